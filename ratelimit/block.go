@@ -1,0 +1,166 @@
+package ratelimit
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// blocklist holds the networks that Block refuses.
+type blocklist struct {
+	size  atomic.Int64 // so that an empty list costs one load
+	mu    sync.RWMutex
+	until map[netip.Prefix]time.Time // zero: for ever
+	bits4 [33]int                    // how many networks there are of each length
+	bits6 [129]int
+}
+
+func (b *blocklist) init() { b.until = make(map[netip.Prefix]time.Time) }
+
+func (b *blocklist) len() int { return int(b.size.Load()) }
+
+// find returns when the longest block of addr ends.
+func (b *blocklist) find(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
+	if b.size.Load() == 0 || !addr.IsValid() {
+		return time.Time{}, false
+	}
+	addr = plain(addr)
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for n, count := range b.lengths(addr) {
+		if count == 0 {
+			continue
+		}
+		p, _ := addr.Prefix(n)
+		u, listed := b.until[p]
+		switch {
+		case !listed || !u.IsZero() && !now.Before(u):
+		case u.IsZero():
+			return u, true
+		case u.After(until):
+			until, blocked = u, true
+		}
+	}
+	return until, blocked
+}
+
+func (b *blocklist) lengths(addr netip.Addr) []int {
+	if addr.Is4() {
+		return b.bits4[:]
+	}
+	return b.bits6[:]
+}
+
+func (b *blocklist) add(p netip.Prefix, until, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// A few at a time: whoever adds blocks also clears expired ones away, and no call takes long.
+	looked := 0
+	for old, u := range b.until {
+		if !u.IsZero() && !now.Before(u) {
+			b.drop(old)
+		}
+		if looked++; looked == 8 {
+			break
+		}
+	}
+	if _, listed := b.until[p]; !listed {
+		b.lengths(p.Addr())[p.Bits()]++
+	}
+	b.until[p] = until
+	b.size.Store(int64(len(b.until)))
+}
+
+func (b *blocklist) remove(p netip.Prefix) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, listed := b.until[p]
+	if listed {
+		b.drop(p)
+	}
+	return listed
+}
+
+func (b *blocklist) drop(p netip.Prefix) {
+	delete(b.until, p)
+	b.lengths(p.Addr())[p.Bits()]--
+	b.size.Store(int64(len(b.until)))
+}
+
+// PrefixError says that a network cannot be blocked.
+type PrefixError struct{ Prefix netip.Prefix }
+
+func (e *PrefixError) Error() string { return "ratelimit: not a network: " + e.Prefix.String() }
+
+// Block refuses every new connection from the network until the given time, the zero Time meaning for ever. Blocking it
+// again replaces the time. Connections that are open stay open. It returns a *[PrefixError] if the prefix is invalid.
+// Blocks are not bounded in number, and meant to be thousands at most.
+func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
+	return l.BlockAt(network, until, time.Now())
+}
+
+// BlockAt is [Limiter.Block] at the given time, which only says which earlier blocks are over.
+func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
+	p, err := plainPrefix(network)
+	if err != nil {
+		return err
+	}
+	l.blocks.add(p, until, now)
+	return nil
+}
+
+// Unblock ends a block of exactly this network, and every penalty and counted failure of clients within it. It says
+// whether there was any.
+func (l *Limiter) Unblock(network netip.Prefix) bool {
+	p, err := plainPrefix(network)
+	if err != nil {
+		return false
+	}
+	removed := l.blocks.remove(p)
+	return l.forgive(p) || removed
+}
+
+// Blocked says whether addr is refused now, by Block or by a penalty, and until when; zero is for ever.
+func (l *Limiter) Blocked(addr netip.Addr) (until time.Time, blocked bool) {
+	return l.BlockedAt(addr, time.Now())
+}
+
+// BlockedAt is [Limiter.Blocked] at the given time.
+func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
+	until, blocked = l.blocks.find(addr, now)
+	if blocked && until.IsZero() {
+		return until, true
+	}
+	if end, penalized := l.penaltyOf(addr, now); penalized && end.After(until) {
+		return end, true
+	}
+	return until, blocked
+}
+
+// Blocks returns a copy of what was blocked by [Limiter.Block] and is not over now: networks, and until when.
+func (l *Limiter) Blocks() map[netip.Prefix]time.Time { return l.BlocksAt(time.Now()) }
+
+// BlocksAt is [Limiter.Blocks] at the given time.
+func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
+	l.blocks.mu.RLock()
+	defer l.blocks.mu.RUnlock()
+	m := make(map[netip.Prefix]time.Time, len(l.blocks.until))
+	for p, u := range l.blocks.until {
+		if u.IsZero() || now.Before(u) {
+			m[p] = u
+		}
+	}
+	return m
+}
+
+// plainPrefix masks a network, and turns an IPv4-mapped one into IPv4.
+func plainPrefix(p netip.Prefix) (netip.Prefix, error) {
+	if !p.IsValid() {
+		return p, &PrefixError{p}
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), nil
+}

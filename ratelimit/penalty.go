@@ -1,0 +1,159 @@
+package ratelimit
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// strike is what is known of a client that failed. Times are since Limiter.began, in nanoseconds.
+type strike struct {
+	since    int64 // of the first failure that counts
+	until    int64 // end of the latest block
+	failures uint32
+	blocks   uint32 // how many in a row; each doubles the next
+}
+
+// memory is how long a client's strikes must be remembered after its last failure.
+func (p Penalty) memory() int64 { return int64(max(p.Within, 2*p.MaxBlock)) }
+
+// length is how long the next block lasts after so many before it.
+func (p Penalty) length(before uint32) time.Duration {
+	d := p.Block
+	for ; before > 0 && d < p.MaxBlock; before-- {
+		d *= 2
+	}
+	return min(d, p.MaxBlock)
+}
+
+// Fail reports that a client did something that deserves a penalty, like failing to authenticate, and says whether it
+// is blocked now, and until when. Failures are counted as [Config.Penalty] says, from the first one on; failures of a
+// client that is blocked already change nothing. Connections that are open stay open.
+//
+// At most MaxKeys/4 failing clients are remembered; past that, newcomers go unpunished. This fails open, because the
+// other choice is to punish their neighbours, and the limits still hold for them.
+func (l *Limiter) Fail(addr netip.Addr) (until time.Time, blocked bool) {
+	return l.FailAt(addr, time.Now())
+}
+
+// FailAt is [Limiter.Fail] at the given time.
+func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
+	p := l.cfg.Penalty
+	if p.Failures == 0 {
+		return time.Time{}, false
+	}
+	at := l.turn(now)
+	key := keyOf(Fold(addr))
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(l, at)
+
+	k, known := s.strikes.get(key)
+	if !known && l.strikes.Load() >= int64(l.cfg.MaxKeys+3)/4 {
+		return time.Time{}, false
+	}
+	if k.blocks > 0 {
+		if at < k.until {
+			return l.began.Add(time.Duration(k.until)), true
+		}
+		if at-k.until >= int64(p.MaxBlock) {
+			k = strike{}
+		}
+	}
+	if k.failures == 0 || at-k.since >= int64(p.Within) {
+		k.since, k.failures = at, 0
+	}
+	if k.failures++; int(k.failures) >= p.Failures {
+		k.until = at + int64(p.length(k.blocks))
+		k.failures = 0
+		k.blocks++
+		until, blocked = l.began.Add(time.Duration(k.until)), true
+	}
+	if s.strikes.renew(key, k) {
+		l.strikes.Add(1)
+	}
+	return until, blocked
+}
+
+// Forgive forgets a client's failures and ends its penalty, as after a success. Blocks made with Block stay.
+func (l *Limiter) Forgive(addr netip.Addr) { l.forgive(Fold(addr)) }
+
+// penalized says whether the client of this key is blocked by a penalty, in which case it completes the decision.
+func (s *shard) penalized(key uint64, at int64, d *Decision) bool {
+	if s.strikes.len() == 0 {
+		return false
+	}
+	k, _ := s.strikes.get(key)
+	if k.blocks == 0 || at >= k.until {
+		return false
+	}
+	d.Reason, d.RetryAfter = Penalized, time.Duration(k.until-at)
+	return true
+}
+
+func (l *Limiter) penaltyOf(addr netip.Addr, now time.Time) (until time.Time, penalized bool) {
+	if l.cfg.Penalty.Failures == 0 {
+		return time.Time{}, false
+	}
+	at := l.turn(now)
+	key := keyOf(Fold(addr))
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(l, at)
+	var d Decision
+	if !s.penalized(key, at, &d) {
+		return time.Time{}, false
+	}
+	return now.Add(d.RetryAfter), true
+}
+
+// forgive forgets the strikes of every client within a network.
+func (l *Limiter) forgive(network netip.Prefix) (any bool) {
+	if l.strikes.Load() == 0 {
+		return false
+	}
+	if client := Fold(network.Addr()); network.Bits() >= client.Bits() {
+		key := keyOf(client)
+		s := l.shard(key)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return l.removed(s.strikes.remove(key))
+	}
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		for _, generation := range []map[uint64]strike{s.strikes.young, s.strikes.old} {
+			for key := range generation {
+				if network.Contains(addrOf(key)) && l.removed(s.strikes.remove(key)) {
+					any = true
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return any
+}
+
+func (l *Limiter) removed(strike bool) bool {
+	if strike {
+		l.strikes.Add(-1)
+	}
+	return strike
+}
+
+// addrOf returns the first address of the client with this key.
+func addrOf(key uint64) netip.Addr {
+	switch key &^ 0xffff_ffff_ffff {
+	case key4:
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(key))
+		return netip.AddrFrom4(b)
+	case keyNone, keyCoarse:
+		return netip.Addr{}
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], key)
+	return netip.AddrFrom16(b)
+}

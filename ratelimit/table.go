@@ -1,0 +1,62 @@
+package ratelimit
+
+// table remembers values by key in two generations. What is not renewed for a whole period is dropped together with
+// its generation, by letting go of a map: no sweep that would stall, and no memory that a cleared map would keep.
+// A value lives between one and two periods after its last renewal.
+type table[V any] struct {
+	period     int64
+	young, old map[uint64]V
+}
+
+// turn moves the table to the given period and returns how many values it has dropped. Periods gone by are ignored, so
+// that callers whose clocks differ a little do no harm.
+func (t *table[V]) turn(period int64) (dropped int) {
+	switch {
+	case period <= t.period:
+		return 0
+	case period == t.period+1:
+		dropped = len(t.old)
+		t.old, t.young = t.young, nil
+	default:
+		dropped = len(t.old) + len(t.young)
+		t.old, t.young = nil, nil
+	}
+	t.period = period
+	return dropped
+}
+
+func (t *table[V]) get(key uint64) (v V, known bool) {
+	if v, known = t.young[key]; !known {
+		v, known = t.old[key]
+	}
+	return v, known
+}
+
+// update stores a known key's value without prolonging its life.
+func (t *table[V]) update(key uint64, v V) {
+	if _, young := t.young[key]; young {
+		t.young[key] = v
+		return
+	}
+	t.old[key] = v
+}
+
+// renew stores a value that lives for a period at least, and says whether its key is new.
+func (t *table[V]) renew(key uint64, v V) (added bool) {
+	before := t.len()
+	delete(t.old, key)
+	if t.young == nil {
+		t.young = make(map[uint64]V)
+	}
+	t.young[key] = v
+	return t.len() > before
+}
+
+func (t *table[V]) remove(key uint64) (removed bool) {
+	before := t.len()
+	delete(t.young, key)
+	delete(t.old, key)
+	return t.len() < before
+}
+
+func (t *table[V]) len() int { return len(t.young) + len(t.old) }
