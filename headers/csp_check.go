@@ -1,0 +1,233 @@
+package headers
+
+import (
+	"encoding/base64"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// kind is what a directive's value consists of, and which keywords have a meaning in it.
+type kind uint16
+
+const (
+	fetches    kind = 1 << iota // a source list
+	scripts                     // governs script: 'unsafe-eval', 'strict-dynamic'
+	styles                      // governs style
+	elements                    // governs elements, so nonces count
+	attributes                  // governs attributes, so 'unsafe-hashes' counts
+	flag                        // takes no value
+	sandboxes                   // sandbox tokens
+	locations                   // report-uri
+	endpoint                    // report-to
+	sinks                       // require-trusted-types-for
+	policies                    // trusted-types
+	webrtc                      // 'allow' or 'block'
+	enforced                    // ignored by browsers in a report-only policy
+)
+
+const inline = scripts | styles
+
+var directives = map[string]kind{
+	"default-src":               fetches | inline | elements | attributes,
+	"script-src":                fetches | scripts | elements | attributes,
+	"script-src-elem":           fetches | scripts | elements,
+	"script-src-attr":           fetches | scripts | attributes,
+	"style-src":                 fetches | styles | elements | attributes,
+	"style-src-elem":            fetches | styles | elements,
+	"style-src-attr":            fetches | styles | attributes,
+	"child-src":                 fetches,
+	"connect-src":               fetches,
+	"fenced-frame-src":          fetches,
+	"font-src":                  fetches,
+	"frame-src":                 fetches,
+	"img-src":                   fetches,
+	"manifest-src":              fetches,
+	"media-src":                 fetches,
+	"object-src":                fetches,
+	"worker-src":                fetches,
+	"base-uri":                  fetches,
+	"form-action":               fetches,
+	"frame-ancestors":           fetches,
+	"sandbox":                   sandboxes | enforced,
+	"upgrade-insecure-requests": flag | enforced,
+	"report-uri":                locations,
+	"report-to":                 endpoint,
+	"require-trusted-types-for": sinks,
+	"trusted-types":             policies,
+	"webrtc":                    webrtc,
+}
+
+// keywords gives the kinds of directive in which a keyword has a meaning; any of the bits is enough.
+var keywords = map[Source]kind{
+	"'self'":                     fetches,
+	"'none'":                     fetches | policies,
+	"'unsafe-inline'":            inline,
+	"'unsafe-eval'":              scripts,
+	"'wasm-unsafe-eval'":         scripts,
+	"'trusted-types-eval'":       scripts,
+	"'unsafe-hashes'":            attributes,
+	"'strict-dynamic'":           scripts,
+	"'report-sample'":            inline,
+	"'report-sha256'":            scripts,
+	"'report-sha384'":            scripts,
+	"'report-sha512'":            scripts,
+	"'inline-speculation-rules'": scripts,
+	"'allow-duplicates'":         policies,
+	"'script'":                   sinks,
+	"'allow'":                    webrtc,
+	"'block'":                    webrtc,
+	NonceSource:                  elements,
+}
+
+var sandboxTokens = []Source{
+	"allow-downloads", "allow-forms", "allow-modals", "allow-orientation-lock", "allow-pointer-lock", "allow-popups",
+	"allow-popups-to-escape-sandbox", "allow-presentation", "allow-same-origin", "allow-scripts",
+	"allow-storage-access-by-user-activation", "allow-top-navigation", "allow-top-navigation-by-user-activation",
+	"allow-top-navigation-to-custom-protocols",
+}
+
+var (
+	schemeSource = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:$`)
+	hostSource   = regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9+.-]*://)?` +
+		`(?:\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)` +
+		`(?::(?:[0-9]{1,5}|\*))?` +
+		`(?:/(?:[A-Za-z0-9._~!$&'()*+=:@/-]|%[0-9A-Fa-f]{2})*)?$`)
+	trustedTypesName = regexp.MustCompile(`^(?:\*|[A-Za-z0-9#=_/@.%-]+)$`)
+)
+
+// check returns every mistake in the policy.
+func (c CSP) check(field string) []error {
+	var errs []error
+	for _, d := range c.directives {
+		bad := func(value Source, why Reason) {
+			errs = append(errs, &Error{Field: field, Directive: d.name, Value: string(value), Reason: why})
+		}
+		k, known := directives[d.name]
+		switch {
+		case !known:
+			bad("", ReasonUnknown)
+			continue
+		case k&enforced != 0 && field == reportOnlyHeader:
+			bad("", ReasonMisplaced)
+		}
+		for i, s := range d.sources {
+			if why := k.refuses(s); why != "" {
+				bad(s, why)
+			} else if slices.Contains(d.sources[:i], s) {
+				bad(s, ReasonDuplicate)
+			}
+		}
+		if why := k.refusesList(d.sources); why != "" {
+			bad("", why)
+		}
+	}
+	return errs
+}
+
+func (k kind) refusesList(list []Source) Reason {
+	n := len(list)
+	switch {
+	case n == 0 && k&(flag|sandboxes|policies) == 0:
+		return ReasonEmpty
+	case n > 0 && k&flag != 0, n > 1 && k&(endpoint|sinks|webrtc) != 0:
+		return ReasonExtra
+	case n > 1 && slices.Contains(list, None):
+		return ReasonNone
+	case slices.Contains(list, StrictDynamic) && !slices.ContainsFunc(list, isNonceOrHash):
+		return ReasonDynamic
+	}
+	return ""
+}
+
+// refuses says why one item cannot stand in a directive of this kind, or nothing.
+func (k kind) refuses(s Source) Reason {
+	if s == "" || strings.ContainsFunc(string(s), func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ';' || r == ',' }) {
+		return ReasonCharacter
+	}
+	switch {
+	case k&flag != 0:
+		return "" // refusesList says it once
+	case k&sandboxes != 0:
+		if !slices.Contains(sandboxTokens, s) {
+			return ReasonValue
+		}
+		return ""
+	case k&locations != 0:
+		if !isReportURL(string(s)) {
+			return ReasonURL
+		}
+		return ""
+	case k&endpoint != 0:
+		if !isToken(string(s)) {
+			return ReasonName
+		}
+		return ""
+	}
+	if s[0] == '\'' {
+		return k.refusesQuoted(s)
+	}
+	if isBareKeyword(s) {
+		return ReasonUnquoted
+	}
+	switch {
+	case k&policies != 0 && !trustedTypesName.MatchString(string(s)):
+		return ReasonName
+	case k&(sinks|webrtc) != 0:
+		return ReasonValue
+	case k&fetches != 0 && !schemeSource.MatchString(string(s)) && !hostSource.MatchString(string(s)):
+		return ReasonSource
+	}
+	return ""
+}
+
+func (k kind) refusesQuoted(s Source) Reason {
+	if where, ok := keywords[s]; ok {
+		if k&where == 0 {
+			return ReasonMisplaced
+		}
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(string(s), "'nonce-"):
+		return ReasonFixedNonce
+	case !isHash(s):
+		return ReasonKeyword
+	case k&inline == 0:
+		return ReasonMisplaced
+	}
+	return ""
+}
+
+func isNonceOrHash(s Source) bool { return s == NonceSource || isHash(s) }
+
+var digestLen = map[string]int{"'sha256-": 32, "'sha384-": 48, "'sha512-": 64}
+
+// isHash accepts both alphabets of base64, as browsers do, and checks the digest's length.
+func isHash(s Source) bool {
+	t := string(s)
+	if len(t) < 9 || t[len(t)-1] != '\'' {
+		return false
+	}
+	want, ok := digestLen[t[:8]]
+	if !ok {
+		return false
+	}
+	body := strings.NewReplacer("-", "+", "_", "/").Replace(t[8 : len(t)-1])
+	sum, err := base64.StdEncoding.Strict().DecodeString(body)
+	return err == nil && len(sum) == want
+}
+
+// isBareKeyword recognises a keyword, nonce or hash whose quotes were forgotten.
+func isBareKeyword(s Source) bool {
+	low := Source(strings.ToLower(string(s)))
+	if _, ok := keywords["'"+low+"'"]; ok {
+		return true
+	}
+	for _, prefix := range []string{"nonce-", "sha256-", "sha384-", "sha512-"} {
+		if strings.HasPrefix(string(low), prefix) {
+			return true
+		}
+	}
+	return false
+}
