@@ -1,0 +1,233 @@
+// Package envcheck reads a process's environment once, at start, and refuses
+// it as a whole with every problem named, or accepts it as a whole.
+//
+// A [Spec] lists the variables: what they mean, where they go and what is
+// acceptable. The same list makes the .env.example file, the table in a README
+// and the report of what is set, so that none of them can go stale.
+//
+// # Secrets
+//
+// No value of any variable is ever part of an error or a report, only the rule
+// that it broke: what is meant for one variable ends up in another one day. A
+// [Secret] keeps a value out of what is printed later, whatever prints it, and
+// [Strong] refuses values that were meant to be replaced.
+//
+// A variable that is Secret or has File set can be given as NAME_FILE, the path
+// of a file with the value, as container platforms mount secrets. Both set is
+// refused, for nobody could tell which one counts.
+//
+// # Empty is missing
+//
+// FOO= in an .env file is how people write "not set", so an empty variable is
+// treated as absent, unless AllowEmpty says that empty is a value.
+//
+// Nothing here is safe for concurrent use with itself on the same targets;
+// there is no state besides.
+package envcheck
+
+import (
+	"errors"
+	"os"
+	"strings"
+)
+
+// Lookup finds a variable, as [os.LookupEnv] does.
+type Lookup = func(name string) (value string, ok bool)
+
+// A Spec is the list of variables that a process reads.
+type Spec struct {
+	Vars []Var
+
+	// Environ lists what is set, as [os.Environ] does, which is what nil means.
+	// It serves only to find misspelt names, and what Lookup does not confirm
+	// is ignored.
+	Environ func() []string
+}
+
+// A Var is one variable.
+type Var struct {
+	// Name is of capital letters, digits and underscores.
+	Name string
+
+	// Doc says in a sentence or two what the variable is for.
+	Doc string
+
+	// Default is the value where none is set. It must be acceptable itself.
+	Default string
+
+	// Required makes it a problem that none is set.
+	Required bool
+
+	// Secret keeps the value out of what users supply to it: text of errors by
+	// Into and Check is dropped unless it is a [Problem]. It allows NAME_FILE.
+	Secret bool
+
+	// File allows NAME_FILE for what is not secret.
+	File bool
+
+	// AllowEmpty makes a variable that is set and empty a value like others,
+	// where Default would count otherwise.
+	AllowEmpty bool
+
+	// Into is where the value goes. Its zero value only checks.
+	Into Setter
+
+	// Check has the last word on a value that Into can read.
+	Check func(value string) error
+
+	// Example is shown in .env.example where there is no Default. Never for
+	// secrets: what is shown there is what people use.
+	Example string
+}
+
+// secret reports whether the value must not be seen.
+func (v *Var) secret() bool { return v.Secret || v.Into.secret }
+
+// fromFile returns the name of the variable that may hold a path, or "".
+func (v *Var) fromFile() string {
+	if v.secret() || v.File {
+		return v.Name + "_FILE"
+	}
+	return ""
+}
+
+// Load reads every variable and sets every target, or sets none and returns
+// all problems, joined, each an [*Error]. Targets of variables that are not
+// set and have no Default are left as they are.
+//
+// A mistake in the Spec itself is an [*Error] too, with [BadSpec], and is found
+// whatever the environment is.
+func (s Spec) Load(lookup Lookup) error {
+	results, err := s.resolve(lookup)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		if r.commit != nil {
+			r.commit()
+		}
+	}
+	return nil
+}
+
+// Check is Load without setting anything.
+func (s Spec) Check(lookup Lookup) error {
+	_, err := s.resolve(lookup)
+	return err
+}
+
+// result is what became of one variable.
+type result struct {
+	v      *Var
+	source Source
+	name   string // the variable that was read: v.Name or v.fromFile()
+	err    *Error
+	commit func()
+}
+
+func (s Spec) resolve(lookup Lookup) ([]result, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	return s.results(lookup)
+}
+
+func (s Spec) results(lookup Lookup) ([]result, error) {
+	near := s.NearMisses(lookup)
+	results := make([]result, len(s.Vars))
+	var errs []error
+	for i := range s.Vars {
+		results[i] = s.Vars[i].resolve(lookup)
+		if err := results[i].err; err != nil {
+			if err.Reason == Missing {
+				err.Similar = near.to(&s.Vars[i])
+			}
+			errs = append(errs, err)
+		}
+	}
+	return results, errors.Join(errs...)
+}
+
+// resolve finds, reads and checks the value of v.
+func (v *Var) resolve(lookup Lookup) result {
+	r := result{v: v, name: v.Name}
+	fail := func(reason Reason, detail string) result {
+		r.commit = nil
+		r.err = &Error{Name: r.name, Reason: reason, Detail: detail}
+		return r
+	}
+	value, set := lookup(v.Name)
+	set = set && (value != "" || v.AllowEmpty)
+	if set {
+		r.source = FromEnvironment
+	}
+	if name := v.fromFile(); name != "" {
+		if path, ok := lookup(name); ok && path != "" {
+			if set {
+				return fail(Conflict, "and "+name+" are both set; unset one")
+			}
+			r.source, r.name, set = FromFile, name, true
+			var problem Problem
+			if value, problem = readFile(path); problem != "" {
+				return fail(Unreadable, string(problem))
+			}
+		}
+	}
+	switch {
+	case set:
+	case v.Required:
+		return fail(Missing, "is required")
+	case v.Default == "":
+		return r
+	default:
+		r.source, value = FromDefault, v.Default
+	}
+	if strings.ContainsRune(value, 0) {
+		return fail(Invalid, "must not contain a NUL byte")
+	}
+	commit, err := v.parse(value)
+	if err != nil {
+		return fail(Invalid, v.explain(err))
+	}
+	r.commit = commit
+	return r
+}
+
+func (v *Var) parse(value string) (commit func(), err error) {
+	if v.Into.parse != nil {
+		if commit, err = v.Into.parse(value); err != nil {
+			return nil, err
+		}
+	}
+	if v.Check != nil {
+		err = v.Check(value)
+	}
+	return commit, err
+}
+
+// explain returns what may be told of err.
+func (v *Var) explain(err error) string {
+	var p Problem
+	switch {
+	case errors.As(err, &p):
+		return p.Error()
+	case v.secret():
+		return "is not acceptable"
+	}
+	return err.Error()
+}
+
+// Environ returns the names that are set.
+func (s Spec) environ() []string {
+	environ := os.Environ
+	if s.Environ != nil {
+		environ = s.Environ
+	}
+	var names []string
+	for _, kv := range environ() {
+		if name, _, ok := strings.Cut(kv, "="); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,116 @@
+package envcheck
+
+// A NearMiss is a variable that is set, is not of the Spec, and looks like one
+// of it that is not set.
+type NearMiss struct {
+	Set  string // the name that is set
+	Like string // the name that was probably meant
+}
+
+// NearMisses is a list of them, in the order of the Spec.
+type NearMisses []NearMiss
+
+// NearMisses finds misspelt names. Load mentions those of variables that are
+// required; the others are not an error, as an environment holds many names
+// that are none of ours, but worth a warning.
+func (s Spec) NearMisses(lookup Lookup) NearMisses {
+	known := make(map[string]bool)
+	for i := range s.Vars {
+		for _, name := range s.Vars[i].names() {
+			known[name] = true
+		}
+	}
+	var strangers []string
+	for _, name := range s.environ() {
+		if !known[name] && isSet(lookup, name) {
+			strangers = append(strangers, name)
+		}
+	}
+	var near NearMisses
+	for i := range s.Vars {
+		v := &s.Vars[i]
+		if isSet(lookup, v.Name) || isSet(lookup, v.fromFile()) {
+			continue
+		}
+		for _, name := range v.names() {
+			for _, stranger := range strangers {
+				if similar(stranger, name) {
+					near = append(near, NearMiss{stranger, name})
+				}
+			}
+		}
+	}
+	return near
+}
+
+func (v *Var) names() []string {
+	if name := v.fromFile(); name != "" {
+		return []string{v.Name, name}
+	}
+	return []string{v.Name}
+}
+
+func isSet(lookup Lookup, name string) bool {
+	value, ok := lookup(name)
+	return ok && value != ""
+}
+
+// to returns the names that look like one of v.
+func (near NearMisses) to(v *Var) []string {
+	var names []string
+	for _, n := range near {
+		if n.Like == v.Name || n.Like == v.fromFile() {
+			names = append(names, n.Set)
+		}
+	}
+	return names
+}
+
+// similar reports whether a is a likely misspelling of b: written otherwise but
+// for case and underscores, or a letter in six wrong, missing, added or swapped
+// with its neighbour.
+func similar(a, b string) bool {
+	x, y := fold(a), fold(b)
+	return x == y || distance(x, y) <= min(len(y)/6, 2)
+}
+
+// fold returns the letters and digits of name, as capitals.
+func fold(name string) string {
+	b := make([]byte, 0, len(name))
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z':
+			b = append(b, c-'a'+'A')
+		case c != '_' && c != '-' && c != '.':
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+// distance is that of Damerau and Levenshtein in its restricted form (optimal
+// string alignment).
+func distance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d = min(d, rows[i-2][j-2]+1)
+			}
+			rows[i][j] = d
+		}
+	}
+	return rows[len(a)][len(b)]
+}

@@ -1,0 +1,129 @@
+package envcheck
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Setter reads a value and puts it where it belongs, once all variables have
+// proved acceptable.
+type Setter struct {
+	kind   string
+	secret bool
+	parse  func(value string) (commit func(), err error)
+}
+
+// Func is a setter of anything: parse reads the value, and kind names what is
+// expected, to be read after "must be", like "a list of prefixes". parse must
+// have no effect but its result. Its error is told, unless the variable is a
+// secret.
+func Func[T any](into *T, kind string, parse func(value string) (T, error)) Setter {
+	return Setter{kind: kind, parse: func(value string) (func(), error) {
+		v, err := parse(value)
+		if err != nil {
+			return nil, err
+		}
+		return func() { *into = v }, nil
+	}}
+}
+
+// expect is Func for a parse whose errors quote the value: kind says enough.
+func expect[T any](into *T, kind string, parse func(value string) (T, bool)) Setter {
+	return Func(into, kind, func(value string) (T, error) {
+		v, ok := parse(value)
+		if !ok {
+			return v, Problem("must be " + kind)
+		}
+		return v, nil
+	})
+}
+
+// Text takes any text.
+func Text[T ~string](into *T) Setter {
+	return expect(into, "text", func(value string) (T, bool) { return T(value), true })
+}
+
+// SecretText takes any text and makes the variable secret.
+func SecretText(into *Secret) Setter {
+	s := expect(into, "text", func(value string) (Secret, bool) { return NewSecret(value), true })
+	s.secret = true
+	return s
+}
+
+// Integer is what [Int] and [Port] can set.
+type Integer interface {
+	~int | ~int32 | ~int64 | ~uint16 | ~uint32
+}
+
+// Int takes a decimal number from low to high.
+func Int[T Integer](into *T, low, high T) Setter {
+	return expect(into, fmt.Sprintf("a number from %d to %d", low, high), func(value string) (T, bool) {
+		n, err := strconv.ParseInt(value, 10, 64)
+		return T(n), err == nil && n >= int64(low) && n <= int64(high)
+	})
+}
+
+// Port takes a TCP port: 1 to 65535.
+func Port[T ~int | ~int32 | ~int64 | ~uint16 | ~uint32](into *T) Setter {
+	return expect(into, "a TCP port, 1 to 65535", func(value string) (T, bool) {
+		n, err := strconv.ParseUint(value, 10, 16)
+		return T(n), err == nil && n > 0
+	})
+}
+
+// Bytes takes a size: a number, alone or with the unit B, KiB, MiB or GiB, like
+// 64MiB, up to high bytes.
+func Bytes[T ~int | ~int64](into *T, high T) Setter {
+	kind := fmt.Sprintf("a size like 512KiB or 64MiB, at most %d bytes", high)
+	return expect(into, kind, func(value string) (T, bool) {
+		number, unit := value, int64(1)
+		for _, u := range []struct {
+			name string
+			size int64
+		}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"B", 1}} {
+			if n, ok := strings.CutSuffix(value, u.name); ok {
+				number, unit = n, u.size
+				break
+			}
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		return T(n * unit), err == nil && n >= 0 && n <= int64(high)/unit
+	})
+}
+
+// Duration takes a duration from low to high with units, like 90s or 1h30m; 0
+// needs none.
+func Duration(into *time.Duration, low, high time.Duration) Setter {
+	return expect(into, fmt.Sprintf("a duration from %v to %v, like 90s", low, high), func(value string) (time.Duration, bool) {
+		d, err := time.ParseDuration(value)
+		return d, err == nil && d >= low && d <= high
+	})
+}
+
+// Bool takes true or false. 1, yes and on are refused rather than guessed at,
+// as are True and TRUE.
+func Bool[T ~bool](into *T) Setter {
+	return expect(into, "true or false", func(value string) (T, bool) {
+		return value == "true", value == "true" || value == "false"
+	})
+}
+
+// List takes items separated by commas, with or without spaces around them.
+// There must be one at least, and none may be empty or come twice.
+func List[T ~string](into *[]T) Setter {
+	return expect(into, "a list separated by commas, without empty or repeated items", func(value string) ([]T, bool) {
+		seen := make(map[string]bool)
+		var list []T
+		for item := range strings.SplitSeq(value, ",") {
+			item = strings.TrimSpace(item)
+			if item == "" || seen[item] {
+				return nil, false
+			}
+			seen[item] = true
+			list = append(list, T(item))
+		}
+		return list, true
+	})
+}

@@ -1,0 +1,169 @@
+package envcheck
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What is wrong with a secret that is long enough; see [Strong].
+const (
+	Unprintable Problem = "must be printable characters, without spaces around them"
+	Repetitive  Problem = "repeats itself; make a random one, with: openssl rand -base64 32"
+	Sequential  Problem = "is a sequence or rows of a keyboard; make a random one, with: openssl rand -base64 32"
+	Placeholder Problem = "is a placeholder; make a random one, with: openssl rand -base64 32"
+)
+
+// Strong accepts secrets of at least n characters that are not obviously a
+// stand-in: n/2 characters must be left when repetitions, sequences, rows of a
+// keyboard and the words that people write into examples (CHANGE-ME,
+// your-secret-key, also as ch4ng3m3) are taken away, and seven different ones.
+//
+// It does not estimate entropy, which cannot tell good from bad: a
+// well-known example may have as many different characters as a random key.
+// What random generators make is accepted but for one in a million; what a
+// human thought up and no list knows is accepted too.
+func Strong(n int) func(string) error {
+	return func(value string) error {
+		if utf8.RuneCountInString(value) < n {
+			return Problem(fmt.Sprintf("must have at least %d characters", n))
+		}
+		bad := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+		if strings.ContainsFunc(value, bad) || strings.TrimSpace(value) != value {
+			return Unprintable
+		}
+		text := []rune(strings.ToLower(value))
+		if different(text) < 7 {
+			return Repetitive
+		}
+		for _, step := range []struct {
+			reduce  func([]rune) []rune
+			problem Problem
+		}{
+			{withoutRepeats, Repetitive},
+			{withoutSequences, Sequential},
+			{withoutWords, Placeholder},
+		} {
+			if text = step.reduce(text); len(text) < n/2 {
+				return step.problem
+			}
+		}
+		return nil
+	}
+}
+
+func different(text []rune) int {
+	text = slices.Clone(text)
+	slices.Sort(text)
+	return len(slices.Compact(text))
+}
+
+// withoutRepeats drops each stretch of four characters that came before.
+func withoutRepeats(text []rune) []rune {
+	const stretch = 4
+	drop := make([]bool, len(text))
+	seen := make(map[[stretch]rune]bool)
+	for i := 0; i+stretch <= len(text); i++ {
+		part := [stretch]rune(text[i:])
+		for j := range part {
+			drop[i+j] = drop[i+j] || seen[part]
+		}
+		seen[part] = true
+	}
+	return without(text, drop)
+}
+
+// rows are of the usual keyboards, by row and zigzag.
+var rows = []string{
+	"qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", "qsdfghjklm", "zxcvbnm", "yxcvbnm", "wxcvbn",
+	"1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "1q2w3e4r5t6y7u8i9o0p", "!@#$%^&*()_+", "1234567890",
+}
+
+// withoutSequences drops what goes on for four characters or more in steps of
+// one through the alphabet or a row of a keyboard, up, down or on the spot, and
+// two such sequences that take turns, as in aabbccdd and a1b2c3d4.
+func withoutSequences(text []rune) []rune {
+	drop := make([]bool, len(text))
+	mark := func(stride int, follows func(a, b rune) bool) {
+		start := 0
+		for i := stride; i <= len(text); i++ {
+			if i < len(text) && follows(text[i-stride], text[i]) {
+				continue
+			}
+			for j := start; i-start >= 4*stride && j < i; j++ {
+				drop[j] = true
+			}
+			start = i - stride + 1
+		}
+	}
+	for step := rune(-1); step <= 1; step++ {
+		for stride := 1; stride <= 2; stride++ {
+			mark(stride, func(a, b rune) bool { return b-a == step })
+		}
+	}
+	for _, row := range rows {
+		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{a, b})) })
+		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{b, a})) })
+	}
+	return without(text, drop)
+}
+
+// plain undoes what people write for letters in a word.
+var plain = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "@", "a", "$", "s")
+
+// words are those of placeholders, examples and documentation. Taking a short
+// one out of a random key by chance costs that key nothing that matters.
+var words = func() []string {
+	list := strings.Fields(`
+		the your our this that are was will must should shall please you them they who what nobody
+		for and with from not dont does never only some any all here there know knows
+		change changed changeme changeit replace replaced replaceme set insert put use enter fill add
+		edit update paste generate generated make choose pick override overwrite before after when
+		very super ultra really long longer longest short big secure secured security random randomly
+		strong safe unsafe insecure unique good great bad complex hard guess private public
+		string text value values word words phrase thing something anything whatever
+		secret secrets key keys token tokens jwt jws hs hmac sha sign signing signature auth authentication
+		authorization bearer access refresh session sessions cookie password passwords passphrase passwd
+		pass pwd pw pin code salt pepper seed encryption encrypt encryption crypto cipher master hash
+		default defaults example examples sample demo test tests tester testing dummy fake placeholder
+		template todo fixme tbd none null undefined foo bar baz qux xyz abc temp tmp
+		dev devel develop developer development prod production staging stage local localhost deploy
+		app apps application server service services api web website site page hub backend frontend
+		client project company host domain system program env environment config variable setting openssl rand
+		min minimum max maximum least more than length char chars character characters bit bits byte
+		bytes letter letters number numbers digit digits symbol symbols base hex utf ascii plain random
+		thirty two sixty four one three five six seven eight nine ten hundred twenty
+		admin administrator root user username name owner guest login letmein welcome hello world
+		lorem ipsum dolor sit amet consectetur adipiscing elit correct horse battery staple
+		device id identifier llm art installation relay guard node bun laravel django rails spring flask
+		express mercure supabase symfony nest next keyboard cat iloveyou monkey dragon
+		new old current first last now today ever forever own just like so such can cannot need needs
+		quick brown fox jumps over lazy dog`)
+	slices.SortFunc(list, func(a, b string) int { return len(b) - len(a) })
+	return list
+}()
+
+// withoutWords drops words, the longest first, and all that is neither letter
+// nor digit, which only holds words together.
+func withoutWords(text []rune) []rune {
+	text = slices.DeleteFunc(slices.Clone(text), func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '@' && r != '$'
+	})
+	folded := plain.Replace(string(text))
+	for _, word := range words {
+		folded = strings.ReplaceAll(folded, word, " ")
+	}
+	return []rune(folded)
+}
+
+func without(text []rune, drop []bool) []rune {
+	var rest []rune
+	for i, r := range text {
+		if !drop[i] {
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
