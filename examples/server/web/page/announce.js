@@ -1,0 +1,41 @@
+// Speaks to screen readers: sentences and changes of state, in a polite region.
+
+import { Sentences } from './sentences.js';
+
+const keep = 6;
+const pause = 4000; // a stream that rests so long may not end its sentence
+
+export class Announcer {
+  #element;
+  #sentences = new Sentences();
+  #timer = 0;
+
+  constructor(element) {
+    this.#element = element;
+  }
+
+  hear(text) {
+    this.#say(this.#sentences.push(text));
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#say(this.#sentences.flush()), pause);
+  }
+
+  // forget drops a sentence that will not go on.
+  forget() {
+    this.#sentences.clear();
+    clearTimeout(this.#timer);
+  }
+
+  say(words) {
+    this.#say([words]);
+  }
+
+  #say(sentences) {
+    for (const sentence of sentences) {
+      const line = document.createElement('p');
+      line.textContent = sentence;
+      this.#element.append(line);
+    }
+    while (this.#element.children.length > keep) this.#element.firstElementChild.remove();
+  }
+}

@@ -1,0 +1,89 @@
+// Puts the page together: connection → protocol → state → text and label.
+
+import { Announcer } from './announce.js';
+import { Connection } from './connection.js';
+import { Follow } from './follow.js';
+import { reachPrompt, showLabel } from './label.js';
+import { parse } from './protocol.js';
+import { offerFullScreen } from './screen.js';
+import { reduce, unborn } from './state.js';
+import { Stream } from './stream.js';
+import { connectionWords, lifeWords } from './words.js';
+
+const $ = (id) => document.getElementById(id);
+
+let life = unborn;
+let pos = null;
+
+const announcer = new Announcer($('announce'));
+const follow = new Follow((following) => {
+  $('latest').hidden = following;
+});
+const stream = new Stream($('text'), follow, ({ cleared, reborn }) => {
+  showLabel(life);
+  if (cleared && reborn) {
+    document.body.classList.remove('reborn');
+    void document.body.offsetWidth; // so that the animation begins again
+    document.body.classList.add('reborn');
+    follow.resume();
+  }
+});
+
+// receive returns whether somebody is publishing now.
+function receive(data) {
+  const frame = parse(data);
+  if (!frame) return false;
+  pos = frame.pos ?? (frame.type === 'history' ? null : pos);
+  const change = reduce(life, frame);
+  life = change.state;
+  stream.apply(change);
+  if (change.cleared) announcer.forget();
+  if (change.reborn && !stream.paused) announcer.say(`The mind has restarted. ${lifeWords(life.restarts)} begins.`);
+  const live = frame.type === 'live';
+  if (live && !stream.paused && !document.hidden) announcer.hear(change.text);
+  return live;
+}
+
+let shown = 'connecting';
+function showConnection(state) {
+  const element = $('state');
+  const words = connectionWords(state);
+  if (element.textContent !== words) element.textContent = words;
+  if (state.kind === shown) return;
+  shown = state.kind;
+  element.dataset.state = state.kind;
+  document.body.dataset.state = state.kind;
+  announcer.say(words);
+}
+
+const connection = new Connection({
+  page: document.baseURI,
+  onData: receive,
+  onState: showConnection,
+  position: () => pos,
+  env: {
+    WebSocket,
+    fetch: (...request) => fetch(...request),
+    now: () => performance.now(),
+    setTimeout: (...timer) => setTimeout(...timer),
+    clearTimeout: (timer) => clearTimeout(timer),
+    online: () => navigator.onLine,
+  },
+});
+
+$('latest').addEventListener('click', () => {
+  follow.resume();
+  $('main').focus({ preventScroll: true });
+});
+$('pause').addEventListener('click', ({ currentTarget: button }) => {
+  stream.paused = !stream.paused;
+  button.setAttribute('aria-pressed', String(stream.paused));
+  button.textContent = stream.paused ? 'Go on' : 'Pause';
+  if (stream.paused) announcer.forget();
+});
+offerFullScreen($('fullscreen'));
+addEventListener('resize', reachPrompt);
+addEventListener('online', () => connection.open());
+setInterval(() => connection.tell(), 1000);
+showLabel(life);
+connection.open();

@@ -1,0 +1,52 @@
+// The label beside the text: who speaks, what it was asked, how full it is.
+
+import { lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
+
+const $ = (id) => document.getElementById(id);
+
+export function showLabel(state) {
+  showLife(state);
+  showPrompt(state.prompt);
+  showMemory(state.memory);
+}
+
+function showLife({ restarts, began }) {
+  write($('lives'), livesWords(restarts));
+  write($('life'), lifeWords(restarts));
+  const birth = $('birth');
+  birth.hidden = began === null;
+  if (began === null || birth.dataset.at === String(began)) return;
+  birth.dataset.at = began;
+  const time = document.createElement('time');
+  time.dateTime = new Date(began).toISOString();
+  time.textContent = new Date(began).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+  birth.replaceChildren('Began at ', time, '. Nothing of the life before remains.');
+}
+
+function showPrompt(prompt) {
+  const element = $('prompt');
+  element.closest('section').hidden = prompt === '';
+  write(element, prompt);
+  reachPrompt();
+}
+
+// reachPrompt lets the keyboard scroll a prompt that is too long for its place.
+export function reachPrompt() {
+  const element = $('prompt');
+  if (element.scrollHeight > element.clientHeight + 1) element.tabIndex = 0;
+  else element.removeAttribute('tabindex');
+}
+
+function showMemory(memory) {
+  const gauge = $('memory');
+  if (memory === null) gauge.removeAttribute('value');
+  else gauge.value = memory.percent;
+  gauge.setAttribute('aria-valuetext', memory === null ? 'not known' : percentWords(memory));
+  write($('percent'), percentWords(memory));
+  write($('megabytes'), megabyteWords(memory));
+  document.documentElement.style.setProperty('--fill', memory === null ? '0' : memory.percent.toFixed(1));
+}
+
+function write(element, words) {
+  if (element.textContent !== words) element.textContent = words;
+}

@@ -1,0 +1,36 @@
+// The life that the page shows, without its text, which only ever grows and lives
+// in the document.
+
+export const unborn = Object.freeze({
+  prompt: '',
+  memory: null,
+  restarts: null, // as the device counts them; null: it has not said
+  began: null, // ms since 1970, known when its restart was seen
+});
+
+// reduce returns the state after a frame and what the frame does to the text:
+// cleared, whether all that is shown goes first; text, what is then appended;
+// reborn, whether the viewer has just seen a life end.
+export function reduce(state, frame) {
+  let next = frame.type === 'history' ? unborn : state;
+  let cleared = frame.type === 'history';
+  let reborn = false;
+  const text = [];
+  for (const m of frame.messages) {
+    if (m.restarting) {
+      const counted = next.restarts === null ? null : next.restarts + 1;
+      next = { ...unborn, restarts: counted, began: m.time };
+      cleared = true;
+      reborn = frame.type === 'live';
+      text.length = 0;
+    }
+    next = {
+      ...next,
+      prompt: m.prompt ?? next.prompt,
+      memory: m.memory ?? next.memory,
+      restarts: m.restarts ?? next.restarts,
+    };
+    text.push(m.text);
+  }
+  return { state: next, cleared, reborn, text: text.join('') };
+}

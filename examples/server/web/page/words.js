@@ -1,0 +1,70 @@
+// Every figure and state, in words.
+
+export function connectionWords({ kind, wait = 0, quietFor = 0 }) {
+  const again = `Trying again in ${seconds(wait)}.`;
+  switch (kind) {
+    case 'connecting':
+      return 'Connecting';
+    case 'listening':
+      return 'Connected, waiting for words';
+    case 'live':
+      return 'Live';
+    case 'quiet':
+      return quietFor < 60_000
+        ? 'Quiet. Nobody is publishing.'
+        : `Quiet. Nobody has published for ${minutes(quietFor)}.`;
+    case 'lost':
+      return `Connection lost. ${again}`;
+    case 'restarting':
+      return `The server is restarting. ${again}`;
+    case 'unreachable':
+      return `The server cannot be reached. ${again}`;
+    case 'refused':
+      return `Refused: probably too many connections from your address. ${again}`;
+    case 'limited':
+      return `Refused: too many connections from your address. ${again}`;
+    case 'blocked':
+      return `Refused: your address is blocked. ${again}`;
+    case 'offline':
+      return 'Your device is offline.';
+    default:
+      return '';
+  }
+}
+
+export function lifeWords(restarts) {
+  return restarts === null ? 'This life' : `Life ${restarts + 1}`;
+}
+
+export function livesWords(restarts) {
+  if (restarts === null) return '';
+  if (restarts === 0) return 'Its first life';
+  return restarts === 1 ? 'Life 2, after 1 restart' : `Life ${restarts + 1}, after ${restarts} restarts`;
+}
+
+export function percentWords(memory) {
+  return memory === null ? '–' : `${Math.round(memory.percent)} %`;
+}
+
+export function megabyteWords(memory) {
+  if (memory === null) return '';
+  const unit = memory.total >= 10_000 ? 'GB' : 'MB';
+  return `${amount(memory.available, unit)} of ${amount(memory.total, unit)} ${unit} free`;
+}
+
+function amount(mb, unit) {
+  if (unit === 'MB') return String(Math.round(mb));
+  const gb = mb / 1024;
+  return gb < 1e6 ? gb.toFixed(1) : gb.toExponential(1);
+}
+
+function seconds(ms) {
+  const s = Math.max(1, Math.ceil(ms / 1000));
+  return s < 120 ? `${s} s` : `${Math.ceil(s / 60)} min`;
+}
+
+function minutes(ms) {
+  const m = Math.floor(ms / 60_000);
+  if (m < 120) return m === 1 ? 'a minute' : `${m} minutes`;
+  return `${Math.floor(m / 60)} hours`;
+}

@@ -1,0 +1,49 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { connectionWords, lifeWords, livesWords, megabyteWords, percentWords } from '../page/words.js';
+
+test('every state of the connection has words', () => {
+  for (const [state, want] of [
+    [{ kind: 'connecting' }, 'Connecting'],
+    [{ kind: 'listening' }, 'Connected, waiting for words'],
+    [{ kind: 'live' }, 'Live'],
+    [{ kind: 'quiet', quietFor: 20_000 }, 'Quiet. Nobody is publishing.'],
+    [{ kind: 'quiet', quietFor: 61_000 }, 'Quiet. Nobody has published for a minute.'],
+    [{ kind: 'quiet', quietFor: 7 * 3_600_000 }, 'Quiet. Nobody has published for 7 hours.'],
+    [{ kind: 'lost', wait: 1500 }, 'Connection lost. Trying again in 2 s.'],
+    [{ kind: 'lost', wait: 0 }, 'Connection lost. Trying again in 1 s.'],
+    [{ kind: 'restarting', wait: 900 }, 'The server is restarting. Trying again in 1 s.'],
+    [{ kind: 'unreachable', wait: 8000 }, 'The server cannot be reached. Trying again in 8 s.'],
+    [
+      { kind: 'refused', wait: 30_000 },
+      'Refused: probably too many connections from your address. Trying again in 30 s.',
+    ],
+    [{ kind: 'limited', wait: 3_600_000 }, 'Refused: too many connections from your address. Trying again in 60 min.'],
+    [{ kind: 'blocked', wait: 30_000 }, 'Refused: your address is blocked. Trying again in 30 s.'],
+    [{ kind: 'offline' }, 'Your device is offline.'],
+  ]) {
+    assert.equal(connectionWords(state), want);
+  }
+});
+
+test('lives are one more than restarts', () => {
+  assert.deepEqual([null, 0, 1, 7].map(lifeWords), ['This life', 'Life 1', 'Life 2', 'Life 8']);
+  assert.deepEqual([null, 0, 1, 7].map(livesWords), [
+    '',
+    'Its first life',
+    'Life 2, after 1 restart',
+    'Life 8, after 7 restarts',
+  ]);
+});
+
+test('memory', () => {
+  for (const [memory, percent, free] of [
+    [null, '–', ''],
+    [{ percent: 61.6, available: 380.4, total: 1024 }, '62 %', '380 of 1024 MB free'],
+    [{ percent: 50, available: 4096, total: 16_384 }, '50 %', '4.0 of 16.0 GB free'],
+    [{ percent: 0, available: 1e300, total: 1e300 }, '0 %', '9.8e+296 of 9.8e+296 GB free'],
+  ]) {
+    assert.equal(percentWords(memory), percent);
+    assert.equal(megabyteWords(memory), free);
+  }
+});

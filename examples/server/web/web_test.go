@@ -1,0 +1,195 @@
+package web_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/server/web"
+)
+
+func get(t *testing.T, method, target string, header ...string) *http.Response {
+	t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	web.Handler().ServeHTTP(w, r)
+	return w.Result()
+}
+
+func body(t *testing.T, res *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestHandler(t *testing.T) {
+	const html, js, css, svg, text = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8", "image/svg+xml", "text/plain; charset=utf-8"
+	for _, tc := range []struct {
+		method, target string
+		status         int
+		contentType    string
+		why            string
+	}{
+		{"GET", "/", 200, html, "the page"},
+		{"HEAD", "/", 200, html, "HEAD is GET without the body"},
+		{"GET", "/?since=x", 200, html, "a query changes nothing"},
+		{"GET", "/app.js", 200, js, "the entry module"},
+		{"GET", "/state.js", 200, js, "a module that app.js imports"},
+		{"GET", "/style.css", 200, css, "nosniff refuses a style sheet of another type"},
+		{"GET", "/favicon.svg", 200, svg, "browsers ask for it unasked"},
+		{"GET", "/nowhere", 404, text, "an unknown path"},
+		{"GET", "/index.html", 404, text, "one page, one address"},
+		{"GET", "/page", 404, text, "the folder it is embedded from"},
+		{"GET", "/page/", 404, text, "no listing"},
+		{"GET", "/web.go", 404, text, "the source is not served"},
+		{"GET", "/../web.go", 404, text, "nothing outside"},
+		{"GET", "/package.json", 404, text, "what only the tests need is not embedded"},
+		{"POST", "/", 405, text, "the page takes nothing"},
+		{"DELETE", "/app.js", 405, text, "nor does a part of it"},
+		{"POST", "/nowhere", 404, text, "what does not exist has no methods"},
+	} {
+		t.Run(tc.method+tc.target, func(t *testing.T) {
+			res := get(t, tc.method, tc.target)
+			got := body(t, res)
+			if res.StatusCode != tc.status || res.Header.Get("Content-Type") != tc.contentType {
+				t.Fatalf("%s: got %d %q, want %d %q", tc.why, res.StatusCode, res.Header.Get("Content-Type"), tc.status, tc.contentType)
+			}
+			if tc.status == 200 && res.Header.Get("Cache-Control") != "no-cache" {
+				t.Errorf("Cache-Control: %q", res.Header.Get("Cache-Control"))
+			}
+			if allow := res.Header.Get("Allow"); (allow == "GET, HEAD") != (tc.status == 405) {
+				t.Errorf("Allow: %q", allow)
+			}
+			if (tc.method == "HEAD") != (got == "") {
+				t.Errorf("a body of %d bytes", len(got))
+			}
+			if tc.status == 404 && got != "Not found\n" {
+				t.Errorf("says more than it must: %q", got)
+			}
+		})
+	}
+}
+
+func TestCaching(t *testing.T) {
+	etag := get(t, "GET", "/app.js").Header.Get("ETag")
+	if !regexp.MustCompile(`^"[0-9a-f]{32}"$`).MatchString(etag) || etag == get(t, "GET", "/").Header.Get("ETag") {
+		t.Fatalf("ETag %q is not the content's own", etag)
+	}
+	for _, tc := range []struct {
+		sent   string
+		status int
+		why    string
+	}{
+		{etag, 304, "what the browser has is current"},
+		{"W/" + etag, 304, "proxies that compress weaken the tag"},
+		{`"old", ` + etag, 304, "a list"},
+		{"*", 304, "any"},
+		{`"old"`, 200, "another version"},
+		{strings.Trim(etag, `"`), 200, "not a tag without quotes"},
+		{"", 200, "an empty header"},
+	} {
+		res := get(t, "GET", "/app.js", "If-None-Match", tc.sent)
+		if got := body(t, res); res.StatusCode != tc.status || (got == "") != (tc.status == 304) {
+			t.Errorf("%s: %q got %d with %d bytes", tc.why, tc.sent, res.StatusCode, len(got))
+		}
+		if res.Header.Get("ETag") != etag || res.Header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: validators missing: %v", tc.why, res.Header)
+		}
+	}
+}
+
+// TestSelfContained holds what the Content-Security-Policy will hold too, where
+// the reason is easier to read than in a browser's console.
+func TestSelfContained(t *testing.T) {
+	forbidden := []struct {
+		re  *regexp.Regexp
+		why string
+	}{
+		{regexp.MustCompile(`(?i)<script(?:\s[^>]*)?>[^<]`), "inline script"},
+		{regexp.MustCompile(`(?i)<style|\sstyle=`), "inline style"},
+		{regexp.MustCompile(`(?i)<[^>]+\son[a-z]+=`), "event handler attribute"},
+		{regexp.MustCompile(`(?i)\b(data|javascript|blob):`), "URL with its own content"},
+		{regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc`), "text turned into markup"},
+		{regexp.MustCompile(`\beval\(|new Function|setAttribute\('style`), "refused by the policy"},
+		{regexp.MustCompile(`\.send\(|sendBeacon|localStorage|document\.cookie`), "the page sends and keeps nothing"},
+		{regexp.MustCompile(`https?://`), "another host"},
+		{regexp.MustCompile(`console\.`), "the console is the visitor's"},
+	}
+	for _, name := range pageFiles(t) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(data), `xmlns="http://www.w3.org/2000/svg"`, "")
+		for _, f := range forbidden {
+			if hit := f.re.FindString(text); hit != "" {
+				t.Errorf("%s: %s: %q", name, f.why, hit)
+			}
+		}
+	}
+}
+
+// TestReferences follows every reference of one part to another.
+func TestReferences(t *testing.T) {
+	ref := regexp.MustCompile(`(?:href|src)="([^"#][^"]*)"|from '\./([^']+)'`)
+	reached := map[string]bool{"": true}
+	for _, name := range pageFiles(t) {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ref.FindAllStringSubmatch(string(data), -1) {
+			target := m[1] + m[2]
+			reached[target] = true
+			if res := get(t, "GET", "/"+target); res.StatusCode != 200 {
+				t.Errorf("%s refers to %s: %d", name, target, res.StatusCode)
+			}
+		}
+	}
+	for _, name := range pageFiles(t) {
+		if base := filepath.Base(name); base != "index.html" && !reached[base] {
+			t.Errorf("nothing refers to %s", base)
+		}
+	}
+}
+
+func pageFiles(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("page/*")
+	if err != nil || len(names) < 4 {
+		t.Fatalf("the page's files: %v, %v", names, err)
+	}
+	return names
+}
+
+// TestScripts runs the page's own tests, of everything that needs no browser.
+func TestScripts(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		const missing = "node 20 or newer is not installed (Debian: apt install nodejs); the page's scripts stay untested"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	tests, err := filepath.Glob("pagetest/*.test.js")
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("the scripts' tests: %v, %v", tests, err)
+	}
+	out, err := exec.Command(node, append([]string{"--test"}, tests...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
