@@ -113,7 +113,7 @@ func (l *Limiter) Admit(addr netip.Addr) (Slot, Decision) { return l.AdmitAt(add
 
 // AdmitAt is [Limiter.Admit] at the given time.
 func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
-	at := l.turn(now)
+	m := l.turn(now)
 	network := Fold(addr)
 	d := Decision{Client: network, Limit: l.cfg.Limit}
 	if until, blocked := l.blocks.find(addr, now); blocked {
@@ -124,22 +124,23 @@ func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
 		d.Allowed = l.cfg.DryRun
 		return Slot{}, d
 	}
-	slot, crowded := l.decide(keyOf(network), at, now, &d)
+	slot, crowded := l.decide(keyOf(network), m, now, &d)
 	if crowded {
 		d.Client, d.Coarse = coarse(addr), true
-		slot, _ = l.decide(l.coarseKey(d.Client), at, now, &d)
+		slot, _ = l.decide(l.coarseKey(d.Client), m, now, &d)
 	}
 	return slot, d
 }
 
 // decide is the one place where a connection is counted, under one lock. It reports crowded, and decides nothing, where
 // the key is unknown and there is no room to know it.
-func (l *Limiter) decide(key uint64, at int64, now time.Time, d *Decision) (slot Slot, crowded bool) {
+func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot Slot, crowded bool) {
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	s.turn(l, at)
+	s.turn(l, m)
+	at := m.at
 	c, known := s.clients.get(key)
 	open := s.open[key]
 	if !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys) {
@@ -172,12 +173,13 @@ func (l *Limiter) decide(key uint64, at int64, now time.Time, d *Decision) (slot
 		if s.open == nil {
 			s.open = make(map[uint64]uint32)
 		}
-		s.open[key] = open + 1
+		open++
+		s.open[key] = open
 		l.open.Add(1)
 		slot = Slot{l: l, key: key, start: c.start}
 	}
 	d.Allowed = d.Reason == NoReason || l.cfg.DryRun
-	d.Remaining = max(0, min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(s.open[key])))
+	d.Remaining = max(0, min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(open)))
 	d.Reset = reset
 	return slot, false
 }
@@ -222,47 +224,45 @@ func (s *Slot) Release() bool {
 	return true
 }
 
-// turn drops the generations that are over by now, in every shard, and returns the limiter's own time. Shards turn by
-// themselves too; doing it for all keeps idle ones from holding on to what should be forgotten.
-func (l *Limiter) turn(now time.Time) (at int64) {
-	at = int64(now.Sub(l.began))
-	clients, strikes := l.periodsAt(at)
+// moment is a point in time, and the periods of clients and strikes that it lies in.
+type moment struct {
+	at      int64 // since Limiter.began, in nanoseconds
+	periods [2]int64
+}
+
+// turn drops the generations that are over by now, in every shard. Shards turn by themselves too; doing it for all
+// keeps idle ones from holding on to what should be forgotten.
+func (l *Limiter) turn(now time.Time) moment {
+	m := moment{at: int64(now.Sub(l.began))}
+	m.periods[0] = floorDiv(m.at, int64(l.cfg.Window))
+	m.periods[1] = before
+	if l.cfg.Penalty.Failures > 0 {
+		m.periods[1] = floorDiv(m.at, l.cfg.Penalty.memory())
+	}
 	due := false
-	for i, p := range [2]int64{clients, strikes} {
-		for {
-			seen := l.periods[i].Load()
-			if p <= seen {
-				break
-			}
-			if l.periods[i].CompareAndSwap(seen, p) {
-				due = true
-				break
-			}
+	for i, p := range m.periods {
+		if seen := l.periods[i].Load(); p > seen && l.periods[i].CompareAndSwap(seen, p) {
+			due = true
 		}
 	}
 	if due {
 		for i := range l.shards {
 			s := &l.shards[i]
 			s.mu.Lock()
-			s.turn(l, at)
+			s.turn(l, m)
 			s.mu.Unlock()
 		}
 	}
-	return at
+	return m
 }
 
-func (s *shard) turn(l *Limiter, at int64) {
-	clients, strikes := l.periodsAt(at)
-	l.keys.Add(-int64(s.clients.turn(clients)))
-	l.strikes.Add(-int64(s.strikes.turn(strikes)))
-}
-
-func (l *Limiter) periodsAt(at int64) (clients, strikes int64) {
-	strikes = before
-	if l.cfg.Penalty.Failures > 0 {
-		strikes = floorDiv(at, l.cfg.Penalty.memory())
+func (s *shard) turn(l *Limiter, m moment) {
+	if dropped := s.clients.turn(m.periods[0]); dropped > 0 {
+		l.keys.Add(-int64(dropped))
 	}
-	return floorDiv(at, int64(l.cfg.Window)), strikes
+	if dropped := s.strikes.turn(m.periods[1]); dropped > 0 {
+		l.strikes.Add(-int64(dropped))
+	}
 }
 
 // floorDiv rounds down below zero too: explicit times may lie before New.

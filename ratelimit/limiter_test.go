@@ -1,20 +1,357 @@
 package ratelimit_test
 
 import (
+	"errors"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/relayguard/relayguard/ratelimit"
+	"golang.org/x/time/rate"
 )
 
-func BenchmarkAdmitHot(b *testing.B) {
-	l, err := ratelimit.New(ratelimit.Config{Limit: 1 << 24})
+// start is far from now, so that a method which looks at the real clock by mistake is found out.
+var start = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+
+var (
+	alice = netip.MustParseAddr("192.0.2.1")
+	bob   = netip.MustParseAddr("198.51.100.7")
+)
+
+func newLimiter(t testing.TB, c ratelimit.Config) *ratelimit.Limiter {
+	t.Helper()
+	l, err := ratelimit.New(c)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	a := netip.MustParseAddr("192.0.2.1")
-	b.ReportAllocs()
-	for b.Loop() {
-		l.Admit(a)
+	return l
+}
+
+// admit asks n times, and returns the slots that were given and the last decision.
+func admit(l *ratelimit.Limiter, addr netip.Addr, now time.Time, n int) (slots []*ratelimit.Slot, d ratelimit.Decision) {
+	for range n {
+		var slot ratelimit.Slot
+		if slot, d = l.AdmitAt(addr, now); d.Reason == ratelimit.NoReason {
+			slots = append(slots, &slot)
+		}
+	}
+	return slots, d
+}
+
+func TestLimit(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{})
+	slots, _ := admit(l, alice, start, 10)
+	if len(slots) != 10 {
+		t.Fatalf("admitted %d of 10", len(slots))
+	}
+	later := start.Add(20 * time.Second)
+	_, d := l.AdmitAt(alice, later)
+	want := ratelimit.Decision{
+		Reason: ratelimit.OverLimit, Client: netip.MustParsePrefix("192.0.2.1/32"),
+		Limit: 10, Reset: 40 * time.Second, RetryAfter: 40 * time.Second,
+	}
+	if d != want {
+		t.Errorf("11th: %+v\nwant %+v", d, want)
+	}
+	if _, d := l.AdmitAt(bob, later); !d.Allowed || d.Remaining != 9 {
+		t.Errorf("another client: %+v", d)
+	}
+
+	slots[3].Release()
+	if _, d := l.AdmitAt(alice, later); !d.Allowed || d.Remaining != 0 {
+		t.Errorf("after one was given back: %+v", d)
+	}
+	if _, d := l.AdmitAt(alice, start.Add(time.Minute-1)); d.Allowed || d.RetryAfter != 1 {
+		t.Errorf("a nanosecond before the window ends: %+v", d)
+	}
+	if _, d := l.AdmitAt(alice, start.Add(time.Minute)); !d.Allowed || d.Remaining != 9 {
+		t.Errorf("at the window's end: %+v", d)
+	}
+}
+
+// TestRefusalChangesNothing guards against refused attempts that lengthen the window (a client that retries is locked
+// out for ever) or that give back what they never took (the limit erodes).
+func TestRefusalChangesNothing(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 2})
+	admit(l, alice, start, 2)
+	for i := range 59 {
+		slot, d := l.AdmitAt(alice, start.Add(time.Duration(i)*time.Second))
+		if d.Allowed || d.Reset != time.Minute-time.Duration(i)*time.Second {
+			t.Fatalf("second %d: %+v", i, d)
+		}
+		if slot.Release() {
+			t.Fatal("a refused attempt released something")
+		}
+	}
+	if got := l.StatsAt(start).Open; got != 2 {
+		t.Errorf("%d open, want 2", got)
+	}
+	if slots, _ := admit(l, alice, start.Add(time.Minute), 3); len(slots) != 2 {
+		t.Errorf("next window admitted %d, want 2", len(slots))
+	}
+}
+
+// TestOldSlots: connections of an earlier window that end now must not make room in this one, where they were never
+// counted.
+func TestOldSlots(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 10})
+	old, _ := admit(l, alice, start, 10)
+	next := start.Add(time.Minute)
+	if slots, _ := admit(l, alice, next, 11); len(slots) != 10 {
+		t.Fatalf("second window admitted %d", len(slots))
+	}
+	for _, s := range old {
+		s.Release()
+	}
+	if _, d := l.AdmitAt(alice, next); d.Reason != ratelimit.OverLimit {
+		t.Errorf("after old slots were released: %+v", d)
+	}
+}
+
+// TestAttempts: a loop of connecting and closing is never over its limit, and must end all the same.
+func TestAttempts(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 10})
+	admitted := 0
+	var last ratelimit.Decision
+	for range 18_000 {
+		slot, d := l.AdmitAt(alice, start)
+		if last = d; d.Allowed {
+			admitted++
+		}
+		slot.Release()
+	}
+	if admitted != 60 || last.Reason != ratelimit.OverAttempts || last.RetryAfter != time.Minute {
+		t.Errorf("admitted %d, then %+v", admitted, last)
+	}
+}
+
+// TestOpen: holding ten connections of each of many windows must not add up.
+func TestOpen(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 10})
+	var held []*ratelimit.Slot
+	now := start
+	for range 10 {
+		slots, _ := admit(l, alice, now, 10)
+		held = append(held, slots...)
+		now = now.Add(time.Minute)
+	}
+	_, d := l.AdmitAt(alice, now)
+	if len(held) != 50 || d.Reason != ratelimit.OverOpen || d.RetryAfter != time.Minute {
+		t.Errorf("held %d, then %+v", len(held), d)
+	}
+	// Days without a new connection: the held ones are not forgotten.
+	now = now.Add(48 * time.Hour)
+	if st := l.StatsAt(now); st.Clients != 0 || st.Open != 50 {
+		t.Errorf("after two days: %+v", st)
+	}
+	if _, d := l.AdmitAt(alice, now); d.Reason != ratelimit.OverOpen {
+		t.Errorf("after two days: %+v", d)
+	}
+	held[0].Release()
+	if _, d := l.AdmitAt(alice, now); !d.Allowed || d.Remaining != 0 {
+		t.Errorf("after one was given back: %+v", d)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 2, Process: rate.NewLimiter(1, 3)})
+	admit(l, alice, start, 2)
+	for range 100 {
+		l.AdmitAt(alice, start) // over its own limit: takes nothing from the others
+	}
+	if _, d := l.AdmitAt(bob, start); !d.Allowed {
+		t.Errorf("third of three: %+v", d)
+	}
+	_, d := l.AdmitAt(bob, start.Add(250*time.Millisecond))
+	if d.Reason != ratelimit.OverProcess || d.RetryAfter != 750*time.Millisecond {
+		t.Errorf("fourth of three: %+v", d)
+	}
+	if _, d := l.AdmitAt(bob, start.Add(time.Second)); !d.Allowed || d.Remaining != 0 {
+		t.Errorf("after the promised time: %+v", d)
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, test := range []struct{ addr, want, why string }{
+		{"192.0.2.1", "192.0.2.1/32", "an IPv4 address is a client"},
+		{"::ffff:192.0.2.1", "192.0.2.1/32", "IPv4-mapped: not one bucket for all of IPv4"},
+		{"2001:db8:1:2::1", "2001:db8:1:2::/64", "a subscriber has 2⁶⁴ addresses"},
+		{"2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64", "the other end of the same /64"},
+		{"2001:db8:1:3::1", "2001:db8:1:3::/64", "the next subscriber"},
+		{"fe80::1%eth0", "fe80::/64", "a zone is no way out of the /64"},
+		{"::1", "::/64", "loopback"},
+	} {
+		if got := ratelimit.Fold(netip.MustParseAddr(test.addr)).String(); got != test.want {
+			t.Errorf("Fold(%s) = %s, want %s: %s", test.addr, got, test.want, test.why)
+		}
+	}
+	if got := ratelimit.Fold(netip.Addr{}); got.IsValid() {
+		t.Errorf("Fold of nothing = %v", got)
+	}
+}
+
+func TestClientsAreFolded(t *testing.T) {
+	for _, same := range [][2]string{
+		{"192.0.2.1", "::ffff:192.0.2.1"}, {"2001:db8::1", "2001:db8::ffff:1"}, {"fe80::1%eth0", "fe80::2%eth1"},
+	} {
+		l := newLimiter(t, ratelimit.Config{Limit: 1})
+		admit(l, netip.MustParseAddr(same[0]), start, 1)
+		if _, d := l.AdmitAt(netip.MustParseAddr(same[1]), start); d.Allowed {
+			t.Errorf("%v are two clients", same)
+		}
+	}
+	l := newLimiter(t, ratelimit.Config{Limit: 1})
+	for _, addr := range []string{"0.0.0.1", "::1", "::ffff:1.1.1.1", "::101:101:0:0:0:0", "2001:db8::1", "1.1.1.2"} {
+		if _, d := l.AdmitAt(netip.MustParseAddr(addr), start); !d.Allowed {
+			t.Errorf("%s shares another's bucket", addr)
+		}
+	}
+	// Who has no address is limited too, as one client.
+	if slots, _ := admit(l, netip.Addr{}, start, 2); len(slots) != 1 {
+		t.Errorf("without an address: admitted %d", len(slots))
+	}
+}
+
+func TestMaxKeys(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 2, MaxKeys: 2})
+	held, _ := admit(l, alice, start, 1)
+	admit(l, bob, start, 1)
+
+	next := func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, i}) }
+	for i := range byte(2) {
+		_, d := l.AdmitAt(next(i), start)
+		if !d.Allowed || !d.Coarse || d.Client.String() != "203.0.113.0/24" {
+			t.Errorf("newcomer %d: %+v", i, d)
+		}
+	}
+	if _, d := l.AdmitAt(next(9), start); d.Allowed || !d.Coarse {
+		t.Errorf("third newcomer of one network: %+v", d)
+	}
+	for addr, want := range map[string]string{"2001:db8:1:2::3": "2001:db8:1::/48", "100.64.1.2": "100.64.1.0/24"} {
+		if _, d := l.AdmitAt(netip.MustParseAddr(addr), start); !d.Allowed || d.Client.String() != want {
+			t.Errorf("newcomer %s: %+v", addr, d)
+		}
+	}
+	if _, d := l.AdmitAt(alice, start); !d.Allowed || d.Coarse {
+		t.Errorf("a known client: %+v", d)
+	}
+
+	// Two windows on there is room again, and who held a connection all the time was never a newcomer.
+	later := start.Add(2 * time.Minute)
+	if _, d := l.AdmitAt(next(9), later); !d.Allowed || d.Coarse {
+		t.Errorf("two windows later: %+v", d)
+	}
+	admit(l, next(8), later, 1)
+	if _, d := l.AdmitAt(next(7), later); !d.Coarse {
+		t.Errorf("full again: %+v", d)
+	}
+	if _, d := l.AdmitAt(alice, later); d.Coarse || len(held) != 1 {
+		t.Errorf("a client with an open connection was forgotten: %+v", d)
+	}
+}
+
+// TestForgetting: data about idle clients is gone after twice the window, by whatever call comes first.
+func TestForgetting(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{})
+	for i := range 1000 {
+		slot, _ := l.AdmitAt(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), start.Add(time.Duration(i)*time.Millisecond))
+		slot.Release()
+	}
+	if got := l.StatsAt(start.Add(time.Minute)).Clients; got != 1000 {
+		t.Errorf("%d clients known within the window, want 1000", got)
+	}
+	if _, d := l.AdmitAt(bob, start.Add(2*time.Minute+time.Second)); !d.Allowed {
+		t.Fatal(d)
+	}
+	if got := l.StatsAt(start.Add(2*time.Minute + time.Second)).Clients; got != 1 {
+		t.Errorf("%d clients known, want only the newest", got)
+	}
+}
+
+// TestClocks: callers' clocks may disagree a little, and explicit times may lie before New.
+func TestClocks(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 1})
+	admit(l, alice, start, 1)
+	if _, d := l.AdmitAt(alice, start.Add(-time.Second)); d.Allowed || d.RetryAfter != 61*time.Second {
+		t.Errorf("a second back: %+v", d)
+	}
+	for _, now := range []time.Time{{}, start.AddDate(-900, 0, 0), start.AddDate(900, 0, 0)} {
+		if _, d := l.AdmitAt(bob, now); d.Reason != ratelimit.NoReason && d.Reason != ratelimit.OverLimit {
+			t.Errorf("at %v: %+v", now, d)
+		}
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 1, DryRun: true})
+	admit(l, alice, start, 1)
+	slot, d := l.AdmitAt(alice, start)
+	if !d.Allowed || d.Reason != ratelimit.OverLimit || slot.Release() {
+		t.Errorf("over the limit: %+v", d)
+	}
+	if err := l.Block(netip.PrefixFrom(bob, 32), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, d := l.AdmitAt(bob, start); !d.Allowed || d.Reason != ratelimit.Blocked {
+		t.Errorf("blocked: %+v", d)
+	}
+	if got := l.StatsAt(start).Open; got != 1 {
+		t.Errorf("%d counted, want 1: what would be refused is not counted", got)
+	}
+}
+
+func TestZeroDecisionRefuses(t *testing.T) {
+	if (ratelimit.Decision{}).Allowed {
+		t.Error("the zero Decision allows")
+	}
+	var s ratelimit.Slot
+	if s.Release() {
+		t.Error("the zero Slot held something")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, test := range []struct {
+		config ratelimit.Config
+		fields []string
+		why    string
+	}{
+		{ratelimit.Config{}, nil, "the zero value is usable"},
+		{ratelimit.Config{Limit: 1, MaxAttempts: 1, MaxOpen: 1, MaxKeys: 1}, nil, "the smallest"},
+		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, Fields: 99},
+			[]string{"Limit", "Window", "MaxAttempts", "MaxOpen", "MaxKeys", "Fields"}, "all problems at once"},
+		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, []string{"MaxAttempts"}, "would make Limit unreachable"},
+		{ratelimit.Config{Limit: 10, MaxOpen: 9}, []string{"MaxOpen"}, "would make Limit unreachable"},
+		{ratelimit.Config{Window: 60}, []string{"Window"}, "60 nanoseconds were meant as seconds"},
+		{ratelimit.Config{Limit: 1 << 60}, []string{"Limit"}, "no overflow of the defaults that follow from it"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Block: time.Hour}}, []string{"Penalty"}, "would never come into force"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: -1, Within: -1, Block: -1, MaxBlock: -1}},
+			[]string{"Penalty.Failures", "Penalty.Within", "Penalty.Block", "Penalty.MaxBlock"}, "all problems at once"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: time.Hour, MaxBlock: time.Minute}},
+			[]string{"Penalty.MaxBlock"}, "shorter than the first block"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: 48 * time.Hour}}, nil, "MaxBlock follows Block"},
+	} {
+		l, err := ratelimit.New(test.config)
+		if (l == nil) != (err != nil) {
+			t.Errorf("%s: New returned %v, %v", test.why, l, err)
+		}
+		var fields []string
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range joined.Unwrap() {
+				var c *ratelimit.ConfigError
+				if !errors.As(e, &c) || c.Problem == "" {
+					t.Errorf("%s: %#v is no ConfigError", test.why, e)
+					continue
+				}
+				fields = append(fields, c.Field)
+			}
+		}
+		slices.Sort(fields)
+		slices.Sort(test.fields)
+		if !reflect.DeepEqual(slices.Compact(fields), test.fields) {
+			t.Errorf("%s: problems with %q, want %q", test.why, fields, test.fields)
+		}
 	}
 }

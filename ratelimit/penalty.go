@@ -42,12 +42,13 @@ func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, block
 	if p.Failures == 0 {
 		return time.Time{}, false
 	}
-	at := l.turn(now)
+	m := l.turn(now)
+	at := m.at
 	key := keyOf(Fold(addr))
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(l, at)
+	s.turn(l, m)
 
 	k, known := s.strikes.get(key)
 	if !known && l.strikes.Load() >= int64(l.cfg.MaxKeys+3)/4 {
@@ -96,12 +97,13 @@ func (l *Limiter) penaltyOf(addr netip.Addr, now time.Time) (until time.Time, pe
 	if l.cfg.Penalty.Failures == 0 {
 		return time.Time{}, false
 	}
-	at := l.turn(now)
+	m := l.turn(now)
+	at := m.at
 	key := keyOf(Fold(addr))
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(l, at)
+	s.turn(l, m)
 	var d Decision
 	if !s.penalized(key, at, &d) {
 		return time.Time{}, false

@@ -65,7 +65,11 @@ const (
 	FieldsDraft10        // RateLimit-Policy: "client";q=10;w=60 and RateLimit: "client";r=9;t=42
 )
 
+// set writes the fields for clients that have a window; the blocked have none.
 func (f Fields) set(h http.Header, d Decision, c Config) {
+	if d.Reset <= 0 {
+		return
+	}
 	reset := seconds(d.Reset)
 	switch f {
 	case FieldsDraft06:

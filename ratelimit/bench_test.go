@@ -1,0 +1,192 @@
+package ratelimit_test
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/ratelimit"
+)
+
+// address returns the i-th of many addresses, half of them IPv6, spread over all networks.
+func address(i uint64) netip.Addr {
+	i *= 0x9e3779b97f4a7c15 // odd: no two are equal
+	if i&1 == 0 {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], uint32(i>>32))
+		return netip.AddrFrom4(b)
+	}
+	b := [16]byte{0: 0x20}
+	binary.BigEndian.PutUint64(b[1:], i)
+	return netip.AddrFrom16(b)
+}
+
+// BenchmarkAdmit is one connection that comes and goes.
+func BenchmarkAdmit(b *testing.B) {
+	const million = 1_000_000
+	for name, clients := range map[string]uint64{"clients=1": 1, "clients=1000000": million} {
+		b.Run(name, func(b *testing.B) {
+			l := newLimiter(b, ratelimit.Config{Limit: 1 << 20, MaxAttempts: 1 << 24, Window: time.Hour})
+			addrs := make([]netip.Addr, clients)
+			for i := range addrs {
+				addrs[i] = address(uint64(i))
+				l.Admit(addrs[i])
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				slot, _ := l.Admit(addrs[rand.Uint64N(clients)])
+				slot.Release()
+			}
+		})
+	}
+}
+
+// BenchmarkAdmitParallel is the same client on every core: one shard, the worst case.
+func BenchmarkAdmitParallel(b *testing.B) {
+	l := newLimiter(b, ratelimit.Config{Limit: 1 << 24})
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			slot, _ := l.Admit(alice)
+			slot.Release()
+		}
+	})
+}
+
+// BenchmarkRefuse is the attacker's price.
+func BenchmarkRefuse(b *testing.B) {
+	l := newLimiter(b, ratelimit.Config{Limit: 1, Window: time.Hour})
+	l.Admit(alice)
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Admit(alice)
+	}
+}
+
+// BenchmarkLongestCall passes a million clients through two windows, and reports the longest call and the longest but
+// one in a hundred thousand. Nobody else holds a lock meanwhile, so the time that any lock is held is less; but the
+// longest call has the garbage collector's and the machine's pauses in it as well.
+func BenchmarkLongestCall(b *testing.B) {
+	const million = 1_000_000
+	for b.Loop() {
+		b.StopTimer()
+		l := newLimiter(b, ratelimit.Config{})
+		took := make([]time.Duration, 0, 3*million)
+		b.StartTimer()
+		for window := range 3 {
+			now := start.Add(time.Duration(window) * time.Minute)
+			for i := range uint64(million) {
+				addr := address(i)
+				before := time.Now()
+				slot, _ := l.AdmitAt(addr, now)
+				took = append(took, time.Since(before))
+				slot.Release()
+			}
+		}
+		b.StopTimer()
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)-1].Microseconds()), "µs-longest")
+		b.ReportMetric(float64(took[len(took)-1-len(took)/100_000].Microseconds()), "µs-p99.999")
+		b.StartTimer()
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestMemory: a key costs 64 bytes at most, at any number of keys; and twice that, for the rest of the window, where it
+// comes back in the next one, since the older generation lives on until it is dropped whole.
+func TestMemory(t *testing.T) {
+	sizes := []uint64{50_000, 140_000, 280_000, 500_000, 1_000_000}
+	if testing.Short() {
+		sizes = sizes[:2]
+	}
+	for _, keys := range sizes {
+		before := heap()
+		l := newLimiter(t, ratelimit.Config{})
+		for i := range keys {
+			slot, _ := l.AdmitAt(address(i), start)
+			slot.Release()
+		}
+		perKey := float64(heap()-before) / float64(keys)
+		if got := l.StatsAt(start).Clients; uint64(got) < keys*99/100 {
+			t.Errorf("%d keys known, want %d", got, keys)
+		}
+		t.Logf("%d keys: %.1f bytes each", keys, perKey)
+		if perKey > 64 {
+			t.Errorf("%d keys: %.1f bytes each, want at most 64", keys, perKey)
+		}
+		for i := range keys {
+			slot, _ := l.AdmitAt(address(i), start.Add(time.Minute))
+			slot.Release()
+		}
+		perKey = float64(heap()-before) / float64(keys)
+		t.Logf("%d keys, twice: %.1f bytes each", keys, perKey)
+		if perKey > 128 {
+			t.Errorf("%d keys, twice: %.1f bytes each, want at most 128", keys, perKey)
+		}
+		runtime.KeepAlive(l)
+	}
+}
+
+// TestFlood pushes ten million distinct addresses through one window and the next.
+func TestFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ten million steps")
+	}
+	before := heap()
+	l := newLimiter(t, ratelimit.Config{})
+	held, _ := l.AdmitAt(alice, start)
+	var most uint64
+	for i := range uint64(10_000_000) {
+		slot, _ := l.AdmitAt(address(i), start.Add(time.Duration(i)*12*time.Microsecond))
+		slot.Release()
+		if i%2_000_000 == 1_999_999 {
+			most = max(most, heap()-before)
+		}
+	}
+	t.Logf("at most %.1f MB", float64(most)/1e6)
+	if most > 128e6 {
+		t.Errorf("%d bytes of heap", most)
+	}
+	end := start.Add(2 * time.Minute)
+	if st := l.StatsAt(end); st.Open != 1 || st.Clients > 1_000_000+1_000_000/16 {
+		t.Errorf("after the flood: %+v", st)
+	}
+	if _, d := l.AdmitAt(alice, end); d.Coarse || d.Remaining != 9 {
+		t.Errorf("who held a connection: %+v", d)
+	}
+	if !held.Release() {
+		t.Error("its slot is gone")
+	}
+	if st := l.StatsAt(end.Add(2 * time.Minute)); st.Open != 1 || st.Clients != 0 {
+		t.Errorf("two windows later: %+v", st)
+	}
+	if left := heap() - before; int64(left) > 1e6 {
+		t.Errorf("%d bytes are left two windows later", left)
+	}
+	runtime.KeepAlive(l)
+}
+
+func TestAdmitAllocates(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 5}})
+	l.FailAt(alice, start)
+	l.BlockAt(netip.MustParsePrefix("203.0.113.0/24"), time.Time{}, start)
+	six := netip.MustParseAddr("2001:db8::1%eth0")
+	for _, addr := range []netip.Addr{alice, six, netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("::ffff:192.0.2.77")} {
+		if n := testing.AllocsPerRun(1000, func() {
+			slot, _ := l.AdmitAt(addr, start)
+			slot.Release()
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", addr, n)
+		}
+	}
+}

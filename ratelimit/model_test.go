@@ -1,0 +1,157 @@
+package ratelimit_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/ratelimit"
+)
+
+// model is what the package's documentation says, written down in the plainest way: one record per client, kept for
+// ever, with every connection that it holds.
+type model struct {
+	limit, attempts, open int
+	window                time.Duration
+	clients               map[netip.Prefix]*modelClient
+}
+
+type modelClient struct {
+	start time.Time // of the latest window
+	known bool
+	tries int
+	held  []*modelSlot
+}
+
+type modelSlot struct {
+	real  *ratelimit.Slot
+	start time.Time // of the window that counted it
+}
+
+func (c *modelClient) counted() (n int) {
+	for _, s := range c.held {
+		if s.start.Equal(c.start) {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) client(addr netip.Addr) *modelClient {
+	key := ratelimit.Fold(addr)
+	if m.clients[key] == nil {
+		m.clients[key] = &modelClient{}
+	}
+	return m.clients[key]
+}
+
+// admit says what the limiter must answer; the caller adds the slot.
+func (m *model) admit(c *modelClient, now time.Time) (d ratelimit.Decision) {
+	start, tries, counted := c.start, c.tries, c.counted()
+	if !c.known || now.Sub(c.start) >= m.window {
+		start, tries, counted = now, 0, 0
+	}
+	reset := start.Add(m.window).Sub(now)
+	switch {
+	case len(c.held) >= m.open:
+		d.Reason, d.RetryAfter = ratelimit.OverOpen, min(m.window, time.Minute)
+	case tries >= m.attempts:
+		d.Reason, d.RetryAfter = ratelimit.OverAttempts, reset
+	case counted >= m.limit:
+		d.Reason, d.RetryAfter = ratelimit.OverLimit, reset
+	default:
+		d.Allowed = true
+		c.known, c.start, c.tries = true, start, tries+1
+	}
+	d.Limit, d.Reset = m.limit, reset
+	return d
+}
+
+// TestModel drives the limiter and the model with the same million random steps: admissions, releases (also second
+// ones), small steps of the clock, steps to the very boundary of a window, and long silences.
+func TestModel(t *testing.T) {
+	steps := 1_000_000
+	if testing.Short() {
+		steps = 100_000
+	}
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	m := &model{limit: 4, attempts: 12, open: 9, window: time.Minute, clients: make(map[netip.Prefix]*modelClient)}
+	l := newLimiter(t, ratelimit.Config{Limit: m.limit, MaxAttempts: m.attempts, MaxOpen: m.open, Window: m.window})
+
+	addrs := make([]netip.Addr, 0, 40)
+	for i := range byte(10) {
+		addrs = append(addrs,
+			netip.AddrFrom4([4]byte{192, 0, 2, i}),
+			netip.MustParseAddr(fmt.Sprintf("::ffff:192.0.2.%d", i)),
+			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::1", i)),
+			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d%%eth0", i, i+2)))
+	}
+
+	now, open := start, 0
+	seen := make(map[ratelimit.Reason]int)
+	for step := range steps {
+		fail := func(format string, args ...any) {
+			t.Helper()
+			t.Fatalf("seed %d, step %d: %s", seed, step, fmt.Sprintf(format, args...))
+		}
+		addr := addrs[rnd.IntN(len(addrs))]
+		c := m.client(addr)
+		switch p := rnd.IntN(100); {
+		case p < 60:
+			want := m.admit(c, now)
+			slot, got := l.AdmitAt(addr, now)
+			seen[got.Reason]++
+			if got.Allowed {
+				c.held = append(c.held, &modelSlot{real: &slot, start: c.start})
+				open++
+			}
+			want.Client = ratelimit.Fold(addr)
+			if want.Allowed {
+				want.Remaining = min(m.limit-c.counted(), m.attempts-c.tries, m.open-len(c.held))
+			} else {
+				want.Remaining = got.Remaining // checked below, by what it promises
+			}
+			if got != want {
+				fail("%v: %+v\nwant %+v", addr, got, want)
+			}
+			if !got.Allowed && got.Reason != ratelimit.OverOpen && got.Remaining != 0 {
+				fail("%v: refused with %d remaining", addr, got.Remaining)
+			}
+		case p < 90 && len(c.held) > 0:
+			i := rnd.IntN(len(c.held))
+			s := c.held[i]
+			c.held = append(c.held[:i], c.held[i+1:]...)
+			open--
+			if !s.real.Release() || s.real.Release() {
+				fail("a slot was not released exactly once")
+			}
+		case p < 98:
+			now = now.Add(time.Duration(rnd.Int64N(int64(2 * time.Second))))
+		case p == 98 && c.known && c.start.Add(m.window).After(now):
+			now = c.start.Add(m.window).Add(time.Duration(rnd.IntN(3) - 1))
+		case rnd.IntN(50) == 0:
+			now = now.Add(time.Duration(rnd.IntN(5)) * m.window)
+		}
+
+		if n := c.counted(); n > m.limit {
+			fail("%d counted in one window", n)
+		}
+		if c.tries > m.attempts {
+			fail("%d admitted in one window", c.tries)
+		}
+		if len(c.held) > m.open {
+			fail("%d open", len(c.held))
+		}
+		if got := l.StatsAt(now).Open; got != open {
+			fail("%d open in all, want %d", got, open)
+		}
+	}
+	for _, reason := range []ratelimit.Reason{ratelimit.NoReason, ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen} {
+		if seen[reason] == 0 {
+			t.Errorf("seed %d: %q never happened: %v", seed, reason, seen)
+		}
+	}
+}
