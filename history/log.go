@@ -19,7 +19,6 @@ type Log struct {
 	wake  waker
 
 	mu       sync.Mutex
-	closed   bool // what state.closed says, before it is stored
 	ageTimer *time.Timer
 	ageSet   bool  // ageTimer will run
 	counts   Stats // the counters of it
@@ -86,13 +85,16 @@ func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
 // AppendAt is Append at the time now. A time before that of the last entry
 // counts as that one's.
 func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Position, error) {
-	if err := l.admit(ctx, data); err != nil {
+	if err := ctx.Err(); err != nil {
 		return Position{}, err
+	}
+	if !l.fits(data) {
+		return Position{}, ErrTooLarge
 	}
 	data = bytes.Clone(data)
 	l.mu.Lock()
 	cur := l.state.Load()
-	if l.closed {
+	if cur.closed {
 		l.mu.Unlock()
 		return Position{}, ErrClosed
 	}
@@ -108,7 +110,7 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	next.entries = append(cur.entries, e)
 	next.bytes += int64(len(data))
 	l.counts.Appended++
-	trims := l.retain(&next, e.At)
+	trims := l.retain(&next, now)
 	l.publish(&next)
 	l.mu.Unlock()
 
@@ -116,11 +118,8 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	return next.position(), nil
 }
 
-func (l *Log) admit(ctx context.Context, data []byte) error {
-	if l.cfg.MaxBytes > 0 && int64(len(data)) > l.cfg.MaxBytes {
-		return ErrTooLarge
-	}
-	return ctx.Err()
+func (l *Log) fits(data []byte) bool {
+	return l.cfg.MaxBytes == 0 || int64(len(data)) <= l.cfg.MaxBytes
 }
 
 // notBefore returns now, or the time of the last entry if that is later.
@@ -137,18 +136,23 @@ func (s *state) notBefore(now time.Time) time.Time {
 // looks, it gets the last one's note. Retention applies to entries as if they
 // were appended now. The returned position is behind them.
 func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Position, error) {
+	return l.ReplaceAt(ctx, time.Now(), note, entries...)
+}
+
+// ReplaceAt is Replace at the time now.
+func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
 	for _, data := range entries {
-		if err := l.admit(ctx, data); err != nil {
-			return Position{}, err
+		if !l.fits(data) {
+			return Position{}, ErrTooLarge
 		}
 	}
-	return l.renew(ctx, func(next *state, now time.Time) bool {
-		now = next.notBefore(now)
+	return l.renew(ctx, now, func(next *state) bool {
+		at := next.notBefore(now)
 		next.floor = next.last
 		next.entries = make([]Entry, len(entries))
 		for i, data := range entries {
 			next.last++
-			next.entries[i] = Entry{Seq: next.last, At: now, Data: bytes.Clone(data)}
+			next.entries[i] = Entry{Seq: next.last, At: at, Data: bytes.Clone(data)}
 		}
 		next.note, next.noteEpoch = bytes.Clone(note), next.epoch
 		l.counts.Replaced++
@@ -171,7 +175,7 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // still holds does.
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
-	_, err := l.renew(ctx, func(next *state, _ time.Time) bool {
+	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
 			if !slices.Contains(seqs, e.Seq) {
@@ -191,20 +195,19 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 
 // renew begins a new epoch with what change makes of the state, unless it
 // returns false.
-func (l *Log) renew(ctx context.Context, change func(next *state, now time.Time) bool) (Position, error) {
+func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state) bool) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
-	now := time.Now()
 	l.mu.Lock()
-	if l.closed {
+	cur, counts := l.state.Load(), l.counts
+	if cur.closed {
 		l.mu.Unlock()
 		return Position{}, ErrClosed
 	}
-	cur, counts := l.state.Load(), l.counts
 	next := *cur
 	next.epoch++
-	if !change(&next, now) {
+	if !change(&next) {
 		l.mu.Unlock()
 		return cur.position(), nil
 	}
@@ -248,14 +251,13 @@ func (l *Log) Len() int { return len(l.state.Load().entries) }
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	end := *l.state.Load()
+	if end.closed {
 		return nil
 	}
-	l.closed = true
-	l.ageTimer.Stop()
-	end := *l.state.Load()
 	end.closed = true
 	l.state.Store(&end)
+	l.ageTimer.Stop()
 	l.wake.now()
 	if l.cfg.Store != nil {
 		return l.cfg.Store.Close()

@@ -46,8 +46,8 @@ func (p Position) AppendText(b []byte) ([]byte, error) {
 	case p.log == 0:
 		return append(b, "oldest"...), nil
 	}
-	raw := make([]byte, 0, 8+2*binary.MaxVarintLen64)
-	raw = binary.BigEndian.AppendUint64(raw, p.log)
+	var space [8 + 2*binary.MaxVarintLen64]byte
+	raw := binary.BigEndian.AppendUint64(space[:0], p.log)
 	raw = binary.AppendUvarint(raw, p.epoch)
 	raw = binary.AppendUvarint(raw, p.seq)
 	return base64.RawURLEncoding.AppendEncode(b, raw), nil

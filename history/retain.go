@@ -56,11 +56,11 @@ func (l *Log) Stats() Stats {
 // how many entries that were. The log calls it by itself.
 func (l *Log) Expire(now time.Time) int {
 	l.mu.Lock()
-	if l.closed {
+	cur := l.state.Load()
+	if cur.closed {
 		l.mu.Unlock()
 		return 0
 	}
-	cur := l.state.Load()
 	next := *cur
 	trims := l.retain(&next, now)
 	if len(trims) > 0 {

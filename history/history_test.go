@@ -1,0 +1,325 @@
+package history_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+func open(t testing.TB, cfg history.Config) *history.Log {
+	t.Helper()
+	l, err := history.Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func add(t testing.TB, l *history.Log, data ...string) (last history.Position) {
+	t.Helper()
+	for _, d := range data {
+		var err error
+		if last, err = l.Append(context.Background(), []byte(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return last
+}
+
+func texts(b history.Batch) []string {
+	list := []string{}
+	for _, e := range b.Entries {
+		list = append(list, string(e.Data))
+	}
+	return list
+}
+
+// want fails unless b is as said; the zero value of missed and note means none.
+func want(t testing.TB, what string, b history.Batch, reset bool, note string, missed uint64, data ...string) {
+	t.Helper()
+	if b.Reset != reset || string(b.Note) != note || b.Missed != missed || !slices.Equal(texts(b), data) {
+		t.Errorf("%s: got reset %v, note %q, missed %d, %q; want %v, %q, %d, %q",
+			what, b.Reset, b.Note, b.Missed, texts(b), reset, note, missed, data)
+	}
+}
+
+func TestOpenReportsEveryMistake(t *testing.T) {
+	for _, row := range []struct {
+		why  string
+		cfg  history.Config
+		want []history.ConfigError
+	}{
+		{"the zero value is the documented default", history.Config{}, nil},
+		{"one mark is enough", history.Config{Keep: 5}, nil},
+		{"equal marks are a strict limit", history.Config{Keep: 5, TrimAt: 5}, nil},
+		{"no fifth of 1", history.Config{Keep: 1}, nil},
+		{"all at once", history.Config{Keep: -1, TrimAt: -1, MaxAge: -1, MaxBytes: -1}, []history.ConfigError{
+			{"Keep", history.Negative}, {"TrimAt", history.Negative}, {"MaxAge", history.Negative}, {"MaxBytes", history.Negative}}},
+		{"marks crossed", history.Config{Keep: 10, TrimAt: 9}, []history.ConfigError{{"TrimAt", history.BelowKeep}}},
+		{"the default Keep counts too", history.Config{TrimAt: 500}, []history.ConfigError{{"TrimAt", history.BelowKeep}}},
+	} {
+		_, err := history.Open(context.Background(), row.cfg)
+		var got []history.ConfigError
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range joined.Unwrap() {
+				var ce *history.ConfigError
+				if !errors.As(e, &ce) {
+					t.Fatalf("%s: %T", row.why, e)
+				}
+				got = append(got, *ce)
+			}
+		}
+		if !slices.Equal(got, row.want) || (err == nil) != (row.want == nil) {
+			t.Errorf("%s: got %v, want %v", row.why, err, row.want)
+		}
+	}
+}
+
+// The promise of the guide, to the number: 1,000 after a clean-up, which
+// happens when 1,200 is passed.
+func TestCountRetention(t *testing.T) {
+	var trims []history.Trim
+	l := open(t, history.Config{OnTrim: func(tr history.Trim) { trims = append(trims, tr) }})
+	for i := 1; i <= 3000; i++ {
+		add(t, l, fmt.Sprint(i))
+		kept := i
+		if i > 1200 {
+			kept = 1000 + (i-1201)%201
+		}
+		if l.Len() != kept {
+			t.Fatalf("after %d appends: %d kept, want %d", i, l.Len(), kept)
+		}
+		if all := l.Since(history.Oldest).Entries; string(all[0].Data) != fmt.Sprint(i-kept+1) {
+			t.Fatalf("after %d appends the oldest is %s", i, all[0].Data)
+		}
+	}
+	if n := (3000-1201)/201 + 1; len(trims) != n || trims[0] != (history.Trim{Reason: history.ByCount, Dropped: 201, Kept: 1000}) {
+		t.Errorf("trims: %v", trims)
+	}
+}
+
+func TestByteRetention(t *testing.T) {
+	l := open(t, history.Config{MaxBytes: 60})
+	add(t, l, "0123456789", "1123456789", "2123456789", "3123456789", "4123456789", "5123456789")
+	if s := l.Stats(); s.Bytes != 60 || s.Entries != 6 {
+		t.Fatalf("full but not over: %+v", s)
+	}
+	add(t, l, "x")
+	want(t, "61 bytes: cut to 50 or less", l.Since(history.Oldest), false, "", 0, "2123456789", "3123456789", "4123456789", "5123456789", "x")
+	whole := string(bytes.Repeat([]byte("w"), 60))
+	add(t, l, whole)
+	want(t, "the newest stays, though over five sixths", l.Since(history.Oldest), false, "", 0, whole)
+
+	if _, err := l.Append(context.Background(), make([]byte, 61)); !errors.Is(err, history.ErrTooLarge) {
+		t.Errorf("an entry that never fits: %v", err)
+	}
+	if _, err := l.Replace(context.Background(), nil, []byte("a"), make([]byte, 61)); !errors.Is(err, history.ErrTooLarge) {
+		t.Errorf("Replace with one that never fits: %v", err)
+	}
+	want(t, "neither changed anything", l.Since(history.Oldest), false, "", 0, whole)
+	if s := l.Stats(); s.TrimmedByBytes != 7 || s.Bytes != 60 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestReset(t *testing.T) {
+	ctx := context.Background()
+	l := open(t, history.Config{Keep: 3, TrimAt: 3})
+	fresh := l.Reader(history.Oldest)
+	before := add(t, l, "a", "b")
+	live := l.Reader(before)
+	late := l.Reader(history.Oldest)
+
+	if _, err := l.Clear(ctx, []byte("again")); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "a Clear alone is a batch", live.TryNext(), true, "again", 0)
+	want(t, "but only once", live.TryNext(), false, "", 0)
+	add(t, l, "c", "d")
+	want(t, "after it, live", live.TryNext(), false, "", 0, "c", "d")
+	want(t, "unread entries of the old epoch are gone", fresh.TryNext(), true, "again", 0, "c", "d")
+
+	if n, err := l.Delete(ctx, 3, 99); n != 1 || err != nil {
+		t.Fatalf("Delete: %d, %v", n, err)
+	}
+	want(t, "who has read the deleted starts over, without the old note", live.TryNext(), true, "", 0, "d")
+	want(t, "who has missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
+	want(t, "so does who comes back later", l.Since(before), true, "again", 0, "d")
+	want(t, "a new one just reads", l.Since(history.Oldest), false, "", 0, "d")
+
+	at := l.Position()
+	if n, err := l.Delete(ctx, 3); n != 0 || err != nil || l.Position() != at {
+		t.Errorf("deleting what is not there changes nothing: %d, %v", n, err)
+	}
+	if _, err := l.Replace(ctx, []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	pos, _ := l.Replace(ctx, []byte("two"), []byte("v"), []byte("w"), []byte("x"), []byte("y"))
+	want(t, "the last note counts; retention applies", live.TryNext(), true, "two", 0, "w", "x", "y")
+	if live.Position() != pos || pos.Seq() != 8 {
+		t.Errorf("at %v, want %v; sequence numbers go on: %d", live.Position(), pos, pos.Seq())
+	}
+}
+
+func TestMissed(t *testing.T) {
+	l := open(t, history.Config{Keep: 2, TrimAt: 3})
+	r := l.Reader(history.Oldest)
+	add(t, l, "a")
+	want(t, "first", r.TryNext(), false, "", 0, "a")
+	add(t, l, "b", "c", "d")
+	want(t, "b went", r.TryNext(), false, "", 1, "c", "d")
+	add(t, l, "e", "f", "g", "h")
+	want(t, "e and f went", r.TryNext(), false, "", 2, "g", "h")
+	want(t, "a new reader misses nothing", l.Reader(history.Oldest).TryNext(), false, "", 0, "g", "h")
+}
+
+func TestForeignPositions(t *testing.T) {
+	l, other := open(t, history.Config{}), open(t, history.Config{})
+	add(t, l, "a")
+	far := add(t, other, "x", "y", "z")
+	want(t, "of another log", l.Since(far), true, "", 0, "a")
+
+	old := l.Position()
+	store := &fakeStore{}
+	s := openStore(t, store)
+	ahead := add(t, s, "a", "b")
+	store.saved.Entries, store.saved.Last = store.saved.Entries[:1], 1
+	s = openStore(t, store)
+	want(t, "ahead of a log that lost its end", s.Since(ahead), true, "", 0, "a")
+
+	l.Clear(context.Background(), []byte("note"))
+	want(t, "of another log, after a Clear", l.Since(far), true, "note", 0)
+	want(t, "of the last epoch", l.Since(old), true, "note", 0)
+}
+
+func TestPosition(t *testing.T) {
+	l := open(t, history.Config{})
+	p := add(t, l, "a")
+	for _, p := range []history.Position{p, history.Oldest, history.Latest} {
+		if back, err := history.ParsePosition(p.String()); err != nil || back != p {
+			t.Errorf("%s: %v, %v", p, back, err)
+		}
+	}
+	if p.Seq() != 1 || history.Oldest.Seq() != 0 || history.Latest.Seq() != 0 {
+		t.Error("Seq is of entries only")
+	}
+	seen := map[history.Position]bool{p: true}
+	if !seen[l.Position()] || seen[add(t, l, "b")] {
+		t.Error("positions are keys")
+	}
+	for _, row := range []struct{ why, text string }{
+		{"nothing", ""},
+		{"a word", "Oldest"},
+		{"too short", "AAAAAAAAAA"},
+		{"log 0 is none", "AAAAAAAAAAAAAA"},
+		{"something behind it", p.String() + "AAAA"},
+		{"padding", p.String() + "="},
+		{"a line end, which base64 skips", p.String()[:4] + "\n" + p.String()[4:]},
+		{"standard alphabet", "+/+/+/+/+/+/AQ"},
+		{"a longer spelling of a small number", "__________-AAAE"},
+		{"an unfinished number", "__________-AgA"},
+		{"more than 64 bits", "______________________________________"},
+		{"far too long", string(bytes.Repeat([]byte("A"), 1<<16))},
+	} {
+		if got, err := history.ParsePosition(row.text); !errors.Is(err, history.ErrPosition) {
+			t.Errorf("%s: %v, %v", row.why, got, err)
+		}
+	}
+}
+
+func FuzzParsePosition(f *testing.F) {
+	for _, s := range []string{"", "oldest", "latest", "AAAAAAAAAAEBAQ", "__________8BAQ", "_________w", "a=b\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := history.ParsePosition(s)
+		if err != nil {
+			if p != (history.Position{}) {
+				t.Fatalf("%q: an error and %v", s, p)
+			}
+			return
+		}
+		if p.String() != s {
+			t.Fatalf("%q is %q after a round trip", s, p)
+		}
+		var again history.Position
+		if err := again.UnmarshalText([]byte(s)); err != nil || again != p {
+			t.Fatalf("%q: %v, %v", s, again, err)
+		}
+		l := open(t, history.Config{})
+		add(t, l, "a")
+		if b := l.Since(p); p != history.Oldest && p != history.Latest && !b.Reset {
+			t.Fatalf("a guessed position is believed: %+v", b)
+		}
+	})
+}
+
+// What a reader holds never changes, whatever happens to the log, and what a
+// reader does to its slice does not reach the log.
+func TestBatchesAreImmutable(t *testing.T) {
+	ctx := context.Background()
+	l := open(t, history.Config{Keep: 4, TrimAt: 6})
+	data := []byte("a")
+	l.Append(ctx, data)
+	data[0] = 'X'
+	add(t, l, "b", "c")
+	held := l.Since(history.Oldest)
+	_ = append(held.Entries, history.Entry{Data: []byte("intruder")})
+	add(t, l, "d", "e", "f")
+	want(t, "log", l.Since(history.Oldest), false, "", 0, "a", "b", "c", "d", "e", "f")
+	add(t, l, "g")
+	l.Delete(ctx, 5)
+	l.Clear(ctx, nil)
+	add(t, l, "h")
+	want(t, "held", held, false, "", 0, "a", "b", "c")
+}
+
+func TestEndedContext(t *testing.T) {
+	l := open(t, history.Config{})
+	add(t, l, "a")
+	r := l.Reader(history.Oldest)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err1 := l.Append(ctx, []byte("b"))
+	_, err2 := l.Replace(ctx, nil)
+	_, err3 := l.Delete(ctx, 1)
+	_, err4 := r.Next(ctx)
+	for i, err := range []error{err1, err2, err3, err4} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("call %d: %v", i+1, err)
+		}
+	}
+	want(t, "nothing changed, the reader has not moved", r.TryNext(), false, "", 0, "a")
+}
+
+func TestStats(t *testing.T) {
+	ctx := context.Background()
+	start := time.Unix(1_000_000, 0)
+	l := open(t, history.Config{Keep: 2, TrimAt: 3, MaxAge: math.MaxInt64})
+	if s := l.Stats(); s != (history.Stats{}) {
+		t.Errorf("new: %+v", s)
+	}
+	for i := range 4 {
+		l.AppendAt(ctx, []byte("abc"), start.Add(time.Duration(i)*time.Second))
+	}
+	l.AppendAt(ctx, []byte("de"), start) // the clock was set back
+	l.Delete(ctx, 4)
+	got := l.Stats()
+	exp := history.Stats{Entries: 2, Bytes: 5, Oldest: start.Add(2 * time.Second), Latest: start.Add(3 * time.Second),
+		Appended: 5, TrimmedByCount: 2, Deleted: 1}
+	if got != exp {
+		t.Errorf("got  %+v\nwant %+v", got, exp)
+	}
+	l.Clear(ctx, nil)
+	if got := l.Stats(); got.Replaced != 1 || got.Entries != 0 || got.Bytes != 0 || !got.Oldest.IsZero() {
+		t.Errorf("cleared: %+v", got)
+	}
+}
