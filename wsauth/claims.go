@@ -1,0 +1,181 @@
+package wsauth
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
+)
+
+// maxTime is the last second of the year 9999, beyond which time formats break.
+const maxTime = 253402300799
+
+// claims as they were written; nil is absent.
+type claimSet struct {
+	device, exp, nbf, iat, iss, aud, jti, role, scope []byte
+}
+
+// readClaims collects the claims that matter and refuses a set in which any name occurs twice: which of two values
+// counts is something that decoders disagree about.
+func readClaims(text []byte) (claimSet, bool) {
+	var c claimSet
+	if len(text) == 0 || text[0] != '{' {
+		return c, false
+	}
+	names := make([]string, 0, maxMembers)
+	ok := true
+	err := strictjson.Scan(text, func(raw, value []byte) {
+		name, isText := strictjson.String(raw)
+		if !isText || len(names) == maxMembers || slices.Contains(names, name) {
+			ok = false
+			return
+		}
+		names = append(names, name)
+		switch name {
+		case "device":
+			c.device = value
+		case "exp":
+			c.exp = value
+		case "nbf":
+			c.nbf = value
+		case "iat":
+			c.iat = value
+		case "iss":
+			c.iss = value
+		case "aud":
+			c.aud = value
+		case "jti":
+			c.jti = value
+		case "role":
+			c.role = value
+		case "scope":
+			c.scope = value
+		}
+	})
+	return c, err == nil && ok
+}
+
+// identify turns the claims of a token that key signed into an identity, or says why not.
+func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, error) {
+	id := Identity{KeyID: key.id, key: key.material}
+	refuse := func(r Reason) (Identity, error) {
+		return Identity{}, &RefusedError{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
+	}
+	c, ok := readClaims(text)
+	if !ok {
+		return refuse(ReasonClaims)
+	}
+	id.Device, ok = name(c.device)
+	if !ok || id.Device == "" {
+		return refuse(ReasonClaims)
+	}
+	var role, scope string
+	var audience []string
+	var notBefore time.Time
+	okay := true
+	take := func(value bool) { okay = okay && value }
+	optional := func(dst *string, value []byte) {
+		if value != nil {
+			text, ok := name(value)
+			*dst = text
+			take(ok)
+		}
+	}
+	instant := func(dst *time.Time, value []byte) {
+		if value != nil {
+			t, ok := seconds(value)
+			*dst = t
+			take(ok)
+		}
+	}
+	optional(&id.TokenID, c.jti)
+	optional(&id.Issuer, c.iss)
+	optional(&role, c.role)
+	optional(&scope, c.scope)
+	instant(&id.IssuedAt, c.iat)
+	instant(&notBefore, c.nbf)
+	id.ExpiresAt, ok = seconds(c.exp)
+	id.ExpiresAt = id.ExpiresAt.Add(h.cfg.Leeway)
+	take(ok)
+	if c.aud != nil {
+		audience, ok = audiences(c.aud)
+		take(ok)
+	}
+	if !okay {
+		return refuse(ReasonClaims)
+	}
+
+	if c.role == nil {
+		role = h.cfg.DefaultRole
+	}
+	id.Role = role
+	granted, known := h.cfg.Roles[role]
+	switch {
+	case !now.Before(id.ExpiresAt):
+		return refuse(ReasonExpired)
+	case now.Add(h.cfg.Leeway).Before(notBefore):
+		return refuse(ReasonNotYetValid)
+	case h.cfg.Issuer != "" && id.Issuer != h.cfg.Issuer:
+		return refuse(ReasonIssuer)
+	case c.aud != nil && !slices.Contains(audience, h.cfg.Audience), c.aud == nil && h.cfg.Audience != "":
+		return refuse(ReasonAudience)
+	case !h.devices[id.Device]:
+		return refuse(ReasonDevice)
+	case !known:
+		return refuse(ReasonRole)
+	}
+	id.Permissions = granted
+	if c.scope != nil {
+		id.Permissions = limitTo(granted, strings.Fields(scope))
+	}
+	return id, nil
+}
+
+func limitTo(granted []Permission, scope []string) []Permission {
+	var p []Permission
+	for _, g := range granted {
+		if slices.Contains(scope, string(g)) {
+			p = append(p, g)
+		}
+	}
+	return p
+}
+
+// name reads a claim that is a short text without control characters.
+func name(value []byte) (string, bool) {
+	text, ok := strictjson.String(value)
+	if !ok || len(text) > maxName {
+		return "", false
+	}
+	for _, r := range text {
+		if r < ' ' || 0x7f <= r && r < 0xa0 {
+			return "", false
+		}
+	}
+	return text, true
+}
+
+// seconds reads a NumericDate (RFC 7519, section 2), as a positive integer only.
+func seconds(value []byte) (time.Time, bool) {
+	n, ok := strictjson.Int(value)
+	if !ok || n <= 0 || n > maxTime {
+		return time.Time{}, false
+	}
+	return time.Unix(n, 0), true
+}
+
+// audiences reads "aud", one text or a list of them.
+func audiences(value []byte) ([]string, bool) {
+	if one, ok := name(value); ok {
+		return []string{one}, true
+	}
+	var list []string
+	ok := true
+	err := strictjson.Elements(value, func(v []byte) {
+		one, isText := name(v)
+		ok = ok && isText
+		list = append(list, one)
+	})
+	return list, err == nil && ok
+}

@@ -1,0 +1,47 @@
+package wsauth
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+)
+
+// Conn is a WebSocket connection on which whole messages are read and written. A [Session] reads from one goroutine
+// at a time; Write, Close and Abort may be called from others meanwhile.
+//
+// A Conn may also have a method SetReadLimit(int64), the largest message in bytes that Read may return from now on.
+// Without it the Conn must keep a limit of its own.
+type Conn interface {
+	// Read returns the next text message. It reports [ErrBinary], [ErrInvalidUTF8] and [ErrTooBig] with those
+	// errors and leaves the connection open, so that the peer can be told; any other error means that the
+	// connection is over. The Session does not keep the slice.
+	Read(ctx context.Context) ([]byte, error)
+	// Write sends one text message. It must not keep text.
+	Write(ctx context.Context, text []byte) error
+	// Close sends a close frame with the code and reason (RFC 6455, section 7.4), gives the peer a moment to
+	// answer and closes the connection. Closing twice is harmless.
+	Close(code int, reason string) error
+	// Abort closes the connection at once, without a close frame, and makes every other call return.
+	Abort() error
+}
+
+// Errors with which a Conn's Read reports a message that it does not deliver.
+var (
+	ErrBinary      = errors.New("wsauth: binary message")
+	ErrInvalidUTF8 = errors.New("wsauth: text message is not UTF-8")
+	ErrTooBig      = errors.New("wsauth: message exceeds the read limit")
+)
+
+// Close codes that a Session uses. 4401 is in the range for private use and mirrors HTTP's 401.
+const (
+	CodeUnsupportedData      = 1003
+	CodeInvalidPayload       = 1007
+	CodeTooBig               = 1009
+	CodeAuthenticationFailed = 4401
+)
+
+// Peer is who is at the other end, for the audit.
+type Peer struct {
+	Addr netip.Addr // the client's address, as the caller resolved it
+	ID   string     // the caller's name for the connection, if it has one
+}

@@ -1,0 +1,37 @@
+// Package wsauth decides who may publish on a WebSocket connection. Everybody may connect and watch; a connection
+// becomes a publisher by sending a token, {"token":"…"}, as a message, and stays one until the token expires.
+//
+// The package knows no WebSocket library: a [Conn] is anything with Read, Write, Close and Abort. Package
+// wsauth/wsconn is one, made of net/http and nhooyr.io/websocket.
+//
+//	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
+//	gate, err := wsauth.New(wsauth.Config{Verifier: v})
+//	// per connection:
+//	s := gate.Attach(conn, wsauth.Peer{Addr: addr})
+//	defer s.Close(1000, "")
+//	for {
+//		msg, err := s.Next(ctx)
+//		if err != nil {
+//			return
+//		}
+//		if err := s.Authorize(wsauth.Publish); err != nil {
+//			return
+//		}
+//		publish(msg)
+//	}
+//
+// # What a peer can learn and cost
+//
+// Whatever is wrong with a token, the answer is the same bytes and the same close code, sent by the same code. Before
+// authentication a connection may send messages of 4 KiB and has one attempt. A token that is not shaped like one
+// (RFC 7515, compact serialization, HS256) is refused without allocating and without reaching the signature library.
+// The end of a connection is bounded in time whatever the peer, or the Conn, does.
+//
+// # What is checked
+//
+// [HS256] is deliberately stricter than JWT libraries are: the algorithm is pinned (RFC 8725, section 3.1), only the
+// compact serialization with canonical base64url is read, "crit" and "b64" are refused, no member may occur twice in
+// header or claims, and "exp" must be there as a positive integer.
+//
+// No token, secret or message text is ever part of an error or an [Event].
+package wsauth

@@ -1,0 +1,90 @@
+package wsauth
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// Permission names something an identity may do.
+type Permission string
+
+// Permissions that the default roles of [HS256Config] grant. Others may be added at will.
+const (
+	Publish Permission = "publish"
+	Admin   Permission = "admin"
+)
+
+// Identity is what a verified token says about its bearer. Its slices are shared and must not be modified.
+type Identity struct {
+	Device      string       // the "device" claim, on the list of devices
+	TokenID     string       // the "jti" claim, may be empty
+	KeyID       string       // the ID of the key that signed, may be empty
+	Issuer      string       // the "iss" claim, may be empty
+	Role        string       // the "role" claim, or the default role
+	Permissions []Permission // what the role grants, limited by the "scope" claim
+	IssuedAt    time.Time    // the "iat" claim, zero if there is none
+	ExpiresAt   time.Time    // the "exp" claim plus the leeway; from this instant on the identity is worth nothing
+
+	key *material // the key it stands on, for revocation
+}
+
+// Can reports whether the identity holds permission p. It does not look at the time.
+func (id Identity) Can(p Permission) bool { return slices.Contains(id.Permissions, p) }
+
+// Reason says why a token or an action was refused. The set is closed; a Reason is safe to log and to count, and is
+// never sent to the peer.
+type Reason string
+
+// Reasons for refusing a token.
+const (
+	ReasonNoToken     Reason = "no_token"      // the first message carried none
+	ReasonMalformed   Reason = "malformed"     // not a compact JWS in canonical base64url, or not a string
+	ReasonAlgorithm   Reason = "algorithm"     // "alg" is not HS256
+	ReasonHeader      Reason = "header"        // "crit", "b64", duplicate members, or no JSON object
+	ReasonKey         Reason = "key"           // no key of that ID is in force
+	ReasonSignature   Reason = "signature"     // no key made this signature
+	ReasonClaims      Reason = "claims"        // missing, duplicate or ill-typed claims
+	ReasonExpired     Reason = "expired"       // "exp" has passed
+	ReasonNotYetValid Reason = "not_yet_valid" // "nbf" has not come
+	ReasonIssuer      Reason = "issuer"        // "iss" is not the configured one
+	ReasonAudience    Reason = "audience"      // "aud" does not name this service
+	ReasonDevice      Reason = "device"        // "device" is not on the list
+	ReasonRole        Reason = "role"          // "role" is unknown
+	ReasonOtherDevice Reason = "other_device"  // a refresh with another device's token
+	ReasonOlder       Reason = "older"         // a refresh with a token that expires earlier
+	ReasonVerifier    Reason = "verifier"      // a Verifier failed without giving a reason
+)
+
+// Reasons for refusing an action, beside [ReasonExpired].
+const (
+	ReasonNotAuthenticated Reason = "not_authenticated" // no token was accepted on this connection
+	ReasonRevoked          Reason = "revoked"           // the key that the identity stands on was withdrawn
+	ReasonPermission       Reason = "permission"        // the identity does not hold the permission
+)
+
+// RefusedError says why a token was refused. Device, TokenID and KeyID are set only where the token's signature was
+// good; what an unsigned token claims is nobody's word.
+type RefusedError struct {
+	Reason                 Reason
+	Device, TokenID, KeyID string
+}
+
+func (e *RefusedError) Error() string { return "wsauth: token refused: " + string(e.Reason) }
+
+// DeniedError says why [Session.Authorize] refused an action.
+type DeniedError struct {
+	Permission Permission
+	Reason     Reason
+}
+
+func (e *DeniedError) Error() string {
+	return "wsauth: " + string(e.Permission) + " denied: " + string(e.Reason)
+}
+
+// Errors with which [Session.Next] ends, beside those of the Conn and of the context.
+var (
+	ErrAuthenticationFailed = errors.New("wsauth: authentication failed")
+	ErrInvalidJSON          = errors.New("wsauth: message is not JSON")
+	ErrSessionClosed        = errors.New("wsauth: session is closed")
+)

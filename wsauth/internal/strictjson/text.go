@@ -1,0 +1,100 @@
+package strictjson
+
+import (
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// String returns the text of a JSON string as Scan passes it, quotes included. It is false for any other value, and
+// for a string whose escapes name half a surrogate pair: that is no text in any encoding.
+func String(value []byte) (string, bool) {
+	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
+		return "", false
+	}
+	if inner := value[1 : len(value)-1]; plain(inner) {
+		return string(inner), true
+	}
+	text, ok := AppendString(make([]byte, 0, len(value)), value)
+	return string(text), ok
+}
+
+// Is reports whether a JSON string as Scan passes it is the text want, however it was escaped.
+func Is(value []byte, want string) bool {
+	if len(value) < 2 {
+		return false
+	}
+	if inner := value[1 : len(value)-1]; plain(inner) {
+		return string(inner) == want
+	}
+	var room [64]byte
+	text, ok := AppendString(room[:0], value)
+	return ok && string(text) == want
+}
+
+func plain(inner []byte) bool {
+	for _, c := range inner {
+		if c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// AppendString appends the text of a JSON string to dst.
+func AppendString(dst, value []byte) ([]byte, bool) {
+	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
+		return dst, false
+	}
+	in := value[1 : len(value)-1]
+	for i := 0; i < len(in); {
+		if in[i] != '\\' {
+			dst = append(dst, in[i])
+			i++
+			continue
+		}
+		n := escapeLen(in[i:])
+		switch n {
+		case 0:
+			return dst, false
+		case 2:
+			dst = append(dst, unescape(in[i+1]))
+		case 6:
+			r, _ := hex4(in[i:])
+			if utf16.IsSurrogate(r) {
+				low, ok := hex4(in[i+6:])
+				if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
+					return dst, false
+				}
+				n = 12
+			}
+			dst = utf8.AppendRune(dst, r)
+		}
+		i += n
+	}
+	return dst, true
+}
+
+func unescape(c byte) byte {
+	switch c {
+	case 'b':
+		return '\b'
+	case 'f':
+		return '\f'
+	case 'n':
+		return '\n'
+	case 'r':
+		return '\r'
+	case 't':
+		return '\t'
+	}
+	return c
+}
+
+// Elements calls element for each element of the JSON array value, and is an error for any other value.
+func Elements(value []byte, element func(value []byte)) error {
+	s := scanner{data: value, element: element}
+	if s.peek() != '[' {
+		return ErrSyntax
+	}
+	return s.array(0)
+}

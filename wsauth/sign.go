@@ -1,0 +1,89 @@
+package wsauth
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Claims is what a token is to say. Device and ExpiresAt are required.
+type Claims struct {
+	Device    string
+	ExpiresAt time.Time
+	NotBefore time.Time    // zero: absent
+	IssuedAt  time.Time    // zero: the time of signing
+	TokenID   string       // empty: random
+	Role      string       // empty: the default role
+	Scope     []Permission // nil: all that the role grants
+}
+
+// Sign makes a token with the first key of the ring at the present time.
+func (h *HS256) Sign(c Claims) (string, error) { return h.SignAt(c, time.Now()) }
+
+// SignAt makes a token with the first key of the ring. It refuses, with the [*RefusedError] of [HS256.VerifyAt], to
+// make one that would not be accepted from NotBefore, or else from now, on.
+func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
+	if c.TokenID == "" {
+		c.TokenID = rand.Text()
+	}
+	if c.IssuedAt.IsZero() {
+		c.IssuedAt = now
+	}
+	if c.ExpiresAt.IsZero() {
+		return "", &ConfigError{"ExpiresAt", ProblemMissing}
+	}
+	key := &(*h.ring.Load())[0]
+	header, err := json.Marshal(struct {
+		Algorithm string `json:"alg"`
+		Type      string `json:"typ"`
+		KeyID     string `json:"kid,omitempty"`
+	}{"HS256", "JWT", key.id})
+	if err != nil {
+		return "", err
+	}
+	body := struct {
+		Device    string  `json:"device"`
+		ExpiresAt int64   `json:"exp"`
+		NotBefore int64   `json:"nbf,omitempty"`
+		IssuedAt  int64   `json:"iat"`
+		TokenID   string  `json:"jti"`
+		Issuer    string  `json:"iss,omitempty"`
+		Audience  string  `json:"aud,omitempty"`
+		Role      string  `json:"role,omitempty"`
+		Scope     *string `json:"scope,omitempty"`
+	}{
+		Device: c.Device, ExpiresAt: c.ExpiresAt.Unix(), IssuedAt: c.IssuedAt.Unix(), TokenID: c.TokenID,
+		Issuer: h.cfg.Issuer, Audience: h.cfg.Audience, Role: c.Role,
+	}
+	from := now
+	if !c.NotBefore.IsZero() {
+		body.NotBefore = c.NotBefore.Unix()
+		if c.NotBefore.After(from) {
+			from = c.NotBefore
+		}
+	}
+	if c.Scope != nil {
+		words := make([]string, len(c.Scope))
+		for i, p := range c.Scope {
+			words[i] = string(p)
+		}
+		scope := strings.Join(words, " ")
+		body.Scope = &scope
+	}
+	claims, err := json.Marshal(body)
+	if err != nil {
+		return "", err
+	}
+	enc := base64.RawURLEncoding
+	token := enc.AppendEncode(nil, header)
+	token = enc.AppendEncode(append(token, '.'), claims)
+	signature := signHS256(token, key.secret)
+	token = enc.AppendEncode(append(token, '.'), signature)
+	if _, err := h.VerifyAt(token, from); err != nil {
+		return "", errors.Join(errors.New("wsauth: refusing to sign"), err)
+	}
+	return string(token), nil
+}

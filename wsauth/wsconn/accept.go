@@ -1,0 +1,180 @@
+package wsconn
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Config says how connections are accepted and how long their peers are waited for. The zero value is ready to use.
+type Config struct {
+	// Origins decides which pages may connect; its zero value admits the site's own.
+	Origins Origins
+	// WriteTimeout is how long a write may go without any progress; 0 means 10 seconds.
+	WriteTimeout time.Duration
+	// CloseGrace is how long a peer has to answer a close frame; 0 means 1 second.
+	CloseGrace time.Duration
+	// PingInterval is the time between pings; 0 means 30 seconds.
+	PingInterval time.Duration
+	// PongTimeout is how long after a ping a peer may send nothing at all; 0 means 10 seconds.
+	PongTimeout time.Duration
+	// ReadLimit is the largest message in bytes until [Conn.SetReadLimit] is called; 0 means 4 KiB.
+	ReadLimit int64
+}
+
+// Problem is what is wrong with a field of a [Config]. The set is closed.
+type Problem string
+
+// Problems.
+const (
+	ProblemNegative Problem = "negative"
+	ProblemOrigin   Problem = "not an origin" // scheme://host or scheme://host:port, without path
+)
+
+// ConfigError is one problem of a [Config].
+type ConfigError struct {
+	Field   string
+	Problem Problem
+}
+
+func (e *ConfigError) Error() string { return "wsconn: " + e.Field + ": " + string(e.Problem) }
+
+// Upgrader turns HTTP requests into WebSocket connections. It is safe for concurrent use.
+type Upgrader struct{ cfg Config }
+
+// New makes an Upgrader. Its error joins a [*ConfigError] for every problem.
+func New(cfg Config) (*Upgrader, error) {
+	var errs []error
+	positive := func(field string, d *time.Duration, standard time.Duration) {
+		if *d < 0 {
+			errs = append(errs, &ConfigError{field, ProblemNegative})
+		}
+		if *d == 0 {
+			*d = standard
+		}
+	}
+	positive("WriteTimeout", &cfg.WriteTimeout, 10*time.Second)
+	positive("CloseGrace", &cfg.CloseGrace, time.Second)
+	positive("PingInterval", &cfg.PingInterval, 30*time.Second)
+	positive("PongTimeout", &cfg.PongTimeout, 10*time.Second)
+	if cfg.ReadLimit < 0 {
+		errs = append(errs, &ConfigError{"ReadLimit", ProblemNegative})
+	}
+	if cfg.ReadLimit == 0 {
+		cfg.ReadLimit = 4 << 10
+	}
+	for i, o := range cfg.Origins.Allow {
+		if _, err := parseOrigin(o); err != nil {
+			errs = append(errs, &ConfigError{fmt.Sprintf("Origins.Allow[%d]", i), ProblemOrigin})
+		}
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
+	}
+	return &Upgrader{cfg}, nil
+}
+
+// UpgradeError says why a request was not upgraded, and how it was answered.
+type UpgradeError struct {
+	Status int   // the HTTP status that was sent
+	Err    error // an [*OriginError] where Status is 403
+}
+
+func (e *UpgradeError) Error() string {
+	text := "wsconn: refused with " + http.StatusText(e.Status)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+func (e *UpgradeError) Unwrap() error { return e.Err }
+
+// Accept upgrades the request. If it does not, it has answered, in plain text that says nothing but the status:
+//
+//	405  the method is not GET
+//	426  the request does not ask for a WebSocket
+//	403  it comes from a foreign page; the error holds an [*OriginError]
+//	400  its handshake is broken (RFC 6455, section 4.2.1)
+//	500  w cannot be hijacked
+//
+// The error is an [*UpgradeError]. Headers that were set on w go out with the 101.
+func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	if status, err := u.check(w, r); status != 0 {
+		if status == http.StatusUpgradeRequired {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+		}
+		http.Error(w, http.StatusText(status), status)
+		return nil, &UpgradeError{status, err}
+	}
+	c := &Conn{cfg: &u.cfg}
+	c.limit.Store(u.cfg.ReadLimit)
+	lib, err := newLibrary(c, w, r)
+	if err != nil {
+		return nil, &UpgradeError{http.StatusInternalServerError, err}
+	}
+	c.lib = lib
+	c.base = baseOf(c.raw)
+	c.timeMu.Lock()
+	c.pinger = time.AfterFunc(u.cfg.PingInterval, c.sendPing)
+	c.timeMu.Unlock()
+	return c, nil
+}
+
+// check looks at all that the handshake needs, so that the library, whose errors quote the request, finds no fault.
+func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
+	h := r.Header
+	switch {
+	case r.Method != http.MethodGet:
+		w.Header().Set("Allow", http.MethodGet)
+		return http.StatusMethodNotAllowed, nil
+	case !r.ProtoAtLeast(1, 1), !hasToken(h["Connection"], "upgrade"), !hasToken(h["Upgrade"], "websocket"):
+		return http.StatusUpgradeRequired, nil
+	}
+	if err := u.cfg.Origins.Check(r); err != nil {
+		return http.StatusForbidden, err
+	}
+	if h.Get("Sec-WebSocket-Version") != "13" {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return http.StatusBadRequest, nil
+	}
+	keys := h["Sec-Websocket-Key"]
+	if len(keys) != 1 {
+		return http.StatusBadRequest, nil
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0])); err != nil || len(key) != 16 {
+		return http.StatusBadRequest, nil
+	}
+	if !canHijack(w) {
+		return http.StatusInternalServerError, errors.New("the ResponseWriter cannot be hijacked")
+	}
+	return 0, nil
+}
+
+func hasToken(values []string, want string) bool {
+	for _, v := range values {
+		for token := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), want) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package wsconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// Errors of a Conn, beside those of package wsauth. None holds anything that the peer sent.
+var (
+	ErrClosed       = errors.New("wsconn: connection is closed")
+	ErrProtocol     = errors.New("wsconn: peer violated the protocol")
+	ErrUnresponsive = errors.New("wsconn: peer did not answer a ping")
+	ErrStalled      = errors.New("wsconn: write made no progress")
+)
+
+// CloseError says that the peer has closed the connection, with the code it gave (1005: none).
+type CloseError struct{ Code int }
+
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("wsconn: peer closed the connection (%d)", e.Code)
+}
+
+// Conn is the server's end of a WebSocket connection and a [wsauth.Conn]. All methods are safe for concurrent use.
+type Conn struct {
+	cfg  *Config
+	lib  library
+	raw  net.Conn // as Hijack returned it: its Close may do more than close the socket
+	base net.Conn // the socket below it
+
+	limit atomic.Int64
+
+	// Reading. early is what had arrived with the handshake; partial the message that is not read to its end;
+	// readErr what every further Read returns; ioErr why raw cannot be read any more; refused that
+	// the library has closed because of what it read.
+	readMu  sync.Mutex
+	early   []byte
+	partial io.Reader
+	readErr error
+	ioErr   error
+	refused bool
+
+	// Writing. writeMu is held for a whole frame; ping and pong wait for whoever holds it to be done.
+	writeMu sync.Mutex
+	ping    atomic.Bool
+	pong    atomic.Pointer[[]byte]
+
+	// Timers and the read deadline.
+	timeMu      sync.Mutex
+	pinger      *time.Timer
+	killer      *time.Timer
+	gone        bool
+	interrupted bool
+	awaiting    atomic.Bool // a ping was sent and nothing has been read since
+
+	closing  atomic.Bool // a close frame is sent or about to be: no data goes out or is delivered any more
+	shutOnce sync.Once
+	hangOnce sync.Once
+	hangErr  error
+}
+
+var _ wsauth.Conn = (*Conn)(nil)
+
+// NetConn returns the net.Conn below, for its addresses and options. It must not be read, written or closed.
+func (c *Conn) NetConn() net.Conn { return c.raw }
+
+// SetReadLimit sets the largest message in bytes that Read returns, from the next message on.
+func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
+
+// Read returns the next text message; the slice is the caller's. It answers pings and close frames on the way, so
+// something must always be reading. Errors are final; after [wsauth.ErrBinary], [wsauth.ErrInvalidUTF8] and
+// [wsauth.ErrTooBig], and after the end of ctx, the connection is still open, but only for writing and [Conn.Close].
+func (c *Conn) Read(ctx context.Context) ([]byte, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if c.readErr != nil {
+		return nil, c.readErr
+	}
+	if c.readErr = ctx.Err(); c.readErr != nil {
+		return nil, c.readErr
+	}
+	stop := func() bool { return true }
+	if ctx.Done() != nil {
+		stop = context.AfterFunc(ctx, c.interrupt)
+	}
+	msg, err := c.readMessage()
+	if !stop() {
+		c.readErr = ctx.Err()
+		if err != nil {
+			err = c.readErr
+		}
+		return msg, err
+	}
+	if err != nil {
+		c.readErr = c.explain(err)
+	}
+	return msg, c.readErr
+}
+
+func (c *Conn) readMessage() ([]byte, error) {
+	for {
+		if err := c.skipPartial(); err != nil {
+			return nil, err
+		}
+		binary, r, err := c.lib.next()
+		if err != nil {
+			return nil, err
+		}
+		c.partial = r
+		if c.closing.Load() {
+			continue
+		}
+		if binary {
+			return nil, wsauth.ErrBinary
+		}
+		msg, err := c.readPartial()
+		switch {
+		case err != nil:
+			return nil, err
+		case c.closing.Load():
+			continue
+		case !utf8.Valid(msg):
+			return nil, wsauth.ErrInvalidUTF8
+		}
+		return msg, nil
+	}
+}
+
+// readPartial grows the message as it arrives: what a frame header announces costs nothing.
+func (c *Conn) readPartial() ([]byte, error) {
+	limit := c.limit.Load()
+	msg := make([]byte, 0, 512)
+	for {
+		n, err := c.partial.Read(msg[len(msg):cap(msg)])
+		msg = msg[:len(msg)+n]
+		if int64(len(msg)) > limit {
+			return nil, wsauth.ErrTooBig
+		}
+		if err == io.EOF {
+			c.partial = nil
+			return msg, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(msg) == cap(msg) {
+			msg = append(msg, 0)[:len(msg)]
+		}
+	}
+}
+
+func (c *Conn) skipPartial() error {
+	if c.partial == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, c.partial)
+	if err == nil {
+		c.partial = nil
+	}
+	return err
+}
+
+// explain turns the end of reading into an error that can be shown, and draws the consequence.
+func (c *Conn) explain(err error) error {
+	switch {
+	case errors.Is(err, wsauth.ErrBinary), errors.Is(err, wsauth.ErrInvalidUTF8), errors.Is(err, wsauth.ErrTooBig):
+		return err
+	case c.ioErr == nil && !c.closing.Load():
+		c.shut(1002, "")
+		return ErrProtocol
+	}
+	closed, byPeer := errors.AsType[*CloseError](err)
+	switch {
+	case byPeer:
+		err = closed
+	case c.refused:
+		err = ErrProtocol
+	case c.closing.Load():
+		err = ErrClosed
+	case errors.Is(c.ioErr, os.ErrDeadlineExceeded):
+		err = ErrUnresponsive
+	default:
+		err = c.ioErr
+	}
+	if byPeer || c.ioErr != nil {
+		_ = c.Abort()
+	}
+	return err
+}
+
+// readRaw is the library's Read. It runs under readMu.
+func (c *Conn) readRaw(b []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(b, c.early)
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		return n, nil
+	}
+	if c.awaiting.Load() {
+		c.awaitAnswer() // the time in which nobody read is not the peer's
+	}
+	n, err := c.raw.Read(b)
+	if n > 0 && c.awaiting.Load() {
+		c.answered()
+	}
+	if err != nil {
+		c.ioErr = err
+	}
+	return n, err
+}
+
+// interrupt makes a Read under way return, for the end of its context.
+func (c *Conn) interrupt() {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	if !c.closing.Load() {
+		c.interrupted = true
+		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *Conn) awaitAnswer() {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	if !c.interrupted && !c.closing.Load() {
+		c.awaiting.Store(true)
+		_ = c.raw.SetReadDeadline(time.Now().Add(c.cfg.PongTimeout))
+	}
+}
+
+func (c *Conn) answered() {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	c.awaiting.Store(false)
+	if !c.interrupted {
+		_ = c.raw.SetReadDeadline(time.Time{})
+	}
+}

@@ -1,0 +1,70 @@
+package wsconn
+
+import (
+	"encoding/binary"
+	"strings"
+	"unicode/utf8"
+)
+
+// First bytes of frames that a server sends: FIN and the opcode (RFC 6455, section 5.2).
+const (
+	headText  = 0x80 | 0x1
+	headClose = 0x80 | 0x8
+	headPing  = 0x80 | 0x9
+	headPong  = 0x80 | 0xA
+)
+
+const (
+	maxControl = 125            // payload of a control frame at most
+	maxReason  = maxControl - 2 // of which a close frame's code takes two
+)
+
+var pingFrame = []byte{headPing, 0}
+
+// Frame is one text message as it goes over the wire, encoded once and written to any number of connections. It is
+// immutable and safe for concurrent use.
+type Frame struct{ wire []byte }
+
+// NewFrame encodes text, which must be UTF-8, and keeps no reference to it.
+func NewFrame(text []byte) *Frame {
+	wire := make([]byte, 0, 10+len(text))
+	switch n := len(text); {
+	case n <= 125:
+		wire = append(wire, headText, byte(n))
+	case n <= 0xffff:
+		wire = binary.BigEndian.AppendUint16(append(wire, headText, 126), uint16(n))
+	default:
+		wire = binary.BigEndian.AppendUint64(append(wire, headText, 127), uint64(n))
+	}
+	return &Frame{append(wire, text...)}
+}
+
+// Len is the number of bytes that the frame takes on the wire.
+func (f *Frame) Len() int { return len(f.wire) }
+
+// closeFrame encodes a close frame. A code that may not be sent (RFC 6455, section 7.4) is left out, and with it the
+// reason; a reason that is too long is cut between two characters.
+func closeFrame(code int, reason string) []byte {
+	if !sendable(code) {
+		return []byte{headClose, 0}
+	}
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
+	if len(reason) > maxReason {
+		cut := maxReason
+		for !utf8.RuneStart(reason[cut]) {
+			cut--
+		}
+		reason = reason[:cut]
+	}
+	frame := []byte{headClose, byte(2 + len(reason))}
+	frame = binary.BigEndian.AppendUint16(frame, uint16(code))
+	return append(frame, reason...)
+}
+
+func sendable(code int) bool {
+	switch code {
+	case 1004, 1005, 1006:
+		return false
+	}
+	return 1000 <= code && code <= 1014 || 3000 <= code && code <= 4999
+}
