@@ -316,8 +316,6 @@ func TestFlushError(t *testing.T) {
 }
 
 func TestClientIP(t *testing.T) {
-	l := newLimiter(t, ratelimit.Config{Limit: 1})
-	h := l.Handler(http.NotFoundHandler())
 	for _, test := range []struct {
 		remote, want, why string
 	}{
@@ -327,8 +325,8 @@ func TestClientIP(t *testing.T) {
 		{"192.0.2.1", "invalid Prefix", "rewritten by middleware into what RemoteAddr is not"},
 	} {
 		var got netip.Prefix
-		l = newLimiter(t, ratelimit.Config{Observe: func(_ *http.Request, d ratelimit.Decision) { got = d.Client }})
-		h = l.Handler(http.NotFoundHandler())
+		l := newLimiter(t, ratelimit.Config{Observe: func(_ *http.Request, d ratelimit.Decision) { got = d.Client }})
+		h := l.Handler(http.NotFoundHandler())
 		r := httptest.NewRequest("GET", "/ws?x=1", nil)
 		r.RemoteAddr = test.remote
 		r.Header.Set("X-Forwarded-For", "203.0.113.9")

@@ -194,7 +194,7 @@ func TestTime(t *testing.T) {
 			t.Errorf("refused after RetryAfter: %+v", d)
 		}
 		until, _ := l.Fail(bob)
-		if again, blocked := l.Blocked(bob); !blocked || !again.Equal(until) || until.Sub(time.Now()) != time.Minute {
+		if again, blocked := l.Blocked(bob); !blocked || !again.Equal(until) || time.Until(until) != time.Minute {
 			t.Errorf("blocked until %v, then %v", until, again)
 		}
 		l.Block(netip.PrefixFrom(alice, 32), time.Now().Add(time.Hour))

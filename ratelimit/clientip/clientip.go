@@ -127,10 +127,10 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 	switch c.kind {
 	case behind:
 		found = c.list(r.Header["X-Forwarded-For"])
-		if found.Err == nil && !(found.Addr.IsValid() && !c.Trusts(found.Addr)) {
-			if real := c.single(r.Header["X-Real-Ip"], XRealIP); real.Addr.IsValid() && !c.Trusts(real.Addr) ||
-				real.Err != nil || !found.Addr.IsValid() {
-				found = real
+		if found.Err == nil && !c.isClient(found) {
+			other := c.single(r.Header["X-Real-Ip"], XRealIP)
+			if other.Err != nil || c.isClient(other) || !found.Addr.IsValid() {
+				found = other
 			}
 		}
 	case fromHeader:
@@ -220,6 +220,9 @@ func (c *Resolver) peer(r *http.Request) (addr netip.Addr, trusted bool) {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return netip.Addr{}, local != nil && local.Network() == "unix"
 }
+
+// isClient says whether an address was found that is no proxy's.
+func (c *Resolver) isClient(found Result) bool { return found.Addr.IsValid() && !c.Trusts(found.Addr) }
 
 // list reads X-Forwarded-For: all lines are one list, as RFC 9110, section 5.3, says, read from its end.
 func (c *Resolver) list(lines []string) (found Result) {

@@ -1,0 +1,53 @@
+package clientip_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+)
+
+func Example() {
+	trusted, err := clientip.ParsePrefixes("loopback, 10.0.0.0/8")
+	if err != nil {
+		panic(err)
+	}
+	resolver := clientip.Behind(trusted...)
+
+	r := httptest.NewRequest("GET", "/ws", nil)
+	r.RemoteAddr = "10.0.0.1:40000"                             // the proxy
+	r.Header.Set("X-Forwarded-For", "8.8.8.8, 192.0.2.1:51234") // the client's lie, then the proxy's word
+	fmt.Println(resolver.Addr(r))
+
+	r.RemoteAddr = "203.0.113.9:40000" // no proxy of ours
+	fmt.Println(resolver.Addr(r))
+	// Output:
+	// 192.0.2.1
+	// 203.0.113.9
+}
+
+// Taking the first address of X-Forwarded-For is taking the client's word: it is limited under any name it likes.
+func ExampleBehind_incorrect() {
+	r := httptest.NewRequest("GET", "/ws", nil)
+	r.RemoteAddr = "10.0.0.1:40000"
+	r.Header.Set("X-Forwarded-For", "8.8.8.8, 192.0.2.1")
+
+	everyone, err := clientip.ParsePrefixes("0.0.0.0/0") // wrong: trusts whoever comes
+	fmt.Println(everyone, err)
+
+	right := clientip.Behind(clientip.Private()...)
+	fmt.Println(right.Addr(r))
+	// Output:
+	// [] "0.0.0.0/0" trusts every address there is
+	// 192.0.2.1
+}
+
+func ExampleResolver_Resolve() {
+	resolver := clientip.Behind(clientip.Private()...)
+	r := httptest.NewRequest("GET", "/ws", nil)
+	r.RemoteAddr = "10.0.0.1:40000"
+	r.Header.Set("X-Forwarded-For", "unknown")
+	res := resolver.Resolve(r)
+	fmt.Println(res.Addr, res.Source, res.Err)
+	// Output: 10.0.0.1 peer clientip: x-forwarded-for: obfuscated or unknown
+}

@@ -1,0 +1,58 @@
+package clientip_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+)
+
+func TestParsePrefixes(t *testing.T) {
+	for _, test := range []struct{ in, want, why string }{
+		{"", "[]", "nobody"},
+		{"none", "[]", "nobody, said aloud"},
+		{" , ", "[]", "nobody"},
+		{"loopback", "[127.0.0.0/8 ::1/128]", "a word"},
+		{"Private", "[10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]", "another, in any case"},
+		{"10.0.0.0/8, 2001:db8::/32", "[10.0.0.0/8 2001:db8::/32]", "networks"},
+		{"192.0.2.1,2001:db8::1,", "[192.0.2.1/32 2001:db8::1/128]", "single addresses, a comma at the end"},
+		{"10.1.2.3/8", "[10.0.0.0/8]", "host bits do not matter"},
+		{"::ffff:10.0.0.0/104", "[10.0.0.0/8]", "a mapped network matches IPv4"},
+		{"loopback,203.0.113.7", "[127.0.0.0/8 ::1/128 203.0.113.7/32]", "both"},
+	} {
+		got, err := clientip.ParsePrefixes(test.in)
+		if err != nil || fmt.Sprint(got) != test.want {
+			t.Errorf("%q: %v, %v, want %s: %s", test.in, got, err, test.want, test.why)
+		}
+	}
+	for _, test := range []struct {
+		in   string
+		want []clientip.PrefixReason
+	}{
+		{"localhost", []clientip.PrefixReason{clientip.NotAPrefix}},
+		{"10.0.0.0/33", []clientip.PrefixReason{clientip.NotAPrefix}},
+		{"fe80::1%eth0", []clientip.PrefixReason{clientip.NotAPrefix}},
+		{"10.0.0.0/8 192.168.0.0/16", []clientip.PrefixReason{clientip.NotAPrefix}},
+		{"0.0.0.0/0", []clientip.PrefixReason{clientip.TrustsAll}},
+		{"::/0", []clientip.PrefixReason{clientip.TrustsAll}},
+		{"::ffff:0:0/96", []clientip.PrefixReason{clientip.TrustsAll}},
+		{"none,loopback", []clientip.PrefixReason{clientip.NoneWithMore}},
+		{"x, 0.0.0.0/0, none", []clientip.PrefixReason{clientip.NotAPrefix, clientip.TrustsAll, clientip.NoneWithMore}},
+	} {
+		got, err := clientip.ParsePrefixes(test.in)
+		var reasons []clientip.PrefixReason
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range joined.Unwrap() {
+				var p *clientip.PrefixError
+				if errors.As(e, &p) && strings.Contains(e.Error(), p.Item) {
+					reasons = append(reasons, p.Reason)
+				}
+			}
+		}
+		if got != nil || fmt.Sprint(reasons) != fmt.Sprint(test.want) {
+			t.Errorf("%q: %v, %v, want %v", test.in, got, err, test.want)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package ratelimit_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"time"
+
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"golang.org/x/time/rate"
+)
+
+func Example() {
+	websocket := http.NotFoundHandler() // stands for yours
+
+	lim, err := ratelimit.New(ratelimit.Config{
+		Limit:    10,
+		Window:   time.Minute,
+		ClientIP: clientip.Behind(clientip.Loopback()...).Addr,
+	})
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/ws", lim.Handler(websocket))
+	fmt.Println(lim.Stats().Open, "open")
+	// Output: 0 open
+}
+
+// A limiter around the whole server counts pages, scripts and images as well: the eleventh file of a page is refused.
+func ExampleLimiter_Handler_incorrect() {
+	lim, _ := ratelimit.New(ratelimit.Config{Limit: 2, MaxAttempts: 2})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
+	everything := lim.Handler(mux) // wrong: mount it on the route that holds connections, and only there
+
+	for _, file := range []string{"/", "/page.css", "/page.js"} {
+		w := httptest.NewRecorder()
+		everything.ServeHTTP(w, httptest.NewRequest("GET", file, nil))
+		fmt.Println(file, w.Code)
+	}
+	// Output:
+	// / 200
+	// /page.css 200
+	// /page.js 429
+}
+
+func ExampleLimiter_Admit() {
+	lim, _ := ratelimit.New(ratelimit.Config{Limit: 1})
+	addr := netip.MustParseAddr("2001:db8::1")
+
+	slot, _ := lim.Admit(addr)
+	_, d := lim.Admit(netip.MustParseAddr("2001:db8::2")) // the same /64
+	fmt.Println(d.Allowed, d.Reason, d.Client)
+
+	slot.Release()
+	_, d = lim.Admit(addr)
+	fmt.Println(d.Allowed)
+	// Output:
+	// false limit 2001:db8::/64
+	// true
+}
+
+func ExampleLimiter_Fail() {
+	lim, _ := ratelimit.New(ratelimit.Config{
+		Penalty: ratelimit.Penalty{Failures: 3, Within: time.Minute, Block: 10 * time.Minute},
+	})
+	addr := netip.MustParseAddr("192.0.2.1")
+	for range 3 {
+		_, blocked := lim.Fail(addr) // its token was refused
+		fmt.Println(blocked)
+	}
+	_, d := lim.Admit(addr)
+	fmt.Println(d.Reason, d.Reason.Status())
+	// Output:
+	// false
+	// false
+	// true
+	// penalty 403
+}
+
+func ExampleLimiter_Block() {
+	lim, _ := ratelimit.New(ratelimit.Config{})
+	if err := lim.Block(netip.MustParsePrefix("203.0.113.0/24"), time.Now().Add(time.Hour)); err != nil {
+		panic(err)
+	}
+	_, blocked := lim.Blocked(netip.MustParseAddr("203.0.113.77"))
+	fmt.Println(blocked)
+	// Output: true
+}
+
+// Observe is for counting, OnReject for logging: it is thinned, and told how much it did not see. At most 50 upgrades a
+// second are admitted from all clients together.
+func ExampleConfig() {
+	refused := make(map[ratelimit.Reason]int)
+	_, err := ratelimit.New(ratelimit.Config{
+		Process: rate.NewLimiter(50, 100),
+		Observe: func(_ *http.Request, d ratelimit.Decision) { refused[d.Reason]++ },
+		OnReject: func(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
+			slog.Warn("connection refused", "client", d.Client, "reason", d.Reason, "suppressed", suppressed)
+		},
+	})
+	fmt.Println(err)
+	// Output: <nil>
+}
