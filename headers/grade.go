@@ -1,22 +1,292 @@
 package headers
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
 
 // A Grading is what Grade found.
 type Grading struct {
-	Score    int    // 0 to 145; over 100 by bonus points, which count only from 90 up
+	Score    int    // 0 to 135 from headers alone; what is over 100 are bonus points
 	Grade    string // "A+" to "F"
 	Findings []Finding
 }
 
-// A Finding is one reason for points, or one remark.
+// A Finding is the outcome of one test, or a remark.
 type Finding struct {
-	Test   string // the Observatory's name of the test, say "content-security-policy"; a header's name in a remark
-	Result string // the Observatory's name of the outcome, say "csp-implemented-with-no-unsafe"; empty in a remark
+	Test   string // the Observatory's name of the test, say "x-frame-options"; of a remark the header
+	Result string // the Observatory's name of the outcome, say "x-frame-options-not-implemented"; of a remark nothing
 	Points int    // what it adds to 100
-	Reason string // the same in words
-	Remark bool   // the Observatory does not look at it
+	Reason string // the outcome in words
+	Remark bool   // the Observatory does not look at this
 }
 
-// Grade scores a response.
-func Grade(h http.Header, tls bool) Grading { return Grading{} }
+// Grade scores a response by the rules of MDN's HTTP Observatory (algorithm 4, npm package 1.4.8), and adds remarks on
+// what that tool overlooks: bare ws: and wss:, directives that default-src does not stand in for, script-src-elem,
+// several policies in one header, isolation headers, versions of software.
+//
+// tls says that the response came over TLS with a good certificate. It is then taken for granted that plain HTTP
+// redirects there, which the Observatory tries. Nor can a header tell whether the page's scripts carry integrity
+// attributes (±5 to -50 points there), whether its <meta> elements hold policies, whether the host is on the HSTS preload
+// list (5 points), or whether Access-Control-Allow-Origin echoes any origin (-50): those count as 0 here, but for an
+// Access-Control-Allow-Origin that names the Observatory's own.
+func Grade(h http.Header, tls bool) Grading {
+	csp := observe(h, tls)
+	var g Grading
+	for _, t := range []struct{ test, result string }{
+		{"content-security-policy", csp.result},
+		{"cookies", gradeCookies(h, tls)},
+		{"cross-origin-resource-sharing", gradeCORS(h)},
+		{"redirection", gradeRedirection(tls)},
+		{"referrer-policy", gradeReferrer(h)},
+		{"strict-transport-security", gradeHSTS(h, tls)},
+		{"x-content-type-options", gradeSniff(h)},
+		{"x-frame-options", gradeFrames(h, csp)},
+		{"cross-origin-resource-policy", gradeResource(h)},
+	} {
+		o := outcomes[t.result]
+		g.Findings = append(g.Findings, Finding{Test: t.test, Result: t.result, Points: o.points, Reason: o.reason})
+	}
+	g.Score = score(g.Findings)
+	g.Grade = letter(g.Score)
+	g.Findings = append(g.Findings, remarks(h, tls)...)
+	return g
+}
+
+// bonusFrom is the score without bonus points from which they count.
+const bonusFrom = 90
+
+func score(fs []Finding) int {
+	base, bonus := 100, 0
+	for _, f := range fs {
+		base += min(f.Points, 0)
+		bonus += max(f.Points, 0)
+	}
+	if base >= bonusFrom {
+		return base + bonus
+	}
+	return max(base, 0)
+}
+
+func letter(score int) string {
+	steps := []struct {
+		from  int
+		grade string
+	}{
+		{100, "A+"}, {90, "A"}, {85, "A-"}, {80, "B+"}, {70, "B"}, {65, "B-"}, {60, "C+"}, {50, "C"}, {45, "C-"},
+		{40, "D+"}, {30, "D"}, {25, "D-"},
+	}
+	for _, s := range steps {
+		if score >= s.from {
+			return s.grade
+		}
+	}
+	return "F"
+}
+
+// outcome is what a result means; those that are absent from the table do not occur.
+type outcome struct {
+	points int
+	reason string
+}
+
+var outcomes = map[string]outcome{
+	cspNone:        {10, "nothing unsafe, and default-src is 'none'"},
+	cspSafe:        {5, "nothing unsafe"},
+	cspStyleOnly:   {0, "unsafe sources, but for styles only"},
+	cspDuplicates:  {0, "report-uri or report-to stands twice"},
+	cspPassive:     {-10, "images or media may come over plain HTTP"},
+	cspEval:        {-10, "'unsafe-eval' is allowed"},
+	cspInline:      {-20, "inline or arbitrary script is allowed, or no source of scripts or objects is named"},
+	cspActive:      {-20, "active content may come over plain HTTP"},
+	cspInvalid:     {-25, "the policy cannot be read, repeats a directive, or has 'strict-dynamic' without nonce or hash"},
+	cspAbsent:      {-25, "there is no policy"},
+	cspReportsOnly: {-25, "the policy is only reported, not enforced"},
+
+	"cookies-not-found": {0, "no cookie is set"},
+	"cookies-secure-with-httponly-sessions-and-samesite": {5, "all cookies have Secure and SameSite, sessions HttpOnly"},
+	"cookies-secure-with-httponly-sessions":              {0, "all cookies have Secure, sessions HttpOnly"},
+	cookiePlainHSTS:                                      {-5, "a cookie lacks Secure, but HSTS protects it"},
+	cookieSessionPlainHSTS:                               {-10, "a session cookie lacks Secure, but HSTS protects it"},
+	cookiePlain:                                          {-20, "a cookie lacks Secure"},
+	cookieSameSite:                                       {-20, "a cookie's SameSite is invalid, or None without Secure"},
+	cookieCSRF:                                           {-20, "an anti-CSRF cookie lacks SameSite"},
+	cookieSessionScript:                                  {-30, "a session cookie lacks HttpOnly"},
+	cookieSessionPlain:                                   {-40, "a session cookie lacks Secure"},
+
+	"cross-origin-resource-sharing-not-implemented":                    {0, "other origins may read nothing"},
+	"cross-origin-resource-sharing-implemented-with-public-access":     {0, "any origin may read it, without credentials"},
+	"cross-origin-resource-sharing-implemented-with-restricted-access": {0, "one named origin may read it"},
+	"cross-origin-resource-sharing-implemented-with-universal-access":  {-50, "any origin may read it with credentials"},
+
+	"redirection-to-https": {0, "taken for granted over TLS"},
+	"redirection-missing":  {-20, "the page is served over plain HTTP"},
+
+	"referrer-policy-private":         {5, "other sites learn the origin at most"},
+	"referrer-policy-not-implemented": {0, "left to the browser's default"},
+	"referrer-policy-unsafe":          {-5, "other sites learn more than they should"},
+	"referrer-policy-header-invalid":  {-5, "not a policy"},
+
+	hstsLong: {0, "six months or more"},
+	"hsts-implemented-max-age-less-than-six-months": {-10, "less than six months"},
+	"hsts-not-implemented":                          {-20, "absent"},
+	"hsts-header-invalid":                           {-20, "cannot be read, has no max-age, or is set twice"},
+	"hsts-not-implemented-no-https":                 {-20, "impossible without TLS"},
+
+	"x-content-type-options-nosniff":         {0, "nosniff"},
+	"x-content-type-options-not-implemented": {-5, "absent"},
+	"x-content-type-options-header-invalid":  {-5, "is not nosniff"},
+
+	"x-frame-options-implemented-via-csp": {5, "the policy has frame-ancestors"},
+	"x-frame-options-sameorigin-or-deny":  {0, "DENY or SAMEORIGIN"},
+	"x-frame-options-allow-from-origin":   {0, "ALLOW-FROM, which no browser obeys"},
+	"x-frame-options-not-implemented":     {-20, "any site may frame the page"},
+	"x-frame-options-header-invalid":      {-20, "is neither DENY nor SAMEORIGIN"},
+
+	"cross-origin-resource-policy-implemented-with-same-origin":  {10, "same-origin"},
+	"cross-origin-resource-policy-implemented-with-same-site":    {10, "same-site"},
+	"cross-origin-resource-policy-implemented-with-cross-origin": {0, "cross-origin"},
+	"cross-origin-resource-policy-not-implemented":               {0, "absent, which means cross-origin"},
+	"cross-origin-resource-policy-header-invalid":                {-5, "not a policy"},
+}
+
+// observed is a header as the Observatory's HTTP client hands it on: several lines joined by commas.
+func observed(h http.Header, name string) (value string, present bool) {
+	lines := h[name]
+	return strings.Join(lines, ", "), len(lines) > 0
+}
+
+// observedWord is the form in which most values are compared.
+func observedWord(h http.Header, name string) string {
+	v, _ := observed(h, name)
+	return strings.ToLower(strings.TrimSpace(v))
+}
+
+func gradeRedirection(tls bool) string {
+	if tls {
+		return "redirection-to-https"
+	}
+	return "redirection-missing"
+}
+
+// observatoryOrigin is what the tool sends as Origin.
+const observatoryOrigin = "https://http-observatory.security.mozilla.org"
+
+func gradeCORS(h http.Header) string {
+	const test = "cross-origin-resource-sharing-"
+	origin, _ := observed(h, "Access-Control-Allow-Origin")
+	switch {
+	case origin == "":
+		return test + "not-implemented"
+	case strings.TrimSpace(origin) == "*":
+		return test + "implemented-with-public-access"
+	case origin == observatoryOrigin && observedWord(h, "Access-Control-Allow-Credentials") == "true":
+		return test + "implemented-with-universal-access"
+	}
+	return test + "implemented-with-restricted-access"
+}
+
+func gradeReferrer(h http.Header) string {
+	value, present := observed(h, referrerHeader)
+	if !present {
+		return "referrer-policy-not-implemented"
+	}
+	result := "referrer-policy-header-invalid"
+	for word := range strings.SplitSeq(strings.ToLower(value), ",") {
+		switch ReferrerPolicy(strings.TrimSpace(word)) {
+		case NoReferrer, ReferrerSameOrigin, StrictOrigin, StrictOriginWhenCrossOrigin:
+			result = "referrer-policy-private"
+		case ReferrerOrigin, OriginWhenCrossOrigin, UnsafeURL, NoReferrerWhenDowngrade:
+			result = "referrer-policy-unsafe"
+		}
+	}
+	return result
+}
+
+const (
+	hstsLong  = "hsts-implemented-max-age-at-least-six-months"
+	sixMonths = 15552000 // 180 days, which many sites use for six months
+)
+
+func gradeHSTS(h http.Header, tls bool) string {
+	value, present := observed(h, hstsHeader)
+	switch {
+	case !tls:
+		return "hsts-not-implemented-no-https"
+	case !present:
+		return "hsts-not-implemented"
+	case strings.Contains(value, ","):
+		return "hsts-header-invalid"
+	}
+	result := "hsts-header-invalid"
+	for part := range strings.SplitSeq(strings.ToLower(value), ";") {
+		if age, ok := strings.CutPrefix(strings.TrimSpace(part), "max-age="); ok {
+			// A max-age that is no number, a quoted one for instance, passes there.
+			if n, isNumber := leadingInt(age); isNumber && n < sixMonths {
+				result = "hsts-implemented-max-age-less-than-six-months"
+			} else {
+				result = hstsLong
+			}
+		}
+	}
+	return result
+}
+
+// leadingInt reads the digits that a text begins with, and stops counting where it is certainly enough.
+func leadingInt(s string) (n int, ok bool) {
+	s = strings.TrimSpace(s)
+	negative := strings.HasPrefix(s, "-")
+	if negative || strings.HasPrefix(s, "+") {
+		s = s[1:]
+	}
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			break
+		}
+		n, ok = min(n*10+int(c-'0'), 1<<40), true
+	}
+	if negative {
+		n = -n
+	}
+	return n, ok
+}
+
+func gradeSniff(h http.Header) string {
+	const test = "x-content-type-options-"
+	if v, _ := observed(h, sniffHeader); v == "" {
+		return test + "not-implemented"
+	}
+	if observedWord(h, sniffHeader) == "nosniff" {
+		return test + "nosniff"
+	}
+	return test + "header-invalid"
+}
+
+func gradeFrames(h http.Header, csp observation) string {
+	const test = "x-frame-options-"
+	value, _ := observed(h, frameHeader)
+	word := observedWord(h, frameHeader)
+	switch {
+	case csp.directives["frame-ancestors"] != nil:
+		return test + "implemented-via-csp"
+	case value == "":
+		return test + "not-implemented"
+	case word == "deny" || word == "sameorigin":
+		return test + "sameorigin-or-deny"
+	case strings.HasPrefix(word, "allow-from"):
+		return test + "allow-from-origin"
+	}
+	return test + "header-invalid"
+}
+
+func gradeResource(h http.Header) string {
+	const test = "cross-origin-resource-policy-"
+	switch word := observedWord(h, resourceHeader); {
+	case word == "":
+		return test + "not-implemented"
+	case slices.Contains([]ResourcePolicy{ResourceSameOrigin, ResourceSameSite, ResourceCrossOrigin}, ResourcePolicy(word)):
+		return test + "implemented-with-" + word
+	}
+	return test + "header-invalid"
+}

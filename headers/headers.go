@@ -7,14 +7,21 @@
 // # What no middleware reaches
 //
 // The middleware sets the headers before it calls the next handler, so they stand on pages, assets, redirects, 304, 4xx,
-// 5xx after a recovered panic, and the 101 of a WebSocket. Three answers are out of its reach:
+// 5xx after a recovered panic, and the 101 of a WebSocket. Three kinds of answer are out of its reach:
 //
-//   - What net/http says by itself before any handler runs: 400 for a request that it cannot read, 431 for a head that
-//     is too long, 400 for plain HTTP on a TLS port, 501 for an unknown transfer coding.
-//   - A head that somebody writes to the hijacked connection by hand, as gorilla/websocket does with its 101: hand it the
+//   - What net/http says before any handler runs: 400 for a request that it cannot read or for plain HTTP on a TLS port,
+//     431 for a head that is too long, 501 for an unknown transfer coding.
+//   - A head that somebody writes by hand to the hijacked connection, as gorilla/websocket does with its 101: give it the
 //     headers with Apply.
-//   - What a handler, or a proxy in front, replaces or deletes afterwards. In the standard library http.Error and
-//     http.ServeContent delete Cache-Control on errors, no other header of a Policy.
+//   - What a handler outside the middleware answers by itself: http.TimeoutHandler its 503, a proxy its 502. So let the
+//     middleware be the outermost of all handlers.
 //
-// A panic that nobody recovers ends the connection without any answer: put the recovering handler below the middleware.
+// A handler below may replace or delete what was set. In the standard library, http.ServeContent and http.ServeFile
+// delete Cache-Control when they fail; nothing else of a Policy is touched. A panic that nobody recovers ends the
+// connection without an answer: recover below the middleware.
+//
+// # Cost
+//
+// Setting nine fixed headers is one allocation, which keeps the values of one response apart from those of all others. A
+// policy with NonceSource pays for the nonce and for the request's new context; the others do not.
 package headers

@@ -68,7 +68,8 @@ func (p *Policy) head(tls bool, drop []string) head {
 			continue
 		}
 		if l.name == cspHeader || l.name == reportOnlyHeader {
-			if parts := strings.Split(l.value, string(NonceSource)); len(parts) > 1 {
+			// A source follows a space, which no other text in a policy contains.
+			if parts := strings.Split(l.value, " "+string(NonceSource)); len(parts) > 1 {
 				h.nonces = append(h.nonces, slot{len(h.values), parts})
 			}
 		}
@@ -128,7 +129,7 @@ func (m *Middleware) Apply(h http.Header, r *http.Request) {
 			nonce = newNonce()
 		}
 		for _, s := range set.nonces {
-			values[s.at] = strings.Join(s.parts, "'nonce-"+nonce+"'")
+			values[s.at] = strings.Join(s.parts, " 'nonce-"+nonce+"'")
 		}
 	}
 	for i, name := range set.names {

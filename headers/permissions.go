@@ -69,7 +69,7 @@ func DenyAll() Permissions {
 }
 
 var powerful = []string{
-	"accelerometer", "autoplay", "bluetooth", "browsing-topics", "camera", "clipboard-read", "clipboard-write",
+	"accelerometer", "autoplay", "browsing-topics", "camera", "clipboard-read", "clipboard-write",
 	"compute-pressure", "display-capture", "encrypted-media", "fullscreen", "gamepad", "geolocation", "gyroscope", "hid",
 	"identity-credentials-get", "idle-detection", "keyboard-map", "local-fonts", "magnetometer", "microphone", "midi",
 	"otp-credentials", "payment", "picture-in-picture", "publickey-credentials-create", "publickey-credentials-get",

@@ -51,7 +51,7 @@ type ViolationCount struct {
 // Malformed, which count requests.
 type ReportStats struct {
 	Accepted  uint64 // counted in a violation
-	Throttled uint64 // over the rate
+	Throttled uint64 // over the rate; a request turned away unread counts as one
 	Overflow  uint64 // new while MaxDistinct others were remembered
 	Oversize  uint64 // body over MaxBody
 	Malformed uint64 // unknown content type, or not what it says
@@ -118,25 +118,29 @@ func (h *ReportHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *ReportHandler) serve(r *http.Request, now time.Time) {
 	if h.limiter.TokensAt(now) < 1 {
-		h.count(&h.stats.Throttled)
+		h.mu.Lock()
+		h.stats.Throttled++
+		h.mu.Unlock()
 		return
 	}
 	var body []byte
 	if r.ContentLength <= h.cfg.MaxBody {
 		var err error
 		if body, err = io.ReadAll(io.LimitReader(r.Body, h.cfg.MaxBody+1)); err != nil {
-			h.count(&h.stats.Malformed)
+			h.refuse(&h.stats.Malformed, now)
 			return
 		}
 	}
 	if r.ContentLength > h.cfg.MaxBody || int64(len(body)) > h.cfg.MaxBody {
-		h.count(&h.stats.Oversize)
+		h.refuse(&h.stats.Oversize, now)
 		return
 	}
 	h.ReceiveAt(r.Header.Get("Content-Type"), body, now)
 }
 
-func (h *ReportHandler) count(n *uint64) {
+// refuse counts a request that held no report, and lets it cost as much as one.
+func (h *ReportHandler) refuse(n *uint64, now time.Time) {
+	h.limiter.AllowN(now, 1)
 	h.mu.Lock()
 	*n++
 	h.mu.Unlock()
@@ -151,8 +155,7 @@ func (h *ReportHandler) Receive(contentType string, body []byte) {
 func (h *ReportHandler) ReceiveAt(contentType string, body []byte, now time.Time) {
 	violations, err := ParseReports(contentType, body)
 	if err != nil {
-		h.limiter.AllowN(now, 1)
-		h.count(&h.stats.Malformed)
+		h.refuse(&h.stats.Malformed, now)
 		return
 	}
 	for _, v := range violations {

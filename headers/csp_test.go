@@ -1,0 +1,175 @@
+package headers_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/headers"
+)
+
+const (
+	sha256Source = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+	sha512Source = "'sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg=='"
+)
+
+func TestParseCSP(t *testing.T) {
+	tests := []struct {
+		why, in, want string // want empty: the text is canonical already
+	}{
+		{"the usual", "default-src 'none'; script-src 'self'", ""},
+		{"names and keywords in any case, loose spaces", " Default-SRC  'NONE' ;;\timg-src\n'Self' ;", "default-src 'none'; img-src 'self'"},
+		{"no policy", "", ""},
+		{"no policy", " ; ;", ""},
+		{"flags", "upgrade-insecure-requests; sandbox; sandbox", "!" + string(headers.ReasonDuplicate)},
+		{"sandbox tokens", "sandbox allow-scripts allow-same-origin", ""},
+		{"hosts", "img-src a.example *.b.example https://c.example:8443/dir/ *:* wss://d.example http://127.0.0.1:1", ""},
+		{"schemes", "img-src data: blob: https: custom+x-1.2:", ""},
+		{"escaped separators in a path", "img-src https://a.example/x%3By%2Cz", ""},
+		{"hashes and strict-dynamic", "script-src 'strict-dynamic' " + sha256Source + " " + sha512Source, ""},
+		{"URL-safe hash", "style-src " + strings.NewReplacer("+", "-", "/", "_").Replace(sha256Source), ""},
+		{"nonce", "script-src 'nonce' 'strict-dynamic'; style-src 'nonce'", ""},
+		{"trusted types", "require-trusted-types-for 'script'; trusted-types a b#c 'allow-duplicates'", ""},
+		{"reports", "report-uri /csp https://r.example/x?y; report-to csp", ""},
+		{"webrtc", "webrtc 'block'", ""},
+		{"wasm", "script-src 'self' 'wasm-unsafe-eval' 'report-sample'; script-src-attr 'none'", ""},
+
+		{"a typo", "scriptsrc 'self'", "!" + string(headers.ReasonUnknown)},
+		{"gone from the standard", "plugin-types application/pdf", "!" + string(headers.ReasonUnknown)},
+		{"deprecated", "block-all-mixed-content", "!" + string(headers.ReasonUnknown)},
+		{"the first would win silently", "img-src 'self'; IMG-SRC *", "!" + string(headers.ReasonDuplicate)},
+		{"twice", "img-src data: data:", "!" + string(headers.ReasonDuplicate)},
+		{"a host called self", "script-src self", "!" + string(headers.ReasonUnquoted)},
+		{"a host called none", "object-src none", "!" + string(headers.ReasonUnquoted)},
+		{"a host called nonce-x", "script-src nonce-abc", "!" + string(headers.ReasonUnquoted)},
+		{"a host called sha256-…", "script-src sha256-abc", "!" + string(headers.ReasonUnquoted)},
+		{"typographic quotes", "script-src ‘self’", "!" + string(headers.ReasonCharacter)},
+		{"a keyword that is none", "script-src 'unsafe-everything'", "!" + string(headers.ReasonKeyword)},
+		{"half quoted", "script-src 'self", "!" + string(headers.ReasonKeyword)},
+		{"not base64", "script-src 'sha256-!!!'", "!" + string(headers.ReasonKeyword)},
+		{"wrong length", "script-src 'sha512-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='", "!" + string(headers.ReasonKeyword)},
+		{"copied from a tutorial", "script-src 'nonce-2726c7f26c'", "!" + string(headers.ReasonFixedNonce)},
+		{"contradiction", "img-src 'none' data:", "!" + string(headers.ReasonNone)},
+		{"allows nothing", "script-src 'self' 'strict-dynamic'", "!" + string(headers.ReasonDynamic)},
+		{"no fallback to 'none' by accident", "script-src", "!" + string(headers.ReasonEmpty)},
+		{"a flag with a value", "upgrade-insecure-requests 1", "!" + string(headers.ReasonExtra)},
+		{"one group only", "report-to a b", "!" + string(headers.ReasonExtra)},
+		{"images execute nothing", "img-src 'unsafe-inline'", "!" + string(headers.ReasonMisplaced)},
+		{"nonces do not reach attributes", "script-src-attr 'nonce'", "!" + string(headers.ReasonMisplaced)},
+		{"a hash of what?", "img-src " + sha256Source, "!" + string(headers.ReasonMisplaced)},
+		{"a frame has no eval", "frame-ancestors 'unsafe-eval'", "!" + string(headers.ReasonMisplaced)},
+		{"no scheme, no host", "img-src //a.example", "!" + string(headers.ReasonSource)},
+		{"a star in the middle", "img-src a.*.example", "!" + string(headers.ReasonSource)},
+		{"a query", "img-src https://a.example/?x", "!" + string(headers.ReasonSource)},
+		{"IPv6 is not in the grammar", "img-src [::1]", "!" + string(headers.ReasonSource)},
+		{"a port too long", "img-src a.example:123456", "!" + string(headers.ReasonSource)},
+		{"two policies", "img-src 'self', script-src *", "!" + string(headers.ReasonCharacter)},
+		{"no such token", "sandbox allow-everything", "!" + string(headers.ReasonValue)},
+		{"only 'script' exists", "require-trusted-types-for 'style'", "!" + string(headers.ReasonKeyword)},
+		{"reports in the clear", "report-uri http://r.example/", "!" + string(headers.ReasonURL)},
+		{"a name is a token", "report-to a=b", "!" + string(headers.ReasonName)},
+		{"a control character", "img-src a\x00b", "!" + string(headers.ReasonCharacter)},
+	}
+	for _, tt := range tests {
+		c, err := headers.ParseCSP(tt.in)
+		if reason, refused := strings.CutPrefix(tt.want, "!"); refused {
+			if !errors.Is(err, headers.Reason(reason)) {
+				t.Errorf("%s: %q: got %q, %v, want an error: %s", tt.why, tt.in, c, err, reason)
+			}
+			continue
+		}
+		want := tt.want
+		if want == "" && strings.Trim(tt.in, " ;") != "" {
+			want = tt.in
+		}
+		if err != nil || c.String() != want {
+			t.Errorf("%s: %q: got %q, %v, want %q", tt.why, tt.in, c, err, want)
+		}
+	}
+}
+
+// What is put together by hand is checked as strictly as what is parsed.
+func TestInjectionThroughWith(t *testing.T) {
+	for _, c := range []headers.CSP{
+		headers.CSP{}.With("img-src; script-src *"),
+		headers.CSP{}.With("img-src", "'self'; script-src *"),
+		headers.CSP{}.With("img-src", "a.example\r\nSet-Cookie: x=y"),
+		headers.CSP{}.With("img-src", "'self' *"),
+		headers.CSP{}.With("img-src", ""),
+		headers.CSP{}.With("", headers.Self),
+		headers.CSP{}.With("report-uri", "/x; script-src *"),
+		headers.CSP{}.With("report-to", "a; script-src"),
+		headers.CSP{}.With("sandbox", "allow-scripts; script-src"),
+	} {
+		if _, err := headers.New(headers.Policy{CSP: c}); err == nil {
+			t.Errorf("New accepts %q", c)
+		}
+	}
+}
+
+func TestCSPIsImmutable(t *testing.T) {
+	list := []headers.Source{headers.Self}
+	base := headers.CSP{}.With("default-src", headers.None).With("img-src", list...)
+	list[0] = headers.Any
+	got, _ := base.Sources("img-src")
+	got[0] = headers.Any
+	for _, all := range base.All() {
+		all[0] = headers.Any
+	}
+	_ = base.With("img-src", headers.Any).With("font-src", headers.Any)
+	_ = base.With("script-src", headers.Any)
+	_ = base.Without("default-src")
+	if want := "default-src 'none'; img-src 'self'"; base.String() != want {
+		t.Errorf("got %q, want %q", base, want)
+	}
+}
+
+func TestCSPEditing(t *testing.T) {
+	c := headers.CSP{}.With("default-src", headers.None).With("img-src", headers.Self)
+	c = c.With("IMG-SRC", headers.Self, "data:").With("style-src", headers.Self)
+	if want := "default-src 'none'; img-src 'self' data:; style-src 'self'"; c.String() != want {
+		t.Errorf("got %q, want %q", c, want)
+	}
+	c = c.Without("Img-Src", "absent")
+	if want := "default-src 'none'; style-src 'self'"; c.String() != want {
+		t.Errorf("got %q, want %q", c, want)
+	}
+	if _, ok := c.Sources("img-src"); ok {
+		t.Error("img-src is still there, or default-src stood in for it")
+	}
+	if !c.Without("default-src", "style-src").IsZero() {
+		t.Error("a policy without directives is not zero")
+	}
+}
+
+func FuzzParseCSP(f *testing.F) {
+	for _, seed := range []string{
+		headers.Strict().CSP.String(), headers.Baseline().CSP.String(), "sandbox; webrtc 'block'",
+		"script-src 'nonce' 'strict-dynamic' " + sha256Source, "img-src a.example *.b.example https://c.example:8443/dir/ *:*",
+		"report-uri /csp?'nonce'; report-to csp", "trusted-types 'none'", "img-src self;;\x00", "img-src 'self', script-src *",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := headers.ParseCSP(text)
+		if err != nil {
+			if !c.IsZero() {
+				t.Fatal("a policy beside an error")
+			}
+			return
+		}
+		s := c.String()
+		if strings.ContainsAny(s, "\r\n,\x00") {
+			t.Fatalf("%q cannot be sent", s)
+		}
+		again, err := headers.ParseCSP(s)
+		if err != nil || again.String() != s {
+			t.Fatalf("%q becomes %q, %v", s, again, err)
+		}
+		// What is parsed can be sent, but for the endpoint, which another header defines.
+		_, err = headers.New(headers.Policy{CSP: c.Without("report-to")})
+		if err != nil {
+			t.Fatalf("New refuses what ParseCSP accepts: %v", err)
+		}
+	})
+}
