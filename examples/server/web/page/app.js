@@ -44,6 +44,7 @@ function receive(data) {
   return live;
 }
 
+const present = new Set(['listening', 'live', 'quiet']);
 let shown = 'connecting';
 function showConnection(state) {
   const element = $('state');
@@ -53,6 +54,8 @@ function showConnection(state) {
   shown = state.kind;
   element.dataset.state = state.kind;
   document.body.dataset.state = state.kind;
+  // While it knocks again, it is still away: the label keeps its shape.
+  if (state.kind !== 'connecting') document.body.classList.toggle('away', !present.has(state.kind));
   announcer.say(words);
 }
 
@@ -77,8 +80,8 @@ $('latest').addEventListener('click', () => {
 });
 $('pause').addEventListener('click', ({ currentTarget: button }) => {
   stream.paused = !stream.paused;
-  button.setAttribute('aria-pressed', String(stream.paused));
-  button.textContent = stream.paused ? 'Go on' : 'Pause';
+  document.body.classList.toggle('paused', stream.paused);
+  button.textContent = stream.paused ? 'Continue' : 'Pause';
   if (stream.paused) announcer.forget();
 });
 offerFullScreen($('fullscreen'));

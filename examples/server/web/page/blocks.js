@@ -6,8 +6,8 @@ const hard = 4000; // here, a space; and without one, anything
 const overlap = 3; // a full stop and a quote may have come before the space
 
 // breakAt returns how much of text still belongs to the block that holds before,
-// 0 to begin another with it, or -1 where the block stays open. It cuts after something, never in place of it,
-// so that the blocks joined are the text again.
+// 0 to begin another with it, or -1 where the block stays open. It cuts after
+// something, never in place of it, so that the blocks joined are the text again.
 export function breakAt(before, text) {
   const room = hard - before.length;
   if (room <= 0) return 0;

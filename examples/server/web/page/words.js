@@ -43,11 +43,11 @@ export function livesWords(restarts) {
 }
 
 export function percentWords(memory) {
-  return memory === null ? '–' : `${Math.round(memory.percent)} %`;
+  return memory === null ? '–' : `${Math.round(memory.percent)}%`;
 }
 
 export function megabyteWords(memory) {
-  if (memory === null) return '';
+  if (memory === null || memory.total === 0) return '';
   const unit = memory.total >= 10_000 ? 'GB' : 'MB';
   return `${amount(memory.available, unit)} of ${amount(memory.total, unit)} ${unit} free`;
 }

@@ -39,9 +39,10 @@ test('lives are one more than restarts', () => {
 test('memory', () => {
   for (const [memory, percent, free] of [
     [null, '–', ''],
-    [{ percent: 61.6, available: 380.4, total: 1024 }, '62 %', '380 of 1024 MB free'],
-    [{ percent: 50, available: 4096, total: 16_384 }, '50 %', '4.0 of 16.0 GB free'],
-    [{ percent: 0, available: 1e300, total: 1e300 }, '0 %', '9.8e+296 of 9.8e+296 GB free'],
+    [{ percent: 61.6, available: 380.4, total: 1024 }, '62%', '380 of 1024 MB free'],
+    [{ percent: 50, available: 4096, total: 16_384 }, '50%', '4.0 of 16.0 GB free'],
+    [{ percent: 9, available: 1, total: 0 }, '9%', ''],
+    [{ percent: 0, available: 1e300, total: 1e300 }, '0%', '9.8e+296 of 9.8e+296 GB free'],
   ]) {
     assert.equal(percentWords(memory), percent);
     assert.equal(megabyteWords(memory), free);
