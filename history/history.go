@@ -94,7 +94,8 @@ type Config struct {
 	Store Store
 
 	// OnTrim, where set, is told of each clean-up, after it and outside all
-	// locks, by the goroutine that caused it.
+	// locks, by the goroutine that caused it: an appender's or a timer's, so
+	// that two calls may overlap.
 	OnTrim func(Trim)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-var soakAppends = flag.Int("soak.appends", 100_000, "how many entries TestSoak appends; a million takes a minute under -race")
+var soakAppends = flag.Int("soak.appends", 100_000, "how many entries TestSoak appends; a million takes ten seconds or so under -race")
 
 // soak is what all goroutines of TestSoak share: what they know to be true.
 type soak struct {
