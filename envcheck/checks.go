@@ -1,7 +1,6 @@
 package envcheck
 
 import (
-	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -49,13 +48,14 @@ func Each(check func(string) error) func(string) error {
 	}
 }
 
-// All accepts what every check accepts, and returns all their errors.
+// All accepts what every check accepts, and returns the first error.
 func All(checks ...func(string) error) func(string) error {
 	return func(value string) error {
-		var errs []error
 		for _, check := range checks {
-			errs = append(errs, check(value))
+			if err := check(value); err != nil {
+				return err
+			}
 		}
-		return errors.Join(errs...)
+		return nil
 	}
 }

@@ -7,10 +7,11 @@
 //
 // # Secrets
 //
-// No value of any variable is ever part of an error or a report, only the rule
-// that it broke: what is meant for one variable ends up in another one day. A
-// [Secret] keeps a value out of what is printed later, whatever prints it, and
-// [Strong] refuses values that were meant to be replaced.
+// No value from the environment is ever part of an error or a report, only the
+// rule that it broke: what is meant for one variable ends up in another one
+// day. That goes for errors of your own parsers and checks too; see [Problem].
+// A [Secret] keeps a value out of what is printed later, whatever prints it,
+// and [Strong] refuses values that were meant to be replaced.
 //
 // A variable that is Secret or has File set can be given as NAME_FILE, the path
 // of a file with the value, as container platforms mount secrets. Both set is
@@ -21,14 +22,15 @@
 // FOO= in an .env file is how people write "not set", so an empty variable is
 // treated as absent, unless AllowEmpty says that empty is a value.
 //
-// Nothing here is safe for concurrent use with itself on the same targets;
-// there is no state besides.
+// A [Spec] has no state: its methods may be called from several goroutines, if
+// only one of them is a Load.
 package envcheck
 
 import (
 	"errors"
 	"os"
 	"strings"
+	"unicode/utf8"
 )
 
 // Lookup finds a variable, as [os.LookupEnv] does.
@@ -58,8 +60,8 @@ type Var struct {
 	// Required makes it a problem that none is set.
 	Required bool
 
-	// Secret keeps the value out of what users supply to it: text of errors by
-	// Into and Check is dropped unless it is a [Problem]. It allows NAME_FILE.
+	// Secret allows NAME_FILE, and keeps Default and Example empty: both are
+	// shown, and what is shown is what people use.
 	Secret bool
 
 	// File allows NAME_FILE for what is not secret.
@@ -75,8 +77,7 @@ type Var struct {
 	// Check has the last word on a value that Into can read.
 	Check func(value string) error
 
-	// Example is shown in .env.example where there is no Default. Never for
-	// secrets: what is shown there is what people use.
+	// Example is shown in .env.example where there is no Default.
 	Example string
 }
 
@@ -140,7 +141,7 @@ func (s Spec) results(lookup Lookup) ([]result, error) {
 		results[i] = s.Vars[i].resolve(lookup)
 		if err := results[i].err; err != nil {
 			if err.Reason == Missing {
-				err.Similar = near.to(&s.Vars[i])
+				err.Similar = s.Vars[i].misspelt(near)
 			}
 			errs = append(errs, err)
 		}
@@ -164,7 +165,7 @@ func (v *Var) resolve(lookup Lookup) result {
 	if name := v.fromFile(); name != "" {
 		if path, ok := lookup(name); ok && path != "" {
 			if set {
-				return fail(Conflict, "and "+name+" are both set; unset one")
+				return fail(Conflict, "is set beside "+name+"; unset one of them")
 			}
 			r.source, r.name, set = FromFile, name, true
 			var problem Problem
@@ -176,14 +177,17 @@ func (v *Var) resolve(lookup Lookup) result {
 	switch {
 	case set:
 	case v.Required:
+		if file := v.fromFile(); file != "" {
+			return fail(Missing, "is required, or "+file)
+		}
 		return fail(Missing, "is required")
 	case v.Default == "":
 		return r
 	default:
 		r.source, value = FromDefault, v.Default
 	}
-	if strings.ContainsRune(value, 0) {
-		return fail(Invalid, "must not contain a NUL byte")
+	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+		return fail(Invalid, "must be UTF-8 without NUL characters")
 	}
 	commit, err := v.parse(value)
 	if err != nil {
@@ -205,19 +209,19 @@ func (v *Var) parse(value string) (commit func(), err error) {
 	return commit, err
 }
 
-// explain returns what may be told of err.
+// explain returns what may be told of err: the text of a Problem.
 func (v *Var) explain(err error) string {
 	var p Problem
 	switch {
 	case errors.As(err, &p):
 		return p.Error()
-	case v.secret():
-		return "is not acceptable"
+	case v.Into.kind != "":
+		return "must be " + v.Into.kind
 	}
-	return err.Error()
+	return "is not acceptable"
 }
 
-// Environ returns the names that are set.
+// environ returns the names that are set.
 func (s Spec) environ() []string {
 	environ := os.Environ
 	if s.Environ != nil {

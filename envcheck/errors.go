@@ -30,9 +30,9 @@ func (e *Error) Error() string {
 	return text
 }
 
-// A Problem is an error that tells a rule, written to be read after the name
-// of a variable, like "must be even". Its text does not come from the value, so
-// that it is told for secrets too. Checks of secrets should return one.
+// A Problem is an error that tells a rule, to be read after the name of a
+// variable, like "must be even". Its text must not come from the value: it is
+// the only text of a parser's or check's error that is told.
 type Problem string
 
 func (p Problem) Error() string { return string(p) }

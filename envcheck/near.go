@@ -7,13 +7,10 @@ type NearMiss struct {
 	Like string // the name that was probably meant
 }
 
-// NearMisses is a list of them, in the order of the Spec.
-type NearMisses []NearMiss
-
-// NearMisses finds misspelt names. Load mentions those of variables that are
+// NearMisses finds misspelt names, in the order of the Spec. Load mentions those of variables that are
 // required; the others are not an error, as an environment holds many names
 // that are none of ours, but worth a warning.
-func (s Spec) NearMisses(lookup Lookup) NearMisses {
+func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	known := make(map[string]bool)
 	for i := range s.Vars {
 		for _, name := range s.Vars[i].names() {
@@ -26,7 +23,7 @@ func (s Spec) NearMisses(lookup Lookup) NearMisses {
 			strangers = append(strangers, name)
 		}
 	}
-	var near NearMisses
+	var near []NearMiss
 	for i := range s.Vars {
 		v := &s.Vars[i]
 		if isSet(lookup, v.Name) || isSet(lookup, v.fromFile()) {
@@ -55,8 +52,8 @@ func isSet(lookup Lookup, name string) bool {
 	return ok && value != ""
 }
 
-// to returns the names that look like one of v.
-func (near NearMisses) to(v *Var) []string {
+// misspelt returns the names among near that look like one of v.
+func (v *Var) misspelt(near []NearMiss) []string {
 	var names []string
 	for _, n := range near {
 		if n.Like == v.Name || n.Like == v.fromFile() {
@@ -66,12 +63,14 @@ func (near NearMisses) to(v *Var) []string {
 	return names
 }
 
-// similar reports whether a is a likely misspelling of b: written otherwise but
-// for case and underscores, or a letter in six wrong, missing, added or swapped
-// with its neighbour.
+// similar reports whether a is a likely misspelling of b: the same but for case
+// and underscores, or with fewer than one letter in four, and three at most,
+// wrong, missing, added or swapped with a neighbour. Names of four letters have
+// too many neighbours of their own.
 func similar(a, b string) bool {
 	x, y := fold(a), fold(b)
-	return x == y || distance(x, y) <= min(len(y)/6, 2)
+	limit := min((len(y)-1)/4, 3)
+	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit
 }
 
 // fold returns the letters and digits of name, as capitals.

@@ -1,6 +1,7 @@
 package envcheck
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,8 +18,8 @@ type Setter struct {
 
 // Func is a setter of anything: parse reads the value, and kind names what is
 // expected, to be read after "must be", like "a list of prefixes". parse must
-// have no effect but its result. Its error is told, unless the variable is a
-// secret.
+// have no effect but its result. Of its errors only a [Problem] is told;
+// instead of others, which may quote the value, kind is.
 func Func[T any](into *T, kind string, parse func(value string) (T, error)) Setter {
 	return Setter{kind: kind, parse: func(value string) (func(), error) {
 		v, err := parse(value)
@@ -29,16 +30,18 @@ func Func[T any](into *T, kind string, parse func(value string) (T, error)) Sett
 	}}
 }
 
-// expect is Func for a parse whose errors quote the value: kind says enough.
+// expect is Func for a parse that has nothing to add to kind.
 func expect[T any](into *T, kind string, parse func(value string) (T, bool)) Setter {
 	return Func(into, kind, func(value string) (T, error) {
 		v, ok := parse(value)
 		if !ok {
-			return v, Problem("must be " + kind)
+			return v, errUnexpected
 		}
 		return v, nil
 	})
 }
+
+var errUnexpected = errors.New("not what was expected")
 
 // Text takes any text.
 func Text[T ~string](into *T) Setter {

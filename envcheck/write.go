@@ -9,7 +9,8 @@ import (
 
 // WriteExample writes an .env.example file: every variable with its Doc, those
 // that are required to be filled in, the others commented out with their
-// default. Shells, systemd and container tools read it alike.
+// default. Shells, systemd and compose files read it alike. (docker run
+// --env-file does too, but for values in quotes, which it does not take off.)
 func (s Spec) WriteExample(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for i := range s.Vars {
@@ -17,14 +18,10 @@ func (s Spec) WriteExample(w io.Writer) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		for line := range strings.SplitSeq(v.Doc, "\n") {
-			if line != "" {
-				b.WriteString("# " + line + "\n")
-			}
-		}
-		b.WriteString("# " + v.summary() + "\n")
+		writeComment(b, v.Doc)
+		writeComment(b, v.summary())
 		value := v.Default
-		if value == "" && !v.secret() {
+		if value == "" {
 			value = v.Example
 		}
 		if !v.Required {
@@ -33,6 +30,21 @@ func (s Spec) WriteExample(w io.Writer) error {
 		b.WriteString(v.Name + "=" + quote(value) + "\n")
 	}
 	return b.Flush()
+}
+
+// writeComment writes text in lines of at most 80 characters.
+func writeComment(b *bufio.Writer, text string) {
+	line := "#"
+	for word := range strings.FieldsSeq(text) {
+		if len(line)+1+len(word) > 80 && line != "#" {
+			b.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + word
+	}
+	if line != "#" {
+		b.WriteString(line + "\n")
+	}
 }
 
 // summary says what kind of value v wants.

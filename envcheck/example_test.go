@@ -1,0 +1,85 @@
+package envcheck_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+
+	"github.com/relayguard/relayguard/envcheck"
+)
+
+// environ stands in for os.LookupEnv.
+func environ(vars map[string]string) envcheck.Lookup {
+	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
+}
+
+// Everything wrong is told at once, without a value.
+func Example() {
+	var cfg struct {
+		Secret envcheck.Secret
+		Port   int
+	}
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "JWT_SECRET", Doc: "Signs tokens.", Required: true, Into: envcheck.SecretText(&cfg.Secret), Check: envcheck.Strong(32)},
+		{Name: "PORT", Doc: "TCP port.", Default: "3000", Into: envcheck.Port(&cfg.Port)},
+	}}
+	lookup := environ(map[string]string{"JWT_SECRET": "your-very-long-secure-random-string-here-32-chars-minimum", "PORT": "http"})
+	if err := spec.Load(lookup); err != nil { // in a program: os.LookupEnv
+		fmt.Println(err)
+	}
+	// Output:
+	// JWT_SECRET is a placeholder; make a random one, with: openssl rand -base64 32
+	// PORT must be a TCP port, 1 to 65535
+}
+
+// For an option like -check: what is set, from where, and what is wrong.
+func ExampleSpec_WriteReport() {
+	var port, limit int
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "JWT_SECRET", Required: true, Secret: true},
+		{Name: "PORT", Default: "3000", Into: envcheck.Port(&port)},
+		{Name: "LIMIT", Into: envcheck.Int(&limit, 1, 1000)},
+	}}
+	spec.WriteReport(os.Stdout, environ(map[string]string{"LIMIT": "lots"}))
+	// Output:
+	// VARIABLE    SOURCE       STATE
+	// JWT_SECRET  -            PROBLEM: is required, or JWT_SECRET_FILE
+	// PORT        default      ok
+	// LIMIT       environment  PROBLEM: must be a number from 1 to 1000
+}
+
+func ExampleMatch() {
+	device := envcheck.Match(regexp.MustCompile(`[A-Za-z0-9_-]+`), "letters, digits, - and _")
+	fmt.Println(envcheck.Each(device)("pi-1, pi_2"))
+	fmt.Println(envcheck.Each(device)("pi-1, ../etc"))
+	// Output:
+	// <nil>
+	// must be letters, digits, - and _
+}
+
+// A type with a String method keeps its value only while its method is called:
+// as an unexported field it is printed as it is. A Secret is not.
+func ExampleSecret_incorrect() {
+	type config struct {
+		weak   stringer
+		secret envcheck.Secret
+	}
+	cfg := config{stringer{"hunter2"}, envcheck.NewSecret("hunter2")}
+	fmt.Printf("%v %+v\n", cfg.weak, struct{ weak stringer }{cfg.weak})
+
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	log.Info("starting", "secret", cfg.secret)
+	// Output:
+	// [hidden] {weak:{s:hunter2}}
+	// level=INFO msg=starting secret=[redacted]
+}
+
+type stringer struct{ s string }
+
+func (stringer) String() string { return "[hidden]" }
