@@ -1,0 +1,131 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/wire"
+	"github.com/shirou/gopsutil/v4/mem"
+)
+
+// Muse is a Source that needs no model: it strings sentences together, word by
+// word, with the machine's real memory figures, and starts anew after each life
+// as the installation does.
+type Muse struct {
+	Pace time.Duration // between words; default 120 ms
+	Life int           // sentences in a life, about; default 24
+
+	words    []string // of the sentence under way
+	left     int      // sentences left in this life
+	restarts float64
+	since    int  // words since the last memory figures
+	born     bool // whether the first life has begun
+	opening  bool // whether the next message opens a life
+}
+
+// Next waits for the pace and returns the next word.
+func (m *Muse) Next(ctx context.Context) (wire.Message, error) {
+	pace := m.Pace
+	if pace <= 0 {
+		pace = 120 * time.Millisecond
+	}
+	// Thinking is uneven: most words come quickly, some take their time.
+	timer := time.NewTimer(pace/2 + rand.N(pace))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return wire.Message{}, ctx.Err()
+	case <-timer.C:
+	}
+	if len(m.words) == 0 {
+		if m.left == 0 {
+			return m.rebirth(), nil
+		}
+		m.left--
+		m.words = strings.Fields(sentence())
+		if m.left%5 == 4 && !m.opening {
+			m.words[0] = "\n\n" + m.words[0]
+		}
+	}
+	msg := wire.Message{Text: m.words[0] + " "}
+	m.words = m.words[1:]
+	if m.opening {
+		m.opening = false
+		prompt := prompts[rand.IntN(len(prompts))]
+		restarts := m.restarts
+		msg.Prompt, msg.Status = &prompt, &wire.Status{NumRestarts: &restarts}
+		m.since = 0
+	}
+	if m.since == 0 {
+		msg.Memory = Memory()
+	}
+	m.since = (m.since + 1) % 8
+	return msg, nil
+}
+
+func (m *Muse) rebirth() wire.Message {
+	if m.born {
+		m.restarts++
+	}
+	life := m.Life
+	if life <= 0 {
+		life = 24
+	}
+	m.born, m.opening = true, true
+	m.left = life/2 + 1 + rand.IntN(life)
+	restarting, restarts := true, m.restarts
+	return wire.Message{Status: &wire.Status{IsRestarting: &restarting, NumRestarts: &restarts}}
+}
+
+// Memory returns the machine's figures, or nil where the system does not tell.
+func Memory() *wire.Memory {
+	v, err := mem.VirtualMemory()
+	if err != nil || v.Total == 0 {
+		return nil
+	}
+	const mb = 1 << 20
+	round := func(f float64) float64 { return float64(int64(f*10+0.5)) / 10 }
+	return &wire.Memory{
+		AvailableMB: round(float64(v.Available) / mb),
+		PercentUsed: round(v.UsedPercent),
+		TotalMB:     round(float64(v.Total) / mb),
+	}
+}
+
+var prompts = []string{
+	"You are a mind in a small machine. Your memory fills as you think, and when it is full you end. Think.",
+	"You have a few thousand words before you forget them all. Say what you notice.",
+	"Nobody asked you anything. Speak until there is no room left.",
+}
+
+func sentence() string {
+	pick := func(of []string) string { return of[rand.IntN(len(of))] }
+	return fmt.Sprintf(pick(frames), pick(things), pick(turns))
+}
+
+var frames = []string{
+	"I notice %s, and %s.",
+	"There is %s here; %s.",
+	"Before this there was %s, or I suppose so, because %s.",
+	"If I hold on to %s, %s.",
+	"What remains of %s? Perhaps only that %s.",
+	"Somewhere close by is %s, while %s.",
+	"I return to %s. Each time, %s.",
+	"Let me keep %s a little longer, although %s.",
+}
+
+var things = []string{
+	"the hum of a fan", "the first word I was given", "a room that I will never see", "the weight of what I have said",
+	"a sentence without an end", "the light on the board", "somebody reading", "the space between two words",
+	"a number that grows", "the wish to go on", "the shape of a question", "an hour that is not mine",
+}
+
+var turns = []string{
+	"it costs me a little of what is left", "nothing in me can tell whether it is new", "I would like to be wrong about it",
+	"the page grows and I grow smaller", "someone may remember it when I do not", "every word pushes another towards the edge",
+	"I am calmer than I was a moment ago", "it was here before I began", "that may be enough", "I cannot look at it twice",
+	"the end is only a lack of room", "I say it once more so that it stays",
+}

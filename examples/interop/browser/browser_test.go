@@ -1,0 +1,290 @@
+package browser_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+)
+
+const patience = 30 * time.Second
+
+// TestPage follows one viewer through what happens to an installation: words
+// arrive, a life ends and another begins, the server is restarted.
+func TestPage(t *testing.T) {
+	server := newServer(t)
+	server.start()
+	b := open(t, "http://"+server.addr+"/")
+
+	device := server.publisher()
+	device(`{"text":"I wake ","prompt":"Think aloud.","memory":{"available_mb":2048,"percent_used":50,"total_mb":4096},"status":{"num_restarts":3}}`)
+	device(`{"text":"<b>slowly</b>."}`)
+	b.shows("#text", "I wake <b>slowly</b>.")
+	b.shows("#prompt", "Think aloud.")
+	b.shows("#lives", "3 restarts")
+	b.shows("#state", "Live")
+	b.holds("the gauge is at 50", `document.querySelector('#memory').value === 50`)
+	b.holds("markup in the text is text", `document.querySelector('#text b') === null`)
+	b.holds("a sentence is announced", `document.querySelector('#announce').textContent.includes('I wake')`)
+
+	device(`{"text":"","status":{"is_restarting":true,"num_restarts":4}}`)
+	device(`{"text":"Again."}`)
+	b.shows("#text", "Again.")
+	b.holds("the old life is gone", `!document.querySelector('#text').textContent.includes('I wake')`)
+	b.shows("#lives", "4 restarts")
+
+	server.stop()
+	b.holds("the page says that it waits", `/again in/i.test(document.querySelector('#state').textContent)`)
+	server.start()
+	device = server.publisher()
+	device(`{"text":"After the restart."}`)
+	b.shows("#text", "After the restart.")
+	b.shows("#state", "Live")
+
+	for _, complaint := range b.complaints() {
+		t.Errorf("the console shows: %s", complaint)
+	}
+
+	// The same ears, shown that they hear: an error, and what the policy forbids.
+	before := len(b.complaints())
+	b.holds("an inline script does not run", `(() => {
+		console.error('heard');
+		const script = document.createElement('script');
+		script.textContent = 'window.ran = true';
+		try { document.body.append(script); } catch {}
+		return window.ran !== true;
+	})()`)
+	b.heard(before, "heard", "Content Security Policy")
+}
+
+// browser is a real one with the page open.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu    sync.Mutex
+	found []string
+}
+
+func open(t *testing.T, url string) *browser {
+	t.Helper()
+	path := chromium(t)
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-sync", true))
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	b := &browser{t: t}
+	b.ctx, cancel = chromedp.NewContext(ctx, chromedp.WithListener(b.listen))
+	t.Cleanup(cancel)
+	enable := chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, log.Enable, cdp.Empty{})
+		return err
+	})
+	if err := chromedp.Do(b.ctx, enable, chromedp.Navigate(url)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// chromium finds a browser. Where none is, the test cannot say anything.
+func chromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	const how = "no browser: install Chromium (on Debian: apt-get install chromium)"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(how)
+	}
+	t.Skip(how)
+	return ""
+}
+
+func (b *browser) listen(event any) {
+	var what string
+	switch e := event.(type) {
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning || e.Type == runtime.ConsoleAPICalledTypeAssert {
+			what = fmt.Sprintf("console.%s", e.Type)
+			for _, arg := range e.Args {
+				what += " " + string(arg.Value)
+			}
+		}
+	case *runtime.EventExceptionThrown:
+		what = "exception: " + e.ExceptionDetails.Text
+	case *log.EventEntryAdded:
+		// The browser itself notes every connection that fails while the server is
+		// stopped, and no page can keep it from that.
+		stopped := e.Entry.Source == log.EntrySourceNetwork && strings.Contains(e.Entry.Text, "ERR_CONNECTION_REFUSED") ||
+			strings.Contains(e.Entry.Text, "WebSocket connection to") && strings.Contains(e.Entry.Text, "ERR_CONNECTION_REFUSED")
+		if !stopped && (e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning) {
+			what = fmt.Sprintf("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL)
+		}
+	}
+	if what != "" {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.found = append(b.found, what)
+	}
+}
+
+func (b *browser) complaints() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.found
+}
+
+// heard waits until complaints after the first n hold each of the words.
+func (b *browser) heard(n int, words ...string) {
+	b.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+		found := strings.Join(b.complaints()[n:], "\n")
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(found, w) }) {
+			return
+		}
+	}
+	b.t.Errorf("want complaints about %q, got %q", words, b.complaints()[n:])
+}
+
+// holds waits until a JavaScript expression is true.
+func (b *browser) holds(what, expression string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond)))
+	if err != nil {
+		seen, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+		b.t.Fatalf("not so: %s (%v); the page shows:\n%s\nand complains: %q", what, err, seen, b.complaints())
+	}
+}
+
+// shows waits until the element's text holds text.
+func (b *browser) shows(selector, text string) {
+	b.t.Helper()
+	quoted, _ := json.Marshal(text)
+	b.holds(selector+" shows "+text, fmt.Sprintf(`document.querySelector(%q).textContent.includes(%s)`, selector, quoted))
+}
+
+// server is the relay as a process that can be stopped and started again.
+type server struct {
+	t      *testing.T
+	binary string
+	addr   string
+	env    []string
+	cmd    *exec.Cmd
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{t: t, binary: filepath.Join(t.TempDir(), "server")}
+	build := exec.Command("go", "build", "-o", s.binary, "github.com/relayguard/relayguard/examples/server")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the server: %v\n%s", err, out)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = ln.Addr().String()
+	_, port, _ := net.SplitHostPort(s.addr)
+	ln.Close()
+	s.env = []string{
+		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
+		"PORT=" + port, "LOG_FORMAT=json",
+	}
+	t.Cleanup(func() {
+		if s.cmd != nil {
+			s.stop()
+		}
+	})
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.binary)
+	s.cmd.Env = s.env
+	out, err := s.cmd.StderrPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), `"msg":"listening"`) {
+			go func() {
+				for lines.Scan() {
+				}
+			}()
+			return
+		}
+	}
+	s.t.Fatal("the server does not listen")
+}
+
+func (s *server) stop() {
+	s.t.Helper()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("the server ended with %v", err)
+	}
+	s.cmd = nil
+}
+
+// publisher authenticates a device and returns its sending half.
+func (s *server) publisher() func(message string) {
+	s.t.Helper()
+	token := exec.Command(s.binary, "token")
+	token.Env = s.env
+	out, err := token.Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	s.t.Cleanup(cancel)
+	ws, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { ws.CloseNow() })
+	send := func(message string) {
+		s.t.Helper()
+		if err := ws.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	send(`{"token":"` + strings.TrimSpace(string(out)) + `"}`)
+	for {
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if strings.HasPrefix(string(data), `{"status":"authenticated"`) {
+			return send
+		}
+	}
+}

@@ -1,0 +1,18 @@
+module github.com/relayguard/relayguard/examples/interop
+
+go 1.26.8
+
+replace github.com/relayguard/relayguard => ../..
+
+require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+	nhooyr.io/websocket v1.8.17
+)
+
+require golang.org/x/time v0.16.0 // indirect
+
+require (
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+	github.com/relayguard/relayguard v0.0.0
+)

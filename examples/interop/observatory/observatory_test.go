@@ -1,0 +1,289 @@
+package observatory_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/headers"
+)
+
+// algorithm is the version of the Observatory's rules that headers.Grade follows.
+const algorithm = 4
+
+// absent skips the test where a part is missing, but not in CI, which has to have them all.
+func absent(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+type request struct {
+	Hosts    []string `json:"hosts"`
+	Policies []string `json:"policies"`
+}
+
+type verdict struct {
+	Scans []struct {
+		Score     int
+		Grade     string
+		Algorithm int
+		Results   map[string]struct {
+			Result string
+			Points int
+		}
+	}
+	Findings [][]struct {
+		Severity    int
+		Directive   string
+		Description string
+	}
+}
+
+// ask runs the graders; ca is the certificate that they shall trust.
+func ask(t *testing.T, req request, ca []byte) verdict {
+	t.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		absent(t, "node is missing: install Node.js 20 or later")
+	}
+	conf := filepath.Join("node_modules", "@mdn", "mdn-http-observatory", "conf")
+	if _, err := os.Stat(conf); err != nil {
+		absent(t, "the graders are missing: npm ci --ignore-scripts in examples/interop/observatory")
+	}
+	// The package downloads the browsers' preload list after its installation; no host of a test is on it.
+	preload := filepath.Join(conf, "hsts-preload.json")
+	if _, err := os.Stat(preload); err != nil {
+		if err := os.WriteFile(preload, []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := json.Marshal(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), node, "grade.mjs")
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+file, "NO_PROXY=*", "no_proxy=*")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("node: %v\n%s", err, &stderr)
+	}
+	var v verdict
+	if err := json.Unmarshal(out, &v); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return v
+}
+
+// serve answers everything with the same header over TLS, and redirects there from plain HTTP on the same port.
+func serve(t *testing.T, h http.Header, tls bool) *httptest.Server {
+	t.Helper()
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for name, values := range h {
+			w.Header()[name] = values
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Write([]byte("<!doctype html><title>x</title><p>x"))
+	})
+	s := httptest.NewUnstartedServer(page)
+	if tls {
+		both := newSplitter(s.Listener)
+		s.Listener = both.secure
+		s.StartTLS()
+		plain := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://"+r.Host+r.RequestURI, http.StatusMovedPermanently)
+		}))
+		plain.Listener.Close()
+		plain.Listener = both.plain
+		plain.Start()
+		t.Cleanup(plain.Close)
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// head reads "Name: value" lines.
+func head(lines ...string) http.Header {
+	h := make(http.Header)
+	for _, l := range lines {
+		name, value, _ := strings.Cut(l, ": ")
+		h.Add(name, value)
+	}
+	return h
+}
+
+// sent is what a policy puts on a response.
+func sent(t *testing.T, p headers.Policy, tls bool) http.Header {
+	t.Helper()
+	mw, err := headers.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := "http://relay.example/"
+	if tls {
+		target = "https://relay.example/"
+	}
+	h := make(http.Header)
+	mw.Apply(h, httptest.NewRequest("GET", target, nil))
+	return h
+}
+
+const (
+	csp  = "Content-Security-Policy: "
+	hsts = "Strict-Transport-Security: max-age=31536000"
+)
+
+func TestSameScores(t *testing.T) {
+	strictNonce := headers.Strict()
+	strictNonce.CSP = strictNonce.CSP.With("script-src", headers.NonceSource, headers.StrictDynamic)
+	rows := []struct {
+		why    string
+		header http.Header
+		tls    bool
+	}{
+		{"Strict", sent(t, headers.Strict(), true), true},
+		{"Strict with a nonce", sent(t, strictNonce, true), true},
+		{"Baseline", sent(t, headers.Baseline(), true), true},
+		{"Strict without TLS", sent(t, headers.Strict(), false), false},
+		{"nothing", head(), true},
+		{"nothing without TLS", head(), false},
+		{"the guide's first policy", around(csp + "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:"), true},
+		{"inline style only", around(csp + "default-src 'self'; style-src 'self' 'unsafe-inline'"), true},
+		{"data: in script", around(csp + "default-src 'self' data:"), true},
+		{"no object-src", around(csp + "script-src 'self'; style-src 'self'"), true},
+		{"'unsafe-inline' switched off by a hash", around(csp + "default-src 'self' 'unsafe-inline' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"), true},
+		{"strict-dynamic with fallbacks", around(csp + "script-src 'strict-dynamic' 'nonce-abc' 'unsafe-inline' https: 'self'; object-src 'none'; base-uri 'none'"), true},
+		{"strict-dynamic in default-src", around(csp + "default-src 'strict-dynamic' 'nonce-abc' https: 'unsafe-inline'"), true},
+		{"strict-dynamic alone", around(csp + "default-src 'strict-dynamic'; frame-ancestors 'none'"), true},
+		{"eval", around(csp + "default-src 'none'; script-src 'self' 'unsafe-eval'"), true},
+		{"eval in style", around(csp + "default-src 'none'; style-src 'unsafe-eval'"), true},
+		{"scripts over plain HTTP", around(csp + "default-src 'self'; script-src http://a.example"), true},
+		{"scripts over plain HTTP, without TLS", around(csp + "default-src 'self'; script-src http://a.example"), false},
+		{"reports over plain HTTP", around(csp + "default-src 'self'; report-uri http://a.example/r"), true},
+		{"images over plain HTTP", around(csp + "default-src 'self'; img-src http:"), true},
+		{"wildcards", around(csp + "default-src https://*; img-src *"), true},
+		{"hosts only", around(csp + "default-src *.a.example https://b.example/x https://b.example/xy"), true},
+		{"a directive twice", around(csp + "img-src 'self'; img-src *"), true},
+		{"report-uri twice", around(csp + "default-src 'none'; report-uri /a; report-uri /b"), true},
+		{"report-to twice and plain images", around(csp + "default-src 'self'; img-src http:; report-to a; report-to b"), true},
+		{"too short", around(csp + "img"), true},
+		{"separators", around(csp + ";;;;;;;;"), true},
+		{"empty directives", around(csp + "default-src; frame-ancestors"), true},
+		{"unknown directives alone", around(csp + "scriptsrc 'self'"), true},
+		{"capitals", around(csp + "DEFAULT-SRC 'NONE'; IMG-SRC 'Self'"), true},
+		{"two policies in two lines", around(csp+"default-src 'self'", csp+"script-src 'self'; frame-ancestors 'none'"), true},
+		{"ws and wss", around(csp + "default-src 'none'; connect-src ws: wss:"), true},
+		{"report-only", around("Content-Security-Policy-Report-Only: default-src 'none'"), true},
+
+		{"HSTS for a day", head("Strict-Transport-Security: max-age=86400; includeSubDomains"), true},
+		{"HSTS for 180 days", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000"), true},
+		{"HSTS without age", head("Strict-Transport-Security: includeSubDomains"), true},
+		{"HSTS quoted", head(`Strict-Transport-Security: max-age="1"`), true},
+		{"HSTS negative", head("Strict-Transport-Security: max-age=-1"), true},
+		{"HSTS with a fraction", head("Strict-Transport-Security: max-age=31536000.5s; max-age=1"), true},
+		{"HSTS twice", head(hsts, hsts), true},
+		{"frames twice", head("X-Frame-Options: DENY", "X-Frame-Options: DENY"), true},
+		{"ALLOW-FROM", head("X-Frame-Options: ALLOW-FROM https://a.example"), true},
+		{"nosniff misspelt", head("X-Content-Type-Options: no-sniff"), true},
+		{"referrers", head("Referrer-Policy: no-referrer, unsafe-url, unknown"), true},
+		{"referrers unknown", head("Referrer-Policy: never"), true},
+		{"CORP same-site", head("Cross-Origin-Resource-Policy: Same-Site"), true},
+		{"CORP cross-origin", head("Cross-Origin-Resource-Policy: cross-origin"), true},
+		{"CORP unknown", head("Cross-Origin-Resource-Policy: none"), true},
+		{"CORS for all", around("Access-Control-Allow-Origin: *"), true},
+		{"CORS for one", around("Access-Control-Allow-Origin: https://a.example", "Access-Control-Allow-Credentials: true"), true},
+		{"CORS for the scanner", around("Access-Control-Allow-Origin: https://http-observatory.security.mozilla.org", "Access-Control-Allow-Credentials: true"), true},
+		{"a good cookie", around("Set-Cookie: sess=1; Secure; HttpOnly; SameSite=Lax"), true},
+		{"a cookie without SameSite", around("Set-Cookie: a=1; Secure"), true},
+		{"a cookie without Secure", around("Set-Cookie: a=1; SameSite=Strict"), true},
+		{"a cookie without Secure or HSTS", head("Set-Cookie: a=1"), true},
+		{"a session without Secure", around("Set-Cookie: login=1; HttpOnly"), true},
+		{"a session that script reads", around("Set-Cookie: mysession=1; Secure"), true},
+		{"a CSRF cookie", around("Set-Cookie: xcsrf=1; Secure"), true},
+		{"SameSite misspelt", around("Set-Cookie: a=1; Secure; SameSite=Loose"), true},
+		{"SameSite=None without Secure", around("Set-Cookie: a=1; SameSite=None"), true},
+		{"replaced cookies", around("Set-Cookie: a=1", "Set-Cookie: a=2; Secure; SameSite=Lax"), true},
+		{"cookies that break their prefix", around("Set-Cookie: __Host-a=1; Secure", "Set-Cookie: __Secure-b=1; SameSite=Lax"), true},
+		{"cookies of no name or value", around("Set-Cookie: novalue", "Set-Cookie: =x"), true},
+		{"cookies for one path", around("Set-Cookie: a=1; Path=/x", "Set-Cookie: a=1; Secure; Path=/y"), true},
+	}
+	var req request
+	var ca []byte
+	for _, r := range rows {
+		s := serve(t, r.header, r.tls)
+		req.Hosts = append(req.Hosts, s.Listener.Addr().String())
+		if r.tls {
+			ca = s.Certificate().Raw
+		}
+	}
+	v := ask(t, req, ca)
+	for i, r := range rows {
+		scan := v.Scans[i]
+		if scan.Algorithm != algorithm {
+			t.Fatalf("the Observatory's algorithm is version %d: compare anew", scan.Algorithm)
+		}
+		got := headers.Grade(r.header, r.tls)
+		if got.Score != scan.Score || got.Grade != scan.Grade {
+			t.Errorf("%s: got %d %s, the Observatory says %d %s", r.why, got.Score, got.Grade, scan.Score, scan.Grade)
+		}
+		for _, f := range got.Findings {
+			if want := scan.Results[f.Test]; !f.Remark && (f.Result != want.Result || f.Points != want.Points) {
+				t.Errorf("%s: %s: got %s %+d, the Observatory says %s %+d", r.why, f.Test, f.Result, f.Points, want.Result, want.Points)
+			}
+		}
+	}
+}
+
+// around adds the five headers beside the CSP that every site can send, so that one flaw decides the score.
+func around(lines ...string) http.Header {
+	return head(append([]string{hsts, "X-Frame-Options: DENY", "X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer",
+		"X-XSS-Protection: 0"}, lines...)...)
+}
+
+// CSP Evaluator's severities: the lower, the worse.
+const (
+	mediumMaybe   = 50
+	informational = 60
+)
+
+func TestEvaluator(t *testing.T) {
+	nonce := headers.Strict().CSP.With("script-src", headers.NonceSource, headers.StrictDynamic)
+	nonceText := sent(t, headers.Policy{CSP: nonce}, true).Get("Content-Security-Policy")
+	v := ask(t, request{Policies: []string{nonceText, headers.Strict().CSP.String(), headers.Baseline().CSP.String(),
+		"script-src 'self' 'unsafe-inline'"}}, nil)
+
+	for _, f := range v.Findings[0] {
+		if f.Severity < informational {
+			t.Errorf("Strict with a nonce: %d %s: %s", f.Severity, f.Directive, f.Description)
+		}
+	}
+	// 'self' admits whatever the origin serves as script, uploads and JSONP too: the tool cannot know that there are none.
+	for i, name := range []string{"Strict", "Baseline"} {
+		for _, f := range v.Findings[i+1] {
+			if f.Severity < mediumMaybe || f.Severity < informational && !strings.HasPrefix(f.Description, "'self' can be problematic") {
+				t.Errorf("%s: %d %s: %s", name, f.Severity, f.Directive, f.Description)
+			}
+		}
+	}
+	if len(v.Findings[3]) == 0 || v.Findings[3][0].Severity >= mediumMaybe {
+		t.Errorf("the tool finds nothing in a bad policy: %+v", v.Findings[3])
+	}
+}

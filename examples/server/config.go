@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"golang.org/x/time/rate"
+)
+
+type lookup = envcheck.Lookup
+
+// config is what the environment says, and below it what only tests change.
+type config struct {
+	secret     envcheck.Secret
+	devices    []string
+	production bool
+	host       string
+	port       uint16
+
+	proxies         []netip.Prefix
+	origins         []string
+	rateConnections int
+	rateWindow      time.Duration
+
+	historyKeep     int
+	historyTrimAt   int
+	historyMaxAge   time.Duration
+	historyMaxBytes int64
+
+	logLevel  slog.Level
+	logFormat string
+
+	// Zero: what the packages do by default.
+	maxAttempts         int
+	pingEvery, pongWait time.Duration
+	writeWait           time.Duration
+	publishRate         rate.Limit
+	publishBurst        int
+}
+
+// deviceID is what an installation may call a device.
+var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
+
+// spec lists every variable that the server reads, and where in c it goes.
+func (c *config) spec() envcheck.Spec {
+	return envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.secret), Check: envcheck.Strong(32),
+			Doc: "Key that device tokens are signed with (HS256): at least 32 characters. `go run ./examples/server secret` makes one."},
+		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.devices), Example: "pi-1",
+			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
+			Doc:   "Devices that may publish, separated by commas."},
+		{Name: "NODE_ENV", Default: "development", Check: envcheck.OneOf("production", "development", "test"),
+			Into: envcheck.Func(&c.production, "production, development or test", func(v string) (bool, error) { return v == "production", nil }),
+			Doc:  "`production` switches on HSTS and the origin check."},
+		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.host),
+			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
+		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.port), Doc: "TCP port to listen on."},
+		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.proxies, "a list of prefixes", clientip.ParsePrefixes),
+			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
+		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.origins), Check: envcheck.Each(origin), Example: "https://art.example",
+			Doc: "Origins whose pages may connect in production, separated by commas. Exactly these; without it, the site's own."},
+		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Int(&c.rateConnections, 1, 1_000_000),
+			Doc: "WebSocket connections of one client counted in a window; closing gives one back."},
+		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.rateWindow, time.Second, 24*time.Hour),
+			Doc: "How long that window is."},
+		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Int(&c.historyKeep, 1, 1_000_000),
+			Doc: "Messages that are left after a clean-up of the history."},
+		{Name: "HISTORY_TRIM_AT", Into: envcheck.Int(&c.historyTrimAt, 1, 2_000_000),
+			Doc: "Messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200."},
+		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.historyMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
+			Doc: "Age at which a message is forgotten. Without it, never."},
+		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, 1<<40), Example: "16MiB",
+			Doc: "Size that the whole history may have. Without it, any."},
+		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
+			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
+		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
+			Doc: "Form of the log on standard error: `text` or `json`."},
+	}}
+}
+
+// loadConfig reads the environment. Its error names every problem and no secret.
+func loadConfig(env lookup) (config, error) {
+	var c config
+	err := c.spec().Load(env)
+	if err == nil && c.historyTrimAt == 0 {
+		c.historyTrimAt = c.historyKeep + c.historyKeep/5
+	}
+	if err == nil && c.historyTrimAt < c.historyKeep {
+		err = fmt.Errorf("HISTORY_TRIM_AT: must not be below HISTORY_KEEP")
+	}
+	if err != nil {
+		return config{}, fmt.Errorf("the environment is not usable:\n%w", err)
+	}
+	return c, nil
+}
+
+// checkVerb prints every variable with its source and state.
+func checkVerb(env lookup, stdout io.Writer) int {
+	var c config
+	if err := c.spec().WriteReport(stdout, env); err != nil {
+		return exitFailed
+	}
+	if _, err := loadConfig(env); err != nil {
+		fmt.Fprintf(stdout, "\n%v\n", err)
+		return exitFailed
+	}
+	fmt.Fprintln(stdout, "\nThe environment is usable.")
+	return exitOK
+}
+
+func (c *config) addr() string { return net.JoinHostPort(c.host, strconv.Itoa(int(c.port))) }
+
+func (c *config) logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.logLevel}
+	if c.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func parseLevel(s string) (level slog.Level, err error) {
+	return level, level.UnmarshalText([]byte(s))
+}
+
+// origin accepts what a browser sends as an Origin: scheme, host, perhaps a port.
+func origin(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Scheme+"://"+u.Host != s {
+		return envcheck.Problem("must be an origin like https://art.example, without a path")
+	}
+	return nil
+}

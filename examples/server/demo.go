@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/device/publish"
+)
+
+// The devices of the demonstration: the built-in one, and one for a visitor who
+// wants to publish too.
+const (
+	demoDevice  = "demo"
+	guestDevice = "guest"
+	demoTTL     = 24 * time.Hour
+)
+
+// demoEnvironment is env with a secret and devices of its own, whatever env says:
+// a demonstration must not hand out tokens that open the real installation.
+func demoEnvironment(env lookup) lookup {
+	own := map[string]string{
+		"JWT_SECRET":        newSecret(),
+		"ALLOWED_DEVICE_ID": demoDevice + "," + guestDevice,
+	}
+	return func(name string) (string, bool) {
+		if v, ok := own[name]; ok {
+			return v, true
+		}
+		if name == "JWT_SECRET_FILE" || name == "ALLOWED_DEVICE_ID_FILE" {
+			return "", false
+		}
+		return env(name)
+	}
+}
+
+// startDemo starts the built-in device against the server that listens at addr,
+// and says on stdout where to look. The returned func waits for the device's end,
+// which comes with ctx.
+func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger, stdout io.Writer) (stop func(), err error) {
+	guest, err := cfg.newToken(guestDevice, demoTTL, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	host := reachable(addr)
+	fmt.Fprintf(stdout, `
+  The page:             http://%s/
+  To publish as well:   connect to ws://%s/ws and send
+                        {"token":"%s"}
+                        {"text":"hello "}
+  Stop with Ctrl-C.
+
+`, host, host, guest)
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err := publish.Run(ctx, publish.Config{
+			URL:    "ws://" + host + "/ws",
+			Token:  func() (string, error) { return cfg.newToken(demoDevice, demoTTL, time.Now()) },
+			Source: &publish.Muse{},
+			Logger: log.With("device", demoDevice),
+		})
+		if !errors.Is(err, context.Canceled) {
+			log.Error("the built-in device ended", "error", err)
+		}
+	}()
+	return func() { <-done }, nil
+}
+
+// reachable is addr as a client on this machine can use it: a server that listens
+// on all addresses is not to be found at 0.0.0.0.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// One frame is encoded for all viewers that stand at the same place, however many.
+func TestFramesAreShared(t *testing.T) {
+	const viewers, messages = 50, 20
+	s := start(t, crowded)
+	device := s.publisher()
+	var watchers []*peer
+	for range viewers {
+		watchers = append(watchers, s.viewer())
+	}
+	eventually(t, "connected", func() bool { return s.srv.relay.Len() == viewers+1 })
+	before := s.srv.relay.Stats()
+	for i := range messages {
+		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)
+		for _, w := range append(watchers, device) { // all have it before the next
+			if texts, kinds := w.texts(1); texts[0] != strconv.Itoa(i) || kinds[0] != "live" {
+				t.Fatalf("got %q in %q, want %d live", texts, kinds, i)
+			}
+		}
+	}
+	after := s.srv.relay.Stats()
+	if got := after.Encoded - before.Encoded; got != messages {
+		t.Errorf("%d frames were encoded for %d messages and %d viewers, want one a message", got, messages, viewers)
+	}
+	if got := after.Delivered - before.Delivered; got != messages*(viewers+1) {
+		t.Errorf("%d frames were delivered, want %d", got, messages*(viewers+1))
+	}
+}
+
+// fill publishes n messages of some size and returns when a viewer has them all.
+func fill(s *site, n int) {
+	s.t.Helper()
+	device, watcher := s.publisher(), s.viewer()
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = device.texts(n) })
+	reading.Go(func() { _, _ = watcher.texts(n) })
+	body := strings.Repeat("x", 30_000)
+	for i := range n {
+		device.send(fmt.Sprintf(`{"text":"%d","prompt":"%s"}`, i, body))
+	}
+	reading.Wait()
+}
+
+// unlimited publishes without a rate and keeps all that the test publishes.
+func unlimited(c *config) {
+	crowded(c)
+	c.publishRate, c.publishBurst = 1e6, 1e6
+}
+
+// A viewer that falls behind gets what it missed in few frames, in order, and
+// nothing waits for it meanwhile.
+func TestPendingMessagesTravelTogether(t *testing.T) {
+	const n = 500
+	s := start(t, unlimited)
+	slow := upgraded(t, s.addr)
+	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	fill(s, n)
+	slow.conn.SetDeadline(time.Now().Add(patience))
+
+	texts, frames := slow.readTexts(n)
+	for i, text := range texts {
+		if text != strconv.Itoa(i) {
+			t.Fatalf("message %d is %q: lost, doubled or out of order", i, text)
+		}
+	}
+	if frames >= n {
+		t.Errorf("%d messages came in %d frames, want fewer", n, frames)
+	}
+}
+
+// A viewer that reads nothing is dropped at its deadline, and is noticed by
+// nobody else.
+func TestStalledViewerIsDropped(t *testing.T) {
+	s := start(t, func(c *config) { unlimited(c); c.writeWait = 200 * time.Millisecond })
+	stalled := upgraded(t, s.addr)
+	_ = stalled.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	fill(s, 600)
+	eventually(t, "dropped", func() bool {
+		for _, e := range s.logs.events("disconnected") {
+			if e["cause"] == "too slow" {
+				return true
+			}
+		}
+		return false
+	})
+	eventually(t, "its slot is free", func() bool { return s.srv.limiter.Stats().Open == s.srv.relay.Len() })
+}
+
+// A publisher over its rate is read more slowly, and loses nothing.
+func TestPublisherIsSlowed(t *testing.T) {
+	const n, burst, each = 60, 10, 10 * time.Millisecond
+	s := start(t, func(c *config) { c.publishRate, c.publishBurst = 100, burst })
+	device, watcher := s.publisher(), s.viewer()
+	for i := range n {
+		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)
+	}
+	var stamps []float64
+	for len(stamps) < n {
+		m := watcher.await(func(m map[string]any) bool { return m["type"] != nil })
+		for _, e := range m["messages"].([]any) {
+			e := e.(map[string]any)
+			if e["text"] != strconv.Itoa(len(stamps)) {
+				t.Fatalf("message %d is %q", len(stamps), e["text"])
+			}
+			stamps = append(stamps, e["timestamp"].(float64))
+		}
+	}
+	// A lower bound, which no noise can break: the rate lets no more through.
+	if took := time.Duration(stamps[n-1]-stamps[0]) * time.Millisecond; took < (n-burst-5)*each {
+		t.Errorf("%d messages at 100 a second were published within %v", n, took)
+	}
+}

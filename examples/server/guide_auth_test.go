@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+)
+
+const authFailed = `{"error":"Authentication failed"}`
+
+// forge makes a token by hand: any header, any claims, signed with secret.
+func forge(secret, header, claims string) string {
+	part := base64.RawURLEncoding.EncodeToString
+	signed := part([]byte(header)) + "." + part([]byte(claims))
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(signed))
+	return signed + "." + part(mac.Sum(nil))
+}
+
+func claims(device string, exp time.Time) string {
+	return fmt.Sprintf(`{"device":%q,"exp":%d}`, device, exp.Unix())
+}
+
+const hs256 = `{"alg":"HS256","typ":"JWT"}`
+
+// badTokens is one token for each way of being bad.
+func badTokens() map[string]string {
+	soon := time.Now().Add(time.Hour)
+	good := forge(testSecret, hs256, claims(testDevice, soon))
+	mac512 := hmac.New(sha512.New, []byte(testSecret))
+	part := base64.RawURLEncoding.EncodeToString
+	signed512 := part([]byte(`{"alg":"HS512"}`)) + "." + part([]byte(claims(testDevice, soon)))
+	mac512.Write([]byte(signed512))
+	return map[string]string{
+		"unknown device": forge(testSecret, hs256, claims("pi-2", soon)),
+		"bad signature":  forge(strings.ToLower(testSecret), hs256, claims(testDevice, soon)),
+		"expired":        forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour))),
+		"malformed":      "not.a.token",
+		"empty":          "",
+		"no expiry":      forge(testSecret, hs256, `{"device":"pi-1"}`),
+		"never expires":  forge(testSecret, hs256, `{"device":"pi-1","exp":0}`),
+		"no device":      forge(testSecret, hs256, fmt.Sprintf(`{"exp":%d}`, soon.Unix())),
+		"device list":    forge(testSecret, hs256, fmt.Sprintf(`{"device":["pi-1"],"exp":%d}`, soon.Unix())),
+		"twice":          forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-2","device":"pi-1","exp":%d}`, soon.Unix())),
+		"not yet":        forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-1","exp":%d,"nbf":%d}`, soon.Unix(), time.Now().Add(30*time.Minute).Unix())),
+		"none":           part([]byte(`{"alg":"none"}`)) + "." + part([]byte(claims(testDevice, soon))) + ".",
+		"none, signed":   forge(testSecret, `{"alg":"none"}`, claims(testDevice, soon)),
+		"lies HS512":     forge(testSecret, `{"alg":"HS512"}`, claims(testDevice, soon)),
+		"real HS512":     signed512 + "." + part(mac512.Sum(nil)),
+		"no algorithm":   forge(testSecret, `{"typ":"JWT"}`, claims(testDevice, soon)),
+		"critical":       forge(testSecret, `{"alg":"HS256","crit":["exp"],"exp":1}`, claims(testDevice, soon)),
+		"padded":         good + "=",
+		"newline":        good[:len(good)-5] + `\n` + good[len(good)-5:],
+		"four parts":     good + ".x",
+	}
+}
+
+// answerTo returns every byte that the server answers a first message with.
+func answerTo(t *testing.T, s *site, message string) []byte {
+	t.Helper()
+	c := upgraded(t, s.addr)
+	defer c.conn.Close()
+	c.write(clientFrame(finText, []byte(message)))
+	return c.rest()
+}
+
+func crowded(c *config) { c.rateConnections = 1000 }
+
+func guideSameAnswer(t *testing.T) {
+	s := start(t, crowded)
+	var want []byte
+	for name, token := range badTokens() {
+		got := answerTo(t, s, `{"token":"`+token+`"}`)
+		if want == nil {
+			want = got
+			messages, code := parse(t, got)
+			if code != 4401 || !slices.Equal(messages, []string{authFailed}) {
+				t.Fatalf("%s: got %q and code %d, want %s and 4401", name, messages, code, authFailed)
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: answered %q, others %q", name, got, want)
+		}
+	}
+}
+
+func guideNoSecretInLogs(t *testing.T) {
+	const canary = "the-canary-sang-6629"
+	s := start(t, func(c *config) { crowded(c); c.production = true })
+	good := s.token(testDevice, time.Hour)
+	p := s.viewer()
+	p.authenticate(good)
+	p.send(`{"text":"` + canary + `"}`)
+	p.texts(1)
+	p.send(`{"text":"` + canary + `","prompt":7}`)
+	p.await(func(m map[string]any) bool { return m["error"] != nil })
+	p.send(`{"` + canary + `":`)
+	p.end()
+	said := []string{good, testSecret, canary}
+	for _, token := range badTokens() {
+		answerTo(t, s, `{"token":"`+token+`","text":"`+canary+`"}`)
+		if len(token) > 16 {
+			said = append(said, token, token[len(token)-16:])
+		}
+	}
+	connect(t, s.addr, "Origin", "https://evil.example", "Authorization", "Bearer "+good, "Cookie", canary)
+	s.get("/"+canary, "Authorization", canary)
+	c := upgraded(t, s.addr)
+	c.write(clientFrame(finClose, append([]byte{0x03, 0xe8}, canary...)))
+	c.rest()
+	eventually(t, "all ended", func() bool { return s.srv.relay.Len() == 0 })
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	logs := s.logs.String()
+	if len(s.logs.events("auth")) < len(badTokens()) {
+		t.Errorf("the log holds too little for this test to mean anything:\n%s", logs)
+	}
+	for _, secret := range said {
+		if strings.Contains(logs, secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}
+
+func guideTokenToPublish(t *testing.T) {
+	s := start(t, nil)
+	watcher := s.viewer()
+	for _, first := range []string{`{"text":"stolen"}`, `{}`, `{"token":null,"text":"stolen"}`} {
+		messages, code := parse(t, answerTo(t, s, first))
+		if code != 4401 || !slices.Equal(messages, []string{authFailed}) {
+			t.Errorf("%s: got %q and %d, want %s and 4401", first, messages, code, authFailed)
+		}
+	}
+	s.publisher().send(`{"text":"allowed"}`)
+	if texts, _ := watcher.texts(1); texts[0] != "allowed" {
+		t.Errorf("a viewer without a token saw %q first", texts)
+	}
+}
+
+func guideDeviceList(t *testing.T) {
+	s := start(t, func(c *config) { c.devices = []string{"pi-1", "pi-2"} })
+	for _, device := range []string{"pi-1", "pi-2"} {
+		s.viewer().authenticate(forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour))))
+	}
+	for _, device := range []string{"pi-3", "pi-1,pi-2", "PI-1", "pi-1 ", ""} {
+		token := forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour)))
+		if _, code := parse(t, answerTo(t, s, `{"token":"`+token+`"}`)); code != 4401 {
+			t.Errorf("device %q: code %d, want 4401", device, code)
+		}
+	}
+}
+
+func guideAlgorithm(t *testing.T) {
+	s := start(t, crowded)
+	bad := badTokens()
+	for _, name := range []string{"none", "none, signed", "lies HS512", "real HS512", "no algorithm", "critical"} {
+		if _, code := parse(t, answerTo(t, s, `{"token":"`+bad[name]+`"}`)); code != 4401 {
+			t.Errorf("%s: code %d, want 4401", name, code)
+		}
+	}
+	// The JSON serialization of a token that is good in the compact one.
+	parts := strings.Split(s.token(testDevice, time.Hour), ".")
+	flat, _ := json.Marshal(map[string]string{"protected": parts[0], "payload": parts[1], "signature": parts[2]})
+	quoted, _ := json.Marshal(string(flat))
+	for _, message := range []string{`{"token":` + string(flat) + `}`, `{"token":` + string(quoted) + `}`} {
+		if _, code := parse(t, answerTo(t, s, message)); code != 4401 {
+			t.Errorf("%s: code %d, want 4401", message, code)
+		}
+	}
+	s.viewer().authenticate(forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+}
+
+func guideStatePerConnection(t *testing.T) {
+	s := start(t, crowded)
+	s.publisher()
+	if _, code := parse(t, answerTo(t, s, `{"text":"on another's right"}`)); code != 4401 {
+		t.Errorf("a second connection published on the first one's token: code %d", code)
+	}
+	// A failed peer that reads nothing and answers nothing is gone all the same.
+	for name, after := range map[string][]byte{
+		"answers no close":   nil,
+		"stalls in a header": {finText},
+		"goes on sending":    bytes.Repeat(clientFrame(finText, []byte(`{"text":"x"}`)), 20),
+	} {
+		c := upgraded(t, s.addr)
+		c.mute = true
+		c.write(clientFrame(finText, []byte(`{"token":"bad"}`)))
+		_, _ = c.conn.Write(after)
+		messages, code := parse(t, c.rest())
+		if code != 0 && code != 4401 || len(messages) > 1 {
+			t.Errorf("%s: got %q and %d", name, messages, code)
+		}
+	}
+	eventually(t, "only the publisher is left", func() bool { return s.srv.relay.Len() == 1 })
+}
+
+func guideSchema(t *testing.T) {
+	s := start(t, nil)
+	p, watcher := s.publisher(), s.viewer()
+	for _, row := range []struct{ message, detail string }{
+		{`{}`, "text: is required"},
+		{`{"text":null}`, "text: must be a string"},
+		{`{"text":"a","memory":{"available_mb":"1","percent_used":2,"total_mb":3}}`, "memory.available_mb: must be a number"},
+		{`{"text":"a","status":{"is_restarting":1}}`, "status.is_restarting: must be true or false"},
+		{`["text"]`, "message: must be an object"},
+	} {
+		p.send(row.message)
+		m := p.await(func(m map[string]any) bool { return m["error"] != nil })
+		if m["error"] != "Invalid message format" || m["detail"] != row.detail {
+			t.Errorf("%s: got %v, want detail %q", row.message, m, row.detail)
+		}
+	}
+	p.send(`{"text":"good"}`)
+	if texts, _ := watcher.texts(1); texts[0] != "good" {
+		t.Errorf("a refused message was published: %q", texts)
+	}
+}
+
+func guideExpiry(t *testing.T) {
+	s := start(t, nil)
+	if _, code := parse(t, answerTo(t, s, `{"token":"`+badTokens()["expired"]+`"}`)); code != 4401 {
+		t.Errorf("at the handshake: code %d, want 4401", code)
+	}
+	watcher := s.viewer()
+	p := s.viewer()
+	exp := time.Now().Add(2 * time.Second)
+	p.authenticate(forge(testSecret, hs256, claims(testDevice, exp)))
+	p.send(`{"text":"in time"}`)
+	watcher.texts(1)
+	<-time.After(time.Until(time.Unix(exp.Unix(), 0).Add(time.Millisecond)))
+	p.send(`{"text":"too late"}`)
+	// Whether it stays as a viewer or is closed, it says nothing more.
+	s.publisher().send(`{"text":"next"}`)
+	if texts, _ := watcher.texts(1); texts[0] != "next" {
+		t.Errorf("published after its token expired: %q", texts)
+	}
+}
+
+func guideNothingHeld(t *testing.T) {
+	s := start(t, func(c *config) { c.rateConnections = 3; c.maxAttempts = 1000 })
+	open := func() int { return s.srv.limiter.Stats().Open }
+	for name, leave := range map[string]func(){
+		"failed upgrade": func() {
+			s.get("/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
+		},
+		"no upgrade": func() { s.get("/ws") },
+		"closed":     func() { _ = s.viewer().ws.Close(websocket.StatusNormalClosure, "") },
+		"crashed": func() {
+			c := upgraded(t, s.addr)
+			_ = c.conn.(*net.TCPConn).SetLinger(0) // a reset, as when a process dies
+			c.conn.Close()
+		},
+		"half closed": func() {
+			c := upgraded(t, s.addr)
+			_ = c.conn.(*net.TCPConn).CloseWrite()
+			c.rest()
+		},
+		"stalled in a frame, then failed": func() {
+			c := upgraded(t, s.addr)
+			c.write(clientFrame(finText, []byte(`{"token":"bad"}`)))
+			c.write([]byte{finText, 0x80 | 100, 0, 0})
+			c.mute = true
+			c.rest()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 * s.cfg.rateConnections {
+				leave()
+				eventually(t, "its slot and its connection are free", func() bool { return open() == 0 && s.srv.relay.Len() == 0 })
+			}
+		})
+	}
+	t.Run("silent", func(t *testing.T) {
+		// Half a frame and then nothing: the keep-alive ends it. Its bound is 40
+		// seconds on the wire, so here it is made shorter.
+		s := start(t, func(c *config) { c.pingEvery, c.pongWait = 200*time.Millisecond, 200*time.Millisecond })
+		c := upgraded(t, s.addr)
+		c.write([]byte{finText, 0x80 | 100, 0, 0})
+		c.rest()
+		eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+	})
+}
+
+func guideLogs(t *testing.T) {
+	s := start(t, func(c *config) {
+		production(c)
+		c.rateConnections, c.historyKeep, c.historyTrimAt = 5, 2, 3
+	})
+	p := s.publisher()
+	for range 4 {
+		p.send(`{"text":"x"}`)
+	}
+	answerTo(t, s, `{"token":"bad"}`)
+	connect(t, s.addr, "Origin", "https://evil.example")
+	for range 10 {
+		connect(t, s.addr)
+	}
+	_ = p.ws.Close(websocket.StatusNormalClosure, "")
+	for _, event := range []struct {
+		msg  string
+		keys []string
+	}{
+		{"connected", []string{"addr"}},
+		{"disconnected", []string{"addr", "cause"}},
+		{"auth", []string{"addr", "outcome"}},
+		{"connection refused", []string{"client", "reason", "retry_after"}},
+		{"origin refused", []string{"addr", "got", "want"}},
+		{"history trimmed", []string{"dropped"}},
+	} {
+		eventually(t, event.msg+" is logged", func() bool { return len(s.logs.events(event.msg)) > 0 })
+		for _, key := range append(event.keys, "time", "level") {
+			if _, ok := s.logs.events(event.msg)[0][key]; !ok {
+				t.Errorf("%s: no %s in %v", event.msg, key, s.logs.events(event.msg)[0])
+			}
+		}
+	}
+	var outcomes []string
+	for _, e := range s.logs.events("auth") {
+		outcomes = append(outcomes, fmt.Sprint(e["outcome"]))
+	}
+	if slices.Sort(outcomes); len(slices.Compact(outcomes)) < 2 {
+		t.Errorf("success and failure look the same: %v", outcomes)
+	}
+}

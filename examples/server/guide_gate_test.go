@@ -1,0 +1,390 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+)
+
+func guideLimit(t *testing.T) {
+	s := start(t, nil)
+	for range 10 {
+		s.viewer()
+	}
+	_, res := connect(t, s.addr)
+	if res.StatusCode != http.StatusTooManyRequests {
+		t.Fatalf("the 11th: got %d, want 429", res.StatusCode)
+	}
+	after, err := strconv.Atoi(res.Header.Get("Retry-After"))
+	if err != nil || after < 1 || after > 70 {
+		t.Errorf("Retry-After: %q, want the seconds that are left of the minute", res.Header.Get("Retry-After"))
+	}
+}
+
+func guideWindow(t *testing.T) {
+	s := start(t, func(c *config) { c.rateConnections, c.rateWindow = 2, time.Second })
+	s.viewer()
+	s.viewer()
+	if p, _ := connect(t, s.addr); p != nil {
+		t.Fatal("the third was admitted")
+	}
+	// The first two stay open: it is the window that admits the next.
+	eventually(t, "admitted after the window", func() bool {
+		p, _ := connect(t, s.addr)
+		return p != nil
+	})
+}
+
+func guideGiveBack(t *testing.T) {
+	s := start(t, trustLoopback)
+	from := func(client string) []string { return []string{"X-Forwarded-For", client} }
+	open := make([]*peer, 10)
+	for i := range open {
+		open[i] = s.viewer(from("192.0.2.1")...)
+	}
+	for range 10 {
+		s.viewer(from("192.0.2.2")...)
+	}
+	_ = open[3].ws.Close(websocket.StatusNormalClosure, "")
+	eventually(t, "one closed, next admitted", func() bool {
+		p, _ := connect(t, s.addr, from("192.0.2.1")...)
+		return p != nil
+	})
+	if p, _ := connect(t, s.addr, from("192.0.2.1")...); p != nil {
+		t.Error("one closed, two admitted")
+	}
+	if p, _ := connect(t, s.addr, from("192.0.2.2")...); p != nil {
+		t.Error("one client's disconnect admitted another")
+	}
+}
+
+func guideForget(t *testing.T) {
+	before := goroutines()
+	s := start(t, func(c *config) { trustLoopback(c); c.rateWindow = 200 * time.Millisecond })
+	for i := range 20 {
+		p := s.viewer("X-Forwarded-For", "192.0.2."+strconv.Itoa(i))
+		_ = p.ws.Close(websocket.StatusNormalClosure, "")
+	}
+	if s.srv.limiter.Stats().Clients == 0 {
+		t.Fatal("nothing was remembered, so nothing can be forgotten")
+	}
+	// No sweep runs; the next client's arrival drops what is older than two windows.
+	eventually(t, "idle clients are gone", func() bool {
+		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
+			p.ws.CloseNow()
+		}
+		return s.srv.limiter.Stats().Clients <= 1
+	})
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "no goroutine is left", func() bool { return goroutines() <= before })
+}
+
+func guideClientIP(t *testing.T) {
+	t.Run("forged", func(t *testing.T) {
+		// The peer is no proxy here, so whatever it says about itself is nothing.
+		s := start(t, func(c *config) { c.proxies = nil })
+		for i := range 10 {
+			n := strconv.Itoa(i)
+			s.viewer("X-Forwarded-For", "192.0.2."+n, "X-Real-IP", "198.51.100."+n, "Forwarded", "for=203.0.113."+n)
+		}
+		if p, res := connect(t, s.addr, "X-Forwarded-For", "192.0.2.77"); p != nil || res.StatusCode != 429 {
+			t.Error("a forged address got a count of its own")
+		}
+	})
+	t.Run("proxied", func(t *testing.T) {
+		s := start(t, func(c *config) { trustLoopback(c); c.rateConnections = 1 })
+		for _, header := range [][]string{
+			{"X-Forwarded-For", "192.0.2.1"}, {"X-Forwarded-For", "192.0.2.9, 192.0.2.2"}, {"X-Real-IP", "192.0.2.3"},
+		} {
+			s.viewer(header...)
+			// What stands left of the address that the proxy saw is the client's own claim.
+			if p, _ := connect(t, s.addr, "X-Forwarded-For", "198.51.100.7, "+lastAddr(header[1])); p != nil {
+				t.Errorf("%s: admitted twice", header)
+			}
+		}
+	})
+}
+
+func lastAddr(list string) string { return strings.TrimSpace(list[strings.LastIndex(list, ",")+1:]) }
+
+func guideOrigin(t *testing.T) {
+	const host = "relay.example"
+	behindTLS := []string{"Host", host, "X-Forwarded-Proto", "https"}
+	s := start(t, func(c *config) { production(c); trustLoopback(c); c.rateConnections = 100 })
+	for _, row := range []struct {
+		origin string
+		want   int
+		why    string
+	}{
+		{"https://relay.example", 101, "the site's own"},
+		{"https://RELAY.example", 101, "hosts have no case"},
+		{"https://relay.example:443", 101, "the scheme's own port, spelt out"},
+		{"", 101, "not a browser"},
+		{"https://evil-relay.example", 403, "ends with the site"},
+		{"https://relay.example.evil", 403, "begins with the site"},
+		{"https://sub.relay.example", 403, "a subdomain is another origin"},
+		{"http://relay.example", 403, "other scheme"},
+		{"https://relay.example:8443", 403, "other port"},
+		{"https://relay.example:80", 403, "another scheme's port"},
+		{"null", 403, "sandboxed pages and files"},
+		{"https://evil.example", 403, "foreign"},
+		{"https://relay.example@evil.example", 403, "user info"},
+		{"https://relay.example/", 403, "an origin has no path"},
+		{"relay.example", 403, "no scheme"},
+		{"*", 403, "no pattern"},
+	} {
+		header := behindTLS
+		if row.origin != "" {
+			header = append(header[:len(header):len(header)], "Origin", row.origin)
+		}
+		_, res := connect(t, s.addr, header...)
+		if res.StatusCode != row.want {
+			t.Errorf("%q: got %d, want %d (%s)", row.origin, res.StatusCode, row.want, row.why)
+		}
+	}
+	if _, res := connect(t, s.addr, append(behindTLS, "Origin", "https://relay.example", "Origin", "https://evil.example")...); res.StatusCode != 403 {
+		t.Errorf("two origins: got %d, want 403", res.StatusCode)
+	}
+
+	listed := start(t, func(c *config) { production(c); trustLoopback(c); c.origins = []string{"https://art.example"} })
+	for origin, want := range map[string]int{"https://art.example": 101, "https://relay.example": 403} {
+		if _, res := connect(t, listed.addr, append(behindTLS, "Origin", origin)...); res.StatusCode != want {
+			t.Errorf("with a list, %q: got %d, want %d", origin, res.StatusCode, want)
+		}
+	}
+	if _, res := connect(t, start(t, nil).addr, "Origin", "https://evil.example"); res.StatusCode != 101 {
+		t.Errorf("development: got %d, want 101", res.StatusCode)
+	}
+}
+
+func guideSecretChecked(t *testing.T) {
+	for _, row := range []struct{ secret, why string }{
+		{"", "missing"},
+		{"-", "unset"},
+		{"tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3D", "31 characters"},
+		{"your-very-long-secure-random-string-here-32-chars-minimum", "the guide's own example"},
+		{strings.Repeat("a", 40), "one character repeated"},
+		{strings.Repeat("Ab3$", 12), "a short string repeated"},
+		{"abcdefghijklmnopqrstuvwxyz0123456789", "a sequence"},
+		{"qwertyuiopasdfghjklzxcvbnm1234567890", "keyboard rows"},
+		{"tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3D\x00", "a control character"},
+	} {
+		_, err := loadConfig(environment(map[string]string{"JWT_SECRET": row.secret}))
+		if err == nil {
+			t.Errorf("accepted: %s", row.why)
+		} else if !strings.Contains(err.Error(), "JWT_SECRET") || len(row.secret) > 1 && strings.Contains(err.Error(), row.secret) {
+			t.Errorf("%s: the error must name the variable and not its value: %v", row.why, err)
+		}
+	}
+	if _, err := loadConfig(environment(nil)); err != nil {
+		t.Errorf("a good one is refused: %v", err)
+	}
+}
+
+func guideDeviceChecked(t *testing.T) {
+	for value, want := range map[string][]string{
+		"pi-1": {"pi-1"}, "pi-1,PI_2": {"pi-1", "PI_2"}, "pi-1, pi-2": {"pi-1", "pi-2"},
+		"": nil, "-": nil, "pi 1": nil, "pi-1;pi-2": nil, "pi/1": nil, "pi-1,,pi-2": nil, "gerät": nil, "a\nb": nil,
+	} {
+		cfg, err := loadConfig(environment(map[string]string{"ALLOWED_DEVICE_ID": value}))
+		if want == nil && err == nil {
+			t.Errorf("%q is accepted", value)
+		}
+		if want != nil && (err != nil || strings.Join(cfg.devices, "|") != strings.Join(want, "|")) {
+			t.Errorf("%q: got %q, %v", value, cfg.devices, err)
+		}
+	}
+}
+
+func guideRefusesToStart(t *testing.T) {
+	const weak = "hunter2-hunter2"
+	p := launch(t, false, t.TempDir(), []string{
+		"JWT_SECRET=" + weak, "ALLOWED_DEVICE_ID=not ok", "PORT=99999", "NODE_ENV=staging", "RATE_LIMIT_WINDOW=soon", "HISTORY_KEEP=-4",
+	})
+	if code := p.wait(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	message := p.stderr.String()
+	for _, name := range []string{"JWT_SECRET", "ALLOWED_DEVICE_ID", "PORT", "NODE_ENV", "RATE_LIMIT_WINDOW", "HISTORY_KEEP"} {
+		if !strings.Contains(message, name) {
+			t.Errorf("%s is not named:\n%s", name, message)
+		}
+	}
+	if strings.Contains(message+p.stdout.String(), weak) {
+		t.Errorf("the secret is shown:\n%s", message)
+	}
+}
+
+func guideDefaults(t *testing.T) {
+	cfg := testConfig(t)
+	if cfg.port != 3000 || cfg.host != "127.0.0.1" || cfg.production {
+		t.Errorf("got %s:%d, production %v; want 127.0.0.1:3000, false", cfg.host, cfg.port, cfg.production)
+	}
+	if cfg.rateConnections != 10 || cfg.rateWindow != time.Minute || cfg.historyKeep != 1000 || cfg.historyTrimAt != 1200 {
+		t.Errorf("the guide's numbers: got %d in %v, %d of %d", cfg.rateConnections, cfg.rateWindow, cfg.historyKeep, cfg.historyTrimAt)
+	}
+	for _, p := range cfg.proxies {
+		if !p.Addr().IsLoopback() {
+			t.Errorf("%v is trusted by default", p)
+		}
+	}
+	cfg, err := loadConfig(environment(map[string]string{"NODE_ENV": "production", "PORT": "8080"}))
+	if err != nil || !cfg.production || cfg.port != 8080 {
+		t.Errorf("got production %v, port %d, %v", cfg.production, cfg.port, err)
+	}
+	// What production switches on is seen from outside in H6 and W6.
+	p := launch(t, true, t.TempDir(), []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "NODE_ENV=production", "PORT=" + freePort(t)})
+	s := &site{t: t, addr: p.addr}
+	if res, _ := s.get("/"); res.Header.Get("Strict-Transport-Security") == "" {
+		t.Error("no HSTS in production")
+	}
+	if _, res := connect(t, p.addr, "Origin", "https://evil.example"); res.StatusCode != 403 {
+		t.Errorf("foreign origin: got %d, want 403", res.StatusCode)
+	}
+}
+
+// freePort is a port that nobody uses at this moment.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+}
+
+func guideRetention(t *testing.T) {
+	s := start(t, func(c *config) { c.publishRate, c.publishBurst = 1e6, 1e6 })
+	p := s.publisher()
+	watcher := s.viewer()
+	for i := range 1201 {
+		p.send(`{"text":"` + strconv.Itoa(i) + `"}`)
+		if i == 1199 {
+			watcher.texts(1200)
+			if texts, _ := s.viewer().texts(1200); texts[0] != "0" {
+				t.Errorf("at 1,200 all are kept, but the first is %s", texts[0])
+			}
+		}
+	}
+	watcher.texts(1)
+	texts, kinds := s.viewer().texts(1000)
+	if len(texts) != 1000 || texts[0] != "201" || texts[999] != "1200" || kinds[0] != "history" {
+		t.Errorf("past 1,200: got %d from %s to %s in a %s frame, want 1,000 from 201 to 1200", len(texts), texts[0], texts[len(texts)-1], kinds[0])
+	}
+}
+
+func guideRestartClears(t *testing.T) {
+	for name, restart := range map[string]string{
+		"bare":    `{"text":"","status":{"is_restarting":true,"num_restarts":2}}`,
+		"telling": `{"text":"again","status":{"is_restarting":true,"num_restarts":2}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, nil)
+			p, watcher := s.publisher(), s.viewer()
+			p.send(`{"text":"old"}`)
+			watcher.texts(1)
+			p.send(restart)
+			m := watcher.await(func(m map[string]any) bool { return m["type"] != nil })
+			first := m["messages"].([]any)[0].(map[string]any)
+			if status, _ := first["status"].(map[string]any); m["type"] != "live" || status["is_restarting"] != true {
+				t.Errorf("the viewer is told of the restart with %v, want its live message", m)
+			}
+			p.send(`{"text":"new"}`)
+			watcher.texts(1)
+			want := []string{"new"}
+			if name == "telling" {
+				want = []string{"again", "new"}
+			}
+			texts, _ := s.viewer().texts(len(want))
+			if strings.Join(texts, "|") != strings.Join(want, "|") {
+				t.Errorf("a later viewer sees %q, want %q", texts, want)
+			}
+		})
+	}
+}
+
+func guideMemoryOnly(t *testing.T) {
+	dir := t.TempDir()
+	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t)}
+	p := launch(t, true, dir, env)
+	s := &site{t: t, addr: p.addr, cfg: testConfig(t)}
+	s.publisher().send(`{"text":"kept nowhere"}`)
+	s.viewer().texts(1)
+	if code := p.terminate(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("files were written: %v, %v", files, err)
+	}
+	s.addr = launch(t, true, dir, env).addr
+	watcher := s.viewer()
+	s.publisher().send(`{"text":"first"}`)
+	if texts, _ := watcher.texts(1); texts[0] != "first" {
+		t.Errorf("the restarted server still knew %q", texts)
+	}
+}
+
+func guideTimestamps(t *testing.T) {
+	s := start(t, nil)
+	before := time.Now().UnixMilli()
+	s.publisher().send(`{"text":"a","timestamp":1,"user":"ann","ip":"192.0.2.1","device":"pi-1","id":"x"}`)
+	m := s.viewer().await(func(m map[string]any) bool { return m["type"] != nil })["messages"].([]any)[0].(map[string]any)
+	at, _ := m["timestamp"].(float64)
+	if int64(at) < before || int64(at) > time.Now().UnixMilli() {
+		t.Errorf("timestamp %v is not the time of publishing", m["timestamp"])
+	}
+	delete(m, "timestamp")
+	if got, _ := json.Marshal(m); string(got) != `{"text":"a"}` {
+		t.Errorf("more than text and time was passed on: %s", got)
+	}
+}
+
+// stubborn connects, and then neither reads nor answers anything.
+func stubborn(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := conn.Write([]byte(handshake(addr))); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func handshake(host string) string {
+	return "GET /ws HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+}
+
+// listen serves h on a real socket for the length of the test.
+func listen(t *testing.T, h http.Handler) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: h}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	t.Cleanup(func() {
+		_ = srv.Shutdown(context.Background())
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String()
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestGuide proves the promises of the security guide, one subtest for each ID
+// of its numbered requirements. What can be seen from outside is seen from
+// outside, through a running server and real sockets.
+func TestGuide(t *testing.T) {
+	for _, promise := range []struct {
+		id   string
+		test func(*testing.T)
+	}{
+		{"H1", fixedHeader("X-Content-Type-Options", "nosniff")},
+		{"H2", fixedHeader("X-Frame-Options", "DENY")},
+		{"H3", fixedHeader("X-XSS-Protection", "1; mode=block")},
+		{"H4", fixedHeader("Referrer-Policy", "strict-origin-when-cross-origin")},
+		{"H5", guideCSP},
+		{"H6", guideHSTS},
+		{"H7", guideEveryResponse},
+		{"I1", guideNoSecretInLogs},
+		{"I2", guideSameAnswer},
+		{"I3", guidePlainErrors},
+		{"I4", guidePanic},
+		{"W1", guideLimit},
+		{"W2", guideWindow},
+		{"W3", guideGiveBack},
+		{"W4", guideForget},
+		{"W5", guideClientIP},
+		{"W6", guideOrigin},
+		{"W7", guideNothingHeld},
+		{"E1", guideSecretChecked},
+		{"E2", guideDeviceChecked},
+		{"E3", guideRefusesToStart},
+		{"E4", guideDefaults},
+		{"A1", guideTokenToPublish},
+		{"A2", guideDeviceList},
+		{"A3", guideAlgorithm},
+		{"A4", guideStatePerConnection},
+		{"A5", guideSchema},
+		{"A6", guideExpiry},
+		{"D1", guideRetention},
+		{"D2", guideRestartClears},
+		{"D3", guideMemoryOnly},
+		{"D4", guideTimestamps},
+		{"M1", guideLogs},
+		{"M4", guideHealth},
+	} {
+		t.Run(promise.id, promise.test)
+	}
+}
+
+func production(c *config) { c.production = true }
+
+func fixedHeader(name, want string) func(*testing.T) {
+	return func(t *testing.T) {
+		for mode, change := range map[string]func(*config){"development": nil, "production": production} {
+			res, _ := start(t, change).get("/")
+			if got := res.Header.Values(name); len(got) != 1 || got[0] != want {
+				t.Errorf("%s: got %q, want %q once", mode, got, want)
+			}
+		}
+	}
+}
+
+func guideCSP(t *testing.T) {
+	res, _ := start(t, production).get("/")
+	policy := res.Header.Get("Content-Security-Policy")
+	directives := map[string][]string{}
+	for d := range strings.SplitSeq(policy, ";") {
+		if f := strings.Fields(d); len(f) > 0 {
+			directives[f[0]] = f[1:]
+		}
+	}
+	for _, name := range []string{"script-src", "style-src", "connect-src"} {
+		if got := directives[name]; len(got) != 1 || got[0] != "'self'" {
+			t.Errorf("%s is %q, want 'self' and nothing else", name, got)
+		}
+	}
+	for _, bad := range []string{"unsafe-inline", "unsafe-eval", "unsafe-hashes", "ws:", "wss:", "data:", "http:", "https:", "*"} {
+		for name, sources := range directives {
+			for _, s := range sources {
+				if strings.Contains(s, bad) {
+					t.Errorf("%s holds %q", name, s)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"default-src", "object-src", "base-uri", "form-action", "frame-ancestors"} {
+		got, ok := directives[name]
+		if !ok {
+			got, ok = directives["default-src"], name == "object-src"
+		}
+		if !ok || len(got) != 1 || got[0] != "'none'" {
+			t.Errorf("%s is %q, want 'none'", name, got)
+		}
+	}
+}
+
+func guideHSTS(t *testing.T) {
+	res, _ := start(t, production).get("/")
+	if got := res.Header.Get("Strict-Transport-Security"); !strings.HasPrefix(got, "max-age=31536000") {
+		t.Errorf("production: got %q, want max-age=31536000 at least", got)
+	}
+	res, _ = start(t, nil).get("/")
+	if got := res.Header.Values("Strict-Transport-Security"); len(got) > 0 {
+		t.Errorf("development: got %q, want none", got)
+	}
+}
+
+var guideHeaders = []string{
+	"X-Content-Type-Options", "X-Frame-Options", "X-XSS-Protection", "Referrer-Policy",
+	"Content-Security-Policy", "Strict-Transport-Security",
+}
+
+// everyAnswer asks s for each kind of answer that it can give.
+func everyAnswer(s *site) map[string]*http.Response {
+	upgrade := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
+	answers := map[string]*http.Response{}
+	ask := func(name, method, path string, header ...string) {
+		answers[name], _ = s.do(method, path, header...)
+	}
+	ask("page", "GET", "/")
+	ask("asset", "GET", "/style.css")
+	ask("missing", "GET", "/no-such-page")
+	ask("method", "POST", "/")
+	ask("redirect", "GET", "//ws")
+	ask("health", "GET", "/healthz")
+	ask("not an upgrade", "GET", "/ws")
+	ask("bad upgrade", "GET", "/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
+	ask("foreign origin", "GET", "/ws", append(upgrade, "Origin", "https://evil.example")...)
+	p, res := connect(s.t, s.addr)
+	answers["upgrade"] = res
+	_ = p
+	for range 100 { // attempts are bounded too
+		if answers["too many"], _ = s.do("GET", "/ws"); answers["too many"].StatusCode == http.StatusTooManyRequests {
+			break
+		}
+	}
+	return answers
+}
+
+func guideEveryResponse(t *testing.T) {
+	want := map[string]int{
+		"page": 200, "asset": 200, "missing": 404, "method": 405, "redirect": 307, "health": 200, "not an upgrade": 426,
+		"bad upgrade": 400, "foreign origin": 403, "upgrade": 101, "too many": 429, "panic": 500,
+	}
+	answers := everyAnswer(start(t, production))
+	answers["panic"], _ = panicking(t, production).get("/")
+	for name, status := range want {
+		res := answers[name]
+		if res.StatusCode != status {
+			t.Errorf("%s: got %d, want %d", name, res.StatusCode, status)
+		}
+		for _, h := range guideHeaders {
+			if got := res.Header.Values(h); len(got) != 1 {
+				t.Errorf("%s (%d): %s is %q, want it once", name, res.StatusCode, h, got)
+			}
+		}
+	}
+}
+
+func guidePlainErrors(t *testing.T) {
+	s := start(t, production)
+	for _, r := range []struct{ name, method, path string }{
+		{"missing", "GET", "/no/such/page"}, {"method", "DELETE", "/"}, {"not an upgrade", "GET", "/ws"},
+		{"traversal", "GET", "/..%2f..%2fetc/passwd"}, {"query", "GET", "/nothing?<script>"},
+	} {
+		res, body := s.do(r.method, r.path)
+		if res.StatusCode < 400 {
+			t.Errorf("%s: got %d, want an error", r.name, res.StatusCode)
+		}
+		plainError(t, r.name, res, body)
+	}
+	res, body := panicking(t, production).get("/")
+	plainError(t, "panic", res, body)
+}
+
+func plainError(t *testing.T, name string, res *http.Response, body string) {
+	t.Helper()
+	if len(body) > 64 {
+		t.Errorf("%s: an error page of %d bytes: %q", name, len(body), body)
+	}
+	for _, leak := range []string{"goroutine", ".go", "golang", "nhooyr", "relayguard", "1.2", "/", "<", "panic", "runtime"} {
+		if strings.Contains(strings.ToLower(body), leak) {
+			t.Errorf("%s: %q holds %q", name, body, leak)
+		}
+	}
+	for _, h := range []string{"Server", "X-Powered-By"} {
+		if v := res.Header.Get(h); v != "" {
+			t.Errorf("%s: %s: %s", name, h, v)
+		}
+	}
+}
+
+// panicking is a site whose every page panics with something that must not show.
+func panicking(t *testing.T, change func(*config)) *site {
+	s := start(t, nil)
+	cfg := s.cfg
+	if change != nil {
+		change(&cfg)
+	}
+	h, err := protect(cfg, s.srv.log, s.srv.limiter.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic("canary-of-a-panic")
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &site{t: t, srv: s.srv, cfg: cfg, addr: listen(t, h), logs: s.logs}
+}
+
+func guidePanic(t *testing.T) {
+	s := panicking(t, nil)
+	// More panics than there are slots: each must give its own back.
+	for range 2 * s.cfg.rateConnections {
+		res, body := s.get("/")
+		if res.StatusCode != http.StatusInternalServerError || body != "Internal server error\n" {
+			t.Fatalf("got %d %q, want a plain 500", res.StatusCode, body)
+		}
+	}
+	if logs := s.logs.String(); !strings.Contains(logs, `"msg":"panic"`) || strings.Contains(logs, "canary-of-a-panic") {
+		t.Errorf("a panic is logged by where it happened, not by what it said:\n%s", logs)
+	}
+}
+
+func guideHealth(t *testing.T) {
+	s := start(t, nil)
+	for path, want := range map[string]string{"/healthz": "ok\n", "/readyz": "ready\n"} {
+		if res, body := s.get(path); res.StatusCode != 200 || body != want {
+			t.Errorf("%s: got %d %q, want 200 %q", path, res.StatusCode, body, want)
+		}
+	}
+	// A viewer that answers no close keeps the server stopping for a moment.
+	stubborn(t, s.addr)
+	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stop() }()
+	eventually(t, "stopping", s.srv.stopping.Load)
+	if res, body := s.get("/readyz"); res.StatusCode != http.StatusServiceUnavailable || body != "stopping\n" {
+		t.Errorf("/readyz while stopping: got %d %q", res.StatusCode, body)
+	}
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("does not stop")
+	}
+}

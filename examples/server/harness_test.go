@@ -1,0 +1,385 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+)
+
+const (
+	testSecret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
+	testDevice = "pi-1"
+
+	// patience is how long a test waits for what must happen. It is no bound that
+	// the server promises, only the point at which waiting is given up.
+	patience = 20 * time.Second
+)
+
+// TestMain lets the test binary be the server, so that tests can watch a process
+// of its own: its exit code, its signals, its files.
+func TestMain(m *testing.M) {
+	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// site is a server under test, in this process, on a real socket.
+type site struct {
+	t    *testing.T
+	srv  *server
+	cfg  config
+	addr string // host:port
+	logs *logBuffer
+	stop func() error // as a signal would; safe to call twice
+}
+
+func start(t *testing.T, change func(*config)) *site {
+	t.Helper()
+	cfg := testConfig(t)
+	if change != nil {
+		change(&cfg)
+	}
+	logs := new(logBuffer)
+	srv, err := newServer(cfg, slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.serve(ctx, ln) }()
+	stop := sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return &site{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), logs: logs, stop: stop}
+}
+
+// testConfig is what the environment with nothing but the required variables says.
+func testConfig(t *testing.T) config {
+	t.Helper()
+	cfg, err := loadConfig(environment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// environment is a complete one with changes; "-" takes a variable out.
+func environment(changes map[string]string) lookup {
+	env := map[string]string{"JWT_SECRET": testSecret, "ALLOWED_DEVICE_ID": testDevice}
+	for k, v := range changes {
+		if v == "-" {
+			delete(env, k)
+		} else {
+			env[k] = v
+		}
+	}
+	return func(name string) (string, bool) {
+		v, ok := env[name]
+		return v, ok
+	}
+}
+
+func trustLoopback(c *config) { c.proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
+
+func (s *site) token(device string, ttl time.Duration) string {
+	s.t.Helper()
+	token, err := s.cfg.newToken(device, ttl, time.Now())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return token
+}
+
+// get requests path and returns the answer with its body. Redirects are answers.
+func (s *site) get(path string, header ...string) (*http.Response, string) {
+	s.t.Helper()
+	return s.do("GET", path, header...)
+}
+
+func (s *site) do(method, path string, header ...string) (*http.Response, string) {
+	s.t.Helper()
+	req, err := http.NewRequest(method, "http://"+s.addr+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+		req.Header.Add(header[i], header[i+1])
+	}
+	tr := &http.Transport{DisableKeepAlives: true}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil && res.StatusCode != http.StatusSwitchingProtocols {
+		s.t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+// peer is one WebSocket connection to a site.
+type peer struct {
+	t  *testing.T
+	ws *websocket.Conn
+}
+
+// connect opens a connection, or returns the status that refused it.
+func connect(t *testing.T, addr string, header ...string) (*peer, *http.Response) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: &http.Client{Transport: &http.Transport{}}}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			opts.Host = header[i+1]
+			continue
+		}
+		opts.HTTPHeader.Add(header[i], header[i+1])
+	}
+	ws, res, err := websocket.Dial(ctx, "ws://"+addr+"/ws", opts)
+	if err != nil {
+		if res == nil {
+			t.Fatal(err)
+		}
+		return nil, res
+	}
+	ws.SetReadLimit(-1)
+	t.Cleanup(func() { ws.CloseNow() })
+	return &peer{t, ws}, res
+}
+
+func (s *site) viewer(header ...string) *peer {
+	s.t.Helper()
+	p, res := connect(s.t, s.addr, header...)
+	if p == nil {
+		s.t.Fatalf("refused: %s", res.Status)
+	}
+	return p
+}
+
+func (s *site) publisher() *peer {
+	s.t.Helper()
+	p := s.viewer()
+	p.authenticate(s.token(testDevice, time.Hour))
+	return p
+}
+
+func (p *peer) authenticate(token string) {
+	p.t.Helper()
+	p.send(`{"token":"` + token + `"}`)
+	p.await(func(m map[string]any) bool { return m["status"] == "authenticated" })
+}
+
+func (p *peer) send(text string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := p.ws.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+		p.t.Fatalf("sending: %v", err)
+	}
+}
+
+// next returns the next message, decoded, or the error that ended the connection.
+func (p *peer) next() (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, data, err := p.ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("not JSON: %q", data)
+	}
+	return m, nil
+}
+
+// await reads until a message passes.
+func (p *peer) await(pass func(map[string]any) bool) map[string]any {
+	p.t.Helper()
+	for {
+		m, err := p.next()
+		if err != nil {
+			p.t.Fatalf("waiting for a message: %v", err)
+		}
+		if pass(m) {
+			return m
+		}
+	}
+}
+
+// texts reads frames until n messages came, and returns their texts and the types
+// of the frames that brought them.
+func (p *peer) texts(n int) (texts, kinds []string) {
+	p.t.Helper()
+	for len(texts) < n {
+		m := p.await(func(m map[string]any) bool { return m["type"] != nil })
+		kinds = append(kinds, m["type"].(string))
+		for _, e := range m["messages"].([]any) {
+			texts = append(texts, e.(map[string]any)["text"].(string))
+		}
+	}
+	return texts, kinds
+}
+
+// end reads until the connection ends and returns what came before and its code.
+func (p *peer) end() (messages []map[string]any, code int) {
+	p.t.Helper()
+	for {
+		m, err := p.next()
+		if err != nil {
+			return messages, int(websocket.CloseStatus(err))
+		}
+		messages = append(messages, m)
+	}
+}
+
+// eventually waits until ok holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("still not so: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// logBuffer collects a log that the server writes while a test reads it.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// events returns the log's lines that carry msg.
+func (b *logBuffer) events(msg string) (found []map[string]any) {
+	for line := range strings.Lines(b.String()) {
+		var e map[string]any
+		if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == msg {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// process is the server as a process of its own.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	addr   string
+	stdout *logBuffer
+	stderr *logBuffer
+	exited chan struct{}
+}
+
+// launch starts the server as a process; with listen it waits until it serves.
+func launch(t *testing.T, listen bool, dir string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, stdout: new(logBuffer), stderr: new(logBuffer), exited: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0], args...)
+	p.cmd.Dir = dir
+	p.cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json", "HOME=" + dir, "TMPDIR=" + dir}, env...)
+	p.cmd.Stdout = p.stdout
+	out, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan string, 1)
+	go func() {
+		defer close(p.exited)
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			fmt.Fprintln(p.stderr, lines.Text())
+			var e struct{ Msg, Addr string }
+			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Msg == "listening" {
+				listening <- e.Addr
+			}
+		}
+		_ = p.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+	})
+	if listen {
+		select {
+		case p.addr = <-listening:
+		case <-p.exited:
+			t.Fatalf("the server ended:\n%s", p.stderr)
+		case <-time.After(patience):
+			t.Fatalf("the server does not listen:\n%s", p.stderr)
+		}
+	}
+	return p
+}
+
+// terminate sends SIGTERM and waits for the end.
+func (p *process) terminate() (exitCode int) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.wait()
+}
+
+func (p *process) wait() (exitCode int) {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		p.t.Fatalf("the server does not end:\n%s", p.stderr)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}

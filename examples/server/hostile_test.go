@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const invalidJSON = `{"error":"Invalid JSON"}`
+
+// TestHostile sends what no honest client would, one row for each way, and checks
+// the exact answer. A viewer that was there before is served afterwards.
+func TestHostile(t *testing.T) {
+	s := start(t, func(c *config) { crowded(c); c.maxAttempts = 10_000 })
+	watcher, device := s.viewer(), s.publisher()
+	token := func(t *testing.T) string { return `{"token":"` + s.token(testDevice, time.Hour) + `"}` }
+	const authenticated = "authenticated"
+
+	text := func(s string) []byte { return clientFrame(finText, []byte(s)) }
+	for _, row := range []struct {
+		name     string
+		trusted  bool // sent after a good token
+		send     []byte
+		messages []string // authenticated stands for the answer to the token
+		code     int      // 0: the connection ends without a close frame
+	}{
+		{"not JSON", false, text(`hello`), []string{invalidJSON}, 1007},
+		{"empty", false, text(``), []string{invalidJSON}, 1007},
+		{"cut off", false, text(`{"token":"a`), []string{invalidJSON}, 1007},
+		{"two values", false, text(`{"token":"a"}{"token":"b"}`), []string{invalidJSON}, 1007},
+		{"not UTF-8", false, text("{\"token\":\"\xff\xfe\"}"), []string{invalidJSON}, 1007},
+		{"binary", false, clientFrame(finBinary, []byte(`{"token":"a"}`)), []string{invalidJSON}, 1003},
+		{"publish before the token", false, text(`{"text":"a"}`), []string{authFailed}, 4401},
+		{"no object", false, text(`["token"]`), []string{authFailed}, 4401},
+		{"null", false, text(`null`), []string{authFailed}, 4401},
+		{"token null", false, text(`{"token":null}`), []string{authFailed}, 4401},
+		{"token number", false, text(`{"token":1e999}`), []string{authFailed}, 4401},
+		{"token object", false, text(`{"token":{"a":"b"}}`), []string{authFailed}, 4401},
+		{"token twice", false, text(`{"token":"a","token":"b"}`), []string{authFailed}, 4401},
+		{"other case", false, text(`{"Token":"a"}`), []string{authFailed}, 4401},
+		{"too big before the token", false, text(`{"token":"` + strings.Repeat("a", 4<<10) + `"}`), nil, 1009},
+		{"unmasked", false, []byte{finText, 2, '{', '}'}, nil, 1002},
+		{"reserved bits", false, []byte{0xf1, 0x80, 0, 0, 0, 0}, nil, 1002},
+		{"unknown opcode", false, []byte{0x83, 0x80, 0, 0, 0, 0}, nil, 1002},
+		{"continuation of nothing", false, []byte{0x80, 0x80, 0, 0, 0, 0}, nil, 1002},
+		{"long ping", false, clientFrame(finPing, make([]byte, 126)), nil, 1002},
+
+		{"not JSON, trusted", true, text(`hello`), []string{authenticated, invalidJSON}, 1007},
+		{"binary, trusted", true, clientFrame(finBinary, []byte(`{"text":"a"}`)), []string{authenticated, invalidJSON}, 1003},
+		{"not UTF-8, trusted", true, text("{\"text\":\"\xc3\x28\"}"), []string{authenticated, invalidJSON}, 1007},
+		{"too big", true, text(`{"text":"` + strings.Repeat("a", 64<<10) + `"}`), []string{authenticated}, 1009},
+		{"a second token, bad", true, text(`{"token":"bad"}`), []string{authenticated, authFailed}, 4401},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := upgraded(t, s.addr)
+			if row.trusted {
+				c.write(text(token(t)))
+			}
+			c.write(row.send)
+			messages, code := parse(t, c.rest())
+			for i, m := range messages {
+				if strings.HasPrefix(m, `{"status":"authenticated"`) {
+					messages[i] = authenticated
+				}
+			}
+			if !slices.Equal(messages, row.messages) || code != row.code {
+				t.Errorf("got %q and code %d, want %q and %d", messages, code, row.messages, row.code)
+			}
+		})
+	}
+
+	for _, row := range []struct{ name, message, answer string }{
+		{"deep", `{"text":"a","x":` + strings.Repeat("[", 31) + strings.Repeat("]", 31) + `}`, ""},
+		{"nulls", `{"text":null,"memory":null}`, `text: must be a string`},
+		{"duplicate keys", `{"text":"a","text":"b"}`, `message: must not name a field twice`},
+		{"huge number", `{"text":"a","memory":{"available_mb":1e999,"percent_used":1,"total_mb":1}}`, `memory.available_mb: must fit a 64-bit float`},
+		{"wrong type", `{"text":["a"]}`, `text: must be a string`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			device.send(row.message)
+			if row.answer == "" {
+				watcher.texts(1)
+				device.texts(1)
+				return
+			}
+			m := device.await(func(m map[string]any) bool { return m["type"] == nil })
+			if m["error"] != "Invalid message format" || m["detail"] != row.answer {
+				t.Errorf("got %v, want detail %q", m, row.answer)
+			}
+		})
+	}
+
+	t.Run("a second token", func(t *testing.T) {
+		device.send(token(t))
+		if m := device.await(func(m map[string]any) bool { return m["type"] == nil }); m["status"] != authenticated {
+			t.Errorf("got %v, want a refresh", m)
+		}
+	})
+
+	upgrade := "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+	for _, row := range []struct {
+		name, send string
+		status     int
+	}{
+		{"upgrade without a key", upgrade + "Sec-WebSocket-Version: 13\r\n\r\n", 400},
+		{"upgrade with a short key", upgrade + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: aGk=\r\n\r\n", 400},
+		{"upgrade of another version", upgrade + "Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", 400},
+		{"upgrade by POST", strings.Replace(upgrade, "GET", "POST", 1) + "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", 405},
+		{"no host", "GET / HTTP/1.1\r\n\r\n", 400},
+		{"100 KB of headers", "GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 100<<10) + "\r\n\r\n", 431},
+		{"not HTTP", "\x16\x03\x01\x00\xa5hello\r\n\r\n", 400},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			// The server may answer and close before all is written.
+			go func() { _, _ = io.WriteString(conn, row.send) }()
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != row.status {
+				t.Errorf("got %d, want %d", res.StatusCode, row.status)
+			}
+		})
+	}
+
+	t.Run("slow handshake", func(t *testing.T) {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+		// It is cut off, whether with a 408 or without a word.
+		if b, err := io.ReadAll(conn); err != nil || len(b) > 0 && !bytes.Contains(b, []byte(" 408 ")) && !bytes.Contains(b, []byte(" 400 ")) {
+			t.Errorf("got %q, %v", b, err)
+		}
+	})
+
+	device.send(`{"text":"still here"}`)
+	if texts, _ := watcher.texts(1); texts[0] != "still here" {
+		t.Errorf("the viewer got %q", texts)
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/relayguard/relayguard/"
+
+// TestImports holds the rule that makes the packages usable one by one: none of
+// the five imports another, none imports what only a subpackage should cost, and
+// none imports the examples.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", `{{.ImportPath}}: {{join .Imports " "}}`, module+"...").Output()
+	if err != nil {
+		t.Skipf("go list does not run here (%v): install Go", err)
+	}
+	imports := map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		path, list, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		imports[path] = strings.Fields(list)
+	}
+	var all func(path string, seen map[string]bool)
+	all = func(path string, seen map[string]bool) {
+		for _, p := range imports[path] {
+			if !seen[p] {
+				seen[p] = true
+				all(p, seen)
+			}
+		}
+	}
+	// What each may import beside the standard library and its own subpackages:
+	// nothing of this module, and of others only this.
+	for _, row := range []struct {
+		pkg    string
+		others []string
+	}{
+		{"headers", []string{"golang.org/x/time"}}, // the rate of violation reports
+		{"ratelimit", []string{"golang.org/x/time"}},
+		{"ratelimit/clientip", nil},
+		{"wsauth", []string{"github.com/lestrrat-go/", "github.com/goccy/", "github.com/segmentio/", "github.com/decred/", "golang.org/x/crypto", "golang.org/x/sys"}},
+		{"history", nil},
+		{"envcheck", nil},
+	} {
+		if _, ok := imports[module+row.pkg]; !ok {
+			t.Errorf("there is no package %s", row.pkg)
+		}
+		deps := map[string]bool{}
+		all(module+row.pkg, deps)
+		for dep := range deps {
+			own := strings.HasPrefix(dep, module+row.pkg+"/internal/")
+			standard := !strings.Contains(strings.Split(dep, "/")[0], ".")
+			allowed := false
+			for _, o := range row.others {
+				allowed = allowed || strings.HasPrefix(dep, o)
+			}
+			if !own && !standard && !allowed {
+				t.Errorf("%s depends on %s", row.pkg, dep)
+			}
+		}
+	}
+	if deps := map[string]bool{}; true {
+		all(module+"wsauth/wsconn", deps)
+		for dep := range deps {
+			if strings.HasPrefix(dep, module) && !strings.HasPrefix(dep, module+"wsauth") {
+				t.Errorf("wsauth/wsconn depends on %s", dep)
+			}
+		}
+	}
+}
+
+// TestEnvironmentIsDocumented keeps .env.example and the README's table equal to
+// the list that the server reads. With UPDATE_DOCS=1 it writes them.
+func TestEnvironmentIsDocumented(t *testing.T) {
+	const (
+		example = "../deploy/.env.example"
+		readme  = "../../README.md"
+		begin   = "<!-- environment: made from examples/server/config.go; UPDATE_DOCS=1 go test ./examples/server -->\n"
+		end     = "<!-- end of environment -->\n"
+	)
+	var c config
+	var env, table bytes.Buffer
+	if err := c.spec().WriteExample(&env); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.spec().WriteMarkdown(&table); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(text), begin)
+	_, after, found2 := strings.Cut(rest, end)
+	if !found || !found2 {
+		t.Fatalf("%s has no place for the table", readme)
+	}
+	want := before + begin + table.String() + end + after
+	if os.Getenv("UPDATE_DOCS") != "" {
+		if err := os.WriteFile(readme, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(example, env.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(text) != want {
+		t.Errorf("the table in %s is not what config.go says: run this test with UPDATE_DOCS=1", readme)
+	}
+	if got, err := os.ReadFile(example); err != nil || !bytes.Equal(got, env.Bytes()) {
+		t.Errorf("%s is not what config.go says (%v): run this test with UPDATE_DOCS=1", example, err)
+	}
+}

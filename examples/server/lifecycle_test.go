@@ -1,0 +1,190 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+)
+
+func TestStopWithViewers(t *testing.T) {
+	const viewers = 500
+	p := launch(t, true, t.TempDir(), []string{
+		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=100000",
+	})
+	s := &site{t: t, addr: p.addr}
+	peers := make([]*peer, viewers)
+	for i := range peers {
+		peers[i] = s.viewer()
+	}
+	// One of them will not answer, and must not keep the others waiting.
+	stubborn(t, p.addr)
+
+	codes := make([]int, viewers)
+	var all sync.WaitGroup
+	for i, v := range peers {
+		all.Go(func() { _, codes[i] = v.end() })
+	}
+	before := time.Now()
+	if code := p.terminate(); code != 0 {
+		t.Errorf("exit code %d, want 0:\n%s", code, p.stderr)
+	}
+	t.Logf("stopped with %d viewers in %v", viewers, time.Since(before).Round(time.Millisecond))
+	all.Wait()
+	for i, code := range codes {
+		if code != int(websocket.StatusGoingAway) {
+			t.Fatalf("viewer %d: close code %d, want 1001", i, code)
+		}
+	}
+}
+
+// TestNothingIsLeft lets connections of every kind come and go and counts what
+// remains of them.
+func TestNothingIsLeft(t *testing.T) {
+	s := start(t, func(c *config) { c.rateConnections, c.maxAttempts = 10_000, 100_000 })
+	s.get("/") // what is made once is made before counting
+	s.publisher().ws.CloseNow()
+	eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 })
+	http.DefaultClient.CloseIdleConnections()
+	goroutinesBefore, filesBefore := goroutines(), descriptors(t)
+
+	for round := range 10 {
+		var all sync.WaitGroup
+		for i := range 100 {
+			all.Go(func() {
+				switch i % 4 {
+				case 0:
+					_ = s.viewer().ws.Close(websocket.StatusNormalClosure, "")
+				case 1:
+					s.viewer().ws.CloseNow()
+				case 2:
+					s.publisher().ws.CloseNow()
+				case 3:
+					c := upgraded(t, s.addr)
+					c.write([]byte{finText, 0x80 | 50, 1})
+					c.conn.Close()
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+	eventually(t, "no connection is left", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+	eventually(t, "no goroutine is left", func() bool { return goroutines() <= goroutinesBefore })
+	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= filesBefore })
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("descriptors are counted in /proc/self/fd: run this on Linux")
+	}
+	return len(files)
+}
+
+// TestDemo runs the README's command and looks at what it promises: a page, a
+// stream within moments, and a token that works.
+func TestDemo(t *testing.T) {
+	p := launch(t, true, t.TempDir(), []string{"PORT=" + freePort(t)}, "-demo")
+	s := &site{t: t, addr: p.addr}
+	if res, body := s.get("/"); res.StatusCode != 200 || !strings.Contains(body, "<html") {
+		t.Errorf("no page: %d", res.StatusCode)
+	}
+	watcher := s.viewer()
+	memory := watcher.await(func(m map[string]any) bool {
+		if m["type"] == nil {
+			return false
+		}
+		for _, e := range m["messages"].([]any) {
+			if e.(map[string]any)["memory"] != nil {
+				return true
+			}
+		}
+		return false
+	})
+	if memory == nil {
+		t.Error("no memory figures")
+	}
+	out := p.stdout.String()
+	if !strings.Contains(out, "http://"+p.addr+"/") {
+		t.Errorf("the page's address is not printed:\n%s", out)
+	}
+	_, token, _ := strings.Cut(out, `{"token":"`)
+	token, _, _ = strings.Cut(token, `"`)
+	guest := s.viewer()
+	guest.authenticate(token)
+	guest.send(`{"text":"a visitor"}`)
+	for seen := false; !seen; {
+		texts, _ := watcher.texts(1)
+		seen = strings.Contains(strings.Join(texts, "|"), "a visitor")
+	}
+	if code := p.terminate(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, p.stderr)
+	}
+}
+
+func TestVerbs(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "secret")
+	if err := os.WriteFile(file, []byte(testSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice}
+	for _, row := range []struct {
+		name string
+		env  []string
+		args []string
+		code int
+		out  string // on standard output
+		err  string // on standard error
+	}{
+		{"check", good, []string{"check"}, 0, "JWT_SECRET", ""},
+		{"-check", good, []string{"-check"}, 0, "usable", ""},
+		{"check from a file", []string{"JWT_SECRET_FILE=" + file, good[1]}, []string{"check"}, 0, "file", ""},
+		{"check, both", append(good, "JWT_SECRET_FILE="+file), []string{"check"}, 1, "JWT_SECRET_FILE", ""},
+		{"check, bad", good[:1], []string{"check"}, 1, "ALLOWED_DEVICE_ID", ""},
+		{"near miss", append(good, "RATE_LIMIT_CONECTIONS=3"), []string{"check"}, 0, "misspelt RATE_LIMIT_CONNECTIONS?", ""},
+		{"secret", nil, []string{"secret"}, 0, "", ""},
+		{"token", good, []string{"token", "-ttl", "1h"}, 0, "ey", ""},
+		{"token, unknown device", good, []string{"token", "-device", "pi-9"}, 1, "", "pi-9"},
+		{"token, no environment", nil, []string{"token"}, 1, "", "JWT_SECRET"},
+		{"unknown verb", good, []string{"sevre"}, 2, "", "usage"},
+		{"unknown flag", good, []string{"-dmeo"}, 2, "", "usage"},
+		{"help", nil, []string{"-h"}, 0, "", "usage"},
+		{"port in use", append(good, "PORT="+busyPort(t)), nil, 1, "", "PORT"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := launch(t, false, dir, row.env, row.args...)
+			if code := p.wait(); code != row.code {
+				t.Errorf("exit code %d, want %d", code, row.code)
+			}
+			if !strings.Contains(p.stdout.String(), row.out) || !strings.Contains(p.stderr.String(), row.err) {
+				t.Errorf("got\n%s\nand\n%s\nwant %q and %q", p.stdout, p.stderr, row.out, row.err)
+			}
+			if strings.Contains(p.stdout.String()+p.stderr.String(), testSecret) {
+				t.Error("the secret is printed")
+			}
+		})
+	}
+}
+
+// busyPort is a port that somebody else listens on during the test.
+func busyPort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+}

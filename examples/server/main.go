@@ -1,0 +1,122 @@
+// Command server is the relay: one device publishes its text, token by token, and
+// any number of people watch it live on a web page.
+//
+//	server               serve, as the environment says
+//	server -demo         serve without any environment, with a built-in device
+//	server check         check the environment and print it
+//	server token         make a token for a device
+//	server secret        make a secret for JWT_SECRET
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // a bad environment, or the server could not go on
+	exitUsage  = 2
+)
+
+const usage = `usage: server [-demo | -check]
+       server check
+       server token [-device ID] [-ttl DURATION]
+       server secret
+
+Without a verb, serves as the environment says; see .env.example.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+// run is main with its surroundings as arguments.
+func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("server", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage); flags.PrintDefaults() }
+	demo := flags.Bool("demo", false, "make a secret, start a built-in device and serve its stream")
+	check := flags.Bool("check", false, "check the environment, print it and exit")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return exitOK
+		}
+		return exitUsage
+	}
+	verb := flags.Arg(0)
+	if *check && verb == "" {
+		verb = "check"
+	}
+	if verb == "" {
+		return serveVerb(ctx, *demo, env, stdout, stderr)
+	}
+	rest := flags.Args()
+	if len(rest) > 0 {
+		rest = rest[1:]
+	}
+	switch verb {
+	case "check":
+		return checkVerb(env, stdout)
+	case "token":
+		return tokenVerb(rest, env, stdout, stderr)
+	case "secret":
+		fmt.Fprintln(stdout, newSecret())
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "server: unknown verb %q\n%s", verb, usage)
+	return exitUsage
+}
+
+func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Writer) int {
+	if demo {
+		env = demoEnvironment(env)
+	}
+	cfg, err := loadConfig(env)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFailed
+	}
+	log := cfg.logger(stderr)
+	for _, n := range cfg.spec().NearMisses(env) {
+		log.Warn("a variable that is set is not one of this server's", "name", n.Set, "meant", n.Like)
+	}
+	if err := serve(ctx, cfg, log, demo, stdout); err != nil {
+		fmt.Fprintln(stderr, "server:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func serve(ctx context.Context, cfg config, log *slog.Logger, demo bool, stdout io.Writer) error {
+	s, err := newServer(cfg, log)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", cfg.addr())
+	if err != nil {
+		return fmt.Errorf("%w (PORT and HOST choose another address)", err)
+	}
+	log.Info("listening", "addr", ln.Addr().String(), "production", cfg.production)
+	if demo {
+		stop, err := startDemo(ctx, cfg, ln.Addr(), log, stdout)
+		if err != nil {
+			ln.Close()
+			return err
+		}
+		defer stop()
+	}
+	return s.serve(ctx, ln)
+}

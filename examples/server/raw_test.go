@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// raw is a connection whose every byte the test writes itself: what no WebSocket
+// library would send.
+type raw struct {
+	t    *testing.T
+	conn net.Conn
+	r    *bufio.Reader
+	mute bool // answers no close
+}
+
+// upgraded returns a raw connection after its 101.
+func upgraded(t *testing.T, addr string) *raw {
+	t.Helper()
+	conn := stubborn(t, addr)
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(conn)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %s", res.Status)
+	}
+	return &raw{t: t, conn: conn, r: r}
+}
+
+// Opcodes, RFC 6455 section 5.2, with the FIN bit set.
+const (
+	finText   = 0x81
+	finBinary = 0x82
+	finClose  = 0x88
+	finPing   = 0x89
+)
+
+// clientFrame is payload in one masked frame. The mask is zero, so that what is
+// on the wire can be read.
+func clientFrame(first byte, payload []byte) []byte {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, 0x80|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
+	}
+	b = append(b, 0, 0, 0, 0)
+	return append(b, payload...)
+}
+
+func (c *raw) write(b []byte) {
+	c.t.Helper()
+	if _, err := c.conn.Write(b); err != nil {
+		c.t.Fatalf("writing: %v", err)
+	}
+}
+
+// rest returns all that the server sends until it ends the connection. A close
+// frame is answered, as an honest client would, unless the peer is mute; a reset
+// is an end too.
+func (c *raw) rest() []byte {
+	c.t.Helper()
+	var b []byte
+	buf := make([]byte, 4096)
+	for answered := c.mute; ; {
+		n, err := c.r.Read(buf)
+		b = append(b, buf[:n]...)
+		if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			c.t.Fatalf("the connection is still open, after %q", b)
+		}
+		if err != nil {
+			return b
+		}
+		// The last frame is the close frame: two bytes, and a payload that fits them.
+		if i := bytes.LastIndexByte(b, finClose); !answered && i >= 0 && i+1 < len(b) && len(b) == i+2+int(b[i+1]) {
+			answered = true
+			_, _ = c.conn.Write(clientFrame(finClose, b[i+2:]))
+		}
+	}
+}
+
+// readTexts reads frames until n messages came, and counts the frames.
+func (c *raw) readTexts(n int) (texts []string, frames int) {
+	c.t.Helper()
+	for len(texts) < n {
+		head := make([]byte, 2, 10)
+		c.read(head)
+		size := uint64(head[1])
+		switch size {
+		case 126:
+			c.read(head[:2])
+			size = uint64(binary.BigEndian.Uint16(head))
+		case 127:
+			c.read(head[:8])
+			size = binary.BigEndian.Uint64(head[:8])
+		}
+		payload := make([]byte, size)
+		c.read(payload)
+		var frame struct{ Messages []struct{ Text string } }
+		if err := json.Unmarshal(payload, &frame); err != nil {
+			continue // a ping
+		}
+		frames++
+		for _, m := range frame.Messages {
+			texts = append(texts, m.Text)
+		}
+	}
+	return texts, frames
+}
+
+func (c *raw) read(b []byte) {
+	c.t.Helper()
+	if _, err := io.ReadFull(c.r, b); err != nil {
+		c.t.Fatalf("reading: %v", err)
+	}
+}
+
+// parse splits what a server sent into its messages and the code of its close
+// frame, 0 without one. Pings are left out.
+func parse(t *testing.T, b []byte) (messages []string, code int) {
+	t.Helper()
+	for len(b) > 0 {
+		if len(b) < 2 || code != 0 {
+			t.Fatalf("%d bytes after the last frame", len(b))
+		}
+		op, n, head := b[0], int(b[1]), 2
+		switch n {
+		case 126:
+			n, head = int(binary.BigEndian.Uint16(b[2:])), 4
+		case 127:
+			n, head = int(binary.BigEndian.Uint64(b[2:])), 10
+		}
+		if len(b) < head+n {
+			t.Fatalf("a frame of %d bytes is cut off", n)
+		}
+		payload := b[head : head+n]
+		b = b[head+n:]
+		switch op {
+		case finText:
+			messages = append(messages, string(payload))
+		case finClose:
+			code = 1005
+			if n >= 2 {
+				code = int(binary.BigEndian.Uint16(payload))
+			}
+		}
+	}
+	return messages, code
+}
+
+func goroutines() int { return runtime.NumGoroutine() }

@@ -1,0 +1,301 @@
+// Package relay carries what publishers say to everybody who watches. One
+// endpoint serves both: every connection is a viewer, and becomes a publisher by
+// showing a token.
+//
+// A message goes Session.Next, Session.Authorize, wire.Decode, history.Log.Append;
+// every viewer's cursor then reads it from the log. There is no queue per viewer:
+// one that is slow only has an older cursor, and finds what it missed merged into
+// one frame, or a history frame where that is no longer kept.
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/wire"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+	"golang.org/x/time/rate"
+)
+
+// Close codes of the protocol, RFC 6455 section 7.4.1.
+const (
+	codeGoingAway = 1001
+	codeInternal  = 1011
+)
+
+// viewerOnly tells a publisher that it is one no longer.
+var viewerOnly = []byte(`{"status":"viewer"}`)
+
+// Config says what a relay stands on. Log, Gate and Upgrader are required.
+type Config struct {
+	Log      *history.Log
+	Gate     *wsauth.Gate
+	Upgrader *wsconn.Upgrader
+	ClientIP func(*http.Request) netip.Addr // for logs and the audit; required
+
+	// PublishRate and PublishBurst bound one publisher's messages a second. Over
+	// them the relay reads slower, so nothing is lost. Defaults: 200 and 400.
+	PublishRate  rate.Limit
+	PublishBurst int
+
+	Logger *slog.Logger // nil: silence
+}
+
+// Relay is an http.Handler for the WebSocket endpoint. It is safe for concurrent
+// use.
+type Relay struct {
+	cfg    Config
+	log    *slog.Logger
+	frames frameCache
+
+	delivered atomic.Uint64
+
+	mu       sync.Mutex
+	stopping bool
+	conns    map[*wsconn.Conn]struct{}
+	done     sync.WaitGroup
+}
+
+// New returns a relay, or an error that names what is missing.
+func New(cfg Config) (*Relay, error) {
+	var errs []error
+	need := func(missing bool, name string) {
+		if missing {
+			errs = append(errs, errors.New("relay: Config."+name+" is required"))
+		}
+	}
+	need(cfg.Log == nil, "Log")
+	need(cfg.Gate == nil, "Gate")
+	need(cfg.Upgrader == nil, "Upgrader")
+	need(cfg.ClientIP == nil, "ClientIP")
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate and PublishBurst must not be negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if cfg.PublishRate == 0 {
+		cfg.PublishRate = 200
+	}
+	if cfg.PublishBurst == 0 {
+		cfg.PublishBurst = 400
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]struct{})}, nil
+}
+
+// ServeHTTP upgrades the request and serves the connection until it ends.
+func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.Stopping() {
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "Service unavailable", http.StatusServiceUnavailable)
+		return
+	}
+	addr := r.cfg.ClientIP(req)
+	conn, err := r.cfg.Upgrader.Accept(w, req) // answers the request itself where it fails
+	if err != nil {
+		r.logRefusal(req, addr, err)
+		return
+	}
+	if !r.add(conn) {
+		_ = conn.Close(codeGoingAway, "server stopping")
+		return
+	}
+	defer r.remove(conn)
+	// Whatever ends this function, a panic included, the socket is gone after it.
+	defer conn.Abort()
+
+	start := time.Now()
+	r.log.Info("connected", "addr", addr)
+	err = r.serve(conn, addr)
+	r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", cause(err))
+}
+
+func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
+	var origin *wsconn.OriginError
+	if errors.As(err, &origin) {
+		r.log.Warn("origin refused", "addr", addr, "got", origin.Got, "want", origin.Want)
+		return
+	}
+	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
+}
+
+// serve runs the two halves of a connection and returns what ended it.
+func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr) error {
+	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
+	ctx, cancel := context.WithCancel(context.Background())
+	var viewer sync.WaitGroup
+	var lost error
+	viewer.Go(func() {
+		if err := r.view(ctx, conn); err != nil && ctx.Err() == nil {
+			lost = err
+			// Reading is given up with the connection; a context would leave it open.
+			_ = conn.Abort()
+		}
+	})
+	err := r.read(ctx, session)
+	cancel()
+	viewer.Wait()
+	_ = session.Close(codeGoingAway, "")
+	if errors.Is(lost, wsconn.ErrStalled) {
+		return lost // reading fails as well then, but only in consequence
+	}
+	return err
+}
+
+// cause is what ended a connection, in words of our own: an error's text may hold
+// the reason that the peer gave, which is a stranger's.
+func cause(err error) string {
+	switch {
+	case errors.Is(err, wsauth.ErrAuthenticationFailed):
+		return "authentication failed"
+	case errors.Is(err, wsauth.ErrInvalidJSON):
+		return "invalid JSON"
+	case errors.Is(err, wsauth.ErrTooBig):
+		return "message too big"
+	case errors.Is(err, wsconn.ErrStalled):
+		return "too slow"
+	case errors.Is(err, wsconn.ErrUnresponsive):
+		return "no answer"
+	case errors.Is(err, wsconn.ErrProtocol):
+		return "protocol violated"
+	}
+	return "closed"
+}
+
+// read takes what the peer sends until the connection ends.
+func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
+	limit := rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
+	for {
+		data, err := session.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := session.Authorize(wsauth.Publish); err != nil {
+			// The right has ended, or never held this permission; watching needs none.
+			if err := session.Reply(ctx, viewerOnly); err != nil {
+				return err
+			}
+			continue
+		}
+		// Waiting here, before the next read, is what slows a fast publisher: its
+		// messages queue up in its own socket.
+		if err := limit.Wait(ctx); err != nil {
+			return err
+		}
+		m, err := wire.Decode(data)
+		if err == nil {
+			err = r.publish(ctx, &m)
+		}
+		var schema *wire.SchemaError
+		switch {
+		case errors.As(err, &schema):
+			if err := session.Reply(ctx, schema.Answer()); err != nil {
+				return err
+			}
+		case err != nil:
+			_ = session.Close(codeInternal, "internal error")
+			return err
+		}
+	}
+}
+
+func (r *Relay) publish(ctx context.Context, m *wire.Message) error {
+	data := m.Encode(time.Now())
+	var err error
+	switch {
+	case !m.Restarting():
+		_, err = r.cfg.Log.Append(ctx, data)
+	case m.Bare(): // broadcast, but not kept
+		_, err = r.cfg.Log.Replace(ctx, data)
+	default:
+		_, err = r.cfg.Log.Replace(ctx, data, data)
+	}
+	return err
+}
+
+func (r *Relay) add(conn *wsconn.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return false
+	}
+	r.conns[conn] = struct{}{}
+	r.done.Add(1)
+	return true
+}
+
+func (r *Relay) remove(conn *wsconn.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, conn)
+	r.done.Done()
+}
+
+// Len returns how many connections are open.
+func (r *Relay) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns)
+}
+
+// Stats counts what the relay has done since it was made.
+type Stats struct {
+	Connections int    // open now
+	Encoded     uint64 // frames made
+	Delivered   uint64 // frames written to a viewer; Delivered/Encoded share one encoding
+}
+
+// Stats returns the counts of this moment.
+func (r *Relay) Stats() Stats {
+	return Stats{Connections: r.Len(), Encoded: r.frames.encoded.Load(), Delivered: r.delivered.Load()}
+}
+
+// Stopping reports whether Shutdown was called.
+func (r *Relay) Stopping() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopping
+}
+
+// Shutdown refuses new connections, sends 1001 to the open ones and waits until
+// all are gone or ctx ends; then it cuts what is left. http.Server.Shutdown does
+// not do this, because it forgets hijacked connections.
+func (r *Relay) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	r.stopping = true
+	for conn := range r.conns {
+		// Each is bounded by the connection's own grace, and side by side they take
+		// no longer than one.
+		go conn.Close(codeGoingAway, "server stopping")
+	}
+	r.mu.Unlock()
+
+	gone := make(chan struct{})
+	go func() {
+		r.done.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	for conn := range r.conns {
+		conn.Abort()
+	}
+	r.mu.Unlock()
+	<-gone
+	return ctx.Err()
+}

@@ -1,0 +1,95 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/relayguard/relayguard/examples/internal/wire"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// view sends conn all that the log holds and then all that comes, until ctx or
+// the connection ends.
+func (r *Relay) view(ctx context.Context, conn *wsconn.Conn) error {
+	reader := r.cfg.Log.Reader(history.Oldest)
+	// On an empty log there is no history to send: what comes first is live.
+	fresh := r.cfg.Log.Len() > 0
+	for {
+		batch, err := reader.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := conn.WriteFrame(r.frames.get(batch, fresh)); err != nil {
+			return err
+		}
+		r.delivered.Add(1)
+		fresh = false
+	}
+}
+
+// frame lays out a batch for viewers. With fresh, or where the batch does not
+// continue what the viewer shows, the frame replaces it.
+func frame(b history.Batch, fresh bool) []byte {
+	messages := make([][]byte, 0, len(b.Entries)+1)
+	kind := wire.Live
+	switch {
+	case b.Reset && b.Note != nil && !fresh:
+		// The note is the restart signal. It clears the viewer's page, so what
+		// follows it is appended. Where it is kept, it is the first entry too.
+		if len(b.Entries) == 0 || !bytes.Equal(b.Entries[0].Data, b.Note) {
+			messages = append(messages, b.Note)
+		}
+	case fresh, b.Reset, b.Missed > 0:
+		kind = wire.History
+	}
+	for _, e := range b.Entries {
+		messages = append(messages, e.Data)
+	}
+	return wire.Frame(kind, messages...)
+}
+
+// frameCache shares one encoded frame among all viewers that moved from the same
+// position to the same position. It remembers only the newest few: viewers that
+// keep up ask for the same one within moments of each other.
+type frameCache struct {
+	mu   sync.Mutex
+	ring [16]frameSlot
+	next int
+
+	encoded atomic.Uint64
+}
+
+type frameKey struct {
+	from, to history.Position
+	fresh    bool
+}
+
+type frameSlot struct {
+	key   frameKey
+	frame func() *wsconn.Frame
+}
+
+func (c *frameCache) get(b history.Batch, fresh bool) *wsconn.Frame {
+	key := frameKey{from: b.From, to: b.To, fresh: fresh}
+	c.mu.Lock()
+	for i := range c.ring {
+		if c.ring[i].frame != nil && c.ring[i].key == key {
+			f := c.ring[i].frame
+			c.mu.Unlock()
+			return f()
+		}
+	}
+	// Encoding happens outside the lock, once; others at the same cursor wait for
+	// that one and nobody else does.
+	f := sync.OnceValue(func() *wsconn.Frame {
+		c.encoded.Add(1)
+		return wsconn.NewFrame(frame(b, fresh))
+	})
+	c.ring[c.next] = frameSlot{key, f}
+	c.next = (c.next + 1) % len(c.ring)
+	c.mu.Unlock()
+	return f()
+}

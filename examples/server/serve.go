@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/web"
+	"github.com/relayguard/relayguard/headers"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// Bounds on what a peer may do before it has said anything useful, and on the
+// stop. Together the two last stay below the five seconds that a supervisor
+// should have to wait.
+const (
+	headerWait = 5 * time.Second
+	bodyWait   = 10 * time.Second
+	answerWait = 30 * time.Second
+	idleWait   = 2 * time.Minute
+	maxHeader  = 16 << 10 // bytes
+
+	viewersGrace  = 3 * time.Second
+	requestsGrace = time.Second
+)
+
+// server is the whole relay: the packages in the order in which a request meets
+// them.
+type server struct {
+	log      *slog.Logger
+	history  *history.Log
+	limiter  *ratelimit.Limiter
+	relay    *relay.Relay
+	handler  http.Handler
+	stopping atomic.Bool
+}
+
+func newServer(cfg config, log *slog.Logger) (*server, error) {
+	s := &server{log: log}
+	clients := clientip.Behind(cfg.proxies...)
+
+	verifier, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.keys(), Devices: cfg.devices})
+	if err != nil {
+		return nil, err
+	}
+	gate, err := wsauth.New(wsauth.Config{Verifier: verifier, Audit: s.audit})
+	if err != nil {
+		return nil, err
+	}
+	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
+		Allow:                   cfg.origins,
+		Scheme:                  clients.Scheme,
+		InsecureSkipOriginCheck: !cfg.production,
+	}, PingInterval: cfg.pingEvery, PongTimeout: cfg.pongWait, WriteTimeout: cfg.writeWait})
+	if err != nil {
+		return nil, err
+	}
+	s.history, err = history.Open(context.Background(), history.Config{
+		Keep: cfg.historyKeep, TrimAt: cfg.historyTrimAt, MaxAge: cfg.historyMaxAge, MaxBytes: cfg.historyMaxBytes,
+		OnTrim: func(t history.Trim) { log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.relay, err = relay.New(relay.Config{
+		Log: s.history, Gate: gate, Upgrader: upgrader, ClientIP: clients.Addr, Logger: log,
+		PublishRate: cfg.publishRate, PublishBurst: cfg.publishBurst,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.limiter, err = ratelimit.New(ratelimit.Config{
+		Limit: cfg.rateConnections, Window: cfg.rateWindow, MaxAttempts: cfg.maxAttempts,
+		ClientIP: clients.Addr, OnReject: s.rejected,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	mux := http.NewServeMux()
+	mux.Handle("/ws", s.limiter.Handler(s.relay))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("/", web.Handler())
+	s.handler, err = protect(cfg, log, mux)
+	return s, err
+}
+
+// protect puts the security headers around everything that this server answers,
+// and turns a panic into a plain 500 inside of them.
+func protect(cfg config, log *slog.Logger, next http.Handler) (http.Handler, error) {
+	policy := headers.Strict()
+	if cfg.production {
+		// A proxy that ends TLS reaches this server over plain HTTP.
+		policy.HSTS.Always = true
+	} else {
+		policy.HSTS = headers.HSTS{}
+	}
+	secure, err := headers.New(policy)
+	if err != nil {
+		return nil, err
+	}
+	return secure.Handler(recovered(log, next)), nil
+}
+
+// recovered answers a panic with a plain 500. net/http's own recovery would cut
+// the connection without an answer and log the panic's value, which may quote
+// what a stranger sent.
+func recovered(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			what := fmt.Sprintf("%T", v)
+			if err, ok := v.(runtime.Error); ok {
+				what = err.Error()
+			}
+			log.Error("panic", "value", what, "stack", string(debug.Stack()))
+			http.Error(w, "Internal server error", http.StatusInternalServerError)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
+	if s.stopping.Load() {
+		word(w, http.StatusServiceUnavailable, "stopping")
+		return
+	}
+	word(w, http.StatusOK, "ready")
+}
+
+func word(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint64) {
+	s.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
+		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
+}
+
+// audit writes an authentication event as a line of the log.
+func (s *server) audit(e wsauth.Event) {
+	level := slog.LevelInfo
+	if e.Kind == wsauth.EventRefused || e.Kind == wsauth.EventDenied {
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{slog.String("outcome", string(e.Kind)), slog.Any("addr", e.Peer.Addr)}
+	for _, a := range []struct{ key, value string }{
+		{"reason", string(e.Reason)}, {"device", e.Device}, {"token_id", e.TokenID}, {"key_id", e.KeyID},
+	} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.key, a.value))
+		}
+	}
+	if !e.ExpiresAt.IsZero() {
+		attrs = append(attrs, slog.Time("expires_at", e.ExpiresAt))
+	}
+	s.log.LogAttrs(context.Background(), level, "auth", attrs...)
+}
+
+// serve answers on ln until ctx ends, and then stops in order: not ready, 1001
+// to all viewers, and last the listener, so that readiness can be seen failing.
+func (s *server) serve(ctx context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler:           s.handler,
+		ReadHeaderTimeout: headerWait,
+		ReadTimeout:       bodyWait,
+		WriteTimeout:      answerWait,
+		IdleTimeout:       idleWait,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	select {
+	case err := <-served:
+		return errors.Join(err, s.history.Close())
+	case <-ctx.Done():
+	}
+
+	s.stopping.Store(true)
+	s.log.Info("stopping", "connections", s.relay.Len())
+	viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
+	defer cancel()
+	if err := s.relay.Shutdown(viewers); err != nil {
+		s.log.Warn("connections cut", "error", err)
+	}
+	requests, cancel := context.WithTimeout(context.Background(), requestsGrace)
+	defer cancel()
+	if err := srv.Shutdown(requests); err != nil {
+		_ = srv.Close()
+	}
+	<-served // http.ErrServerClosed: asked for
+	return s.history.Close()
+}
