@@ -73,7 +73,7 @@ func TestBlockOverlapping(t *testing.T) {
 		t.Errorf("%d blocks listed after the others are over", got)
 	}
 	var bad *ratelimit.PrefixError
-	if err := l.Block(netip.Prefix{}, start); !errors.As(err, &bad) {
+	if err := l.Block(netip.Prefix{}, start); !errors.As(err, &bad) || err.Error() == "" {
 		t.Errorf("an invalid prefix: %v", err)
 	}
 	if l.Unblock(netip.Prefix{}) {

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,6 +173,63 @@ func TestProcess(t *testing.T) {
 	}
 	if _, d := l.AdmitAt(bob, start.Add(time.Second)); !d.Allowed || d.Remaining != 0 {
 		t.Errorf("after the promised time: %+v", d)
+	}
+}
+
+// TestProcessClosed: a process-wide limit of zero is a switch; no time can be promised.
+func TestProcessClosed(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Process: rate.NewLimiter(0, 0)})
+	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.OverProcess || d.RetryAfter != 0 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestConcurrent: the decision is one step, however many ask at once, also while windows turn.
+func TestConcurrent(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{
+		Limit: 3, MaxAttempts: 1 << 24, MaxOpen: 5, MaxKeys: 4, Penalty: ratelimit.Penalty{Failures: 1 << 20},
+	})
+	var clock, most atomic.Int64
+	var held [8]atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 5000 {
+				client := (g + i) % len(held)
+				addr := netip.AddrFrom4([4]byte{10, byte(client), 0, 1})
+				now := start.Add(time.Duration(clock.Add(1)) * 3 * time.Millisecond)
+				slot, d := l.AdmitAt(addr, now)
+				if d.Allowed {
+					n := held[client].Add(1)
+					if n > 5 {
+						t.Errorf("%d connections open", n)
+					}
+					most.Store(max(most.Load(), n))
+				}
+				switch i % 100 {
+				case 0:
+					l.FailAt(addr, now)
+				case 1:
+					l.BlockAt(netip.MustParsePrefix("192.0.2.0/24"), now.Add(time.Second), now)
+				case 2:
+					l.StatsAt(now)
+				case 3:
+					l.Unblock(netip.MustParsePrefix("10.0.0.0/8"))
+				}
+				if d.Allowed {
+					held[client].Add(-1)
+					again := make(chan bool)
+					go func() { again <- slot.Release() }()
+					if slot.Release() == <-again {
+						t.Error("a slot was not released exactly once")
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := l.StatsAt(start); st.Open != 0 || most.Load() == 0 {
+		t.Errorf("%+v, at most %d open", st, most.Load())
 	}
 }
 
@@ -341,7 +401,7 @@ func TestConfig(t *testing.T) {
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
 				var c *ratelimit.ConfigError
-				if !errors.As(e, &c) || c.Problem == "" {
+				if !errors.As(e, &c) || !strings.Contains(c.Error(), c.Field) {
 					t.Errorf("%s: %#v is no ConfigError", test.why, e)
 					continue
 				}
