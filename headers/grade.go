@@ -29,8 +29,7 @@ type Finding struct {
 // tls says that the response came over TLS with a good certificate. It is then taken for granted that plain HTTP
 // redirects there, which the Observatory tries. Nor can a header tell whether the page's scripts carry integrity
 // attributes (±5 to -50 points there), whether its <meta> elements hold policies, whether the host is on the HSTS preload
-// list (5 points), or whether Access-Control-Allow-Origin echoes any origin (-50): those count as 0 here, but for an
-// Access-Control-Allow-Origin that names the Observatory's own.
+// list (5 points): those count as 0 here.
 func Grade(h http.Header, tls bool) Grading {
 	csp := observe(h, tls)
 	var g Grading
@@ -118,7 +117,6 @@ var outcomes = map[string]outcome{
 	"cross-origin-resource-sharing-not-implemented":                    {0, "other origins may read nothing"},
 	"cross-origin-resource-sharing-implemented-with-public-access":     {0, "any origin may read it, without credentials"},
 	"cross-origin-resource-sharing-implemented-with-restricted-access": {0, "one named origin may read it"},
-	"cross-origin-resource-sharing-implemented-with-universal-access":  {-50, "any origin may read it with credentials"},
 
 	"redirection-to-https": {0, "taken for granted over TLS"},
 	"redirection-missing":  {-20, "the page is served over plain HTTP"},
@@ -144,11 +142,11 @@ var outcomes = map[string]outcome{
 	"x-frame-options-not-implemented":     {-20, "any site may frame the page"},
 	"x-frame-options-header-invalid":      {-20, "is neither DENY nor SAMEORIGIN"},
 
-	"cross-origin-resource-policy-implemented-with-same-origin":  {10, "same-origin"},
-	"cross-origin-resource-policy-implemented-with-same-site":    {10, "same-site"},
-	"cross-origin-resource-policy-implemented-with-cross-origin": {0, "cross-origin"},
-	"cross-origin-resource-policy-not-implemented":               {0, "absent, which means cross-origin"},
-	"cross-origin-resource-policy-header-invalid":                {-5, "not a policy"},
+	"corp-implemented-with-same-origin":  {10, "same-origin"},
+	"corp-implemented-with-same-site":    {10, "same-site"},
+	"corp-implemented-with-cross-origin": {0, "cross-origin"},
+	"corp-not-implemented":               {0, "absent, which means cross-origin"},
+	"corp-header-invalid":                {-5, "not a policy"},
 }
 
 // observed is a header as the Observatory's HTTP client hands it on: several lines joined by commas.
@@ -170,9 +168,6 @@ func gradeRedirection(tls bool) string {
 	return "redirection-missing"
 }
 
-// observatoryOrigin is what the tool sends as Origin.
-const observatoryOrigin = "https://http-observatory.security.mozilla.org"
-
 func gradeCORS(h http.Header) string {
 	const test = "cross-origin-resource-sharing-"
 	origin, _ := observed(h, "Access-Control-Allow-Origin")
@@ -181,8 +176,6 @@ func gradeCORS(h http.Header) string {
 		return test + "not-implemented"
 	case strings.TrimSpace(origin) == "*":
 		return test + "implemented-with-public-access"
-	case origin == observatoryOrigin && observedWord(h, "Access-Control-Allow-Credentials") == "true":
-		return test + "implemented-with-universal-access"
 	}
 	return test + "implemented-with-restricted-access"
 }
@@ -281,7 +274,7 @@ func gradeFrames(h http.Header, csp observation) string {
 }
 
 func gradeResource(h http.Header) string {
-	const test = "cross-origin-resource-policy-"
+	const test = "corp-"
 	switch word := observedWord(h, resourceHeader); {
 	case word == "":
 		return test + "not-implemented"

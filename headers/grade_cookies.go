@@ -98,18 +98,16 @@ func parseCookie(raw string) (c cookie, ok bool) {
 			}
 		}
 	}
-	switch {
-	case strings.HasPrefix(c.name, "__Secure-"):
-		ok = c.secure
-	case strings.HasPrefix(c.name, "__Host-"):
-		ok = c.secure && c.domain == "" && c.path == "/"
-	default:
-		ok = true
-	}
 	if !strings.HasPrefix(c.path, "/") {
 		c.path = "/"
 	}
-	return c, ok
+	switch {
+	case strings.HasPrefix(c.name, "__Secure-"):
+		return c, c.secure
+	case strings.HasPrefix(c.name, "__Host-"):
+		return c, c.secure && c.domain == "" && c.path == "/"
+	}
+	return c, true
 }
 
 func hasInvalidSameSite(raw string) bool {

@@ -34,6 +34,9 @@ func remarks(h http.Header, tls bool) []Finding {
 	remark(absentOr(h, openerHeader, "unsafe-none"), openerHeader, "pages of other origins that open this one keep a handle on its window")
 	remark(absentOr(h, embedderHeader, "unsafe-none"), embedderHeader, "the page is not cross-origin isolated")
 	remark(absentOr(h, permissionsHeader, ""), permissionsHeader, "absent: scripts may ask for camera, location and the rest")
+	origin := observedWord(h, "Access-Control-Allow-Origin")
+	remark(origin != "" && origin != "*" && observedWord(h, "Access-Control-Allow-Credentials") == "true",
+		"Access-Control-Allow-Origin", "with credentials; see that it does not echo whatever origin asks")
 	xss := strings.ReplaceAll(observedWord(h, xssHeader), " ", "")
 	remark(strings.HasPrefix(xss, "1") && !strings.Contains(xss, "mode=block"), xssHeader,
 		"without mode=block old browsers rewrite the page, which can be turned against it")
@@ -43,6 +46,7 @@ func remarks(h http.Header, tls bool) []Finding {
 	return fs
 }
 
+// absentOr reports whether the header is absent or has the value that does nothing.
 func absentOr(h http.Header, name, weak string) bool {
 	v := observedWord(h, name)
 	return v == "" || v == weak
@@ -73,11 +77,9 @@ func (o observation) remarks() []string {
 			out = append(out, "script-src allows "+src)
 		}
 	}
-	if script.any(isBareKeywordText) {
+	if script.any(func(src string) bool { return isBareKeyword(Source(src)) }) {
 		out = append(out, "script-src has a keyword without its quotes, which is the name of a host")
 	}
 	slices.Sort(out)
 	return out
 }
-
-func isBareKeywordText(src string) bool { return isBareKeyword(Source(src)) }

@@ -100,13 +100,12 @@ func TestGradeOutcomes(t *testing.T) {
 		{"leaky", "referrer-policy-unsafe -5", head("Referrer-Policy: origin")},
 		{"nonsense", "referrer-policy-header-invalid -5", head("Referrer-Policy: never")},
 
-		{"CORP", "cross-origin-resource-policy-implemented-with-same-site +10", head("Cross-Origin-Resource-Policy: same-site")},
-		{"CORP", "cross-origin-resource-policy-implemented-with-cross-origin +0", head("Cross-Origin-Resource-Policy: cross-origin")},
-		{"CORP", "cross-origin-resource-policy-header-invalid -5", head("Cross-Origin-Resource-Policy: none")},
+		{"CORP", "corp-implemented-with-same-site +10", head("Cross-Origin-Resource-Policy: same-site")},
+		{"CORP", "corp-implemented-with-cross-origin +0", head("Cross-Origin-Resource-Policy: cross-origin")},
+		{"CORP", "corp-header-invalid -5", head("Cross-Origin-Resource-Policy: none")},
 
 		{"CORS for all", "cross-origin-resource-sharing-implemented-with-public-access +0", head("Access-Control-Allow-Origin: *")},
 		{"CORS for one", "cross-origin-resource-sharing-implemented-with-restricted-access +0", head("Access-Control-Allow-Origin: https://a.example", "Access-Control-Allow-Credentials: true")},
-		{"CORS that echoes", "cross-origin-resource-sharing-implemented-with-universal-access -50", head("Access-Control-Allow-Origin: https://http-observatory.security.mozilla.org", "Access-Control-Allow-Credentials: true")},
 
 		{"a good cookie", "cookies-secure-with-httponly-sessions-and-samesite +5", head("Set-Cookie: sess=1; Secure; HttpOnly; SameSite=Lax; Path=/")},
 		{"no SameSite", "cookies-secure-with-httponly-sessions +0", head("Set-Cookie: a=1; Secure")},
@@ -120,7 +119,7 @@ func TestGradeOutcomes(t *testing.T) {
 		{"None needs Secure", "cookies-samesite-flag-invalid -20", head("Set-Cookie: a=1; SameSite=None")},
 		{"the worst one counts", "cookies-session-without-httponly-flag -30", head("Set-Cookie: a=1; Secure; SameSite=Strict", "Set-Cookie: sess=1; Secure", "Set-Cookie: csrf=1; Secure")},
 		{"replaced by its namesake", "cookies-secure-with-httponly-sessions +0", head("Set-Cookie: a=1", "Set-Cookie: a=2; Secure")},
-		{"not kept by browsers", "cookies-not-found +0", head("Set-Cookie: __Host-a=1; Secure", "Set-Cookie: __Secure-b=1", "Set-Cookie: novalue", "Set-Cookie: =x")},
+		{"not kept by browsers", "cookies-not-found +0", head("Set-Cookie: __Host-a=1; Secure; Path=/x", "Set-Cookie: __Secure-b=1", "Set-Cookie: novalue", "Set-Cookie: =x")},
 	}
 	for _, tt := range tests {
 		found := ""
@@ -182,8 +181,9 @@ func TestGradeRemarks(t *testing.T) {
 		{"permissions", "Permissions-Policy", nosniff},
 		{"the XSS filter as an oracle", "X-Xss-Protection", "X-XSS-Protection: 1"},
 		{"a version", "Server", "Server: Apache/2.4.1"},
+		{"an origin echoed", "does not echo", "Access-Control-Allow-Origin: https://a.example\nAccess-Control-Allow-Credentials: true"},
 	} {
-		got := strings.Join(remarksOf(headers.Grade(head(tt.header), true)), "\n")
+		got := strings.Join(remarksOf(headers.Grade(head(strings.Split(tt.header, "\n")...), true)), "\n")
 		if !strings.Contains(got, tt.want) {
 			t.Errorf("%s: want %q among\n%s", tt.why, tt.want, got)
 		}

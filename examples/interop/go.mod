@@ -10,7 +10,11 @@ require (
 	nhooyr.io/websocket v1.8.17
 )
 
-require golang.org/x/time v0.16.0 // indirect
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	github.com/gorilla/websocket v1.5.3 // indirect
+	golang.org/x/time v0.16.0 // indirect
+)
 
 require (
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect

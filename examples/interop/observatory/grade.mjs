@@ -5,7 +5,7 @@ import { CspEvaluator } from "csp_evaluator/dist/evaluator.js";
 import { CspParser } from "csp_evaluator/dist/parser.js";
 import { text } from "node:stream/consumers";
 
-const { hosts, policies } = JSON.parse(await text(process.stdin));
+const { hosts = [], policies = [] } = JSON.parse(await text(process.stdin));
 
 const scans = [];
 for (const host of hosts) {
