@@ -6,6 +6,7 @@ const stable = 10_000; // open for so long, a connection counts as a success
 const quiet = 15_000; // silence after which nobody seems to publish
 const probeTimeout = 5000;
 const goingAway = 1001;
+const starting = 2; // failures that a server is spared that has yet to start: everybody comes back at once
 
 // socketURL says where the server is: beside the page.
 export function socketURL(page, pos) {
@@ -80,8 +81,9 @@ export class Connection {
     const openedAt = this.#openedAt;
     this.#openedAt = null;
     if (openedAt !== null && this.#env.now() - openedAt >= stable) this.#failures = 0;
-    let verdict = { kind: code === goingAway ? 'restarting' : 'lost', wait: delay(this.#failures) };
+    let verdict = { kind: 'lost', wait: delay(this.#failures) };
     if (openedAt === null) verdict = await this.#ask();
+    else if (code === goingAway) verdict = { kind: 'restarting', wait: delay(this.#failures + starting) };
     this.#failures += 1;
     this.#socket = null;
     this.#reason = verdict.kind;

@@ -27,6 +27,8 @@ export function offerFullScreen(button) {
 
   let lock = null;
   const stayAwake = async () => {
+    // Where the server's policy forbids it, asking all the same would complain in the console.
+    if (document.featurePolicy?.allowsFeature('screen-wake-lock') === false) return;
     if (!document.fullscreenElement) {
       await lock?.release();
       lock = null;

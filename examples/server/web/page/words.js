@@ -6,7 +6,7 @@ export function connectionWords({ kind, wait = 0, quietFor = 0 }) {
     case 'connecting':
       return 'Connecting';
     case 'listening':
-      return 'Connected, waiting for words';
+      return 'Connected, waiting';
     case 'live':
       return 'Live';
     case 'quiet':

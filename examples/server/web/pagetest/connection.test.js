@@ -106,6 +106,7 @@ test('the server says that it goes', async () => {
   w.sockets[0].open();
   await w.fail(1001);
   assert.equal(w.kind(), 'restarting');
+  assert.ok(w.states.at(-1).wait >= 2000, 'it needs a moment, and everybody asks at once');
 });
 
 test('why an upgrade failed', async () => {

@@ -5,7 +5,7 @@ import { connectionWords, lifeWords, livesWords, megabyteWords, percentWords } f
 test('every state of the connection has words', () => {
   for (const [state, want] of [
     [{ kind: 'connecting' }, 'Connecting'],
-    [{ kind: 'listening' }, 'Connected, waiting for words'],
+    [{ kind: 'listening' }, 'Connected, waiting'],
     [{ kind: 'live' }, 'Live'],
     [{ kind: 'quiet', quietFor: 20_000 }, 'Quiet. Nobody is publishing.'],
     [{ kind: 'quiet', quietFor: 61_000 }, 'Quiet. Nobody has published for a minute.'],
