@@ -188,7 +188,7 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("the scripts' tests: %v, %v", tests, err)
 	}
-	out, err := exec.Command(node, append([]string{"--test"}, tests...)...).CombinedOutput()
+	out, err := exec.Command(node, append([]string{"--test", "--test-reporter=spec"}, tests...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

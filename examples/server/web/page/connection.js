@@ -12,7 +12,6 @@ const starting = 2; // failures that a server is spared that has yet to start: e
 export function socketURL(page, pos) {
   const url = new URL('ws', page);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.hash = '';
   url.search = pos === null ? '' : `?since=${encodeURIComponent(pos)}`;
   return url.href;
 }

@@ -26,7 +26,7 @@ const stories = {
   prose: 'A thought of 3.14 things. Then "another." '.repeat(400),
   breathless: 'and then '.repeat(2000),
   solid: 'x'.repeat(20_000),
-  faces: '🙂'.repeat(9000),
+  faces: `x${'🙂'.repeat(9000)}`, // two code units each, so every even cut would tear one
   chinese: '一个想法。'.repeat(3000),
 };
 

@@ -91,6 +91,7 @@ test('connecting, listening, live, quiet, live', () => {
 test('a lost connection is taken up again, from where it was', async () => {
   const w = world();
   w.sockets[0].open();
+  w.sockets[0].say('live');
   w.position = 'p1';
   await w.fail();
   assert.equal(w.kind(), 'lost');
@@ -99,6 +100,8 @@ test('a lost connection is taken up again, from where it was', async () => {
   w.pass(1000);
   assert.equal(w.kind(), 'connecting');
   assert.equal(w.sockets[1].url, 'wss://host.example/ws?since=p1');
+  w.sockets[1].open();
+  assert.equal(w.kind(), 'listening', 'the old connection said nothing about this one');
 });
 
 test('the server says that it goes', async () => {
@@ -161,6 +164,7 @@ test('open again is open once', async () => {
   assert.equal(w.sockets.length, 1);
   await new Promise(setImmediate);
   w.connection.open(); // the network came back before the wait was over
+  assert.equal(w.timers.size, 0, 'nothing knocks a second time');
   w.pass(120_000);
   assert.equal(w.sockets.length, 2);
 });
