@@ -95,7 +95,6 @@ export class Connection {
   // scripts, so the health check is asked instead, which no limit counts.
   async #ask() {
     const patience = delay(this.#failures);
-    if (!this.#env.online()) return { kind: 'offline', wait: patience };
     let answer;
     try {
       answer = await this.#env.fetch(new URL('healthz', this.#page), {
@@ -104,6 +103,8 @@ export class Connection {
         signal: AbortSignal.timeout(probeTimeout),
       });
     } catch {
+      // Only now: a machine without a network still reaches a server of its own.
+      if (!this.#env.online()) return { kind: 'offline', wait: refusedDelay(this.#failures) };
       return { kind: 'unreachable', wait: patience };
     }
     if (answer.status >= 500) return { kind: 'restarting', wait: patience };

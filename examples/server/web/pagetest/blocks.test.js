@@ -51,6 +51,11 @@ test('a long paragraph is cut after a sentence, however it arrives', () => {
   }
 });
 
+test('a sentence may have ended before the space that shows it', () => {
+  assert.equal(breakAt(`${'x'.repeat(2100)}."`, ' And'), 1);
+  assert.equal(breakAt(`${'x'.repeat(2100)}3.`, '14'), -1);
+});
+
 test('a short paragraph is left whole', () => {
   assert.equal(blocks(words('A short thought. Another. ')).length, 1);
 });

@@ -121,7 +121,8 @@ test('why an upgrade failed', async () => {
     ['said until when', { probe: answer(429, { 'Retry-After': '17' }) }, 'limited', 17_500, 18_000],
     ['blocked', { probe: answer(403) }, 'blocked', 7500, 15_000],
     ['a proxy before a server that starts', { probe: answer(502) }, 'restarting', 500, 1000],
-    ['no network', { online: false }, 'offline', 500, 1000],
+    ['no network', { online: false, probe: () => Promise.reject(new TypeError('failed')) }, 'offline', 7500, 15_000],
+    ['no network, and none needed', { online: false, probe: answer(200) }, 'refused', 7500, 15_000],
   ]) {
     const w = world(options);
     await w.fail();
