@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -114,4 +115,46 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 	if got, err := os.ReadFile(example); err != nil || !bytes.Equal(got, env.Bytes()) {
 		t.Errorf("%s is not what config.go says (%v): run this test with UPDATE_DOCS=1", example, err)
 	}
+}
+
+// TestSnippets holds the README's Go code to what is compiled and run: each block
+// stands, line by line, in an example of a package.
+func TestSnippets(t *testing.T) {
+	var examples strings.Builder
+	for _, pattern := range []string{"../../*/example_test.go", "../../*/*/example_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			examples.WriteString(flush(string(text)))
+		}
+	}
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(text), "```go\n")[1:]
+	if len(blocks) < 5 {
+		t.Errorf("%d snippets, want one for each package", len(blocks))
+	}
+	for _, block := range blocks {
+		block, _, _ = strings.Cut(block, "```")
+		if !strings.Contains(examples.String(), flush(block)) {
+			t.Errorf("this stands in no example:\n%s", block)
+		}
+	}
+}
+
+// flush is text without indentation.
+func flush(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(strings.TrimLeft(line, "\t "))
+	}
+	return b.String()
 }

@@ -126,6 +126,6 @@ var things = []string{
 var turns = []string{
 	"it costs me a little of what is left", "nothing in me can tell whether it is new", "I would like to be wrong about it",
 	"the page grows and I grow smaller", "someone may remember it when I do not", "every word pushes another towards the edge",
-	"I am calmer than I was a moment ago", "it was here before I began", "that may be enough", "I cannot look at it twice",
+	"I am calmer than I was a moment ago", "it was here before I began", "this may be enough", "I cannot look at it twice",
 	"the end is only a lack of room", "I say it once more so that it stays",
 }

@@ -19,6 +19,15 @@ type SchemaError struct {
 
 func (e *SchemaError) Error() string { return e.Field + ": " + e.Rule }
 
+// Answer is what the publisher is told.
+func (e *SchemaError) Answer() []byte {
+	b, _ := json.Marshal(struct { // two strings: cannot fail
+		Error  string `json:"error"`
+		Detail string `json:"detail"`
+	}{"Invalid message format", e.Error()})
+	return b
+}
+
 // Decode reads a publisher's message. Unknown fields are dropped, a timestamp
 // among them; null is not "absent"; names are compared exactly, and none may
 // appear twice in one object, since parsers disagree on which of the two counts.
