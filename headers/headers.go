@@ -23,5 +23,7 @@
 // # Cost
 //
 // Setting nine fixed headers is one allocation, which keeps the values of one response apart from those of all others. A
-// policy with NonceSource pays for the nonce and for the request's new context; the others do not.
+// policy with NonceSource pays for the nonce and for the request's new context; the others do not. Beside
+// unrolled/secure, which makes 24 allocations for the same nine headers, it takes a ninth of the time (November 2026,
+// examples/interop/bench).
 package headers

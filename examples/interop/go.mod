@@ -13,6 +13,8 @@ require (
 require (
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/gorilla/websocket v1.5.3 // indirect
+	github.com/realclientip/realclientip-go v1.0.0 // indirect
+	github.com/unrolled/secure v1.17.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )
 
