@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
 )
 
 const authFailed = `{"error":"Authentication failed"}`
@@ -256,7 +254,7 @@ func guideNothingHeld(t *testing.T) {
 			s.get("/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
 		},
 		"no upgrade": func() { s.get("/ws") },
-		"closed":     func() { _ = s.viewer().ws.Close(websocket.StatusNormalClosure, "") },
+		"closed":     func() { s.viewer().leave() },
 		"crashed": func() {
 			c := upgraded(t, s.addr)
 			_ = c.conn.(*net.TCPConn).SetLinger(0) // a reset, as when a process dies
@@ -307,7 +305,7 @@ func guideLogs(t *testing.T) {
 	for range 10 {
 		connect(t, s.addr)
 	}
-	_ = p.ws.Close(websocket.StatusNormalClosure, "")
+	p.leave()
 	for _, event := range []struct {
 		msg  string
 		keys []string

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
 )
 
 func guideLimit(t *testing.T) {
@@ -54,7 +52,7 @@ func guideGiveBack(t *testing.T) {
 	for range 10 {
 		s.viewer(from("192.0.2.2")...)
 	}
-	_ = open[3].ws.Close(websocket.StatusNormalClosure, "")
+	open[3].leave()
 	eventually(t, "one closed, next admitted", func() bool {
 		p, _ := connect(t, s.addr, from("192.0.2.1")...)
 		return p != nil
@@ -72,7 +70,7 @@ func guideForget(t *testing.T) {
 	s := start(t, func(c *config) { trustLoopback(c); c.rateWindow = 200 * time.Millisecond })
 	for i := range 20 {
 		p := s.viewer("X-Forwarded-For", "192.0.2."+strconv.Itoa(i))
-		_ = p.ws.Close(websocket.StatusNormalClosure, "")
+		p.leave()
 	}
 	if s.srv.limiter.Stats().Clients == 0 {
 		t.Fatal("nothing was remembered, so nothing can be forgotten")
@@ -80,7 +78,7 @@ func guideForget(t *testing.T) {
 	// No sweep runs; the next client's arrival drops what is older than two windows.
 	eventually(t, "idle clients are gone", func() bool {
 		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
-			p.ws.CloseNow()
+			p.cut()
 		}
 		return s.srv.limiter.Stats().Clients <= 1
 	})

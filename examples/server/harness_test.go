@@ -1,5 +1,7 @@
 package main
 
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
 import (
 	"bufio"
 	"bytes"
@@ -19,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+	"nhooyr.io/websocket"
 )
 
 const (
@@ -210,6 +212,10 @@ func (p *peer) send(text string) {
 		p.t.Fatalf("sending: %v", err)
 	}
 }
+
+// leave closes the connection as a browser does, and cut as a crash does.
+func (p *peer) leave() { _ = p.ws.Close(websocket.StatusNormalClosure, "") }
+func (p *peer) cut()   { _ = p.ws.CloseNow() }
 
 // next returns the next message, decoded, or the error that ended the connection.
 func (p *peer) next() (map[string]any, error) {

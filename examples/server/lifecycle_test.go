@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
 )
 
 func TestStopWithViewers(t *testing.T) {
@@ -39,7 +37,7 @@ func TestStopWithViewers(t *testing.T) {
 	t.Logf("stopped with %d viewers in %v", viewers, time.Since(before).Round(time.Millisecond))
 	all.Wait()
 	for i, code := range codes {
-		if code != int(websocket.StatusGoingAway) {
+		if code != 1001 {
 			t.Fatalf("viewer %d: close code %d, want 1001", i, code)
 		}
 	}
@@ -50,7 +48,7 @@ func TestStopWithViewers(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	s := start(t, func(c *config) { c.rateConnections, c.maxAttempts = 10_000, 100_000 })
 	s.get("/") // what is made once is made before counting
-	s.publisher().ws.CloseNow()
+	s.publisher().cut()
 	eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 })
 	http.DefaultClient.CloseIdleConnections()
 	goroutinesBefore, filesBefore := goroutines(), descriptors(t)
@@ -61,11 +59,11 @@ func TestNothingIsLeft(t *testing.T) {
 			all.Go(func() {
 				switch i % 4 {
 				case 0:
-					_ = s.viewer().ws.Close(websocket.StatusNormalClosure, "")
+					s.viewer().leave()
 				case 1:
-					s.viewer().ws.CloseNow()
+					s.viewer().cut()
 				case 2:
-					s.publisher().ws.CloseNow()
+					s.publisher().cut()
 				case 3:
 					c := upgraded(t, s.addr)
 					c.write([]byte{finText, 0x80 | 50, 1})

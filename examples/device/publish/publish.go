@@ -2,6 +2,8 @@
 // authenticated connection to a relay open and sends what a Source says over it.
 package publish
 
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
 import (
 	"bytes"
 	"context"
@@ -13,7 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
-	"nhooyr.io/websocket" //lint:ignore SA1019 frozen, but the transport that the project chose
+	"nhooyr.io/websocket"
 )
 
 // Waiting times between attempts to connect: doubled from the first to the last,

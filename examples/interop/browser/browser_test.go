@@ -1,5 +1,7 @@
 package browser_test
 
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
 import (
 	"bufio"
 	"context"
@@ -20,7 +22,7 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-	"nhooyr.io/websocket" //lint:ignore SA1019 the client side of the transport that the project chose
+	"nhooyr.io/websocket"
 )
 
 const patience = 30 * time.Second
@@ -55,6 +57,7 @@ func TestPage(t *testing.T) {
 	device = server.publisher()
 	device(`{"text":"After the restart."}`)
 	b.shows("#text", "After the restart.")
+	device(`{"text":" And on."}`) // the words before may have come as history
 	b.shows("#state", "Live")
 
 	for _, complaint := range b.complaints() {
@@ -199,7 +202,8 @@ type server struct {
 func newServer(t *testing.T) *server {
 	t.Helper()
 	s := &server{t: t, binary: filepath.Join(t.TempDir(), "server")}
-	build := exec.Command("go", "build", "-o", s.binary, "github.com/relayguard/relayguard/examples/server")
+	build := exec.Command("go", "build", "-o", s.binary, "./examples/server")
+	build.Dir = "../../.." // its own module, with its own versions
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the server: %v\n%s", err, out)
 	}

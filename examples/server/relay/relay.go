@@ -137,7 +137,7 @@ func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr) error {
 	var viewer sync.WaitGroup
 	var lost error
 	viewer.Go(func() {
-		if err := r.view(ctx, conn); err != nil && ctx.Err() == nil {
+		if err := r.view(ctx, conn); ctx.Err() == nil {
 			lost = err
 			// Reading is given up with the connection; a context would leave it open.
 			_ = conn.Abort()

@@ -1,0 +1,167 @@
+package publish_test
+
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/wire"
+	"nhooyr.io/websocket"
+)
+
+// numbers is a Source that says 0, 1, 2 … and ends after the last.
+type numbers struct{ next, last int }
+
+func (n *numbers) Next(ctx context.Context) (wire.Message, error) {
+	if n.next > n.last {
+		return wire.Message{}, io.EOF
+	}
+	n.next++
+	return wire.Message{Text: strconv.Itoa(n.next - 1)}, ctx.Err()
+}
+
+// relay accepts "good" and hands every message to got, with the number of its
+// connection; it cuts the connection where got says so.
+func relay(t *testing.T, got func(connection int, text string) (goOn bool)) (url string) {
+	var connections atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ws, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.CloseNow()
+		n := int(connections.Add(1))
+		ctx := r.Context()
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			return
+		}
+		// A viewer's frame may come before the answer, and must not be taken for it.
+		_ = ws.Write(ctx, websocket.MessageText, []byte(`{"type":"history","messages":[]}`))
+		if string(data) != `{"token":"good"}` {
+			_ = ws.Write(ctx, websocket.MessageText, []byte(`{"error":"Authentication failed"}`))
+			return
+		}
+		_ = ws.Write(ctx, websocket.MessageText, []byte(`{"status":"authenticated","expires_at":1}`))
+		for {
+			_, data, err := ws.Read(ctx)
+			if err != nil {
+				return
+			}
+			var m wire.Message
+			if json.Unmarshal(data, &m) != nil || !got(n, m.Text) {
+				return
+			}
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return "ws" + strings.TrimPrefix(srv.URL, "http")
+}
+
+func good() (string, error) { return "good", nil }
+
+func TestRunPublishesInOrder(t *testing.T) {
+	texts := make(chan string, 10)
+	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
+	err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: &numbers{last: 4}})
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the source's end", err)
+	}
+	for i := range 5 {
+		if text := <-texts; text != strconv.Itoa(i) {
+			t.Errorf("message %d is %q", i, text)
+		}
+	}
+}
+
+func TestRunConnectsAgain(t *testing.T) {
+	second := make(chan string, 1)
+	url := relay(t, func(connection int, text string) bool {
+		if connection > 1 {
+			select {
+			case second <- text:
+			default:
+			}
+		}
+		return connection > 1
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- publish.Run(ctx, publish.Config{URL: url, Token: good, Source: &publish.Muse{Pace: time.Millisecond}})
+	}()
+	<-second // the first message of a second connection
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+}
+
+func TestRunAsksForAnotherToken(t *testing.T) {
+	texts := make(chan string, 1)
+	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
+	tokens := []string{"stale", "good"}
+	err := publish.Run(t.Context(), publish.Config{URL: url, Source: &numbers{}, Token: func() (string, error) {
+		token := tokens[0]
+		tokens = tokens[1:]
+		return token, nil
+	}})
+	if text := <-texts; text != "0" || !errors.Is(err, io.EOF) {
+		t.Errorf("got %q and %v", text, err)
+	}
+}
+
+// A life has a prompt, words, memory figures, and an end after which the next one
+// is counted.
+func TestMuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := publish.Muse{Life: 4}
+		var lives, prompts, figures, words int
+		for lives < 3 {
+			msg, err := m.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case msg.Restarting():
+				if *msg.Status.NumRestarts != float64(lives) {
+					t.Errorf("life %d is announced as %v", lives, *msg.Status.NumRestarts)
+				}
+				lives++
+			case strings.TrimSpace(msg.Text) == "":
+				t.Errorf("a message without a word: %+v", msg)
+			default:
+				words++
+			}
+			if msg.Prompt != nil {
+				prompts++
+			}
+			if msg.Memory != nil {
+				figures++
+				if msg.Memory.TotalMB <= 0 || msg.Memory.PercentUsed <= 0 || msg.Memory.PercentUsed > 100 {
+					t.Errorf("impossible figures: %+v", *msg.Memory)
+				}
+			}
+		}
+		if prompts != 2 || figures < 2 || words < 12 {
+			t.Errorf("in two lives: %d prompts, %d figures, %d words", prompts, figures, words)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := m.Next(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
