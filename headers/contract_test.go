@@ -287,3 +287,20 @@ func TestModifyResponse(t *testing.T) {
 	proxy.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	wantPolicy(t, "ModifyResponse", w.Header(), p)
 }
+
+// The one header of a policy that the standard library takes away, on errors of ServeContent.
+func TestServeContentDropsCacheControl(t *testing.T) {
+	p := headers.Baseline()
+	p.CacheControl = "public, max-age=60"
+	h := must(t, p).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "a.txt", modified, strings.NewReader("0123456789"))
+	}))
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("GET", "https://relay.example/", nil)
+	r.Header.Set("Range", "bytes=90-")
+	h.ServeHTTP(w, r)
+	if got := w.Header().Get("Cache-Control"); w.Code != http.StatusRequestedRangeNotSatisfiable || got != "" {
+		t.Errorf("got %d with Cache-Control %q: the documentation is wrong", w.Code, got)
+	}
+	wantPolicy(t, "416", w.Header(), headers.Baseline())
+}

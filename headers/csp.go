@@ -118,7 +118,6 @@ func (c CSP) has(s Source) bool {
 // Browsers are more lenient: they skip what they do not know. This one is for policies that somebody is about to send;
 // Grade reads as browsers do.
 func ParseCSP(policy string) (CSP, error) {
-	const field = "Content-Security-Policy"
 	var c CSP
 	var errs []error
 	for part := range strings.SplitSeq(policy, ";") {
@@ -131,12 +130,12 @@ func ParseCSP(policy string) (CSP, error) {
 			d.sources = append(d.sources, foldKeyword(Source(w)))
 		}
 		if c.index(d.name) >= 0 {
-			errs = append(errs, &Error{Field: field, Directive: d.name, Reason: ReasonDuplicate})
+			errs = append(errs, &Error{Field: cspHeader, Directive: d.name, Reason: ReasonDuplicate})
 			continue
 		}
 		c.directives = append(c.directives, d)
 	}
-	errs = append(errs, c.check(field)...)
+	errs = append(errs, c.check(cspHeader)...)
 	if len(errs) > 0 {
 		return CSP{}, errors.Join(errs...)
 	}

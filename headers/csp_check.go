@@ -87,6 +87,8 @@ var sandboxTokens = []Source{
 	"allow-top-navigation-to-custom-protocols",
 }
 
+var schemes = []Source{"http", "https", "ws", "wss", "data", "blob", "filesystem", "mediastream"}
+
 var (
 	schemeSource = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:$`)
 	hostSource   = regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9+.-]*://)?` +
@@ -171,6 +173,8 @@ func (k kind) refuses(s Source) Reason {
 		return ReasonUnquoted
 	}
 	switch {
+	case k&fetches != 0 && slices.Contains(schemes, s):
+		return ReasonColon
 	case k&policies != 0 && !trustedTypesName.MatchString(string(s)):
 		return ReasonName
 	case k&(sinks|webrtc) != 0:

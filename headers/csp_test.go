@@ -43,6 +43,7 @@ func TestParseCSP(t *testing.T) {
 		{"a host called none", "object-src none", "!" + string(headers.ReasonUnquoted)},
 		{"a host called nonce-x", "script-src nonce-abc", "!" + string(headers.ReasonUnquoted)},
 		{"a host called sha256-…", "script-src sha256-abc", "!" + string(headers.ReasonUnquoted)},
+		{"a host called data", "img-src data", "!" + string(headers.ReasonColon)},
 		{"typographic quotes", "script-src ‘self’", "!" + string(headers.ReasonCharacter)},
 		{"a keyword that is none", "script-src 'unsafe-everything'", "!" + string(headers.ReasonKeyword)},
 		{"half quoted", "script-src 'self", "!" + string(headers.ReasonKeyword)},

@@ -20,6 +20,7 @@ const (
 	ReasonEmpty       Reason = "has no value"
 	ReasonExtra       Reason = "takes no value, or only one"
 	ReasonUnquoted    Reason = "is a keyword that needs single quotes; without them it is the name of a host"
+	ReasonColon       Reason = "is a scheme that needs a colon; without it, it is the name of a host"
 	ReasonKeyword     Reason = "is not a keyword of Content Security Policy Level 3"
 	ReasonMisplaced   Reason = "has no effect in this place"
 	ReasonSource      Reason = "is not a source expression"
