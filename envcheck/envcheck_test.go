@@ -215,6 +215,7 @@ func TestFiles(t *testing.T) {
 		{"both", env("JWT_SECRET", key, "JWT_SECRET_FILE", good), envcheck.Conflict, "JWT_SECRET is set beside JWT_SECRET_FILE; unset one of them"},
 		{"neither", env(), envcheck.Missing, "JWT_SECRET is required, or JWT_SECRET_FILE"},
 		{"weak in the file", env("JWT_SECRET_FILE", file("weak", "short")), envcheck.Invalid, "JWT_SECRET_FILE must have at least 32 characters"},
+		{"a space is no line end", env("JWT_SECRET_FILE", file("space", key+" \n")), envcheck.Invalid, "JWT_SECRET_FILE " + string(envcheck.Unprintable)},
 		{"not there", env("JWT_SECRET_FILE", filepath.Join(dir, "none")), envcheck.Unreadable, "JWT_SECRET_FILE names a file that does not exist"},
 		{"the secret instead of its path", env("JWT_SECRET_FILE", key), envcheck.Unreadable, "JWT_SECRET_FILE names a file that does not exist"},
 		{"no path at all", env("JWT_SECRET_FILE", strings.Repeat("x", 1<<16)), envcheck.Unreadable, "JWT_SECRET_FILE names a file that cannot be read"},
@@ -297,10 +298,18 @@ func TestNearMisses(t *testing.T) {
 		}
 	}
 
+	s := envcheck.Spec{
+		Vars:    []envcheck.Var{{Name: "HISTORY_KEEP"}, {Name: "HISTORY_KEY"}},
+		Environ: func() []string { return []string{"HISTORY_KEEP=5"} },
+	}
+	if near := s.NearMisses(env("HISTORY_KEEP", "5")); len(near) != 0 {
+		t.Errorf("one known name for another: %v", near)
+	}
+
 	t.Setenv("JWT_SECRIT", key)
 	t.Setenv("DEVICES", "x")
 	var cfg config
-	s := spec(&cfg)
+	s = spec(&cfg)
 	s.Environ = nil
 	err := s.Load(os.LookupEnv)
 	if err == nil || err.Error() != "JWT_SECRET is required, or JWT_SECRET_FILE (JWT_SECRIT is set: misspelt?)" {

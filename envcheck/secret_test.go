@@ -132,6 +132,9 @@ func TestSecret(t *testing.T) {
 	if s.Reveal() != key {
 		t.Error("what goes in comes out")
 	}
+	if v := slog.AnyValue(s).Resolve(); v.Kind() != slog.KindString {
+		t.Errorf("a handler of one's own gets %v", v.Kind())
+	}
 	data, err := json.Marshal(map[string]any{"set": s, "unset": zero})
 	if string(data) != `{"set":"[redacted]","unset":"[redacted]"}` || err != nil {
 		t.Errorf("%s, %v: whether it is set does not show either", data, err)

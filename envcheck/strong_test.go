@@ -42,6 +42,7 @@ func TestStrong(t *testing.T) {
 		{"in other case", "XkQ9vT2mxKq9VT2MXKQ9VT2Mxkq9vt2m", envcheck.Repetitive},
 		{"short and doubled", "kW7#pQ2xkW7#pQ2xkW7#pQ2xkW7#pQ2x", envcheck.Repetitive},
 		{"dead beef", strings.Repeat("deadbeef", 4), envcheck.Repetitive},
+		{"four letters, though never the same stretch", "aabbaabcaabdaacbaaccaacdaadbaadc", envcheck.Repetitive},
 		{"few characters in any order", "aabbaabababbabcabcbabcaabcbabcdd", envcheck.Repetitive},
 
 		{"the alphabet", "abcdefghijklmnopqrstuvwxyz012345", envcheck.Sequential},

@@ -27,10 +27,15 @@
 //
 // All methods of [Log] may be called from any goroutine; a [Reader] belongs to
 // one at a time. Reading takes no lock: entries live in an array that appends
-// share, behind an atomic pointer to an immutable state. An append costs well
-// under a microsecond however many readers wait, as they are woken elsewhere
-// and no more often than [Config.Wake] says. The package starts no goroutine
-// that lasts; timers run their function and are gone.
+// share, behind an atomic pointer to an immutable state. Waiting readers are
+// woken by a timer's goroutine, never by the appender, and no more often than
+// [Config.Wake] says. The package starts no goroutine that lasts.
+//
+// As ratios of one run of go test -bench . (November 2026, two shared cores):
+//
+//	append, 1,000 readers waiting    1.3 times the append with none (under 0.5 µs, 2 allocations)
+//	append, 1,000 readers following  1/50 or less of putting the message into 1,000 queues
+//	snapshot of 1,000 entries        1/600 or less of copying them, and no allocation
 package history
 
 import (

@@ -141,6 +141,9 @@ func TestReset(t *testing.T) {
 	if _, err := l.Clear(ctx, []byte("again")); err != nil {
 		t.Fatal(err)
 	}
+	if b := l.Since(history.Oldest); b.From != b.To {
+		t.Errorf("nothing is kept between %v and %v", b.From, b.To)
+	}
 	want(t, "a Clear alone is a batch", live.TryNext(), true, "again", 0)
 	want(t, "but only once", live.TryNext(), false, "", 0)
 	add(t, l, "c", "d")
@@ -272,8 +275,9 @@ func TestBatchesAreImmutable(t *testing.T) {
 	data[0] = 'X'
 	add(t, l, "b", "c")
 	held := l.Since(history.Oldest)
+	add(t, l, "d")
 	_ = append(held.Entries, history.Entry{Data: []byte("intruder")})
-	add(t, l, "d", "e", "f")
+	add(t, l, "e", "f")
 	want(t, "log", l.Since(history.Oldest), false, "", 0, "a", "b", "c", "d", "e", "f")
 	add(t, l, "g")
 	l.Delete(ctx, 5)

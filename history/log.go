@@ -247,7 +247,8 @@ func (l *Log) Len() int { return len(l.state.Load().entries) }
 
 // Close ends the log, and the Store with it. Readers read what is left, then
 // get [ErrClosed]; so does everything that would change it. Close may be
-// called more than once.
+// called more than once, and not at all on a log in memory that nobody waits
+// for.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

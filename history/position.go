@@ -83,8 +83,9 @@ func ParsePosition(s string) (Position, error) {
 	if p.epoch, n = binary.Uvarint(raw); n > 0 {
 		p.seq, m = binary.Uvarint(raw[n:])
 	}
-	// Base64 and varints have several spellings of one value; one is enough.
-	if n <= 0 || m <= 0 || n+m != len(raw) || p.log == 0 || p.String() != s {
+	// Base64 and varints have several spellings of one value; one is enough. (The
+	// text of a position without a log is a word.)
+	if n <= 0 || m <= 0 || n+m != len(raw) || p.String() != s {
 		return Position{}, ErrPosition
 	}
 	return p, nil

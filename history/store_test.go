@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/relayguard/relayguard/history"
 )
@@ -70,6 +71,20 @@ func TestStoreSurvivesReopening(t *testing.T) {
 	want(t, "epoch and note are kept", l.Since(pos), true, "note", 0, "f")
 	if err := l.Close(); err != nil || l.Close() != nil || store.closed != 1 {
 		t.Errorf("closed %d times, %v", store.closed, err)
+	}
+}
+
+// Time went on while nobody had the log open.
+func TestStoreIsTrimmedOnOpen(t *testing.T) {
+	now := time.Now()
+	store := &fakeStore{saved: history.Saved{ID: 1, Last: 4, Entries: []history.Entry{
+		{Seq: 1, At: now.Add(-3 * time.Hour)}, {Seq: 2, At: now.Add(-2 * time.Hour)}, {Seq: 4, At: now, Data: []byte("d")},
+	}}}
+	var trims []history.Trim
+	l := open(t, history.Config{Store: store, MaxAge: time.Hour, OnTrim: func(tr history.Trim) { trims = append(trims, tr) }})
+	want(t, "what is young enough", l.Since(history.Oldest), false, "", 0, "d")
+	if len(trims) != 1 || trims[0] != (history.Trim{Reason: history.ByAge, Dropped: 2, Kept: 1}) || len(store.saved.Entries) != 1 {
+		t.Errorf("trims %v, stored %v", trims, store.saved.Entries)
 	}
 }
 
