@@ -76,11 +76,17 @@ func guideCSP(t *testing.T) {
 			directives[f[0]] = f[1:]
 		}
 	}
-	for _, name := range []string{"script-src", "style-src", "connect-src"} {
+	for _, name := range []string{"style-src", "connect-src"} {
 		if got := directives[name]; len(got) != 1 || got[0] != "'self'" {
 			t.Errorf("%s is %q, want 'self' and nothing else", name, got)
 		}
 	}
+	// One script by nonce, and what it imports: less than 'self' would let in.
+	if got := directives["script-src"]; len(got) != 2 || !strings.HasPrefix(got[0], "'nonce-") || got[1] != "'strict-dynamic'" {
+		t.Errorf("script-src is %q, want a nonce and 'strict-dynamic'", got)
+	}
+	delete(directives, "script-src")
+	delete(directives, "report-uri") // an address, not a source
 	for _, bad := range []string{"unsafe-inline", "unsafe-eval", "unsafe-hashes", "ws:", "wss:", "data:", "http:", "https:", "*"} {
 		for name, sources := range directives {
 			for _, s := range sources {
@@ -204,12 +210,13 @@ func panicking(t *testing.T, change func(*config)) *site {
 	if change != nil {
 		change(&cfg)
 	}
-	h, err := protect(cfg, s.srv.log, s.srv.limiter.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		panic("canary-of-a-panic")
-	})))
+	secure, err := cfg.secure()
 	if err != nil {
 		t.Fatal(err)
 	}
+	h := secure.Handler(recovered(s.srv.log, s.srv.limiter.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic("canary-of-a-panic")
+	}))))
 	return &site{t: t, srv: s.srv, cfg: cfg, addr: listen(t, h), logs: s.logs}
 }
 

@@ -32,6 +32,9 @@ const (
 	idleWait   = 2 * time.Minute
 	maxHeader  = 16 << 10 // bytes
 
+	// reportPath is where browsers tell what the policy kept the page from doing.
+	reportPath = "/csp-reports"
+
 	viewersGrace  = 3 * time.Second
 	requestsGrace = time.Second
 )
@@ -43,6 +46,7 @@ type server struct {
 	history  *history.Log
 	limiter  *ratelimit.Limiter
 	relay    *relay.Relay
+	reports  *headers.ReportHandler
 	handler  http.Handler
 	stopping atomic.Bool
 }
@@ -89,30 +93,44 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 
+	secure, err := cfg.secure()
+	if err != nil {
+		return nil, err
+	}
+	page, err := secure.With(web.Policy)
+	if err != nil {
+		return nil, err
+	}
+	s.reports, err = headers.NewReportHandler(headers.ReportConfig{Log: log})
+	if err != nil {
+		return nil, err
+	}
+
 	mux := http.NewServeMux()
 	mux.Handle("/ws", s.limiter.Handler(s.relay))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("POST "+reportPath, s.reports)
+	mux.Handle("/{$}", page.Handler(web.Handler()))
 	mux.Handle("/", web.Handler())
-	s.handler, err = protect(cfg, log, mux)
-	return s, err
+	s.handler = secure.Handler(recovered(log, mux))
+	return s, nil
 }
 
-// protect puts the security headers around everything that this server answers,
-// and turns a panic into a plain 500 inside of them.
-func protect(cfg config, log *slog.Logger, next http.Handler) (http.Handler, error) {
+// secure is the policy around everything that this server answers.
+func (c *config) secure() (*headers.Middleware, error) {
 	policy := headers.Strict()
-	if cfg.production {
+	// The page fills a wall or a projector, which must not fall asleep meanwhile.
+	policy.Permissions = policy.Permissions.With("fullscreen", headers.Self).With("screen-wake-lock", headers.Self)
+	policy.ReportingEndpoints = []headers.Endpoint{{Name: "csp", URL: reportPath}}
+	policy.CSP = policy.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
+	if c.production {
 		// A proxy that ends TLS reaches this server over plain HTTP.
 		policy.HSTS.Always = true
 	} else {
 		policy.HSTS = headers.HSTS{}
 	}
-	secure, err := headers.New(policy)
-	if err != nil {
-		return nil, err
-	}
-	return secure.Handler(recovered(log, next)), nil
+	return headers.New(policy)
 }
 
 // recovered answers a panic with a plain 500. net/http's own recovery would cut

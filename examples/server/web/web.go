@@ -1,12 +1,11 @@
 // Package web is the page that viewers open: plain HTML, CSS and JavaScript
 // modules, embedded in the binary.
 //
-// The page lives under a strict policy: script-src, style-src, img-src and
-// connect-src 'self', default-src, base-uri and form-action 'none', and
-// require-trusted-types-for 'script'. It has no inline script or style and never
-// turns text into markup. It opens one WebSocket, ws beside itself, and never
-// sends anything; where the connection is refused, it asks healthz whether the
-// server is there at all, because a browser hides a refusal's status from a page.
+// [Policy] is what the page lives under. It has no inline script or style and
+// never turns text into markup. It opens one WebSocket, ws beside itself, and
+// never sends anything; where the connection is refused, it asks healthz whether
+// the server is there at all, because a browser hides a refusal's status from a
+// page.
 package web
 
 import (
@@ -14,15 +13,31 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"html/template"
 	"io/fs"
 	"net/http"
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/relayguard/relayguard/headers"
 )
 
 //go:embed page
 var page embed.FS
+
+var index = template.Must(template.ParseFS(page, "page/index.html"))
+
+// Policy narrows a site's policy to what the page needs. One script is allowed,
+// by a nonce, and what it imports; a file that somebody managed to put on this
+// host is not. A page with a nonce is nobody else's, so it is not stored.
+func Policy(p *headers.Policy) {
+	p.CSP = p.CSP.
+		With("script-src", headers.NonceSource, headers.StrictDynamic).
+		With("require-trusted-types-for", "'script'").
+		With("trusted-types", headers.None)
+	p.CacheControl = "no-store"
+}
 
 // types is explicit because mime.TypeByExtension asks the machine it runs on.
 var types = map[string]string{
@@ -38,8 +53,8 @@ type file struct {
 }
 
 // Handler serves the page at "/" and its parts beside it. Other paths are a plain
-// 404, other methods than GET and HEAD a 405. Every answer may be stored but must
-// be asked for again: after an upgrade, nobody runs yesterday's script against
+// 404, other methods than GET and HEAD a 405. The parts may be stored but must be
+// asked for again: after an upgrade, nobody runs yesterday's script against
 // today's page.
 func Handler() http.Handler {
 	files := load()
@@ -55,6 +70,13 @@ func Handler() http.Handler {
 			return
 		}
 		h := w.Header()
+		if r.URL.Path == "/" {
+			h.Set("Content-Type", f.contentType)
+			if r.Method == http.MethodGet {
+				_ = index.Execute(w, headers.NonceAttr(r.Context())) // fails only where the reader is gone
+			}
+			return
+		}
 		h.Set("Cache-Control", "no-cache")
 		h.Set("ETag", f.etag)
 		if matches(r.Header.Values("If-None-Match"), f.etag) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/server/web"
+	"github.com/relayguard/relayguard/headers"
 )
 
 func get(t *testing.T, method, target string, header ...string) *http.Response {
@@ -66,7 +67,7 @@ func TestHandler(t *testing.T) {
 			if res.StatusCode != tc.status || res.Header.Get("Content-Type") != tc.contentType {
 				t.Fatalf("%s: got %d %q, want %d %q", tc.why, res.StatusCode, res.Header.Get("Content-Type"), tc.status, tc.contentType)
 			}
-			if tc.status == 200 && res.Header.Get("Cache-Control") != "no-cache" {
+			if tc.status == 200 && tc.contentType != html && res.Header.Get("Cache-Control") != "no-cache" {
 				t.Errorf("Cache-Control: %q", res.Header.Get("Cache-Control"))
 			}
 			if allow := res.Header.Get("Allow"); (allow == "GET, HEAD") != (tc.status == 405) {
@@ -79,6 +80,35 @@ func TestHandler(t *testing.T) {
 				t.Errorf("says more than it must: %q", got)
 			}
 		})
+	}
+}
+
+// The page's script runs by a nonce of its own in every answer, and no store keeps
+// one for another visitor.
+func TestPolicy(t *testing.T) {
+	mw, err := headers.New(headers.Strict())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mw, err = mw.With(web.Policy); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for range 2 {
+		w := httptest.NewRecorder()
+		mw.Handler(web.Handler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		m := regexp.MustCompile(`<script type="module" src="app.js" nonce="([\w-]{22})"></script>`).FindStringSubmatch(w.Body.String())
+		if m == nil || seen[m[1]] {
+			t.Fatalf("no nonce, or an old one: %q", m)
+		}
+		seen[m[1]] = true
+		csp := w.Header().Get("Content-Security-Policy")
+		if !strings.Contains(csp, "script-src 'nonce-"+m[1]+"' 'strict-dynamic';") || !strings.Contains(csp, "require-trusted-types-for 'script'") {
+			t.Errorf("the policy does not go with the page: %s", csp)
+		}
+		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("ETag") != "" {
+			t.Errorf("the page may be stored: %v", w.Header())
+		}
 	}
 }
 
