@@ -111,7 +111,7 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 		http.Error(w, http.StatusText(status), status)
 		return nil, &UpgradeError{status, err}
 	}
-	c := &Conn{cfg: &u.cfg}
+	c := &Conn{cfg: &u.cfg, readMu: newLock(), writeMu: newLock()}
 	c.limit.Store(u.cfg.ReadLimit)
 	lib, err := newLibrary(c, w, r)
 	if err != nil {

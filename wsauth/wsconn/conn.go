@@ -42,7 +42,7 @@ type Conn struct {
 	// Reading. early is what had arrived with the handshake; partial the message that is not read to its end;
 	// readErr what every further Read returns; ioErr why raw cannot be read any more; refused that
 	// the library has closed because of what it read.
-	readMu  sync.Mutex
+	readMu  lock
 	early   []byte
 	partial io.Reader
 	readErr error
@@ -50,7 +50,7 @@ type Conn struct {
 	refused bool
 
 	// Writing. writeMu is held for a whole frame; ping and pong wait for whoever holds it to be done.
-	writeMu sync.Mutex
+	writeMu lock
 	ping    atomic.Bool
 	pong    atomic.Pointer[[]byte]
 
