@@ -1,0 +1,2 @@
+// Package realclientip compares clientip with github.com/realclientip/realclientip-go, row by row.
+package realclientip
