@@ -24,14 +24,14 @@ func readClaims(text []byte) (claimSet, bool) {
 		return c, false
 	}
 	names := make([]string, 0, maxMembers)
-	ok := true
-	err := strictjson.Scan(text, func(raw, value []byte) {
-		name, isText := strictjson.String(raw)
-		if !isText || len(names) == maxMembers || slices.Contains(names, name) {
-			ok = false
-			return
+	m := strictjson.Read(text)
+	for m.Next() {
+		name, ok := strictjson.String(m.Name)
+		if !ok || len(names) == maxMembers || slices.Contains(names, name) {
+			return c, false
 		}
 		names = append(names, name)
+		value := m.Value
 		switch name {
 		case "device":
 			c.device = value
@@ -52,8 +52,8 @@ func readClaims(text []byte) (claimSet, bool) {
 		case "scope":
 			c.scope = value
 		}
-	})
-	return c, err == nil && ok
+	}
+	return c, m.Err == nil
 }
 
 // identify turns the claims of a token that key signed into an identity, or says why not.
@@ -170,12 +170,12 @@ func audiences(value []byte) ([]string, bool) {
 	if one, ok := name(value); ok {
 		return []string{one}, true
 	}
-	var list []string
-	ok := true
-	err := strictjson.Elements(value, func(v []byte) {
-		one, isText := name(v)
+	elements, ok := strictjson.Elements(value)
+	list := make([]string, len(elements))
+	for i, e := range elements {
+		var isText bool
+		list[i], isText = name(e)
 		ok = ok && isText
-		list = append(list, one)
-	})
-	return list, err == nil && ok
+	}
+	return list, ok
 }

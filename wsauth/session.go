@@ -255,14 +255,15 @@ const (
 func classify(msg []byte) (messageKind, []byte) {
 	var count int
 	var value []byte
-	err := strictjson.Scan(msg, func(name, v []byte) {
-		if strictjson.Is(name, "token") {
+	m := strictjson.Read(msg)
+	for m.Next() {
+		if strictjson.Is(m.Name, "token") {
 			count++
-			value = v
+			value = m.Value
 		}
-	})
+	}
 	switch {
-	case err != nil:
+	case m.Err != nil:
 		return notJSON, nil
 	case count == 0:
 		return otherMessage, nil

@@ -52,14 +52,14 @@ func (h *HS256) signer(p parts, now time.Time) (*ringKey, *RefusedError) {
 	ring := *h.ring.Load()
 	named := -1
 	for i := range ring {
-		if len(p.keyID) > 0 && ring[i].id == string(p.keyID) {
+		if p.keyID.len > 0 && p.keyID.is(ring[i].id) {
 			named = i
 		}
 	}
 	refused := errKey
 	for i := range ring {
 		k := &ring[i]
-		eligible := len(p.keyID) == 0 || i == named || named < 0 && k.id == ""
+		eligible := p.keyID.len == 0 || i == named || named < 0 && k.id == ""
 		if !eligible || !k.inForce(now) {
 			continue
 		}
@@ -74,8 +74,16 @@ func (h *HS256) signer(p parts, now time.Time) (*ringKey, *RefusedError) {
 // parts of a compact JWS (RFC 7515, section 7.1), still encoded but for the key ID.
 type parts struct {
 	signed, claims, signature []byte
-	keyID                     []byte
+	keyID                     shortText
 }
+
+// shortText is text without an allocation.
+type shortText struct {
+	text [maxName]byte
+	len  int
+}
+
+func (t *shortText) is(s string) bool { return string(t.text[:t.len]) == s }
 
 // split is the front: it admits nothing but a compact JWS in canonical base64url without padding whose header says
 // HS256 and nothing that would have to be understood. It checks the cheapest first.
@@ -94,7 +102,8 @@ func split(token []byte) (parts, *RefusedError) {
 	if !canonical(header) || !canonical(p.signature) {
 		return p, errMalformed
 	}
-	if refused := p.gate(header); refused != nil {
+	var refused *RefusedError
+	if p.keyID, refused = gate(header); refused != nil {
 		return p, refused
 	}
 	if !canonical(p.claims) {
@@ -108,50 +117,53 @@ const commonHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 // gate reads the header (RFC 7515, section 4): unknown members are ignored, as they must be, save those that change
 // what is signed or demand to be understood.
-func (p *parts) gate(header []byte) *RefusedError {
+func gate(header []byte) (keyID shortText, refused *RefusedError) {
 	if string(header) == commonHeader {
-		return nil
+		return keyID, nil
 	}
-	text := make([]byte, maxHeader)[:decodedLen(len(header))]
+	var room [maxHeader]byte
+	text := room[:decodedLen(len(header))]
 	if !decode(text, header) {
-		return errMalformed
+		return keyID, errMalformed
 	}
 	if text[0] != '{' {
-		return errHeader
+		return keyID, errHeader
 	}
 	var names [maxMembers][]byte
-	n, ok, algorithm := 0, true, false
-	err := strictjson.Scan(text, func(name, value []byte) {
+	n, algorithm := 0, false
+	m := strictjson.Read(text)
+	for m.Next() {
 		// A name in escapes could hide one that matters, and nobody writes header names so.
-		if n == maxMembers || bytes.IndexByte(name, '\\') >= 0 {
-			ok = false
-			return
+		if n == maxMembers || bytes.IndexByte(m.Name, '\\') >= 0 {
+			return keyID, errHeader
 		}
 		for _, seen := range names[:n] {
-			ok = ok && !bytes.Equal(seen, name)
-		}
-		names[n] = name
-		n++
-		switch string(name) {
-		case `"alg"`:
-			algorithm = string(value) == `"HS256"`
-		case `"kid"`:
-			if len(value) > maxName || value[0] != '"' || bytes.IndexByte(value, '\\') >= 0 {
-				ok = false
-				return
+			if bytes.Equal(seen, m.Name) {
+				return keyID, errHeader
 			}
-			p.keyID = value[1 : len(value)-1]
-		case `"crit"`, `"b64"`:
-			ok = false
 		}
-	})
-	switch {
-	case err != nil || !ok:
-		return errHeader
-	case !algorithm:
-		return errAlgorithm
+		names[n] = m.Name
+		n++
+		switch string(m.Name) {
+		case `"alg"`:
+			algorithm = string(m.Value) == `"HS256"`
+		case `"kid"`:
+			id := m.Value
+			if len(id) > len(keyID.text) || id[0] != '"' || bytes.IndexByte(id, '\\') >= 0 {
+				return keyID, errHeader
+			}
+			keyID.len = copy(keyID.text[:], id[1:len(id)-1])
+		case `"crit"`, `"b64"`:
+			return keyID, errHeader
+		}
 	}
-	return nil
+	switch {
+	case m.Err != nil:
+		return keyID, errHeader
+	case !algorithm:
+		return keyID, errAlgorithm
+	}
+	return keyID, nil
 }
 
 // base64url: the value of each character plus one, 0 for those outside the alphabet (RFC 4648, section 5).

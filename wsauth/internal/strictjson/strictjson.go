@@ -13,39 +13,96 @@ import (
 // input can make the walk use more than a small, fixed stack.
 const MaxDepth = 32
 
-// Errors that Scan returns. They carry no part of the input.
+// Errors of a walk. They carry no part of the input.
 var (
 	ErrSyntax = errors.New("strictjson: not a JSON value")
 	ErrDepth  = errors.New("strictjson: nested too deeply")
 	ErrUTF8   = errors.New("strictjson: not UTF-8")
 )
 
-// Scan reports whether data is exactly one JSON value, surrounded by nothing but white space. Where the value is an
-// object, member is called for each of its own members in order: with the name as it was written, quotes included,
-// and the value's text. Nothing is copied. member may be nil.
+// Members walks one JSON value. Where it is an object, Next stops at each of its own members in order. There are no
+// callbacks, so nothing that is walked has to be on the heap.
 //
-// It is called before the rest of data has been checked, so its findings count only if Scan returns nil.
-func Scan(data []byte, member func(name, value []byte)) error {
-	if !utf8.Valid(data) {
-		return ErrUTF8
+//	for m.Next() {
+//		… m.Name, m.Value …
+//	}
+//	if m.Err != nil { … }
+//
+// The rest of the data has not been checked while Next is true: what was found counts only if Err is nil at the end.
+type Members struct {
+	Name  []byte // as it was written, quotes included
+	Value []byte // as it was written
+	Err   error  // why the walk ended, nil if data is exactly one JSON value
+
+	s           scanner
+	begun, over bool
+}
+
+// Read begins a walk over data, which must be exactly one JSON value, surrounded by nothing but white space.
+func Read(data []byte) Members { return Members{s: scanner{data: data}} }
+
+// Next goes on to the next member. When there is none, or the value is no object, it checks the rest and is false.
+func (m *Members) Next() bool {
+	s := &m.s
+	switch {
+	case m.over:
+		return false
+	case !m.begun:
+		m.begun = true
+		if !utf8.Valid(s.data) {
+			return m.end(ErrUTF8)
+		}
+		s.space()
+		if s.peek() != '{' {
+			return m.end(s.value(0))
+		}
+		s.pos++
+		s.space()
+		if s.peek() == '}' {
+			s.pos++
+			return m.end(nil)
+		}
+	default:
+		more, err := s.next('}')
+		if err != nil || !more {
+			return m.end(err)
+		}
 	}
-	s := scanner{data: data, member: member}
-	s.space()
-	if err := s.value(0); err != nil {
-		return err
+	from := s.pos
+	colon, err := s.name()
+	if err != nil {
+		return m.end(err)
 	}
-	s.space()
-	if s.pos != len(data) {
-		return ErrSyntax
+	m.Name = s.data[from:colon]
+	from = s.pos
+	if err := s.value(1); err != nil {
+		return m.end(err)
 	}
-	return nil
+	m.Value = s.data[from:s.pos]
+	return true
+}
+
+func (m *Members) end(err error) bool {
+	m.over = true
+	m.s.space()
+	if err == nil && m.s.pos != len(m.s.data) {
+		err = ErrSyntax
+	}
+	m.Err = err
+	return false
+}
+
+// Check reports whether data is exactly one JSON value.
+func Check(data []byte) error {
+	m := Read(data)
+	for m.Next() {
+	}
+	return m.Err
 }
 
 type scanner struct {
-	data    []byte
-	pos     int
-	member  func(name, value []byte)
-	element func(value []byte)
+	data []byte
+	pos  int
 }
 
 func (s *scanner) peek() byte {
@@ -97,37 +154,14 @@ func (s *scanner) object(depth int) error {
 		return nil
 	}
 	for {
-		nameAt := s.pos
-		if s.peek() != '"' {
-			return ErrSyntax
-		}
-		if err := s.text(); err != nil {
+		if _, err := s.name(); err != nil {
 			return err
 		}
-		name := s.data[nameAt:s.pos]
-		s.space()
-		if s.peek() != ':' {
-			return ErrSyntax
-		}
-		s.pos++
-		s.space()
-		valueAt := s.pos
 		if err := s.value(depth + 1); err != nil {
 			return err
 		}
-		if depth == 0 && s.member != nil {
-			s.member(name, s.data[valueAt:s.pos])
-		}
-		s.space()
-		switch s.peek() {
-		case ',':
-			s.pos++
-			s.space()
-		case '}':
-			s.pos++
-			return nil
-		default:
-			return ErrSyntax
+		if more, err := s.next('}'); err != nil || !more {
+			return err
 		}
 	}
 }
@@ -143,25 +177,46 @@ func (s *scanner) array(depth int) error {
 		return nil
 	}
 	for {
-		valueAt := s.pos
 		if err := s.value(depth + 1); err != nil {
 			return err
 		}
-		if depth == 0 && s.element != nil {
-			s.element(s.data[valueAt:s.pos])
-		}
-		s.space()
-		switch s.peek() {
-		case ',':
-			s.pos++
-			s.space()
-		case ']':
-			s.pos++
-			return nil
-		default:
-			return ErrSyntax
+		if more, err := s.next(']'); err != nil || !more {
+			return err
 		}
 	}
+}
+
+// name passes a member's name and the colon, and says where the name ended.
+func (s *scanner) name() (end int, err error) {
+	if s.peek() != '"' {
+		return 0, ErrSyntax
+	}
+	if err := s.text(); err != nil {
+		return 0, err
+	}
+	end = s.pos
+	s.space()
+	if s.peek() != ':' {
+		return 0, ErrSyntax
+	}
+	s.pos++
+	s.space()
+	return end, nil
+}
+
+// next passes the comma between two elements, or the bracket behind the last.
+func (s *scanner) next(bracket byte) (more bool, err error) {
+	s.space()
+	switch s.peek() {
+	case ',':
+		s.pos++
+		s.space()
+		return true, nil
+	case bracket:
+		s.pos++
+		return false, nil
+	}
+	return false, ErrSyntax
 }
 
 func (s *scanner) word(w string) error {

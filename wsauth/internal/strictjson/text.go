@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// String returns the text of a JSON string as Scan passes it, quotes included. It is false for any other value, and
+// String returns the text of a JSON string as Members has it, quotes included. It is false for any other value, and
 // for a string whose escapes name half a surrogate pair: that is no text in any encoding.
 func String(value []byte) (string, bool) {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
@@ -18,7 +18,7 @@ func String(value []byte) (string, bool) {
 	return string(text), ok
 }
 
-// Is reports whether a JSON string as Scan passes it is the text want, however it was escaped.
+// Is reports whether a JSON string as Members has it is the text want, however it was escaped.
 func Is(value []byte, want string) bool {
 	if len(value) < 2 {
 		return false
@@ -90,11 +90,27 @@ func unescape(c byte) byte {
 	return c
 }
 
-// Elements calls element for each element of the JSON array value, and is an error for any other value.
-func Elements(value []byte, element func(value []byte)) error {
-	s := scanner{data: value, element: element}
+// Elements returns the elements of a JSON array as they were written; it is false for any other value. The value must
+// have been checked.
+func Elements(value []byte) ([][]byte, bool) {
+	s := scanner{data: value}
 	if s.peek() != '[' {
-		return ErrSyntax
+		return nil, false
 	}
-	return s.array(0)
+	s.pos++
+	s.space()
+	if s.peek() == ']' {
+		return nil, true
+	}
+	var list [][]byte
+	for {
+		from := s.pos
+		if s.value(0) != nil {
+			return nil, false
+		}
+		list = append(list, value[from:s.pos])
+		if more, err := s.next(']'); err != nil || !more {
+			return list, err == nil
+		}
+	}
 }

@@ -1,0 +1,112 @@
+package wsauth_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+var (
+	now    = time.Unix(1_800_000_000, 0)
+	secret = []byte("a secret of the tests, long enough to be one")
+	other  = []byte("another secret of the tests, as long as that")
+)
+
+const common = `{"alg":"HS256","typ":"JWT"}`
+
+// make signs whatever it is given, also what no signer would.
+func forge(header, claims string, key []byte) string {
+	enc := base64.RawURLEncoding
+	signed := enc.EncodeToString([]byte(header)) + "." + enc.EncodeToString([]byte(claims))
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(signed))
+	return signed + "." + enc.EncodeToString(mac.Sum(nil))
+}
+
+func good(extra string) string {
+	return fmt.Sprintf(`{"device":"pi-1","exp":%d%s}`, now.Unix()+3600, extra)
+}
+
+func newHS256(t testing.TB, change func(*wsauth.HS256Config)) *wsauth.HS256 {
+	t.Helper()
+	cfg := wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}}
+	if change != nil {
+		change(&cfg)
+	}
+	v, err := wsauth.NewHS256(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// reasonOf is why err refuses, "" where there is no error.
+func reasonOf(t testing.TB, err error) wsauth.Reason {
+	t.Helper()
+	if err == nil {
+		return ""
+	}
+	refused, ok := errors.AsType[*wsauth.RefusedError](err)
+	if !ok {
+		t.Fatalf("untyped error %v", err)
+	}
+	return refused.Reason
+}
+
+// script is a Conn whose peer says what it was told to and then waits.
+type script struct {
+	in     []any // string: a message; error: what Read returns
+	wrote  []string
+	code   int
+	reason string
+	closes int
+	limits []int64
+	over   chan struct{}
+}
+
+func newScript(in ...any) *script { return &script{in: in, over: make(chan struct{})} }
+
+func (c *script) Read(ctx context.Context) ([]byte, error) {
+	if len(c.in) == 0 {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-c.over:
+			return nil, errors.New("over")
+		}
+	}
+	next := c.in[0]
+	c.in = c.in[1:]
+	if err, ok := next.(error); ok {
+		return nil, err
+	}
+	return []byte(next.(string)), nil
+}
+
+func (c *script) Write(_ context.Context, text []byte) error {
+	c.wrote = append(c.wrote, string(text))
+	return nil
+}
+
+func (c *script) Close(code int, reason string) error {
+	if c.closes++; c.closes == 1 {
+		c.code, c.reason = code, reason
+		close(c.over)
+	}
+	return nil
+}
+
+func (c *script) Abort() error         { return c.Close(0, "") }
+func (c *script) SetReadLimit(n int64) { c.limits = append(c.limits, n) }
+
+func tokenMessage(token string) string { return `{"token":"` + token + `"}` }
+
+func deep(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
