@@ -26,6 +26,8 @@ type config struct {
 	host       string
 	port       uint16
 
+	operatorAddr string
+
 	proxies         []netip.Prefix
 	origins         []string
 	rateConnections int
@@ -64,6 +66,8 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.host),
 			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.port), Doc: "TCP port to listen on."},
+		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.operatorAddr), Check: hostPort,
+			Doc: "Address for the operator's calls, which need a token with the role admin. Empty: none."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.proxies, "a list of prefixes", clientip.ParsePrefixes),
 			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.origins), Check: envcheck.Each(origin), Example: "https://art.example",

@@ -34,7 +34,11 @@ func demoEnvironment(env lookup) lookup {
 		if name == "JWT_SECRET_FILE" || name == "ALLOWED_DEVICE_ID_FILE" {
 			return "", false
 		}
-		return env(name)
+		v, ok := env(name)
+		if !ok && name == "OPERATOR_ADDR" {
+			return "", true // nobody operates a demonstration, and its port may be in use
+		}
+		return v, ok
 	}
 }
 

@@ -70,7 +70,7 @@ func start(t *testing.T, change func(*config)) *site {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.serve(ctx, ln) }()
+	go func() { done <- srv.serve(ctx, ln, nil) }()
 	stop := sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -333,7 +333,7 @@ func launch(t *testing.T, listen bool, dir string, env []string, args ...string)
 	p := &process{t: t, stdout: new(logBuffer), stderr: new(logBuffer), exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Dir = dir
-	p.cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json", "HOME=" + dir, "TMPDIR=" + dir}, env...)
+	p.cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json", "OPERATOR_ADDR=", "HOME=" + dir, "TMPDIR=" + dir}, env...)
 	p.cmd.Stdout = p.stdout
 	out, err := p.cmd.StderrPipe()
 	if err != nil {

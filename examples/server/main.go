@@ -6,6 +6,7 @@
 //	server check         check the environment and print it
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET
+//	server reports       what browsers reported against the page's policy
 package main
 
 import (
@@ -32,6 +33,7 @@ const usage = `usage: server [-demo | -check]
        server check
        server token [-device ID] [-ttl DURATION]
        server secret
+       server reports [-json]
 
 Without a verb, serves as the environment says; see .env.example.
 `
@@ -72,6 +74,8 @@ func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Write
 		return checkVerb(env, stdout)
 	case "token":
 		return tokenVerb(rest, env, stdout, stderr)
+	case "reports":
+		return reportsVerb(ctx, rest, env, stdout, stderr)
 	case "secret":
 		fmt.Fprintln(stdout, newSecret())
 		return exitOK
@@ -109,14 +113,21 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, demo bool, stdout 
 	if err != nil {
 		return fmt.Errorf("%w (PORT and HOST choose another address)", err)
 	}
+	var operator net.Listener
+	if cfg.operatorAddr != "" {
+		if operator, err = net.Listen("tcp", cfg.operatorAddr); err != nil {
+			ln.Close()
+			return fmt.Errorf("%w (OPERATOR_ADDR chooses another address; empty is none)", err)
+		}
+		log.Info("operator listening", "addr", operator.Addr().String())
+	}
 	log.Info("listening", "addr", ln.Addr().String(), "production", cfg.production)
 	if demo {
 		stop, err := startDemo(ctx, cfg, ln.Addr(), log, stdout)
 		if err != nil {
-			ln.Close()
-			return err
+			return errors.Join(err, ln.Close())
 		}
 		defer stop()
 	}
-	return s.serve(ctx, ln)
+	return s.serve(ctx, ln, operator)
 }

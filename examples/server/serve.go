@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/headers"
@@ -48,6 +49,7 @@ type server struct {
 	relay    *relay.Relay
 	reports  *headers.ReportHandler
 	handler  http.Handler
+	operator http.Handler
 	stopping atomic.Bool
 }
 
@@ -55,7 +57,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	s := &server{log: log}
 	clients := clientip.Behind(cfg.proxies...)
 
-	verifier, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.keys(), Devices: cfg.devices})
+	verifier, err := cfg.verifier()
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +116,11 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	mux.Handle("/{$}", page.Handler(web.Handler()))
 	mux.Handle("/", web.Handler())
 	s.handler = secure.Handler(recovered(log, mux))
+	operator, err := operate.Handler(operate.Config{Verifier: verifier, Reports: s.reports.Stats})
+	if err != nil {
+		return nil, err
+	}
+	s.operator = secure.Handler(recovered(log, operator))
 	return s, nil
 }
 
@@ -197,11 +204,39 @@ func (s *server) audit(e wsauth.Event) {
 	s.log.LogAttrs(context.Background(), level, "auth", attrs...)
 }
 
-// serve answers on ln until ctx ends, and then stops in order: not ready, 1001
-// to all viewers, and last the listener, so that readiness can be seen failing.
-func (s *server) serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{
-		Handler:           s.handler,
+// serve answers on ln, and on operator unless it is nil, until ctx ends. Then it
+// stops in order: not ready, 1001 to all viewers, and last the listeners, so that
+// readiness can be seen failing.
+func (s *server) serve(ctx context.Context, ln, operator net.Listener) error {
+	public, private := s.http(s.handler), s.http(s.operator)
+	served := make(chan error, 2)
+	go func() { served <- public.Serve(ln) }()
+	if operator != nil {
+		go func() { served <- private.Serve(operator) }()
+	} else {
+		served <- http.ErrServerClosed
+	}
+	var failed error
+	for ended := 0; ended < 2; {
+		select {
+		case <-ctx.Done():
+			s.drain(public, private)
+			for ; ended < 2; ended++ {
+				<-served // http.ErrServerClosed: asked for
+			}
+		case err := <-served:
+			if ended++; !errors.Is(err, http.ErrServerClosed) {
+				failed = errors.Join(failed, err)
+				s.drain(public, private)
+			}
+		}
+	}
+	return errors.Join(failed, s.history.Close())
+}
+
+func (s *server) http(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: headerWait,
 		ReadTimeout:       bodyWait,
 		WriteTimeout:      answerWait,
@@ -209,14 +244,9 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	select {
-	case err := <-served:
-		return errors.Join(err, s.history.Close())
-	case <-ctx.Done():
-	}
+}
 
+func (s *server) drain(servers ...*http.Server) {
 	s.stopping.Store(true)
 	s.log.Info("stopping", "connections", s.relay.Len())
 	viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
@@ -226,9 +256,9 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 	requests, cancel := context.WithTimeout(context.Background(), requestsGrace)
 	defer cancel()
-	if err := srv.Shutdown(requests); err != nil {
-		_ = srv.Close()
+	for _, srv := range servers {
+		if err := srv.Shutdown(requests); err != nil {
+			_ = srv.Close()
+		}
 	}
-	<-served // http.ErrServerClosed: asked for
-	return s.history.Close()
 }

@@ -17,11 +17,13 @@ import (
 // for weeks; whoever wants less says so.
 const defaultTTL = 30 * 24 * time.Hour
 
-func (c *config) keys() []wsauth.Key { return []wsauth.Key{{Secret: []byte(c.secret.Reveal())}} }
+func (c *config) verifier() (*wsauth.HS256, error) {
+	return wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: []byte(c.secret.Reveal())}}, Devices: c.devices})
+}
 
 // newToken makes a token for device that expires ttl after now.
 func (c *config) newToken(device string, ttl time.Duration, now time.Time) (string, error) {
-	verifier, err := wsauth.NewHS256(wsauth.HS256Config{Keys: c.keys(), Devices: c.devices})
+	verifier, err := c.verifier()
 	if err != nil {
 		return "", err
 	}
