@@ -26,12 +26,12 @@ func readClaims(text []byte) (claimSet, bool) {
 	names := make([]string, 0, maxMembers)
 	m := strictjson.Read(text)
 	for m.Next() {
-		name, ok := strictjson.String(m.Name)
+		name, ok := strictjson.String(m.Name())
 		if !ok || len(names) == maxMembers || slices.Contains(names, name) {
 			return c, false
 		}
 		names = append(names, name)
-		value := m.Value
+		value := m.Value()
 		switch name {
 		case "device":
 			c.device = value

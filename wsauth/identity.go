@@ -88,3 +88,6 @@ var (
 	ErrInvalidJSON          = errors.New("wsauth: message is not JSON")
 	ErrSessionClosed        = errors.New("wsauth: session is closed")
 )
+
+// ErrAborted says that a session could not be closed in an orderly way within its bound.
+var ErrAborted = errors.New("wsauth: connection aborted")

@@ -183,8 +183,9 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 	return s.conn.Write(ctx, text)
 }
 
-// Close ends the connection with a close code and a reason, within [Config].CloseTimeout whatever the peer does. Only
-// the first call has an effect; others wait for it and return its result.
+// Close ends the connection with a close code and a reason, within [Config].CloseTimeout whatever the peer does; a
+// connection that takes longer is aborted, and the error is [ErrAborted]. Only the first call has an effect; others
+// wait for it and return its result.
 func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
 
 // dismiss tells the peer and closes; what remains to be said about it is cause.
@@ -229,11 +230,10 @@ func (s *Session) farewell(code int, reason string, answer []byte) error {
 	go func() { done <- s.conn.Abort() }()
 	timer.Reset(timeout)
 	select {
-	case err := <-done:
-		return err
+	case <-done:
 	case <-timer.C:
-		return context.DeadlineExceeded
 	}
+	return ErrAborted
 }
 
 func (s *Session) limit(n int64) {
@@ -257,9 +257,9 @@ func classify(msg []byte) (messageKind, []byte) {
 	var value []byte
 	m := strictjson.Read(msg)
 	for m.Next() {
-		if strictjson.Is(m.Name, "token") {
+		if strictjson.Is(m.Name(), "token") {
 			count++
-			value = m.Value
+			value = m.Value()
 		}
 	}
 	switch {

@@ -134,21 +134,21 @@ func gate(header []byte) (keyID shortText, refused *RefusedError) {
 	m := strictjson.Read(text)
 	for m.Next() {
 		// A name in escapes could hide one that matters, and nobody writes header names so.
-		if n == maxMembers || bytes.IndexByte(m.Name, '\\') >= 0 {
+		if n == maxMembers || bytes.IndexByte(m.Name(), '\\') >= 0 {
 			return keyID, errHeader
 		}
 		for _, seen := range names[:n] {
-			if bytes.Equal(seen, m.Name) {
+			if bytes.Equal(seen, m.Name()) {
 				return keyID, errHeader
 			}
 		}
-		names[n] = m.Name
+		names[n] = m.Name()
 		n++
-		switch string(m.Name) {
+		switch string(m.Name()) {
 		case `"alg"`:
-			algorithm = string(m.Value) == `"HS256"`
+			algorithm = string(m.Value()) == `"HS256"`
 		case `"kid"`:
-			id := m.Value
+			id := m.Value()
 			if len(id) > len(keyID.text) || id[0] != '"' || bytes.IndexByte(id, '\\') >= 0 {
 				return keyID, errHeader
 			}

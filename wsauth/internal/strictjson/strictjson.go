@@ -24,19 +24,25 @@ var (
 // callbacks, so nothing that is walked has to be on the heap.
 //
 //	for m.Next() {
-//		… m.Name, m.Value …
+//		… m.Name(), m.Value() …
 //	}
 //	if m.Err != nil { … }
 //
 // The rest of the data has not been checked while Next is true: what was found counts only if Err is nil at the end.
 type Members struct {
-	Name  []byte // as it was written, quotes included
-	Value []byte // as it was written
-	Err   error  // why the walk ended, nil if data is exactly one JSON value
+	Err error // why the walk ended, nil if data is exactly one JSON value
 
 	s           scanner
 	begun, over bool
+	// Offsets and not slices: what a struct keeps of its own contents, the compiler puts on the heap.
+	name, colon, value int
 }
+
+// Name returns the member's name as it was written, quotes included.
+func (m *Members) Name() []byte { return m.s.data[m.name:m.colon] }
+
+// Value returns the member's value as it was written.
+func (m *Members) Value() []byte { return m.s.data[m.value:m.s.pos] }
 
 // Read begins a walk over data, which must be exactly one JSON value, surrounded by nothing but white space.
 func Read(data []byte) Members { return Members{s: scanner{data: data}} }
@@ -68,17 +74,15 @@ func (m *Members) Next() bool {
 			return m.end(err)
 		}
 	}
-	from := s.pos
-	colon, err := s.name()
-	if err != nil {
+	var err error
+	m.name = s.pos
+	if m.colon, err = s.name(); err != nil {
 		return m.end(err)
 	}
-	m.Name = s.data[from:colon]
-	from = s.pos
+	m.value = s.pos
 	if err := s.value(1); err != nil {
 		return m.end(err)
 	}
-	m.Value = s.data[from:s.pos]
 	return true
 }
 
