@@ -22,7 +22,7 @@ var (
 
 const common = `{"alg":"HS256","typ":"JWT"}`
 
-// make signs whatever it is given, also what no signer would.
+// forge signs whatever it is given, also what no signer would.
 func forge(header, claims string, key []byte) string {
 	enc := base64.RawURLEncoding
 	signed := enc.EncodeToString([]byte(header)) + "." + enc.EncodeToString([]byte(claims))

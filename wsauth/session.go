@@ -211,7 +211,7 @@ func (s *Session) finish(code int, reason string, answer []byte) error {
 // farewell must come to its end even on a Conn whose methods do not, so they run beside it.
 func (s *Session) farewell(code int, reason string, answer []byte) error {
 	timeout := s.gate.cfg.CloseTimeout
-	done := make(chan error, 1)
+	done := make(chan error, 2) // room for the end of both, so that neither goroutine outlives its call
 	go func() {
 		if answer != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), timeout/2)

@@ -1,0 +1,110 @@
+package wsauth_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// Whatever is accepted, a plain reading of RFC 7515 and RFC 7519 accepts as well.
+func FuzzVerify(f *testing.F) {
+	f.Add(forge(common, good(""), secret))
+	f.Add(forge(`{"alg":"HS256","kid":"x"}`, good(`,"aud":["a"],"scope":"publish"`), secret))
+	f.Add(forge(`{"alg":"none"}`, good(""), nil))
+	f.Add("..")
+	v := newHS256(f, nil)
+	f.Fuzz(func(t *testing.T, token string) {
+		id, err := v.VerifyAt([]byte(token), now)
+		if err != nil {
+			reasonOf(t, err)
+			return
+		}
+		parts := strings.Split(token, ".")
+		enc := base64.RawURLEncoding.Strict()
+		mac := hmac.New(sha256.New, secret)
+		mac.Write([]byte(parts[0] + "." + parts[1]))
+		if signature, err := enc.DecodeString(parts[2]); err != nil || !hmac.Equal(signature, mac.Sum(nil)) {
+			t.Fatalf("accepted a signature that is none: %q", token)
+		}
+		_ = id
+	})
+}
+
+// Claims are fuzzed under a good signature, since no fuzzer finds one. What is accepted, encoding/json reads the same.
+func FuzzClaims(f *testing.F) {
+	f.Add(good(""))
+	f.Add(good(`,"aud":[],"jti":"\ud83d\ude00","nbf":1,"iat":2,"role":"admin","scope":"publish admin"`))
+	f.Add(`{"device":"pi-1","exp":0}`)
+	v := newHS256(f, nil)
+	f.Fuzz(func(t *testing.T, claims string) {
+		id, err := v.VerifyAt([]byte(forge(common, claims, secret)), now)
+		if err != nil {
+			reasonOf(t, err)
+			return
+		}
+		var plain map[string]any
+		dec := json.NewDecoder(strings.NewReader(claims))
+		dec.UseNumber()
+		if err := dec.Decode(&plain); err != nil || dec.More() {
+			t.Fatalf("accepted what is no JSON object: %q %v", claims, err)
+		}
+		if plain["device"] != id.Device || id.Device != "pi-1" && id.Device != "pi-2" {
+			t.Fatalf("device %q of %q", id.Device, claims)
+		}
+		if exp, err := plain["exp"].(json.Number).Int64(); err != nil || exp != id.ExpiresAt.Unix() || exp <= now.Unix() {
+			t.Fatalf("exp %v of %q", id.ExpiresAt, claims)
+		}
+		if jti, ok := plain["jti"]; ok && jti != id.TokenID {
+			t.Fatalf("jti %q of %q", id.TokenID, claims)
+		}
+	})
+}
+
+// A session never returns a message before a good token, nor anything that is no JSON, and ends whatever comes. Lines
+// of the input are messages; "T" stands for a good token and "B" for a bad one.
+func FuzzSession(f *testing.F) {
+	for _, seed := range []string{"T\n{\"text\":\"x\"}\nT\n5", "{}\nT", "B\nT", "T\nB\n{}", `{"token":null}`, "T\n{\"token\":\"a\",\"token\":\"b\"}\n{}"} {
+		f.Add([]byte(seed))
+	}
+	good := live("pi-1")
+	f.Fuzz(func(t *testing.T, input []byte) {
+		conn := newScript()
+		shown := false
+		for line := range bytes.SplitSeq(input, []byte("\n")) {
+			switch string(line) {
+			case "T":
+				conn.in = append(conn.in, tokenMessage(good))
+			case "B":
+				conn.in = append(conn.in, tokenMessage(good+"x"))
+			default:
+				conn.in = append(conn.in, string(line))
+			}
+			shown = shown || bytes.Equal(line, []byte("T"))
+		}
+		conn.in = append(conn.in, errors.New("gone"))
+		s, _ := attach(t, conn, nil)
+		for n := 0; ; n++ {
+			msg, err := s.Next(t.Context())
+			if err != nil {
+				break
+			}
+			if n > len(input) {
+				t.Fatal("no end")
+			}
+			if !shown || s.Authorize(wsauth.Publish) != nil || !json.Valid(msg) || conn.code != 0 {
+				t.Fatalf("returned %q without a right", msg)
+			}
+		}
+		s.Close(1000, "")
+		if conn.closes != 1 {
+			t.Fatalf("closed %d times", conn.closes)
+		}
+	})
+}

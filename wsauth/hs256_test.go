@@ -1,0 +1,180 @@
+package wsauth_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// problems lists what a joined error complains about, as "field: problem".
+func problems(err error) map[string]bool {
+	found := make(map[string]bool)
+	var walk func(error)
+	walk = func(err error) {
+		if e, ok := err.(*wsauth.ConfigError); ok {
+			found[e.Field+": "+string(e.Problem)] = true
+		}
+		if list, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range list.Unwrap() {
+				walk(e)
+			}
+		}
+	}
+	walk(err)
+	return found
+}
+
+func TestConfigProblemsAllAtOnce(t *testing.T) {
+	_, err := wsauth.NewHS256(wsauth.HS256Config{
+		Keys: []wsauth.Key{
+			{ID: "a b", Secret: secret[:31], Until: now},
+			{ID: "x", Secret: secret},
+			{ID: "x", Secret: secret},
+		},
+		Devices:     []string{"pi 1", "pi-1", "pi-1", ""},
+		Issuer:      strings.Repeat("x", 129),
+		Audience:    strings.Repeat("x", 129),
+		Leeway:      time.Hour,
+		DefaultRole: "none",
+	})
+	want := []string{
+		"Keys[0].Secret: too short", "Keys[0].ID: bad format", "Keys[0].Until: bad format",
+		"Keys[2].Secret: duplicate", "Keys[2].ID: duplicate",
+		"Devices[0]: bad format", "Devices[2]: duplicate", "Devices[3]: bad format",
+		"Issuer: too long", "Audience: too long", "Leeway: too long", "DefaultRole: missing",
+	}
+	found := problems(err)
+	for _, w := range want {
+		if !found[w] {
+			t.Errorf("not reported: %s", w)
+		}
+	}
+	if len(found) != len(want) {
+		t.Errorf("reported: %v", found)
+	}
+	if strings.Contains(err.Error(), string(secret[:8])) {
+		t.Error("the error holds a secret")
+	}
+	_, err = wsauth.NewHS256(wsauth.HS256Config{})
+	if found := problems(err); !found["Keys: missing"] || !found["Devices: missing"] {
+		t.Errorf("the zero value: %v", found)
+	}
+	_, err = wsauth.New(wsauth.Config{AnonymousLimit: -1, MessageLimit: -1, CloseTimeout: -1})
+	if found := problems(err); len(found) != 4 {
+		t.Errorf("gate: %v", found)
+	}
+}
+
+func TestKeyDoesNotPrint(t *testing.T) {
+	k := wsauth.Key{ID: "k1", Secret: secret}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
+		for _, value := range []any{k, &k, wsauth.HS256Config{Keys: []wsauth.Key{k}}} {
+			out := fmt.Sprintf(verb, value)
+			if strings.Contains(out, string(secret)) || strings.Contains(out, fmt.Sprintf("%x", secret)) || strings.Contains(out, "97 32 115") {
+				t.Errorf("%s prints %s", verb, out)
+			}
+		}
+	}
+}
+
+func TestRing(t *testing.T) {
+	third := []byte("a third secret of the tests, long enough too")
+	until := now.Add(time.Minute)
+	v := newHS256(t, func(c *wsauth.HS256Config) {
+		c.Keys = []wsauth.Key{{ID: "new", Secret: secret}, {ID: "old", Secret: other, Until: until}, {Secret: third}}
+	})
+	kid := func(id string) string { return `{"alg":"HS256","kid":"` + id + `"}` }
+	for _, row := range []struct {
+		name, header string
+		key          []byte
+		at           time.Time
+		want         wsauth.Reason
+		keyID        string
+	}{
+		{"the first", kid("new"), secret, now, "", "new"},
+		{"the first, not named", common, secret, now, "", "new"},
+		{"an older one in its time", kid("old"), other, now, "", "old"},
+		{"an older one, not named", common, other, now, "", "old"},
+		{"an older one in its last instant", kid("old"), other, until.Add(-1), "", "old"},
+		{"an older one after its time", kid("old"), other, until, wsauth.ReasonKey, ""},
+		{"an older one after its time, not named", common, other, until, wsauth.ReasonSignature, ""},
+		{"one under the name of another", kid("new"), other, now, wsauth.ReasonSignature, ""},
+		{"one without a name, under a foreign one", kid("x"), third, now, "", ""},
+		{"one with a name, under a foreign one", kid("x"), secret, now, wsauth.ReasonSignature, ""},
+	} {
+		id, err := v.VerifyAt([]byte(forge(row.header, good(""), row.key)), row.at)
+		if got := reasonOf(t, err); got != row.want || id.KeyID != row.keyID {
+			t.Errorf("%s: %q by %q", row.name, got, id.KeyID)
+		}
+	}
+}
+
+func TestRotate(t *testing.T) {
+	v := newHS256(t, nil)
+	token := []byte(forge(common, good(""), secret))
+	id, err := v.VerifyAt(token, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stands := func(at time.Time) bool { _, ok := v.StandsAt(id, at); return ok }
+	if err := v.Rotate(wsauth.Key{Secret: []byte("short")}); err == nil || !stands(now) {
+		t.Error("a bad ring was taken, or spoilt the old one:", err)
+	}
+	until := now.Add(time.Hour)
+	if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: until}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.VerifyAt(token, now); err != nil || !stands(now) {
+		t.Error("nobody is to be dropped by a rotation with grace:", err)
+	}
+	if stands(until) {
+		t.Error("the grace has no end")
+	}
+	if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.VerifyAt(token, now); reasonOf(t, err) != wsauth.ReasonSignature || stands(now) {
+		t.Error("a rotation without grace leaves the old key's rights:", err)
+	}
+	if _, ok := v.StandsAt(wsauth.Identity{Device: "pi-1", ExpiresAt: until}, now); ok {
+		t.Error("an identity that nobody verified stands")
+	}
+}
+
+func TestSign(t *testing.T) {
+	v := newHS256(t, func(c *wsauth.HS256Config) {
+		c.Keys[0].ID, c.Issuer, c.Audience = "k1", "me", "relay"
+	})
+	in := now.Add(time.Minute)
+	token, err := v.SignAt(wsauth.Claims{
+		Device: "pi-2", ExpiresAt: now.Add(time.Hour), NotBefore: in, Role: "admin", Scope: []wsauth.Permission{wsauth.Admin},
+	}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := v.VerifyAt([]byte(token), in)
+	if err != nil || id.Device != "pi-2" || id.KeyID != "k1" || id.Issuer != "me" || id.TokenID == "" || id.Role != "admin" ||
+		!id.IssuedAt.Equal(now) || !id.ExpiresAt.Equal(now.Add(time.Hour)) || id.Can(wsauth.Publish) || !id.Can(wsauth.Admin) {
+		t.Errorf("%+v %v", id, err)
+	}
+	if _, err := v.VerifyAt([]byte(token), now); reasonOf(t, err) != wsauth.ReasonNotYetValid {
+		t.Error(err)
+	}
+	for name, c := range map[string]wsauth.Claims{
+		"no expiry":      {Device: "pi-1"},
+		"already over":   {Device: "pi-1", ExpiresAt: now},
+		"unknown device": {Device: "pi-3", ExpiresAt: in},
+		"unknown role":   {Device: "pi-1", ExpiresAt: in, Role: "god"},
+		"control in jti": {Device: "pi-1", ExpiresAt: in, TokenID: "a\nb"},
+	} {
+		if token, err := v.SignAt(c, now); err == nil {
+			t.Errorf("%s: signed %s", name, token)
+		} else if _, config := errors.AsType[*wsauth.ConfigError](err); !config && reasonOf(t, err) == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
