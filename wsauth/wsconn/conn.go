@@ -135,12 +135,13 @@ func (c *Conn) readMessage() ([]byte, error) {
 	}
 }
 
-// readPartial grows the message as it arrives: what a frame header announces costs nothing.
+// readPartial grows the message as it arrives: what a frame header announces costs nothing. It asks for one byte more
+// than the limit and no further, since the library waits until it has all that it was asked for.
 func (c *Conn) readPartial() ([]byte, error) {
 	limit := c.limit.Load()
 	msg := make([]byte, 0, 512)
 	for {
-		n, err := c.partial.Read(msg[len(msg):cap(msg)])
+		n, err := c.partial.Read(msg[len(msg):min(int64(cap(msg)), limit+1)])
 		msg = msg[:len(msg)+n]
 		if int64(len(msg)) > limit {
 			return nil, wsauth.ErrTooBig

@@ -1,0 +1,273 @@
+package wsconn_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// What is not upgraded is answered with the status's text and nothing else.
+func TestRefusedUpgrades(t *testing.T) {
+	up, err := wsconn.New(wsconn.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name   string
+		change func(*http.Request)
+		status int
+	}{
+		{"a plain GET", func(r *http.Request) { r.Header = http.Header{} }, 426},
+		{"no Upgrade", func(r *http.Request) { r.Header.Del("Upgrade") }, 426},
+		{"no Connection", func(r *http.Request) { r.Header.Del("Connection") }, 426},
+		{"an upgrade to something else", func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, 426},
+		{"HTTP/1.0", func(r *http.Request) { r.ProtoMajor, r.ProtoMinor = 1, 0 }, 426},
+		{"POST", func(r *http.Request) { r.Method = "POST" }, 405},
+		{"no key", func(r *http.Request) { r.Header.Del("Sec-WebSocket-Key") }, 400},
+		{"two keys", func(r *http.Request) { r.Header.Add("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==") }, 400},
+		{"a short key", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "AAAA") }, 400},
+		{"a key that is no base64", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "<script>") }, 400},
+		{"an old version", func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, 400},
+		{"a foreign page", func(r *http.Request) { r.Header.Set("Origin", "http://evil.test") }, 403},
+		{"a writer that cannot be hijacked", func(*http.Request) {}, 500},
+	} {
+		r, w := upgradeRequest(), httptest.NewRecorder()
+		row.change(r)
+		conn, err := up.Accept(w, r)
+		refused, ok := errors.AsType[*wsconn.UpgradeError](err)
+		if conn != nil || !ok || refused.Status != row.status {
+			t.Errorf("%s: %v", row.name, err)
+		}
+		if body := strings.TrimSpace(w.Body.String()); w.Code != row.status || body != http.StatusText(row.status) {
+			t.Errorf("%s: answered %d %q", row.name, w.Code, body)
+		}
+		if row.status == 426 && w.Header().Get("Upgrade") != "websocket" {
+			t.Errorf("%s: 426 without Upgrade", row.name)
+		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	always := func(scheme string) func(*http.Request) string {
+		return func(*http.Request) string { return scheme }
+	}
+	site := wsconn.Origins{Scheme: always("https")}
+	list := wsconn.Origins{Allow: []string{"https://a.test", "http://b.test:8080", "https://[2001:db8::1]"}}
+	for _, row := range []struct {
+		name    string
+		origins wsconn.Origins
+		host    string
+		sent    []string
+		ok      bool
+	}{
+		{"no browser", site, "site.test", nil, true},
+		{"own page", site, "site.test", []string{"https://site.test"}, true},
+		{"own page, default port written", site, "site.test", []string{"https://site.test:443"}, true},
+		{"own page, default port in Host", site, "site.test:443", []string{"https://site.test"}, true},
+		{"own page, capitals", site, "Site.Test", []string{"https://site.test"}, true},
+		{"own page on a port", site, "site.test:3000", []string{"https://site.test:3000"}, true},
+		{"own page on ::1", site, "[::1]:3000", []string{"https://[::1]:3000"}, true},
+		{"plain TLS decides the scheme", wsconn.Origins{}, "site.test", []string{"http://site.test"}, true},
+		{"plain TLS decides the scheme, other", wsconn.Origins{}, "site.test", []string{"https://site.test"}, false},
+		{"other scheme", site, "site.test", []string{"http://site.test"}, false},
+		{"other port", site, "site.test", []string{"https://site.test:8443"}, false},
+		{"prefix", site, "site.test", []string{"https://evil-site.test"}, false},
+		{"suffix", site, "site.test", []string{"https://site.test.evil"}, false},
+		{"subdomain", site, "site.test", []string{"https://x.site.test"}, false},
+		{"trailing dot", site, "site.test", []string{"https://site.test."}, false},
+		{"null", site, "site.test", []string{"null"}, false},
+		{"null for a host named null", site, "null", []string{"null"}, false},
+		{"empty", site, "site.test", []string{""}, false},
+		{"two", site, "site.test", []string{"https://site.test", "https://evil.test"}, false},
+		{"a list in one", site, "site.test", []string{"https://site.test, https://evil.test"}, false},
+		{"user name", site, "site.test", []string{"https://x@site.test"}, false},
+		{"path", site, "site.test", []string{"https://site.test/"}, false},
+		{"no scheme", site, "site.test", []string{"site.test"}, false},
+		{"bad port", site, "site.test", []string{"https://site.test:99999"}, false},
+		{"empty port", site, "site.test", []string{"https://site.test:"}, false},
+		{"backslash", site, "site.test", []string{`https:\\site.test`}, false},
+		{"a sign that lower case makes a k of", site, "k.test", []string{"https://\u212a.test"}, false},
+		{"Host is nonsense too", site, "a b", []string{"https://a b"}, false},
+		{"on the list", list, "site.test", []string{"https://a.test"}, true},
+		{"on the list, with port", list, "site.test", []string{"http://b.test:8080"}, true},
+		{"on the list, an address", list, "site.test", []string{"https://[2001:db8::1]:443"}, true},
+		{"listed host, other port", list, "site.test", []string{"http://b.test"}, false},
+		{"own page where there is a list", list, "site.test", []string{"http://site.test"}, false},
+		{"development", wsconn.Origins{InsecureSkipOriginCheck: true}, "site.test", []string{"null"}, true},
+	} {
+		r := upgradeRequest()
+		r.Host = row.host
+		r.Header["Origin"] = row.sent
+		if row.sent == nil {
+			r.Header.Del("Origin")
+		}
+		err := row.origins.Check(r)
+		if (err == nil) != row.ok {
+			t.Errorf("%s: %v", row.name, err)
+		}
+		if foreign, ok := errors.AsType[*wsconn.OriginError](err); err != nil && (!ok || len(foreign.Want) == 0) {
+			t.Errorf("%s: untyped %v", row.name, err)
+		}
+	}
+}
+
+func TestConfigProblems(t *testing.T) {
+	_, err := wsconn.New(wsconn.Config{
+		WriteTimeout: -1, CloseGrace: -1, PingInterval: -1, PongTimeout: -1, ReadLimit: -1,
+		Origins: wsconn.Origins{Allow: []string{"https://a.test", "*", "null", "a.test", "https://*.test", "https://a.test/"}},
+	})
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) != 10 {
+		t.Error(err)
+	}
+}
+
+func FuzzOrigin(f *testing.F) {
+	for _, seed := range []string{"https://a.test", "https://a.test:443", "null", "http://[::1]", "https://a.test:443@evil", "HTTPS://A.TEST"} {
+		f.Add(seed)
+	}
+	site := wsconn.Origins{Allow: []string{"https://a.test"}}
+	f.Fuzz(func(t *testing.T, sent string) {
+		r := upgradeRequest()
+		r.Header["Origin"] = []string{sent}
+		plain := strings.TrimSuffix(strings.ToLower(sent), ":443")
+		if err := site.Check(r); err == nil && strings.TrimLeft(strings.TrimPrefix(strings.ToLower(sent), "https://a.test"), ":0") != "443" && plain != "https://a.test" {
+			t.Fatalf("admitted %q", sent)
+		}
+	})
+}
+
+// Messages that the transport itself refuses, with the connection left open for an answer.
+func TestRefusedMessages(t *testing.T) {
+	fragment := frame(opText, "{")
+	fragment[0] &^= 0x80
+	more := frame(0, strings.Repeat(" ", 4096))
+	for _, row := range []struct {
+		name string
+		wire []byte
+		want error
+		code int // of a close frame that the transport sends by itself
+	}{
+		{"binary", frame(opBinary, "x"), wsauth.ErrBinary, 0},
+		{"broken UTF-8", frame(opText, "\xff"), wsauth.ErrInvalidUTF8, 0},
+		{"half a character", frame(opText, "\xe2\x82"), wsauth.ErrInvalidUTF8, 0},
+		{"as large as allowed", frame(opText, strings.Repeat("x", 4096)), nil, 0},
+		{"larger", frame(opText, strings.Repeat("x", 4097)), wsauth.ErrTooBig, 0},
+		{"larger in fragments", slices.Concat(fragment, more), wsauth.ErrTooBig, 0},
+		{"announced and never sent", append(header(opText, 1<<40), make([]byte, 4097)...), wsauth.ErrTooBig, 0},
+		{"reserved bits", []byte{0xf1, 0x80, 0, 0, 0, 0}, wsconn.ErrProtocol, 1002},
+		{"unknown opcode", frame(0x3, ""), wsconn.ErrProtocol, 1002},
+		{"continuation of nothing", frame(0x0, "x"), wsconn.ErrProtocol, 1002},
+		{"not masked", []byte{0x81, 1, 'x'}, wsconn.ErrProtocol, 1002},
+		{"a ping in fragments", []byte{0x09, 0x80, 0, 0, 0, 0}, wsconn.ErrProtocol, 1002},
+		{"a ping too long", header(opPing, 126), wsconn.ErrProtocol, 1002},
+		{"a close of one byte", frame(opClose, "x"), wsconn.ErrProtocol, 1002},
+		{"a negative length", []byte{0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, wsconn.ErrProtocol, 1002},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			leakCheck(t)
+			code := row.code
+			s := serve(t, brief, func(c *wsconn.Conn) {
+				_, err := c.Read(context.Background())
+				if !errors.Is(err, row.want) {
+					t.Errorf("read: %v", err)
+				}
+				if row.code == 0 {
+					if err := c.WriteFrame(wsconn.NewFrame([]byte("sorry"))); err != nil {
+						t.Error("no answer possible:", err)
+					}
+				}
+				c.Close(4000, "")
+			})
+			if code == 0 {
+				code = 4000
+			}
+			c := s.dial(t)
+			c.Write(row.wire)
+			c.wantClose(t, code, "")
+		})
+	}
+}
+
+func TestCloseReason(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                             "",
+		strings.Repeat("x", 123):       strings.Repeat("x", 123),
+		strings.Repeat("x", 200):       strings.Repeat("x", 123),
+		strings.Repeat("\u20ac", 100):  strings.Repeat("\u20ac", 41), // 123 bytes
+		"x" + strings.Repeat("é", 100): "x" + strings.Repeat("é", 61),
+		"a\xffb":                       "a\ufffdb",
+	} {
+		s := serve(t, brief, func(c *wsconn.Conn) { c.Close(4000, in) })
+		s.dial(t).wantClose(t, 4000, want)
+	}
+	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, -1, 1 << 20} {
+		s := serve(t, brief, func(c *wsconn.Conn) { c.Close(code, "reason") })
+		s.dial(t).wantClose(t, 0, "")
+	}
+}
+
+// What arrives together with the handshake is not lost.
+func TestEarlyMessage(t *testing.T) {
+	got := make(chan string, 1)
+	s := serve(t, brief, func(c *wsconn.Conn) {
+		msg, _ := c.Read(context.Background())
+		got <- string(msg)
+		c.Close(1000, "")
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	long := strings.Repeat("x", 2000)
+	io.WriteString(conn, handshake+string(frame(opText, long)))
+	within(t, "the early message", func() {
+		if msg := <-got; msg != long {
+			t.Errorf("%q", msg)
+		}
+	})
+}
+
+// Over TLS, where closing may wait for the peer by itself and a write that timed out cannot be resumed.
+func TestTLS(t *testing.T) {
+	leakCheck(t)
+	up, err := wsconn.New(brief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() {
+			for conn.WriteFrame(big) == nil {
+			}
+			ended <- struct{}{}
+		}()
+		conn.Close(1001, "")
+		ended <- struct{}{}
+	}))
+	s.StartTLS()
+	defer s.Close()
+	conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	hello(t, conn)
+	within(t, "the end over TLS", func() { <-ended; <-ended })
+}
