@@ -134,12 +134,14 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr) error {
 	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel() // also where reading panics
 	var viewer sync.WaitGroup
 	var lost error
 	viewer.Go(func() {
-		if err := r.view(ctx, conn); ctx.Err() == nil {
-			lost = err
-			// Reading is given up with the connection; a context would leave it open.
+		lost = r.view(ctx, conn)
+		// Reading is given up with the connection; a context would leave it open. Where
+		// it was reading that ended, there is nothing left to abort.
+		if ctx.Err() == nil {
 			_ = conn.Abort()
 		}
 	})
