@@ -1,0 +1,55 @@
+package wsconn_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// One message, encoded once, to everybody.
+func ExampleConn_WriteFrame() {
+	var viewers []*wsconn.Conn
+	frame := wsconn.NewFrame([]byte(`{"type":"live","messages":[]}`))
+	for _, v := range viewers {
+		_ = v.WriteFrame(frame)
+	}
+	fmt.Println(frame.Len(), "bytes on the wire")
+	// Output: 31 bytes on the wire
+}
+
+func ExampleUpgrader_Accept() {
+	up, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{"https://relay.example"}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	http.HandleFunc("GET /echo", func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(w, r)
+		if err != nil {
+			return // it is answered
+		}
+		defer conn.Close(1000, "")
+		for {
+			msg, err := conn.Read(context.Background())
+			if err != nil {
+				return
+			}
+			_ = conn.Write(context.Background(), msg)
+		}
+	})
+}
+
+// The host alone is not an origin: the page of an http:// site can be anybody's who sits on the network.
+func ExampleOrigins_Check_incorrect() {
+	r := httptest.NewRequest("GET", "https://relay.example/ws", nil)
+	r.Header.Set("Origin", "http://relay.example")
+
+	fmt.Println("wrong:", r.Header.Get("Origin") == "http://"+r.Host || r.Header.Get("Origin") == "https://"+r.Host)
+	fmt.Println("right:", wsconn.Origins{}.Check(r))
+	// Output:
+	// wrong: true
+	// right: origin "http://relay.example" is not among ["https://relay.example"]
+}

@@ -1,0 +1,146 @@
+package wsconn_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// Each length has its encoding, at both sides of each border.
+func TestFrameLengths(t *testing.T) {
+	lengths := []int{0, 1, 125, 126, 65535, 65536, 1 << 20}
+	s := serve(t, brief, func(c *wsconn.Conn) {
+		for _, n := range lengths {
+			text := bytes.Repeat([]byte("x"), n)
+			f := wsconn.NewFrame(text)
+			for i := range text {
+				text[i] = 'y' // the frame has its own
+			}
+			if err := c.WriteFrame(f); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Close(1000, "")
+	})
+	c := s.dial(t)
+	for _, n := range lengths {
+		if op, payload, err := c.recv(); err != nil || op != opText || payload != strings.Repeat("x", n) {
+			t.Fatalf("length %d: opcode %d, %d bytes, %v", n, op, len(payload), err)
+		}
+	}
+}
+
+// Many writers, pongs and a close at once: what the peer sees is a sequence of whole frames, of which the close is the
+// last, and one.
+func TestFramesDoNotInterleave(t *testing.T) {
+	leakCheck(t)
+	s := serve(t, brief, func(c *wsconn.Conn) {
+		var wg sync.WaitGroup
+		for _, size := range []int{10, 1000, 100_000} {
+			f := wsconn.NewFrame(bytes.Repeat([]byte("x"), size))
+			wg.Go(func() {
+				for c.WriteFrame(f) == nil {
+				}
+			})
+		}
+		for range 50 {
+			if _, err := c.Read(context.Background()); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		c.Close(1001, "")
+		wg.Wait()
+	})
+	c := s.dial(t)
+	go func() {
+		for range 50 {
+			c.Write(frame(opPing, "are you there"))
+			c.Write(frame(opText, "{}"))
+		}
+	}()
+	c.wantClose(t, 1001, "")
+}
+
+// sink is a connection that takes everything. Its deadlines do nothing: those of a net.Pipe allocate, a socket's do not.
+type sink struct{ net.Conn }
+
+func (sink) Write(p []byte) (int, error)      { return len(p), nil }
+func (sink) SetWriteDeadline(time.Time) error { return nil }
+
+func sinkConn(t testing.TB) *wsconn.Conn {
+	t.Helper()
+	up, err := wsconn.New(wsconn.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := net.Pipe()
+	conn, err := up.Accept(pipeWriter{httptest.NewRecorder(), sink{ours}}, upgradeRequest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Abort(); theirs.Close() })
+	return conn
+}
+
+func TestWriteFrameAllocatesNothing(t *testing.T) {
+	conn, f := sinkConn(t), wsconn.NewFrame([]byte("hello"))
+	if n := testing.AllocsPerRun(100, func() { _ = conn.WriteFrame(f) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// The cost of a message beside that of the bare write to the same kind of socket.
+func BenchmarkWrite(b *testing.B) {
+	f := wsconn.NewFrame(bytes.Repeat([]byte("x"), 150))
+	b.Run("bare", func(b *testing.B) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer ln.Close()
+		go func() {
+			if c, err := ln.Accept(); err == nil {
+				io.Copy(io.Discard, c)
+			}
+		}()
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		wire := make([]byte, f.Len())
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := c.Write(wire); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("frame", func(b *testing.B) {
+		conns, done := make(chan *wsconn.Conn), make(chan struct{})
+		s := serve(b, wsconn.Config{}, func(c *wsconn.Conn) {
+			conns <- c
+			<-done
+			c.Abort()
+		})
+		defer close(done)
+		peer := s.dial(b)
+		go io.Copy(io.Discard, peer)
+		c := <-conns
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := c.WriteFrame(f); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
