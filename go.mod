@@ -3,12 +3,14 @@ module github.com/relayguard/relayguard
 go 1.26.8
 
 require (
+	filippo.io/age v1.3.2
 	github.com/shirou/gopsutil/v4 v4.26.10
 	golang.org/x/time v0.16.0
 	nhooyr.io/websocket v1.8.17
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/ebitengine/purego v0.11.2 // indirect
 	github.com/go-ole/go-ole v1.2.6 // indirect
 	github.com/goccy/go-json v0.10.6 // indirect
@@ -20,5 +22,6 @@ require (
 	github.com/tklauser/go-sysconf v0.4.0 // indirect
 	github.com/tklauser/numcpus v0.12.0 // indirect
 	github.com/yusufpapurcu/wmi v1.2.4 // indirect
+	golang.org/x/crypto v0.55.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 )
