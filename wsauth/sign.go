@@ -80,7 +80,10 @@ func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 	enc := base64.RawURLEncoding
 	token := enc.AppendEncode(nil, header)
 	token = enc.AppendEncode(append(token, '.'), claims)
-	signature := signHS256(token, key.secret)
+	signature, err := signHS256(token, key.secret)
+	if err != nil {
+		return "", err
+	}
 	token = enc.AppendEncode(append(token, '.'), signature)
 	if _, err := h.VerifyAt(token, from); err != nil {
 		return "", errors.Join(errors.New("wsauth: refusing to sign"), err)
