@@ -75,6 +75,21 @@ func TestPage(t *testing.T) {
 	b.heard(before, "heard", "TrustedScript")
 }
 
+// TestDemonstration looks at what the README's first command shows.
+func TestDemonstration(t *testing.T) {
+	server := newServer(t)
+	server.start("-demo")
+	began := time.Now()
+	b := open(t, "http://"+server.addr+"/")
+	b.holds("words come", `document.querySelector('#text').textContent.trim().split(/\s+/).length >= 3`)
+	t.Logf("three words are on the page %v after it was asked for", time.Since(began).Round(time.Millisecond))
+	b.holds("so do real memory figures", `document.querySelector('#memory').value > 0`)
+	b.holds("and a prompt", `document.querySelector('#prompt').textContent !== ''`)
+	for _, complaint := range b.complaints() {
+		t.Errorf("the console shows: %s", complaint)
+	}
+}
+
 // browser is a real one with the page open.
 type browser struct {
 	t   *testing.T
@@ -225,9 +240,9 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-func (s *server) start() {
+func (s *server) start(args ...string) {
 	s.t.Helper()
-	s.cmd = exec.Command(s.binary)
+	s.cmd = exec.Command(s.binary, args...)
 	s.cmd.Env = s.env
 	out, err := s.cmd.StderrPipe()
 	if err != nil {
