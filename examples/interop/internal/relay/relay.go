@@ -1,0 +1,152 @@
+// Package relay runs the real server as a process, for tests of what stands before it.
+package relay
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for what must happen.
+const Patience = 30 * time.Second
+
+// Server is the relay in production mode, on a port of its own.
+type Server struct {
+	Addr string
+
+	t      *testing.T
+	binary string
+	env    []string
+	cmd    *exec.Cmd
+	read   chan struct{} // closed when the log has ended
+
+	mu  sync.Mutex
+	log []string
+}
+
+// New builds the server, which stops with the test. More variables, as NAME=value, go into env.
+func New(t *testing.T, env ...string) *Server {
+	t.Helper()
+	s := &Server{t: t, Addr: FreeAddr(t), binary: filepath.Join(t.TempDir(), "server")}
+	build := exec.Command("go", "build", "-o", s.binary, "./examples/server")
+	build.Dir = "../../.." // its own module, with its own versions
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the server: %v\n%s", err, out)
+	}
+	_, port, _ := net.SplitHostPort(s.Addr)
+	s.env = append([]string{
+		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
+		"PORT=" + port, "OPERATOR_ADDR=", "LOG_FORMAT=json",
+	}, env...)
+	t.Cleanup(func() {
+		if s.cmd != nil {
+			s.Stop()
+		}
+	})
+	return s
+}
+
+// FreeAddr returns a loopback address that nobody listens on.
+func FreeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// Start returns when the server listens.
+func (s *Server) Start() {
+	s.t.Helper()
+	cmd := exec.Command(s.binary)
+	cmd.Env = s.env
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.cmd, s.read = cmd, make(chan struct{})
+	listening := make(chan struct{})
+	go s.follow(out, listening)
+	select {
+	case <-listening:
+	case <-s.read:
+		s.t.Fatalf("the server does not listen:\n%s", strings.Join(s.lines(), "\n"))
+	}
+}
+
+func (s *Server) follow(out io.Reader, listening chan<- struct{}) {
+	defer close(s.read)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		s.mu.Lock()
+		s.log = append(s.log, lines.Text())
+		s.mu.Unlock()
+		if strings.Contains(lines.Text(), `"msg":"listening"`) {
+			close(listening)
+		}
+	}
+}
+
+// Stop ends the server as a supervisor does.
+func (s *Server) Stop() {
+	s.t.Helper()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	<-s.read
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("the server ended with %v", err)
+	}
+	s.cmd = nil
+}
+
+// Token makes a device's token.
+func (s *Server) Token() string {
+	s.t.Helper()
+	cmd := exec.Command(s.binary, "token")
+	cmd.Env = s.env
+	out, err := cmd.Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Logged waits for a line of the log that holds all the parts.
+func (s *Server) Logged(parts ...string) {
+	s.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); <-tick.C {
+		for _, line := range s.lines() {
+			if holds(line, parts) {
+				return
+			}
+		}
+	}
+	s.t.Fatalf("no line of the log holds %q:\n%s", parts, strings.Join(s.lines(), "\n"))
+}
+
+func (s *Server) lines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log[:len(s.log):len(s.log)]
+}
+
+func holds(line string, parts []string) bool {
+	for _, part := range parts {
+		if !strings.Contains(line, part) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,342 @@
+package proxies_test
+
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"nhooyr.io/websocket"
+)
+
+// limit is small, so that a client is over it soon.
+const limit = 3
+
+// forged is what a client may send to be taken for somebody else. The relay of these tests trusts all of loopback,
+// their clients included: a word of theirs that a proxy let through would count.
+var forged = http.Header{
+	"X-Forwarded-For":   {"203.0.113.66", "203.0.113.67, 127.0.0.1"},
+	"X-Real-Ip":         {"203.0.113.68"},
+	"Forwarded":         {`for=203.0.113.69;proto=http;host=evil.example`},
+	"X-Forwarded-Proto": {"http"},
+}
+
+// each runs a test behind both proxies, with whatever stands behind them.
+func each(t *testing.T, upstream func(*testing.T) string, test func(*testing.T, proxy)) {
+	for _, p := range proxies {
+		t.Run(p.name, func(t *testing.T) { test(t, p.start(t, upstream(t))) })
+	}
+}
+
+// TestWhatArrives looks at the very request that a proxy makes of a forger's.
+func TestWhatArrives(t *testing.T) {
+	type arrival struct {
+		host   string
+		header http.Header
+		body   int64
+	}
+	var arrived chan arrival
+	upstream := func(t *testing.T) string {
+		arrived = make(chan arrival, 10)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n, _ := io.Copy(io.Discard, r.Body)
+			arrived <- arrival{r.Host, r.Header, n}
+		}))
+		t.Cleanup(s.Close)
+		return s.Listener.Addr().String()
+	}
+	each(t, upstream, func(t *testing.T, p proxy) {
+		for _, send := range []http.Header{nil, forged} {
+			for _, client := range []string{"127.0.0.2", "127.0.0.3"} {
+				res := p.get(t, client, "/", send)
+				if res.ProtoMajor != 2 {
+					t.Errorf("the proxy speaks %s, not HTTP/2", res.Proto)
+				}
+				got := <-arrived
+				for name, want := range map[string][]string{
+					"X-Forwarded-For": {client}, "X-Real-Ip": {client}, "X-Forwarded-Proto": {"https"}, "Forwarded": nil,
+				} {
+					if !slices.Equal(got.header[name], want) {
+						t.Errorf("%s: %q arrives from %s, want %q", name, got.header[name], client, want)
+					}
+				}
+				if got.host != site {
+					t.Errorf("Host: %q arrives, want %q", got.host, site)
+				}
+			}
+		}
+
+		post := func(size int64) int {
+			req := request(t, http.MethodPost, "https://"+site+"/csp-reports", nil)
+			req.Body, req.ContentLength = io.NopCloser(io.LimitReader(zeros{}, size)), size
+			res, err := p.client("127.0.0.2").Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			return res.StatusCode
+		}
+		const most = 64 << 10 // what the relay reads of a report
+		if status := post(most); status != http.StatusOK {
+			t.Errorf("a body of %d bytes is answered %d", most, status)
+		} else if got := <-arrived; got.body != most {
+			t.Errorf("%d bytes of %d arrive", got.body, most)
+		}
+		// nginx says 413, and so should Caddy, which says 502 in the version that Debian has.
+		if status := post(16 * most); status < http.StatusBadRequest {
+			t.Errorf("a body of %d bytes is answered %d", 16*most, status)
+		}
+	})
+}
+
+// TestRelay drives the real server through a proxy.
+func TestRelay(t *testing.T) {
+	var server *relay.Server
+	upstream := func(t *testing.T) string {
+		server = relay.New(t, "RATE_LIMIT_CONNECTIONS="+strconv.Itoa(limit), "RATE_LIMIT_WINDOW=1h")
+		server.Start()
+		return server.Addr
+	}
+	each(t, upstream, func(t *testing.T, p proxy) {
+		p.redirects(t)
+		p.headersOnce(t, server)
+		p.streams(t, server)
+		p.origins(t, server)
+		p.limits(t, server)
+	})
+}
+
+func (p proxy) redirects(t *testing.T) {
+	t.Helper()
+	res, err := p.client("127.0.0.2").Transport.RoundTrip(request(t, http.MethodGet, "http://"+site+"/a?b=c", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	to, _ := res.Location()
+	if res.StatusCode/100 != 3 || to == nil || to.Scheme != "https" || to.Hostname() != site || to.RequestURI() != "/a?b=c" {
+		t.Errorf("port 80 answers %s to %v", res.Status, to)
+	}
+}
+
+// headersOnce compares the page's headers with those that the relay itself sends.
+func (p proxy) headersOnce(t *testing.T, server *relay.Server) {
+	t.Helper()
+	direct, err := http.DefaultClient.Do(request(t, http.MethodGet, "http://"+server.Addr+"/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct.Body.Close()
+	through := p.get(t, "127.0.0.2", "/", nil)
+	if direct.Header.Get("Content-Security-Policy") == "" || direct.Header.Get("Strict-Transport-Security") == "" {
+		t.Fatalf("the relay's own answer lacks headers: %v", direct.Header)
+	}
+	for name, sent := range direct.Header {
+		if name == "Date" || name == "Connection" {
+			continue
+		}
+		if got := through.Header[name]; withoutNonces(got) != withoutNonces(sent) {
+			t.Errorf("%s: the relay sends %q, and %q arrives", name, sent, got)
+		}
+	}
+}
+
+var nonce = regexp.MustCompile(`'nonce-[^']+'`)
+
+// withoutNonces joins a header's lines, in a form that two answers share.
+func withoutNonces(lines []string) string {
+	return nonce.ReplaceAllString(strings.Join(lines, "\n"), "'nonce'")
+}
+
+// streams publishes through the proxy what a viewer reads through it, and finds both clients' addresses.
+func (p proxy) streams(t *testing.T, server *relay.Server) {
+	t.Helper()
+	viewer := p.open(t, "127.0.0.4", "https://"+site, forged)
+	device := p.open(t, "127.0.0.5", "", forged)
+	say := func(text string) {
+		t.Helper()
+		if err := device.Write(t.Context(), websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(`{"token":"` + server.Token() + `"}`)
+	hears(t, device, `"authenticated"`)
+	server.Logged(`"msg":"auth"`, `"addr":"127.0.0.5"`, `"device":"pi-1"`)
+	say(`{"text":"through the proxy"}`)
+	hears(t, viewer, "through the proxy")
+}
+
+// origins shows that the pages of https are the relay's own because the proxy says that it ends TLS, and that no client
+// can say so or deny it.
+func (p proxy) origins(t *testing.T, server *relay.Server) {
+	t.Helper()
+	for _, row := range []struct {
+		origin string
+		want   int
+		why    string
+	}{
+		{"https://" + site, http.StatusSwitchingProtocols, "its own page"},
+		{"http://" + site, http.StatusForbidden, "the page before the redirect, which a stranger on the way can change"},
+		{"https://evil.example", http.StatusForbidden, "a foreign page"},
+	} {
+		if ws, status := p.dial(t, "127.0.0.6", row.origin, forged); status != row.want {
+			t.Errorf("%s: %d, want %d", row.why, status, row.want)
+		} else if ws != nil {
+			ws.CloseNow()
+		}
+	}
+	req := request(t, http.MethodGet, "http://"+server.Addr+"/ws", http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Origin": {"https://" + site},
+		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
+	})
+	req.Host = site
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusForbidden {
+		t.Errorf("without a proxy's word, an https origin gets %s", res.Status)
+	}
+}
+
+// limits lets one client use up its connections, under many names, while its neighbour goes on.
+func (p proxy) limits(t *testing.T, server *relay.Server) {
+	t.Helper()
+	const greedy, neighbour = "127.0.0.7", "127.0.0.8"
+	for i := range limit {
+		p.open(t, greedy, "", as(i))
+	}
+	req := request(t, http.MethodGet, "https://"+site+"/ws", as(limit))
+	res, err := p.client(greedy).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	after, err := strconv.Atoi(strings.Join(res.Header["Retry-After"], " and "))
+	if res.StatusCode != http.StatusTooManyRequests || err != nil || after < 1 {
+		t.Errorf("over the limit: %s, Retry-After %q", res.Status, res.Header["Retry-After"])
+	}
+	server.Logged(`"msg":"connection refused"`, `"client":"`+greedy)
+	p.open(t, neighbour, "", http.Header{"X-Forwarded-For": {greedy}, "X-Real-Ip": {greedy}, "Forwarded": {"for=" + greedy}})
+}
+
+// as forges another address each time.
+func as(i int) http.Header {
+	addr := fmt.Sprintf("203.0.113.%d", i)
+	return http.Header{"X-Forwarded-For": {addr}, "X-Real-Ip": {addr}, "Forwarded": {"for=" + addr}}
+}
+
+// client connects from the given address, whatever the host that it asks for.
+func (p proxy) client(from string) *http.Client {
+	return &http.Client{Transport: p.transport(from, true)}
+}
+
+func (p proxy) transport(from string, h2 bool) *http.Transport {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			to := p.secure
+			if strings.HasSuffix(addr, ":80") {
+				to = p.plain
+			}
+			return dialer.DialContext(ctx, network, to)
+		},
+		TLSClientConfig:   &tls.Config{RootCAs: p.ca},
+		ForceAttemptHTTP2: h2,
+		DisableKeepAlives: true,
+	}
+}
+
+func (p proxy) get(t *testing.T, from, path string, header http.Header) *http.Response {
+	t.Helper()
+	res, err := p.client(from).Do(request(t, http.MethodGet, "https://"+site+path, header))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s", path, res.Status)
+	}
+	return res
+}
+
+// request is sent as it is: without Accept-Encoding of its own, the transport would hide what was compressed.
+func request(t *testing.T, method, url string, header http.Header) *http.Request {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	return req
+}
+
+// dial opens a WebSocket, or says with which status it was refused.
+func (p proxy) dial(t *testing.T, from, origin string, header http.Header) (*websocket.Conn, int) {
+	t.Helper()
+	header = header.Clone()
+	if origin != "" {
+		header.Set("Origin", origin)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
+	defer cancel()
+	ws, res, err := websocket.Dial(ctx, "wss://"+site+"/ws", &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: p.transport(from, false)}, HTTPHeader: header,
+	})
+	if res == nil {
+		t.Fatal(err)
+	}
+	if err == nil {
+		t.Cleanup(func() { ws.CloseNow() })
+	}
+	return ws, res.StatusCode
+}
+
+func (p proxy) open(t *testing.T, from, origin string, header http.Header) *websocket.Conn {
+	t.Helper()
+	ws, status := p.dial(t, from, origin, header)
+	if status != http.StatusSwitchingProtocols {
+		t.Fatalf("a WebSocket from %s is answered %d", from, status)
+	}
+	return ws
+}
+
+// hears reads until a message holds text.
+func hears(t *testing.T, ws *websocket.Conn, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
+	defer cancel()
+	for {
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			t.Fatalf("waiting for %q: %v", text, err)
+		}
+		if strings.Contains(string(data), text) {
+			return
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -1,0 +1,211 @@
+package proxies_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+)
+
+// site is the name that the shipped configurations speak of.
+const site = "art.example"
+
+// proxy is a running one.
+type proxy struct {
+	plain, secure string // where it listens
+	ca            *x509.CertPool
+}
+
+var proxies = []struct {
+	name  string
+	start func(t *testing.T, upstream string) proxy
+}{
+	{"nginx", startNginx},
+	{"caddy", startCaddy},
+}
+
+func startNginx(t *testing.T, upstream string) proxy {
+	t.Helper()
+	binary := program(t, "nginx", "/usr/sbin/nginx", "nginx-light")
+	dir := t.TempDir()
+	p, cert, key := listenAt(t, dir)
+
+	shipped, err := os.ReadFile("../../deploy/nginx.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the file itself says to change, and ports that take no privilege.
+	conf := string(shipped)
+	for _, change := range [][2]string{
+		{"server 127.0.0.1:3000;", "server " + upstream + ";"},
+		{"/etc/ssl/relay/fullchain.pem;", cert + ";"},
+		{"/etc/ssl/relay/privkey.pem;", key + ";"},
+		{"listen 80;", "listen " + p.plain + ";"},
+		{"listen 443 ssl http2;", "listen " + p.secure + " ssl http2;"},
+		{"listen [::]:80;", ""},
+		{"listen [::]:443 ssl http2;", ""},
+	} {
+		if n := strings.Count(conf, change[0]); n != 1 {
+			t.Fatalf("nginx.conf holds %q %d times, not once", change[0], n)
+		}
+		conf = strings.Replace(conf, change[0], change[1], 1)
+	}
+	write(t, dir, "relay.conf", conf)
+	around := "daemon off; worker_processes 1; pid nginx.pid; error_log stderr; events {}\nhttp { access_log off;\n"
+	if os.Geteuid() == 0 {
+		around = "user root;\n" + around // nobody else may enter the test's directory
+	}
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		around += kind + "_temp_path " + kind + ";\n"
+	}
+	main := write(t, dir, "nginx.conf", around+"include relay.conf;\n}\n")
+
+	args := []string{"-p", dir, "-e", "stderr", "-c", main}
+	check(t, exec.Command(binary, append(args, "-t")...))
+	run(t, exec.Command(binary, args...), p)
+	return p
+}
+
+func startCaddy(t *testing.T, upstream string) proxy {
+	t.Helper()
+	binary := program(t, "caddy", "/usr/bin/caddy", "caddy")
+	dir := t.TempDir()
+	p, cert, key := listenAt(t, dir)
+	port := func(addr string) string {
+		_, port, _ := net.SplitHostPort(addr)
+		return port
+	}
+	command := func(verb string) *exec.Cmd {
+		cmd := exec.Command(binary, verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile")
+		cmd.Env = []string{
+			"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir,
+			"RELAY_CADDY_ADMIN=off", "RELAY_UPSTREAM=" + upstream,
+			"RELAY_HTTP_PORT=" + port(p.plain), "RELAY_HTTPS_PORT=" + port(p.secure),
+			"RELAY_SITE_OPTIONS=bind 127.0.0.1\ntls " + cert + " " + key,
+		}
+		return cmd
+	}
+	check(t, command("validate"))
+	run(t, command("run"), p)
+	return p
+}
+
+// program finds a proxy. Where it is not, the test cannot say anything.
+func program(t *testing.T, name, usual, pkg string) string {
+	t.Helper()
+	for _, candidate := range []string{name, usual} {
+		if path, err := exec.LookPath(candidate); err == nil {
+			return path
+		}
+	}
+	how := "no " + name + ": install it (on Debian: apt-get install " + pkg + ")"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(how)
+	}
+	t.Skip(how)
+	return ""
+}
+
+// listenAt chooses addresses and makes a certificate.
+func listenAt(t *testing.T, dir string) (p proxy, cert, key string) {
+	t.Helper()
+	p = proxy{plain: relay.FreeAddr(t), secure: relay.FreeAddr(t), ca: x509.NewCertPool()}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{site},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	p.ca.AppendCertsFromPEM(encoded)
+	cert = write(t, dir, "cert.pem", string(encoded))
+	key = write(t, dir, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
+	return p, cert, key
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func check(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+}
+
+// run starts a proxy until the test ends, and returns when it listens.
+func run(t *testing.T, cmd *exec.Cmd, p proxy) {
+	t.Helper()
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(relay.Patience):
+			_ = cmd.Process.Kill()
+			<-ended
+			t.Error("the proxy did not end when asked to")
+		}
+		if t.Failed() {
+			t.Logf("the proxy:\n%s", &log)
+		}
+	})
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(relay.Patience); ; {
+		if answers(p.plain) && answers(p.secure) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ended:
+			t.Fatal("the proxy ended")
+		case <-deadline:
+			t.Fatal("the proxy does not listen")
+		}
+	}
+}
+
+func answers(addr string) bool {
+	conn, err := net.Dial("tcp", addr)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
