@@ -45,6 +45,8 @@ func TestHostile(t *testing.T) {
 		{"token twice", false, text(`{"token":"a","token":"b"}`), []string{authFailed}, 4401},
 		{"other case", false, text(`{"Token":"a"}`), []string{authFailed}, 4401},
 		{"too big before the token", false, text(`{"token":"` + strings.Repeat("a", 4<<10) + `"}`), nil, 1009},
+		{"deep", false, text(`{"token":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`), []string{invalidJSON}, 1007},
+		{"deep, trusted", true, text(`{"text":"a","x":` + strings.Repeat("[", 30_000) + strings.Repeat("]", 30_000) + `}`), []string{authenticated, invalidJSON}, 1007},
 		{"unmasked", false, []byte{finText, 2, '{', '}'}, nil, 1002},
 		{"reserved bits", false, []byte{0xf1, 0x80, 0, 0, 0, 0}, nil, 1002},
 		{"unknown opcode", false, []byte{0x83, 0x80, 0, 0, 0, 0}, nil, 1002},
