@@ -1,0 +1,192 @@
+// Package journal keeps a [history.Log] in an encrypted file.
+//
+// It is a [history.Store]: a directory with one segment, which appends extend,
+// and one small key file. Every other change writes both anew and destroys the
+// old ones, so that a crash at any moment leaves the state before or after.
+//
+// # What is protected, and what is not
+//
+// Each record of the segment is sealed with AES-256-GCM under a random key of
+// that segment alone. This data key is in the key file, sealed under a key that
+// HKDF-SHA256 derives from the master key and a random salt. Records are bound
+// to their place: one that was changed, moved, doubled or left out is an error.
+// Not detected is a segment cut at the end of a record, or the whole directory
+// put back to an earlier state; only a witness elsewhere could tell.
+//
+// Clear, Replace and Delete write a new segment under a new data key, then
+// overwrite and remove the old key file. From then on a copy of the old segment
+// cannot be read by anybody, the holder of the master key included. That holds
+// for copies of the segment only: who copied the key file as well, and has the
+// master key, reads both. So leave *.key out of backups and snapshots, and back
+// up with package archive instead. Overwriting is also no more than a request
+// on a file system that never writes in place (btrfs, ZFS) and on flash that
+// remaps sectors; there, the secrecy of the master key is what remains.
+//
+// What retention drops is gone from the disk with the next rewriting: when half
+// of the segment is waste, and at most [PurgeAfter] later.
+//
+// # Nonces
+//
+// They are random (96 bits, from crypto/rand). Counting instead would be safe
+// as long as no number comes twice under a key, and after a torn write the
+// number of the lost record would: its ciphertext may be in a copy of the disk.
+// With random ones the chance of a repetition stays below 2^-40 up to
+// 16 million records of one segment, which is rewritten long before.
+//
+// # Durability
+//
+// With [Always], the default, an entry that Append has acknowledged survives
+// the loss of power. With [Interval] and [Never] the last ones may be lost; the
+// log then begins a new epoch when it was not closed in an orderly way, since
+// the numbers of lost entries come again, and readers must not mistake them.
+//
+// The package needs flock and atomic rename: the BSDs, Linux and macOS.
+package journal
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+// KeySize is the length of a master key in bytes.
+const KeySize = 32
+
+// DefaultEvery is the default of [Config.Every].
+const DefaultEvery = time.Second
+
+// PurgeAfter is the longest that entries dropped by retention stay on disk
+// while the journal is open.
+const PurgeAfter = time.Hour
+
+// A Sync says when an append is forced to the disk. Rewriting always is.
+type Sync int
+
+// Policies of [Config.Sync].
+const (
+	Always   Sync = iota // before Append returns
+	Interval             // at most Config.Every later
+	Never                // when the operating system likes to
+)
+
+// Config describes a journal. Dir and Keys are required.
+type Config struct {
+	// Dir is the directory, of this journal alone. It is made if it does not
+	// exist, and set to mode 0700; the files in it have 0600.
+	Dir string
+
+	// Keys are the master keys, of 32 random bytes each. The first seals, all
+	// open. To rotate: put the new key first, restart, call [Journal.Rewrap],
+	// drop the old one.
+	Keys [][]byte
+
+	// Sync is when appends reach the disk. The zero value is Always.
+	Sync Sync
+
+	// Every is the period of Interval. 0 means a second.
+	Every time.Duration
+
+	// OnDropped, where set, is told by Load what an interrupted write, or
+	// whatever else cut the segment's end, has cost. nil is silence.
+	OnDropped func(Dropped)
+}
+
+// Dropped is the end of a segment that could not be read, because it is not
+// all there.
+type Dropped struct {
+	Bytes int64 // of the incomplete record
+	// Missing is the number of records that were on disk for certain and are
+	// not any more: 0 after a crash, more if somebody cut the file.
+	Missing uint64
+}
+
+// A ConfigReason says what is wrong with a field of a [Config].
+type ConfigReason string
+
+// The reasons of a [ConfigError].
+const (
+	Missing  ConfigReason = "is missing"
+	KeyBytes ConfigReason = "must have 32 bytes"
+	Unknown  ConfigReason = "is none of the constants"
+	Negative ConfigReason = "must not be negative"
+)
+
+// A ConfigError is one mistake in a [Config].
+type ConfigError struct {
+	Field  string
+	Reason ConfigReason
+}
+
+func (e *ConfigError) Error() string {
+	return "journal: Config." + e.Field + " " + string(e.Reason)
+}
+
+func (c Config) check() error {
+	var errs []error
+	refuse := func(bad bool, field string, reason ConfigReason) {
+		if bad {
+			errs = append(errs, &ConfigError{field, reason})
+		}
+	}
+	refuse(c.Dir == "", "Dir", Missing)
+	refuse(len(c.Keys) == 0, "Keys", Missing)
+	for _, k := range c.Keys {
+		refuse(len(k) != KeySize, "Keys", KeyBytes)
+	}
+	refuse(c.Sync < Always || c.Sync > Never, "Sync", Unknown)
+	refuse(c.Every < 0, "Every", Negative)
+	return errors.Join(errs...)
+}
+
+// A Journal is a [history.Store] in a directory. Make one with [Open], give it
+// to [history.Open], which from then on calls and closes it; [Journal.Rewrap]
+// and [Journal.Err] may be called beside it, from any goroutine.
+type Journal struct {
+	cfg  Config
+	lock *os.File
+
+	mu     sync.Mutex
+	closed bool
+	loaded bool
+	broken error         // why the segment takes no more records
+	saved  history.Saved // what is kept; data is shared with the log
+	floor  uint64        // entries up to here are not wanted
+	seg    *segment      // nil: nothing written yet
+	gen    uint64        // the highest ever used, if only for an attempt
+	old    []string      // files that are void and not yet destroyed
+	waste  int64         // bytes of the segment that floor made useless
+	purge  *time.Timer   // set while there is waste
+	flush  *time.Timer   // set while something is written but not synced
+}
+
+// Open takes the directory for this process. The error is an [*Error] or, for
+// mistakes in cfg, all of them as [*ConfigError], joined.
+func Open(cfg Config) (*Journal, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Every == 0 {
+		cfg.Every = DefaultEvery
+	}
+	keys := make([][]byte, len(cfg.Keys))
+	for i, k := range cfg.Keys {
+		keys[i] = append([]byte(nil), k...)
+	}
+	cfg.Keys = keys
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, failure("open", err)
+	}
+	lock, err := lockFile(filepath.Join(cfg.Dir, "lock"))
+	if err != nil {
+		return nil, failure("lock", err)
+	}
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+		lock.Close()
+		return nil, failure("open", err)
+	}
+	return &Journal{cfg: cfg, lock: lock}, nil
+}

@@ -1,0 +1,159 @@
+package journal
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+)
+
+// A key file is a magic text, a salt, and sealed under a key derived from both
+// the master key and the salt: the data key and the head.
+const (
+	keyMagic = "relayguard key 1\n"
+	saltSize = 16
+	keyFile  = len(keyMagic) + saltSize + 12 + KeySize + headSize + 16
+	headSize = 5 * 8
+)
+
+// A head is what is known of a log even if the segment lost its end. Its
+// presence in the key file makes the file's rename the moment at which a new
+// state counts.
+type head struct {
+	id, epoch, last, noteEpoch uint64
+	records                    uint64 // written to the segment before the rename
+}
+
+func (h head) append(b []byte) []byte {
+	for _, v := range []uint64{h.id, h.epoch, h.last, h.noteEpoch, h.records} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+func parseHead(b []byte) head {
+	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	return head{u(0), u(1), u(2), u(3), u(4)}
+}
+
+// sealer returns AES-256-GCM under key, with a random nonce before each
+// ciphertext.
+func sealer(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func wrapper(master, salt []byte) (cipher.AEAD, error) {
+	kek, err := hkdf.Key(sha256.New, master, salt, "relayguard journal data key", KeySize)
+	if err != nil {
+		return nil, err
+	}
+	return sealer(kek)
+}
+
+// wrap returns the key file of generation gen.
+func wrap(master, dataKey []byte, h head, gen uint64) ([]byte, error) {
+	file := append([]byte(keyMagic), make([]byte, saltSize)...)
+	salt := file[len(keyMagic):]
+	rand.Read(salt)
+	aead, err := wrapper(master, salt)
+	if err != nil {
+		return nil, err
+	}
+	plain := h.append(append(make([]byte, 0, KeySize+headSize), dataKey...))
+	return aead.Seal(file, nil, plain, binary.BigEndian.AppendUint64(nil, gen)), nil
+}
+
+// unwrap is the reverse of wrap.
+func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err error) {
+	if len(file) != keyFile || string(file[:len(keyMagic)]) != keyMagic {
+		return nil, head{}, corrupt("this is no key file")
+	}
+	salt, sealed := file[len(keyMagic):][:saltSize], file[len(keyMagic)+saltSize:]
+	for _, master := range ring {
+		aead, err := wrapper(master, salt)
+		if err != nil {
+			return nil, head{}, err
+		}
+		if plain, err := aead.Open(nil, nil, sealed, binary.BigEndian.AppendUint64(nil, gen)); err == nil {
+			return plain[:KeySize], parseHead(plain[KeySize:]), nil
+		}
+	}
+	// Whether the key is wrong or the file damaged, nobody can tell.
+	return nil, head{}, &Error{"load", WrongKey, nil}
+}
+
+// writeKey puts data in the place of the key file name, by rename.
+func writeKey(name string, data []byte) error {
+	tmp := name + ".tmp"
+	f, err := create(tmp)
+	if err != nil {
+		return err
+	}
+	if err = writeSync(f, data); err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		destroy(tmp) // the caller's error is the first one
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// shred overwrites an open key file's content, to the disk.
+func shred(f *os.File) error {
+	noise := make([]byte, keyFile)
+	rand.Read(noise)
+	if _, err := f.WriteAt(noise, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// destroy overwrites and removes a key file.
+func destroy(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := shred(f); err != nil {
+		return err
+	}
+	return os.Remove(name)
+}
+
+func create(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+}
+
+// writeSync writes, syncs and closes f.
+func writeSync(f *os.File, data []byte) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,305 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+var _ history.Store = (*Journal)(nil)
+
+// Waste below this is not worth a rewriting.
+const wasteFloor = 16 << 10
+
+// Load implements [history.Store]. It ends what a crash interrupted: half
+// finished files are removed, void keys destroyed.
+func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.ready(ctx, "load"); err != nil {
+		return history.Saved{}, err
+	}
+	if j.loaded {
+		return history.Saved{}, &Error{"load", Failed, errors.New("it was loaded before")}
+	}
+	saved, err := j.load()
+	j.loaded = err == nil // or Replace would destroy what could not be read
+	return saved, failure("load", err)
+}
+
+func (j *Journal) ready(ctx context.Context, op string) error {
+	if j.closed {
+		return &Error{op, Closed, nil}
+	}
+	return ctx.Err()
+}
+
+func (j *Journal) load() (history.Saved, error) {
+	gen, found, err := j.scan()
+	if err != nil {
+		return history.Saved{}, err
+	}
+	if !found {
+		return history.Saved{}, j.sweep()
+	}
+	file, err := os.ReadFile(j.name(gen, extKey))
+	if err != nil {
+		return history.Saved{}, err
+	}
+	seg := &segment{gen: gen}
+	if seg.dataKey, seg.head, err = unwrap(j.cfg.Keys, file, gen); err != nil {
+		return history.Saved{}, err
+	}
+	if seg.aead, err = sealer(seg.dataKey); err != nil {
+		return history.Saved{}, err
+	}
+	data, err := os.ReadFile(j.name(gen, extSegment))
+	if os.IsNotExist(err) {
+		return history.Saved{}, corrupt("there is a key without its segment")
+	}
+	if err != nil {
+		return history.Saved{}, err
+	}
+	c, err := seg.read(data)
+	if err != nil {
+		return history.Saved{}, err
+	}
+	if seg.f, err = os.OpenFile(j.name(gen, extSegment), os.O_RDWR, 0); err != nil {
+		return history.Saved{}, err
+	}
+	seg.size, seg.records = c.end, c.records
+	j.seg = seg
+	if err := j.sweep(); err != nil {
+		return history.Saved{}, err
+	}
+	j.adopt(c)
+	return j.resume(c)
+}
+
+// adopt makes c what is kept.
+func (j *Journal) adopt(c contents) {
+	h := j.seg.head
+	s := history.Saved{ID: h.id, Epoch: h.epoch, Last: h.last, NoteEpoch: h.noteEpoch, Note: c.note, Entries: c.entries}
+	if n := len(s.Entries); n > 0 {
+		s.Last = max(s.Last, s.Entries[n-1].Seq)
+	}
+	j.saved = s
+	j.trim(c.floor)
+}
+
+// resume makes the journal ready for appends after c was read.
+func (j *Journal) resume(c contents) (history.Saved, error) {
+	d := Dropped{Bytes: c.cut}
+	if c.records < j.seg.head.records {
+		d.Missing = j.seg.head.records - c.records
+	}
+	dropped := d != Dropped{}
+	if dropped && j.cfg.OnDropped != nil {
+		j.cfg.OnDropped(d)
+	}
+	if dropped || c.lax {
+		// Numbers may have been given out that will be given out again.
+		j.saved.Epoch++
+		if err := j.rewrite(j.saved); err != nil {
+			return history.Saved{}, err
+		}
+	} else if j.cfg.Sync != Always {
+		if err := j.record([]byte{kindOpen}); err != nil {
+			return history.Saved{}, err
+		}
+	}
+	s := j.saved
+	s.Entries = slices.Clone(s.Entries) // the log appends to them, and so does the journal
+	return s, nil
+}
+
+// record appends one record and syncs.
+func (j *Journal) record(plain []byte) error {
+	if _, err := j.seg.write(j.seg.frame(nil, plain), 1); err != nil {
+		return err
+	}
+	return j.seg.f.Sync()
+}
+
+// Append implements [history.Store].
+func (j *Journal) Append(ctx context.Context, e history.Entry) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.ready(ctx, "append"); err != nil {
+		return err
+	}
+	if len(e.Data) > maxRecord-entrySize-overhead {
+		return &Error{"append", TooLarge, nil}
+	}
+	if err := j.repair(); err != nil {
+		return failure("append", err)
+	}
+	s := j.seg
+	s.plain = entryPlain(s.plain[:0], j.floor, e)
+	s.out = s.frame(s.out[:0], s.plain)
+	if broken, err := s.write(s.out, 1); err != nil {
+		if broken {
+			j.broken = failure("append", err)
+		}
+		return failure("append", err)
+	}
+	if err := j.sync(); err != nil {
+		return err
+	}
+	j.saved.Entries = append(j.saved.Entries, e)
+	j.saved.Last = e.Seq
+	return nil
+}
+
+// repair rewrites what is broken or wasteful.
+func (j *Journal) repair() error {
+	switch {
+	case j.seg == nil && j.broken == nil:
+		return errors.New("nothing to append to: Load and Replace come first")
+	case j.broken == nil && (j.waste < wasteFloor || j.waste < j.seg.size/2):
+		return nil
+	}
+	return j.rewrite(j.saved)
+}
+
+// sync does what the policy says after a write.
+func (j *Journal) sync() error {
+	switch j.cfg.Sync {
+	case Always:
+		if err := j.seg.f.Sync(); err != nil {
+			// What of the file is on the disk is unknown from now on, and a
+			// second Sync would not tell.
+			j.broken = failure("sync", err)
+			return j.broken
+		}
+	case Interval:
+		if j.flush == nil {
+			j.flush = time.AfterFunc(j.cfg.Every, j.onFlush)
+		}
+	}
+	return nil
+}
+
+func (j *Journal) onFlush() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.flush = nil
+	if !j.closed && j.broken == nil {
+		j.broken = failure("sync", j.seg.f.Sync())
+	}
+}
+
+// Replace implements [history.Store]. An error of Op "destroy" means that the
+// new state is written but the old one may still be readable; it is then not
+// the state of this journal either, and the next Append undoes it.
+func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.ready(ctx, "replace"); err != nil {
+		return err
+	}
+	if !j.loaded {
+		return &Error{"replace", Failed, errors.New("nothing was loaded")}
+	}
+	for _, e := range s.Entries {
+		if len(e.Data) > maxRecord-entrySize-overhead {
+			return &Error{"replace", TooLarge, nil}
+		}
+	}
+	if len(s.Note) > maxRecord-overhead-1 {
+		return &Error{"replace", TooLarge, nil}
+	}
+	if err := j.rewrite(s); err != nil {
+		return failure("replace", err)
+	}
+	s.Entries = slices.Clone(s.Entries)
+	j.saved = s
+	return nil
+}
+
+// Trim implements [history.Store].
+func (j *Journal) Trim(seq uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
+	j.trim(seq)
+	if j.waste > 0 && j.purge == nil {
+		j.purge = time.AfterFunc(PurgeAfter, j.onPurge)
+	}
+}
+
+func (j *Journal) trim(seq uint64) {
+	j.floor = max(j.floor, seq)
+	all := j.saved.Entries
+	n := sort.Search(len(all), func(i int) bool { return all[i].Seq > j.floor })
+	for _, e := range all[:n] {
+		j.waste += entrySpace(e)
+	}
+	if n > 0 {
+		j.saved.Entries = slices.Clone(all[n:])
+	}
+}
+
+func (j *Journal) onPurge() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.purge = nil
+	if !j.closed && j.seg != nil && j.waste > 0 {
+		if err := j.rewrite(j.saved); err != nil {
+			j.broken = failure("purge", err)
+		}
+	}
+}
+
+// Close implements [history.Store]. It may be called more than once.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return nil
+	}
+	j.closed = true
+	for _, t := range []*time.Timer{j.flush, j.purge} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	err := j.broken
+	if j.seg != nil {
+		if err == nil {
+			err = j.finish()
+		}
+		if cerr := j.seg.f.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if cerr := j.lock.Close(); err == nil {
+		err = cerr
+	}
+	return failure("close", err)
+}
+
+// finish says at the segment's end that nothing is missing.
+func (j *Journal) finish() error {
+	// Not in one step: the disk may write the last record before the others.
+	if err := j.seg.f.Sync(); err != nil {
+		return err
+	}
+	return j.record(binary.BigEndian.AppendUint64([]byte{kindClose}, j.floor))
+}
+
+// Err returns what keeps entries from the disk: nil, or the [*Error] of the
+// last attempt. Each Append tries again.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
