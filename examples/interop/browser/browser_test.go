@@ -3,18 +3,14 @@ package browser_test
 //lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,19 +18,18 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
 )
-
-const patience = 30 * time.Second
 
 // TestPage follows one viewer through what happens to an installation: words
 // arrive, a life ends and another begins, the server is restarted.
 func TestPage(t *testing.T) {
-	server := newServer(t)
-	server.start()
-	b := open(t, "http://"+server.addr+"/")
+	server := relay.New(t)
+	server.Start()
+	b := open(t, "http://"+server.Addr+"/")
 
-	device := server.publisher()
+	device := publisher(t, server)
 	device(`{"text":"I wake ","prompt":"Think aloud.","memory":{"available_mb":2048,"percent_used":50,"total_mb":4096},"status":{"num_restarts":3}}`)
 	device(`{"text":"<b>slowly</b>."}`)
 	b.shows("#text", "I wake <b>slowly</b>.")
@@ -51,10 +46,10 @@ func TestPage(t *testing.T) {
 	b.holds("the old life is gone", `!document.querySelector('#text').textContent.includes('I wake')`)
 	b.shows("#lives", "4 restarts")
 
-	server.stop()
+	server.Stop()
 	b.holds("the page says that it waits", `/again in/i.test(document.querySelector('#state').textContent)`)
-	server.start()
-	device = server.publisher()
+	server.Start()
+	device = publisher(t, server)
 	device(`{"text":"After the restart."}`)
 	b.shows("#text", "After the restart.")
 	device(`{"text":" And on."}`) // the words before may have come as history
@@ -77,10 +72,10 @@ func TestPage(t *testing.T) {
 
 // TestDemonstration looks at what the README's first command shows.
 func TestDemonstration(t *testing.T) {
-	server := newServer(t)
-	server.start("-demo")
+	server := relay.New(t)
+	server.Start("-demo")
 	began := time.Now()
-	b := open(t, "http://"+server.addr+"/")
+	b := open(t, "http://"+server.Addr+"/")
 	b.holds("words come", `document.querySelector('#text').textContent.trim().split(/\s+/).length >= 3`)
 	t.Logf("three words are on the page %v after it was asked for", time.Since(began).Round(time.Millisecond))
 	b.holds("so do real memory figures", `document.querySelector('#memory').value > 0`)
@@ -176,7 +171,7 @@ func (b *browser) heard(n int, words ...string) {
 	b.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(relay.Patience); time.Now().Before(deadline); <-tick.C {
 		found := strings.Join(b.complaints()[n:], "\n")
 		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(found, w) }) {
 			return
@@ -188,7 +183,7 @@ func (b *browser) heard(n int, words ...string) {
 // holds waits until a JavaScript expression is true.
 func (b *browser) holds(what, expression string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, relay.Patience)
 	defer cancel()
 	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond)))
 	if err != nil {
@@ -204,102 +199,27 @@ func (b *browser) shows(selector, text string) {
 	b.holds(selector+" shows "+text, fmt.Sprintf(`document.querySelector(%q).textContent.includes(%s)`, selector, quoted))
 }
 
-// server is the relay as a process that can be stopped and started again.
-type server struct {
-	t      *testing.T
-	binary string
-	addr   string
-	env    []string
-	cmd    *exec.Cmd
-}
-
-func newServer(t *testing.T) *server {
+// publisher authenticates a device and returns its sending half.
+func publisher(t *testing.T, server *relay.Server) func(message string) {
 	t.Helper()
-	s := &server{t: t, binary: filepath.Join(t.TempDir(), "server")}
-	build := exec.Command("go", "build", "-o", s.binary, "./examples/server")
-	build.Dir = "../../.." // its own module, with its own versions
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the server: %v\n%s", err, out)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ctx, cancel := context.WithTimeout(context.Background(), relay.Patience)
+	t.Cleanup(cancel)
+	ws, _, err := websocket.Dial(ctx, "ws://"+server.Addr+"/ws", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.addr = ln.Addr().String()
-	_, port, _ := net.SplitHostPort(s.addr)
-	ln.Close()
-	s.env = []string{
-		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
-		"PORT=" + port, "OPERATOR_ADDR=", "LOG_FORMAT=json",
-	}
-	t.Cleanup(func() {
-		if s.cmd != nil {
-			s.stop()
-		}
-	})
-	return s
-}
-
-func (s *server) start(args ...string) {
-	s.t.Helper()
-	s.cmd = exec.Command(s.binary, args...)
-	s.cmd.Env = s.env
-	out, err := s.cmd.StderrPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), `"msg":"listening"`) {
-			go func() {
-				for lines.Scan() {
-				}
-			}()
-			return
-		}
-	}
-	s.t.Fatal("the server does not listen")
-}
-
-func (s *server) stop() {
-	s.t.Helper()
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.cmd.Wait(); err != nil {
-		s.t.Errorf("the server ended with %v", err)
-	}
-	s.cmd = nil
-}
-
-// publisher authenticates a device and returns its sending half.
-func (s *server) publisher() func(message string) {
-	s.t.Helper()
-	token := exec.Command(s.binary, "token")
-	token.Env = s.env
-	out, err := token.Output()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	s.t.Cleanup(cancel)
-	ws, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { ws.CloseNow() })
+	t.Cleanup(func() { ws.CloseNow() })
 	send := func(message string) {
-		s.t.Helper()
+		t.Helper()
 		if err := ws.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	send(`{"token":"` + strings.TrimSpace(string(out)) + `"}`)
+	send(`{"token":"` + server.Token() + `"}`)
 	for {
 		_, data, err := ws.Read(ctx)
 		if err != nil {
-			s.t.Fatal(err)
+			t.Fatal(err)
 		}
 		if strings.HasPrefix(string(data), `{"status":"authenticated"`) {
 			return send

@@ -64,10 +64,10 @@ func FreeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// Start returns when the server listens.
-func (s *Server) Start() {
+// Start gives the server arguments, and returns when the server listens.
+func (s *Server) Start(args ...string) {
 	s.t.Helper()
-	cmd := exec.Command(s.binary)
+	cmd := exec.Command(s.binary, args...)
 	cmd.Env = s.env
 	out, err := cmd.StderrPipe()
 	if err != nil {
