@@ -1,0 +1,202 @@
+package wycheproof_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/c2sp/wycheproof"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// mislabelled are the HS256 vectors whose label in the file is wrong, with the reason. They are held to the opposite.
+var mislabelled = map[int]string{
+	367: "labelled invalid for its padding, but has none: byte for byte the vector 357, which is valid",
+	370: "labelled invalid for the padding of its payload, but has none: byte for byte the vector 357, which is valid",
+	372: "labelled valid, but holds a '?' in its header: not base64url (RFC 7515, section 2)",
+	373: "labelled valid, but holds a '?' in its payload: not base64url (RFC 7515, section 2)",
+}
+
+type vectors struct {
+	TestGroups []group
+}
+
+type group struct {
+	Comment string
+	Private struct{ Alg, Kid, Kty, K string }
+	Public  json.RawMessage
+	Tests   []vector
+}
+
+type vector struct {
+	TcID    int
+	Comment string
+	JWS     json.RawMessage // a text, or an object where the vector is in the JSON serialization
+	Result  string
+}
+
+func (v vector) token() []byte {
+	var text string
+	if json.Unmarshal(v.JWS, &text) == nil {
+		return []byte(text)
+	}
+	return v.JWS
+}
+
+func (g group) hmac() bool { return g.Private.Kty == "oct" && g.Private.Alg == "HS256" }
+
+func load(t *testing.T) vectors {
+	t.Helper()
+	text, err := fs.ReadFile(wycheproof.TestVectors, "json_web_signature_test.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v vectors
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func secretOf(t *testing.T, g group) []byte {
+	t.Helper()
+	secret, err := base64.RawURLEncoding.DecodeString(g.Private.K)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
+	t.Helper()
+	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// signatureHolds says whether v found the signature good. The vectors sign texts such as "foo", which are no claims, so
+// no vector is a token that wsauth accepts. But claims are read only once the signature has been found good, and a
+// refusal names a key only then: "claims", by a named key, is a signature that was accepted.
+func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
+	t.Helper()
+	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
+	refused, ok := errors.AsType[*wsauth.RefusedError](err)
+	if !ok {
+		t.Fatalf("%v, want a *wsauth.RefusedError", err)
+	}
+	switch refused.Reason {
+	case wsauth.ReasonClaims:
+		if refused.KeyID != kid {
+			t.Errorf("refused for its claims, by key %q, want %q", refused.KeyID, kid)
+		}
+		return true
+	case wsauth.ReasonMalformed, wsauth.ReasonAlgorithm, wsauth.ReasonHeader, wsauth.ReasonKey, wsauth.ReasonSignature:
+		return false
+	}
+	t.Fatalf("reason %q says nothing about the signature", refused.Reason)
+	return false
+}
+
+// The HS256 vectors are decided as labelled, whether the key has the ID that the header names or none.
+func TestHS256(t *testing.T) {
+	count := 0
+	for _, g := range load(t).TestGroups {
+		if !g.hmac() {
+			continue
+		}
+		secret := secretOf(t, g)
+		named := verifier(t, wsauth.Key{ID: g.Private.Kid, Secret: secret})
+		unnamed := verifier(t, wsauth.Key{Secret: secret})
+		for _, vec := range g.Tests {
+			count++
+			t.Run(fmt.Sprint(vec.TcID, " ", vec.Comment), func(t *testing.T) {
+				want := vec.Result == "valid"
+				if reason, ok := mislabelled[vec.TcID]; ok {
+					t.Log(reason)
+					want = !want
+				}
+				if got := signatureHolds(t, named, vec.token(), g.Private.Kid); got != want {
+					t.Errorf("named key: signature accepted: %v, want %v", got, want)
+				}
+				if got := signatureHolds(t, unnamed, vec.token(), ""); got != want {
+					t.Errorf("key without ID: signature accepted: %v, want %v", got, want)
+				}
+			})
+		}
+	}
+	if count != 40 {
+		t.Errorf("the file holds %d HS256 vectors, want 40", count)
+	}
+}
+
+// What is not HS256 is refused, also the vectors labelled valid, by a verifier that holds every secret of the file and,
+// as its first key, the public key of the vector taken for a secret (RFC 8725, section 2.1).
+func TestOtherAlgorithms(t *testing.T) {
+	groups := load(t).TestGroups
+	var secrets []wsauth.Key
+	seen := make(map[string]bool)
+	for _, g := range groups {
+		if g.hmac() && !seen[g.Private.K] {
+			seen[g.Private.K] = true
+			secrets = append(secrets, wsauth.Key{Secret: secretOf(t, g)})
+		}
+	}
+	count := 0
+	for _, g := range groups {
+		if g.hmac() {
+			continue
+		}
+		keys := secrets
+		if len(g.Public) > 0 {
+			keys = append([]wsauth.Key{{Secret: g.Public}}, secrets...)
+		}
+		v := verifier(t, keys...)
+		for _, vec := range g.Tests {
+			count++
+			if signatureHolds(t, v, vec.token(), "") {
+				t.Errorf("%d (%s, %s): signature accepted", vec.TcID, g.Comment, vec.Comment)
+			}
+		}
+	}
+	if count != 361 {
+		t.Errorf("the file holds %d vectors that are not HS256, want 361", count)
+	}
+}
+
+// The four are what their reasons say, so that a corrected file does not go unnoticed.
+func TestMislabelled(t *testing.T) {
+	token, result := make(map[int]string), make(map[int]string)
+	for _, g := range load(t).TestGroups {
+		for _, vec := range g.Tests {
+			token[vec.TcID], result[vec.TcID] = string(vec.token()), vec.Result
+		}
+	}
+	for _, id := range []int{367, 370} {
+		if token[id] != token[357] || result[357] != "valid" || result[id] != "invalid" {
+			t.Errorf("%d is no longer the vector 357 with another label", id)
+		}
+	}
+	for _, id := range []int{372, 373} {
+		if !containsOutsider(token[id]) || result[id] != "valid" {
+			t.Errorf("%d is no longer labelled valid in spite of its alphabet", id)
+		}
+	}
+}
+
+func containsOutsider(token string) bool {
+	for _, c := range token {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return true
+		}
+	}
+	return false
+}
