@@ -160,6 +160,11 @@ type peer struct {
 // connect opens a connection, or returns the status that refused it.
 func connect(t *testing.T, addr string, header ...string) (*peer, *http.Response) {
 	t.Helper()
+	return connectTo(t, "ws://"+addr+"/ws", header...)
+}
+
+func connectTo(t *testing.T, url string, header ...string) (*peer, *http.Response) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: &http.Client{Transport: &http.Transport{}}}
@@ -170,7 +175,7 @@ func connect(t *testing.T, addr string, header ...string) (*peer, *http.Response
 		}
 		opts.HTTPHeader.Add(header[i], header[i+1])
 	}
-	ws, res, err := websocket.Dial(ctx, "ws://"+addr+"/ws", opts)
+	ws, res, err := websocket.Dial(ctx, url, opts)
 	if err != nil {
 		if res == nil {
 			t.Fatal(err)

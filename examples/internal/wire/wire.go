@@ -76,15 +76,21 @@ const (
 	Live    Kind = "live"    // is appended
 )
 
-// Frame joins encoded messages into the text of one frame.
-func Frame(kind Kind, messages ...[]byte) []byte {
-	n := len(`{"type":"","messages":[]}`) + len(kind) + len(messages)
+// Frame joins encoded messages into the text of one frame. pos is the opaque
+// position behind the last of them, which a client that reconnects shows; it must
+// need no escaping in JSON. Empty leaves it out.
+func Frame(kind Kind, pos string, messages ...[]byte) []byte {
+	n := len(`{"type":"","pos":"","messages":[]}`) + len(kind) + len(pos) + len(messages)
 	for _, m := range messages {
 		n += len(m)
 	}
 	b := make([]byte, 0, n)
 	b = append(b, `{"type":"`...)
 	b = append(b, kind...)
+	if pos != "" {
+		b = append(b, `","pos":"`...)
+		b = append(b, pos...)
+	}
 	b = append(b, `","messages":[`...)
 	for i, m := range messages {
 		if i > 0 {
@@ -93,4 +99,12 @@ func Frame(kind Kind, messages ...[]byte) []byte {
 		b = append(b, m...)
 	}
 	return append(b, `]}`...)
+}
+
+// Ack tells a publisher that the message with this id is stored.
+func Ack(id string) []byte {
+	b, _ := json.Marshal(struct { // a string: cannot fail
+		Ack string `json:"ack"`
+	}{id})
+	return b
 }

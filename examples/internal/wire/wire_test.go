@@ -100,9 +100,10 @@ func TestErrorsHoldNoValue(t *testing.T) {
 
 func TestFrame(t *testing.T) {
 	for want, got := range map[string][]byte{
-		`{"type":"history","messages":[]}`:    wire.Frame(wire.History),
-		`{"type":"live","messages":[1]}`:      wire.Frame(wire.Live, []byte("1")),
-		`{"type":"live","messages":[1,2,33]}`: wire.Frame(wire.Live, []byte("1"), []byte("2"), []byte("33")),
+		`{"type":"history","messages":[]}`:              wire.Frame(wire.History, ""),
+		`{"type":"live","messages":[1]}`:                wire.Frame(wire.Live, "", []byte("1")),
+		`{"type":"live","pos":"p","messages":[1,2,33]}`: wire.Frame(wire.Live, "p", []byte("1"), []byte("2"), []byte("33")),
+		`{"ack":"a\"b"}`:                                wire.Ack(`a"b`),
 	} {
 		if string(got) != want {
 			t.Errorf("got %s, want %s", got, want)

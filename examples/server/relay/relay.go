@@ -55,6 +55,7 @@ type Relay struct {
 	cfg    Config
 	log    *slog.Logger
 	frames frameCache
+	seen   seen
 
 	delivered atomic.Uint64
 
@@ -117,7 +118,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 	start := time.Now()
 	r.log.Info("connected", "addr", addr)
-	err = r.serve(conn, addr)
+	err = r.serve(conn, addr, since(req))
 	r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", cause(err))
 }
 
@@ -130,15 +131,25 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
+// since is where a client that was here before wants to go on. What cannot be read
+// counts as nothing: the client gets the history, which is right in every case.
+func since(req *http.Request) history.Position {
+	pos, err := history.ParsePosition(req.URL.Query().Get("since"))
+	if err != nil {
+		return history.Oldest
+	}
+	return pos
+}
+
 // serve runs the two halves of a connection and returns what ended it.
-func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr) error {
+func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position) error {
 	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel() // also where reading panics
 	var viewer sync.WaitGroup
 	var lost error
 	viewer.Go(func() {
-		lost = r.view(ctx, conn)
+		lost = r.view(ctx, conn, since)
 		// Reading is given up with the connection; a context would leave it open. Where
 		// it was reading that ended, there is nothing left to abort.
 		if ctx.Err() == nil {
@@ -197,7 +208,7 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 		}
 		m, err := wire.Decode(data)
 		if err == nil {
-			err = r.publish(ctx, &m)
+			err = r.accept(ctx, session, &m)
 		}
 		var schema *wire.SchemaError
 		switch {
@@ -210,6 +221,18 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 			return err
 		}
 	}
+}
+
+// accept publishes m, unless the device did so before, and tells it.
+func (r *Relay) accept(ctx context.Context, session *wsauth.Session, m *wire.Message) error {
+	if m.ID == "" {
+		return r.publish(ctx, m)
+	}
+	identity, _ := session.Identity()
+	if err := r.seen.once(identity.Device, m.ID, func() error { return r.publish(ctx, m) }); err != nil {
+		return err
+	}
+	return session.Reply(ctx, wire.Ack(m.ID))
 }
 
 func (r *Relay) publish(ctx context.Context, m *wire.Message) error {

@@ -11,22 +11,23 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// view sends conn all that the log holds and then all that comes, until ctx or
-// the connection ends.
-func (r *Relay) view(ctx context.Context, conn *wsconn.Conn) error {
-	reader := r.cfg.Log.Reader(history.Oldest)
+// view sends conn all that the log holds behind since, and then all that comes,
+// until ctx or the connection ends.
+func (r *Relay) view(ctx context.Context, conn *wsconn.Conn, since history.Position) error {
 	// On an empty log there is no history to send: what comes first is live.
-	fresh := r.cfg.Log.Len() > 0
-	for {
+	fresh := since == history.Oldest && r.cfg.Log.Len() > 0
+	reader := r.cfg.Log.Reader(since)
+	for first := true; ; first = false {
 		batch, err := reader.Next(ctx)
 		if err != nil {
 			return err
 		}
-		if err := conn.WriteFrame(r.frames.get(batch, fresh)); err != nil {
+		// A position that is not of this epoch, or of another server's log, says nothing
+		// about what the client shows.
+		if err := conn.WriteFrame(r.frames.get(batch, first && (fresh || batch.Reset))); err != nil {
 			return err
 		}
 		r.delivered.Add(1)
-		fresh = false
 	}
 }
 
@@ -48,7 +49,7 @@ func frame(b history.Batch, fresh bool) []byte {
 	for _, e := range b.Entries {
 		messages = append(messages, e.Data)
 	}
-	return wire.Frame(kind, messages...)
+	return wire.Frame(kind, b.To.String(), messages...)
 }
 
 // frameCache shares one encoded frame among all viewers that moved from the same

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+// position reads frames until the newest position is known and n messages came.
+func (p *peer) position(n int) (pos, kind string, texts []string) {
+	p.t.Helper()
+	for len(texts) < n {
+		m := p.await(func(m map[string]any) bool { return m["type"] != nil })
+		pos, kind = m["pos"].(string), m["type"].(string)
+		for _, e := range m["messages"].([]any) {
+			texts = append(texts, e.(map[string]any)["text"].(string))
+		}
+	}
+	return pos, kind, texts
+}
+
+// resume connects again from pos.
+func (s *site) resume(pos string) *peer {
+	s.t.Helper()
+	p, res := connectTo(s.t, "ws://"+s.addr+"/ws?since="+pos)
+	if p == nil {
+		s.t.Fatalf("refused: %s", res.Status)
+	}
+	return p
+}
+
+// A viewer that comes back gets what it missed, or the history where that is not
+// to be had any more.
+func TestResume(t *testing.T) {
+	s := start(t, func(c *config) { crowded(c); c.historyKeep, c.historyTrimAt = 4, 5 })
+	device := s.publisher()
+	say := func(texts ...string) {
+		for _, text := range texts {
+			device.send(`{"text":"` + text + `"}`)
+		}
+	}
+	first := s.viewer()
+	say("a")
+	early, _, _ := first.position(1)
+	say("b")
+	pos, _, _ := first.position(1)
+
+	for _, row := range []struct {
+		name  string
+		since string
+		say   func()
+		kind  string
+		want  string
+	}{
+		{"missed one", pos, func() { say("c") }, "live", "c"},
+		{"missed two", pos, func() { say("d") }, "live", "c d"},
+		{"not a position", "nonsense", func() {}, "history", "a b c d"},
+		{"empty", "", func() {}, "history", "a b c d"},
+		{"trimmed", early, func() { say("e", "f") }, "history", "c d e f"},
+		{"just not trimmed", pos, func() {}, "live", "c d e f"},
+		{"of another life", pos, func() {
+			device.send(`{"text":"anew","status":{"is_restarting":true}}`)
+			say("g")
+		}, "history", "anew g"},
+		{"of another server", "", func() {}, "history", "anew g"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.say()
+			eventually(t, "it is published", func() bool { return s.ends(row.want) })
+			if row.name == "of another server" {
+				other := start(t, nil)
+				w := other.viewer()
+				other.publisher().send(`{"text":"elsewhere"}`)
+				row.since, _, _ = w.position(1)
+			}
+			_, kind, texts := s.resume(row.since).position(len(strings.Fields(row.want)))
+			if got := strings.Join(texts, " "); kind != row.kind || got != row.want {
+				t.Errorf("got %q in a %s frame, want %q in a %s frame", got, kind, row.want, row.kind)
+			}
+		})
+	}
+}
+
+// texts is what the history holds.
+func (s *site) texts() (texts []string) {
+	for _, e := range s.srv.history.Reader(history.Oldest).TryNext().Entries {
+		_, text, _ := strings.Cut(string(e.Data), `"text":"`)
+		text, _, _ = strings.Cut(text, `"`)
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+func (s *site) ends(want string) bool { return strings.HasSuffix(strings.Join(s.texts(), " "), want) }
+
+// A message that is sent again, on this connection or another one, is acknowledged
+// again and published once.
+func TestPublishOnce(t *testing.T) {
+	s := start(t, crowded)
+	ack := func(p *peer, id string) {
+		t.Helper()
+		if m := p.await(func(m map[string]any) bool { return m["type"] == nil }); m["ack"] != id || len(m) != 1 {
+			t.Errorf("got %v, want the ack of %s", m, id)
+		}
+	}
+	device := s.publisher()
+	for i := range 3 {
+		id := strconv.Itoa(i)
+		for range 2 {
+			device.send(fmt.Sprintf(`{"text":"%s","id":"%s"}`, id, id))
+			ack(device, id)
+		}
+	}
+	again := s.publisher()
+	again.send(`{"text":"1","id":"1"}`)
+	ack(again, "1")
+	again.send(`{"text":"no id"}`)
+	again.send(`{"text":"no id"}`)
+	again.send(`{"text":"","id":"r","status":{"is_restarting":true}}`)
+	ack(again, "r")
+	again.send(`{"text":"new life","id":"4"}`)
+	ack(again, "4")
+	again.send(`{"text":"","id":"r","status":{"is_restarting":true}}`)
+	ack(again, "r")
+	if got := strings.Join(s.texts(), "|"); got != "new life" {
+		t.Errorf("a restart that was sent again cleared what followed it: %q", got)
+	}
+
+	// Another device's ids are its own, and only the newest thousand are known.
+	for i := range 1000 {
+		id := "n" + strconv.Itoa(i)
+		again.send(`{"text":"x","id":"` + id + `"}`)
+		ack(again, id)
+	}
+	again.send(`{"text":"long ago","id":"4"}`)
+	ack(again, "4")
+	if !s.ends("long ago") {
+		t.Error("an id is remembered for more than a thousand messages")
+	}
+}
