@@ -1,0 +1,147 @@
+package bench_test
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	million = 1_000_000
+	never   = 1 << 24 // a limit that is not reached; the highest that relayguard takes
+)
+
+var clients = sync.OnceValue(func() []client {
+	all := make([]client, million)
+	for i := range all {
+		all[i] = clientAt(i)
+	}
+	return all
+})
+
+// BenchmarkAdmit compares decisions that admit: of one client again and again, and of a million that are known already,
+// each in its turn.
+func BenchmarkAdmit(b *testing.B) {
+	decide := func(b *testing.B, p peer, all []client) contender {
+		l, next := p.make(b, never, time.Hour), 0
+		for i := range all {
+			if !l.admit(&all[i]) {
+				b.Fatalf("%s refuses %s", p.name, all[i].addr)
+			}
+		}
+		return contender{p.name, func(n int) {
+			for range n {
+				if !l.admit(&all[next]) {
+					b.Fatalf("%s refuses", p.name)
+				}
+				if next++; next == len(all) {
+					next = 0
+				}
+			}
+		}}
+	}
+	for _, bb := range []struct {
+		name string
+		all  []client
+		n    int
+	}{
+		{"hot", clients()[:1], 5_000},
+		{"million", clients(), 50_000},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			others := []contender{decide(b, admitRelease, bb.all)}
+			for _, p := range peers {
+				others = append(others, decide(b, p, bb.all))
+			}
+			compare(b, bb.n, decide(b, admit, bb.all), others...)
+		})
+	}
+}
+
+// hijackable is a writer that makes relayguard watch for the upgrade, as under a real server.
+type hijackable struct{ writer }
+
+func (*hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// BenchmarkHandler compares middleware that admits a request of one client, from RemoteAddr to the end of the request.
+func BenchmarkHandler(b *testing.B) {
+	serve := func(p peer, name string) contender {
+		h, w, r := p.make(b, never, time.Hour).handler(nothing), &hijackable{*newWriter()}, requestFrom("192.0.2.1:4711")
+		return contender{name, func(n int) {
+			for range n {
+				clear(w.h) // some of them add to what is there
+				h.ServeHTTP(w, r)
+			}
+		}}
+	}
+	var others []contender
+	for _, p := range peers {
+		others = append(others, serve(p, p.name))
+	}
+	compare(b, 2_000, serve(admit, "relayguard"), others...)
+}
+
+// BenchmarkHeap reports how much heap a client takes, a million being known, with the keys that a limiter keeps.
+func BenchmarkHeap(b *testing.B) {
+	for _, p := range append([]peer{admitRelease, admit}, peers...) {
+		b.Run(p.name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				l := p.make(b, never, time.Hour)
+				for i := range million {
+					c := clientAt(i)
+					l.admit(&c)
+				}
+				b.ReportMetric(float64(heap()-before)/million, "B/client")
+				runtime.KeepAlive(l)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkLongestDecision lets a million clients ask in turn for three windows, so that clients are added, expire and
+// are forgotten, and reports the longest that one had to wait for its decision. Run it with -benchtime 5x.
+//
+// A machine that others use interrupts at random, while what a limiter does to itself returns in every pass. So the
+// number that counts is the shortest of the passes' longest waits; idle is the same of merely reading the clock.
+func BenchmarkLongestDecision(b *testing.B) {
+	const window = 2 * time.Second
+	all := clients()
+	for _, p := range append([]peer{admitRelease}, peers...) {
+		b.Run(p.name, func(b *testing.B) {
+			var waits, idles []time.Duration
+			for b.Loop() {
+				var wait, idle time.Duration
+				l, begin := p.make(b, never, window), time.Now()
+				for i := 0; time.Since(begin) < 3*window+window/2; i++ {
+					t0 := time.Now()
+					l.admit(&all[i%million])
+					t1 := time.Now()
+					t2 := time.Now()
+					wait, idle = max(wait, t1.Sub(t0)), max(idle, t2.Sub(t1))
+				}
+				waits, idles = append(waits, wait), append(idles, idle)
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(slices.Min(waits).Microseconds()), "µs-longest-in-every-pass")
+			b.ReportMetric(float64(slices.Max(waits).Microseconds()), "µs-longest")
+			b.ReportMetric(float64(slices.Min(idles).Microseconds()), "µs-idle-in-every-pass")
+		})
+	}
+}
