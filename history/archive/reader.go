@@ -1,0 +1,205 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"strings"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+// DefaultMaxLine bounds a line of an archive, in bytes.
+const DefaultMaxLine = 16 << 20
+
+const ageMagic = "age-encryption.org/"
+
+// A Reader reads an archive entry by entry. What it returns is to be trusted
+// only once it has returned [io.EOF]: until then, the archive may turn out to
+// be cut or changed.
+type Reader struct {
+	medium medium
+	r      *bufio.Reader // plain text
+	sum    hash.Hash
+	max    int
+	done   Progress
+	line   uint64
+	buf    []byte
+	last   history.Entry
+	err    error // what every further Next returns
+}
+
+// NewReader reads the header of an archive. Lines longer than maxLine bytes
+// are refused; 0 means [DefaultMaxLine]. An encrypted archive needs identities,
+// and with identities a plain one is refused, since somebody may have put it in
+// the other's place.
+func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, error) {
+	if maxLine <= 0 {
+		maxLine = DefaultMaxLine
+	}
+	a := &Reader{medium: medium{r: r}, sum: sha256.New(), max: maxLine}
+	in := bufio.NewReaderSize(&a.medium, 64<<10)
+	magic, err := in.Peek(len(armor.Header))
+	if err != nil && err != io.EOF {
+		return nil, a.reading(err)
+	}
+	armored := string(magic) == armor.Header
+	encrypted := armored || strings.HasPrefix(string(magic), ageMagic)
+	switch {
+	case encrypted && len(identities) == 0:
+		return nil, &Error{Reason: Encrypted}
+	case encrypted:
+		var src io.Reader = in
+		if armored {
+			src = armor.NewReader(in)
+		}
+		plain, err := age.Decrypt(src, identities...)
+		if err != nil {
+			return nil, a.reading(err)
+		}
+		in = bufio.NewReaderSize(plain, 64<<10)
+	}
+	a.r = in
+	var h header
+	text, err := a.next()
+	switch known := json.Unmarshal(text, &h) == nil && h.Format == formatName; {
+	case err != nil:
+		return nil, err
+	case !known:
+		return nil, &Error{Reason: Foreign}
+	case len(identities) > 0 && !encrypted:
+		return nil, &Error{Reason: NotEncrypted}
+	case h.Version != formatVersion:
+		return nil, &Error{Reason: Version}
+	case !canonical(text, h):
+		return nil, &Error{Reason: Damaged, Line: 1}
+	}
+	a.sum.Write(text)
+	return a, nil
+}
+
+// medium remembers whether reading failed below age, which does not tell.
+type medium struct {
+	r   io.Reader
+	err error
+}
+
+func (m *medium) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	if err != nil && err != io.EOF {
+		m.err = err
+	}
+	return n, err
+}
+
+// reading says what err, of reading the archive's content, means.
+func (a *Reader) reading(err error) error {
+	var none *age.NoIdentityMatchError
+	switch {
+	case a.medium.err != nil:
+		return &Error{Reason: Failed, Line: a.line, Err: a.medium.err}
+	case errors.As(err, &none):
+		return &Error{Reason: NoMatch}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &Error{Reason: Truncated, Line: a.line}
+	}
+	return &Error{Reason: Damaged, Line: a.line} // age's own refusals
+}
+
+// canonical reports whether text is what Export writes for v. There are many
+// ways to write the same JSON; one is enough, and leaves no doubt.
+func canonical(text []byte, v any) bool {
+	b, err := encode(v)
+	return err == nil && bytes.Equal(b, text)
+}
+
+// next returns the next line with its end, valid until the next call.
+func (a *Reader) next() ([]byte, error) {
+	a.line++
+	a.buf = a.buf[:0]
+	for {
+		part, err := a.r.ReadSlice('\n')
+		if len(a.buf)+len(part) > a.max {
+			if a.line == 1 {
+				return nil, &Error{Reason: Foreign}
+			}
+			return nil, &Error{Reason: TooLong, Line: a.line}
+		}
+		a.buf = append(a.buf, part...)
+		switch {
+		case err == nil:
+			a.done.Bytes += int64(len(a.buf))
+			return a.buf, nil
+		case err == bufio.ErrBufferFull:
+			continue
+		case a.line == 1 && err == io.EOF && !bytes.HasPrefix(a.buf, []byte(`{"format":"`+formatName)):
+			return nil, &Error{Reason: Foreign}
+		}
+		return nil, a.reading(err)
+	}
+}
+
+// Next returns the next entry, or [io.EOF] after the last one, once the trailer
+// has confirmed all of them. Any other error is an [*Error].
+func (a *Reader) Next() (history.Entry, error) {
+	if a.err != nil {
+		return history.Entry{}, a.err
+	}
+	e, err := a.entry()
+	a.err = err
+	return e, err
+}
+
+func (a *Reader) entry() (history.Entry, error) {
+	text, err := a.next()
+	if err != nil {
+		return history.Entry{}, err
+	}
+	if bytes.HasPrefix(text, []byte(`{"end":`)) {
+		return history.Entry{}, a.end(text)
+	}
+	var l line
+	if json.Unmarshal(text, &l) != nil {
+		return history.Entry{}, &Error{Reason: Damaged, Line: a.line}
+	}
+	e := history.Entry{Seq: l.Seq, At: l.At}
+	switch {
+	case l.Text != nil:
+		e.Data = []byte(*l.Text)
+	case l.Base64 != nil:
+		e.Data = *l.Base64
+	}
+	if e.Seq <= a.last.Seq || e.At.Before(a.last.At) || !canonical(text, lineOf(e)) {
+		return history.Entry{}, &Error{Reason: Damaged, Line: a.line}
+	}
+	a.last = history.Entry{Seq: e.Seq, At: e.At}
+	a.sum.Write(text)
+	a.done.Entries++
+	return e, nil
+}
+
+// end checks the trailer, and that nothing follows.
+func (a *Reader) end(text []byte) error {
+	if !canonical(text, trailer{true, a.done.Entries, hex.EncodeToString(a.sum.Sum(nil))}) {
+		return &Error{Reason: Damaged, Line: a.line}
+	}
+	switch _, err := a.r.ReadByte(); {
+	case err == nil:
+		return &Error{Reason: Damaged, Line: a.line + 1}
+	case err != io.EOF:
+		return a.reading(err) // age tells only here that its last piece is missing
+	}
+	a.done.Done = true
+	return io.EOF
+}
+
+// Progress returns how much was read.
+func (a *Reader) Progress() Progress { return a.done }
