@@ -7,7 +7,7 @@ import (
 )
 
 // Conn is a WebSocket connection on which whole messages are read and written. A [Session] reads from one goroutine
-// at a time; Write, Close and Abort may be called from others meanwhile.
+// at a time; Write, Close and Abort may be called from any number of others meanwhile.
 //
 // A Conn may also have a method SetReadLimit(int64), the largest message in bytes that Read may return from now on.
 // Without it the Conn must keep a limit of its own.
@@ -32,12 +32,14 @@ var (
 	ErrTooBig      = errors.New("wsauth: message exceeds the read limit")
 )
 
-// Close codes that a Session uses. 4401 is in the range for private use and mirrors HTTP's 401.
+// Close codes that a Session uses. Those of the range for private use mirror HTTP's 401 and 409.
 const (
 	CodeUnsupportedData      = 1003
 	CodeInvalidPayload       = 1007
+	CodePolicyViolation      = 1008 // ended by [Gate.End]
 	CodeTooBig               = 1009
 	CodeAuthenticationFailed = 4401
+	CodeReplaced             = 4409 // by a newer session of the same device
 )
 
 // Peer is who is at the other end, for the audit.

@@ -1,26 +1,78 @@
 package wsauth
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"time"
+)
 
-// EventKind is what happened to a session's authentication.
+// EventKind is what happened to a session's authentication. The set is closed.
 type EventKind string
 
 // Kinds of event.
 const (
-	EventAuthenticated EventKind = "authenticated" // a token was accepted
-	EventRefreshed     EventKind = "refreshed"     // another token was accepted on an authenticated connection
+	EventAuthenticated EventKind = "authenticated" // a token was accepted, and the connection had no right before
+	EventRefreshed     EventKind = "refreshed"     // another token was accepted while the right still stood
 	EventRefused       EventKind = "refused"       // a token was refused, or none was sent; Reason says why
-	EventDenied        EventKind = "denied"        // an authenticated connection lost its right; Reason says why
-	EventEnded         EventKind = "ended"         // an authenticated connection ended
+	EventDenied        EventKind = "denied"        // a permission was missing; once for each token
+	EventExpired       EventKind = "expired"       // the right ended with its token
+	EventRevoked       EventKind = "revoked"       // the right was taken away: a key withdrawn, or [Gate.Revoke]
+	EventReplaced      EventKind = "replaced"      // a newer session of the device took the place of this one
+	EventEnded         EventKind = "ended"         // a connection that had authenticated ended; Reason says why if this package ended it
 )
 
 // Event is one line of the audit. It never holds a token. Device, TokenID and KeyID come from a token whose signature
-// was good and are empty otherwise.
+// was good and are empty otherwise. Events of one session may come from several goroutines; Time says in which order
+// they happened.
 type Event struct {
 	Time                   time.Time
 	Kind                   EventKind
-	Reason                 Reason // for EventRefused and EventDenied
+	Reason                 Reason // empty for EventAuthenticated and EventRefreshed
 	Peer                   Peer
+	SessionID              string // see [Session.ID]
 	Device, TokenID, KeyID string
-	ExpiresAt              time.Time // for EventAuthenticated and EventRefreshed
+	ExpiresAt              time.Time // for EventAuthenticated and EventRefreshed: when the right ends
+}
+
+// AuditLog returns a [Config].Audit that writes each event as one record of l; nil is silence. The record's format is
+// stable, so that other programs can read it. Its message is "auth" and its attributes are, in this order:
+//
+//	outcome     the Kind
+//	addr        Peer.Addr
+//	reason      the Reason
+//	device      Device
+//	token_id    TokenID
+//	key_id      KeyID
+//	expires_at  ExpiresAt, a time
+//	session_id  SessionID
+//
+// outcome and addr are always there, the others where they are not empty. Later versions may only append. The level
+// is Info for authenticated, refreshed and ended, and Warn for all others.
+func AuditLog(l *slog.Logger) func(Event) {
+	if l == nil {
+		return func(Event) {}
+	}
+	return func(e Event) {
+		level := slog.LevelWarn
+		switch e.Kind {
+		case EventAuthenticated, EventRefreshed, EventEnded:
+			level = slog.LevelInfo
+		}
+		attrs := make([]slog.Attr, 0, 8)
+		attrs = append(attrs, slog.String("outcome", string(e.Kind)), slog.Any("addr", e.Peer.Addr))
+		text := func(key, value string) {
+			if value != "" {
+				attrs = append(attrs, slog.String(key, value))
+			}
+		}
+		text("reason", string(e.Reason))
+		text("device", e.Device)
+		text("token_id", e.TokenID)
+		text("key_id", e.KeyID)
+		if !e.ExpiresAt.IsZero() {
+			attrs = append(attrs, slog.Time("expires_at", e.ExpiresAt))
+		}
+		text("session_id", e.SessionID)
+		l.LogAttrs(context.Background(), level, "auth", attrs...)
+	}
 }

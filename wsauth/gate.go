@@ -1,7 +1,9 @@
 package wsauth
 
 import (
+	"crypto/rand"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -12,16 +14,54 @@ type Verifier interface {
 }
 
 // Rechecker is what a Verifier may also be: StandsAt is asked on every [Session.Authorize] whether an identity that
-// it vouched for earlier still stands, and reports the reason if not. It must be quick and safe for concurrent use.
+// it vouched for earlier still stands, and reports the reason if not. It must be quick, safe for concurrent use, and
+// must not call the Gate.
 type Rechecker interface {
 	StandsAt(id Identity, now time.Time) (Reason, bool)
 }
+
+// Announcer is what a Rechecker may also be, so that an end reaches sessions on which nobody says anything at once. What
+// is said of StandsAt holds for EndsAt too. [HS256] is one.
+type Announcer interface {
+	Rechecker
+	// EndsAt is when StandsAt will refuse id unless something changes before; the zero time is never.
+	EndsAt(id Identity) time.Time
+	// Watch registers changed, which is to be called whenever StandsAt or EndsAt may have begun to answer
+	// differently, after they have. It is called without any lock that those take.
+	Watch(changed func())
+}
+
+// OnExpiry is what becomes of a connection whose right has ended, because it expired or was revoked.
+type OnExpiry int
+
+// Choices of [Config].OnExpiry.
+const (
+	// BecomeViewer tells the peer {"status":"viewer"} and leaves the connection open. Another token of the same
+	// device makes it a publisher again.
+	BecomeViewer OnExpiry = iota
+	// CloseConnection closes with [CodeAuthenticationFailed].
+	CloseConnection
+)
+
+// OverLimit is what happens when a device authenticates once more than [Config].MaxSessions allows.
+type OverLimit int
+
+// Choices of [Config].OverLimit.
+const (
+	// RefuseNew refuses the token like any other that is not good. A connection whose peer has vanished counts until
+	// that is noticed, so a device that reconnects may have to try again.
+	RefuseNew OverLimit = iota
+	// ReplaceOld closes the device's oldest session with [CodeReplaced]. Two peers that share a token and reconnect
+	// by themselves then take turns.
+	ReplaceOld
+)
 
 // Config says how a [Gate] works. Only Verifier is required.
 type Config struct {
 	// Verifier decides about tokens.
 	Verifier Verifier
-	// Audit receives every event, on the goroutine that caused it; it should not block. Nil is silence.
+	// Audit receives every event, on the goroutine that caused it and without any lock held; it should not block.
+	// Nil is silence; [AuditLog] makes lines of a log.
 	Audit func(Event)
 	// AnonymousLimit is the largest message in bytes before authentication; 0 means 4 KiB.
 	AnonymousLimit int64
@@ -30,6 +70,20 @@ type Config struct {
 	// CloseTimeout bounds the end of a session: an answer that is still to be written, the close frame and the
 	// wait for the peer's. After it the connection is aborted. 0 means 2 seconds.
 	CloseTimeout time.Duration
+
+	// OnExpiry is what becomes of a connection whose right has ended.
+	OnExpiry OnExpiry
+	// ExpiryWarning is how long before the end of its right a peer is told {"status":"expiring","expires_at":N}, at
+	// most half of what the right lasts. 0 means 60 seconds, or a tenth of what the right lasts where that is less.
+	ExpiryWarning time.Duration
+	// MaxLifetime bounds how long a token is worth anything, counted from its "iat" (from its first use where "iat" is
+	// in the future), whatever its "exp" says. Tokens without "iat" are then refused. 0 means no bound.
+	MaxLifetime time.Duration
+
+	// MaxSessions is how many sessions of one device may hold a right at the same time; 0 means any number.
+	MaxSessions int
+	// OverLimit is what happens beyond MaxSessions.
+	OverLimit OverLimit
 }
 
 // Problem is what is wrong with a field of a configuration. The set is closed.
@@ -56,8 +110,17 @@ func (e *ConfigError) Error() string { return "wsauth: " + e.Field + ": " + stri
 
 // Gate attaches sessions to connections. It is safe for concurrent use.
 type Gate struct {
-	cfg     Config
-	recheck Rechecker
+	cfg      Config
+	recheck  Rechecker // nil if the Verifier is none
+	announce Announcer // nil if the Verifier is none
+	prefix   string    // of session IDs, so that those of two processes differ
+
+	// mu guards what follows and, of every Session, what says so. It is never held while a peer is written to or the
+	// Audit is called.
+	mu      sync.Mutex
+	last    uint64                // the last session's number
+	devices map[string][]*Session // those that hold a right, the longest-standing first
+	revoked map[string]time.Time  // by device: tokens issued before are worth nothing
 }
 
 // New makes a Gate. Its error joins a [*ConfigError] for every problem.
@@ -76,6 +139,21 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.CloseTimeout < 0 {
 		bad("CloseTimeout", ProblemNegative)
 	}
+	if cfg.OnExpiry < BecomeViewer || cfg.OnExpiry > CloseConnection {
+		bad("OnExpiry", ProblemFormat)
+	}
+	if cfg.ExpiryWarning < 0 {
+		bad("ExpiryWarning", ProblemNegative)
+	}
+	if cfg.MaxLifetime < 0 {
+		bad("MaxLifetime", ProblemNegative)
+	}
+	if cfg.MaxSessions < 0 {
+		bad("MaxSessions", ProblemNegative)
+	}
+	if cfg.OverLimit < RefuseNew || cfg.OverLimit > ReplaceOld {
+		bad("OverLimit", ProblemFormat)
+	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
@@ -91,14 +169,67 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.Audit == nil {
 		cfg.Audit = func(Event) {}
 	}
-	recheck, _ := cfg.Verifier.(Rechecker)
-	return &Gate{cfg: cfg, recheck: recheck}, nil
+	g := &Gate{
+		cfg: cfg, prefix: rand.Text()[:8] + "-",
+		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
+	}
+	g.recheck, _ = cfg.Verifier.(Rechecker)
+	if a, ok := cfg.Verifier.(Announcer); ok {
+		g.announce = a
+		a.Watch(g.Recheck)
+	}
+	return g, nil
 }
 
 // Attach begins a session on conn. It takes conn over: from now on the caller reads through [Session.Next] and ends
 // the connection with [Session.Close], in every case and at the latest when Next has returned an error.
 func (g *Gate) Attach(conn Conn, peer Peer) *Session {
-	s := &Session{gate: g, conn: conn, peer: peer}
+	g.mu.Lock()
+	g.last++
+	s := &Session{gate: g, conn: conn, peer: peer, number: g.last}
+	g.mu.Unlock()
 	s.limit(g.cfg.AnonymousLimit)
 	return s
+}
+
+// VerifyAt decides about a token as a session would: by the Verifier, [Config].MaxLifetime and what [Gate.Revoke] was
+// told. So a Gate is a Verifier too, for requests that come on no session.
+func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
+	id, err := g.verify(token, now)
+	if err != nil {
+		return Identity{}, err
+	}
+	g.mu.Lock()
+	revoked := g.isRevoked(&id)
+	g.mu.Unlock()
+	if revoked {
+		return Identity{}, id.refused(ReasonRevoked)
+	}
+	return id, nil
+}
+
+func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
+	id, err := g.cfg.Verifier.VerifyAt(token, now)
+	if err != nil || g.cfg.MaxLifetime == 0 {
+		return id, err
+	}
+	from := id.IssuedAt
+	switch {
+	case from.IsZero():
+		return Identity{}, id.refused(ReasonClaims)
+	case from.After(now):
+		from = now
+	}
+	if end := from.Add(g.cfg.MaxLifetime); end.Before(id.ExpiresAt) {
+		id.ExpiresAt = end
+	}
+	if !now.Before(id.ExpiresAt) {
+		return Identity{}, id.refused(ReasonExpired)
+	}
+	return id, nil
+}
+
+// isRevoked needs mu. A token that does not say when it was issued counts as older than any.
+func (g *Gate) isRevoked(id *Identity) bool {
+	return id.IssuedAt.Before(g.revoked[id.Device])
 }

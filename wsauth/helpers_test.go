@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +64,8 @@ func reasonOf(t testing.TB, err error) wsauth.Reason {
 
 // script is a Conn whose peer says what it was told to and then waits.
 type script struct {
-	in     []any // string: a message; error: what Read returns
+	mu     sync.Mutex // of wrote and what follows
+	in     []any      // string: a message; error: what Read returns
 	wrote  []string
 	code   int
 	reason string
@@ -92,11 +94,15 @@ func (c *script) Read(ctx context.Context) ([]byte, error) {
 }
 
 func (c *script) Write(_ context.Context, text []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.wrote = append(c.wrote, string(text))
 	return nil
 }
 
 func (c *script) Close(code int, reason string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.closes++; c.closes == 1 {
 		c.code, c.reason = code, reason
 		close(c.over)

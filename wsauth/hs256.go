@@ -1,10 +1,12 @@
 package wsauth
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -53,7 +55,18 @@ type HS256Config struct {
 }
 
 // material is a secret as identities refer to it: two are the same key if they are the same pointer.
-type material struct{ secret []byte }
+type material struct {
+	secret []byte
+	uses   atomic.Uint64
+	last   atomic.Int64 // Unix nanoseconds, 0 for never
+}
+
+func (m *material) vouched(now time.Time) {
+	m.uses.Add(1)
+	at := now.UnixNano()
+	for last := m.last.Load(); at > last && !m.last.CompareAndSwap(last, at); last = m.last.Load() {
+	}
+}
 
 type ringKey struct {
 	id    string
@@ -68,6 +81,9 @@ type HS256 struct {
 	cfg     HS256Config
 	devices map[string]bool
 	ring    atomic.Pointer[[]ringKey]
+
+	mu       sync.Mutex // of rotations
+	watchers []func()
 }
 
 // NewHS256 makes a verifier. Its error joins a [*ConfigError] for every problem.
@@ -123,14 +139,51 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 }
 
 // Rotate replaces the ring. Whoever authenticated with a key that is still in it, and whose time has not come, keeps
-// his right; the rights that stand on any other key end at once. On error the ring stays as it was.
+// his right; the rights that stand on any other key end at once, and the sessions that held them are told or closed, see
+// [Config].OnExpiry, without waiting for any of them. On error the ring stays as it was.
 func (h *HS256) Rotate(keys ...Key) error {
+	h.mu.Lock()
 	ring, err := newRing(*h.ring.Load(), keys)
 	if err != nil {
+		h.mu.Unlock()
 		return err
 	}
 	h.ring.Store(&ring)
+	watchers := h.watchers
+	h.mu.Unlock()
+	for _, changed := range watchers {
+		changed()
+	}
 	return nil
+}
+
+// Watch implements [Announcer]. Every [Gate] on this verifier is registered for good, and lives as long.
+func (h *HS256) Watch(changed func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watchers = append(h.watchers[:len(h.watchers):len(h.watchers)], changed)
+}
+
+// KeyUsage says how much a key of the ring is needed.
+type KeyUsage struct {
+	ID    string
+	Until time.Time // see [Key]
+	Count uint64    // how many tokens it has vouched for that were accepted, since it came into a ring
+	Last  time.Time // when the last one was; zero: never
+}
+
+// KeyUsage tells in the order of the ring how often and when last each key has vouched. An old key that nobody has
+// needed for the lifetime of a token can go.
+func (h *HS256) KeyUsage() []KeyUsage {
+	ring := *h.ring.Load()
+	list := make([]KeyUsage, len(ring))
+	for i, k := range ring {
+		list[i] = KeyUsage{ID: k.id, Until: k.until, Count: k.uses.Load()}
+		if last := k.last.Load(); last != 0 {
+			list[i].Last = time.Unix(0, last)
+		}
+	}
+	return list
 }
 
 // newRing checks keys and builds a ring that shares the material of secrets that old already had.
@@ -175,7 +228,7 @@ func share(old []ringKey, secret []byte) *material {
 			return k.material
 		}
 	}
-	return &material{secret: append([]byte(nil), secret...)}
+	return &material{secret: bytes.Clone(secret)}
 }
 
 // StandsAt implements [Rechecker]: an identity stands as long as the key that signed its token is in the ring and in
@@ -190,6 +243,16 @@ func (h *HS256) StandsAt(id Identity, now time.Time) (Reason, bool) {
 		}
 	}
 	return ReasonRevoked, false
+}
+
+// EndsAt implements [Announcer]: an identity ends with the key that signed its token.
+func (h *HS256) EndsAt(id Identity) time.Time {
+	for _, k := range *h.ring.Load() {
+		if k.material == id.key {
+			return k.until
+		}
+	}
+	return time.Time{}
 }
 
 // validName admits what needs no escape in any notation, and no more than maxName of it.

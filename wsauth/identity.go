@@ -32,6 +32,10 @@ type Identity struct {
 // Can reports whether the identity holds permission p. It does not look at the time.
 func (id Identity) Can(p Permission) bool { return slices.Contains(id.Permissions, p) }
 
+func (id *Identity) refused(r Reason) *RefusedError {
+	return &RefusedError{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
+}
+
 // Reason says why a token or an action was refused. The set is closed; a Reason is safe to log and to count, and is
 // never sent to the peer.
 type Reason string
@@ -53,14 +57,17 @@ const (
 	ReasonRole        Reason = "role"          // "role" is unknown
 	ReasonOtherDevice Reason = "other_device"  // a refresh with another device's token
 	ReasonOlder       Reason = "older"         // a refresh with a token that expires earlier
+	ReasonSessions    Reason = "sessions"      // the device has as many sessions as it may
+	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or the device's tokens up to a time were
 	ReasonVerifier    Reason = "verifier"      // a Verifier failed without giving a reason
 )
 
-// Reasons for refusing an action, beside [ReasonExpired].
+// Reasons for refusing an action, beside [ReasonExpired] and [ReasonRevoked].
 const (
 	ReasonNotAuthenticated Reason = "not_authenticated" // no token was accepted on this connection
-	ReasonRevoked          Reason = "revoked"           // the key that the identity stands on was withdrawn
 	ReasonPermission       Reason = "permission"        // the identity does not hold the permission
+	ReasonReplaced         Reason = "replaced"          // a newer session of the device took the place of this one
+	ReasonOperator         Reason = "operator"          // [Gate.End] was called
 )
 
 // RefusedError says why a token was refused. Device, TokenID and KeyID are set only where the token's signature was

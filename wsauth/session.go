@@ -15,6 +15,7 @@ import (
 var (
 	answerRefused = []byte(`{"error":"Authentication failed"}`)
 	answerNotJSON = []byte(`{"error":"Invalid JSON"}`)
+	answerViewer  = []byte(`{"status":"viewer"}`)
 )
 
 // Session is the authentication state of one connection. Next must be called from one goroutine at a time; all other
@@ -24,20 +25,34 @@ type Session struct {
 	conn Conn
 	peer Peer
 
-	// A session has one identity for good once it has any: a refresh replaces it by the same device's.
-	identity atomic.Pointer[Identity]
-	// The identity that was last reported to the audit as denied, so that it is reported once.
-	denied atomic.Pointer[Identity]
+	number uint64
+
+	// The newest token's. All grants of a session are for the same device. Written under Gate.mu.
+	grant atomic.Pointer[grant]
+	ended atomic.Bool
+
+	// Under Gate.mu:
+	since   time.Time   // when a right began that stands since
+	timer   *time.Timer // to what is due next; nil before authentication
+	status  []byte      // what the peer is to be told, nil for nothing
+	telling bool        // somebody is telling it
+	verdict *verdict    // how the session is to be closed, if that was decided for it
 
 	end    sync.Once
 	endErr error
-	ended  atomic.Bool
 }
+
+// ID names the session in the audit and for [Gate.End]. It is unique among all gates and no secret.
+func (s *Session) ID() string { return s.gate.prefix + strconv.FormatUint(s.number, 10) }
 
 // Next returns the next message that is not a token. Token messages, objects with a member "token", it answers itself:
 // {"status":"authenticated","expires_at":N} for a token that is accepted, the first one as well as a later one of the
 // same device that does not expire earlier, which renews the session. A token member makes a message a token message
 // whatever else it holds.
+//
+// What else happens to the session is told to the peer, or closes the connection, at its time, also while nobody is in
+// Next: {"status":"expiring","expires_at":N}, {"status":"viewer"}, and the closes with 4401, 4409 and 1008 that
+// [Config].OnExpiry, [Config].OverLimit and [Gate.End] speak of, after which Next returns an error.
 //
 // A returned message is valid JSON, nested at most 32 deep, from a connection that has authenticated; what is in it
 // is the caller's to check. That it may be acted on now is [Session.Authorize]'s to say.
@@ -77,7 +92,7 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 			if err := s.present(ctx, token); err != nil {
 				return nil, err
 			}
-		case s.identity.Load() == nil:
+		case s.grant.Load() == nil:
 			return nil, s.refuse(&RefusedError{Reason: ReasonNoToken})
 		default:
 			return msg, nil
@@ -88,33 +103,24 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 // present decides about a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
 	now := time.Now()
-	id, err := s.gate.cfg.Verifier.VerifyAt(token, now)
+	id, err := s.gate.verify(token, now)
 	if err != nil {
 		return s.refuse(err)
 	}
-	kind := EventAuthenticated
-	if old := s.identity.Load(); old != nil {
-		kind = EventRefreshed
-		refused := &RefusedError{Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
-		if id.Device != old.Device {
-			refused.Reason = ReasonOtherDevice
-			return s.refuse(refused)
-		}
-		if id.ExpiresAt.Before(old.ExpiresAt) {
-			refused.Reason = ReasonOlder
-			return s.refuse(refused)
-		}
+	var todo aftermath
+	deliver, err := s.gate.admit(s, id, now, &todo)
+	s.gate.settle(&todo)
+	switch {
+	case errors.Is(err, ErrSessionClosed):
+		return err
+	case err != nil:
+		return s.refuse(err)
 	}
 	s.limit(s.gate.cfg.MessageLimit)
-	s.identity.Store(&id)
-	s.gate.cfg.Audit(Event{
-		Time: now, Kind: kind, Peer: s.peer,
-		Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID, ExpiresAt: id.ExpiresAt,
-	})
-	answer := make([]byte, 0, 64)
-	answer = append(answer, `{"status":"authenticated","expires_at":`...)
-	answer = strconv.AppendInt(answer, id.ExpiresAt.Unix(), 10)
-	return s.conn.Write(ctx, append(answer, '}'))
+	if deliver {
+		return s.deliver(ctx)
+	}
+	return nil
 }
 
 // refuse is the one way in which a connection learns that its token, or the lack of one, was not good enough.
@@ -123,54 +129,56 @@ func (s *Session) refuse(cause error) error {
 	if !ok {
 		refused = &RefusedError{Reason: ReasonVerifier}
 	}
-	s.gate.cfg.Audit(Event{
-		Time: time.Now(), Kind: EventRefused, Reason: refused.Reason, Peer: s.peer,
-		Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID,
-	})
+	s.gate.cfg.Audit(s.event(time.Now(), EventRefused, refused.Reason,
+		&Identity{Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID}))
 	return s.dismiss(CodeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
 }
 
-// Authorize reports whether the connection may do what p names, now. Its error is a [*DeniedError]. It takes no lock
-// and is meant to be asked for every single action: a token that expires, or a key that is withdrawn, while the
-// connection is open counts from that instant.
+func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identity) Event {
+	return Event{
+		Time: at, Kind: kind, Reason: reason, Peer: s.peer, SessionID: s.ID(),
+		Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID,
+	}
+}
+
+// Authorize reports whether the connection may do what p names, now. Its error is a [*DeniedError]. While the right
+// stands it takes no lock, and it is meant to be asked for every single action: a token that expires, or a key that is
+// withdrawn, while the connection is open counts from that instant.
+//
+// Where Authorize finds the end of a right before the session's timer does, the peer is not told {"status":"viewer"}:
+// the caller has a message of the peer's to answer.
 func (s *Session) Authorize(p Permission) error { return s.AuthorizeAt(p, time.Now()) }
 
-// AuthorizeAt is [Session.Authorize] at the time now.
+// AuthorizeAt is [Session.Authorize] at the time now. A right that it finds ended has ended.
 func (s *Session) AuthorizeAt(p Permission, now time.Time) error {
-	id := s.identity.Load()
-	if id == nil {
+	r := s.grant.Load()
+	if r == nil {
 		return &DeniedError{p, ReasonNotAuthenticated}
 	}
-	if reason, ok := s.stands(id, now); !ok {
-		if s.denied.Swap(id) != id {
-			s.gate.cfg.Audit(Event{
-				Time: now, Kind: EventDenied, Reason: reason, Peer: s.peer,
-				Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID,
-			})
+	if reason, ok := s.gate.stands(r, now); !ok {
+		if r.lost.Load() == nil {
+			var todo aftermath
+			s.gate.mu.Lock()
+			s.gate.lapse(s, r, reason, now, false, &todo)
+			s.gate.mu.Unlock()
+			s.gate.settle(&todo)
 		}
 		return &DeniedError{p, reason}
 	}
-	if !id.Can(p) {
+	if !r.Can(p) {
+		if !r.denied.Swap(true) {
+			s.gate.cfg.Audit(s.event(now, EventDenied, ReasonPermission, &r.Identity))
+		}
 		return &DeniedError{p, ReasonPermission}
 	}
 	return nil
 }
 
-func (s *Session) stands(id *Identity, now time.Time) (Reason, bool) {
-	if !now.Before(id.ExpiresAt) {
-		return ReasonExpired, false
-	}
-	if s.gate.recheck != nil {
-		return s.gate.recheck.StandsAt(*id, now)
-	}
-	return "", true
-}
-
 // Identity returns what the connection's token says, and whether there is one. It does not say that the identity still
 // stands; [Session.Authorize] does.
 func (s *Session) Identity() (Identity, bool) {
-	if id := s.identity.Load(); id != nil {
-		return *id, true
+	if r := s.grant.Load(); r != nil {
+		return r.Identity, true
 	}
 	return Identity{}, false
 }
@@ -185,7 +193,8 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 
 // Close ends the connection with a close code and a reason, within [Config].CloseTimeout whatever the peer does; a
 // connection that takes longer is aborted, and the error is [ErrAborted]. Only the first call has an effect; others
-// wait for it and return its result.
+// wait for it and return its result. Where the Gate has decided to close the session, its code and reason go before
+// the caller's.
 func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
 
 // dismiss tells the peer and closes; what remains to be said about it is cause.
@@ -196,13 +205,17 @@ func (s *Session) dismiss(code int, answer []byte, cause error) error {
 
 func (s *Session) finish(code int, reason string, answer []byte) error {
 	s.end.Do(func() {
+		s.gate.mu.Lock()
 		s.ended.Store(true)
-		s.endErr = s.farewell(code, reason, answer)
-		if id := s.identity.Load(); id != nil {
-			s.gate.cfg.Audit(Event{
-				Time: time.Now(), Kind: EventEnded, Peer: s.peer,
-				Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID,
-			})
+		s.gate.withdraw(s)
+		v := verdict{code: code, why: reason}
+		if s.verdict != nil {
+			v, answer = *s.verdict, nil
+		}
+		s.gate.mu.Unlock()
+		s.endErr = s.farewell(v.code, v.why, answer)
+		if r := s.grant.Load(); r != nil {
+			s.gate.cfg.Audit(s.event(time.Now(), EventEnded, v.reason, &r.Identity))
 		}
 	})
 	return s.endErr

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,9 +172,14 @@ func TestReadLimits(t *testing.T) {
 // A right ends at its instant, on the connection that is open, and not before.
 func TestAuthorize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var events []wsauth.Event
 		conn := newScript(tokenMessage(live("pi-1")), `{}`)
-		s, v := attach(t, conn, func(e wsauth.Event) { events = append(events, e) })
+		s, v := attach(t, conn, func(e wsauth.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			events = append(events, e)
+		})
 		defer s.Close(1000, "")
 		denied := func(p wsauth.Permission) wsauth.Reason {
 			err := s.Authorize(p)
@@ -208,8 +214,13 @@ func TestAuthorize(t *testing.T) {
 			if got := denied(wsauth.Publish); got != wsauth.ReasonExpired {
 				t.Error("after:", got)
 			}
+			if got := denied(wsauth.Admin); got != wsauth.ReasonExpired {
+				t.Error("after, admin:", got)
+			}
 		}
-		if len(events) != 2 || events[1].Kind != wsauth.EventDenied || events[1].Reason != wsauth.ReasonExpired {
+		synctest.Wait()
+		if len(events) != 3 || events[1].Kind != wsauth.EventDenied || events[1].Reason != wsauth.ReasonPermission ||
+			events[2].Kind != wsauth.EventExpired || events[2].Reason != wsauth.ReasonExpired {
 			t.Errorf("the end is to be audited once: %+v", events)
 		}
 

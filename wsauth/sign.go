@@ -85,7 +85,7 @@ func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 		return "", err
 	}
 	token = enc.AppendEncode(append(token, '.'), signature)
-	if _, err := h.VerifyAt(token, from); err != nil {
+	if _, err := h.verify(token, from); err != nil {
 		return "", errors.Join(errors.New("wsauth: refusing to sign"), err)
 	}
 	return string(token), nil

@@ -28,6 +28,14 @@ func (h *HS256) Verify(token []byte) (Identity, error) { return h.VerifyAt(token
 
 // VerifyAt decides about a token at the time now; its error is a [*RefusedError].
 func (h *HS256) VerifyAt(token []byte, now time.Time) (Identity, error) {
+	id, err := h.verify(token, now)
+	if err == nil {
+		id.key.vouched(now)
+	}
+	return id, err
+}
+
+func (h *HS256) verify(token []byte, now time.Time) (Identity, error) {
 	p, refused := split(token)
 	if refused != nil {
 		return Identity{}, refused
