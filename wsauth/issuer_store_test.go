@@ -1,0 +1,181 @@
+package wsauth_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// However the store fails, the error says so, nothing is decided, and the next try goes on as if nothing had been.
+func TestIssuerStoreFails(t *testing.T) {
+	store := &faultyStore{}
+	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = store })
+	ctx := t.Context()
+	first := issue(t, i, "pi-1")
+	second, err := i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh := func(token string, at time.Time) error {
+		_, err := i.RefreshAt(ctx, token, wsauth.Peer{}, at)
+		return err
+	}
+	late := now.Add(time.Minute)
+	for _, row := range []struct {
+		method string
+		call   func() error
+	}{
+		{"Create", func() error { _, err := i.IssueAt(ctx, wsauth.Grant{Device: "pi-1"}, now); return err }},
+		{"Load", func() error { return refresh(second.RefreshToken, now) }},
+		{"Rotate", func() error { return refresh(second.RefreshToken, now) }},
+		{"Remove", func() error { return refresh(first.RefreshToken, late) }},
+		{"Remove", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
+		{"Remove", func() error { _, err := i.RevokeFamilyAt(ctx, store.families[0].ID, now); return err }},
+		{"List", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
+		{"List", func() error { _, err := i.FamiliesAt(ctx, now); return err }},
+	} {
+		store.fails = row.method
+		err := row.call()
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+			t.Errorf("%s: %v", row.method, err)
+		}
+		if len(store.families) != 1 || store.families[0].Generation != 2 || len(r.revoked) != 0 {
+			t.Fatalf("%s: changed something: %+v", row.method, store.families)
+		}
+	}
+	store.fails = "the race" // lost, but to nobody
+	if _, ok := errors.AsType[*wsauth.UnavailableError](refresh(second.RefreshToken, now)); !ok {
+		t.Error("an inconsistent store")
+	}
+	store.fails = ""
+	if err := refresh(second.RefreshToken, now); err != nil {
+		t.Error("the token was used up:", err)
+	}
+	if got := reasonOf(t, refresh(first.RefreshToken, late)); got != wsauth.ReasonReused || len(r.revoked) != 1 {
+		t.Error(got)
+	}
+}
+
+// The store has hashes only, and what it has of a pair makes none.
+func TestIssuerStoresHashes(t *testing.T) {
+	store := &faultyStore{}
+	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = store })
+	p := issue(t, i, "pi-1")
+	var seen bytes.Buffer
+	var secrets [][]byte
+	for range 3 {
+		raw, err := base64.RawURLEncoding.DecodeString(p.RefreshToken[len("rgrt_"):])
+		if err != nil || len(raw) != 48 {
+			t.Fatal(len(raw), err)
+		}
+		f := store.families[0]
+		if f.Current != sha256.Sum256(raw[16:]) {
+			t.Error("not the SHA-256 of the secret")
+		}
+		secrets = append(secrets, raw[:16], raw[16:])
+		for _, kept := range [][32]byte{f.Current, f.Previous, f.Salt} {
+			seen.Write(kept[:])
+		}
+		text, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen.Write(text)
+		fmt.Fprintf(&seen, "%+v %s", f, p.TokenID)
+		if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range secrets {
+		for _, form := range []string{string(s), fmt.Sprintf("%x", s), fmt.Sprint(s), base64.StdEncoding.EncodeToString(s)} {
+			if bytes.Contains(seen.Bytes(), []byte(form)) {
+				t.Fatal("the store has a secret")
+			}
+		}
+	}
+}
+
+type signerFunc func(wsauth.Claims, time.Time) (string, error)
+
+func (f signerFunc) SignAt(c wsauth.Claims, now time.Time) (string, error) { return f(c, now) }
+
+// A token is not used up where no access token can be made, as for a device that is taken off the list for a while.
+func TestIssuerSignerFails(t *testing.T) {
+	var failure error
+	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) {
+		good := c.Signer
+		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
+			if failure != nil {
+				return "", failure
+			}
+			return good.SignAt(claims, now)
+		})
+	})
+	p := issue(t, i, "pi-1")
+	failure = fmt.Errorf("wrapped: %w", &wsauth.RefusedError{Reason: wsauth.ReasonDevice})
+	_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
+	if got := reasonOf(t, err); got != wsauth.ReasonDevice {
+		t.Error(got)
+	}
+	failure = errDisk
+	_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
+	if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+		t.Error(err)
+	}
+	failure = nil
+	if q, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil || q.TokenID == p.TokenID {
+		t.Error(q, err)
+	}
+}
+
+// Random histories agree with a model that remembers every token: each byte uses one of the last tokens, after a while.
+func FuzzIssuerHistory(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0})
+	f.Add([]byte{0, 1, 1, 0x41, 0, 1, 0xf1})
+	f.Add([]byte{0, 0, 2})
+	signer := newHS256(f, nil)
+	waits := [...]time.Duration{0, time.Second, 19 * time.Second, 20 * time.Second, time.Minute, time.Hour - 1, time.Hour, 5 * time.Hour}
+	f.Fuzz(func(t *testing.T, story []byte) {
+		i, err := wsauth.NewIssuer(wsauth.IssuerConfig{Signer: signer, IdleTimeout: time.Hour, Lifetime: 10 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs := []wsauth.Pair{issue(t, i, "pi-1")}
+		at, rotated, revoked := now, now, false
+		for _, b := range story {
+			at = at.Add(waits[b>>5])
+			back := min(int(b&3), len(pairs)-1)
+			var want wsauth.Reason
+			switch {
+			case revoked:
+				want = wsauth.ReasonUnknown
+			case !at.Before(rotated.Add(time.Hour)) || !at.Before(now.Add(10*time.Hour)):
+				want = wsauth.ReasonExpired
+			case back > 1 || back == 1 && !at.Before(rotated.Add(20*time.Second)):
+				want, revoked = wsauth.ReasonReused, true
+			}
+			p, err := i.RefreshAt(context.Background(), pairs[len(pairs)-1-back].RefreshToken, wsauth.Peer{}, at)
+			if got := reasonOf(t, err); got != want {
+				t.Fatalf("%x: got %q, want %q", story, got, want)
+			}
+			switch {
+			case err != nil:
+			case back == 0:
+				pairs, rotated = append(pairs, p), at
+				if !p.ExpiresAt.After(at) {
+					t.Fatalf("%x: expired as it was made", story)
+				}
+			case p != pairs[len(pairs)-1]:
+				t.Fatalf("%x: another pair within the grace", story)
+			}
+		}
+	})
+}
