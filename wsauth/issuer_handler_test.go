@@ -1,9 +1,7 @@
 package wsauth_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -124,7 +122,8 @@ func TestIssuerHandlerRefusals(t *testing.T) {
 			t.Fatalf("%s: reported %q, want %q", row.why, reported[n:], row.want)
 		}
 	}
-	if !strings.Contains(first, "\r\n\r\n"+`{"error":"Authentication failed"}`) || !strings.Contains(first, "Cache-Control: no-store") {
+	if !strings.Contains(first, "\r\n\r\n"+`{"error":"Authentication failed"}`) ||
+		!strings.Contains(first, "Cache-Control: no-store\r\n") || !strings.Contains(first, "Www-Authenticate: Bearer\r\n") {
 		t.Error(first)
 	}
 	if w := post(i, " {\t\"refresh\\u005ftoken\" :\n\""+live+"\" }\n"); w.Code != 200 {
@@ -266,73 +265,4 @@ func FuzzIssuerBody(f *testing.F) {
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
 		}
 	})
-}
-
-var errDisk = errors.New("disk on fire")
-
-// faultyStore is a RefreshStore that fails where it is told to.
-type faultyStore struct {
-	fails    string
-	families []wsauth.StoredFamily
-}
-
-func (s *faultyStore) fail(method string) error {
-	if s.fails == method {
-		return errDisk
-	}
-	return nil
-}
-
-func (s *faultyStore) index(id string) int {
-	for n, f := range s.families {
-		if f.ID == id {
-			return n
-		}
-	}
-	return -1
-}
-
-func (s *faultyStore) Create(_ context.Context, f wsauth.StoredFamily, _ time.Time) error {
-	err := s.fail("Create")
-	if err == nil {
-		s.families = append(s.families, f)
-	}
-	return err
-}
-
-func (s *faultyStore) Load(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
-	if n := s.index(id); n >= 0 {
-		f, found = s.families[n], true
-	}
-	return f, found, s.fail("Load")
-}
-
-func (s *faultyStore) Rotate(_ context.Context, f wsauth.StoredFamily) (bool, error) {
-	n := s.index(f.ID)
-	if err := s.fail("Rotate"); err != nil || n < 0 || s.families[n].Generation+1 != f.Generation {
-		return false, err
-	}
-	if s.fails == "the race" {
-		return false, nil
-	}
-	s.families[n] = f
-	return true, nil
-}
-
-func (s *faultyStore) Remove(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
-	n := s.index(id)
-	if err := s.fail("Remove"); err != nil || n < 0 {
-		return f, false, err
-	}
-	f = s.families[n]
-	s.families = append(s.families[:n:n], s.families[n+1:]...)
-	return f, true, nil
-}
-
-func (s *faultyStore) List(context.Context) ([]wsauth.Family, error) {
-	var all []wsauth.Family
-	for _, f := range s.families {
-		all = append(all, f.Family)
-	}
-	return all, s.fail("List")
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestIssuerStoreFails(t *testing.T) {
 	} {
 		store.fails = row.method
 		err := row.call()
-		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
 			t.Errorf("%s: %v", row.method, err)
 		}
 		if len(store.families) != 1 || store.families[0].Generation != 2 || len(r.revoked) != 0 {
@@ -60,6 +61,41 @@ func TestIssuerStoreFails(t *testing.T) {
 		t.Error("the token was used up:", err)
 	}
 	if got := reasonOf(t, refresh(first.RefreshToken, late)); got != wsauth.ReasonReused || len(r.revoked) != 1 {
+		t.Error(got)
+	}
+}
+
+// Whoever loses the race for a rotation has the answer of the winner; where the winner revoked, it has none. The signer
+// is called between loading and rotating, so it can let another call overtake.
+func TestIssuerLosesRace(t *testing.T) {
+	var overtake func()
+	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) {
+		good := c.Signer
+		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
+			if f := overtake; f != nil {
+				overtake = nil
+				f()
+			}
+			return good.SignAt(claims, now)
+		})
+	})
+	ctx := t.Context()
+	first := issue(t, i, "pi-1")
+	var winner wsauth.Pair
+	overtake = func() { winner, _ = i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now) }
+	loser, err := i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now)
+	if err != nil || loser != winner || winner.Token == "" {
+		t.Errorf("%v and %v, %v", winner, loser, err)
+	}
+	overtake = func() { _, _ = i.RevokeDeviceAt(ctx, "pi-1", now) }
+	_, err = i.RefreshAt(ctx, winner.RefreshToken, wsauth.Peer{}, now)
+	if got := reasonOf(t, err); got != wsauth.ReasonUnknown {
+		t.Errorf("got %q", got)
+	}
+	if all, err := i.FamiliesAt(ctx, now); len(all) != 0 || err != nil {
+		t.Errorf("a revoked family is back: %v, %v", all, err)
+	}
+	if got := r.kinds(); got != "pair_issued pair_rotated pair_repeated family_revoked:revoked pair_refused:unknown" {
 		t.Error(got)
 	}
 }
@@ -178,4 +214,73 @@ func FuzzIssuerHistory(f *testing.F) {
 			}
 		}
 	})
+}
+
+var errDisk = errors.New("disk on fire")
+
+// faultyStore is a RefreshStore that fails where it is told to.
+type faultyStore struct {
+	fails    string
+	families []wsauth.StoredFamily
+}
+
+func (s *faultyStore) fail(method string) error {
+	if s.fails == method {
+		return errDisk
+	}
+	return nil
+}
+
+func (s *faultyStore) index(id string) int {
+	for n, f := range s.families {
+		if f.ID == id {
+			return n
+		}
+	}
+	return -1
+}
+
+func (s *faultyStore) Create(_ context.Context, f wsauth.StoredFamily, _ time.Time) error {
+	err := s.fail("Create")
+	if err == nil {
+		s.families = append(s.families, f)
+	}
+	return err
+}
+
+func (s *faultyStore) Load(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
+	if n := s.index(id); n >= 0 {
+		f, found = s.families[n], true
+	}
+	return f, found, s.fail("Load")
+}
+
+func (s *faultyStore) Rotate(_ context.Context, f wsauth.StoredFamily) (bool, error) {
+	n := s.index(f.ID)
+	if err := s.fail("Rotate"); err != nil || n < 0 || s.families[n].Generation+1 != f.Generation {
+		return false, err
+	}
+	if s.fails == "the race" {
+		return false, nil
+	}
+	s.families[n] = f
+	return true, nil
+}
+
+func (s *faultyStore) Remove(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
+	n := s.index(id)
+	if err := s.fail("Remove"); err != nil || n < 0 {
+		return f, false, err
+	}
+	f = s.families[n]
+	s.families = append(s.families[:n:n], s.families[n+1:]...)
+	return f, true, nil
+}
+
+func (s *faultyStore) List(context.Context) ([]wsauth.Family, error) {
+	var all []wsauth.Family
+	for _, f := range s.families {
+		all = append(all, f.Family)
+	}
+	return all, s.fail("List")
 }

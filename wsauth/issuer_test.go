@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
@@ -349,6 +350,54 @@ func TestIssuerBound(t *testing.T) {
 	if _, err := i.RefreshAt(t.Context(), a.RefreshToken, wsauth.Peer{}, now); reasonOf(t, err) != wsauth.ReasonUnknown {
 		t.Error(err)
 	}
+}
+
+// What a caller does with its Grant afterwards is no business of the family's.
+func TestIssuerKeepsScope(t *testing.T) {
+	i, _ := newIssuer(t, nil)
+	scope := []wsauth.Permission{wsauth.Publish}
+	p, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1", Role: "admin", Scope: scope}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope[0] = wsauth.Admin
+	if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
+		t.Fatal(err)
+	}
+	id, err := newHS256(t, nil).VerifyAt([]byte(p.Token), now)
+	if err != nil || id.Can(wsauth.Admin) || !id.Can(wsauth.Publish) {
+		t.Errorf("%+v %v", id, err)
+	}
+}
+
+// The methods without a time are those with one, at the present.
+func TestIssuerPresent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, r := newIssuer(t, nil)
+		ctx := t.Context()
+		p := issueNow(t, i)
+		issueNow(t, i)
+		time.Sleep(6 * 24 * time.Hour)
+		if _, err := i.Refresh(ctx, p.RefreshToken, wsauth.Peer{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		all, err := i.Families(ctx)
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		if ok, err := i.RevokeFamily(ctx, all[0].ID); !ok || err != nil {
+			t.Error(ok, err)
+		}
+		if n, err := i.RevokeDevice(ctx, "pi-1"); n != 1 || err != nil {
+			t.Error("the one that was idle is still to be revoked:", n, err)
+		}
+		for _, v := range r.revoked {
+			if !v.Time.Equal(time.Now()) {
+				t.Error(v.Time)
+			}
+		}
+	})
 }
 
 func TestPairPrintsNoToken(t *testing.T) {
