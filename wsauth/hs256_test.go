@@ -1,8 +1,10 @@
 package wsauth_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,8 +65,10 @@ func TestConfigProblemsAllAtOnce(t *testing.T) {
 	if found := problems(err); !found["Keys: missing"] || !found["Devices: missing"] {
 		t.Errorf("the zero value: %v", found)
 	}
-	_, err = wsauth.New(wsauth.Config{AnonymousLimit: -1, MessageLimit: -1, CloseTimeout: -1})
-	if found := problems(err); len(found) != 4 {
+	_, err = wsauth.New(wsauth.Config{
+		AnonymousLimit: -1, MessageLimit: -1, CloseTimeout: -1, OnExpiry: 2, ExpiryWarning: -1, MaxLifetime: -1, MaxSessions: -1, OverLimit: -1,
+	})
+	if found := problems(err); len(found) != 9 {
 		t.Errorf("gate: %v", found)
 	}
 }
@@ -143,6 +147,36 @@ func TestRotate(t *testing.T) {
 	if _, ok := v.StandsAt(wsauth.Identity{Device: "pi-1", ExpiresAt: until}, now); ok {
 		t.Error("an identity that nobody verified stands")
 	}
+}
+
+func TestKeyUsage(t *testing.T) {
+	until := now.Add(time.Hour)
+	keys := []wsauth.Key{{ID: "new", Secret: secret}, {ID: "old", Secret: other, Until: until}}
+	v := newHS256(t, func(c *wsauth.HS256Config) { c.Keys = keys })
+	show := func(token string, at time.Time) { _, _ = v.VerifyAt([]byte(token), at) }
+	mine, old := forge(common, good(""), secret), forge(common, good(""), other)
+	show(old, now.Add(2*time.Second))
+	show(old, now.Add(time.Second)) // a little late, from another goroutine
+	// None of these was vouched for.
+	show(mine+"x", now)
+	show(forge(common, `{"device":"pi-9","exp":9999999999}`, secret), now)
+	show(mine, now.Add(2*time.Hour))
+	if _, err := v.SignAt(wsauth.Claims{Device: "pi-1", ExpiresAt: until}, now); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(name string, want ...wsauth.KeyUsage) {
+		t.Helper()
+		if got := v.KeyUsage(); !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+	usedOld := wsauth.KeyUsage{ID: "old", Until: until, Count: 2, Last: now.Add(2 * time.Second)}
+	expect("at first", wsauth.KeyUsage{ID: "new"}, usedOld)
+	// A rotation keeps the counts of the keys that stay.
+	if err := v.Rotate(wsauth.Key{ID: "newer", Secret: bytes.Repeat([]byte("n"), 32)}, keys[1]); err != nil {
+		t.Fatal(err)
+	}
+	expect("rotated", wsauth.KeyUsage{ID: "newer"}, usedOld)
 }
 
 func TestSign(t *testing.T) {

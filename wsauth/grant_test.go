@@ -1,0 +1,243 @@
+package wsauth_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+const epoch = 946684800 // when fake time begins
+
+// What a publisher hears that says nothing more after its token, and when.
+func TestSilentSession(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		cfg      wsauth.Config
+		lifetime time.Duration
+		want     []string
+		audit    []string
+	}{
+		{"a minute before the end of an hour", wsauth.Config{}, time.Hour,
+			[]string{"0s authenticated,946688400", "59m0s expiring,946688400", "1h0m0s viewer"},
+			[]string{"authenticated pi-1", "expired expired pi-1"}},
+		{"a tenth before the end of a short life", wsauth.Config{}, 10 * time.Second,
+			[]string{"0s authenticated,946684810", "9s expiring,946684810", "10s viewer"},
+			[]string{"authenticated pi-1", "expired expired pi-1"}},
+		{"the warning of the configuration", wsauth.Config{ExpiryWarning: 10 * time.Minute}, time.Hour,
+			[]string{"0s authenticated,946688400", "50m0s expiring,946688400", "1h0m0s viewer"},
+			[]string{"authenticated pi-1", "expired expired pi-1"}},
+		{"half of the life at most, lest refreshing never ends", wsauth.Config{ExpiryWarning: time.Hour}, time.Minute,
+			[]string{"0s authenticated,946684860", "30s expiring,946684860", "1m0s viewer"},
+			[]string{"authenticated pi-1", "expired expired pi-1"}},
+		{"closed by option", wsauth.Config{OnExpiry: wsauth.CloseConnection}, time.Hour,
+			[]string{"0s authenticated,946688400", "59m0s expiring,946688400", "1h0m0s close 4401 "},
+			[]string{"authenticated pi-1", "expired expired pi-1", "ended expired pi-1"}},
+		{"no token lives longer than allowed", wsauth.Config{MaxLifetime: 10 * time.Minute}, time.Hour,
+			[]string{"0s authenticated,946685400", "9m0s expiring,946685400", "10m0s viewer"},
+			[]string{"authenticated pi-1", "expired expired pi-1"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			gate, _, audit := newGate(t, row.cfg)
+			p := connect(t, gate)
+			p.say(lasting("pi-1", row.lifetime))
+			time.Sleep(2 * time.Hour)
+			p.expect(t, row.name, row.want...)
+			if got := audit.lines(); !slices.Equal(got, row.audit) {
+				t.Errorf("%s: audit %q, want %q", row.name, got, row.audit)
+			}
+			if list := gate.Sessions(); len(list) > 0 {
+				t.Errorf("%s: still listed: %+v", row.name, list)
+			}
+			p.Session.Close(1000, "")
+		})
+	}
+}
+
+// Refreshing moves the end, and each token is announced to end once.
+func TestRefreshMovesTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, audit := newGate(t, wsauth.Config{})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		time.Sleep(59*time.Minute + 30*time.Second)
+		p.expect(t, "before", "0s authenticated,946688400", "59m0s expiring,946688400")
+		p.say(lasting("pi-1", time.Hour))
+		time.Sleep(time.Hour - time.Nanosecond)
+		p.expect(t, "refreshed", "59m30s authenticated,946691970", "1h58m30s expiring,946691970")
+		if err := p.Authorize(wsauth.Publish); err != nil {
+			t.Error("in the last instant:", err)
+		}
+		time.Sleep(time.Nanosecond)
+		p.expect(t, "over", "1h59m30s viewer")
+		p.say(`{"text":"x"}`)
+		p.expect(t, "publishing as a viewer", "1h59m30s answer:viewer")
+		p.say(lasting("pi-2", time.Hour))
+		p.expect(t, "another device's token, even now", "1h59m30s error:Authentication failed", "1h59m30s close 4401 ")
+		want := []string{"authenticated pi-1", "refreshed pi-1", "expired expired pi-1", "refused other_device pi-2", "ended pi-1"}
+		if got := audit.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// A viewer that was a publisher becomes one again on the same connection.
+func TestReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, audit := newGate(t, wsauth.Config{})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", 10*time.Second))
+		time.Sleep(time.Minute)
+		p.say(lasting("pi-1", 10*time.Second))
+		p.say(`{"text":"x"}`)
+		p.expect(t, "all", "0s authenticated,946684810", "9s expiring,946684810", "10s viewer",
+			"1m0s authenticated,946684870", "1m0s published:true")
+		if list := gate.Sessions(); len(list) != 1 || !list[0].Since.Equal(p.start.Add(time.Minute)) {
+			t.Errorf("%+v", list)
+		}
+		// Nothing of it is left after the end of the connection.
+		p.Session.Close(1000, "")
+		time.Sleep(time.Hour)
+		p.expect(t, "after the end", "1m0s close 1000 ")
+		want := []string{"authenticated pi-1", "expired expired pi-1", "authenticated pi-1", "ended pi-1"}
+		if got := audit.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// Where the caller finds out, which answers the peer's message, the peer is not told twice.
+func TestAuthorizeFindsTheEnd(t *testing.T) {
+	for _, row := range []struct {
+		onExpiry wsauth.OnExpiry
+		want     []string
+	}{
+		{wsauth.BecomeViewer, nil},
+		{wsauth.CloseConnection, []string{"0s close 4401 "}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			gate, _, _ := newGate(t, wsauth.Config{OnExpiry: row.onExpiry})
+			p := connect(t, gate)
+			p.say(lasting("pi-1", time.Hour))
+			p.heardSince()
+			if err := p.AuthorizeAt(wsauth.Publish, time.Now().Add(time.Hour)); err == nil {
+				t.Error("authorized after the end")
+			}
+			synctest.Wait()
+			if err := p.AuthorizeAt(wsauth.Publish, time.Now()); err == nil {
+				t.Error("a right that has ended is back")
+			}
+			time.Sleep(2 * time.Hour)
+			p.expect(t, fmt.Sprint(row.onExpiry), row.want...)
+			p.Session.Close(1000, "")
+		})
+	}
+}
+
+// Rotation drops nobody whose key stays, and whose key goes hears so at once.
+func TestRotateReachesOpenSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, v, audit := newGate(t, wsauth.Config{})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		until := time.Unix(epoch+600, 0)
+		if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: until}); err != nil {
+			t.Fatal(err)
+		}
+		p.say(`{"text":"x"}`)
+		p.expect(t, "in the grace", "0s authenticated,946688400", "0s published:true")
+		// The end of the grace is announced as that of a token is, and a new token may end before the old one's "exp".
+		time.Sleep(9 * time.Minute)
+		fresh := forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+1200), other)
+		p.expect(t, "before the end of the grace", "9m0s expiring,946685400")
+		p.say(tokenMessage(fresh))
+		time.Sleep(2 * time.Minute)
+		p.say(`{"text":"x"}`)
+		p.expect(t, "after the grace", "9m0s authenticated,946686000", "11m0s published:true")
+
+		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil {
+			t.Fatal(err)
+		}
+		p.expect(t, "withdrawn", "11m0s viewer")
+		p.say(lasting("pi-1", time.Second))
+		p.expect(t, "back with a good key, though for less time", "11m0s authenticated,946685461")
+		p.Session.Close(1000, "")
+		want := []string{"authenticated pi-1", "refreshed pi-1", "revoked revoked pi-1", "authenticated pi-1", "ended pi-1"}
+		if got := audit.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// A grace that is not used ends like a token.
+func TestGraceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, v, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.CloseConnection})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: time.Now().Add(30 * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		p.expect(t, "all", "0s authenticated,946688400", "0s expiring,946684830", "30s close 4401 ")
+		want := []string{"authenticated pi-1", "revoked revoked pi-1", "ended revoked pi-1"}
+		if got := audit.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// A peer that does not read delays nobody, and hears the newest of its states if it reads again.
+func TestStalledPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, v, _ := newGate(t, wsauth.Config{CloseTimeout: time.Minute})
+		slow, quick := connect(t, gate), connect(t, gate)
+		for _, p := range []*peer{slow, quick} {
+			p.say(lasting("pi-1", 10*time.Second))
+		}
+		slow.mu.Lock()
+		slow.stall = make(chan struct{})
+		slow.mu.Unlock()
+		time.Sleep(9 * time.Second) // the warning is under way to the slow one
+		synctest.Wait()
+		if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Since(slow.start); got != 9*time.Second {
+			t.Error("rotation took", got)
+		}
+		quick.expect(t, "quick", "0s authenticated,946684810", "9s expiring,946684810", "9s viewer")
+		slow.expect(t, "slow", "0s authenticated,946684810")
+		if err := slow.Authorize(wsauth.Publish); err == nil {
+			t.Error("the right outlives its key on a connection that does not read")
+		}
+		slow.say(tokenMessage(forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+60), other)))
+		time.Sleep(time.Second)
+		close(slow.stall)
+		slow.expect(t, "slow, reading again", "10s expiring,946684810", "10s authenticated,946684860")
+		slow.Session.Close(1000, "")
+		quick.Session.Close(1000, "")
+	})
+}
+
+// A push to a peer that never reads is given up, and a later one is tried again.
+func TestPushIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, _ := newGate(t, wsauth.Config{})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		p.mu.Lock()
+		p.stall = make(chan struct{})
+		p.mu.Unlock()
+		time.Sleep(59*time.Minute + 30*time.Second)
+		p.mu.Lock()
+		p.stall = nil
+		p.mu.Unlock()
+		time.Sleep(time.Hour)
+		p.expect(t, "all", "0s authenticated,946688400", "1h0m0s viewer")
+		p.Session.Close(1000, "")
+	})
+}
