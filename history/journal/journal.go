@@ -35,9 +35,9 @@
 //
 // # Durability
 //
-// With [Always], the default, an entry that Append has acknowledged survives
-// the loss of power. With [Interval] and [Never] the last ones may be lost; the
-// log then begins a new epoch when it was not closed in an orderly way, since
+// With [Always], the default, and without [Config.KeepGoing], an entry that
+// Append has acknowledged survives the loss of power. Otherwise the last ones
+// may be lost; the log then begins a new epoch when it was not closed in an orderly way, since
 // the numbers of lost entries come again, and readers must not mistake them.
 //
 // The package needs flock and atomic rename: the BSDs, Linux and macOS.
@@ -62,6 +62,10 @@ const DefaultEvery = time.Second
 // PurgeAfter is the longest that entries dropped by retention stay on disk
 // while the journal is open.
 const PurgeAfter = time.Hour
+
+// RetryAfter is the least time between two attempts to write everything anew,
+// with [Config.KeepGoing].
+const RetryAfter = 10 * time.Second
 
 // A Sync says when an append is forced to the disk. Rewriting always is.
 type Sync int
@@ -89,6 +93,20 @@ type Config struct {
 
 	// Every is the period of Interval. 0 means a second.
 	Every time.Duration
+
+	// KeepGoing accepts entries while the medium fails. They are in memory only
+	// until a later Append succeeds in writing everything anew, which one tries
+	// every [RetryAfter]; [Journal.Err] says that it is so. A Replace then
+	// destroys what is on disk without writing the new state; only where even
+	// that fails does it return an error, since erasure must not be pretended.
+	//
+	// Numbers given out in that time may be given out again after a crash. So
+	// with KeepGoing every end but Close begins a new epoch.
+	KeepGoing bool
+
+	// OnState, where set, is told when the medium begins to fail (the [*Error])
+	// and when everything is written again (nil). It must not call the journal.
+	OnState func(error)
 
 	// OnDropped, where set, is told by Load what an interrupted write, or
 	// whatever else cut the segment's end, has cost. nil is silence.
@@ -125,6 +143,9 @@ func (e *ConfigError) Error() string {
 	return "journal: Config." + e.Field + " " + string(e.Reason)
 }
 
+// lax reports whether numbers can be given out and lost.
+func (c Config) lax() bool { return c.Sync != Always || c.KeepGoing }
+
 func (c Config) check() error {
 	var errs []error
 	refuse := func(bad bool, field string, reason ConfigReason) {
@@ -153,6 +174,7 @@ type Journal struct {
 	closed bool
 	loaded bool
 	broken error         // why the segment takes no more records
+	retry  time.Time     // no attempt to repair it before
 	saved  history.Saved // what is kept; data is shared with the log
 	floor  uint64        // entries up to here are not wanted
 	seg    *segment      // nil: nothing written yet

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/relayguard/relayguard/history"
 )
@@ -103,7 +104,7 @@ func (j *Journal) rewrite(s history.Saved) error {
 		if derr := destroy(keyName); derr != nil {
 			// The new key may count, so the old segment must not go on.
 			j.old = append(j.old, keyName)
-			j.broken = err
+			j.fail(err)
 		}
 		if rerr := os.Remove(segName); rerr != nil && !os.IsNotExist(rerr) {
 			j.old = append(j.old, segName)
@@ -119,8 +120,32 @@ func (j *Journal) rewrite(s history.Saved) error {
 		j.purge.Stop()
 		j.purge = nil
 	}
-	j.broken = j.sweep()
+	j.fail(j.sweep())
 	return j.broken
+}
+
+// fail makes err, or nil, the state of the medium.
+func (j *Journal) fail(err error) {
+	changed := (err == nil) != (j.broken == nil)
+	j.broken, j.retry = err, time.Now().Add(RetryAfter)
+	if changed && j.cfg.OnState != nil {
+		j.cfg.OnState(err)
+	}
+}
+
+// forget destroys what is on disk, though there is nothing to put in its place.
+// The key is overwritten where it is, which needs no space.
+func (j *Journal) forget() error {
+	if j.seg == nil {
+		return nil
+	}
+	if err := destroy(j.name(j.seg.gen, extKey)); err != nil {
+		return failure("destroy", err)
+	}
+	j.seg.f.Close() // all of it is void
+	j.old = append(j.old, j.name(j.seg.gen, extSegment))
+	j.seg = nil
+	return j.sweep()
 }
 
 // writeSegment writes and syncs a segment that holds s. It does not count yet.
@@ -139,7 +164,7 @@ func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 		seg.size += int64(n)
 	}
 	put([]byte(segMagic))
-	if j.cfg.Sync != Always {
+	if j.cfg.lax() {
 		put(seg.frame(nil, []byte{kindOpen}))
 	}
 	if s.Note != nil {

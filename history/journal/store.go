@@ -17,6 +17,9 @@ var _ history.Store = (*Journal)(nil)
 // Waste below this is not worth a rewriting.
 const wasteFloor = 16 << 10
 
+// unwritten is more than the epochs that may have begun in memory only.
+const unwritten = 1 << 16
+
 // Load implements [history.Store]. It ends what a crash interrupted: half
 // finished files are removed, void keys destroyed.
 func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
@@ -106,10 +109,13 @@ func (j *Journal) resume(c contents) (history.Saved, error) {
 	if dropped || c.lax {
 		// Numbers may have been given out that will be given out again.
 		j.saved.Epoch++
+		if j.cfg.KeepGoing {
+			j.saved.Epoch += unwritten
+		}
 		if err := j.rewrite(j.saved); err != nil {
 			return history.Saved{}, err
 		}
-	} else if j.cfg.Sync != Always {
+	} else if j.cfg.lax() {
 		if err := j.record([]byte{kindOpen}); err != nil {
 			return history.Saved{}, err
 		}
@@ -137,32 +143,45 @@ func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 	if len(e.Data) > maxRecord-entrySize-overhead {
 		return &Error{"append", TooLarge, nil}
 	}
-	if err := j.repair(); err != nil {
-		return failure("append", err)
+	if j.seg == nil && j.broken == nil {
+		return &Error{"append", Failed, errors.New("Load and Replace come first")}
 	}
-	s := j.seg
-	s.plain = entryPlain(s.plain[:0], j.floor, e)
-	s.out = s.frame(s.out[:0], s.plain)
-	if broken, err := s.write(s.out, 1); err != nil {
-		if broken {
-			j.broken = failure("append", err)
+	if err := j.append(e); err != nil {
+		err = failure("append", err)
+		if !j.cfg.KeepGoing {
+			return err
 		}
-		return failure("append", err)
-	}
-	if err := j.sync(); err != nil {
-		return err
+		if err != j.broken {
+			j.fail(err)
+		}
 	}
 	j.saved.Entries = append(j.saved.Entries, e)
 	j.saved.Last = e.Seq
 	return nil
 }
 
+func (j *Journal) append(e history.Entry) error {
+	if j.broken != nil && j.cfg.KeepGoing && time.Now().Before(j.retry) {
+		return j.broken
+	}
+	if err := j.repair(); err != nil {
+		return err
+	}
+	s := j.seg
+	s.plain = entryPlain(s.plain[:0], j.floor, e)
+	s.out = s.frame(s.out[:0], s.plain)
+	if broken, err := s.write(s.out, 1); err != nil {
+		if broken {
+			j.fail(failure("append", err))
+		}
+		return err
+	}
+	return j.sync()
+}
+
 // repair rewrites what is broken or wasteful.
 func (j *Journal) repair() error {
-	switch {
-	case j.seg == nil && j.broken == nil:
-		return errors.New("nothing to append to: Load and Replace come first")
-	case j.broken == nil && (j.waste < wasteFloor || j.waste < j.seg.size/2):
+	if j.broken == nil && (j.waste < wasteFloor || j.waste < j.seg.size/2) {
 		return nil
 	}
 	return j.rewrite(j.saved)
@@ -175,7 +194,7 @@ func (j *Journal) sync() error {
 		if err := j.seg.f.Sync(); err != nil {
 			// What of the file is on the disk is unknown from now on, and a
 			// second Sync would not tell.
-			j.broken = failure("sync", err)
+			j.fail(failure("sync", err))
 			return j.broken
 		}
 	case Interval:
@@ -191,7 +210,9 @@ func (j *Journal) onFlush() {
 	defer j.mu.Unlock()
 	j.flush = nil
 	if !j.closed && j.broken == nil {
-		j.broken = failure("sync", j.seg.f.Sync())
+		if err := j.seg.f.Sync(); err != nil {
+			j.fail(failure("sync", err))
+		}
 	}
 }
 
@@ -216,7 +237,14 @@ func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 		return &Error{"replace", TooLarge, nil}
 	}
 	if err := j.rewrite(s); err != nil {
-		return failure("replace", err)
+		if err = failure("replace", err); !j.cfg.KeepGoing || j.broken == err {
+			return err
+		}
+		ferr := j.forget()
+		j.fail(err)
+		if ferr != nil {
+			return ferr
+		}
 	}
 	s.Entries = slices.Clone(s.Entries)
 	j.saved = s
@@ -254,7 +282,7 @@ func (j *Journal) onPurge() {
 	j.purge = nil
 	if !j.closed && j.seg != nil && j.waste > 0 {
 		if err := j.rewrite(j.saved); err != nil {
-			j.broken = failure("purge", err)
+			j.fail(failure("purge", err))
 		}
 	}
 }
@@ -271,6 +299,9 @@ func (j *Journal) Close() error {
 		if t != nil {
 			t.Stop()
 		}
+	}
+	if j.broken != nil {
+		j.rewrite(j.saved) // the last chance; broken says how it went
 	}
 	err := j.broken
 	if j.seg != nil {

@@ -1,0 +1,229 @@
+package journal_test
+
+import (
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/history/journal"
+)
+
+// full makes every file of this process end at limit bytes, as a full disk
+// would: the write that passes it is done in part, and fails.
+func full(t testing.TB, limit uint64) (lift func()) {
+	t.Helper()
+	signal.Ignore(syscall.SIGXFSZ)
+	set := func(limit uint64) {
+		var r syscall.Rlimit
+		err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &r)
+		if r.Cur = min(limit, r.Max); err == nil {
+			err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lift = func() { set(math.MaxUint64) }
+	t.Cleanup(lift)
+	set(limit)
+	return lift
+}
+
+func TestFullDisk(t *testing.T) {
+	cfg := config(t.TempDir())
+	l := open(t, cfg, 0)
+	add(t, l, "a", "b")
+	size := uint64(0)
+	segs, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.segment"))
+	if info, err := os.Stat(segs[0]); err == nil {
+		size = uint64(info.Size())
+	}
+	for room := range uint64(60) { // every way to end within a record
+		lift := full(t, size+room)
+		if _, err := l.Append(ctx, []byte("lost")); !hasReason(err, journal.Full) {
+			t.Fatalf("append: %v", err)
+		}
+		lift()
+	}
+	lift := full(t, 30)
+	if _, err := l.Replace(ctx, nil, []byte("lost")); !hasReason(err, journal.Full) {
+		t.Fatalf("replace: %v", err)
+	}
+	want(t, l, "a", "b")
+	lift()
+	add(t, l, "c")
+	l.Close()
+	l = open(t, cfg, 0)
+	want(t, l, "a", "b", "c")
+	if names, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.*")); len(names) != 2 {
+		t.Errorf("%v are left", names)
+	}
+}
+
+// keeper opens a log that goes on without its disk, and records what it says.
+func keeper(t testing.TB, cfg journal.Config) (*history.Log, *journal.Journal, *[]error) {
+	t.Helper()
+	states := new([]error)
+	cfg.KeepGoing = true
+	cfg.OnState = func(err error) { *states = append(*states, err) }
+	j, err := journal.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	l, err := history.Open(ctx, history.Config{Store: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, j, states
+}
+
+func TestKeepGoing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t.TempDir())
+		l, j, states := keeper(t, cfg)
+		add(t, l, "a")
+		lift := full(t, 30)
+		add(t, l, "b", "c")
+		if len(*states) != 1 || !hasReason((*states)[0], journal.Full) || !hasReason(j.Err(), journal.Full) {
+			t.Fatalf("states %v, now %v", *states, j.Err())
+		}
+		time.Sleep(journal.RetryAfter)
+		add(t, l, "d") // tries, in vain
+		lift()
+		add(t, l, "e") // too soon to try again
+		if j.Err() == nil || len(*states) != 1 {
+			t.Fatalf("states %v, now %v", *states, j.Err())
+		}
+		time.Sleep(journal.RetryAfter)
+		add(t, l, "f")
+		if j.Err() != nil || len(*states) != 2 || (*states)[1] != nil {
+			t.Fatalf("states %v, now %v", *states, j.Err())
+		}
+		crashed := config(t.TempDir())
+		copyDir(t, cfg.Dir, crashed.Dir, "*.*")
+		again, _, _ := keeper(t, crashed)
+		want(t, again, "a", "b", "c", "d", "e", "f")
+		if !again.Since(l.Position()).Reset {
+			t.Error("numbers of the time in memory may come again, and no new epoch")
+		}
+	})
+}
+
+// Clearing on a full disk: what was there is gone, what comes is in memory.
+func TestKeepGoingClears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t.TempDir())
+		l, j, _ := keeper(t, cfg)
+		add(t, l, "secret")
+		lift := full(t, 30)
+		if keys, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.key")); len(keys) != 1 {
+			t.Fatal(keys)
+		}
+		// The key file is longer than the limit, so even overwriting it fails.
+		if _, err := l.Clear(ctx, nil); err == nil {
+			t.Error("what can still be read is not cleared")
+		}
+		want(t, l, "secret")
+		lift()
+		lift = full(t, 160) // room to overwrite it, not to write another segment
+		if _, err := l.Replace(ctx, nil, []byte(strings.Repeat("x", 200))); err != nil {
+			t.Fatal(err)
+		}
+		if names, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.*")); len(names) != 0 || j.Err() == nil {
+			t.Errorf("%v are left, state %v", names, j.Err())
+		}
+		add(t, l, "y")
+		lift()
+		if err := l.Close(); err != nil { // writes it all
+			t.Fatal(err)
+		}
+		want(t, open(t, cfg, 0), strings.Repeat("x", 200), "y")
+	})
+}
+
+func TestReadOnlyDirectory(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, config(filepath.Join(dir, "journal")), 0)
+	add(t, l, "a")
+	parent := filepath.Join(dir, "parent")
+	for _, name := range []string{parent, filepath.Join(dir, "journal")} {
+		if err := os.MkdirAll(name, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		os.Chmod(name, 0o500)
+		defer os.Chmod(name, 0o700)
+	}
+	if os.Geteuid() == 0 {
+		// The administrator writes everywhere; become another, for files only
+		// and in this thread only.
+		os.Chown(filepath.Join(dir, "journal"), 65534, -1)
+		os.Chmod(parent, 0o555)
+		os.Chmod(filepath.Dir(dir), 0o755) // MkdirTemp's, on the way there
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := syscall.Setfsuid(65534); err != nil {
+			t.Skip(err)
+		}
+		defer syscall.Setfsuid(0)
+	}
+	if _, err := journal.Open(config(filepath.Join(parent, "journal"))); !hasReason(err, journal.ReadOnly) {
+		t.Errorf("nowhere to begin: %v", err)
+	}
+	if _, err := l.Clear(ctx, nil); !hasReason(err, journal.ReadOnly) {
+		t.Errorf("clear: %v", err)
+	}
+	want(t, l, "a")
+	add(t, l, "b") // the segment is open, and still takes it
+}
+
+// What retention drops is gone from the disk in time, without an append.
+func TestPurge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t.TempDir())
+		j, err := journal.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := history.Open(ctx, history.Config{Store: j, MaxAge: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(t, l, strings.Repeat("a", 2000))
+		before := dirSize(t, cfg.Dir)
+		time.Sleep(2*time.Minute + journal.PurgeAfter)
+		synctest.Wait()
+		if l.Len() != 0 || dirSize(t, cfg.Dir) > before-2000 {
+			t.Errorf("%d entries, %d bytes of %d", l.Len(), dirSize(t, cfg.Dir), before)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t.TempDir())
+		cfg.Sync, cfg.Every = journal.Interval, time.Minute
+		l := open(t, cfg, 0)
+		for range 3 {
+			add(t, l, "a")
+			time.Sleep(time.Minute)
+		}
+		add(t, l, "b")
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // a timer that is left must find a closed journal
+		want(t, open(t, cfg, 0), "a", "a", "a", "b")
+	})
+}
