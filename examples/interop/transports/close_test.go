@@ -1,0 +1,100 @@
+package transports_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/interop/transports"
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// What arrives after the close frame that the server sent is not delivered, by a Read under way or a later one, and an
+// answer to the close frame ends the wait for it.
+func TestNothingAfterClose(t *testing.T) {
+	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
+		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					msg, err := conn.Read(t.Context())
+					if err != nil {
+						return
+					}
+					t.Errorf("delivered %q", msg)
+				}
+			})
+			wg.Go(func() {
+				time.Sleep(time.Millisecond)
+				conn.Close(1001, strings.Repeat("é", 70))
+			})
+			got, err := p.recv()
+			// A close frame has room for 123 bytes of reason, here for 61 whole characters.
+			if want := (answer{opClose, closing(1001, strings.Repeat("é", 61))}); got != want || err != nil {
+				t.Errorf("%q %v", got, err)
+			}
+			late := slices.Concat(frame(opText, "late"), frame(opBinary, "late"), fragments("la", "te"))
+			rest := p.converse(t, append(late, frame(opClose, closing(1001, ""))...), false)
+			if len(rest) > 0 {
+				t.Errorf("after the close frame: %q", rest)
+			}
+			wg.Wait()
+			if elapsed := time.Since(start); elapsed != time.Millisecond {
+				t.Errorf("the end came after %v", elapsed)
+			}
+		})
+	})
+}
+
+// The end of a Read's context leaves a connection on which the peer can be told.
+func TestReadContext(t *testing.T) {
+	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
+		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
+			over := make(chan struct{})
+			go func() {
+				defer close(over)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				for range 2 {
+					if _, err := conn.Read(ctx); !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+				}
+				if err := conn.Write(t.Context(), []byte("too late")); err != nil {
+					t.Error(err)
+				}
+				conn.Close(1001, "")
+			}()
+			got := p.converse(t, nil, true)
+			if want := []answer{{opText, "too late"}, {opClose, closing(1001, "")}}; !slices.Equal(got, want) {
+				t.Errorf("%q", got)
+			}
+			<-over
+			if elapsed := time.Since(start); elapsed > 5*time.Second+grace {
+				t.Errorf("the end came after %v", elapsed)
+			}
+		})
+	})
+}
+
+// A write that the peer does not take ends the connection, with all that waits for it.
+func TestStalledWrite(t *testing.T) {
+	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
+		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, _ *peer) {
+			if err := conn.Write(t.Context(), []byte("hello")); err == nil {
+				t.Error("written to a peer that does not read")
+			}
+			if _, err := conn.Read(t.Context()); err == nil {
+				t.Error("read from a connection that is gone")
+			}
+			if elapsed := time.Since(start); elapsed != 10*time.Second {
+				t.Errorf("after %v", elapsed)
+			}
+			conn.Close(1000, "")
+		})
+	})
+}

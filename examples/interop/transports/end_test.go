@@ -1,0 +1,191 @@
+package transports_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/interop/transports"
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// patience is when a test gives up. No test measures how long anything took.
+const patience = 10 * time.Second
+
+// brief has a grace that a test may wait for, and no other bound that could help.
+var brief = transports.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour}
+
+// hostile are the ways in which a peer may behave once it is connected, until its connection ends.
+var hostile = []struct {
+	name string
+	act  func(p *peer)
+}{
+	{"says nothing", func(p *peer) { io.Copy(io.Discard, p) }},
+	{"never reads", func(*peer) {}},
+	{"stalls inside a frame header", func(p *peer) { p.Write(header(opText, 1<<40)[:3]) }},
+	{"announces 2^40 bytes and stalls", func(p *peer) { p.Write(header(opText, 1<<40)) }},
+	{"stalls inside a payload", func(p *peer) { p.Write(append(header(opText, 100), "ab"...)) }},
+	{"stalls inside a ping", func(p *peer) { p.Write(append(header(opPing, 100), "ab"...)) }},
+	{"stalls inside its close frame", func(p *peer) { p.Write(header(opClose, 2)) }},
+	{"stalls between fragments", func(p *peer) { p.Write(fragments("ab", "")[:8]) }},
+	{"reads a byte at a time", func(p *peer) {
+		for b := make([]byte, 1); ; pause() {
+			if _, err := p.Read(b); err != nil {
+				return
+			}
+		}
+	}},
+	{"sends a byte at a time", func(p *peer) {
+		for _, b := range frame(opText, strings.Repeat("x", 4000)) {
+			if _, err := p.Write([]byte{b}); err != nil {
+				return
+			}
+			pause()
+		}
+	}},
+	{"goes on sending", func(p *peer) { flood(p, frame(opText, strings.Repeat("x", 3000))) }},
+	{"goes on sending after its close", func(p *peer) {
+		p.Write(frame(opClose, closing(1000, "")))
+		flood(p, frame(opText, "late"))
+	}},
+	{"goes on pinging and never reads", func(p *peer) { flood(p, frame(opPing, strings.Repeat("x", 125))) }},
+	{"breaks the protocol", func(p *peer) { p.Write([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) }},
+	{"does not mask", func(p *peer) { p.Write([]byte{0x81, 1, 'x'}) }},
+	{"closes its half", func(p *peer) { p.Conn.(*net.TCPConn).CloseWrite() }},
+	{"resets", func(p *peer) {
+		p.Conn.(*net.TCPConn).SetLinger(0)
+		p.Close()
+	}},
+}
+
+func pause() { <-time.After(10 * time.Millisecond) }
+
+func flood(p *peer, f []byte) {
+	for {
+		if _, err := p.Write(f); err != nil {
+			return
+		}
+	}
+}
+
+// ends are the ways in which a connection may be ended by its server.
+var ends = []struct {
+	name string
+	end  func(conn wsauth.Conn)
+}{
+	{"close", func(conn wsauth.Conn) { conn.Close(1001, "stopping") }},
+	{"close beside a reader", func(conn wsauth.Conn) {
+		together(func() { read(conn) }, func() { conn.Close(1001, "stopping") })
+	}},
+	{"close beside a reader and a blocked writer", func(conn wsauth.Conn) {
+		together(func() { read(conn) }, func() { write(conn) }, func() { conn.Close(1001, "stopping") })
+	}},
+	{"close after a reader's context", func(conn wsauth.Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		defer cancel()
+		for {
+			if _, err := conn.Read(ctx); err != nil {
+				break
+			}
+		}
+		conn.Close(1001, "stopping")
+	}},
+	{"abort beside a reader and a blocked writer", func(conn wsauth.Conn) {
+		together(func() { read(conn) }, func() { write(conn) }, func() { conn.Abort() })
+	}},
+	{"close twice and abort", func(conn wsauth.Conn) {
+		together(func() { conn.Close(1001, "one") }, func() { conn.Close(1001, "two") }, func() { conn.Abort() })
+	}},
+}
+
+func together(all ...func()) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, f := range all {
+		wg.Go(f)
+	}
+}
+
+func read(conn wsauth.Conn) {
+	for {
+		if _, err := conn.Read(context.Background()); err != nil {
+			return
+		}
+	}
+}
+
+func write(conn wsauth.Conn) {
+	for big := make([]byte, 1<<20); conn.Write(context.Background(), big) == nil; {
+	}
+}
+
+// Every peer, against every end, all at once: the connection, and every call on it, is over by the grace.
+func TestBoundedEnd(t *testing.T) {
+	onEach(t, brief, func(t *testing.T, up accept) {
+		before := runtime.NumGoroutine()
+		accepted := make(chan wsauth.Conn, 1)
+		s := httptest.NewServer(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
+			conn, err := up(w, r)
+			if err != nil {
+				t.Error(err)
+			}
+			accepted <- conn
+		}))
+		var wg sync.WaitGroup
+		for _, peerRow := range hostile {
+			for _, endRow := range ends {
+				raw, err := net.Dial("tcp", s.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := hello(t, raw)
+				conn := <-accepted
+				wg.Go(func() {
+					defer p.Close()
+					meet(t, peerRow.name+"/"+endRow.name, conn, p, peerRow.act, endRow.end)
+				})
+			}
+		}
+		wg.Wait()
+		s.Close()
+		for end := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
+			if time.Now().After(end) {
+				buf := make([]byte, 1<<16)
+				t.Fatalf("goroutines are left:\n%s", buf[:runtime.Stack(buf, true)])
+			}
+		}
+	})
+}
+
+func meet(t *testing.T, name string, conn wsauth.Conn, p *peer, act func(*peer), end func(wsauth.Conn)) {
+	acted, ended := make(chan struct{}), make(chan struct{})
+	go func() { defer close(acted); act(p) }()
+	go func() { defer close(ended); end(conn) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Errorf("%s: no end", name)
+		return
+	}
+	if _, err := conn.Read(context.Background()); err == nil {
+		t.Errorf("%s: a message could be read after the end", name)
+	}
+	if err := conn.Write(context.Background(), []byte("late")); err == nil {
+		t.Errorf("%s: a message could be written after the end", name)
+	}
+	conn.Close(1000, "again")
+	<-acted
+	_ = p.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, p); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s: the socket is still open", name)
+	}
+}

@@ -1,0 +1,69 @@
+package transports
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// AcceptGorilla upgrades a request with github.com/gorilla/websocket. If it does not, it has answered.
+func AcceptGorilla(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, error) {
+	upgrader := websocket.Upgrader{
+		CheckOrigin: func(r *http.Request) bool { return cfg.Origins.Check(r) == nil },
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
+			http.Error(w, http.StatusText(status), status)
+		},
+	}
+	captor := &captor{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(captor, r, w.Header()) // it writes its own 101, which would lose w's headers
+	if err != nil {
+		return nil, err
+	}
+	return newConn(gorilla{ws, captor.raw}, captor.raw, cfg), nil
+}
+
+type gorilla struct {
+	ws  *websocket.Conn
+	raw net.Conn
+}
+
+func (g gorilla) next() (bool, io.Reader, error) {
+	kind, r, err := g.ws.NextReader()
+	if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
+		err = &wsconn.CloseError{Code: closed.Code}
+		if closed.Code == websocket.CloseAbnormalClosure {
+			err = io.ErrUnexpectedEOF // no close frame at all, in this library's words
+		}
+	}
+	return kind == websocket.BinaryMessage, r, err
+}
+
+func (g gorilla) send(text []byte, deadline time.Time) error {
+	_ = g.ws.SetWriteDeadline(deadline)
+	return g.ws.WriteMessage(websocket.TextMessage, text)
+}
+
+// farewell sends the close frame and reads on by itself: the library's Close does neither.
+func (g gorilla) farewell(code int, reason string, reading lock) {
+	_ = g.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Time{})
+	reading.Lock()
+	defer reading.Unlock()
+	for {
+		_, _, err := g.ws.NextReader()
+		if _, answered := errors.AsType[*websocket.CloseError](err); answered {
+			return
+		}
+		if err != nil {
+			_, _ = io.Copy(io.Discard, g.raw) // the library reads no further after what it did not understand
+			return
+		}
+	}
+}
+
+func (g gorilla) release() {}
