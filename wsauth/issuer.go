@@ -50,7 +50,7 @@ type IssuerConfig struct {
 	// second; 0 means 20 seconds, or half of AccessLifetime if that is less. A thief who is as quick after the
 	// owner as this goes unnoticed until one of them is not.
 	Grace time.Duration
-	// Store keeps the families; nil keeps them in memory, where they end with the process.
+	// Store keeps the families, for example a [DirStore]; nil keeps them in memory, where they end with the process.
 	Store RefreshStore
 	// MaxFamilies bounds the store in memory, at about half a kilobyte each; 0 means 10,000. A Store has a bound of
 	// its own.
@@ -314,11 +314,8 @@ func (i *Issuer) RevokeDevice(ctx context.Context, device string) (int, error) {
 // RevokeDeviceAt is [Issuer.RevokeDevice] at the time now.
 func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Time) (int, error) {
 	all, err := i.store.List(ctx)
-	if err != nil {
-		return 0, unavailable(err)
-	}
+	errs := []error{unavailable(err)}
 	n := 0
-	var errs []error
 	for _, f := range all {
 		if f.Device != device {
 			continue
@@ -327,9 +324,7 @@ func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Tim
 		if revoked {
 			n++
 		}
-		if err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, err)
 	}
 	return n, errors.Join(errs...)
 }
@@ -345,7 +340,8 @@ func (i *Issuer) RevokeFamilyAt(ctx context.Context, id string, now time.Time) (
 	return i.revoke(ctx, id, ReasonRevoked, Peer{}, now)
 }
 
-// Families lists the families that can still be refreshed, in no order. Its error is an [*UnavailableError].
+// Families lists the families that can still be refreshed, in no order. Its error is an [*UnavailableError]; there may
+// be more families then.
 func (i *Issuer) Families(ctx context.Context) ([]Family, error) {
 	return i.FamiliesAt(ctx, time.Now())
 }
@@ -353,29 +349,23 @@ func (i *Issuer) Families(ctx context.Context) ([]Family, error) {
 // FamiliesAt is [Issuer.Families] at the time now.
 func (i *Issuer) FamiliesAt(ctx context.Context, now time.Time) ([]Family, error) {
 	all, err := i.store.List(ctx)
-	if err != nil {
-		return nil, unavailable(err)
-	}
 	live := all[:0]
 	for _, f := range all {
 		if now.Before(f.ValidUntil) {
 			live = append(live, f)
 		}
 	}
-	return live, nil
+	return live, unavailable(err)
 }
 
 // revoke ends a family. Only the call that found it tells of it.
 func (i *Issuer) revoke(ctx context.Context, id string, reason Reason, peer Peer, now time.Time) (bool, error) {
 	f, found, err := i.store.Remove(ctx, id)
-	if err != nil {
-		return false, unavailable(err)
-	}
 	if found {
 		i.audit(EventFamilyRevoked, reason, f.Family, peer, now)
 		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, Time: now})
 	}
-	return found, nil
+	return found, unavailable(err)
 }
 
 // refuse reports err, a *RefusedError or an *UnavailableError, and completes it by what is known of the family.

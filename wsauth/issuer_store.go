@@ -53,9 +53,10 @@ type RefreshStore interface {
 	// Rotate replaces the family of f's ID if it is there and its generation is the one before f's, and says
 	// whether it was so. Checking and replacing must be one atomic step, and once true must be durable.
 	Rotate(ctx context.Context, f StoredFamily) (bool, error)
-	// Remove deletes the family of that ID and returns it, if there is one. Of several calls one may get it.
+	// Remove deletes the family of that ID and returns it, if there is one. Of several calls one may get it. Both a
+	// family and an error mean that it is gone, but perhaps not for good.
 	Remove(ctx context.Context, id string) (StoredFamily, bool, error)
-	// List returns all families, in a slice that is the caller's.
+	// List returns all families, in a slice that is the caller's. With an error, it returns those that it can.
 	List(ctx context.Context) ([]Family, error)
 }
 

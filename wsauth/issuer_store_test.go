@@ -3,6 +3,7 @@ package wsauth_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -100,7 +101,7 @@ func TestIssuerLosesRace(t *testing.T) {
 	}
 }
 
-// The store has hashes only, and what it has of a pair makes none.
+// The store has hashes only, and a salt that makes a token of nothing but the one before it.
 func TestIssuerStoresHashes(t *testing.T) {
 	store := &faultyStore{}
 	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = store })
@@ -115,6 +116,13 @@ func TestIssuerStoresHashes(t *testing.T) {
 		f := store.families[0]
 		if f.Current != sha256.Sum256(raw[16:]) {
 			t.Error("not the SHA-256 of the secret")
+		}
+		if len(secrets) > 0 {
+			mac := hmac.New(sha256.New, f.Salt[:])
+			mac.Write(secrets[len(secrets)-1])
+			if !hmac.Equal(mac.Sum(nil), raw[16:]) {
+				t.Error("not made of the salt and the token before")
+			}
 		}
 		secrets = append(secrets, raw[:16], raw[16:])
 		for _, kept := range [][32]byte{f.Current, f.Previous, f.Salt} {
@@ -136,6 +144,15 @@ func TestIssuerStoresHashes(t *testing.T) {
 				t.Fatal("the store has a secret")
 			}
 		}
+	}
+}
+
+// The sessions of a family that is gone are to end, also where the store fears that it may come back.
+func TestIssuerRevokesInDoubt(t *testing.T) {
+	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = &faultyStore{fails: "Remove, late"} })
+	issue(t, i, "pi-1")
+	if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now); n != 1 || !errors.Is(err, errDisk) || len(r.revoked) != 1 {
+		t.Errorf("%d, %v, %d told", n, err, len(r.revoked))
 	}
 }
 
@@ -274,7 +291,7 @@ func (s *faultyStore) Remove(_ context.Context, id string) (f wsauth.StoredFamil
 	}
 	f = s.families[n]
 	s.families = append(s.families[:n:n], s.families[n+1:]...)
-	return f, true, nil
+	return f, true, s.fail("Remove, late")
 }
 
 func (s *faultyStore) List(context.Context) ([]wsauth.Family, error) {
@@ -282,5 +299,8 @@ func (s *faultyStore) List(context.Context) ([]wsauth.Family, error) {
 	for _, f := range s.families {
 		all = append(all, f.Family)
 	}
-	return all, s.fail("List")
+	if err := s.fail("List"); err != nil {
+		return nil, err
+	}
+	return all, nil
 }

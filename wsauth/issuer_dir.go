@@ -1,0 +1,197 @@
+package wsauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// familyExt ends the names of files that hold a family; others in the directory are left alone.
+const familyExt = ".family"
+
+// DirStore is a [RefreshStore] that keeps each family in a file of its own, so that devices outlast a restart. A file
+// is replaced as a whole, and is on the disk before the answer that depends on it is given.
+//
+// One process at a time may refresh and revoke. Others may meanwhile issue, in the same directory: a command that makes
+// the first pair for a device needs no word with the server.
+type DirStore struct {
+	dir  string
+	most int
+	mu   sync.Mutex // held by all that write
+}
+
+// NewDirStore makes a store of at most maxFamilies in dir, which it creates for its owner alone if it is not there.
+// maxFamilies of 0 means 10,000. A negative number is a [*ConfigError]; other errors are the file system's.
+func NewDirStore(dir string, maxFamilies int) (*DirStore, error) {
+	if maxFamilies < 0 {
+		return nil, &ConfigError{"maxFamilies", ProblemNegative}
+	}
+	if maxFamilies == 0 {
+		maxFamilies = 10_000
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return &DirStore{dir: dir, most: maxFamilies}, nil
+}
+
+// Create implements [RefreshStore].
+func (s *DirStore) Create(_ context.Context, f StoredFamily, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids, err := s.ids()
+	if err != nil {
+		return err
+	}
+	if left := len(ids); left >= s.most {
+		for _, id := range ids {
+			// One that cannot be read takes up its room until somebody has looked at it.
+			if old, found, err := s.load(id); err == nil && found && !now.Before(old.ValidUntil) {
+				if err := os.Remove(s.path(id)); err == nil {
+					left--
+				}
+			}
+		}
+		if left >= s.most {
+			return ErrTooManyFamilies
+		}
+	}
+	return s.save(f)
+}
+
+// Load implements [RefreshStore].
+func (s *DirStore) Load(_ context.Context, id string) (StoredFamily, bool, error) { return s.load(id) }
+
+// Rotate implements [RefreshStore].
+func (s *DirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, found, err := s.load(f.ID)
+	if err != nil || !found || old.Generation+1 != f.Generation {
+		return false, err
+	}
+	if err := s.save(f); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// Remove implements [RefreshStore].
+func (s *DirStore) Remove(_ context.Context, id string) (StoredFamily, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, found, err := s.load(id)
+	if err != nil || !found {
+		return f, false, err
+	}
+	if err := os.Remove(s.path(id)); err != nil {
+		return StoredFamily{}, false, err
+	}
+	return f, true, s.sync()
+}
+
+// List implements [RefreshStore].
+func (s *DirStore) List(context.Context) ([]Family, error) {
+	ids, err := s.ids()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	all := make([]Family, 0, len(ids))
+	for _, id := range ids {
+		f, found, err := s.load(id)
+		errs = append(errs, err)
+		if found {
+			all = append(all, f.Family)
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func (s *DirStore) path(id string) string { return filepath.Join(s.dir, id+familyExt) }
+
+func (s *DirStore) ids() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), familyExt); ok && isFamilyID(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// isFamilyID keeps every other text, which may have come from anywhere, from becoming part of a path.
+func isFamilyID(id string) bool {
+	return len(id) == 2*handleLen && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// load needs no lock: a file is there as a whole or not at all.
+func (s *DirStore) load(id string) (f StoredFamily, found bool, err error) {
+	if !isFamilyID(id) {
+		return f, false, nil
+	}
+	text, err := os.ReadFile(s.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, false, nil
+	}
+	if err != nil {
+		return f, false, err
+	}
+	if json.Unmarshal(text, &f) != nil || f.ID != id {
+		return StoredFamily{}, false, &fs.PathError{Op: "read", Path: s.path(id), Err: errDamaged}
+	}
+	return f, true, nil
+}
+
+var errDamaged = errors.New("not a family of refresh tokens")
+
+func (s *DirStore) save(f StoredFamily) error {
+	text, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	// The same name every time, so that crashes leave no more than one for each family behind.
+	temporary := s.path(f.ID) + ".new"
+	file, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(temporary, s.path(f.ID))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return s.sync()
+}
+
+// sync makes renamings and removals last. Were an old generation back after a power failure, the device's next refresh
+// would look like theft.
+func (s *DirStore) sync() error {
+	if runtime.GOOS == "windows" {
+		return nil // it has no such call for directories
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
