@@ -9,6 +9,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -67,29 +68,47 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-// A session never returns a message before a good token, nor anything that is no JSON, and ends whatever comes. Lines
-// of the input are messages; "T" stands for a good token and "B" for a bad one.
+// A session never returns a message before a good token, nor anything that is no JSON, never authorizes without a right
+// that stands, and ends whatever comes. Lines of the input are messages; "T" stands for a good token and "B" for a bad
+// one, "K" for a rotation that withdraws its key, "R" for the revocation of its device and "X" for the operator's end.
 func FuzzSession(f *testing.F) {
-	for _, seed := range []string{"T\n{\"text\":\"x\"}\nT\n5", "{}\nT", "B\nT", "T\nB\n{}", `{"token":null}`, "T\n{\"token\":\"a\",\"token\":\"b\"}\n{}"} {
+	for _, seed := range []string{
+		"T\n{\"text\":\"x\"}\nT\n5", "{}\nT", "B\nT", "T\nB\n{}", `{"token":null}`, "T\n{\"token\":\"a\",\"token\":\"b\"}\n{}",
+		"T\n1\nK\n2\nT\n3", "T\n1\nR\n2\nT\n3", "T\nX\n1", "K\nR\nT\n1",
+	} {
 		f.Add([]byte(seed))
 	}
 	good := live("pi-1")
 	f.Fuzz(func(t *testing.T, input []byte) {
+		gate, v, _ := newGate(t, wsauth.Config{})
 		conn := newScript()
-		shown := false
+		s := gate.Attach(conn, wsauth.Peer{})
+		shown, right, revoked, over := false, false, false, false
 		for line := range bytes.SplitSeq(input, []byte("\n")) {
+			var happens any
 			switch string(line) {
 			case "T":
-				conn.in = append(conn.in, tokenMessage(good))
+				conn.in = append(conn.in, func() { shown, right = true, !revoked })
+				happens = tokenMessage(good)
 			case "B":
-				conn.in = append(conn.in, tokenMessage(good+"x"))
+				happens = tokenMessage(good + "x")
+			case "K":
+				happens = func() {
+					if v.Rotate(wsauth.Key{Secret: other}) != nil || v.Rotate(wsauth.Key{Secret: secret}) != nil {
+						t.Fatal("no rotation")
+					}
+					right = false
+				}
+			case "R":
+				happens = func() { gate.Revoke("pi-1", time.Now()); right, revoked = false, true }
+			case "X":
+				happens = func() { over = gate.End(s.ID()) }
 			default:
-				conn.in = append(conn.in, string(line))
+				happens = string(line)
 			}
-			shown = shown || bytes.Equal(line, []byte("T"))
+			conn.in = append(conn.in, happens)
 		}
 		conn.in = append(conn.in, errors.New("gone"))
-		s, _ := attach(t, conn, nil)
 		for n := 0; ; n++ {
 			msg, err := s.Next(t.Context())
 			if err != nil {
@@ -98,13 +117,18 @@ func FuzzSession(f *testing.F) {
 			if n > len(input) {
 				t.Fatal("no end")
 			}
-			if !shown || s.Authorize(wsauth.Publish) != nil || !json.Valid(msg) || conn.code != 0 {
-				t.Fatalf("returned %q without a right", msg)
+			if may := s.Authorize(wsauth.Publish) == nil; !shown || over || may != right || !json.Valid(msg) {
+				t.Fatalf("returned %q, authorized %t; shown %t, right %t, over %t", msg, may, shown, right, over)
 			}
 		}
 		s.Close(1000, "")
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
 		if conn.closes != 1 {
 			t.Fatalf("closed %d times", conn.closes)
+		}
+		if list := gate.Sessions(); list != nil {
+			t.Fatalf("left: %+v", list)
 		}
 	})
 }

@@ -2,10 +2,13 @@ package wsauth_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -240,4 +243,99 @@ func TestPushIsBounded(t *testing.T) {
 		p.expect(t, "all", "0s authenticated,946688400", "1h0m0s viewer")
 		p.Session.Close(1000, "")
 	})
+}
+
+// Nor does a peer that stalls delay the end of others, where the end is a close; its own end is bounded.
+func TestStalledPeerIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.CloseConnection})
+		slow, quick := connect(t, gate), connect(t, gate)
+		for _, p := range []*peer{slow, quick} {
+			p.say(lasting("pi-1", time.Hour))
+		}
+		slow.mu.Lock()
+		slow.stall = make(chan struct{})
+		slow.mu.Unlock()
+		if n := gate.Revoke("pi-1", time.Now().Add(time.Second)); n != 2 || time.Since(slow.start) != 0 {
+			t.Error("revoked", n, "after", time.Since(slow.start))
+		}
+		quick.expect(t, "quick", "0s authenticated,946688400", "0s close 4401 ")
+		time.Sleep(time.Hour)
+		slow.expect(t, "slow", "0s authenticated,946688400", "2s aborted")
+		want := []string{"authenticated pi-1", "authenticated pi-1", "revoked revoked pi-1", "revoked revoked pi-1",
+			"ended revoked pi-1", "ended revoked pi-1"}
+		if got := audit.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// fickle is a Verifier of somebody else's, who changes his mind and tells nobody.
+type fickle struct {
+	wsauth.Verifier
+	against atomic.Bool
+}
+
+func (f *fickle) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+	return "a reason of his own", !f.against.Load()
+}
+
+func TestRecheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fickle{Verifier: newHS256(t, nil)}
+		gate, err := wsauth.New(wsauth.Config{Verifier: f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		gate.Recheck()
+		p.expect(t, "before", "0s authenticated,946688400")
+		f.against.Store(true)
+		gate.Recheck()
+		p.expect(t, "after", "0s viewer")
+		gate.Recheck()
+		p.expect(t, "told once")
+		f.against.Store(false)
+		if err := p.Authorize(wsauth.Publish); err == nil {
+			t.Error("what ended stands again")
+		}
+		p.Session.Close(1000, "")
+	})
+}
+
+// Nothing holds a session that has ended, though its token has long to live.
+func TestEndedSessionIsForgotten(t *testing.T) {
+	gate, _, _ := newGate(t, wsauth.Config{})
+	session := func() weak.Pointer[wsauth.Session] {
+		s := gate.Attach(newScript(tokenMessage(live("pi-1")), `{}`), wsauth.Peer{})
+		if _, err := s.Next(t.Context()); err != nil || len(gate.Sessions()) != 1 {
+			t.Fatal(err)
+		}
+		s.Close(1000, "")
+		return weak.Make(s)
+	}()
+	for range 1000 { // its last goroutine may take a moment to end
+		if runtime.GC(); session.Value() == nil {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Error("a timer or a list still holds it")
+}
+
+func TestAuthorizeAllocatesNothing(t *testing.T) {
+	gate, _, _ := newGate(t, wsauth.Config{})
+	s := gate.Attach(newScript(tokenMessage(live("pi-1")), `{}`), wsauth.Peer{})
+	defer s.Close(1000, "")
+	if _, err := s.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if s.Authorize(wsauth.Publish) != nil {
+			t.Fatal("denied")
+		}
+	}); n != 0 {
+		t.Error(n, "allocations")
+	}
 }

@@ -65,7 +65,7 @@ func reasonOf(t testing.TB, err error) wsauth.Reason {
 // script is a Conn whose peer says what it was told to and then waits.
 type script struct {
 	mu     sync.Mutex // of wrote and what follows
-	in     []any      // string: a message; error: what Read returns
+	in     []any      // string: a message; error: what Read returns; func(): what happens before the next
 	wrote  []string
 	code   int
 	reason string
@@ -87,8 +87,12 @@ func (c *script) Read(ctx context.Context) ([]byte, error) {
 	}
 	next := c.in[0]
 	c.in = c.in[1:]
-	if err, ok := next.(error); ok {
-		return nil, err
+	switch next := next.(type) {
+	case error:
+		return nil, next
+	case func():
+		next()
+		return c.Read(ctx)
 	}
 	return []byte(next.(string)), nil
 }

@@ -25,7 +25,7 @@ type peer struct {
 
 	mu    sync.Mutex
 	heard []string
-	stall chan struct{} // while not nil and not closed, writes do not return
+	stall chan struct{} // while not nil and not closed, writes do not return, nor does Close
 }
 
 func connect(t testing.TB, gate *wsauth.Gate) *peer {
@@ -114,6 +114,15 @@ func (p *peer) Write(ctx context.Context, text []byte) error {
 }
 
 func (p *peer) Close(code int, reason string) error {
+	p.mu.Lock()
+	stall := p.stall
+	p.mu.Unlock()
+	if stall != nil {
+		select {
+		case <-stall:
+		case <-p.over:
+		}
+	}
 	p.once.Do(func() {
 		p.hear("close %d %s", code, reason)
 		close(p.over)
@@ -122,7 +131,10 @@ func (p *peer) Close(code int, reason string) error {
 }
 
 func (p *peer) Abort() error {
-	p.once.Do(func() { close(p.over) })
+	p.once.Do(func() {
+		p.hear("aborted")
+		close(p.over)
+	})
 	return nil
 }
 
