@@ -144,11 +144,9 @@ func TestEveryByte(t *testing.T) {
 		}
 		for i := range file {
 			refused("cut", i, file[:i])
-			for _, flip := range []byte{1, 0x20, 0x80} {
-				content := bytes.Clone(file)
-				content[i] ^= flip
-				refused("changed", i, content)
-			}
+			content := bytes.Clone(file)
+			content[i] ^= 1 << (i % 8)
+			refused("changed", i, content)
 		}
 		refused("appended to", len(file), append(bytes.Clone(file), '\n'))
 		refused("doubled", len(file), append(bytes.Clone(file), file...))
@@ -275,9 +273,9 @@ func many(n, size int) iter.Seq[history.Entry] {
 	}
 }
 
-// 200 MB go through both ways, and the heap never holds more than a few.
+// 40 MB go through both ways, and the heap never holds half of it.
 func TestBoundedMemory(t *testing.T) {
-	const n, size = 100_000, 2000
+	const n, size = 10_000, 4000
 	pair, _ := age.GenerateX25519Identity()
 	r, w := io.Pipe()
 	var peak uint64
@@ -289,7 +287,7 @@ func TestBoundedMemory(t *testing.T) {
 	entries, done, err := archive.Read(ctx, r, archive.ImportConfig{
 		Identities: []age.Identity{pair}, Keep: 500,
 		Progress: func(p archive.Progress) {
-			if calls++; calls%100 == 0 {
+			if calls++; calls%10 == 0 {
 				var m runtime.MemStats
 				runtime.ReadMemStats(&m)
 				peak = max(peak, m.HeapAlloc)
@@ -299,8 +297,10 @@ func TestBoundedMemory(t *testing.T) {
 	if err != nil || len(entries) != 500 || entries[499].Seq != n || done.Entries != n || calls != n/100+1 {
 		t.Fatalf("%d entries, %+v, %d calls, %v", len(entries), done, calls, err)
 	}
-	if peak > 64<<20 {
+	if peak > 20<<20 {
 		t.Errorf("%d MB of heap", peak>>20)
+	} else {
+		t.Logf("%d MB of heap for %d MB of archive", peak>>20, done.Bytes>>20)
 	}
 	few, _, err := archive.Read(ctx, bytes.NewReader(export(t, samples)), archive.ImportConfig{MaxBytes: 60})
 	if err != nil {

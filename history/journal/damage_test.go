@@ -233,3 +233,28 @@ func TestTimes(t *testing.T) {
 		j.Close()
 	}
 }
+
+// Whatever a segment holds: an error, or a beginning of what was written.
+func FuzzSegment(f *testing.F) {
+	cfg := config(f.TempDir())
+	segment, _ := small(f, cfg)
+	content, err := os.ReadFile(segment)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, _, _ := load(f, cfg, segment, content)
+	f.Add(content)
+	f.Add(content[:60])
+	f.Add(append(bytes.Clone(content), content...))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		got, _, err := load(t, cfg, segment, content)
+		n := len(got.Entries)
+		switch {
+		case err != nil && !hasReason(err, journal.Corrupt):
+			t.Fatal(err)
+		case err == nil && (n > len(whole.Entries) ||
+			describe(history.Saved{Entries: got.Entries}) != describe(history.Saved{Entries: whole.Entries[:n]})):
+			t.Fatalf("%q holds %s", content, describe(got))
+		}
+	})
+}

@@ -1,0 +1,96 @@
+package journal_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/history/journal"
+)
+
+// A log that survives a restart.
+func Example() {
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	key := make([]byte, journal.KeySize) // in earnest: from a secret store
+	rand.Read(key)
+
+	for run := range 2 {
+		store, err := journal.Open(journal.Config{Dir: dir, Keys: [][]byte{key}})
+		if err != nil {
+			panic(err)
+		}
+		log, err := history.Open(ctx, history.Config{Store: store})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("run %d finds %d entries\n", run+1, log.Len())
+		log.Append(ctx, []byte("hello")) // on disk when it returns
+		log.Close()
+	}
+	// Output:
+	// run 1 finds 0 entries
+	// run 2 finds 1 entries
+}
+
+// Rotation: the new key first, the old one until Rewrap has run once.
+func ExampleJournal_Rewrap() {
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	oldKey, newKey := make([]byte, journal.KeySize), make([]byte, journal.KeySize)
+	rand.Read(oldKey)
+	rand.Read(newKey)
+	for _, ring := range [][][]byte{{oldKey}, {newKey, oldKey}, {newKey}} {
+		store, _ := journal.Open(journal.Config{Dir: dir, Keys: ring})
+		log, err := history.Open(ctx, history.Config{Store: store})
+		if err != nil {
+			panic(err)
+		}
+		if err := store.Rewrap(ctx); err != nil {
+			panic(err)
+		}
+		log.Append(ctx, []byte("one more"))
+		fmt.Println(log.Len())
+		log.Close()
+	}
+	// Output:
+	// 1
+	// 2
+	// 3
+}
+
+// A backup of the whole directory outlives every Clear: it holds the segment's
+// key. Leave *.key out, and what was cleared stays so. (Such a copy cannot be
+// restored either; package archive makes those that can.)
+func Example_incorrect() {
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	key := make([]byte, journal.KeySize)
+	rand.Read(key)
+	store, _ := journal.Open(journal.Config{Dir: dir, Keys: [][]byte{key}})
+	log, _ := history.Open(ctx, history.Config{Store: store})
+	log.Append(ctx, []byte("a secret"))
+
+	for _, pattern := range []string{"*", "*.segment"} { // wrong, right
+		backup, _ := os.MkdirTemp("", "")
+		defer os.RemoveAll(backup)
+		names, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, name := range names {
+			data, _ := os.ReadFile(name)
+			os.WriteFile(filepath.Join(backup, filepath.Base(name)), data, 0o600)
+		}
+		log.Clear(ctx, nil)
+
+		copied, _ := journal.Open(journal.Config{Dir: backup, Keys: [][]byte{key}})
+		saved, _ := copied.Load(ctx)
+		fmt.Printf("a copy of %s still has %d entries\n", pattern, len(saved.Entries))
+		copied.Close()
+		log.Append(ctx, []byte("another secret"))
+	}
+	log.Close()
+	// Output:
+	// a copy of * still has 1 entries
+	// a copy of *.segment still has 0 entries
+}
