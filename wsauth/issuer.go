@@ -60,7 +60,7 @@ type IssuerConfig struct {
 	Audit func(Event)
 	// OnRevoked is told of every family that is revoked, once, before the call that revoked it returns. What it is
 	// for is to end the sessions that stand on the family's access tokens, which are good for the rest of their time
-	// otherwise. It should not block.
+	// otherwise, with [Gate.Revoke]. It should not block.
 	OnRevoked func(Revocation)
 	// OnFailure is told by [Issuer.Handler] of every request whose refresh token was refused, before it is
 	// answered, so that addresses that fail often can be blocked. It is not told of failures of the store.
@@ -158,12 +158,11 @@ func (p Pair) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "pair "+p.T
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (p Pair) LogValue() slog.Value { return slog.StringValue("pair " + p.TokenID) }
 
-// Revocation is the end of a family before its time. Access tokens of the family were issued at Time at the latest;
-// their IDs are Family.ID, a dot and a running number.
+// Revocation is the end of a family before its time, in terms of [Gate.Revoke].
 type Revocation struct {
-	Family Family
-	Reason Reason // ReasonReused or ReasonRevoked
-	Time   time.Time
+	Family       Family
+	Reason       Reason    // ReasonReused or ReasonRevoked
+	IssuedBefore time.Time // all access tokens of the family were, and no earlier time will do
 }
 
 // UnavailableError says that the store or the signer failed, so that nothing was decided. The same token may be used
@@ -363,7 +362,7 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason Reason, peer Peer
 	f, found, err := i.store.Remove(ctx, id)
 	if found {
 		i.audit(EventFamilyRevoked, reason, f.Family, peer, now)
-		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, Time: now})
+		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, IssuedBefore: now.Add(time.Nanosecond)})
 	}
 	return found, unavailable(err)
 }

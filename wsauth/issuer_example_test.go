@@ -19,9 +19,16 @@ func ExampleIssuer() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	gate, err := wsauth.New(wsauth.Config{Verifier: tokens})
+	if err != nil {
+		log.Fatal(err)
+	}
 	issuer, err := wsauth.NewIssuer(wsauth.IssuerConfig{
-		Signer:    tokens,
-		OnRevoked: func(r wsauth.Revocation) { fmt.Println("end the sessions of", r.Family.Device) },
+		Signer: tokens,
+		OnRevoked: func(r wsauth.Revocation) {
+			ended := gate.Revoke(r.Family.Device, r.IssuedBefore)
+			fmt.Println(r.Reason, "by", r.Family.Device, "so", ended, "sessions ended")
+		},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -44,7 +51,7 @@ func ExampleIssuer() {
 	// Output:
 	// used: <nil>
 	// answer lost: <nil> true
-	// end the sessions of pi-1
+	// reused by pi-1 so 0 sessions ended
 	// used again later: wsauth: token refused: reused
 	// its successor: wsauth: token refused: unknown
 }

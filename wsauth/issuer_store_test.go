@@ -108,7 +108,8 @@ func TestIssuerStoresHashes(t *testing.T) {
 	p := issue(t, i, "pi-1")
 	var seen bytes.Buffer
 	var secrets [][]byte
-	for range 3 {
+	var salt [32]byte
+	for n := range 3 {
 		raw, err := base64.RawURLEncoding.DecodeString(p.RefreshToken[len("rgrt_"):])
 		if err != nil || len(raw) != 48 {
 			t.Fatal(len(raw), err)
@@ -117,7 +118,11 @@ func TestIssuerStoresHashes(t *testing.T) {
 		if f.Current != sha256.Sum256(raw[16:]) {
 			t.Error("not the SHA-256 of the secret")
 		}
-		if len(secrets) > 0 {
+		if n > 0 {
+			if f.Salt == salt {
+				t.Error("a salt that is not random")
+			}
+			salt = f.Salt
 			mac := hmac.New(sha256.New, f.Salt[:])
 			mac.Write(secrets[len(secrets)-1])
 			if !hmac.Equal(mac.Sum(nil), raw[16:]) {

@@ -1,0 +1,53 @@
+package wsauth_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// A thief who refreshes gets a session at most until the owner does: then both lose theirs, also where all of it
+// happens at the very beginning of a second, which is all that "iat" can tell.
+func TestIssuerReuseEndsSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, err := wsauth.New(wsauth.Config{Verifier: newHS256(t, nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) {
+			c.OnRevoked = func(r wsauth.Revocation) { gate.Revoke(r.Family.Device, r.IssuedBefore) }
+		})
+		first := issueNow(t, i)
+		stolen, err := i.Refresh(t.Context(), first.RefreshToken, wsauth.Peer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := i.Refresh(t.Context(), stolen.RefreshToken, wsauth.Peer{}); err != nil {
+			t.Fatal(err)
+		}
+		var sessions []*wsauth.Session
+		for _, p := range []wsauth.Pair{first, stolen} {
+			s := gate.Attach(newScript(tokenMessage(p.Token), "{}"), wsauth.Peer{})
+			defer s.Close(1000, "")
+			if _, err := s.Next(t.Context()); err != nil || s.Authorize(wsauth.Publish) != nil {
+				t.Fatal("no right to lose:", err)
+			}
+			sessions = append(sessions, s)
+		}
+		if _, err := i.Refresh(t.Context(), first.RefreshToken, wsauth.Peer{}); reasonOf(t, err) != wsauth.ReasonReused {
+			t.Fatal(err)
+		}
+		for n, s := range sessions {
+			denied, ok := errors.AsType[*wsauth.DeniedError](s.Authorize(wsauth.Publish))
+			if !ok || denied.Reason != wsauth.ReasonRevoked {
+				t.Errorf("session %d: %v", n, denied)
+			}
+		}
+		if _, err := gate.VerifyAt([]byte(stolen.Token), time.Now()); err == nil {
+			t.Error("the stolen access token is still good")
+		}
+	})
+}
