@@ -165,8 +165,10 @@ func TestReset(t *testing.T) {
 	if _, err := l.Replace(ctx, []byte("one")); err != nil {
 		t.Fatal(err)
 	}
+	l.Replace(ctx, []byte("one and a half"))
+	want(t, "the last note counts", l.Since(at), true, "one and a half", 0)
 	pos, _ := l.Replace(ctx, []byte("two"), []byte("v"), []byte("w"), []byte("x"), []byte("y"))
-	want(t, "the last note counts; retention applies", live.TryNext(), true, "two", 0, "w", "x", "y")
+	want(t, "retention applies, and what is left is not all that followed the note", live.TryNext(), true, "", 0, "w", "x", "y")
 	if live.Position() != pos || pos.Seq() != 8 {
 		t.Errorf("at %v, want %v; sequence numbers go on: %d", live.Position(), pos, pos.Seq())
 	}

@@ -61,6 +61,7 @@ func (m *model) retain(now time.Time) {
 func (m *model) drop() {
 	m.floor = m.kept[0] + 1
 	m.kept = m.kept[1:]
+	m.note = ""
 }
 
 func (m *model) since(p modelPos) (reset bool, note string, missed uint64, data []string) {

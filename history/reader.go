@@ -13,7 +13,9 @@ type Batch struct {
 	// was of another epoch or another log. Entries are then all that is kept.
 	Reset bool
 
-	// Note is what Replace was given, on the Reset that follows from it.
+	// Note is what Replace was given, on the Reset that follows from it, as long
+	// as retention has dropped nothing that came after it: with a Note, Entries
+	// are all that there was since.
 	Note []byte
 
 	// Missed is the number of entries after From that retention dropped before

@@ -128,6 +128,9 @@ func (l *Log) report(trims []Trim) {
 func (l *Log) drop(next *state, n int) {
 	next.bytes -= size(next.entries[:n])
 	next.floor = next.entries[n-1].Seq
+	// What follows the note is no longer whole, so a reader that has not had it is
+	// given what is kept as a plain Reset.
+	next.note = nil
 	rest := next.entries[n:]
 	next.entries = append(make([]Entry, 0, min(len(rest)+len(rest)/4+16, l.cfg.TrimAt+1)), rest...)
 }

@@ -1,18 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
 	"golang.org/x/time/rate"
 )
 
@@ -63,10 +65,10 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "NODE_ENV", Default: "development", Check: envcheck.OneOf("production", "development", "test"),
 			Into: envcheck.Func(&c.production, "production, development or test", func(v string) (bool, error) { return v == "production", nil }),
 			Doc:  "`production` switches on HSTS and the origin check."},
-		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.host),
+		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.host), Check: listenHost,
 			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.port), Doc: "TCP port to listen on."},
-		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.operatorAddr), Check: hostPort,
+		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.operatorAddr), Check: listenAddr,
 			Doc: "Address for the operator's calls, which need a token with the role admin. Empty: none."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.proxies, "a list of prefixes", clientip.ParsePrefixes),
 			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
@@ -82,8 +84,8 @@ func (c *config) spec() envcheck.Spec {
 			Doc: "Messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.historyMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "Age at which a message is forgotten. Without it, never."},
-		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, 1<<40), Example: "16MiB",
-			Doc: "Size that the whole history may have. Without it, any."},
+		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, 1<<40), Check: enoughBytes, Example: "16MiB",
+			Doc: "Size that the whole history may have, at least 1MiB. Without it, any."},
 		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
 			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
 		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
@@ -94,15 +96,22 @@ func (c *config) spec() envcheck.Spec {
 // loadConfig reads the environment. Its error names every problem and no secret.
 func loadConfig(env lookup) (config, error) {
 	var c config
-	err := c.spec().Load(env)
-	if err == nil && c.historyTrimAt == 0 {
-		c.historyTrimAt = c.historyKeep + c.historyKeep/5
-	}
-	if err == nil && c.historyTrimAt < c.historyKeep {
-		err = fmt.Errorf("HISTORY_TRIM_AT: must not be below HISTORY_KEEP")
+	spec := c.spec()
+	err := spec.Load(env)
+	// The two marks are compared also where something else is wrong, so that every
+	// problem is told at once.
+	var marks config
+	both := envcheck.Spec{Vars: slices.DeleteFunc(marks.spec().Vars, func(v envcheck.Var) bool {
+		return v.Name != "HISTORY_KEEP" && v.Name != "HISTORY_TRIM_AT"
+	})}
+	if both.Load(env) == nil && marks.historyTrimAt != 0 && marks.historyTrimAt < marks.historyKeep {
+		err = errors.Join(err, errors.New("HISTORY_TRIM_AT must not be below HISTORY_KEEP"))
 	}
 	if err != nil {
 		return config{}, fmt.Errorf("the environment is not usable:\n%w", err)
+	}
+	if c.historyTrimAt == 0 {
+		c.historyTrimAt = c.historyKeep + c.historyKeep/5
 	}
 	return c, nil
 }
@@ -135,11 +144,41 @@ func parseLevel(s string) (level slog.Level, err error) {
 	return level, level.UnmarshalText([]byte(s))
 }
 
-// origin accepts what a browser sends as an Origin: scheme, host, perhaps a port.
+// origin accepts what the transport can compare with a browser's Origin.
 func origin(s string) error {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Scheme+"://"+u.Host != s {
+	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
 		return envcheck.Problem("must be an origin like https://art.example, without a path")
+	}
+	return nil
+}
+
+// listenHost accepts an address of this machine, not a name, which could turn out
+// to be another address than the one that was meant.
+func listenHost(s string) error {
+	if _, err := netip.ParseAddr(s); err != nil && s != "localhost" {
+		return envcheck.Problem("must be an IP address, like 127.0.0.1 or 0.0.0.0, or localhost")
+	}
+	return nil
+}
+
+// listenAddr accepts such an address with a port, or nothing. An address without a
+// host would be every address, which for the operator's calls must be spelt out.
+func listenAddr(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	if s != "" && (err != nil || listenHost(host) != nil || portErr != nil || n == 0) {
+		return envcheck.Problem("must be an address like 127.0.0.1:3001, or empty for none")
+	}
+	return nil
+}
+
+// leastBytes is room for some of the largest messages.
+const leastBytes = 1 << 20
+
+func enoughBytes(s string) error {
+	var n int64
+	if parsed := envcheck.Bytes(&n, 1<<40); (envcheck.Spec{Vars: []envcheck.Var{{Name: "N", Into: parsed}}}).Load(func(string) (string, bool) { return s, true }) == nil && n < leastBytes {
+		return envcheck.Problem("must be at least 1MiB")
 	}
 	return nil
 }

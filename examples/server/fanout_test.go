@@ -79,6 +79,36 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 	}
 }
 
+// A viewer that falls behind what is kept is told so by a history frame, and then
+// goes on live.
+func TestFallenBehind(t *testing.T) {
+	const n = 600
+	s := start(t, func(c *config) { unlimited(c); c.historyKeep, c.historyTrimAt = 20, 30 })
+	slow := upgraded(t, s.addr)
+	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	device := s.publisher()
+	body := strings.Repeat("x", 30_000)
+	for i := range n {
+		device.send(fmt.Sprintf(`{"text":"%d","prompt":"%s","id":"%d"}`, i, body, i))
+		device.await(func(m map[string]any) bool { return m["ack"] == strconv.Itoa(i) })
+	}
+	slow.conn.SetDeadline(time.Now().Add(patience))
+	want, replaced := 0, false
+	for want < n {
+		kind, texts := slow.readFrame()
+		first, _ := strconv.Atoi(texts[0])
+		if first != want && (kind != "history" || first < want) {
+			t.Fatalf("after message %d comes %d in a %s frame", want-1, first, kind)
+		}
+		replaced = replaced || kind == "history"
+		want = first + len(texts)
+	}
+	if !replaced {
+		t.Error("it never fell behind, so this test showed nothing")
+	}
+}
+
 // A viewer that reads nothing is dropped at its deadline, and is noticed by
 // nobody else.
 func TestStalledViewerIsDropped(t *testing.T) {

@@ -97,9 +97,9 @@ func guideNoSecretInLogs(t *testing.T) {
 	const canary = "the-canary-sang-6629"
 	s := start(t, func(c *config) { crowded(c); c.production = true })
 	good := s.token(testDevice, time.Hour)
-	p := s.viewer()
+	p, _ := connectTo(t, "ws://"+s.addr+"/ws?token="+good+"&since="+canary, "Authorization", "Bearer "+good, "Cookie", canary)
 	p.authenticate(good)
-	p.send(`{"text":"` + canary + `"}`)
+	p.send(`{"text":"` + canary + `","prompt":"` + canary + `","id":"` + canary + `"}`)
 	p.texts(1)
 	p.send(`{"text":"` + canary + `","prompt":7}`)
 	p.await(func(m map[string]any) bool { return m["error"] != nil })
@@ -239,6 +239,7 @@ func guideExpiry(t *testing.T) {
 	watcher.texts(1)
 	<-time.After(time.Until(time.Unix(exp.Unix(), 0).Add(time.Millisecond)))
 	p.send(`{"text":"too late"}`)
+	p.await(func(m map[string]any) bool { return m["status"] == "viewer" })
 	// Whether it stays as a viewer or is closed, it says nothing more.
 	s.publisher().send(`{"text":"next"}`)
 	if texts, _ := watcher.texts(1); texts[0] != "next" {

@@ -85,6 +85,10 @@ func guideCSP(t *testing.T) {
 	if got := directives["script-src"]; len(got) != 2 || !strings.HasPrefix(got[0], "'nonce-") || got[1] != "'strict-dynamic'" {
 		t.Errorf("script-src is %q, want a nonce and 'strict-dynamic'", got)
 	}
+	// What it kept from happening can be read (H8).
+	if got := directives["report-to"]; len(got) != 1 || res.Header.Get("Reporting-Endpoints") != got[0]+`="`+reportPath+`"` {
+		t.Errorf("reports go to %q, which is %q", got, res.Header.Get("Reporting-Endpoints"))
+	}
 	delete(directives, "script-src")
 	delete(directives, "report-uri") // an address, not a source
 	for _, bad := range []string{"unsafe-inline", "unsafe-eval", "unsafe-hashes", "ws:", "wss:", "data:", "http:", "https:", "*"} {
@@ -136,6 +140,7 @@ func everyAnswer(s *site) map[string]*http.Response {
 	ask("method", "POST", "/")
 	ask("redirect", "GET", "//ws")
 	ask("health", "GET", "/healthz")
+	ask("options", "OPTIONS", "/")
 	ask("not an upgrade", "GET", "/ws")
 	ask("bad upgrade", "GET", "/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
 	ask("foreign origin", "GET", "/ws", append(upgrade, "Origin", "https://evil.example")...)
@@ -152,7 +157,7 @@ func everyAnswer(s *site) map[string]*http.Response {
 
 func guideEveryResponse(t *testing.T) {
 	want := map[string]int{
-		"page": 200, "asset": 200, "missing": 404, "method": 405, "redirect": 307, "health": 200, "not an upgrade": 426,
+		"page": 200, "asset": 200, "missing": 404, "method": 405, "redirect": 307, "health": 200, "options": 405, "not an upgrade": 426,
 		"bad upgrade": 400, "foreign origin": 403, "upgrade": 101, "too many": 429, "panic": 500,
 	}
 	answers := everyAnswer(start(t, production))
@@ -163,8 +168,11 @@ func guideEveryResponse(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", name, res.StatusCode, status)
 		}
 		for _, h := range guideHeaders {
-			if got := res.Header.Values(h); len(got) != 1 {
+			got := res.Header.Values(h)
+			if len(got) != 1 {
 				t.Errorf("%s (%d): %s is %q, want it once", name, res.StatusCode, h, got)
+			} else if want := answers["missing"].Header.Get(h); got[0] != want && !(h == "Content-Security-Policy" && res.Request != nil && res.Request.URL.Path == "/") {
+				t.Errorf("%s (%d): %s is %q, elsewhere %q", name, res.StatusCode, h, got, want)
 			}
 		}
 	}
@@ -249,6 +257,9 @@ func guideHealth(t *testing.T) {
 	eventually(t, "stopping", s.srv.stopping.Load)
 	if res, body := s.get("/readyz"); res.StatusCode != http.StatusServiceUnavailable || body != "stopping\n" {
 		t.Errorf("/readyz while stopping: got %d %q", res.StatusCode, body)
+	}
+	if p, res := connect(t, s.addr); p != nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Error("a connection is accepted while stopping")
 	}
 	select {
 	case err := <-stopped:

@@ -394,3 +394,15 @@ func (p *process) wait() (exitCode int) {
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
+
+// dial opens a connection that the test sees break.
+func dial(url string) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(-1)
+	return ws, nil
+}

@@ -105,6 +105,18 @@ func TestHostile(t *testing.T) {
 		}
 	})
 
+	t.Run("a frame that never ends", func(t *testing.T) {
+		c := upgraded(t, s.addr)
+		c.write(text(token(t)))
+		frame := text(`{"text":"never finished"}` + strings.Repeat(" ", 10))
+		c.write(frame[:len(frame)-5])
+		_ = c.conn.(*net.TCPConn).CloseWrite()
+		c.rest()
+		if s.ends("never finished") {
+			t.Error("a part of a frame was taken for a message")
+		}
+	})
+
 	upgrade := "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 	for _, row := range []struct {
 		name, send string

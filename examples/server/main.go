@@ -105,6 +105,8 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 }
 
 func serve(ctx context.Context, cfg config, log *slog.Logger, demo bool, stdout io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	s, err := newServer(cfg, log)
 	if err != nil {
 		return err
@@ -127,7 +129,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, demo bool, stdout 
 		if err != nil {
 			return errors.Join(err, ln.Close())
 		}
-		defer stop()
+		defer func() {
+			cancel()
+			stop()
+		}()
 	}
 	return s.serve(ctx, ln, operator)
 }

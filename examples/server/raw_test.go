@@ -97,6 +97,17 @@ func (c *raw) rest() []byte {
 func (c *raw) readTexts(n int) (texts []string, frames int) {
 	c.t.Helper()
 	for len(texts) < n {
+		_, more := c.readFrame()
+		texts = append(texts, more...)
+		frames++
+	}
+	return texts, frames
+}
+
+// readFrame reads the next frame that carries messages.
+func (c *raw) readFrame() (kind string, texts []string) {
+	c.t.Helper()
+	for {
 		head := make([]byte, 2, 10)
 		c.read(head)
 		size := uint64(head[1])
@@ -110,16 +121,18 @@ func (c *raw) readTexts(n int) (texts []string, frames int) {
 		}
 		payload := make([]byte, size)
 		c.read(payload)
-		var frame struct{ Messages []struct{ Text string } }
-		if err := json.Unmarshal(payload, &frame); err != nil {
+		var frame struct {
+			Type     string
+			Messages []struct{ Text string }
+		}
+		if err := json.Unmarshal(payload, &frame); err != nil || frame.Type == "" {
 			continue // a ping
 		}
-		frames++
 		for _, m := range frame.Messages {
 			texts = append(texts, m.Text)
 		}
+		return frame.Type, texts
 	}
-	return texts, frames
 }
 
 func (c *raw) read(b []byte) {

@@ -11,10 +11,10 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
 	"github.com/relayguard/relayguard/examples/internal/wire"
@@ -62,8 +62,9 @@ func relay(t *testing.T, got func(connection int, text string) (goOn bool)) (url
 			}
 			var m wire.Message
 			if json.Unmarshal(data, &m) != nil || !got(n, m.Text) {
-				return
+				return // before it is acknowledged
 			}
+			_ = ws.Write(ctx, websocket.MessageText, wire.Ack(m.ID))
 		}
 	}))
 	t.Cleanup(srv.Close)
@@ -86,27 +87,56 @@ func TestRunPublishesInOrder(t *testing.T) {
 	}
 }
 
-func TestRunConnectsAgain(t *testing.T) {
-	second := make(chan string, 1)
+// What was not acknowledged when the connection was lost is sent again, before
+// what follows it, and the end waits for the last acknowledgement.
+func TestRunSendsAgain(t *testing.T) {
+	var mu sync.Mutex
+	acknowledged := map[string]int{}
 	url := relay(t, func(connection int, text string) bool {
-		if connection > 1 {
-			select {
-			case second <- text:
-			default:
-			}
+		if text == "2" && connection == 1 || text == "4" && connection == 2 {
+			return false
 		}
-		return connection > 1
+		mu.Lock()
+		defer mu.Unlock()
+		if _, ok := acknowledged[text]; !ok {
+			acknowledged[text] = len(acknowledged)
+		}
+		return true
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- publish.Run(ctx, publish.Config{URL: url, Token: good, Source: &publish.Muse{Pace: time.Millisecond}})
-	}()
-	<-second // the first message of a second connection
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want the context's error", err)
+	err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: &numbers{last: 4}})
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the source's end", err)
 	}
+	for i := range 5 {
+		if got, ok := acknowledged[strconv.Itoa(i)]; !ok || got != i {
+			t.Errorf("message %d was the relay's number %d (%v)", i, got, ok)
+		}
+	}
+}
+
+// A message that the relay would never take must not keep the others back.
+func TestRunLeavesOutWhatIsTooLarge(t *testing.T) {
+	texts := make(chan string, 3)
+	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
+	source := &list{strings.Repeat("x", 70_000), "fits"}
+	if err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: source}); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	if text := <-texts; text != "fits" {
+		t.Errorf("got %d bytes", len(text))
+	}
+}
+
+// list is a Source that says its items.
+type list []string
+
+func (l *list) Next(context.Context) (wire.Message, error) {
+	if len(*l) == 0 {
+		return wire.Message{}, io.EOF
+	}
+	text := (*l)[0]
+	*l = (*l)[1:]
+	return wire.Message{Text: text}, nil
 }
 
 func TestRunAsksForAnotherToken(t *testing.T) {

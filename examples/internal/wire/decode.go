@@ -50,8 +50,8 @@ func Decode(data []byte) (Message, error) {
 			m.Prompt = &s
 		case "id":
 			m.ID, err = str(name, value)
-			if err == nil && (m.ID == "" || utf8.RuneCountInString(m.ID) > MaxID) {
-				err = &SchemaError{name, fmt.Sprintf("must have 1 to %d characters", MaxID)}
+			if err == nil && utf8.RuneCountInString(m.ID) > MaxID {
+				err = &SchemaError{name, fmt.Sprintf("must have at most %d characters", MaxID)}
 			}
 		}
 		return err

@@ -21,7 +21,7 @@ type Message struct {
 	Status    *Status `json:"status,omitempty"`
 	Prompt    *string `json:"prompt,omitempty"`
 	Timestamp int64   `json:"timestamp,omitempty"` // milliseconds since 1970, set by the server
-	ID        string  `json:"id,omitempty"`        // a publisher's own, never shown to viewers
+	ID        string  `json:"id,omitempty"`        // a publisher's own, never shown to viewers; empty is none
 }
 
 // Memory says how full the device's memory is.

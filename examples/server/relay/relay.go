@@ -118,8 +118,11 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 	start := time.Now()
 	r.log.Info("connected", "addr", addr)
-	err = r.serve(conn, addr, since(req))
-	r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", cause(err))
+	ended := "panic"
+	defer func() {
+		r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", ended)
+	}()
+	ended = cause(r.serve(conn, addr, since(req)))
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
@@ -142,12 +145,20 @@ func since(req *http.Request) history.Position {
 }
 
 // serve runs the two halves of a connection and returns what ended it.
-func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position) error {
+func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position) (err error) {
+	var lost error
 	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel() // also where reading panics
 	var viewer sync.WaitGroup
-	var lost error
+	// Deferred, because reading may panic: nothing of a connection survives that.
+	defer func() {
+		cancel()
+		viewer.Wait()
+		_ = session.Close(codeGoingAway, "")
+		if errors.Is(lost, wsconn.ErrStalled) {
+			err = lost // reading fails as well then, but only in consequence
+		}
+	}()
 	viewer.Go(func() {
 		lost = r.view(ctx, conn, since)
 		// Reading is given up with the connection; a context would leave it open. Where
@@ -156,14 +167,7 @@ func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position
 			_ = conn.Abort()
 		}
 	})
-	err := r.read(ctx, session)
-	cancel()
-	viewer.Wait()
-	_ = session.Close(codeGoingAway, "")
-	if errors.Is(lost, wsconn.ErrStalled) {
-		return lost // reading fails as well then, but only in consequence
-	}
-	return err
+	return r.read(ctx, session)
 }
 
 // cause is what ended a connection, in words of our own: an error's text may hold
@@ -194,17 +198,17 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 		if err != nil {
 			return err
 		}
+		// Waiting here, before the next read, is what slows a fast publisher: its
+		// messages queue up in its own socket.
+		if err := limit.Wait(ctx); err != nil {
+			return err
+		}
 		if err := session.Authorize(wsauth.Publish); err != nil {
 			// The right has ended, or never held this permission; watching needs none.
 			if err := session.Reply(ctx, viewerOnly); err != nil {
 				return err
 			}
 			continue
-		}
-		// Waiting here, before the next read, is what slows a fast publisher: its
-		// messages queue up in its own socket.
-		if err := limit.Wait(ctx); err != nil {
-			return err
 		}
 		m, err := wire.Decode(data)
 		if err == nil {
@@ -217,6 +221,7 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 				return err
 			}
 		case err != nil:
+			r.log.Error("publishing failed", "error", err)
 			_ = session.Close(codeInternal, "internal error")
 			return err
 		}
@@ -245,6 +250,9 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message) error {
 		_, err = r.cfg.Log.Replace(ctx, data)
 	default:
 		_, err = r.cfg.Log.Replace(ctx, data, data)
+	}
+	if m.Restarting() {
+		r.frames.forget() // what was cleared is not to be found in memory either
 	}
 	return err
 }

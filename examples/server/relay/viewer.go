@@ -53,12 +53,14 @@ func frame(b history.Batch, fresh bool) []byte {
 }
 
 // frameCache shares one encoded frame among all viewers that moved from the same
-// position to the same position. It remembers only the newest few: viewers that
-// keep up ask for the same one within moments of each other.
+// position to the same position. Viewers that keep up ask for the same frame within
+// moments of each other, so it remembers only the newest few; of whole histories,
+// which may be large, only the newest.
 type frameCache struct {
-	mu   sync.Mutex
-	ring [16]frameSlot
-	next int
+	mu     sync.Mutex
+	live   [16]frameSlot
+	next   int
+	joined frameSlot
 
 	encoded atomic.Uint64
 }
@@ -74,23 +76,37 @@ type frameSlot struct {
 }
 
 func (c *frameCache) get(b history.Batch, fresh bool) *wsconn.Frame {
+	return c.slot(b, fresh).frame()
+}
+
+func (c *frameCache) slot(b history.Batch, fresh bool) frameSlot {
 	key := frameKey{from: b.From, to: b.To, fresh: fresh}
 	c.mu.Lock()
-	for i := range c.ring {
-		if c.ring[i].frame != nil && c.ring[i].key == key {
-			f := c.ring[i].frame
-			c.mu.Unlock()
-			return f()
+	defer c.mu.Unlock()
+	for _, s := range append(c.live[:], c.joined) {
+		if s.frame != nil && s.key == key {
+			return s
 		}
 	}
 	// Encoding happens outside the lock, once; others at the same cursor wait for
 	// that one and nobody else does.
-	f := sync.OnceValue(func() *wsconn.Frame {
+	s := frameSlot{key, sync.OnceValue(func() *wsconn.Frame {
 		c.encoded.Add(1)
 		return wsconn.NewFrame(frame(b, fresh))
-	})
-	c.ring[c.next] = frameSlot{key, f}
-	c.next = (c.next + 1) % len(c.ring)
-	c.mu.Unlock()
-	return f()
+	})}
+	if fresh || b.Reset || b.Missed > 0 {
+		c.joined = s
+		return s
+	}
+	c.live[c.next] = s
+	c.next = (c.next + 1) % len(c.live)
+	return s
+}
+
+// forget drops all frames.
+func (c *frameCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.live[:])
+	c.joined = frameSlot{}
 }
