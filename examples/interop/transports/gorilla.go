@@ -49,7 +49,8 @@ func (g gorilla) send(text []byte, deadline time.Time) error {
 	return g.ws.WriteMessage(websocket.TextMessage, text)
 }
 
-// farewell sends the close frame and reads on by itself: the library's Close does neither.
+// farewell sends the close frame and reads on by itself: the library's Close does neither. After an interrupted Read the
+// library reads nothing any more, so the answer cannot be told from the rest, and the end takes the whole grace.
 func (g gorilla) farewell(code int, reason string, reading lock) {
 	_ = g.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Time{})
 	reading.Lock()
