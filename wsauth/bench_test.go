@@ -4,6 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"testing"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // A valid token beside the bare check of its MAC, and garbage of several kinds.
@@ -36,4 +38,22 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What every message of a publisher pays, beside many others that do.
+func BenchmarkAuthorize(b *testing.B) {
+	gate, _, _ := newGate(b, wsauth.Config{})
+	s := gate.Attach(newScript(tokenMessage(live("pi-1")), `{}`), wsauth.Peer{})
+	defer s.Close(1000, "")
+	if _, err := s.Next(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := s.Authorize(wsauth.Publish); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

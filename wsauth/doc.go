@@ -20,6 +20,20 @@
 //		publish(msg)
 //	}
 //
+// # While connected
+//
+// A right ends at its instant: [Session.Authorize] asks the clock and the ring of keys at every message, without a
+// lock, and a timer, not a goroutine, tells the peer that says nothing. [HS256.Rotate], [Gate.Revoke] and [Gate.End]
+// reach open sessions before they return, and wait for no peer. Who has lost his right watches on, or is closed, as
+// [Config].OnExpiry says; who shows a token in time keeps it without a gap.
+//
+//	{"status":"authenticated","expires_at":N}  a token was accepted; N is when the right ends, in Unix seconds
+//	{"status":"expiring","expires_at":N}       it ends soon: another token now renews it
+//	{"status":"viewer"}                        it has ended; another token of the device makes it a publisher again
+//	close 4401                                 the same, where [CloseConnection] was chosen
+//	close 4409                                 a newer session of the device took its place
+//	close 1008                                 the operator ended it
+//
 // # What a peer can learn and cost
 //
 // Whatever is wrong with a token, the answer is the same bytes and the same close code, sent by the same code. Before

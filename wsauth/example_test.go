@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -68,6 +69,39 @@ func ExampleHS256() {
 	// Output:
 	// pi-1 true false <nil>
 	// wsauth: token refused: malformed
+}
+
+// An incident: somebody else may have pi-1's token. The session on it ends at once, and only a new token helps.
+func ExampleGate_Revoke() {
+	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
+		Keys:    []wsauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
+		Devices: []string{"pi-1"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	gate, err := wsauth.New(wsauth.Config{
+		Verifier: tokens,
+		OnExpiry: wsauth.CloseConnection,
+		Audit:    wsauth.AuditLog(slog.Default()),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	noon := time.Now()
+	stolen, err := tokens.Sign(wsauth.Claims{Device: "pi-1", IssuedAt: noon.Add(-time.Hour), ExpiresAt: noon.Add(time.Hour)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = gate.VerifyAt([]byte(stolen), noon)
+	fmt.Println(err)
+	fmt.Println(gate.Revoke("pi-1", noon), "sessions were open on it")
+	_, err = gate.VerifyAt([]byte(stolen), noon)
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// 0 sessions were open on it
+	// wsauth: token refused: revoked
 }
 
 // Anybody can write claims. Reading them without checking the signature, here to see "quickly" whose token it is,

@@ -1,9 +1,11 @@
 package wsauth_test
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -67,6 +69,7 @@ func TestRefreshMovesTheEnd(t *testing.T) {
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(59*time.Minute + 30*time.Second)
+		gate.Recheck() // nothing has changed
 		p.expect(t, "before", "0s authenticated,946688400", "59m0s expiring,946688400")
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(time.Hour - time.Nanosecond)
@@ -241,6 +244,94 @@ func TestPushIsBounded(t *testing.T) {
 		p.mu.Unlock()
 		time.Sleep(time.Hour)
 		p.expect(t, "all", "0s authenticated,946688400", "1h0m0s viewer")
+		p.Session.Close(1000, "")
+	})
+}
+
+// Nothing is said after the end.
+func TestEndGoesBeforeStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, _ := newGate(t, wsauth.Config{CloseTimeout: time.Hour})
+		p := connect(t, gate)
+		p.say(lasting("pi-1", 10*time.Second))
+		p.mu.Lock()
+		p.stall = make(chan struct{})
+		p.mu.Unlock()
+		time.Sleep(time.Minute) // the warning is under way, and more has happened since
+		go p.Session.Close(1000, "")
+		synctest.Wait()
+		close(p.stall)
+		synctest.Wait()
+		for _, h := range p.heardSince() {
+			if strings.Contains(h, "viewer") {
+				t.Error(h)
+			}
+		}
+	})
+}
+
+// turning is a ring that turns between the check of a token and its session's admission.
+type turning struct{ *wsauth.HS256 }
+
+func (v turning) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
+	id, err := v.HS256.VerifyAt(token, now)
+	return id, errors.Join(err, v.Rotate(wsauth.Key{Secret: other}))
+}
+
+func TestRotateDuringAdmission(t *testing.T) {
+	r := &record{}
+	gate, err := wsauth.New(wsauth.Config{Verifier: turning{newHS256(t, nil)}, Audit: r.audit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := newScript(tokenMessage(live("pi-1")))
+	if _, err := gate.Attach(conn, wsauth.Peer{}).Next(t.Context()); !errors.Is(err, wsauth.ErrAuthenticationFailed) {
+		t.Error(err)
+	}
+	if got := r.lines(); !slices.Equal(got, []string{"refused revoked pi-1"}) || !slices.Equal(conn.wrote, []string{refusal}) {
+		t.Errorf("audit %q, answer %q", got, conn.wrote)
+	}
+}
+
+// torn is a Verifier that answers one question late, and then with no.
+type torn struct {
+	wsauth.Verifier
+	ask chan chan bool
+}
+
+func (v torn) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+	select {
+	case answer := <-v.ask:
+		return wsauth.ReasonRevoked, <-answer
+	default:
+		return "", true
+	}
+}
+
+// What was found out about a token is no reason against the one that has taken its place meanwhile.
+func TestRefreshDuringAuthorize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := torn{newHS256(t, nil), make(chan chan bool, 1)}
+		gate, err := wsauth.New(wsauth.Config{Verifier: v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		answer := make(chan bool)
+		v.ask <- answer
+		go func() {
+			if err := p.Authorize(wsauth.Publish); err == nil {
+				t.Error("authorized against the Verifier")
+			}
+		}()
+		synctest.Wait()
+		p.say(lasting("pi-1", 2*time.Hour))
+		answer <- false
+		synctest.Wait()
+		if err := p.Authorize(wsauth.Publish); err != nil || len(gate.Sessions()) != 1 {
+			t.Error("the refreshed right is gone:", err)
+		}
 		p.Session.Close(1000, "")
 	})
 }

@@ -24,7 +24,7 @@ type Identity struct {
 	Role        string       // the "role" claim, or the default role
 	Permissions []Permission // what the role grants, limited by the "scope" claim
 	IssuedAt    time.Time    // the "iat" claim, zero if there is none
-	ExpiresAt   time.Time    // the "exp" claim plus the leeway; from this instant on the identity is worth nothing
+	ExpiresAt   time.Time    // the "exp" claim plus the leeway, or what [Config].MaxLifetime makes of it; from this instant on the identity is worth nothing
 
 	key *material // the key it stands on, for revocation
 }

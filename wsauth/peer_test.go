@@ -105,8 +105,6 @@ func (p *peer) Write(ctx context.Context, text []byte) error {
 		case <-stall:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-p.over:
-			return errors.New("over")
 		}
 	}
 	p.hear("%s", text)
