@@ -66,7 +66,7 @@ func TestKilled(t *testing.T) {
 	if testing.Short() {
 		n = max(n/10, 1)
 	}
-	dir, err := os.MkdirTemp(memory, "") // a kill takes nothing from the page cache, so the disk is no part of this
+	dir, err := os.MkdirTemp(memory, "relayguard-journal-") // a kill takes nothing from the page cache, so the disk is no part of this
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func load(t testing.TB, cfg journal.Config, file string, content []byte) (histor
 	t.Helper()
 	var dropped []journal.Dropped
 	from := cfg.Dir
-	dir, err := os.MkdirTemp(memory, "")
+	dir, err := os.MkdirTemp(memory, "relayguard-journal-")
 	if err != nil {
 		t.Fatal(err)
 	}

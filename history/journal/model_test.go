@@ -16,7 +16,7 @@ import (
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		dir, err := os.MkdirTemp(memory, "")
+		dir, err := os.MkdirTemp(memory, "relayguard-journal-")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestModel(t *testing.T) {
 				}
 				l = open(t, cfg, 20)
 			default: // a crash: another process finds the files as they are now
-				other, err := os.MkdirTemp(memory, "")
+				other, err := os.MkdirTemp(memory, "relayguard-journal-")
 				if err != nil {
 					t.Fatal(err)
 				}
