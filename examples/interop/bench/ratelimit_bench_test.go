@@ -121,6 +121,8 @@ func heap() uint64 {
 // A machine that others use interrupts at random, while a stall of a limiter's own making, as when it sweeps, returns at
 // the same moment of every pass. So there are three numbers: the longest wait of all; the longest that returns in every
 // pass, to a tenth of a second; and the same of merely reading the clock, below which nothing can be told.
+// The clock is read faster than a decision is made, and interrupted less often. On a loaded machine, therefore, the
+// second number is an upper bound: a limiter's own stall is there in every run, quiet ones included.
 func BenchmarkLongestDecision(b *testing.B) {
 	const window, part = 2 * time.Second, 100 * time.Millisecond
 	all := clients()
