@@ -67,10 +67,19 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return p, bufio.NewReadWriter(bufio.NewReaderSize(p, 512), bufio.NewWriterSize(p, 256)), nil
 }
 
-// WriteHeaderNow serves gin, whose WriteHeader only takes note.
+// WriteHeaderNow serves gin, whose WriteHeader only takes note: without it the 101 would never be sent. Gin's writer may
+// stand below those of other middleware.
 func (h *hijacker) WriteHeaderNow() {
-	if now, ok := h.ResponseWriter.(interface{ WriteHeaderNow() }); ok {
-		now.WriteHeaderNow()
+	for w := h.ResponseWriter; ; {
+		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
+			now.WriteHeaderNow()
+			return
+		}
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = outer.Unwrap()
 	}
 }
 
