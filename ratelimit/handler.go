@@ -87,6 +87,14 @@ func (w *writer) Flush() { _ = w.FlushError() }
 
 func (w *writer) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
 
+// WriteHeaderNow serves gin, whose WriteHeader only takes note: WebSocket libraries look for this method between the 101
+// and Hijack.
+func (w *writer) WriteHeaderNow() {
+	if now, ok := w.ResponseWriter.(interface{ WriteHeaderNow() }); ok {
+		now.WriteHeaderNow()
+	}
+}
+
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {

@@ -47,5 +47,17 @@
 // compact serialization with canonical base64url is read, "crit" and "b64" are refused, no member may occur twice in
 // header or claims, and "exp" must be there as a positive integer.
 //
+// # Cost
+//
+// The time of others as a multiple of this package's, for the same checks, November 2026 (in examples/interop:
+// go test ./bench -run '^$' -bench Verify -benchtime 2000x; ranges of the medians of three runs):
+//
+//	                               wsauth        golang-jwt v5    jwx v2's jwt.Parse
+//	valid token                    1             2.9 to 3.1       8.9 to 10.9
+//	  allocations                  16            49               168
+//	garbage: text                  1             9.7 to 12        12 to 15
+//	garbage: unsigned ("none")     1             20 to 30         26 to 38
+//	  allocations                  0             8, 45            14, 78
+//
 // No token, secret or message text is ever part of an error or an [Event].
 package wsauth
