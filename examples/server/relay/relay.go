@@ -103,6 +103,9 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	addr := r.cfg.ClientIP(req)
+	// Before the client knows that it is connected: what is published once it does
+	// is live to it, and what was there before is history.
+	from := r.cursor(req)
 	conn, err := r.cfg.Upgrader.Accept(w, req) // answers the request itself where it fails
 	if err != nil {
 		r.logRefusal(req, addr, err)
@@ -122,7 +125,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer func() {
 		r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", ended)
 	}()
-	ended = cause(r.serve(conn, addr, since(req)))
+	ended = cause(r.serve(conn, addr, from))
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
@@ -134,18 +137,8 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
-// since is where a client that was here before wants to go on. What cannot be read
-// counts as nothing: the client gets the history, which is right in every case.
-func since(req *http.Request) history.Position {
-	pos, err := history.ParsePosition(req.URL.Query().Get("since"))
-	if err != nil {
-		return history.Oldest
-	}
-	return pos
-}
-
 // serve runs the two halves of a connection and returns what ended it.
-func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position) (err error) {
+func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, from cursor) (err error) {
 	var lost error
 	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -160,7 +153,7 @@ func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, since history.Position
 		}
 	}()
 	viewer.Go(func() {
-		lost = r.view(ctx, conn, since)
+		lost = r.view(ctx, conn, from)
 		// Reading is given up with the connection; a context would leave it open. Where
 		// it was reading that ended, there is nothing left to abort.
 		if ctx.Err() == nil {

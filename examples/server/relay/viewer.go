@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
@@ -11,20 +12,36 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// view sends conn all that the log holds behind since, and then all that comes,
-// until ctx or the connection ends.
-func (r *Relay) view(ctx context.Context, conn *wsconn.Conn, since history.Position) error {
-	// On an empty log there is no history to send: what comes first is live.
-	fresh := since == history.Oldest && r.cfg.Log.Len() > 0
-	reader := r.cfg.Log.Reader(since)
+// cursor is where a viewer begins.
+type cursor struct {
+	reader *history.Reader
+	fresh  bool // there is a history to show
+}
+
+// cursor goes on where the client says that it was. A position that cannot be read
+// counts as none: the client then gets the history, which is right in every case.
+func (r *Relay) cursor(req *http.Request) cursor {
+	since, err := history.ParsePosition(req.URL.Query().Get("since"))
+	if err != nil {
+		since = history.Oldest
+	}
+	return cursor{
+		reader: r.cfg.Log.Reader(since),
+		fresh:  since == history.Oldest && r.cfg.Log.Len() > 0,
+	}
+}
+
+// view sends conn all that the log holds behind the cursor, and then all that
+// comes, until ctx or the connection ends.
+func (r *Relay) view(ctx context.Context, conn *wsconn.Conn, from cursor) error {
 	for first := true; ; first = false {
-		batch, err := reader.Next(ctx)
+		batch, err := from.reader.Next(ctx)
 		if err != nil {
 			return err
 		}
 		// A position that is not of this epoch, or of another server's log, says nothing
 		// about what the client shows.
-		if err := conn.WriteFrame(r.frames.get(batch, first && (fresh || batch.Reset))); err != nil {
+		if err := conn.WriteFrame(r.frames.get(batch, first && (from.fresh || batch.Reset))); err != nil {
 			return err
 		}
 		r.delivered.Add(1)
