@@ -43,6 +43,10 @@ type config struct {
 	logLevel  slog.Level
 	logFormat string
 
+	// failures is how many refused tokens from one address, within 10 minutes, block
+	// it for 10 minutes, and for twice as long each further time.
+	failures int
+
 	// Zero: what the packages do by default.
 	maxAttempts         int
 	pingEvery, pongWait time.Duration
@@ -96,6 +100,7 @@ func (c *config) spec() envcheck.Spec {
 // loadConfig reads the environment. Its error names every problem and no secret.
 func loadConfig(env lookup) (config, error) {
 	var c config
+	c.failures = 10
 	spec := c.spec()
 	err := spec.Load(env)
 	// The two marks are compared also where something else is wrong, so that every

@@ -73,7 +73,8 @@ func answerTo(t *testing.T, s *site, message string) []byte {
 	return c.rest()
 }
 
-func crowded(c *config) { c.rateConnections = 1000 }
+// crowded lets one address do what only many should.
+func crowded(c *config) { c.rateConnections, c.failures = 1000, 1_000_000 }
 
 func guideSameAnswer(t *testing.T) {
 	s := start(t, crowded)
@@ -130,6 +131,30 @@ func guideNoSecretInLogs(t *testing.T) {
 			t.Errorf("the log holds %q", secret)
 		}
 	}
+}
+
+// TestGuessingIsBlocked lets one address show bad tokens until it is turned away
+// before the upgrade, which is what keeps guessing cheap for the server.
+func TestGuessingIsBlocked(t *testing.T) {
+	s := start(t, func(c *config) { trustLoopback(c); c.rateConnections = 100 })
+	guess := func() int {
+		p, res := connect(t, s.addr, "X-Forwarded-For", "192.0.2.1")
+		if p != nil {
+			p.send(`{"token":"guess"}`)
+			p.end()
+		}
+		return res.StatusCode
+	}
+	for i := range s.cfg.failures {
+		if code := guess(); code != 101 {
+			t.Fatalf("attempt %d got %d", i, code)
+		}
+	}
+	eventually(t, "blocked", func() bool { return guess() == 403 })
+	if len(s.logs.events("address blocked")) == 0 {
+		t.Error("the block is not logged")
+	}
+	s.viewer("X-Forwarded-For", "192.0.2.2") // others are not
 }
 
 func guideTokenToPublish(t *testing.T) {

@@ -61,7 +61,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	gate, err := wsauth.New(wsauth.Config{Verifier: verifier, Audit: s.audit})
+	gate, err := wsauth.New(wsauth.Config{Verifier: verifier, Audit: s.audit(wsauth.AuditLog(log))})
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	s.limiter, err = ratelimit.New(ratelimit.Config{
 		Limit: cfg.rateConnections, Window: cfg.rateWindow, MaxAttempts: cfg.maxAttempts,
 		ClientIP: clients.Addr, OnReject: s.rejected,
+		Penalty: ratelimit.Penalty{Failures: cfg.failures},
 	})
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	mux.Handle("/{$}", page.Handler(web.Handler()))
 	mux.Handle("/", web.Handler())
 	s.handler = secure.Handler(recovered(log, mux))
-	operator, err := operate.Handler(operate.Config{Verifier: verifier, Reports: s.reports.Stats})
+	operator, err := operate.Handler(operate.Config{Verifier: gate, Reports: s.reports.Stats})
 	if err != nil {
 		return nil, err
 	}
@@ -184,24 +185,18 @@ func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
 }
 
-// audit writes an authentication event as a line of the log.
-func (s *server) audit(e wsauth.Event) {
-	level := slog.LevelInfo
-	if e.Kind == wsauth.EventRefused || e.Kind == wsauth.EventDenied {
-		level = slog.LevelWarn
-	}
-	attrs := []slog.Attr{slog.String("outcome", string(e.Kind)), slog.Any("addr", e.Peer.Addr)}
-	for _, a := range []struct{ key, value string }{
-		{"reason", string(e.Reason)}, {"device", e.Device}, {"token_id", e.TokenID}, {"key_id", e.KeyID},
-	} {
-		if a.value != "" {
-			attrs = append(attrs, slog.String(a.key, a.value))
+// audit writes each event to the log, and holds refusals against the address, so
+// that whoever goes on guessing is blocked before it is upgraded.
+func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
+	return func(e wsauth.Event) {
+		log(e)
+		if e.Kind != wsauth.EventRefused {
+			return
+		}
+		if until, blocked := s.limiter.Fail(e.Peer.Addr); blocked {
+			s.log.Warn("address blocked", "addr", e.Peer.Addr, "until", until)
 		}
 	}
-	if !e.ExpiresAt.IsZero() {
-		attrs = append(attrs, slog.Time("expires_at", e.ExpiresAt))
-	}
-	s.log.LogAttrs(context.Background(), level, "auth", attrs...)
 }
 
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it
