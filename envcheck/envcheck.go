@@ -68,7 +68,8 @@ type Var struct {
 	File bool
 
 	// AllowEmpty makes a variable that is set and empty a value like others,
-	// where Default would count otherwise.
+	// where Default would count otherwise, and allows NAME_FILE to be an empty
+	// file.
 	AllowEmpty bool
 
 	// Into is where the value goes. Its zero value only checks.
@@ -169,7 +170,10 @@ func (v *Var) resolve(lookup Lookup) result {
 			}
 			r.source, r.name, set = FromFile, name, true
 			var problem Problem
-			if value, problem = readFile(path); problem != "" {
+			if value, problem = readFile(path); problem == emptyFile && v.AllowEmpty {
+				problem = ""
+			}
+			if problem != "" {
 				return fail(Unreadable, string(problem))
 			}
 		}

@@ -12,6 +12,8 @@ import (
 // is an error and not a memory problem.
 const maxFile = 64 << 10
 
+const emptyFile Problem = "names an empty file"
+
 // readFile returns what the file holds, without line ends at its end: editors
 // and echo add one that nobody means. The path is in no Problem, for a value
 // put into NAME_FILE by mistake would be seen there.
@@ -40,7 +42,7 @@ func readFile(path string) (value string, problem Problem) {
 		return "", "names a file of more than 64 KiB"
 	}
 	if value = strings.TrimRight(string(data), "\r\n"); value == "" {
-		return "", "names an empty file"
+		return "", emptyFile
 	}
 	return value, ""
 }

@@ -23,6 +23,7 @@ type lookup = envcheck.Lookup
 // config is what the environment says, and below it what only tests change.
 type config struct {
 	secret     envcheck.Secret
+	previous   envcheck.Secret
 	devices    []string
 	production bool
 	host       string
@@ -63,6 +64,8 @@ func (c *config) spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.secret), Check: envcheck.Strong(32),
 			Doc: "Key that device tokens are signed with (HS256): at least 32 characters. `go run ./examples/server secret` makes one."},
+		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.previous), Check: strongOrNone,
+			Doc: "Key that tokens may still be signed with after `JWT_SECRET` was changed. SIGHUP reads the files of both again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.devices), Example: "pi-1",
 			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
 			Doc:   "Devices that may publish, separated by commas."},
@@ -175,6 +178,13 @@ func listenAddr(s string) error {
 		return envcheck.Problem("must be an address like 127.0.0.1:3001, or empty for none")
 	}
 	return nil
+}
+
+func strongOrNone(s string) error {
+	if s == "" {
+		return nil
+	}
+	return envcheck.Strong(32)(s)
 }
 
 // leastBytes is room for some of the largest messages.

@@ -97,20 +97,33 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 	for _, n := range cfg.spec().NearMisses(env) {
 		log.Warn("a variable that is set is not one of this server's", "name", n.Set, "meant", n.Like)
 	}
-	if err := serve(ctx, cfg, log, demo, stdout); err != nil {
+	if err := serve(ctx, cfg, env, log, demo, stdout); err != nil {
 		fmt.Fprintln(stderr, "server:", err)
 		return exitFailed
 	}
 	return exitOK
 }
 
-func serve(ctx context.Context, cfg config, log *slog.Logger, demo bool, stdout io.Writer) error {
+func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo bool, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := newServer(cfg, log)
 	if err != nil {
 		return err
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				s.reload(env)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	ln, err := net.Listen("tcp", cfg.addr())
 	if err != nil {
 		return fmt.Errorf("%w (PORT and HOST choose another address)", err)

@@ -44,6 +44,7 @@ const (
 // them.
 type server struct {
 	log      *slog.Logger
+	keys     *wsauth.HS256
 	history  *history.Log
 	limiter  *ratelimit.Limiter
 	relay    *relay.Relay
@@ -61,6 +62,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.keys = verifier
 	gate, err := wsauth.New(wsauth.Config{Verifier: verifier, Audit: s.audit(wsauth.AuditLog(log))})
 	if err != nil {
 		return nil, err
@@ -197,6 +199,20 @@ func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 			s.log.Warn("address blocked", "addr", e.Peer.Addr, "until", until)
 		}
 	}
+}
+
+// reload reads the secrets again and puts them in force. Whoever stands on one that
+// is gone loses his right at once; a bad environment changes nothing.
+func (s *server) reload(env lookup) {
+	cfg, err := loadConfig(env)
+	if err == nil {
+		err = s.keys.Rotate(cfg.keys()...)
+	}
+	if err != nil {
+		s.log.Error("secrets not reloaded", "error", err)
+		return
+	}
+	s.log.Info("secrets reloaded", "keys", len(cfg.keys()))
 }
 
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it

@@ -18,7 +18,16 @@ import (
 const defaultTTL = 30 * 24 * time.Hour
 
 func (c *config) verifier() (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: []byte(c.secret.Reveal())}}, Devices: c.devices})
+	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.keys(), Devices: c.devices})
+}
+
+// keys is the ring: the secret signs, the previous one is only accepted.
+func (c *config) keys() []wsauth.Key {
+	keys := []wsauth.Key{{Secret: []byte(c.secret.Reveal())}}
+	if old := c.previous.Reveal(); old != "" && old != c.secret.Reveal() {
+		keys = append(keys, wsauth.Key{Secret: []byte(old)})
+	}
+	return keys
 }
 
 // newToken makes a token for device that expires ttl after now.
