@@ -371,7 +371,10 @@ func TestImport(t *testing.T) {
 func TestAgeProgram(t *testing.T) {
 	program, err := exec.LookPath("age")
 	if err != nil {
-		t.Skip("no age program")
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no age program: install it (on Debian: apt-get install age)")
+		}
+		t.Skip("no age program: install it (on Debian: apt-get install age)")
 	}
 	pair, _ := age.GenerateX25519Identity()
 	dir := t.TempDir()
