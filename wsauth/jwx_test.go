@@ -7,19 +7,38 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Whatever is accepted here, jwx's own reading of the whole token accepts as well.
+// beforeSignature are the reasons of the front: a token refused for one of them has cost no signature check.
+func beforeSignature(r wsauth.Reason) bool {
+	switch r {
+	case wsauth.ReasonMalformed, wsauth.ReasonAlgorithm, wsauth.ReasonHeader, wsauth.ReasonKey:
+		return true
+	}
+	return false
+}
+
+// Whatever is accepted here, jwx's own reading of the whole token accepts as well; whatever the front refuses never
+// reaches jwx, and whatever it admits does.
 func FuzzVerifyAgainstJWX(f *testing.F) {
 	f.Add(common, good(""), "", "")
 	f.Add(`{"alg":"HS256","kid":"x"}`, good(`,"jti":"1"`), "", "")
 	f.Add(`{"alg":"HS256","crit":["exp"]}`, good(""), "", "")
 	f.Add(common, good(""), "", "=")
+	f.Add(common, good(""), "e30.", "")
+	f.Add(`{"alg":"none"}`, good(""), "", "")
 	v := newHS256(f, nil)
 	f.Fuzz(func(t *testing.T, header, claims, before, after string) {
 		token := []byte(before + forge(header, claims, secret) + after)
-		if _, err := v.VerifyAt(token, now); err != nil {
-			reasonOf(t, err)
+		reached := wsauth.Verifications.Load()
+		_, err := v.VerifyAt(token, now)
+		calls := wsauth.Verifications.Load() - reached
+		if err != nil {
+			if reason := reasonOf(t, err); beforeSignature(reason) != (calls == 0) {
+				t.Fatalf("%s after %d signature checks: %q", reason, calls, token)
+			}
 			return
 		}
 		payload, err := jws.Verify(token, jws.WithKey(jwa.HS256, secret))

@@ -119,9 +119,13 @@ func TestVerify(t *testing.T) {
 		{"unknown role", with(`,"role":"god"`), wsauth.ReasonRole},
 		{"scope a list", with(`,"scope":["publish"]`), wsauth.ReasonClaims},
 	} {
+		before := wsauth.Verifications.Load()
 		id, err := v.VerifyAt([]byte(row.token), now)
 		if got := reasonOf(t, err); got != row.want {
 			t.Errorf("%s: %q, want %q", row.name, got, row.want)
+		}
+		if calls := wsauth.Verifications.Load() - before; beforeSignature(row.want) != (calls == 0) {
+			t.Errorf("%s: jwx was called %d times", row.name, calls)
 		}
 		if err == nil && (id.Device != "pi-1" || !id.Can(wsauth.Publish) || id.Can(wsauth.Admin)) {
 			t.Errorf("%s: %+v", row.name, id)
