@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// EventKind is what happened to a session's authentication. The set is closed.
+// EventKind is what happened to the authentication of a session, or of a request for one. The set is closed.
 type EventKind string
 
 // Kinds of event.
@@ -19,6 +19,10 @@ const (
 	EventRevoked       EventKind = "revoked"       // the right was taken away: a key withdrawn, or [Gate.Revoke]
 	EventReplaced      EventKind = "replaced"      // a newer session of the device took the place of this one
 	EventEnded         EventKind = "ended"         // a connection that had authenticated ended; Reason says why if this package ended it
+
+	// EventOriginRefused is an upgrade that was refused because of the page that asked for it. It comes from the
+	// transport, for example wsauth/wsconn, and has no session; Detail says what was compared.
+	EventOriginRefused EventKind = "origin_refused"
 )
 
 // Event is one line of the audit. It never holds a token. Device, TokenID and KeyID come from a token whose signature
@@ -32,6 +36,7 @@ type Event struct {
 	SessionID              string // see [Session.ID]
 	Device, TokenID, KeyID string
 	ExpiresAt              time.Time // for EventAuthenticated and EventRefreshed: when the right ends
+	Detail                 string    // for EventOriginRefused. It quotes a stranger: to be logged quoted, and never shown as markup
 }
 
 // AuditLog returns a [Config].Audit that writes each event as one record of l; nil is silence. The record's format is
@@ -45,6 +50,7 @@ type Event struct {
 //	key_id      KeyID
 //	expires_at  ExpiresAt, a time
 //	session_id  SessionID
+//	detail      Detail
 //
 // outcome and addr are always there, the others where they are not empty. Later versions may only append. The level
 // is Info for authenticated, refreshed and ended, and Warn for all others.
@@ -58,7 +64,7 @@ func AuditLog(l *slog.Logger) func(Event) {
 		case EventAuthenticated, EventRefreshed, EventEnded:
 			level = slog.LevelInfo
 		}
-		attrs := make([]slog.Attr, 0, 8)
+		attrs := make([]slog.Attr, 0, 9)
 		attrs = append(attrs, slog.String("outcome", string(e.Kind)), slog.Any("addr", e.Peer.Addr))
 		text := func(key, value string) {
 			if value != "" {
@@ -73,6 +79,7 @@ func AuditLog(l *slog.Logger) func(Event) {
 			attrs = append(attrs, slog.Time("expires_at", e.ExpiresAt))
 		}
 		text("session_id", e.SessionID)
+		text("detail", e.Detail)
 		l.LogAttrs(context.Background(), level, "auth", attrs...)
 	}
 }

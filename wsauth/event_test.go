@@ -36,6 +36,11 @@ func TestAuditLogFormat(t *testing.T) {
 			`level=WARN msg=auth outcome=expired addr=192.0.2.1 reason=expired device=pi-1 token_id=t1 key_id=k1 session_id=S-1`,
 			`{"level":"WARN","msg":"auth","outcome":"expired","addr":"192.0.2.1","reason":"expired","device":"pi-1","token_id":"t1","key_id":"k1","session_id":"S-1"}`,
 		},
+		{
+			wsauth.Event{Kind: wsauth.EventOriginRefused, Reason: wsauth.ReasonOrigin, Peer: peer, Detail: "origin \"null\"\noutcome=authenticated"},
+			`level=WARN msg=auth outcome=origin_refused addr=192.0.2.1 reason=origin detail="origin \"null\"\noutcome=authenticated"`,
+			`{"level":"WARN","msg":"auth","outcome":"origin_refused","addr":"192.0.2.1","reason":"origin","detail":"origin \"null\"\noutcome=authenticated"}`,
+		},
 	} {
 		for want, handler := range map[string]func(*bytes.Buffer) slog.Handler{
 			row.text: func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, timeless) },
@@ -68,6 +73,7 @@ func TestAuditLogLevels(t *testing.T) {
 		wsauth.EventExpired:       "WARN",
 		wsauth.EventRevoked:       "WARN",
 		wsauth.EventReplaced:      "WARN",
+		wsauth.EventOriginRefused: "WARN",
 	} {
 		var out bytes.Buffer
 		wsauth.AuditLog(slog.New(slog.NewTextHandler(&out, timeless)))(wsauth.Event{Kind: kind})

@@ -68,6 +68,7 @@ const (
 	ReasonPermission       Reason = "permission"        // the identity does not hold the permission
 	ReasonReplaced         Reason = "replaced"          // a newer session of the device took the place of this one
 	ReasonOperator         Reason = "operator"          // [Gate.End] was called
+	ReasonOrigin           Reason = "origin"            // the page that asked for the connection is a foreign one
 )
 
 // RefusedError says why a token was refused. Device, TokenID and KeyID are set only where the token's signature was

@@ -65,7 +65,7 @@ type IssuerConfig struct {
 	// OnFailure is told by [Issuer.Handler] of every request whose refresh token was refused, before it is
 	// answered, so that addresses that fail often can be blocked. It is not told of failures of the store.
 	OnFailure func(*http.Request, Reason)
-	// ClientIP says whose request it is, for the audit; nil is the address of the connection.
+	// ClientIP says whose request it is, for the audit; nil is [RemoteAddr].
 	ClientIP func(*http.Request) netip.Addr
 }
 
@@ -131,7 +131,7 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 		cfg.OnFailure = func(*http.Request, Reason) {}
 	}
 	if cfg.ClientIP == nil {
-		cfg.ClientIP = remoteAddr
+		cfg.ClientIP = RemoteAddr
 	}
 	return &Issuer{cfg: cfg, store: cfg.Store}, nil
 }

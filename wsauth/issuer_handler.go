@@ -101,7 +101,9 @@ func readRefreshBody(body []byte) (token string, ok bool) {
 	return token, true
 }
 
-func remoteAddr(r *http.Request) netip.Addr {
+// RemoteAddr is the address that a request's connection comes from: behind a proxy the proxy's, and of a Unix socket the
+// zero Addr.
+func RemoteAddr(r *http.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return ap.Addr().Unmap()
 }

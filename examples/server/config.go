@@ -14,6 +14,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 	"golang.org/x/time/rate"
 )
@@ -30,6 +31,14 @@ type config struct {
 	port       uint16
 
 	operatorAddr string
+
+	authDir          string
+	accessLifetime   time.Duration
+	refreshLifetime  time.Duration
+	tokenMaxLifetime time.Duration
+	onExpiry         wsauth.OnExpiry
+	deviceSessions   int
+	overSessions     wsauth.OverLimit
 
 	proxies         []netip.Prefix
 	origins         []string
@@ -77,6 +86,20 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.port), Doc: "TCP port to listen on."},
 		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.operatorAddr), Check: listenAddr,
 			Doc: "Address for the operator's calls, which need a token with the role admin. Empty: none."},
+		{Name: "AUTH_DIR", Into: envcheck.Text(&c.authDir), Example: "/var/lib/relay/auth",
+			Doc: "Directory, of this server alone, that keeps what refresh tokens are checked against, and revocations. Without it, no refresh tokens, and a revocation lasts until the next start."},
+		{Name: "ACCESS_TOKEN_LIFETIME", Default: "15m", Into: envcheck.Duration(&c.accessLifetime, 2*time.Second, 24*time.Hour),
+			Doc: "How long a token that was got for a refresh token is good."},
+		{Name: "REFRESH_TOKEN_LIFETIME", Default: "2160h", Into: envcheck.Duration(&c.refreshLifetime, time.Minute, 10*365*24*time.Hour),
+			Doc: "How long a device goes on with the pair that `server token -pair` made, however often it refreshes. After seven days without, it ends too."},
+		{Name: "TOKEN_MAX_LIFETIME", Into: envcheck.Duration(&c.tokenMaxLifetime, time.Second, 10*365*24*time.Hour), Example: "24h",
+			Doc: "How long any token is worth something after it was issued, whatever it says itself. Without it, as long as it says."},
+		{Name: "ON_EXPIRY", Default: "viewer", Check: envcheck.OneOf("viewer", "close"),
+			Into: envcheck.Func(&c.onExpiry, "viewer or close", parseOnExpiry), Doc: "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
+		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Int(&c.deviceSessions, 0, 10_000),
+			Doc: "Connections of one device that may publish at the same time; 0 is any number."},
+		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse", Check: envcheck.OneOf("refuse", "replace"),
+			Into: envcheck.Func(&c.overSessions, "refuse or replace", parseOverLimit), Doc: "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.proxies, "a list of prefixes", clientip.ParsePrefixes),
 			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.origins), Check: envcheck.Each(origin), Example: "https://art.example",
@@ -146,6 +169,20 @@ func (c *config) logger(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func parseOnExpiry(s string) (wsauth.OnExpiry, error) {
+	if s == "close" {
+		return wsauth.CloseConnection, nil
+	}
+	return wsauth.BecomeViewer, nil
+}
+
+func parseOverLimit(s string) (wsauth.OverLimit, error) {
+	if s == "replace" {
+		return wsauth.ReplaceOld, nil
+	}
+	return wsauth.RefuseNew, nil
 }
 
 func parseLevel(s string) (level slog.Level, err error) {

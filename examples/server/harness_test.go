@@ -60,7 +60,7 @@ func start(t *testing.T, change func(*config)) *site {
 		change(&cfg)
 	}
 	logs := new(logBuffer)
-	srv, err := newServer(cfg, slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	srv, err := newServer(cfg, environment(nil), slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,10 @@
 //	server check         check the environment and print it
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET
+//	server sessions      the connections that may publish, and the end of one
+//	server families      the lines of refresh tokens, and the end of one
+//	server revoke        make the tokens of a device worthless
+//	server keys          how much each secret is needed, and reading them again
 //	server reports       what browsers reported against the page's policy
 package main
 
@@ -31,8 +35,14 @@ const (
 
 const usage = `usage: server [-demo | -check]
        server check
-       server token [-device ID] [-ttl DURATION]
+       server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair]
        server secret
+
+of a running server:
+       server sessions [-json] [-end ID]
+       server families [-json] [-end ID]
+       server revoke [-json] [-before TIME] DEVICE
+       server keys [-json] [-reload]
        server reports [-json]
 
 Without a verb, serves as the environment says; see .env.example.
@@ -73,12 +83,15 @@ func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Write
 	case "check":
 		return checkVerb(env, stdout)
 	case "token":
-		return tokenVerb(rest, env, stdout, stderr)
-	case "reports":
-		return reportsVerb(ctx, rest, env, stdout, stderr)
+		return tokenVerb(ctx, rest, env, stdout, stderr)
 	case "secret":
 		fmt.Fprintln(stdout, newSecret())
 		return exitOK
+	}
+	for _, v := range operatorVerbs() {
+		if v.name == verb {
+			return v.run(ctx, rest, env, stdout, stderr)
+		}
 	}
 	fmt.Fprintf(stderr, "server: unknown verb %q\n%s", verb, usage)
 	return exitUsage
@@ -107,7 +120,7 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo bool, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := newServer(cfg, log)
+	s, err := newServer(cfg, env, log)
 	if err != nil {
 		return err
 	}
@@ -118,7 +131,7 @@ func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo b
 		for {
 			select {
 			case <-hangups:
-				s.reload(env)
+				_ = s.auth.reload(env) // logged
 			case <-ctx.Done():
 				return
 			}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -44,7 +45,7 @@ const (
 // them.
 type server struct {
 	log      *slog.Logger
-	keys     *wsauth.HS256
+	auth     *authority
 	history  *history.Log
 	limiter  *ratelimit.Limiter
 	relay    *relay.Relay
@@ -54,24 +55,21 @@ type server struct {
 	stopping atomic.Bool
 }
 
-func newServer(cfg config, log *slog.Logger) (*server, error) {
+// newServer makes a server as cfg says; env is where it reads the secrets again.
+func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	s := &server{log: log}
 	clients := clientip.Behind(cfg.proxies...)
 
-	verifier, err := cfg.verifier()
-	if err != nil {
-		return nil, err
-	}
-	s.keys = verifier
-	gate, err := wsauth.New(wsauth.Config{Verifier: verifier, Audit: s.audit(wsauth.AuditLog(log))})
-	if err != nil {
+	var err error
+	audit := s.audit(wsauth.AuditLog(log))
+	if s.auth, err = newAuthority(cfg, log, audit, clients.Addr, s.failed); err != nil {
 		return nil, err
 	}
 	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
 		Allow:                   cfg.origins,
 		Scheme:                  clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.production,
-	}, PingInterval: cfg.pingEvery, PongTimeout: cfg.pongWait, WriteTimeout: cfg.writeWait})
+	}, Audit: audit, ClientIP: clients.Addr, PingInterval: cfg.pingEvery, PongTimeout: cfg.pongWait, WriteTimeout: cfg.writeWait})
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +81,7 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	s.relay, err = relay.New(relay.Config{
-		Log: s.history, Gate: gate, Upgrader: upgrader, ClientIP: clients.Addr, Logger: log,
+		Log: s.history, Gate: s.auth.gate, Upgrader: upgrader, ClientIP: clients.Addr, Logger: log,
 		PublishRate: cfg.publishRate, PublishBurst: cfg.publishBurst,
 	})
 	if err != nil {
@@ -113,13 +111,20 @@ func newServer(cfg config, log *slog.Logger) (*server, error) {
 
 	mux := http.NewServeMux()
 	mux.Handle("/ws", s.limiter.Handler(s.relay))
+	if s.auth.issuer != nil {
+		mux.Handle(refreshPath, s.auth.refresh(s.limiter, clients.Addr))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("POST "+reportPath, s.reports)
 	mux.Handle("/{$}", page.Handler(web.Handler()))
 	mux.Handle("/", web.Handler())
 	s.handler = secure.Handler(recovered(log, mux))
-	operator, err := operate.Handler(operate.Config{Verifier: gate, Reports: s.reports.Stats})
+	operator, err := operate.Handler(operate.Config{
+		Verifier: s.auth, Reports: s.reports.Stats,
+		Gate: s.auth.gate, Issuer: s.auth.issuer, Revoke: s.auth.revoke,
+		Keys: s.auth.keys.KeyUsage, Reload: func() error { return s.auth.reload(env) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -192,27 +197,17 @@ func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint
 func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 	return func(e wsauth.Event) {
 		log(e)
-		if e.Kind != wsauth.EventRefused {
-			return
-		}
-		if until, blocked := s.limiter.Fail(e.Peer.Addr); blocked {
-			s.log.Warn("address blocked", "addr", e.Peer.Addr, "until", until)
+		if e.Kind == wsauth.EventRefused {
+			s.failed(e.Peer.Addr)
 		}
 	}
 }
 
-// reload reads the secrets again and puts them in force. Whoever stands on one that
-// is gone loses his right at once; a bad environment changes nothing.
-func (s *server) reload(env lookup) {
-	cfg, err := loadConfig(env)
-	if err == nil {
-		err = s.keys.Rotate(cfg.keys()...)
+// failed counts a refused token, of either kind.
+func (s *server) failed(addr netip.Addr) {
+	if until, blocked := s.limiter.Fail(addr); blocked {
+		s.log.Warn("address blocked", "addr", addr, "until", until)
 	}
-	if err != nil {
-		s.log.Error("secrets not reloaded", "error", err)
-		return
-	}
-	s.log.Info("secrets reloaded", "keys", len(cfg.keys()))
 }
 
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it

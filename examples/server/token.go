@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +23,26 @@ func (c *config) verifier() (*wsauth.HS256, error) {
 	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.keys(), Devices: c.devices})
 }
 
+// The operator's commands show tokens of their own, which are good on the operator's
+// listener and nowhere else: that name is no device, and devices' tokens have no
+// audience. Revoking a device shuts no operator out.
+const operatorName = "operator"
+
+func (c *config) operatorVerifier() (*wsauth.HS256, error) {
+	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.keys(), Devices: []string{operatorName}, Audience: operatorName})
+}
+
+// operatorToken lives for one call.
+func (c *config) operatorToken(now time.Time) (string, error) {
+	verifier, err := c.operatorVerifier()
+	if err != nil {
+		return "", err
+	}
+	return verifier.SignAt(wsauth.Claims{
+		Device: operatorName, Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
+	}, now)
+}
+
 // keys is the ring: the secret signs, the previous one is only accepted.
 func (c *config) keys() []wsauth.Key {
 	keys := []wsauth.Key{{Secret: []byte(c.secret.Reveal())}}
@@ -32,11 +54,33 @@ func (c *config) keys() []wsauth.Key {
 
 // newToken makes a token for device that expires ttl after now.
 func (c *config) newToken(device string, ttl time.Duration, now time.Time) (string, error) {
+	return c.sign(wsauth.Grant{Device: device}, ttl, now)
+}
+
+func (c *config) sign(g wsauth.Grant, ttl time.Duration, now time.Time) (string, error) {
 	verifier, err := c.verifier()
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.Claims{Device: device, ExpiresAt: now.Add(ttl)}, now)
+	return verifier.SignAt(wsauth.Claims{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
+}
+
+// newPair begins a line of refresh tokens. The server need not run, and if it does,
+// it knows the pair at once.
+func (c *config) newPair(ctx context.Context, g wsauth.Grant) (wsauth.Pair, error) {
+	verifier, err := c.verifier()
+	if err != nil {
+		return wsauth.Pair{}, err
+	}
+	issuer, err := c.issuerConfig(verifier)
+	if err != nil {
+		return wsauth.Pair{}, err
+	}
+	i, err := wsauth.NewIssuer(issuer)
+	if err != nil {
+		return wsauth.Pair{}, err
+	}
+	return i.Issue(ctx, g)
 }
 
 // newSecret is 256 random bits in a form that every shell and file leaves alone.
@@ -46,15 +90,25 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// tokenVerb prints a token for one of the allowed devices.
-func tokenVerb(args []string, env lookup, stdout, stderr io.Writer) int {
+// tokenVerb prints a token for one of the allowed devices, or with -pair the first
+// pair of a line, in the form that refreshing answers with.
+func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("server token", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	device := flags.String("device", "", "the device's `ID`; may be left out where only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is good for")
+	role := flags.String("role", "", "publisher or admin, who may do both (default publisher)")
+	scope := flags.String("scope", "", "limit the role to these `permissions`, separated by commas: publish, admin")
+	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
 	}
+	fail := func(format string, args ...any) int {
+		fmt.Fprintf(stderr, "server token: "+format+"\n", args...)
+		return exitFailed
+	}
+	ttlGiven := false
+	flags.Visit(func(f *flag.Flag) { ttlGiven = ttlGiven || f.Name == "ttl" })
 	cfg, err := loadConfig(env)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -63,15 +117,40 @@ func tokenVerb(args []string, env lookup, stdout, stderr io.Writer) int {
 	if *device == "" && len(cfg.devices) == 1 {
 		*device = cfg.devices[0]
 	}
-	if !slices.Contains(cfg.devices, *device) {
-		fmt.Fprintf(stderr, "server token: -device is %q, which is not one of ALLOWED_DEVICE_ID: %s\n", *device, strings.Join(cfg.devices, ", "))
-		return exitFailed
+	grant := wsauth.Grant{Device: *device, Role: *role}
+	for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
+		grant.Scope = append(grant.Scope, wsauth.Permission(p))
 	}
-	token, err := cfg.newToken(*device, *ttl, time.Now())
+	switch {
+	case !slices.Contains(cfg.devices, *device):
+		return fail("-device is %q, which is not one of ALLOWED_DEVICE_ID: %s", *device, strings.Join(cfg.devices, ", "))
+	case *role != "" && *role != "publisher" && *role != "admin":
+		return fail("-role is %q, which is neither publisher nor admin", *role)
+	case slices.ContainsFunc(grant.Scope, func(p wsauth.Permission) bool { return p != wsauth.Publish && p != wsauth.Admin }):
+		return fail("-scope is %q, which is not made of publish and admin", *scope)
+	case *pair && ttlGiven:
+		return fail("-ttl is of tokens without -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME are of those with it")
+	case *pair && cfg.authDir == "":
+		return fail("-pair needs AUTH_DIR, where the server and this command keep what refresh tokens are checked against")
+	}
+	if !*pair {
+		token, err := cfg.sign(grant, *ttl, time.Now())
+		if err != nil {
+			return fail("%v", err)
+		}
+		fmt.Fprintln(stdout, token)
+		return exitOK
+	}
+	p, err := cfg.newPair(ctx, grant)
 	if err != nil {
-		fmt.Fprintln(stderr, "server token:", err)
-		return exitFailed
+		return fail("%v", err)
 	}
-	fmt.Fprintln(stdout, token)
+	// The answer of refreshing, so that a device reads one form only.
+	enc := json.NewEncoder(stdout)
+	_ = enc.Encode(struct {
+		Token        string `json:"token"`
+		ExpiresAt    int64  `json:"expires_at"`
+		RefreshToken string `json:"refresh_token"`
+	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken})
 	return exitOK
 }

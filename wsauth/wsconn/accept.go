@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // Config says how connections are accepted and how long their peers are waited for. The zero value is ready to use.
@@ -21,6 +24,11 @@ type Config struct {
 	PingInterval time.Duration
 	// PongTimeout is how long after a ping a peer may send nothing at all; 0 means 10 seconds.
 	PongTimeout time.Duration
+	// Audit is told of every request whose origin was refused, before it is answered, as a
+	// [wsauth.EventOriginRefused]; it should not block. Nil is silence.
+	Audit func(wsauth.Event)
+	// ClientIP says whose request it is, for the audit; nil is [wsauth.RemoteAddr].
+	ClientIP func(*http.Request) netip.Addr
 	// ReadLimit is the largest message in bytes until [Conn.SetReadLimit] is called; 0 means 4 KiB.
 	ReadLimit int64
 }
@@ -73,6 +81,12 @@ func New(cfg Config) (*Upgrader, error) {
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = func(wsauth.Event) {}
+	}
+	if cfg.ClientIP == nil {
+		cfg.ClientIP = wsauth.RemoteAddr
 	}
 	return &Upgrader{cfg}, nil
 }
@@ -136,6 +150,10 @@ func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 		return http.StatusUpgradeRequired, nil
 	}
 	if err := u.cfg.Origins.Check(r); err != nil {
+		u.cfg.Audit(wsauth.Event{
+			Time: time.Now(), Kind: wsauth.EventOriginRefused, Reason: wsauth.ReasonOrigin,
+			Peer: wsauth.Peer{Addr: u.cfg.ClientIP(r)}, Detail: err.Error(),
+		})
 		return http.StatusForbidden, err
 	}
 	if h.Get("Sec-WebSocket-Version") != "13" {

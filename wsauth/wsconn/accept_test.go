@@ -18,7 +18,8 @@ import (
 
 // What is not upgraded is answered with the status's text and nothing else.
 func TestRefusedUpgrades(t *testing.T) {
-	up, err := wsconn.New(wsconn.Config{})
+	var events []wsauth.Event
+	up, err := wsconn.New(wsconn.Config{Audit: func(e wsauth.Event) { events = append(events, e) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +55,16 @@ func TestRefusedUpgrades(t *testing.T) {
 		if row.status == 426 && w.Header().Get("Upgrade") != "websocket" {
 			t.Errorf("%s: 426 without Upgrade", row.name)
 		}
+		if audited := len(events) > 0; audited != (row.status == 403) {
+			t.Errorf("%s: audited %v", row.name, events)
+		}
+		for _, e := range events {
+			if e.Kind != wsauth.EventOriginRefused || e.Reason != wsauth.ReasonOrigin || e.Peer.Addr != wsauth.RemoteAddr(r) ||
+				e.Time.IsZero() || !strings.Contains(e.Detail, "evil.test") || !strings.Contains(e.Detail, r.Host) {
+				t.Errorf("%s: audited %+v", row.name, e)
+			}
+		}
+		events = nil
 	}
 }
 

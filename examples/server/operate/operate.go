@@ -14,23 +14,45 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Config says what the calls stand on. All fields are required.
+// Config says what the calls stand on. All fields but Issuer are required.
 type Config struct {
 	Verifier wsauth.Verifier
 	Reports  func() headers.ReportStats
+
+	Gate   *wsauth.Gate
+	Issuer *wsauth.Issuer // nil: there are no refresh tokens
+	Revoke RevokeFunc
+	Keys   func() []wsauth.KeyUsage
+	Reload func() error // reads the secrets again
+}
+
+func (c *Config) check() error {
+	if c.Verifier == nil || c.Reports == nil || c.Gate == nil || c.Revoke == nil || c.Keys == nil || c.Reload == nil {
+		return errors.New("operate: every field of Config but Issuer is required")
+	}
+	return nil
 }
 
 // Handler serves the operator's calls:
 //
-//	GET /reports   counts of what browsers reported against the page's policy
+//	GET    /reports                 counts of what browsers reported against the page's policy
+//	GET    /sessions                the connections that may publish: a list of [Session]
+//	DELETE /sessions/{id}           closes one of them (code 1008); its token stays good
+//	POST   /devices/{device}/revoke makes all tokens of the device worthless, open sessions included; ?before=TIME
+//	                                spares those issued since then (RFC 3339): a [Revoked]
+//	GET    /families                the lines of refresh tokens: a list of [Family]
+//	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
+//	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
+//	POST   /keys/reload             reads the secrets again, as SIGHUP does
 //
-// Answers are JSON. Without a good token every path is a 401.
+// Answers are JSON, errors plain text. Without a good token every path is a 401.
 func Handler(cfg Config) (http.Handler, error) {
-	if cfg.Verifier == nil || cfg.Reports == nil {
-		return nil, errors.New("operate: Config.Verifier and Reports are required")
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
+	cfg.handleSessions(mux)
 	return admins(cfg.Verifier, mux), nil
 }
 

@@ -129,10 +129,8 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
-	var origin *wsconn.OriginError
-	if errors.As(err, &origin) {
-		r.log.Warn("origin refused", "addr", addr, "got", origin.Got, "want", origin.Want)
-		return
+	if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign {
+		return // the audit has it
 	}
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
