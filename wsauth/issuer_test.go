@@ -42,6 +42,7 @@ func newIssuer(t testing.TB, change func(*wsauth.IssuerConfig)) (*wsauth.Issuer,
 	cfg := wsauth.IssuerConfig{
 		Signer: newHS256(t, nil),
 		Audit: func(e wsauth.Event) {
+			audited(e)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.events = append(r.events, e)

@@ -143,6 +143,7 @@ type record struct {
 }
 
 func (r *record) audit(e wsauth.Event) {
+	audited(e)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)

@@ -386,10 +386,7 @@ func handshake(host string) string {
 // listen serves h on a real socket for the length of the test.
 func listen(t *testing.T, h http.Handler) (addr string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := loopback(t)
 	srv := &http.Server{Handler: h}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()

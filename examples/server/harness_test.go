@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(checkEveryLog(m.Run()))
 }
 
 // site is a server under test, in this process, on a real socket.
@@ -49,6 +49,7 @@ type site struct {
 	srv  *server
 	cfg  config
 	addr string // host:port
+	op   string // the operator's listener, likewise
 	logs *logBuffer
 	stop func() error // as a signal would; safe to call twice
 }
@@ -59,18 +60,15 @@ func start(t *testing.T, change func(*config)) *site {
 	if change != nil {
 		change(&cfg)
 	}
-	logs := new(logBuffer)
+	logs := newLog()
 	srv, err := newServer(cfg, environment(nil), slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln, op := loopback(t), loopback(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.serve(ctx, ln, nil) }()
+	go func() { done <- srv.serve(ctx, ln, op) }()
 	stop := sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -80,7 +78,24 @@ func start(t *testing.T, change func(*config)) *site {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return &site{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), logs: logs, stop: stop}
+	return &site{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), op: op.Addr().String(), logs: logs, stop: stop}
+}
+
+func loopback(t *testing.T) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
+
+// verb runs one of the operator's commands against the site.
+func (s *site) verb(args ...string) (code int, output string) {
+	s.t.Helper()
+	var out bytes.Buffer
+	code = run(s.t.Context(), args, environment(map[string]string{"OPERATOR_ADDR": s.op, "AUTH_DIR": s.cfg.authDir}), &out, &out)
+	return code, out.String()
 }
 
 // testConfig is what the environment with nothing but the required variables says.
@@ -335,7 +350,7 @@ type process struct {
 // launch starts the server as a process; with listen it waits until it serves.
 func launch(t *testing.T, listen bool, dir string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, stdout: new(logBuffer), stderr: new(logBuffer), exited: make(chan struct{})}
+	p := &process{t: t, stdout: new(logBuffer), stderr: newLog(), exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Dir = dir
 	p.cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json", "OPERATOR_ADDR=", "HOME=" + dir, "TMPDIR=" + dir}, env...)

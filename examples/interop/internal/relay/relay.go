@@ -7,12 +7,15 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
+
+const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
 
 // Patience is how long a test waits for what must happen.
 const Patience = 30 * time.Second
@@ -42,7 +45,7 @@ func New(t *testing.T, env ...string) *Server {
 	}
 	_, port, _ := net.SplitHostPort(s.Addr)
 	s.env = append([]string{
-		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
+		"JWT_SECRET=" + secret, "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
 		"PORT=" + port, "OPERATOR_ADDR=", "LOG_FORMAT=json",
 	}, env...)
 	t.Cleanup(func() {
@@ -107,7 +110,15 @@ func (s *Server) Stop() {
 		s.t.Errorf("the server ended with %v", err)
 	}
 	s.cmd = nil
+	for _, line := range s.lines() {
+		if leak.MatchString(line) {
+			s.t.Errorf("a token or the secret is in the log: %s", line)
+		}
+	}
 }
+
+// leak is what no log may hold: a JSON Web Token, a refresh token, the secret.
+var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + secret)
 
 // Token makes a device's token.
 func (s *Server) Token() string {

@@ -1,0 +1,353 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// withAuth gives the server a directory, and devices short-lived tokens.
+func withAuth(dir string) func(*config) {
+	return func(c *config) {
+		c.authDir, c.accessLifetime, c.refreshLifetime = dir, 2*time.Second, time.Hour
+		c.devices = []string{testDevice, "pi-2"}
+		crowded(c)
+	}
+}
+
+func (s *site) pair(device string) wsauth.Pair {
+	s.t.Helper()
+	p, err := s.cfg.newPair(s.t.Context(), wsauth.Grant{Device: device})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// refresh uses a refresh token over HTTP.
+func (s *site) refresh(token string) (status int, token1, refresh1 string) {
+	s.t.Helper()
+	res, err := http.Post("http://"+s.addr+refreshPath, "application/json", strings.NewReader(`{"refresh_token":"`+token+`"}`))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var answer struct {
+		Token        string `json:"token"`
+		RefreshToken string `json:"refresh_token"`
+	}
+	if res.StatusCode == http.StatusOK {
+		if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return res.StatusCode, answer.Token, answer.RefreshToken
+}
+
+// A device lives on refresh tokens: it renews its right on the open connection,
+// loses it where it does not, and gets it back on the same connection.
+func guideRefresh(t *testing.T) {
+	s := start(t, withAuth(t.TempDir()))
+	first := s.pair(testDevice)
+	p := s.viewer()
+	p.authenticate(first.Token)
+
+	status, second, next := s.refresh(first.RefreshToken)
+	if status != http.StatusOK || second == first.Token || next == first.RefreshToken {
+		t.Fatalf("status %d, or nothing new", status)
+	}
+	p.await(func(m map[string]any) bool { return m["status"] == "expiring" })
+	p.authenticate(second)
+	p.send(`{"text":"a","id":"1"}`)
+	p.await(func(m map[string]any) bool { return m["ack"] == "1" })
+	p.await(func(m map[string]any) bool { return m["status"] == "viewer" }) // it was not renewed again
+
+	status, third, _ := s.refresh(next)
+	if status != http.StatusOK {
+		t.Fatal(status)
+	}
+	p.authenticate(third)
+	p.send(`{"text":"b","id":"2"}`)
+	p.await(func(m map[string]any) bool { return m["ack"] == "2" })
+}
+
+// A refresh token that is used twice shows that it is in two hands: both lose all,
+// at once, and the open session too.
+func TestReusedRefreshToken(t *testing.T) {
+	s := start(t, withAuth(t.TempDir()))
+	stolen := s.pair(testDevice)
+	_, token, next := s.refresh(stolen.RefreshToken)
+	p := s.viewer()
+	p.authenticate(token)
+	_, _, last := s.refresh(next) // so that there is no grace any more
+	if status, _, _ := s.refresh(stolen.RefreshToken); status != http.StatusUnauthorized {
+		t.Errorf("the thief got %d", status)
+	}
+	p.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+	if status, _, _ := s.refresh(last); status != http.StatusUnauthorized {
+		t.Errorf("the owner got %d", status)
+	}
+	if len(s.logs.events("auth")) == 0 || !strings.Contains(s.logs.String(), `"outcome":"family_revoked"`) {
+		t.Errorf("not in the audit:\n%s", s.logs)
+	}
+}
+
+// Who goes on guessing is blocked, for the WebSocket as well.
+func TestRefreshPenalty(t *testing.T) {
+	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.failures = 3 })
+	good := s.pair(testDevice)
+	for range 3 {
+		if status, _, _ := s.refresh("guess"); status != http.StatusUnauthorized {
+			t.Fatal(status)
+		}
+	}
+	if status, _, _ := s.refresh(good.RefreshToken); status != http.StatusForbidden {
+		t.Errorf("a blocked address got %d", status)
+	}
+	if _, res := connect(t, s.addr); res.StatusCode != http.StatusForbidden {
+		t.Errorf("on the WebSocket: %d", res.StatusCode)
+	}
+}
+
+func TestNoRefreshWithoutDirectory(t *testing.T) {
+	if res, _ := start(t, nil).do("POST", refreshPath); res.StatusCode != http.StatusNotFound {
+		t.Errorf("got %d", res.StatusCode)
+	}
+}
+
+// Pairs, and revocations, outlast the server.
+func TestAuthSurvivesRestart(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, withAuth(dir))
+	kept, lost := s.pair(testDevice), s.pair("pi-2")
+	old := s.token("pi-2", time.Hour)
+	if code, out := s.verb("revoke", "pi-2"); code != 0 || !strings.Contains(out, "1 lines of refresh tokens") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, withAuth(dir))
+	if status, _, _ := s.refresh(kept.RefreshToken); status != http.StatusOK {
+		t.Errorf("the pair that was there before: %d", status)
+	}
+	if status, _, _ := s.refresh(lost.RefreshToken); status != http.StatusUnauthorized {
+		t.Errorf("the revoked pair: %d", status)
+	}
+	if _, code := parse(t, answerTo(t, s, `{"token":"`+old+`"}`)); code != 4401 {
+		t.Errorf("the revoked token: %d", code)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "revocations.json")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info, err)
+	}
+}
+
+func TestDamagedRevocations(t *testing.T) {
+	for text, ok := range map[string]bool{"{": false, `[]`: false, `null`: true, `{"pi-1":"2026-11-24T00:00:00Z"}`: true} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "revocations.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := loadRevocations(dir)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+		if err == nil {
+			err = errors.Join(r.add("a", time.Now()), r.add("a", time.Now().Add(-time.Hour)))
+			if again, e := loadRevocations(dir); err != nil || e != nil || time.Since(again.before["a"]) > time.Hour/2 {
+				t.Errorf("%s: %v %v", text, err, e)
+			}
+		}
+	}
+}
+
+// The operator sees who may publish, ends one connection, and takes a device's
+// tokens away; it reaches the open sockets at once.
+func guideSessions(t *testing.T) {
+	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.deviceSessions, c.overSessions = 2, wsauth.ReplaceOld })
+	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "Nobody") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	first, second, third := s.publisher(), s.publisher(), s.viewer()
+	third.authenticate(s.token(testDevice, time.Hour))
+	if _, code := first.end(); code != 4409 {
+		t.Errorf("one too many replaces the oldest: code %d", code)
+	}
+
+	code, out := s.verb("sessions", "-json")
+	var list []struct{ ID, Device, Addr string }
+	if err := json.Unmarshal([]byte(out), &list); code != 0 || err != nil || len(list) != 2 || list[0].Device != testDevice || list[0].Addr != "127.0.0.1" {
+		t.Fatalf("exit code %d: %s", code, out)
+	}
+	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, list[0].ID) || !strings.Contains(out, testDevice) {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if code, out := s.verb("sessions", "-end", list[0].ID); code != 0 || !strings.Contains(out, "ended") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if _, code := second.end(); code != 1008 {
+		t.Errorf("ended: code %d", code)
+	}
+	if code, out := s.verb("sessions", "-end", list[0].ID); code != exitFailed || !strings.Contains(out, "404") {
+		t.Errorf("ended twice: exit code %d: %s", code, out)
+	}
+	if code, out := s.verb("revoke", testDevice); code != 0 || !strings.Contains(out, "1 sessions") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	third.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+}
+
+// A role may do what it may, and a token less than its role.
+func guideRoles(t *testing.T) {
+	s := start(t, crowded)
+	for _, row := range []struct {
+		why              string
+		grant            wsauth.Grant
+		publish, operate bool
+	}{
+		{"no role is publisher", wsauth.Grant{}, true, false},
+		{"publisher", wsauth.Grant{Role: "publisher"}, true, false},
+		{"admin may both", wsauth.Grant{Role: "admin"}, true, true},
+		{"limited to one", wsauth.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, false, true},
+		{"limited to the other", wsauth.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Publish}}, true, false},
+		{"a scope adds nothing", wsauth.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
+	} {
+		row.grant.Device = testDevice
+		token, err := s.cfg.sign(row.grant, time.Hour, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.viewer()
+		p.authenticate(token)
+		p.send(`{"text":"x","id":"1"}`)
+		m := p.await(func(m map[string]any) bool { return m["ack"] != nil || m["status"] != nil })
+		if published := m["ack"] != nil; published != row.publish {
+			t.Errorf("%s: publish: got %t", row.why, published)
+		}
+		res, _ := (&site{t: t, addr: s.op}).get("/sessions", "Authorization", "Bearer "+token)
+		if may := res.StatusCode == http.StatusOK; may != row.operate {
+			t.Errorf("%s: operate: got %s", row.why, res.Status)
+		}
+		p.leave()
+	}
+	// The operator's own tokens open nothing else.
+	own, err := s.cfg.operatorToken(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, code := parse(t, answerTo(t, s, `{"token":"`+own+`"}`)); code != 4401 {
+		t.Errorf("an operator's token on the WebSocket: %d", code)
+	}
+}
+
+// Every outcome leaves a line that says who, from where and when, and no token.
+func guideAudit(t *testing.T) {
+	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.production = true })
+	pair := s.pair(testDevice)
+	p := s.viewer()
+	p.authenticate(pair.Token)
+	_, second, _ := s.refresh(pair.RefreshToken)
+	p.authenticate(second)
+	s.refresh("guess")
+	answerTo(t, s, `{"token":"guess"}`)
+	connect(t, s.addr, "Origin", "https://evil.example")
+	p.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+	p.authenticate(s.token(testDevice, time.Hour))
+	s.verb("revoke", testDevice)
+	p.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+	p.leave()
+	for _, outcome := range []string{
+		"authenticated", "refreshed", "refused", "pair_rotated", "pair_refused", "expired", "revoked", "family_revoked", "origin_refused", "ended",
+	} {
+		eventually(t, outcome+" is in the audit", func() bool {
+			for _, e := range s.logs.events("auth") {
+				if e["outcome"] == outcome {
+					return e["time"] != nil && e["addr"] != nil
+				}
+			}
+			return false
+		})
+	}
+	for _, secret := range []string{pair.Token, pair.RefreshToken, second} {
+		if strings.Contains(s.logs.String(), secret) {
+			t.Error("a token is in the log")
+		}
+	}
+}
+
+// The secret can be changed on the running server by one of the operator's
+// commands, with a grace and without.
+func guideRotate(t *testing.T) {
+	const renewed = "Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E"
+	secret, previous := testSecret, ""
+	cfg := testConfig(t)
+	srv := start(t, crowded)
+	env := func(name string) (string, bool) {
+		switch name {
+		case "JWT_SECRET":
+			return secret, true
+		case "JWT_SECRET_PREVIOUS":
+			return previous, true
+		}
+		return environment(nil)(name)
+	}
+	device := srv.publisher()
+	// What the operator's call does; the environment of a test cannot be changed under it.
+	secret, previous = renewed, testSecret
+	if err := srv.srv.auth.reload(env); err != nil {
+		t.Fatal(err)
+	}
+	device.send(`{"text":"still here","id":"1"}`)
+	device.await(func(m map[string]any) bool { return m["ack"] == "1" })
+	srv.viewer().authenticate(forge(renewed, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+	if code, out := srv.verb("keys"); code != 0 || !strings.Contains(out, "current") || !strings.Contains(out, "previous") {
+		t.Errorf("exit code %d, with a token of the previous key: %s", code, out)
+	}
+	previous = ""
+	if err := srv.srv.auth.reload(env); err != nil {
+		t.Fatal(err)
+	}
+	device.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+	if token, err := cfg.newToken(testDevice, time.Hour, time.Now()); err != nil {
+		t.Fatal(err)
+	} else if _, code := parse(t, answerTo(t, srv, `{"token":"`+token+`"}`)); code != 4401 {
+		t.Errorf("the old secret is still good: %d", code)
+	}
+	if code, out := srv.verb("keys"); code != exitFailed || !strings.Contains(out, "401") {
+		t.Errorf("an operator with the old secret: exit code %d: %s", code, out)
+	}
+}
+
+func TestTokenVerb(t *testing.T) {
+	dir := t.TempDir()
+	env := map[string]string{"ALLOWED_DEVICE_ID": "pi-1,pi-2", "AUTH_DIR": dir}
+	for _, row := range []struct {
+		why  string
+		env  map[string]string
+		args []string
+		code int
+		want string
+	}{
+		{"which device?", env, nil, exitFailed, "ALLOWED_DEVICE_ID: pi-1, pi-2"},
+		{"a stranger", env, []string{"-device", "pi-3"}, exitFailed, "pi-3"},
+		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "neither publisher nor admin"},
+		{"an unknown permission", env, []string{"-device", "pi-1", "-scope", "write"}, exitFailed, "publish and admin"},
+		{"a pair has lifetimes of its own", env, []string{"-device", "pi-1", "-pair", "-ttl", "1h"}, exitFailed, "ACCESS_TOKEN_LIFETIME"},
+		{"a pair has to be kept somewhere", nil, []string{"-pair"}, exitFailed, "AUTH_DIR"},
+		{"a token", env, []string{"-device", "pi-1", "-role", "admin", "-scope", "publish"}, exitOK, "eyJ"},
+		{"a pair", env, []string{"-device", "pi-1", "-pair"}, exitOK, `"refresh_token":"rgrt_`},
+	} {
+		var out strings.Builder
+		code := run(t.Context(), append([]string{"token"}, row.args...), environment(row.env), &out, &out)
+		if code != row.code || !strings.Contains(out.String(), row.want) {
+			t.Errorf("%s: exit code %d: %s", row.why, code, out.String())
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Every log that a test of this package has a server write is looked through when
+// all have run: no test has to think of it.
+var everyLog struct {
+	mu   sync.Mutex
+	logs []*logBuffer
+}
+
+// newLog returns a buffer for a server's log.
+func newLog() *logBuffer {
+	b := new(logBuffer)
+	everyLog.mu.Lock()
+	defer everyLog.mu.Unlock()
+	everyLog.logs = append(everyLog.logs, b)
+	return b
+}
+
+// leak is what no log may hold: a JSON Web Token, which begins with the base64url of
+// {" and goes on after a dot; a refresh token; or a secret that some test uses.
+var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + testSecret + `|Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E`)
+
+// leaks returns what has got into the logs, with the line around it.
+func leaks(logs []*logBuffer) (found []string, lines int) {
+	for _, b := range logs {
+		for line := range strings.Lines(b.String()) {
+			lines++
+			if leak.MatchString(line) {
+				found = append(found, strings.TrimSpace(line))
+			}
+		}
+	}
+	return found, lines
+}
+
+// checkEveryLog is for TestMain. It fails the run if there is a leak.
+func checkEveryLog(code int) int {
+	everyLog.mu.Lock()
+	defer everyLog.mu.Unlock()
+	found, lines := leaks(everyLog.logs)
+	if testing.Verbose() {
+		fmt.Printf("looked for tokens and secrets in %d logs of %d lines\n", len(everyLog.logs), lines)
+	}
+	for _, line := range found {
+		fmt.Printf("FAIL: a token or a secret in a log: %s\n", line)
+		code = 1
+	}
+	return code
+}
+
+// The search finds what it is for.
+func TestLeaksAreFound(t *testing.T) {
+	s := start(t, withAuth(t.TempDir()))
+	pair := s.pair(testDevice)
+	for _, secret := range []string{pair.Token, pair.RefreshToken, s.token(testDevice, 1e12), testSecret} {
+		b := new(logBuffer)
+		fmt.Fprintf(b, "{\"msg\":\"auth\"}\n{\"msg\":\"auth\",\"token_id\":\"%s\"}\n", secret)
+		if found, lines := leaks([]*logBuffer{b}); len(found) != 1 || lines != 2 {
+			t.Errorf("not found: %.12s…", secret)
+		}
+	}
+}
