@@ -6,8 +6,10 @@
 //
 //	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
 //	gate, err := wsauth.New(wsauth.Config{Verifier: v})
-//	// per connection:
-//	s := gate.Attach(conn, wsauth.Peer{Addr: addr})
+//	up, err := wsconn.New(wsconn.Config{})
+//	// per request to the endpoint:
+//	conn, err := up.Accept(w, r)
+//	s := gate.Attach(conn, wsauth.Peer{Addr: wsauth.RemoteAddr(r)})
 //	defer s.Close(1000, "")
 //	for {
 //		msg, err := s.Next(ctx)
@@ -46,6 +48,50 @@
 // [HS256] is deliberately stricter than JWT libraries are: the algorithm is pinned (RFC 8725, section 3.1), only the
 // compact serialization with canonical base64url is read, "crit" and "b64" are refused, no member may occur twice in
 // header or claims, and "exp" must be there as a positive integer.
+//
+// # Choosing lifetimes
+//
+// A token is as good as a password for as long as it lasts, wherever it has got to. What to choose follows from how a
+// device gets its next one:
+//
+//	an Issuer, and a device that refreshes     access 15 minutes, refresh 90 days, idle 7 days (the defaults)
+//	a token put on the device by hand          days to weeks, as long as somebody comes by; Gate.Revoke ends it sooner
+//	a test, a guest                            minutes
+//
+// The access lifetime is how long a stolen access token is worth something that nobody has noticed, and how often the
+// disk of the store is written; below a minute it buys little. The idle timeout must be longer than the device may be
+// switched off: after it, somebody has to bring a new pair. [Config].MaxLifetime bounds all of that from the side of the
+// server, for tokens that were signed elsewhere or with more generosity. ExpiryWarning must leave a device the time to
+// refresh twice, since the first answer may get lost.
+//
+// # When a secret has leaked
+//
+// Whoever has the key can make any token, so what matters is the key and not the tokens. In this order:
+//
+//  1. [HS256.Rotate] to a new key alone. All that stands on the old one ends at once, open sessions included, before
+//     the call returns. (A planned change keeps the old key in the ring, behind the new one, with an Until or until
+//     [HS256.KeyUsage] says that nobody has needed it for the lifetime of a token.)
+//  2. Refresh tokens are not signed and survive: devices get their next access token by themselves. Where the store of
+//     the families may have been read as well, nothing is lost either, since it has hashes only; where it may have been
+//     written, end the families, [Issuer.RevokeDevice], and bring new pairs.
+//  3. The audit: every authenticated event since the leak with a key ID of the old key, its address and its token ID,
+//     says what was done with it.
+//
+// Where one device's token has leaked and not the key, [Gate.Revoke] with the present time, and [Issuer.RevokeDevice],
+// are all; other devices notice nothing. A Gate remembers a revocation as long as it lives: keep it beside, and repeat
+// it at the start, as examples/server does.
+//
+// # Another WebSocket library, another JWT library
+//
+// [Conn] is the seam to the first: four methods, of which Abort is the one that libraries get wrong, since it has to
+// work while a read or a write hangs. The package examples/interop/transports has coder/websocket and
+// gorilla/websocket on it, and a suite of hostile peers that any other must pass. What it needs from a library is the
+// net.Conn below, got by a Hijacker around the ResponseWriter.
+//
+// [Verifier] is the seam to the second: one method, which gets a token and the time and returns an [Identity]. A
+// Verifier on RS256, on introspection or on another library may be a few lines; that it is as strict as [HS256] is then
+// its own matter, and only what [Rechecker] and [Announcer] say of keys reaches sessions that are open. [Signer] is
+// what an [Issuer] needs of it. Inside HS256, the library that computes the MAC is one file of thirty lines, jwx.go.
 //
 // # Cost
 //
