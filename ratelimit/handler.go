@@ -2,9 +2,11 @@ package ratelimit
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 	"runtime"
+	"syscall"
 )
 
 // Handler admits requests to next, or refuses them. It counts exactly the requests that it is mounted on: put it on the
@@ -14,7 +16,8 @@ import (
 // nothing (a failed upgrade, HTTP/2). If next hijacks and then panics, nobody is left to close the connection, and
 // Handler closes it.
 //
-// The hijacked net.Conn is wrapped; NetConn() on it returns the one beneath, as in crypto/tls. Where the ResponseWriter
+// The hijacked net.Conn is wrapped; NetConn() on it returns the one beneath, as in crypto/tls, and SyscallConn() its
+// socket. Where the ResponseWriter
 // given to Handler cannot be hijacked, next gets that very one.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -115,6 +118,14 @@ type conn struct {
 func (c *conn) Close() error {
 	defer c.slot.Release()
 	return c.Conn.Close()
+}
+
+// SyscallConn returns the socket beneath, if the connection is one: what passes through here is not changed.
+func (c *conn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // NetConn returns the connection beneath.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -29,6 +30,10 @@ type Config struct {
 	Audit func(wsauth.Event)
 	// ClientIP says whose request it is, for the audit; nil is [wsauth.RemoteAddr].
 	ClientIP func(*http.Request) netip.Addr
+	// SendBuffer asks the operating system to hold at most so many bytes for a TCP peer that does not read; 0 leaves
+	// it to the system, which on Linux may be 4 MiB a connection. What a slow peer has not taken is then with the
+	// caller, who can merge or drop it.
+	SendBuffer int
 	// ReadLimit is the largest message in bytes until [Conn.SetReadLimit] is called; 0 means 4 KiB.
 	ReadLimit int64
 }
@@ -68,6 +73,9 @@ func New(cfg Config) (*Upgrader, error) {
 	positive("CloseGrace", &cfg.CloseGrace, time.Second)
 	positive("PingInterval", &cfg.PingInterval, 30*time.Second)
 	positive("PongTimeout", &cfg.PongTimeout, 10*time.Second)
+	if cfg.SendBuffer < 0 {
+		errs = append(errs, &ConfigError{"SendBuffer", ProblemNegative})
+	}
 	if cfg.ReadLimit < 0 {
 		errs = append(errs, &ConfigError{"ReadLimit", ProblemNegative})
 	}
@@ -133,6 +141,10 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	}
 	c.lib = lib
 	c.base = baseOf(c.raw)
+	c.direct = directTo(c.raw)
+	if tcp, ok := c.base.(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
+		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // what the system thinks best is no failure
+	}
 	c.timeMu.Lock()
 	c.pinger = time.AfterFunc(u.cfg.PingInterval, c.sendPing)
 	c.timeMu.Unlock()

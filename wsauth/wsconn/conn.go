@@ -51,6 +51,7 @@ type Conn struct {
 
 	// Writing. writeMu is held for a whole frame; ping and pong wait for whoever holds it to be done.
 	writeMu lock
+	direct  *direct
 	ping    atomic.Bool
 	pong    atomic.Pointer[[]byte]
 

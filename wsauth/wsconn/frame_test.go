@@ -126,20 +126,26 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	})
 	b.Run("frame", func(b *testing.B) {
-		conns, done := make(chan *wsconn.Conn), make(chan struct{})
-		s := serve(b, wsconn.Config{}, func(c *wsconn.Conn) {
-			conns <- c
-			<-done
-			c.Abort()
-		})
-		defer close(done)
-		peer := s.dial(b)
+		conn, peer := started(b, wsconn.Config{})
 		go io.Copy(io.Discard, peer)
-		c := <-conns
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := c.WriteFrame(f); err != nil {
+			if err := conn.WriteFrame(f); err != nil {
 				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("started frame", func(b *testing.B) {
+		conn, peer := started(b, wsconn.Config{})
+		go io.Copy(io.Discard, peer)
+		out := make(chan error, 1)
+		done := func(err error) { out <- err }
+		b.ReportAllocs()
+		for b.Loop() {
+			if sent, err := conn.StartFrame(f, done); err != nil {
+				b.Fatal(err)
+			} else if !sent {
+				<-out
 			}
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +84,13 @@ type counted struct {
 }
 
 func (c *counted) NetConn() net.Conn { return c.Conn }
+
+func (c *counted) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported // over TLS
+}
 
 func (c *counted) Close() error {
 	if !c.closed.Swap(true) {

@@ -1,0 +1,202 @@
+package wsconn_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// started connects a peer and returns both ends.
+func started(t testing.TB, cfg wsconn.Config) (*wsconn.Conn, *client) {
+	t.Helper()
+	conns, over := make(chan *wsconn.Conn, 1), make(chan struct{})
+	s := serve(t, cfg, func(c *wsconn.Conn) {
+		conns <- c
+		<-over
+		c.Abort()
+	})
+	t.Cleanup(func() { close(over) })
+	peer := s.dial(t)
+	return <-conns, peer
+}
+
+func numbered(i, size int) *wsconn.Frame {
+	return wsconn.NewFrame(fmt.Appendf(nil, "%06d%s", i, strings.Repeat("x", size)))
+}
+
+// post is StartFrame, followed by the wait that its caller would spend on others. It says whether there was one.
+func post(t testing.TB, conn *wsconn.Conn, f *wsconn.Frame) (waited bool, err error) {
+	t.Helper()
+	done := make(chan error, 1)
+	sent, err := conn.StartFrame(f, func(err error) { done <- err })
+	if sent || err != nil {
+		return false, err
+	}
+	within(t, "a started frame", func() { err = <-done })
+	return true, err
+}
+
+// A peer that reads now and then gets every frame whole and in order, whichever way they went out, with answers, pings
+// and pongs between them.
+func TestStartFrame(t *testing.T) {
+	leakCheck(t)
+	const frames = 400
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, PingInterval: time.Millisecond})
+	go func() {
+		for { // answers the peer's pings
+			if _, err := conn.Read(context.Background()); err != nil {
+				return
+			}
+		}
+	}()
+	replies := make(chan struct{})
+	go func() {
+		defer close(replies)
+		for range 50 {
+			_ = conn.Write(t.Context(), []byte("reply"))
+		}
+	}()
+	waits := make(chan int)
+	go func() {
+		n := 0
+		for i := range frames {
+			waited, err := post(t, conn, numbered(i, i*37%40_000))
+			if err != nil {
+				t.Errorf("frame %d: %v", i, err)
+			}
+			if waited {
+				n++
+			}
+		}
+		waits <- n
+	}()
+	next, answered := 0, 0
+	for next < frames || answered < 50 {
+		op, payload, err := peer.recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case op != opText:
+		case payload == "reply":
+			answered++
+		case payload != fmt.Sprintf("%06d%s", next, strings.Repeat("x", next*37%40_000)):
+			t.Fatalf("frame %d is %.10q…", next, payload)
+		default:
+			next++
+			if next%50 == 0 {
+				peer.Write(frame(opPing, "x"))
+			}
+		}
+	}
+	<-replies
+	if n := <-waits; n == 0 || n == frames {
+		t.Errorf("%d of %d frames had to wait: the other way was not shown", n, frames)
+	}
+}
+
+// A peer that reads nothing takes nothing but its own connection.
+func TestStartFrameStalls(t *testing.T) {
+	leakCheck(t)
+	conn, _ := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 50 * time.Millisecond})
+	f := numbered(0, 30_000)
+	for range 10_000 {
+		waited, err := post(t, conn, f)
+		if err == nil {
+			continue
+		}
+		if !waited || !errors.Is(err, wsconn.ErrStalled) {
+			t.Errorf("waited %t: %v", waited, err)
+		}
+		if _, err := post(t, conn, f); !errors.Is(err, wsconn.ErrClosed) {
+			t.Errorf("afterwards: %v", err)
+		}
+		return
+	}
+	t.Error("it took everything")
+}
+
+// Deadlines of writes that had to wait do not outlive them.
+func TestStartFrameAfterDeadline(t *testing.T) {
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 200 * time.Millisecond})
+	f := numbered(0, 30_000)
+	sent := 0
+	for waited := false; !waited; sent++ {
+		done := make(chan error, 1)
+		ok, err := conn.StartFrame(f, func(err error) { done <- err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waited = !ok; waited {
+			all := int64((sent + 1) * f.Len())
+			go func() { _, _ = io.CopyN(io.Discard, peer.r, all) }()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	timer := time.NewTimer(300 * time.Millisecond)
+	<-timer.C // past the deadline that the wait had set: the next must not meet it
+	if _, err := post(t, conn, wsconn.NewFrame([]byte("later"))); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartFrameOverTLS(t *testing.T) {
+	leakCheck(t)
+	up, err := wsconn.New(wsconn.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for i := range 10 {
+			if waited, err := post(t, conn, numbered(i, 100)); !waited || err != nil {
+				t.Errorf("waited %t, %v: bytes went past the encryption?", waited, err)
+			}
+		}
+		_, _ = conn.Read(r.Context()) // the answer to what follows
+		_ = conn.Close(1000, "")
+	}))
+	defer s.Close()
+	raw, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	peer := hello(t, raw)
+	for i := range 10 {
+		if _, payload, err := peer.recv(); err != nil || !strings.HasPrefix(payload, fmt.Sprintf("%06d", i)) {
+			t.Fatalf("frame %d: %.10q %v", i, payload, err)
+		}
+	}
+	peer.Write(frame(opText, "thanks"))
+	peer.wantClose(t, 1000, "")
+}
+
+func TestStartFrameAllocatesNothing(t *testing.T) {
+	conn, peer := started(t, wsconn.Config{})
+	go io.Copy(io.Discard, peer)
+	f, done := numbered(0, 10), func(error) {}
+	n := testing.AllocsPerRun(100, func() {
+		if _, err := conn.StartFrame(f, done); err != nil {
+			t.Error(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
