@@ -172,6 +172,10 @@ func TestReset(t *testing.T) {
 	if live.Position() != pos || pos.Seq() != 8 {
 		t.Errorf("at %v, want %v; sequence numbers go on: %d", live.Position(), pos, pos.Seq())
 	}
+
+	pos, _ = l.Replace(ctx, []byte("secret"), []byte("secret"), []byte("z"))
+	l.Delete(ctx, pos.Seq()-1)
+	want(t, "a note is erased with the entry that says the same", l.Since(at), true, "", 0, "z")
 }
 
 func TestMissed(t *testing.T) {

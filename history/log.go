@@ -169,7 +169,8 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // kept, and returns how many were. It begins a new epoch with the others, so
 // that readers who have already read an erased entry replace what they show,
 // those with an older position who come back later too. The note of an
-// earlier Replace is not repeated to readers who had it.
+// earlier Replace is not repeated to readers who had it, and one that is the
+// same as an erased entry is erased with it.
 //
 // Nothing in the log refers to the erased data any more; a batch that a reader
 // still holds does.
@@ -178,8 +179,11 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
-			if !slices.Contains(seqs, e.Seq) {
+			switch {
+			case !slices.Contains(seqs, e.Seq):
 				rest = append(rest, e)
+			case bytes.Equal(e.Data, next.note):
+				next.note = nil
 			}
 		}
 		deleted = len(next.entries) - len(rest)

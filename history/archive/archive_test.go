@@ -213,6 +213,17 @@ func TestRefused(t *testing.T) {
 	if _, _, err := archive.Read(ctx, bytes.NewReader(long), archive.ImportConfig{MaxLine: 900}); reason(err) != archive.TooLong {
 		t.Errorf("a long entry: %v", err)
 	}
+	odd := func(e history.Entry) error {
+		if e.Seq == 5 {
+			return errors.New("odd")
+		}
+		return nil
+	}
+	var unfit *archive.Error
+	if got, _, err := archive.Read(ctx, bytes.NewReader(plain), archive.ImportConfig{Check: odd}); !errors.As(err, &unfit) ||
+		unfit.Reason != archive.Unfit || unfit.Line != 4 || got != nil {
+		t.Errorf("an entry that the caller refuses: %v", err)
+	}
 	ok := resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"x"}` + "\n")
 	if _, _, err := archive.Read(ctx, bytes.NewReader(ok), archive.ImportConfig{}); err != nil {
 		t.Errorf("what the rows are changed from: %v", err)

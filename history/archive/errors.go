@@ -19,6 +19,7 @@ const (
 	Encrypted    Reason = "the archive is encrypted"
 	NotEncrypted Reason = "the archive is not encrypted, though a key is given"
 	NoMatch      Reason = "none of the keys opens the archive"
+	Unfit        Reason = "an entry is not one that this program takes"
 	Failed       Reason = "reading or writing failed"
 )
 
@@ -27,7 +28,7 @@ const (
 type Error struct {
 	Reason Reason
 	Line   uint64 // of the JSON Lines, from 1; 0 where it is none's fault
-	Err    error  // of the reader or writer, or nil
+	Err    error  // of the reader, the writer or ImportConfig.Check, or nil
 }
 
 func (e *Error) Error() string {

@@ -33,6 +33,11 @@ type ImportConfig struct {
 	// MaxLine bounds a line of the archive. 0 means 16 MiB.
 	MaxLine int
 
+	// Check, where set, is asked about every entry; one error of it refuses the
+	// whole archive as Unfit. An archive may come from anywhere, and its digest
+	// says nothing about what is in it.
+	Check func(history.Entry) error
+
 	// Progress, where set, is called every hundred entries and at the end.
 	Progress func(Progress)
 }
@@ -66,6 +71,11 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 		}
 		if err == io.EOF {
 			return kept, a.done, nil
+		}
+		if cfg.Check != nil {
+			if err := cfg.Check(e); err != nil {
+				return nil, a.done, &Error{Reason: Unfit, Line: a.line, Err: err}
+			}
 		}
 		kept = append(kept, e)
 		size += int64(len(e.Data))
