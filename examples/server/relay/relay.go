@@ -6,6 +6,15 @@
 // every viewer's cursor then reads it from the log. There is no queue per viewer:
 // one that is slow only has an older cursor, and finds what it missed merged into
 // one frame, or a history frame where that is no longer kept.
+//
+// # Messages that are sent again
+//
+// The newest 1,000 ids of each device are known again. They stand beside the
+// messages in the log, unseen by viewers, and a restart signal carries the newest
+// 256 of each device (64 KiB in all) of what it clears. So where the log is
+// durable they are known after a restart of the server too, as long as the log
+// keeps those messages. Not known then are ids of messages that retention has
+// dropped, that were erased, or that an import has replaced.
 package relay
 
 import (
@@ -15,7 +24,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
@@ -56,8 +64,7 @@ type Relay struct {
 	log    *slog.Logger
 	frames frameCache
 	seen   seen
-
-	delivered atomic.Uint64
+	counts *counts
 
 	mu       sync.Mutex
 	stopping bool
@@ -92,7 +99,11 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]struct{})}, nil
+	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]struct{}), counts: newCounts()}
+	if err := r.seen.recall(context.Background(), cfg.Log); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // ServeHTTP upgrades the request and serves the connection until it ends.
@@ -121,8 +132,10 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 	start := time.Now()
 	r.log.Info("connected", "addr", addr)
-	ended := "panic"
+	r.counts.connected.Add(1)
+	ended := causePanic
 	defer func() {
+		r.counts.ended[ended].Add(1)
 		r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", ended)
 	}()
 	ended = cause(r.serve(conn, addr, from))
@@ -132,6 +145,7 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign {
 		return // the audit has it
 	}
+	r.counts.failed.Add(1)
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
@@ -178,7 +192,7 @@ func cause(err error) string {
 	case errors.Is(err, wsconn.ErrProtocol):
 		return "protocol violated"
 	}
-	return "closed"
+	return causeOther
 }
 
 // read takes what the peer sends until the connection ends.
@@ -208,10 +222,12 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 		var schema *wire.SchemaError
 		switch {
 		case errors.As(err, &schema):
+			r.counts.invalid.Add(1)
 			if err := session.Reply(ctx, schema.Answer()); err != nil {
 				return err
 			}
 		case err != nil:
+			r.counts.unpublished.Add(1)
 			r.log.Error("publishing failed", "error", err)
 			_ = session.Close(codeInternal, "internal error")
 			return err
@@ -221,18 +237,19 @@ func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
 
 // accept publishes m, unless the device did so before, and tells it.
 func (r *Relay) accept(ctx context.Context, session *wsauth.Session, m *wire.Message) error {
-	if m.ID == "" {
-		return r.publish(ctx, m)
+	if m.ID == "" && !m.Restarting() {
+		return r.publish(ctx, m, nil)
 	}
 	identity, _ := session.Identity()
-	if err := r.seen.once(identity.Device, m.ID, func() error { return r.publish(ctx, m) }); err != nil {
+	err := r.seen.once(identity.Device, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
+	if err != nil || m.ID == "" {
 		return err
 	}
 	return session.Reply(ctx, wire.Ack(m.ID))
 }
 
-func (r *Relay) publish(ctx context.Context, m *wire.Message) error {
-	data := m.Encode(time.Now())
+func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error {
+	data := stored(m.Encode(time.Now()), known)
 	var err error
 	switch {
 	case !m.Restarting():
@@ -271,18 +288,6 @@ func (r *Relay) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.conns)
-}
-
-// Stats counts what the relay has done since it was made.
-type Stats struct {
-	Connections int    // open now
-	Encoded     uint64 // frames made
-	Delivered   uint64 // frames written to a viewer; Delivered/Encoded share one encoding
-}
-
-// Stats returns the counts of this moment.
-func (r *Relay) Stats() Stats {
-	return Stats{Connections: r.Len(), Encoded: r.frames.encoded.Load(), Delivered: r.delivered.Load()}
 }
 
 // Stopping reports whether Shutdown was called.

@@ -41,10 +41,11 @@ func (r *Relay) view(ctx context.Context, conn *wsconn.Conn, from cursor) error 
 		}
 		// A position that is not of this epoch, or of another server's log, says nothing
 		// about what the client shows.
-		if err := conn.WriteFrame(r.frames.get(batch, first && (from.fresh || batch.Reset))); err != nil {
+		whole := first && (from.fresh || batch.Reset)
+		if err := conn.WriteFrame(r.frames.get(batch, whole)); err != nil {
 			return err
 		}
-		r.delivered.Add(1)
+		r.counts.wrote(batch, whole)
 	}
 }
 
@@ -56,17 +57,23 @@ func frame(b history.Batch, fresh bool) []byte {
 	switch {
 	case b.Reset && b.Note != nil && !fresh:
 		// The note is the restart signal. It clears the viewer's page, so what
-		// follows it is appended. Where it is kept, it is the first entry too.
-		if len(b.Entries) == 0 || !bytes.Equal(b.Entries[0].Data, b.Note) {
-			messages = append(messages, b.Note)
+		// follows it is appended.
+		if leads(b, fresh) {
+			messages = append(messages, Shown(b.Note))
 		}
 	case fresh, b.Reset, b.Missed > 0:
 		kind = wire.History
 	}
 	for _, e := range b.Entries {
-		messages = append(messages, e.Data)
+		messages = append(messages, Shown(e.Data))
 	}
 	return wire.Frame(kind, b.To.String(), messages...)
+}
+
+// leads reports whether the note of b is a message of its own before the entries.
+// Where the restart signal is kept, it is the first entry too.
+func leads(b history.Batch, fresh bool) bool {
+	return b.Reset && b.Note != nil && !fresh && (len(b.Entries) == 0 || !bytes.Equal(b.Entries[0].Data, b.Note))
 }
 
 // frameCache shares one encoded frame among all viewers that moved from the same
