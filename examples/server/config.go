@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
@@ -49,6 +50,10 @@ type config struct {
 	historyTrimAt   int
 	historyMaxAge   time.Duration
 	historyMaxBytes int64
+	historyDir      string
+	historyKey      envcheck.Secret
+	historyPrevious envcheck.Secret
+	historySync     journal.Sync
 
 	logLevel  slog.Level
 	logFormat string
@@ -116,6 +121,15 @@ func (c *config) spec() envcheck.Spec {
 			Doc: "Age at which a message is forgotten. Without it, never."},
 		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, 1<<40), Check: enoughBytes, Example: "16MiB",
 			Doc: "Size that the whole history may have, at least 1MiB. Without it, any."},
+		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.historyDir), Example: "/var/lib/relay/history",
+			Doc: "Directory, of this server alone, that keeps the history, encrypted. Without it, in memory only."},
+		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.historyKey), Check: historyKey,
+			Doc: "Key that the history is encrypted with, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
+		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.historyPrevious), Check: historyKeyOrNone,
+			Doc: "Key that the history was encrypted with before `HISTORY_KEY` was changed. After one start with both it is not needed any more."},
+		{Name: "HISTORY_FSYNC", Default: "always", Check: envcheck.OneOf("always", "interval", "never"),
+			Into: envcheck.Func(&c.historySync, "always, interval or never", parseSync),
+			Doc:  "When a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, or `never`, which leaves it to the system. With the last two, a loss of power costs the newest messages."},
 		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
 			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
 		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
@@ -129,15 +143,7 @@ func loadConfig(env lookup) (config, error) {
 	c.failures = 10
 	spec := c.spec()
 	err := spec.Load(env)
-	// The two marks are compared also where something else is wrong, so that every
-	// problem is told at once.
-	var marks config
-	both := envcheck.Spec{Vars: slices.DeleteFunc(marks.spec().Vars, func(v envcheck.Var) bool {
-		return v.Name != "HISTORY_KEEP" && v.Name != "HISTORY_TRIM_AT"
-	})}
-	if both.Load(env) == nil && marks.historyTrimAt != 0 && marks.historyTrimAt < marks.historyKeep {
-		err = errors.Join(err, errors.New("HISTORY_TRIM_AT must not be below HISTORY_KEEP"))
-	}
+	err = errors.Join(err, together(env))
 	if err != nil {
 		return config{}, fmt.Errorf("the environment is not usable:\n%w", err)
 	}
@@ -145,6 +151,28 @@ func loadConfig(env lookup) (config, error) {
 		c.historyTrimAt = c.historyKeep + c.historyKeep/5
 	}
 	return c, nil
+}
+
+// together checks what is between variables, those of each rule by themselves, so
+// that every problem is told at once also where something else is wrong.
+func together(env lookup) error {
+	var errs []error
+	rule := func(text string, broken func(*config) bool, names ...string) {
+		var c config
+		some := envcheck.Spec{Vars: slices.DeleteFunc(c.spec().Vars, func(v envcheck.Var) bool { return !slices.Contains(names, v.Name) })}
+		if some.Load(env) == nil && broken(&c) {
+			errs = append(errs, errors.New(text))
+		}
+	}
+	rule("HISTORY_TRIM_AT must not be below HISTORY_KEEP",
+		func(c *config) bool { return c.historyTrimAt != 0 && c.historyTrimAt < c.historyKeep }, "HISTORY_KEEP", "HISTORY_TRIM_AT")
+	rule("HISTORY_KEY is required with HISTORY_DIR (`server secret` makes one; keep it, for nothing else opens the history)",
+		func(c *config) bool { return c.historyDir != "" && c.historyKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
+	rule("HISTORY_KEY has no use without HISTORY_DIR",
+		func(c *config) bool { return c.historyDir == "" && !c.historyKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
+	rule("HISTORY_KEY must not be the same as JWT_SECRET",
+		func(c *config) bool { return c.historyKey.Reveal() == c.secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET")
+	return errors.Join(errs...)
 }
 
 // checkVerb prints every variable with its source and state.
@@ -215,6 +243,25 @@ func listenAddr(s string) error {
 		return envcheck.Problem("must be an address like 127.0.0.1:3001, or empty for none")
 	}
 	return nil
+}
+
+// historyKey accepts the one spelling of 32 bytes that newSecret makes.
+func historyKey(s string) error {
+	if _, err := decodeKey(s); err != nil {
+		return envcheck.Problem("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` prints them")
+	}
+	return envcheck.Strong(32)(s)
+}
+
+func historyKeyOrNone(s string) error {
+	if s == "" {
+		return nil
+	}
+	return historyKey(s)
+}
+
+func parseSync(s string) (journal.Sync, error) {
+	return map[string]journal.Sync{"always": journal.Always, "interval": journal.Interval, "never": journal.Never}[s], nil
 }
 
 func strongOrNone(s string) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
@@ -21,7 +22,8 @@ const (
 )
 
 // demoEnvironment is env with a secret and devices of its own, whatever env says:
-// a demonstration must not hand out tokens that open the real installation.
+// a demonstration must not hand out tokens that open the real installation, nor
+// speak into its history.
 func demoEnvironment(env lookup) lookup {
 	own := map[string]string{
 		"JWT_SECRET":        newSecret(),
@@ -31,7 +33,7 @@ func demoEnvironment(env lookup) lookup {
 		if v, ok := own[name]; ok {
 			return v, true
 		}
-		if name == "JWT_SECRET_FILE" || name == "ALLOWED_DEVICE_ID_FILE" {
+		if name == "JWT_SECRET_FILE" || name == "ALLOWED_DEVICE_ID_FILE" || name == "HISTORY_DIR" || strings.HasPrefix(name, "HISTORY_KEY") {
 			return "", false
 		}
 		v, ok := env(name)

@@ -52,7 +52,10 @@ func TestGuide(t *testing.T) {
 		{"D2", guideRestartClears},
 		{"D3", guideMemoryOnly},
 		{"D4", guideTimestamps},
+		{"D5", guideEncryptedAtRest},
+		{"D6", guideRetentionLimits},
 		{"M1", guideLogs},
+		{"M2", guideMetrics},
 		{"M4", guideHealth},
 	} {
 		t.Run(promise.id, promise.test)

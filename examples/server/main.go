@@ -5,11 +5,14 @@
 //	server -demo         serve without any environment, with a built-in device
 //	server check         check the environment and print it
 //	server token         make a token for a device
-//	server secret        make a secret for JWT_SECRET
+//	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
 //	server sessions      the connections that may publish, and the end of one
 //	server families      the lines of refresh tokens, and the end of one
 //	server revoke        make the tokens of a device worthless
 //	server keys          how much each secret is needed, and reading them again
+//	server export        the history as an archive
+//	server import        an archive in the place of the history
+//	server erase         one message, or all, out of the history
 //	server reports       what browsers reported against the page's policy
 package main
 
@@ -37,6 +40,11 @@ const usage = `usage: server [-demo | -check]
        server check
        server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair]
        server secret
+
+of the running server, or of HISTORY_DIR where none runs:
+       server export [-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]
+       server import FILE [-identity FILE | -passphrase-file FILE]
+       server erase -all | SEQ…
 
 of a running server:
        server sessions [-json] [-end ID]
@@ -84,6 +92,12 @@ func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Write
 		return checkVerb(env, stdout)
 	case "token":
 		return tokenVerb(ctx, rest, env, stdout, stderr)
+	case "export":
+		return exportVerb(ctx, rest, env, stdout, stderr)
+	case "import":
+		return importVerb(ctx, rest, env, stdout, stderr)
+	case "erase":
+		return eraseVerb(ctx, rest, env, stdout, stderr)
 	case "secret":
 		fmt.Fprintln(stdout, newSecret())
 		return exitOK
@@ -124,6 +138,7 @@ func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo b
 	if err != nil {
 		return err
 	}
+	defer s.history.Close() // as orderly where it does not come to serving
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

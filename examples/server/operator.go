@@ -221,35 +221,48 @@ func printReports(w io.Writer, stats headers.ReportStats) {
 	}
 }
 
-// callOperator asks the running server, with a token that lives for this call.
+// callOperator asks the running server for what fits into memory.
 func callOperator(ctx context.Context, env lookup, method, path string) ([]byte, error) {
 	cfg, err := loadConfig(env)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.operatorAddr == "" {
-		return nil, errors.New("OPERATOR_ADDR is empty, so the server takes no calls")
-	}
-	token, err := cfg.operatorToken(time.Now())
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	res, err := cfg.ask(ctx, method, path, nil)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+cfg.operatorAddr+path, nil)
+	defer res.Body.Close()
+	return io.ReadAll(io.LimitReader(res.Body, 16<<20))
+}
+
+var errNoOperator = errors.New("OPERATOR_ADDR is empty, so the server takes no calls")
+
+// ask calls the running server, with a token that lives for this call. Any answer
+// but a good one is an error.
+func (c *config) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	if c.operatorAddr == "" {
+		return nil, errNoOperator
+	}
+	token, err := c.operatorToken(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.operatorAddr+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	// No proxy: the token is for the server alone.
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: time.Minute}}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w (is the server running, with the same OPERATOR_ADDR?)", err)
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
-	if err == nil && res.StatusCode/100 != 2 {
-		err = fmt.Errorf("the server answered %s: %s", res.Status, strings.TrimSpace(string(body)))
+	if res.StatusCode/100 != 2 {
+		defer res.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+		return nil, fmt.Errorf("the server answered %s: %s", res.Status, strings.TrimSpace(string(text)))
 	}
-	return body, err
+	return res, nil
 }

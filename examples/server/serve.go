@@ -52,12 +52,15 @@ type server struct {
 	reports  *headers.ReportHandler
 	handler  http.Handler
 	operator http.Handler
+	metrics  *metrics
+	durable  bool        // the history is on disk
+	degraded atomic.Bool // that disk fails
 	stopping atomic.Bool
 }
 
 // newServer makes a server as cfg says; env is where it reads the secrets again.
 func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
-	s := &server{log: log}
+	s := &server{log: log, metrics: newMetrics(), durable: cfg.historyDir != ""}
 	clients := clientip.Behind(cfg.proxies...)
 
 	var err error
@@ -73,13 +76,14 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.history, err = history.Open(context.Background(), history.Config{
-		Keep: cfg.historyKeep, TrimAt: cfg.historyTrimAt, MaxAge: cfg.historyMaxAge, MaxBytes: cfg.historyMaxBytes,
-		OnTrim: func(t history.Trim) { log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason) },
-	})
-	if err != nil {
+	if err = s.openHistory(cfg); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			_ = s.history.Close() // the error is the first one
+		}
+	}()
 	s.relay, err = relay.New(relay.Config{
 		Log: s.history, Gate: s.auth.gate, Upgrader: upgrader, ClientIP: clients.Addr, Logger: log,
 		PublishRate: cfg.publishRate, PublishBurst: cfg.publishBurst,
@@ -89,7 +93,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	}
 	s.limiter, err = ratelimit.New(ratelimit.Config{
 		Limit: cfg.rateConnections, Window: cfg.rateWindow, MaxAttempts: cfg.maxAttempts,
-		ClientIP: clients.Addr, OnReject: s.rejected,
+		ClientIP: clients.Addr, OnReject: s.rejected, Observe: s.metrics.decided,
 		Penalty: ratelimit.Penalty{Failures: cfg.failures},
 	})
 	if err != nil {
@@ -109,21 +113,27 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 
-	mux := http.NewServeMux()
-	mux.Handle("/ws", s.limiter.Handler(s.relay))
+	s.metrics.watch(s)
+
+	pages := http.NewServeMux()
 	if s.auth.issuer != nil {
-		mux.Handle(refreshPath, s.auth.refresh(s.limiter, clients.Addr))
+		pages.Handle(refreshPath, s.auth.refresh(s.limiter, clients.Addr))
 	}
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("POST "+reportPath, s.reports)
-	mux.Handle("/{$}", page.Handler(web.Handler()))
-	mux.Handle("/", web.Handler())
-	s.handler = secure.Handler(recovered(log, mux))
+	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
+	pages.HandleFunc("GET /readyz", s.readyz)
+	pages.Handle("POST "+reportPath, s.reports)
+	pages.Handle("/{$}", page.Handler(web.Handler()))
+	pages.Handle("/", web.Handler())
+	mux := http.NewServeMux()
+	mux.Handle("/ws", recovered(log, s.limiter.Handler(s.relay)))
+	mux.Handle("/", s.metrics.answers(recovered(log, pages)))
+	s.handler = secure.Handler(mux)
 	operator, err := operate.Handler(operate.Config{
 		Verifier: s.auth, Reports: s.reports.Stats,
 		Gate: s.auth.gate, Issuer: s.auth.issuer, Revoke: s.auth.revoke,
 		Keys: s.auth.keys.KeyUsage, Reload: func() error { return s.auth.reload(env) },
+		History: operate.History{Log: s.history, Relay: s.relay, Keep: cfg.historyTrimAt, MaxBytes: cfg.historyMaxBytes},
+		Metrics: s.metrics.handler(),
 	})
 	if err != nil {
 		return nil, err
@@ -177,6 +187,12 @@ func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 		word(w, http.StatusServiceUnavailable, "stopping")
 		return
 	}
+	if s.degraded.Load() {
+		// Still 200: the relay serves from memory, and taking it out of rotation would
+		// make an outage of a disk failure.
+		word(w, http.StatusOK, "degraded")
+		return
+	}
 	word(w, http.StatusOK, "ready")
 }
 
@@ -197,6 +213,7 @@ func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint
 func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 	return func(e wsauth.Event) {
 		log(e)
+		s.metrics.event(e)
 		if e.Kind == wsauth.EventRefused {
 			s.failed(e.Peer.Addr)
 		}
@@ -206,6 +223,7 @@ func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 // failed counts a refused token, of either kind.
 func (s *server) failed(addr netip.Addr) {
 	if until, blocked := s.limiter.Fail(addr); blocked {
+		s.metrics.blocked.Inc()
 		s.log.Warn("address blocked", "addr", addr, "until", until)
 	}
 }

@@ -24,10 +24,14 @@ type Config struct {
 	Revoke RevokeFunc
 	Keys   func() []wsauth.KeyUsage
 	Reload func() error // reads the secrets again
+
+	History History
+	Metrics http.Handler
 }
 
 func (c *Config) check() error {
-	if c.Verifier == nil || c.Reports == nil || c.Gate == nil || c.Revoke == nil || c.Keys == nil || c.Reload == nil {
+	if c.Verifier == nil || c.Reports == nil || c.Gate == nil || c.Revoke == nil || c.Keys == nil || c.Reload == nil ||
+		c.History.Log == nil || c.History.Relay == nil || c.Metrics == nil {
 		return errors.New("operate: every field of Config but Issuer is required")
 	}
 	return nil
@@ -44,6 +48,11 @@ func (c *Config) check() error {
 //	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
 //	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
 //	POST   /keys/reload             reads the secrets again, as SIGHUP does
+//	GET    /history/export          the history as an archive of package archive, not encrypted
+//	POST   /history/import          puts the newest messages of such an archive in its place, all or nothing: an [Imported]
+//	DELETE /history                 erases everything
+//	DELETE /history/{seq}           erases one message, by its number in an export
+//	GET    /metrics                 metrics.md, in Prometheus's text format
 //
 // Answers are JSON, errors plain text. Without a good token every path is a 401.
 func Handler(cfg Config) (http.Handler, error) {
@@ -53,6 +62,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
 	cfg.handleSessions(mux)
+	cfg.handleHistory(mux)
 	return admins(cfg.Verifier, mux), nil
 }
 

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The process under test is to see a failing write where its files may grow no
+// more, and not the signal that comes with it.
+func init() {
+	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
+		signal.Ignore(syscall.SIGXFSZ)
+	}
+}
+
+// room makes every file of p end at limit bytes, as a full disk would.
+func (p *process) room(limit uint64) {
+	p.t.Helper()
+	var r unix.Rlimit
+	err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, nil, &r)
+	if r.Cur = min(limit, r.Max); err == nil {
+		err = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, &r, nil)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// While the disk fails the relay goes on in memory, and says so; when the disk
+// recovers, all of it is written.
+func TestDiskFails(t *testing.T) {
+	const failing, recovered = "the history is in memory only, since the disk fails; it is written anew when the disk recovers", "the history is on disk again"
+	env := durable(t, filepath.Join(t.TempDir(), "history"), "OPERATOR_ADDR=127.0.0.1:"+freePort(t))
+	s, p := serving(t, env)
+	ready := func() string {
+		res, body := s.get("/readyz")
+		if res.StatusCode != 200 {
+			t.Errorf("/readyz: %d %q, want 200 whatever the disk does", res.StatusCode, body)
+		}
+		return body
+	}
+	viewer, device := s.viewer(), s.publisher()
+	device.publish("a")
+	if got := ready(); got != "ready\n" {
+		t.Errorf("/readyz: %q, want ready", got)
+	}
+	p.room(100)
+	device.publish("b", "c", "d")
+	if texts, _ := viewer.texts(4); texts[3] != "d" {
+		t.Errorf("the viewer got %q", texts)
+	}
+	if got := ready(); got != "degraded\n" {
+		t.Errorf("/readyz: %q, want degraded", got)
+	}
+	op := operator(t, env)
+	if got := op.metric("relayguard_history_degraded"); got != 1 {
+		t.Errorf("relayguard_history_degraded is %v", got)
+	}
+	p.room(math.MaxUint64)
+	texts := []string{"a", "b", "c", "d"}
+	// The next attempt is ten seconds after the failure, with a message that comes.
+	deadline := time.NewTimer(3 * patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for ready() != "ready\n" {
+		select {
+		case <-deadline.C:
+			t.Fatalf("the disk has recovered, the server has not:\n%s", p.stderr)
+		case <-tick.C:
+		}
+		texts = append(texts, "more "+string(rune('0'+len(texts)%10))+" "+time.Now().String())
+		device.publish(texts[len(texts)-1])
+	}
+	if n, m := len(p.stderr.events(failing)), len(p.stderr.events(recovered)); n != 1 || m != 1 {
+		t.Errorf("the failure is told %d times and the recovery %d times, want each once:\n%s", n, m, p.stderr)
+	}
+	if got := op.metric("relayguard_history_degraded"); got != 0 {
+		t.Errorf("relayguard_history_degraded is %v", got)
+	}
+	if err := p.cmd.Process.Kill(); err != nil { // what it had in memory only would be lost
+		t.Fatal(err)
+	}
+	p.wait()
+	s, _ = serving(t, env)
+	s.shows(texts...)
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// metrics are what Prometheus may read of this server. Labels have values of closed
+// sets only: no address, device or token ever becomes one, or a stranger could fill
+// the memory of both sides. operate/metrics.md lists them all.
+type metrics struct {
+	registry  *prometheus.Registry
+	responses *prometheus.CounterVec
+	refused   *prometheus.CounterVec
+	auth      *prometheus.CounterVec
+	blocked   prometheus.Counter
+}
+
+const namespace = "relayguard"
+
+// refusals are all reasons for which a connection is refused before its upgrade.
+var refusals = []ratelimit.Reason{
+	ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen, ratelimit.OverProcess, ratelimit.Blocked, ratelimit.Penalized,
+	originRefusal,
+}
+
+const originRefusal ratelimit.Reason = "origin"
+
+// outcomes are all kinds of authentication event.
+var outcomes = []wsauth.EventKind{
+	wsauth.EventAuthenticated, wsauth.EventRefreshed, wsauth.EventRefused, wsauth.EventDenied, wsauth.EventExpired,
+	wsauth.EventRevoked, wsauth.EventReplaced, wsauth.EventEnded, wsauth.EventOriginRefused,
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		registry:  prometheus.NewRegistry(),
+		responses: counter("http_responses_total", "Answers to requests other than of the WebSocket, by status.", "code"),
+		refused:   counter("connections_refused_total", "Connections refused before their upgrade: by a limit, a block, or for a foreign origin.", "reason"),
+		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
+		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "addresses_blocked_total",
+			Help: "Blocks of addresses that showed too many bad tokens."}),
+	}
+	// What has not happened yet is 0 and not absent, or its first time would be no rise.
+	for _, reason := range refusals {
+		m.refused.WithLabelValues(string(reason))
+	}
+	for _, kind := range outcomes {
+		m.auth.WithLabelValues(string(kind), "")
+	}
+	m.responses.WithLabelValues("200")
+	m.responses.WithLabelValues("500")
+	m.registry.MustRegister(m.responses, m.refused, m.auth, m.blocked,
+		collectors.NewBuildInfoCollector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// answers counts the responses of next. It must not be around the WebSocket, whose
+// answer ends with the connection.
+func (m *metrics) answers(next http.Handler) http.Handler {
+	return promhttp.InstrumentHandlerCounter(m.responses, next)
+}
+
+func (m *metrics) decided(_ *http.Request, d ratelimit.Decision) {
+	if d.Reason != ratelimit.NoReason {
+		m.refused.WithLabelValues(string(d.Reason)).Inc()
+	}
+}
+
+func (m *metrics) event(e wsauth.Event) {
+	m.auth.WithLabelValues(string(e.Kind), string(e.Reason)).Inc()
+	if e.Kind == wsauth.EventOriginRefused {
+		m.refused.WithLabelValues(string(originRefusal)).Inc()
+	}
+}
+
+// watch adds what the parts of s count by themselves.
+func (m *metrics) watch(s *server) { m.registry.MustRegister(newFigures(s)) }
+
+// snapshot is what one scrape sees of the server.
+type snapshot struct {
+	relay    relay.Stats
+	history  history.Stats
+	gate     int
+	durable  bool
+	degraded bool
+}
+
+// figure is one metric that is read from a snapshot.
+type figure struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(snapshot, func(value float64, labels ...string))
+}
+
+// figures is the collector of all of them, so that one scrape reads each part once.
+type figures struct {
+	of  *server
+	all []figure
+	lag *prometheus.Desc
+}
+
+func newFigures(s *server) *figures {
+	f := &figures{of: s}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+	}
+	one := func(kind prometheus.ValueType, name, help string, value func(snapshot) float64) {
+		f.all = append(f.all, figure{desc(name, help), kind, func(m snapshot, emit func(float64, ...string)) { emit(value(m)) }})
+	}
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+
+	one(gauge, "connections_open", "WebSocket connections that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
+	one(gauge, "publishers_open", "Connections among them that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
+	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
+	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, other than for their origin.", func(m snapshot) float64 { return float64(m.relay.Failed) })
+	f.all = append(f.all, figure{
+		desc("connections_ended_total", "Connections that ended, by what ended them: the cause in the log.", "cause"), counter,
+		func(m snapshot, emit func(float64, ...string)) {
+			for cause, n := range m.relay.Ended {
+				emit(float64(n), cause)
+			}
+		},
+	})
+	one(counter, "frames_encoded_total", "Frames encoded; each is shared by all viewers at the same place.", func(m snapshot) float64 { return float64(m.relay.Encoded) })
+	one(counter, "frames_delivered_total", "Frames written to a viewer.", func(m snapshot) float64 { return float64(m.relay.Delivered) })
+	one(counter, "messages_delivered_total", "Messages in the frames that were written to viewers.", func(m snapshot) float64 { return float64(m.relay.Messages) })
+	one(counter, "merges_total", "Live frames among them that carried more than one message, because the viewer was behind or the messages came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
+	f.lag = desc("viewer_lag_seconds", "How far behind viewers are: for each live frame, the time from storing its oldest message to the end of its write to the viewer.")
+	one(counter, "messages_invalid_total", "Messages of publishers that broke the schema.", func(m snapshot) float64 { return float64(m.relay.Invalid) })
+	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
+
+	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
+	one(gauge, "history_bytes", "Their size.", func(m snapshot) float64 { return float64(m.history.Bytes) })
+	one(gauge, "history_oldest_age_seconds", "Age of the oldest of them; 0 where there is none.", func(m snapshot) float64 {
+		if m.history.Oldest.IsZero() {
+			return 0
+		}
+		return max(time.Since(m.history.Oldest).Seconds(), 0)
+	})
+	one(counter, "history_appended_total", "Messages published, restart signals not included.", func(m snapshot) float64 { return float64(m.history.Appended) })
+	one(counter, "history_replaced_total", "Times that the history was cleared or replaced: restart signals, imports and erasures of everything.", func(m snapshot) float64 { return float64(m.history.Replaced) })
+	one(counter, "history_erased_total", "Messages erased one by one.", func(m snapshot) float64 { return float64(m.history.Deleted) })
+	f.all = append(f.all, figure{
+		desc("history_trimmed_total", "Messages dropped by retention, by the limit that they were beyond.", "reason"), counter,
+		func(m snapshot, emit func(float64, ...string)) {
+			emit(float64(m.history.TrimmedByCount), string(history.ByCount))
+			emit(float64(m.history.TrimmedByBytes), string(history.ByBytes))
+			emit(float64(m.history.TrimmedByAge), string(history.ByAge))
+		},
+	})
+	one(gauge, "history_durable", "1 where the history is kept on disk (HISTORY_DIR), else 0.", func(m snapshot) float64 { return truth(m.durable) })
+	one(gauge, "history_degraded", "1 while the disk fails and the history is in memory only, else 0.", func(m snapshot) float64 { return truth(m.degraded) })
+	return f
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements prometheus.Collector.
+func (f *figures) Describe(out chan<- *prometheus.Desc) {
+	for _, one := range f.all {
+		out <- one.desc
+	}
+	out <- f.lag
+}
+
+// Collect implements prometheus.Collector.
+func (f *figures) Collect(out chan<- prometheus.Metric) {
+	m := snapshot{
+		relay: f.of.relay.Stats(), history: f.of.history.Stats(), gate: len(f.of.auth.gate.Sessions()),
+		durable: f.of.durable, degraded: f.of.degraded.Load(),
+	}
+	for _, one := range f.all {
+		one.read(m, func(value float64, labels ...string) {
+			out <- prometheus.MustNewConstMetric(one.desc, one.kind, value, labels...)
+		})
+	}
+	buckets, below := make(map[float64]uint64, len(relay.LagBounds)), uint64(0)
+	for i, bound := range relay.LagBounds {
+		below += m.relay.Lag.Counts[i]
+		buckets[bound.Seconds()] = below
+	}
+	out <- prometheus.MustNewConstHistogram(f.lag, m.relay.Lag.Count, m.relay.Lag.Sum.Seconds(), buckets)
+}

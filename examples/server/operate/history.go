@@ -1,0 +1,125 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/history/archive"
+)
+
+// Archives may be large and the reader slow: a transfer may take any time, as long
+// as it goes on within this.
+const transferWait = 30 * time.Second
+
+// History is what the calls about the history stand on.
+type History struct {
+	Log      *history.Log
+	Relay    *relay.Relay
+	Keep     int   // messages that an import brings at most: the newest
+	MaxBytes int64 // and their size; 0 is the archive package's bound
+}
+
+// Imported is what an import has brought.
+type Imported struct {
+	Messages uint64 `json:"messages"` // in the archive
+	Kept     int    `json:"kept"`     // of them; the others are beyond what is kept
+}
+
+// Exported returns the messages of entries as viewers see them, which is what an
+// archive holds.
+func Exported(entries []history.Entry) iter.Seq[history.Entry] {
+	return func(yield func(history.Entry) bool) {
+		for _, e := range entries {
+			e.Data = relay.Shown(e.Data)
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Import is what an archive is read with, before it changes anything.
+func (h History) Import() archive.ImportConfig {
+	return archive.ImportConfig{Keep: h.Keep, MaxBytes: h.MaxBytes, Check: relay.Check}
+}
+
+func (c *Config) handleHistory(mux *http.ServeMux) {
+	mux.HandleFunc("GET /history/export", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/jsonl")
+		w.Header().Set("Cache-Control", "no-store")
+		entries := Exported(c.History.Log.Since(history.Oldest).Entries)
+		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, entries, archive.ExportConfig{}); err != nil {
+			panic(http.ErrAbortHandler) // or the end would look like one that was meant
+		}
+	})
+	mux.HandleFunc("POST /history/import", func(w http.ResponseWriter, r *http.Request) {
+		done, err := c.History.importFrom(r.Context(), unhurriedReader{r.Body, http.NewResponseController(w)})
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferWait))
+		var refused *archive.Error
+		switch {
+		case errors.As(err, &refused) && refused.Reason != archive.Failed:
+			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusBadRequest)
+		case err != nil:
+			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusInternalServerError)
+		default:
+			answer(w, done)
+		}
+	})
+	mux.HandleFunc("DELETE /history", func(w http.ResponseWriter, r *http.Request) {
+		found(w, true, c.History.Relay.Clear(r.Context()))
+	})
+	mux.HandleFunc("DELETE /history/{seq}", func(w http.ResponseWriter, r *http.Request) {
+		seq, err := strconv.ParseUint(r.PathValue("seq"), 10, 64)
+		if err != nil {
+			found(w, false, nil)
+			return
+		}
+		n, err := c.History.Relay.Erase(r.Context(), seq)
+		found(w, n > 0, err)
+	})
+	mux.Handle("GET /metrics", c.Metrics)
+}
+
+func (h History) importFrom(ctx context.Context, r io.Reader) (Imported, error) {
+	entries, done, err := archive.Read(ctx, r, h.Import())
+	if err != nil {
+		return Imported{}, err
+	}
+	if err := h.Relay.Import(ctx, entries); err != nil {
+		return Imported{}, err
+	}
+	return Imported{Messages: done.Entries, Kept: len(entries)}, nil
+}
+
+// unhurriedWriter and unhurriedReader move the server's deadlines on with every
+// piece.
+type unhurriedWriter struct {
+	io.Writer
+	*http.ResponseController
+}
+
+func (u unhurriedWriter) Write(b []byte) (int, error) {
+	if err := u.SetWriteDeadline(time.Now().Add(transferWait)); err != nil {
+		return 0, err
+	}
+	return u.Writer.Write(b)
+}
+
+type unhurriedReader struct {
+	io.Reader
+	*http.ResponseController
+}
+
+func (u unhurriedReader) Read(b []byte) (int, error) {
+	if err := u.SetReadDeadline(time.Now().Add(transferWait)); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(b)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/relayguard/relayguard/history/archive"
+)
+
+// terminal returns the descriptor of what f is, if that is a terminal.
+func terminal(f any) (fd int, ok bool) {
+	file, ok := f.(*os.File)
+	if !ok {
+		return 0, false
+	}
+	fd = int(file.Fd())
+	return fd, term.IsTerminal(fd)
+}
+
+// progressLine draws how far an export or import is, where w is a terminal.
+func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
+	if _, ok := terminal(w); !ok {
+		return nil, func() {}
+	}
+	var last time.Time
+	drawn := false
+	draw = func(p archive.Progress) {
+		if now := time.Now(); p.Done || now.Sub(last) >= 100*time.Millisecond {
+			last, drawn = now, true
+			fmt.Fprintf(w, "\r%d messages, %d KiB", p.Entries, p.Bytes>>10)
+		}
+	}
+	return draw, func() {
+		if drawn {
+			fmt.Fprint(w, "\r\x1b[K") // what follows says the same, and more
+		}
+	}
+}
+
+// askPassphrase reads a passphrase from the terminal, without showing it.
+func askPassphrase(ctx context.Context, prompt string, out io.Writer) (string, error) {
+	fd, ok := terminal(os.Stdin)
+	if !ok {
+		return "", errors.New("there is no terminal to ask for the passphrase: use -passphrase-file")
+	}
+	// Reading does not end with ctx, so that the terminal is put right before.
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	type answer struct {
+		text []byte
+		err  error
+	}
+	read := make(chan answer, 1)
+	fmt.Fprint(out, prompt)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- answer{text, err}
+	}()
+	select {
+	case a := <-read:
+		fmt.Fprintln(out)
+		return string(a.text), a.err
+	case <-ctx.Done():
+		fmt.Fprintln(out)
+		return "", errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
+}
+
+// newPassphrase asks twice, since a slip would lose the archive.
+func newPassphrase(ctx context.Context, out io.Writer) (string, error) {
+	first, err := askPassphrase(ctx, "Passphrase for the archive: ", out)
+	if err != nil {
+		return "", err
+	}
+	again, err := askPassphrase(ctx, "The same again: ", out)
+	if err == nil && first != again {
+		err = errors.New("the two passphrases differ")
+	}
+	return first, err
+}
+
+// passphraseFile is what a file holds, without the line end that editors add.
+func passphraseFile(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err == nil && len(text) > 4096 {
+		err = errors.New("the file of the passphrase is longer than 4 KiB")
+	}
+	return string(bytes.TrimRight(text, "\r\n")), err
+}
