@@ -127,7 +127,7 @@ func newFigures(s *server) *figures {
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 
 	one(gauge, "connections_open", "WebSocket connections that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
-	one(gauge, "publishers_open", "Connections among them that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
+	one(gauge, "publishers_open", "WebSocket connections that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
 	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
 	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, other than for their origin.", func(m snapshot) float64 { return float64(m.relay.Failed) })
 	f.all = append(f.all, figure{
@@ -141,14 +141,14 @@ func newFigures(s *server) *figures {
 	one(counter, "frames_encoded_total", "Frames encoded; each is shared by all viewers at the same place.", func(m snapshot) float64 { return float64(m.relay.Encoded) })
 	one(counter, "frames_delivered_total", "Frames written to a viewer.", func(m snapshot) float64 { return float64(m.relay.Delivered) })
 	one(counter, "messages_delivered_total", "Messages in the frames that were written to viewers.", func(m snapshot) float64 { return float64(m.relay.Messages) })
-	one(counter, "merges_total", "Live frames among them that carried more than one message, because the viewer was behind or the messages came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
+	one(counter, "merges_total", "Live frames written to a viewer with more than one message, because it was behind or they came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
 	f.lag = desc("viewer_lag_seconds", "How far behind viewers are: for each live frame, the time from storing its oldest message to the end of its write to the viewer.")
 	one(counter, "messages_invalid_total", "Messages of publishers that broke the schema.", func(m snapshot) float64 { return float64(m.relay.Invalid) })
 	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
 
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
-	one(gauge, "history_bytes", "Their size.", func(m snapshot) float64 { return float64(m.history.Bytes) })
-	one(gauge, "history_oldest_age_seconds", "Age of the oldest of them; 0 where there is none.", func(m snapshot) float64 {
+	one(gauge, "history_bytes", "Size of the messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Bytes) })
+	one(gauge, "history_oldest_age_seconds", "Age of the oldest message that the history keeps; 0 where there is none.", func(m snapshot) float64 {
 		if m.history.Oldest.IsZero() {
 			return 0
 		}

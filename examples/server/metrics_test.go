@@ -98,8 +98,9 @@ func guideMetrics(t *testing.T) {
 	}
 	watcher, device := s.viewer(), s.publisher()
 	for _, text := range []string{"a", "b", "c", "d"} { // the last one makes a clean-up
-		device.publish(text)
+		device.send(`{"text":"` + text + `"}`)
 		watcher.texts(1)
+		device.texts(1)
 	}
 	device.send(`{"text":7}`)
 	device.await(func(m map[string]any) bool { return m["error"] != nil })
@@ -107,13 +108,14 @@ func guideMetrics(t *testing.T) {
 	const stranger = "192.0.2.7"
 	for range 2 { // refused tokens, from an address that must not be seen
 		bad := s.viewer("X-Forwarded-For", stranger)
+		bad.texts(2)
 		bad.send(`{"token":"no token"}`)
 		bad.end()
 	}
 	if p, res := connect(t, s.addr, "Origin", "https://evil.example"); p != nil || res.StatusCode != 403 {
 		t.Error("a foreign origin is let in")
 	}
-	s.viewer()
+	s.viewer().texts(2)
 	for range 3 {
 		if p, res := connect(t, s.addr); p != nil || res.StatusCode != 429 {
 			t.Fatal("more are let in than the limit")
