@@ -54,6 +54,8 @@ func TestGuide(t *testing.T) {
 		{"D4", guideTimestamps},
 		{"D5", guideEncryptedAtRest},
 		{"D6", guideRetentionLimits},
+		{"D7", guideExportImport},
+		{"D8", guideErasure},
 		{"M1", guideLogs},
 		{"M2", guideMetrics},
 		{"M4", guideHealth},
