@@ -161,7 +161,7 @@ func (v *archiveVerb) export(ctx context.Context, rest []string, name string, fo
 	if len(to) == 0 {
 		how = "not encrypted"
 	}
-	fmt.Fprintf(v.stderr, "%d messages exported%s, %s\n", done.Entries, where, how)
+	fmt.Fprintf(v.stderr, "exported%s, %s; messages: %d\n", where, how, done.Entries)
 	return nil
 }
 
@@ -301,7 +301,7 @@ func (v *archiveVerb) load(ctx context.Context, rest []string, identity, file st
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(v.stderr, "%d of %d messages imported, in the place of the history\n", kept, done.Entries)
+	fmt.Fprintf(v.stderr, "imported in the place of the history; messages: %d of %d\n", kept, done.Entries)
 	return nil
 }
 

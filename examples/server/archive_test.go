@@ -301,7 +301,7 @@ func TestImportOfALargeArchive(t *testing.T) {
 	}
 	env := append(inMemory(t), "HISTORY_KEEP=10", "HISTORY_TRIM_AT=20")
 	s, _ := serving(t, env)
-	if _, told := verb(t, 0, env, "import", name); !strings.Contains(told, "20 of 3000") {
+	if _, told := verb(t, 0, env, "import", name); !strings.Contains(told, "messages: 20 of 3000") {
 		t.Errorf("told %q", told)
 	}
 	s.shows(texts[n-20:]...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -259,6 +260,11 @@ func guideHealth(t *testing.T) {
 			t.Errorf("%s: got %d %q, want 200 %q", path, res.StatusCode, body, want)
 		}
 	}
+	s.srv.diskState(errors.New("no space left"))
+	if res, body := s.get("/readyz"); res.StatusCode != 200 || body != "degraded\n" {
+		t.Errorf("/readyz while the disk fails: got %d %q, want 200 \"degraded\"", res.StatusCode, body)
+	}
+	s.srv.diskState(nil)
 	// A viewer that answers no close keeps the server stopping for a moment.
 	stubborn(t, s.addr)
 	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })

@@ -66,6 +66,15 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
+	for _, part := range []string{"examples/server/relay", "examples/server/operate"} {
+		deps := map[string]bool{}
+		all(module+part, deps)
+		for dep := range deps {
+			if strings.HasPrefix(dep, "github.com/prometheus/") {
+				t.Errorf("%s depends on %s", part, dep)
+			}
+		}
+	}
 	if deps := map[string]bool{}; true {
 		all(module+"wsauth/wsconn", deps)
 		for dep := range deps {

@@ -96,7 +96,8 @@ func descriptors(t *testing.T) int {
 // TestDemo runs the README's command and looks at what it promises: a page, a
 // stream within moments, and a token that works.
 func TestDemo(t *testing.T) {
-	p := launch(t, true, t.TempDir(), []string{"PORT=" + freePort(t)}, "-demo")
+	history := filepath.Join(t.TempDir(), "history") // the real installation's
+	p := launch(t, true, t.TempDir(), []string{"PORT=" + freePort(t), "HISTORY_DIR=" + history, "HISTORY_KEY=" + testKey}, "-demo")
 	s := &site{t: t, addr: p.addr}
 	if res, body := s.get("/"); res.StatusCode != 200 || !strings.Contains(body, "<html") {
 		t.Errorf("no page: %d", res.StatusCode)
@@ -131,6 +132,9 @@ func TestDemo(t *testing.T) {
 	}
 	if code := p.terminate(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, p.stderr)
+	}
+	if _, err := os.Stat(history); err == nil {
+		t.Error("the demonstration speaks into the installation's history")
 	}
 }
 

@@ -34,7 +34,7 @@ func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
 	draw = func(p archive.Progress) {
 		if now := time.Now(); p.Done || now.Sub(last) >= 100*time.Millisecond {
 			last, drawn = now, true
-			fmt.Fprintf(w, "\r%d messages, %d KiB", p.Entries, p.Bytes>>10)
+			fmt.Fprintf(w, "\rmessages: %d, KiB: %d", p.Entries, p.Bytes>>10)
 		}
 	}
 	return draw, func() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/relayguard/relayguard/history"
@@ -103,13 +104,15 @@ func (d *ids) add(id string) {
 func (s *seen) newest() marks {
 	m, size := marks{}, 0
 	for device, d := range s.devices {
-		list := make([]string, 0, carried+1)
-		for i := carried; i > 0; i-- {
+		var list []string // newest first
+		for i := 1; i <= carried; i++ {
 			id := d.ring[(d.next+remembered-i)%remembered]
-			if size += len(id); id != "" && size <= carriedBytes {
-				list = append(list, id)
+			if size += len(id); id == "" || size > carriedBytes {
+				break
 			}
+			list = append(list, id)
 		}
+		slices.Reverse(list)
 		m[device] = list
 	}
 	return m

@@ -1,0 +1,110 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+// publishing stores a message under id in log, as the relay does.
+func publishing(log *history.Log, clears bool) func(marks) error {
+	return func(m marks) (err error) {
+		data := stored([]byte(`{"text":"a\nb"}`), m) // a line end in JSON is two characters
+		if clears {
+			_, err = log.Replace(context.Background(), data)
+		} else {
+			_, err = log.Append(context.Background(), data)
+		}
+		return err
+	}
+}
+
+func TestSeenIsRecalled(t *testing.T) {
+	log, err := history.Open(context.Background(), history.Config{Keep: 100, TrimAt: 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before seen
+	id := func(i int) string { return fmt.Sprintf("%s%d", strings.Repeat("é", 32), i) }
+	for i := range remembered + 500 {
+		before.once("a", id(i), false, publishing(log, false))
+	}
+	before.once("b", "1\n\"{", false, publishing(log, false))
+	before.once("b", "", false, publishing(log, false))
+	for _, e := range log.Since(history.Oldest).Entries {
+		if got := string(Shown(e.Data)); got != `{"text":"a\nb"}` {
+			t.Fatalf("viewers see %q", got)
+		}
+	}
+	again := func(s *seen, device, id string) (known bool) {
+		known = true
+		_ = s.once(device, id, false, func(marks) error { known = false; return errors.New("not stored") })
+		return known
+	}
+	var after seen
+	if err := after.recall(context.Background(), log); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		device, id string
+		known      bool
+		why        string
+	}{
+		{"a", id(remembered + 499), true, "the newest"},
+		{"a", id(500), true, "the thousandth"},
+		{"a", id(499), false, "as many as before"},
+		{"b", "1\n\"{", true, "whatever is in an id"},
+		{"b", id(600), false, "another device's"},
+		{"b", "", false, "no id is no id"},
+	} {
+		if got := again(&after, row.device, row.id); got != row.known {
+			t.Errorf("%s: known is %v", row.why, got)
+		}
+	}
+
+	// A restart signal carries the newest of what it clears, and no more.
+	if err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Len() != 0 {
+		t.Fatal(err, log.Len())
+	}
+	var third seen
+	if err := third.recall(context.Background(), log); err != nil {
+		t.Fatal(err)
+	}
+	for i, known := range map[int]bool{remembered + 499: true, remembered + 500 - carried: true, remembered + 499 - carried: false} {
+		if got := again(&third, "a", id(i)); got != known {
+			t.Errorf("id %d after a restart signal: known is %v", i, got)
+		}
+	}
+	if !again(&third, "b", "r") || !again(&third, "b", "1\n\"{") {
+		t.Error("the signal's own device is not known again")
+	}
+}
+
+// However many devices there are, a restart signal stays small.
+func TestRestartSignalIsBounded(t *testing.T) {
+	var s seen
+	for device := range 20 {
+		for i := range carried {
+			s.once(fmt.Sprint(device), strings.Repeat("💡", 60)+fmt.Sprint(i), false, func(marks) error { return nil })
+		}
+	}
+	var got marks
+	s.once("0", "r", true, func(m marks) error { got = m; return nil })
+	if n := len(stored(nil, got)); n > 2*carriedBytes {
+		t.Errorf("%d bytes", n)
+	}
+	newest := 0
+	for device, list := range got {
+		if device != "0" && len(list) > 0 && strings.HasSuffix(list[len(list)-1], fmt.Sprint(carried-1)) {
+			newest++
+		}
+	}
+	if newest == 0 || !slices.Contains(got["0"], "r") {
+		t.Errorf("the newest are not among them: %d", newest)
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pseudoTerminal returns both ends of one: what a person has, and what a process has.
+func pseudoTerminal(t *testing.T) (person, tty *os.File) {
+	t.Helper()
+	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("no pseudo terminals here: mount devpts: ", err)
+	}
+	t.Cleanup(func() { person.Close() })
+	fd := int(person.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tty.Close() })
+	return person, tty
+}
+
+// atTerminal runs a command there and returns what the person sees.
+func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, person *os.File, seen *logBuffer, echoes func() bool) {
+	t.Helper()
+	person, tty := pseudoTerminal(t)
+	cmd = exec.Command(os.Args[0], args...)
+	cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json"}, env...)
+	cmd.Stdin, cmd.Stderr = tty, tty
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	seen = new(logBuffer)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(seen, person)
+	}()
+	t.Cleanup(func() {
+		tty.Close()
+		<-done
+	})
+	return cmd, person, seen, func() bool {
+		state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Lflag&unix.ECHO != 0
+	}
+}
+
+// A passphrase is asked for at a terminal, twice where a slip would lose the
+// archive, and is not seen there.
+func TestPassphraseIsAskedFor(t *testing.T) {
+	const passphrase = "correct horse battery"
+	env := operable(t, durable(t, filepath.Join(t.TempDir(), "history")))
+	s, _ := serving(t, env)
+	s.publisher().publish("one")
+	name := filepath.Join(t.TempDir(), "a.age")
+	say := func(person *os.File, seen *logBuffer, echoes func() bool, prompt, answer string) {
+		t.Helper()
+		eventually(t, prompt, func() bool { return strings.Contains(seen.String(), prompt) && !echoes() })
+		if _, err := io.WriteString(person, answer+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	cmd, person, seen, echoes := atTerminal(t, env, "export", "-passphrase", "-o", name)
+	say(person, seen, echoes, "Passphrase", passphrase)
+	say(person, seen, echoes, "again", "another")
+	if err := cmd.Wait(); err == nil || !strings.Contains(seen.String(), "differ") {
+		t.Errorf("two passphrases: %v, seen %q", err, seen)
+	}
+	if _, err := os.Stat(name); err == nil {
+		t.Error("there is an archive all the same")
+	}
+
+	cmd, person, seen, echoes = atTerminal(t, env, "export", "-passphrase", "-o", name)
+	say(person, seen, echoes, "Passphrase", passphrase)
+	say(person, seen, echoes, "again", passphrase)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, seen)
+	}
+	eventually(t, "the end is told", func() bool { return strings.Contains(seen.String(), "messages: 1") })
+	if strings.Contains(seen.String(), passphrase) || !strings.Contains(seen.String(), "\rmessages: 1, KiB: 0") || !echoes() {
+		t.Errorf("seen %q, echo %v: want no passphrase, and a line of progress", seen, echoes())
+	}
+
+	s.publisher().publish("two")
+	cmd, person, seen, echoes = atTerminal(t, env, "import", name)
+	say(person, seen, echoes, "Passphrase", passphrase)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, seen)
+	}
+	s.shows("one")
+
+	// Whoever gives up gets the terminal back as it was.
+	cmd, _, seen, echoes = atTerminal(t, env, "import", name)
+	eventually(t, "asked", func() bool { return strings.Contains(seen.String(), "Passphrase") && !echoes() })
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !echoes() {
+		t.Errorf("interrupted: %v, the terminal echoes: %v", err, echoes())
+	}
+}
+
+func TestEncryptedToATerminal(t *testing.T) {
+	_, recipient := agePair(t)
+	env := operable(t, durable(t, filepath.Join(t.TempDir(), "history")))
+	serving(t, env)
+	_, tty := pseudoTerminal(t)
+	var told bytes.Buffer
+	cmd := exec.Command(os.Args[0], "export", "-recipient", recipient)
+	cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1"}, env...)
+	cmd.Stdout, cmd.Stderr = tty, &told
+	if err := cmd.Run(); err == nil || !strings.Contains(told.String(), "nothing for a terminal") {
+		t.Errorf("%v, told %q", err, told.String())
+	}
+}
