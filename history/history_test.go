@@ -333,3 +333,34 @@ func TestStats(t *testing.T) {
 		t.Errorf("cleared: %+v", got)
 	}
 }
+
+// Who takes a batch in parts has had all of it, once.
+func TestHead(t *testing.T) {
+	l := open(t, history.Config{})
+	for i := range 10 {
+		add(t, l, fmt.Sprint(i))
+	}
+	for _, n := range []int{-1, 0, 1, 3, 9, 10, 11} {
+		pos, got := history.Oldest, ""
+		for {
+			whole := l.Since(pos)
+			if whole.Empty() {
+				break
+			}
+			part := whole.Head(n)
+			if want := min(max(n, 1), len(whole.Entries)); len(part.Entries) != want || part.From != whole.From {
+				t.Fatalf("Head(%d) of %d has %d", n, len(whole.Entries), len(part.Entries))
+			}
+			if part.To.Seq() != part.Entries[len(part.Entries)-1].Seq || len(part.Entries) == len(whole.Entries) != (part.To == whole.To) {
+				t.Fatalf("Head(%d) ends at %d", n, part.To.Seq())
+			}
+			for _, e := range part.Entries {
+				got += string(e.Data)
+			}
+			pos = part.To
+		}
+		if got != "0123456789" {
+			t.Errorf("in parts of %d: %s", n, got)
+		}
+	}
+}

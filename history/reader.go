@@ -31,6 +31,16 @@ type Batch struct {
 // Empty reports whether the batch tells a reader nothing.
 func (b Batch) Empty() bool { return len(b.Entries) == 0 && !b.Reset && b.Missed == 0 }
 
+// Head returns the part of b that ends with its n-th entry, counted from 1, or b itself if it has no more than n. It is
+// for who cannot take all at once, and goes on from the part's To.
+func (b Batch) Head(n int) Batch {
+	if n = max(n, 1); n < len(b.Entries) {
+		b.Entries = b.Entries[:n:n]
+		b.To.seq = b.Entries[n-1].Seq
+	}
+	return b
+}
+
 // A Reader is a cursor in a log. It holds nothing but its position: there is
 // nothing to close. It must not be used by two goroutines at once.
 type Reader struct {

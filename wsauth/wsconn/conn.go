@@ -63,6 +63,7 @@ type Conn struct {
 	interrupted bool
 	awaiting    atomic.Bool // a ping was sent and nothing has been read since
 
+	stalled  atomic.Bool // a write has made no progress
 	closing  atomic.Bool // a close frame is sent or about to be: no data goes out or is delivered any more
 	shutOnce sync.Once
 	hangOnce sync.Once
@@ -184,6 +185,8 @@ func (c *Conn) explain(err error) error {
 	switch {
 	case byPeer:
 		err = closed
+	case c.stalled.Load():
+		err = ErrStalled
 	case c.refused:
 		err = ErrProtocol
 	case c.closing.Load():

@@ -120,6 +120,9 @@ func TestStartFrameStalls(t *testing.T) {
 		if _, err := post(t, conn, f); !errors.Is(err, wsconn.ErrClosed) {
 			t.Errorf("afterwards: %v", err)
 		}
+		if _, err := conn.Read(t.Context()); !errors.Is(err, wsconn.ErrStalled) {
+			t.Errorf("reading does not say why: %v", err)
+		}
 		return
 	}
 	t.Error("it took everything")

@@ -12,7 +12,8 @@ import (
 const maxWrite = 32 << 10
 
 // WriteFrame writes a frame whole. It returns once the operating system has taken it, which may take as long as the
-// peer makes progress; see [Config].WriteTimeout. On error the connection is gone.
+// peer makes progress; see [Config].WriteTimeout. On error the connection is gone; Read then returns ErrStalled too, if
+// that was why.
 func (c *Conn) WriteFrame(f *Frame) error {
 	if c.closing.Load() {
 		return ErrClosed
@@ -106,9 +107,13 @@ func (c *Conn) writeLocked(p []byte) error {
 
 func (c *Conn) writeFailed(err error) error {
 	closing := c.closing.Load()
+	stalled := errors.Is(err, os.ErrDeadlineExceeded)
+	if stalled && !closing {
+		c.stalled.Store(true) // first, so that whoever reads learns why it ends
+	}
 	c.destroy()
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case stalled:
 		return ErrStalled
 	case closing:
 		return ErrClosed

@@ -20,9 +20,11 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -63,6 +65,7 @@ type Relay struct {
 	cfg    Config
 	log    *slog.Logger
 	frames frameCache
+	fanout *fanout
 	seen   seen
 	counts *counts
 
@@ -100,6 +103,7 @@ func New(cfg Config) (*Relay, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]struct{}), counts: newCounts()}
+	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
 	if err := r.seen.recall(context.Background(), cfg.Log); err != nil {
 		return nil, err
 	}
@@ -116,29 +120,41 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	addr := r.cfg.ClientIP(req)
 	// Before the client knows that it is connected: what is published once it does
 	// is live to it, and what was there before is history.
-	from := r.cursor(req)
+	v := r.newViewer(req)
 	conn, err := r.cfg.Upgrader.Accept(w, req) // answers the request itself where it fails
 	if err != nil {
 		r.logRefusal(req, addr, err)
 		return
 	}
+	v.conn = conn
 	if !r.add(conn) {
 		_ = conn.Close(codeGoingAway, "server stopping")
 		return
 	}
-	defer r.remove(conn)
+	// In a goroutine of its own, so that net/http lets go of the request and its
+	// buffers: for a viewer who only watches they would be most of what it costs.
+	go r.attend(v, addr)
+}
+
+// attend serves a connection until it ends.
+func (r *Relay) attend(v *viewer, addr netip.Addr) {
+	defer r.remove(v.conn)
 	// Whatever ends this function, a panic included, the socket is gone after it.
-	defer conn.Abort()
+	defer v.conn.Abort()
 
 	start := time.Now()
 	r.log.Info("connected", "addr", addr)
 	r.counts.connected.Add(1)
 	ended := causePanic
 	defer func() {
+		if p := recover(); p != nil {
+			// The value may quote what a stranger sent.
+			r.log.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+		}
 		r.counts.ended[ended].Add(1)
 		r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", ended)
 	}()
-	ended = cause(r.serve(conn, addr, from))
+	ended = cause(r.serve(v, addr))
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
@@ -149,30 +165,14 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
-// serve runs the two halves of a connection and returns what ended it.
-func (r *Relay) serve(conn *wsconn.Conn, addr netip.Addr, from cursor) (err error) {
-	var lost error
-	session := r.cfg.Gate.Attach(conn, wsauth.Peer{Addr: addr})
-	ctx, cancel := context.WithCancel(context.Background())
-	var viewer sync.WaitGroup
-	// Deferred, because reading may panic: nothing of a connection survives that.
-	defer func() {
-		cancel()
-		viewer.Wait()
-		_ = session.Close(codeGoingAway, "")
-		if errors.Is(lost, wsconn.ErrStalled) {
-			err = lost // reading fails as well then, but only in consequence
-		}
-	}()
-	viewer.Go(func() {
-		lost = r.view(ctx, conn, from)
-		// Reading is given up with the connection; a context would leave it open. Where
-		// it was reading that ended, there is nothing left to abort.
-		if ctx.Err() == nil {
-			_ = conn.Abort()
-		}
-	})
-	return r.read(ctx, session)
+// serve reads from a connection while the couriers write to it, and returns what
+// ended it.
+func (r *Relay) serve(v *viewer, addr netip.Addr) error {
+	session := r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: addr})
+	r.fanout.join(v)
+	defer session.Close(codeGoingAway, "")
+	defer r.fanout.leave(v)
+	return r.read(session)
 }
 
 // cause is what ended a connection, in words of our own: an error's text may hold
@@ -196,12 +196,18 @@ func cause(err error) string {
 }
 
 // read takes what the peer sends until the connection ends.
-func (r *Relay) read(ctx context.Context, session *wsauth.Session) error {
-	limit := rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
+func (r *Relay) read(session *wsauth.Session) error {
+	// Reading is given up with the connection: a context that ends would leave it
+	// open.
+	ctx := context.Background()
+	var limit *rate.Limiter // most never publish
 	for {
 		data, err := session.Next(ctx)
 		if err != nil {
 			return err
+		}
+		if limit == nil {
+			limit = rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
 		}
 		// Waiting here, before the next read, is what slows a fast publisher: its
 		// messages queue up in its own socket.
@@ -301,6 +307,7 @@ func (r *Relay) Stopping() bool {
 // all are gone or ctx ends; then it cuts what is left. http.Server.Shutdown does
 // not do this, because it forgets hijacked connections.
 func (r *Relay) Shutdown(ctx context.Context) error {
+	defer r.fanout.close()
 	r.mu.Lock()
 	r.stopping = true
 	for conn := range r.conns {

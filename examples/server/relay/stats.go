@@ -3,8 +3,6 @@ package relay
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/relayguard/relayguard/history"
 )
 
 // LagBounds are the upper bounds of [Lag.Counts]. A viewer that keeps up is within
@@ -65,25 +63,20 @@ func newCounts() *counts {
 	return c
 }
 
-// wrote counts the frame of b, after it was written to a viewer. whole says that it
-// replaces what the viewer shows.
-func (c *counts) wrote(b history.Batch, whole bool) {
-	n := len(b.Entries)
-	if leads(b, whole) {
-		n++
-	}
+// wrote counts a frame that a viewer was given by now.
+func (c *counts) wrote(l load, now time.Time) {
 	c.delivered.Add(1)
-	c.messages.Add(uint64(n))
-	if whole || b.Missed > 0 || b.Reset && b.Note == nil || n == 0 {
+	c.messages.Add(uint64(l.messages))
+	if !l.live || l.messages == 0 {
 		return
 	}
-	if n > 1 {
+	if l.messages > 1 {
 		c.merged.Add(1)
 	}
-	if len(b.Entries) == 0 {
+	if l.oldest.IsZero() {
 		return // a note has no time
 	}
-	lag := max(time.Since(b.Entries[0].At), 0)
+	lag := max(now.Sub(l.oldest), 0)
 	i := 0
 	for i < len(LagBounds) && lag > LagBounds[i] {
 		i++
