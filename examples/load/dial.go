@@ -1,0 +1,180 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// dialWait bounds one connection's way to its 101.
+const dialWait = 30 * time.Second
+
+// refusal is an answer other than 101.
+type refusal struct {
+	status int
+	retry  string // Retry-After
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the server refused the connection: %d %s", r.status, http.StatusText(r.status))
+}
+
+// target is where to connect, checked.
+type target struct {
+	addr string // host:port
+	host string // as the URL says it
+	path string // with the query
+}
+
+// parseTarget accepts ws:// URLs. TLS belongs to a proxy and would measure that.
+func parseTarget(raw string, remote bool) (target, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "ws" || u.Host == "" {
+		return target{}, fmt.Errorf("-url must be like ws://127.0.0.1:3000/ws, not %q", raw)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if local := u.Hostname() == "localhost" || err == nil && ip.IsLoopback(); !local && !remote {
+		return target{}, fmt.Errorf("%s is not this machine: load only a server of your own, and say -remote", u.Hostname())
+	}
+	return target{addr: net.JoinHostPort(u.Hostname(), port), host: u.Host, path: u.RequestURI()}, nil
+}
+
+// source is the i-th of n loopback addresses, 127.0.1.1 and up.
+func source(i, n int) net.Addr {
+	if n == 0 {
+		return nil
+	}
+	first := binary.BigEndian.Uint32([]byte{127, 0, 1, 1})
+	return &net.TCPAddr{IP: binary.BigEndian.AppendUint32(nil, first+uint32(i%n))}
+}
+
+// smallWindow is the receive buffer of a viewer that does not read: with a usual one the kernel would take megabytes
+// on its behalf, and the server notice nothing.
+const smallWindow = 4096
+
+// dial opens a WebSocket from an address. What the server sent with its answer is in rest.
+func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Conn, rest []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	d := net.Dialer{LocalAddr: from, KeepAlive: -1}
+	if slow {
+		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
+			cerr := c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, smallWindow)
+			})
+			return errors.Join(cerr, err)
+		}
+	}
+	if conn, err = d.DialContext(ctx, "tcp", to.addr); err != nil {
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
+	rest, err = upgrade(conn, to)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, rest, nil
+}
+
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
+
+// upgrade speaks the opening handshake, RFC 6455 section 4.
+func upgrade(conn net.Conn, to target) (rest []byte, err error) {
+	var nonce [16]byte
+	rand.Read(nonce[:]) // never fails
+	key := base64.StdEncoding.EncodeToString(nonce[:])
+	req := "GET " + to.path + " HTTP/1.1\r\nHost: " + to.host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"
+	if _, err := io.WriteString(conn, req); err != nil {
+		return nil, err
+	}
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(conn)
+	defer func() { r.Reset(nil); readers.Put(r) }()
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer to the handshake: %w", err)
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return nil, &refusal{res.StatusCode, res.Header.Get("Retry-After")}
+	}
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	if res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+		return nil, errors.New("the answer to the handshake is not for this request: no WebSocket server, or a cache between")
+	}
+	rest = make([]byte, r.Buffered())
+	_, err = io.ReadFull(r, rest)
+	return rest, err
+}
+
+// refusedAs names why a connection was not made, in few words that many share.
+func refusedAs(err error) string {
+	var r *refusal
+	var ne net.Error
+	switch {
+	case errors.As(err, &r):
+		return strconv.Itoa(r.status)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "too many open files"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "no free port or address"
+	case errors.As(err, &ne) && ne.Timeout():
+		return "no answer"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		return "connection cut"
+	}
+	return err.Error()
+}
+
+// advice says what to do about a refusal.
+func advice(why string) string {
+	switch why {
+	case "429":
+		return "the server's limit for one client: raise RATE_LIMIT_CONNECTIONS, or spread the viewers with -sources; after an earlier run wait for RATE_LIMIT_WINDOW"
+	case "403":
+		return "the server blocks these addresses: restart it, or wait"
+	case "404", "426":
+		return "no WebSocket there: check the path of -url"
+	case "nothing listens":
+		return "start the server, or check -url"
+	case "too many open files":
+		return "raise the limit with `ulimit -n`, for the server too"
+	case "no free port or address":
+		return "raise -sources; other systems than Linux need each of 127.0.1.1… configured on the loopback interface"
+	case "no answer", "connection cut":
+		return "the server cannot take so many at once: lower -ramp, or raise its `ulimit -n` and net.core.somaxconn"
+	case "503":
+		return "the server is stopping"
+	}
+	if strings.Contains(why, "invalid argument") || strings.Contains(why, "assign") {
+		return "-sources works for a server on 127.0.0.1 only; -sources 0 leaves the address to the system"
+	}
+	return ""
+}

@@ -1,0 +1,179 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Opcodes, RFC 6455 section 5.2.
+const (
+	opContinuation = 0x0
+	opText         = 0x1
+	opBinary       = 0x2
+	opClose        = 0x8
+	opPing         = 0x9
+	opPong         = 0xA
+)
+
+const maxControl = 125
+
+var errProtocol = errors.New("the server broke the WebSocket protocol")
+
+// sink takes what a frameReader finds. Bytes are lent for the call.
+type sink interface {
+	// data is the next piece of a message, which ends with it where last is set.
+	data(piece []byte, last bool) error
+	// control is a whole ping, pong or close frame.
+	control(op byte, payload []byte) error
+}
+
+// frameReader takes a server's frames apart as their bytes arrive. It keeps a header or a control frame that is cut in
+// two, and never a message, so that ten thousand viewers may be in the middle of a large one at the same time.
+type frameReader struct {
+	head    [14]byte // the header so far; zero length between frames
+	headLen int
+
+	inFrame bool
+	fin     bool
+	op      byte
+	left    uint64 // of the payload
+	message bool   // a fragmented message goes on
+
+	ctl []byte // a control frame's payload so far
+}
+
+// feed takes b apart.
+func (r *frameReader) feed(b []byte, s sink) error {
+	for len(b) > 0 || r.inFrame && r.left == 0 {
+		if !r.inFrame {
+			used, err := r.header(b)
+			if err != nil {
+				return err
+			}
+			b = b[used:]
+			continue
+		}
+		n := int(min(uint64(len(b)), r.left))
+		piece := b[:n]
+		b, r.left = b[n:], r.left-uint64(n)
+		done := r.left == 0
+		if done {
+			r.inFrame = false
+		}
+		if err := r.payload(piece, done, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *frameReader) payload(piece []byte, done bool, s sink) error {
+	if r.op < opClose {
+		r.message = !(r.fin && done)
+		return s.data(piece, r.fin && done)
+	}
+	if done && len(r.ctl) == 0 {
+		return s.control(r.op, piece)
+	}
+	r.ctl = append(r.ctl, piece...)
+	if !done {
+		return nil
+	}
+	defer func() { r.ctl = nil }()
+	return s.control(r.op, r.ctl)
+}
+
+// header takes the beginning of a frame from b and returns how much of b it was.
+func (r *frameReader) header(b []byte) (used int, err error) {
+	need := 2
+	for {
+		if r.headLen >= 2 {
+			switch r.head[1] & 0x7f {
+			case 126:
+				need = 4
+			case 127:
+				need = 10
+			}
+		}
+		n := copy(r.head[r.headLen:need], b[used:])
+		used += n
+		r.headLen += n
+		if r.headLen < 2 || r.headLen == 2 && r.head[1]&0x7f >= 126 {
+			if used == len(b) {
+				return used, nil
+			}
+			continue
+		}
+		if r.headLen < need {
+			return used, nil
+		}
+		break
+	}
+	h := r.head[:need]
+	r.headLen = 0
+	r.fin, r.op = h[0]&0x80 != 0, h[0]&0x0f
+	switch r.left = uint64(h[1] & 0x7f); r.left {
+	case 126:
+		r.left = uint64(binary.BigEndian.Uint16(h[2:]))
+	case 127:
+		r.left = binary.BigEndian.Uint64(h[2:])
+	}
+	switch {
+	case h[0]&0x70 != 0:
+		return used, fmt.Errorf("%w: reserved bits without an extension", errProtocol)
+	case h[1]&0x80 != 0:
+		return used, fmt.Errorf("%w: a masked frame", errProtocol)
+	case r.op > opBinary && r.op < opClose || r.op > opPong:
+		return used, fmt.Errorf("%w: opcode %#x", errProtocol, r.op)
+	case r.op >= opClose && (!r.fin || r.left > maxControl):
+		return used, fmt.Errorf("%w: a control frame in pieces or too long", errProtocol)
+	case r.op == opContinuation != r.message && r.op < opClose:
+		return used, fmt.Errorf("%w: a message inside another, or the rest of none", errProtocol)
+	case r.left > 1<<62:
+		return used, fmt.Errorf("%w: a frame of %d bytes", errProtocol, r.left)
+	}
+	r.inFrame = true
+	return used, nil
+}
+
+// clientFrame appends a masked frame. The mask is zero: it protects against proxies that a page's script could deceive,
+// and there is neither here.
+func clientFrame(dst []byte, op byte, payload []byte) []byte {
+	dst = append(dst, 0x80|op)
+	switch n := len(payload); {
+	case n <= 125:
+		dst = append(dst, 0x80|byte(n))
+	case n < 1<<16:
+		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
+	}
+	return append(append(dst, 0, 0, 0, 0), payload...)
+}
+
+// closeCode is the code in a close frame's payload, 1005 without one (RFC 6455, section 7.1.5).
+func closeCode(payload []byte) int {
+	if len(payload) < 2 {
+		return 1005
+	}
+	return int(binary.BigEndian.Uint16(payload))
+}
+
+// readFrames feeds r until it ends, for a connection that few bytes come over.
+func readFrames(r io.Reader, s sink) error {
+	var frames frameReader
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := r.Read(buf)
+		if ferr := frames.feed(buf[:n], s); ferr != nil {
+			return ferr
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,191 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// swap sends the message after first before it.
+func swap(first int) func(int, []byte) [][]byte {
+	var kept []byte
+	return func(n int, frame []byte) [][]byte {
+		switch n {
+		case first:
+			kept = frame
+			return nil
+		case first + 1:
+			return [][]byte{frame, kept}
+		}
+		return [][]byte{frame}
+	}
+}
+
+// What a server does wrong is found, counted exactly and told in words; what it may do is not held against it.
+func TestFaults(t *testing.T) {
+	replace := func(at int, with ...string) func(int, []byte) [][]byte {
+		return func(n int, frame []byte) [][]byte {
+			if n != at {
+				return [][]byte{frame}
+			}
+			var frames [][]byte
+			for range with {
+				frames = append(frames, frame)
+			}
+			return frames
+		}
+	}
+	var merged []byte
+	for _, row := range []struct {
+		why    string
+		alter  func(n int, frame []byte) [][]byte
+		after  []byte
+		counts [5]int64 // loss, duplicates, out of order, malformed, dropped
+		words  string
+	}{
+		{why: "nothing"},
+		{why: "one message is lost", alter: replace(3), counts: [5]int64{4, 0, 0, 0, 0}, words: "4 deliveries were lost"},
+		// Dropped as well, or the load generator would wait for it.
+		{why: "the last message is lost", alter: replace(9), after: serverFrame(0x88, "\x03\xe9"), counts: [5]int64{4, 0, 0, 0, 4}, words: "4 deliveries were lost"},
+		{why: "one message comes twice", alter: replace(3, "", ""), counts: [5]int64{0, 4, 0, 0, 0}, words: "4 deliveries came twice"},
+		{why: "two change places", alter: swap(3), counts: [5]int64{0, 0, 4, 0, 0}, words: "4 deliveries came out of order"},
+		{why: "one is damaged", alter: func(n int, frame []byte) [][]byte {
+			if n == 3 {
+				frame = bytes.Replace(frame, []byte(" t="), []byte(" T="), 1)
+			}
+			return [][]byte{frame}
+		}, counts: [5]int64{4, 0, 0, 4, 0}, words: "4 messages of this run arrived damaged"},
+		{why: "two are merged in one frame", alter: func(n int, frame []byte) [][]byte {
+			if text := frame[4:]; n == 3 { // 200 bytes: behind a header of four
+				merged = append(bytes.Clone(text), ',')
+				return nil
+			} else if n == 4 {
+				return [][]byte{serverFrame(0x81, string(append(merged, text...)))}
+			}
+			return [][]byte{frame}
+		}},
+		{why: "all are dropped", after: serverFrame(0x88, "\x03\xe9"), counts: [5]int64{0, 0, 0, 0, 4}, words: "4 viewers were dropped (1001)"},
+		{why: "the protocol is broken", after: serverFrame(0x83, ""), counts: [5]int64{0, 0, 0, 0, 4}, words: "broke the WebSocket protocol"},
+		{why: "messages of other runs", alter: func(n int, frame []byte) [][]byte {
+			return [][]byte{serverFrame(0x81, "run=other n=000000003 t=1 "), frame}
+		}},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			t.Parallel()
+			f := newFake(t)
+			f.alter, f.after = row.alter, row.after
+			r, code, words := measured(t, "-url", f.url(), "-publish=false", "-start", f.URL+"/start",
+				"-viewers", "4", "-rate", "10", "-for", "1s", "-wait", "30s")
+			dropped := 0
+			for _, n := range r.Dropped {
+				dropped += n
+			}
+			if got := [5]int64{r.Loss, r.Duplicates, r.OutOfOrder, r.Malformed, int64(dropped)}; got != row.counts {
+				t.Errorf("loss, duplicates, disorder, malformed, dropped: %v, want %v", got, row.counts)
+			}
+			if r.Expected != 40 || r.Published != 10 || r.Connected != 4 {
+				t.Errorf("%d expected, %d published, %d connected", r.Expected, r.Published, r.Connected)
+			}
+			if wrong := row.counts != [5]int64{}; (code == exitFailed) != wrong || !strings.Contains(words, row.words) {
+				t.Errorf("exit code %d, %q", code, words)
+			}
+		})
+	}
+}
+
+// The same over the relay's protocol, where the load generator publishes itself.
+func TestPublishes(t *testing.T) {
+	f := newFake(t)
+	r, code, words := measured(t, "-url", f.url(), "-viewers", "8", "-rate", "50", "-for", "200ms", "-slow", "2", "-hello", "hello", "-sources", "0")
+	if code != exitOK || r.Published != 10 || r.Expected != 60 || r.Deliveries != 60 || r.Loss != 0 || r.Slow != 2 {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+	if r.Latency.Max <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max || r.Throughput <= 0 {
+		t.Errorf("latency %v, throughput %v", r.Latency, r.Throughput)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		args  []string
+		setup func(*fake)
+		words string
+	}{
+		{"the token", nil, func(f *fake) { f.answer = `{"error":"Authentication failed"}` }, "JWT_SECRET"},
+		{"the publisher", nil, func(f *fake) { f.refuse = 403 }, "the publisher does not connect"},
+		{"some viewers", []string{"-viewers", "5"}, func(f *fake) { f.refuse, f.admit = 429, 4 }, "2 viewers were refused (429): the server's limit"},
+		{"what cannot start", []string{"-publish=false", "-start", "http://127.0.0.1:1/"}, func(*fake) {}, "-start: "},
+	} {
+		f := newFake(t)
+		row.setup(f)
+		_, code, words := measured(t, append([]string{"-url", f.url(), "-viewers", "2", "-for", "100ms"}, row.args...)...)
+		if code != exitFailed || !strings.Contains(words, row.words) {
+			t.Errorf("%s: exit code %d, %q", row.why, code, words)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for args, words := range map[string]string{
+		"-url http://x/":                       "-url must be like",
+		"-url ws://192.0.2.1/ws":               "not this machine",
+		"-viewers 0":                           "-viewers",
+		"-viewers 100000000":                   "ulimit -n",
+		"-rate 0":                              "-rate",
+		"-rate NaN":                            "-rate",
+		"-ramp -1":                             "-ramp",
+		"-size 100000":                         "-size",
+		"-for 0s":                              "-for",
+		"-slow 101%":                           "-slow",
+		"-slow x":                              "-slow",
+		"-slow 100%":                           "no viewer that reads",
+		"-slow-kind fast":                      "stall and drip",
+		"-storm -idle":                         "exclude",
+		"-publish=false":                       "-run",
+		"-start http://x/":                     "-publish=false",
+		"-run A":                               "small letters",
+		"-sources -2":                          "-sources",
+		"-no-such-flag":                        "usage",
+		"viewers":                              "unexpected",
+		"-viewers 0 -rate 0 -url ws://8.8.8.8": "-rate must be above",
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), strings.Fields(args), "a token", &out, &errs)
+		if code != exitUsage || !strings.Contains(strings.ToLower(errs.String()), strings.ToLower(words)) || out.Len() > 0 {
+			t.Errorf("%s: exit code %d, %q", args, code, &errs)
+		}
+		if strings.Contains(errs.String(), "a token") {
+			t.Errorf("%s: the token is shown: %q", args, &errs)
+		}
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"-viewers", "1"}, "", &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "LOAD_TOKEN") {
+		t.Errorf("without a token: %d, %q", code, &errs)
+	}
+}
+
+func TestShare(t *testing.T) {
+	for _, row := range []struct {
+		in   string
+		want int
+	}{{"0", 0}, {"7", 7}, {"1%", 10}, {"0.01%", 1}, {"100%", 1000}, {"0%", 0}} {
+		if n, err := share(row.in, 1000); n != row.want || err != nil {
+			t.Errorf("%s: %d, %v", row.in, n, err)
+		}
+	}
+}
+
+func TestSource(t *testing.T) {
+	for i, want := range map[int]string{0: "127.0.1.1", 254: "127.0.1.255", 255: "127.0.2.0", 999: "127.0.4.232", 1000: "127.0.1.1"} {
+		if got, _, _ := strings.Cut(fmt.Sprint(source(i, 1000)), ":"); got != want {
+			t.Errorf("%d: %s, want %s", i, got, want)
+		}
+	}
+	if source(1, 0) != nil {
+		t.Error("an address although none was asked for")
+	}
+}

@@ -1,0 +1,106 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// startRelay runs the real server, and returns its URL, its process and a token for it.
+func startRelay(t *testing.T) (url string, pid int, token string) {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "server")
+	if out, err := exec.Command("go", "build", "-o", binary, "../server").CombinedOutput(); err != nil {
+		t.Fatalf("building the server: %v\n%s", err, out)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	ln.Close()
+	env := []string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "PORT=" + port}
+
+	cmd := exec.Command(binary)
+	cmd.Env = env
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listening, read := make(chan bool, 1), make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			if strings.Contains(lines.Text(), "msg=listening") {
+				listening <- true
+			}
+		}
+		close(listening)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-read
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	if !<-listening {
+		t.Fatal("the server does not listen")
+	}
+	make := exec.Command(binary, "token")
+	make.Env = env
+	out, err := make.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("ws://127.0.0.1:%s/ws", port), cmd.Process.Pid, strings.TrimSpace(string(out))
+}
+
+func TestRelay(t *testing.T) {
+	url, pid, token := startRelay(t)
+	common := []string{"-url", url, "-token", token, "-wait", "30s"}
+	if _, err := os.Stat("/proc/self/stat"); err == nil {
+		common = append(common, "-server-pid", strconv.Itoa(pid))
+	} else {
+		pid = 0
+	}
+	t.Run("fanout", func(t *testing.T) {
+		r, code, words := measured(t, append(common, "-viewers", "50", "-for", "1s", "-slow", "4%")...)
+		if code != exitOK || r.Published != 25 || r.Expected != 48*25 || r.Deliveries != r.Expected || r.Slow != 2 {
+			t.Errorf("exit code %d, %s%+v", code, words, r)
+		}
+		if pid != 0 && (r.RSSStart == 0 || r.RSSMax < r.RSSStart) {
+			t.Errorf("memory %d, at most %d", r.RSSStart, r.RSSMax)
+		}
+	})
+	t.Run("storm", func(t *testing.T) {
+		r, code, words := measured(t, append(common, "-viewers", "50", "-storm", "-history", "300")...)
+		if code != exitOK || r.Published != 300 || r.Deliveries != 50*300 || r.Complete.Max <= 0 {
+			t.Errorf("exit code %d, %s%+v", code, words, r)
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		r, code, words := measured(t, append(common, "-viewers", "50", "-idle", "-for", "100ms")...)
+		if code != exitOK || r.Connected != 50 || r.Expected != 0 {
+			t.Errorf("exit code %d, %s%+v", code, words, r)
+		}
+	})
+	t.Run("in one address", func(t *testing.T) { // which the server's limit does not let in
+		_, code, words := measured(t, append(common, "-viewers", "50", "-sources", "1", "-idle", "-for", "1ms")...)
+		if code != exitFailed || !strings.Contains(words, "RATE_LIMIT_CONNECTIONS") {
+			t.Errorf("exit code %d, %s", code, words)
+		}
+	})
+}

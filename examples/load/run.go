@@ -1,0 +1,457 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/mark"
+)
+
+// The modes.
+const (
+	modeFanout = "fanout"
+	modeStorm  = "storm"
+	modeIdle   = "idle"
+)
+
+// tallies is how many tallies the viewers share.
+const tallies = 16
+
+// load is one run.
+type load struct {
+	cfg      config
+	to       target
+	progress io.Writer // nil: none
+
+	finder *mark.Finder
+	server process
+	report report
+
+	tallies atomic.Pointer[[tallies]tally]
+	viewers []*viewer
+
+	connected, sent atomic.Int64
+	over            atomic.Bool
+	dripping        sync.WaitGroup
+	phase           atomic.Pointer[string]
+
+	mu      sync.Mutex
+	refused map[string]int
+}
+
+// run measures, and returns what it measured so far where it could not go on.
+func (l *load) run(ctx context.Context) (*report, error) {
+	l.finder = mark.NewFinder(l.cfg.run)
+	l.server.pid = l.cfg.serverPID
+	l.tallies.Store(new([tallies]tally))
+	l.refused = map[string]int{}
+	l.report = report{
+		Mode: l.cfg.mode(), Run: l.cfg.run, URL: l.cfg.url, Viewers: l.cfg.viewers, Rate: l.cfg.rate,
+		Refused: l.refused, Dropped: map[string]int{}, SlowDrops: map[string]int{},
+		Failures: []string{}, Notes: []string{},
+	}
+	if err := l.server.check(); err != nil {
+		return &l.report, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { l.server.watch(ctx) })
+	beside.Go(func() { l.showProgress(ctx) })
+	defer func() {
+		var gone sync.WaitGroup
+		for _, v := range l.viewers {
+			gone.Go(v.leave)
+		}
+		gone.Wait()
+	}()
+
+	l.report.RSSStart = l.server.rss()
+	var err error
+	switch l.cfg.mode() {
+	case modeStorm:
+		err = l.storm(ctx)
+	case modeIdle:
+		err = l.idle(ctx)
+	default:
+		err = l.fanout(ctx)
+	}
+	l.report.RSSEnd = l.server.rss()
+	l.report.RSSMax = l.server.peak()
+	l.report.OwnCPU = ownCPU().Seconds()
+	l.collect()
+	l.report.judge()
+	return &l.report, err
+}
+
+// fanout connects everybody, publishes, and waits until everybody has everything.
+func (l *load) fanout(ctx context.Context) error {
+	pub, err := l.publisher(ctx)
+	if err != nil {
+		return err
+	}
+	defer pub.close()
+	if err := l.connect(ctx, l.cfg.viewers, l.cfg.ramp, 0); err != nil {
+		return err
+	}
+	if l.connected.Load() == 0 {
+		return nil // judged by what refused them
+	}
+	l.setPhase("publishing")
+	meter := l.measure()
+	defer meter()
+	done, err := pub.publish(ctx, plan{
+		run: l.cfg.run, count: max(1, int64(l.cfg.rate*l.cfg.duration.Seconds())), rate: l.cfg.rate, size: l.cfg.size,
+	}, func() { l.sent.Add(1) })
+	l.report.Published, l.report.RateHeld = done.count, done.held
+	if err != nil {
+		return err
+	}
+	if l.cfg.unknownCount() { // what anybody has seen was published
+		for _, v := range l.viewers {
+			l.report.Published = max(l.report.Published, v.highest.Load())
+		}
+	}
+	l.setPhase("waiting for the last")
+	return l.settle(ctx, l.report.Published)
+}
+
+// storm lets everybody reconnect at once, and takes the time until each has the whole history.
+func (l *load) storm(ctx context.Context) error {
+	pub, err := l.publisher(ctx)
+	if err != nil {
+		return err
+	}
+	defer pub.close()
+	count := int64(l.cfg.history)
+	l.setPhase("filling the history")
+	// The server's own limit slows it down where there is one.
+	done, err := pub.publish(ctx, plan{run: l.cfg.run, count: count, rate: 10_000, size: l.cfg.size}, func() { l.sent.Add(1) })
+	l.report.Published = done.count
+	if err != nil {
+		return err
+	}
+	if err := l.connect(ctx, l.cfg.viewers, l.cfg.ramp, count); err != nil {
+		return err
+	}
+	l.setPhase("first histories")
+	if err := l.awaitComplete(ctx); err != nil {
+		return fmt.Errorf("before the storm: %w", err)
+	}
+	before := l.viewers
+	for _, v := range before {
+		v.stop()
+		if why := v.dropped(); why != "" {
+			l.report.Dropped[why]++
+		}
+	}
+	l.viewers = nil
+	l.connected.Store(0)
+	l.tallies.Store(new([tallies]tally))
+
+	l.setPhase("storm")
+	meter := l.measure()
+	defer meter()
+	for _, v := range before {
+		if v.conn != nil {
+			v.conn.Close()
+		}
+	}
+	start := time.Now()
+	if err := l.connect(ctx, len(before), 0, count); err != nil {
+		return err
+	}
+	if err := l.awaitComplete(ctx); err != nil && ctx.Err() != nil {
+		return err
+	}
+	var took histogram
+	for _, v := range l.viewers {
+		select {
+		case <-v.completed:
+			took.add(v.completedAt.Sub(start))
+		default:
+		}
+	}
+	l.report.Complete = quantilesOf(&took)
+	return nil
+}
+
+// idle connects everybody and looks at the memory of the server.
+func (l *load) idle(ctx context.Context) error {
+	meter := l.measure()
+	defer meter()
+	if err := l.connect(ctx, l.cfg.viewers, l.cfg.ramp, 0); err != nil {
+		return err
+	}
+	l.setPhase("idle")
+	err := pause(ctx, l.cfg.duration)
+	if n := l.connected.Load(); n > 0 && l.server.pid != 0 {
+		l.report.RSSPerViewer = float64(l.server.rss()-l.report.RSSStart) / float64(n)
+	}
+	return err
+}
+
+// source of messages: the relay's publisher, or a server that publishes by itself.
+type messages interface {
+	publish(ctx context.Context, p plan, sent func()) (published, error)
+	close()
+}
+
+func (l *load) publisher(ctx context.Context) (messages, error) {
+	switch {
+	case l.cfg.publish:
+		return newPublisher(ctx, l.to, l.cfg.token)
+	case l.cfg.start != "":
+		return triggered(l.cfg.start), nil
+	}
+	return elsewhere(l.cfg.duration), nil
+}
+
+type triggered string
+
+func (t triggered) close() {}
+func (t triggered) publish(ctx context.Context, p plan, sent func()) (published, error) {
+	return trigger(ctx, string(t), p)
+}
+
+// elsewhere only lets the time pass in which somebody else publishes.
+type elsewhere time.Duration
+
+func (e elsewhere) close() {}
+func (e elsewhere) publish(ctx context.Context, _ plan, _ func()) (published, error) {
+	return published{}, pause(ctx, time.Duration(e))
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// measure begins the time that counts, and returns what ends it.
+func (l *load) measure() (end func()) {
+	cpu, start := l.server.cpu(), time.Now()
+	return func() {
+		l.report.Seconds = time.Since(start).Seconds()
+		l.report.ServerCPU = (l.server.cpu() - cpu).Seconds()
+	}
+}
+
+// connect makes n viewers, ramp a second or, with 0, all at once. Each is complete with so many messages.
+func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64) error {
+	l.setPhase("connecting")
+	slow := l.cfg.slowCount()
+	l.report.Slow = slow
+	kinds := l.cfg.slowKinds
+	tallies := l.tallies.Load()
+	l.viewers = make([]*viewer, 0, n)
+	var dialling sync.WaitGroup
+	start := time.Now()
+	for i := range n {
+		k := reads
+		if i < slow {
+			k = kinds[i%len(kinds)]
+		}
+		v := newViewer(k, l.finder, &tallies[i%len(tallies)], l.cfg.unknownCount())
+		v.target = complete
+		l.viewers = append(l.viewers, v)
+		if ramp > 0 {
+			if err := pause(ctx, time.Until(start.Add(time.Duration(float64(i)/ramp*float64(time.Second))))); err != nil {
+				break
+			}
+		}
+		dialling.Go(func() { l.join(ctx, v, i) })
+	}
+	dialling.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	l.drip(ctx)
+	if len(l.cfg.hello) == 0 {
+		return nil
+	}
+	return l.await(ctx, func(v *viewer) bool { return v.heard.Load() }, "an answer to -hello")
+}
+
+func (l *load) join(ctx context.Context, v *viewer, i int) {
+	conn, rest, err := dial(ctx, l.to, source(i, l.cfg.sources), v.kind != reads)
+	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.refused[refusedAs(err)]++
+		return
+	}
+	l.connected.Add(1)
+	v.start(conn, rest)
+	for _, text := range l.cfg.hello {
+		if v.send(opText, []byte(text)) != nil {
+			return // the reader finds out
+		}
+	}
+}
+
+// drip lets the slow viewers of that kind read.
+func (l *load) drip(ctx context.Context) {
+	var dripping []*viewer
+	for _, v := range l.viewers {
+		if v.kind == drips && v.conn != nil {
+			dripping = append(dripping, v)
+		}
+	}
+	if len(dripping) == 0 {
+		return
+	}
+	l.dripping.Go(func() {
+		for pause(ctx, time.Second) == nil && !l.over.Load() {
+			for _, v := range dripping {
+				v.drip()
+			}
+		}
+	})
+}
+
+// await waits until ok holds for every viewer that reads and is connected.
+func (l *load) await(ctx context.Context, ok func(*viewer) bool, what string) error {
+	deadline := time.Now().Add(l.cfg.wait)
+	for {
+		missing := 0
+		for _, v := range l.viewers {
+			if v.open() && !ok(v) {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d viewers did not get %s within %v (-wait)", missing, what, l.cfg.wait)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *load) awaitComplete(ctx context.Context) error {
+	return l.await(ctx, func(v *viewer) bool { return v.seen.Load() >= v.target }, "the whole history")
+}
+
+// grace is how long a message may follow a later one.
+const grace = time.Second
+
+// settle waits until everybody has the published messages, or until it is clear that somebody will not.
+func (l *load) settle(ctx context.Context, published int64) error {
+	err := l.await(ctx, func(v *viewer) bool { return v.highest.Load() >= published }, "the last message")
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		l.report.Notes = append(l.report.Notes, err.Error())
+		return nil // judged as loss
+	}
+	if l.cfg.unknownCount() {
+		return nil
+	}
+	for end := time.Now().Add(grace); time.Now().Before(end); {
+		whole := true
+		for _, v := range l.viewers {
+			whole = whole && (!v.open() || v.seen.Load() >= published)
+		}
+		if whole {
+			return nil
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect ends all reading and adds up.
+func (l *load) collect() {
+	l.over.Store(true)
+	l.dripping.Wait()
+	r := &l.report
+	r.Connected = int(l.connected.Load())
+	for _, v := range l.viewers {
+		if v.conn == nil {
+			continue
+		}
+		v.stop()
+		drops := r.Dropped
+		if v.kind != reads {
+			drops = r.SlowDrops
+		}
+		if why := v.dropped(); why != "" {
+			drops[why]++
+		}
+		if v.kind == reads && r.Mode != modeIdle {
+			published := r.Published
+			if l.cfg.unknownCount() {
+				published = max(published, v.track.next)
+			}
+			r.Expected += v.track.expected(published)
+			r.Loss += v.track.lost(published)
+		}
+	}
+	var all histogram
+	tallies := l.tallies.Load()
+	for i := range tallies {
+		t := &tallies[i]
+		all.merge(&t.latency)
+		r.Deliveries += t.messages
+		r.Frames += t.frames
+		r.Bytes += t.bytes
+		r.Duplicates += t.duplicates
+		r.OutOfOrder += t.disorder
+		r.Malformed += t.faulty
+	}
+	if r.Mode == modeFanout {
+		r.Latency = quantilesOf(&all)
+	}
+	if r.Seconds > 0 {
+		r.Throughput = float64(r.Deliveries) / r.Seconds
+	}
+	if r.Deliveries > 0 {
+		r.CPUPerDelivery = r.ServerCPU * 1e6 / float64(r.Deliveries)
+	}
+}
+
+func (l *load) setPhase(s string) { l.phase.Store(&s) }
+
+// showProgress keeps one line current.
+func (l *load) showProgress(ctx context.Context) {
+	if l.progress == nil {
+		return
+	}
+	const clear = "\r\x1b[K"
+	start := time.Now()
+	for pause(ctx, 500*time.Millisecond) == nil {
+		var got int64
+		tallies := l.tallies.Load()
+		for i := range tallies {
+			tallies[i].mu.Lock()
+			got += tallies[i].messages
+			tallies[i].mu.Unlock()
+		}
+		phase := ""
+		if p := l.phase.Load(); p != nil {
+			phase = *p
+		}
+		fmt.Fprintf(l.progress, clear+"%4.0fs %s: %d of %d connected, %d published, %d delivered",
+			time.Since(start).Seconds(), phase, l.connected.Load(), l.cfg.viewers, l.sent.Load(), got)
+	}
+	fmt.Fprint(l.progress, clear)
+}

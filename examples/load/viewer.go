@@ -1,0 +1,264 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/mark"
+)
+
+// kind is how a viewer reads.
+type kind int
+
+const (
+	reads  kind = iota
+	stalls      // never
+	drips       // a byte a second
+)
+
+// tally is what some of the viewers have counted. They share it to keep the cost of a message low, and there are a few
+// of them so that viewers seldom wait for each other.
+type tally struct {
+	mu                           sync.Mutex
+	latency                      histogram
+	messages, frames, bytes      int64
+	duplicates, disorder, faulty int64
+}
+
+// viewer is one connection that watches.
+type viewer struct {
+	kind   kind
+	conn   net.Conn
+	finder *mark.Finder
+	tally  *tally
+	frames frameReader
+	tail   mark.Tail
+	now    int64 // of the bytes being taken apart
+
+	seen      atomic.Int64 // messages without duplicates
+	highest   atomic.Int64 // the number after the highest
+	heard     atomic.Bool  // a whole message came, of whatever kind
+	target    int64        // messages that make it complete, 0: none does
+	completed chan struct{}
+	ended     chan struct{}
+
+	completedAt time.Time // read after completed is closed
+
+	// Owned by the reading goroutine until ended is closed.
+	track   track
+	code    int  // of the close frame
+	closing bool // a close frame came
+	err     error
+}
+
+func newViewer(k kind, f *mark.Finder, t *tally, late bool) *viewer {
+	return &viewer{kind: k, finder: f, tally: t, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// start goes on with what came beside the handshake, and reads until the connection or the measurement ends.
+func (v *viewer) start(conn net.Conn, rest []byte) {
+	v.conn = conn
+	if v.kind != reads {
+		close(v.ended)
+		return
+	}
+	go func() {
+		defer close(v.ended)
+		if v.err = v.feed(rest); v.err == nil {
+			v.err = v.read()
+		}
+	}()
+}
+
+// buffers are lent while there is something to read, so an idle viewer holds none.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// read makes one system call for most deliveries. The runtime's poller reports each arrival once, so a buffer that was
+// not filled means that there is no more, and no second call is needed to learn that.
+func (v *viewer) read() error {
+	raw, err := v.conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var end error
+	err = raw.Read(func(fd uintptr) bool {
+		end = v.drain(int(fd), false)
+		return end != nil
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return v.leftovers(raw)
+	}
+	return errors.Join(end, err)
+}
+
+// leftovers takes what is left when the measurement ends: an end of the connection that arrived in one moment with the
+// bytes before it was not reported.
+func (v *viewer) leftovers(raw syscall.RawConn) (end error) {
+	err := raw.Control(func(fd uintptr) { end = v.drain(int(fd), true) })
+	return errors.Join(end, err)
+}
+
+func (v *viewer) drain(fd int, toTheEnd bool) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := syscall.Read(fd, *buf)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			return nil
+		case err != nil:
+			return os.NewSyscallError("read", err)
+		case n == 0:
+			return io.EOF
+		}
+		if v.kind != reads {
+			continue
+		}
+		if err := v.feed((*buf)[:n]); err != nil {
+			return err
+		}
+		if n < len(*buf) && !toTheEnd {
+			return nil
+		}
+	}
+}
+
+func (v *viewer) feed(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	v.now = time.Now().UnixNano()
+	v.tally.mu.Lock()
+	v.tally.bytes += int64(len(b))
+	err := v.frames.feed(b, v)
+	v.tally.mu.Unlock()
+	return err
+}
+
+// data is called with the tally locked.
+func (v *viewer) data(piece []byte, last bool) error {
+	v.tally.faulty += int64(v.finder.Scan(&v.tail, piece, last, v.found))
+	if last {
+		v.tally.frames++
+		v.heard.Store(true)
+	}
+	return nil
+}
+
+func (v *viewer) found(n, at int64) {
+	v.tally.messages++
+	v.tally.latency.add(time.Duration(v.now - at))
+	switch v.track.see(n) {
+	case duplicate:
+		v.tally.duplicates++
+		return
+	case outOfOrder:
+		v.tally.disorder++
+	}
+	v.highest.Store(v.track.next)
+	if seen := v.seen.Add(1); seen == v.target {
+		v.completedAt = time.Unix(0, v.now)
+		close(v.completed)
+	}
+}
+
+func (v *viewer) control(op byte, payload []byte) error {
+	switch op {
+	case opPing:
+		return v.send(opPong, payload)
+	case opClose:
+		v.code, v.closing = closeCode(payload), true
+		if len(payload) > maxControl {
+			payload = nil
+		}
+		_ = v.send(opClose, payload)
+		return io.EOF
+	}
+	return nil
+}
+
+// send writes a small frame. A server that takes none for long is as good as gone.
+func (v *viewer) send(op byte, payload []byte) error {
+	_ = v.conn.SetWriteDeadline(time.Now().Add(dialWait))
+	_, err := v.conn.Write(clientFrame(nil, op, payload))
+	return err
+}
+
+// drip reads one byte of a viewer that is slow.
+func (v *viewer) drip() {
+	raw, err := v.conn.(syscall.Conn).SyscallConn()
+	if err != nil || v.err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		switch n, err := syscall.Read(int(fd), b[:]); {
+		case err == nil && n == 0:
+			v.err = io.EOF
+		case err != nil && err != syscall.EAGAIN && err != syscall.EINTR:
+			v.err = os.NewSyscallError("read", err)
+		}
+	})
+}
+
+// open reports whether v reads and is still connected.
+func (v *viewer) open() bool {
+	if v.conn == nil || v.kind != reads {
+		return false
+	}
+	select {
+	case <-v.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop ends the reading and waits for it. After it the fields that the reader owned may be read; the connection is
+// still open.
+func (v *viewer) stop() {
+	if v.conn == nil {
+		return
+	}
+	_ = v.conn.SetReadDeadline(time.Now())
+	<-v.ended
+	if v.kind != reads && v.err == nil {
+		if raw, err := v.conn.(syscall.Conn).SyscallConn(); err == nil {
+			v.err = v.leftovers(raw)
+		}
+	}
+}
+
+// dropped says how the server ended the connection, "" where it did not: the close code, or what happened instead.
+func (v *viewer) dropped() string {
+	switch {
+	case v.closing:
+		return fmt.Sprint(v.code)
+	case errors.Is(v.err, errProtocol):
+		return v.err.Error()
+	case v.err != nil:
+		return "1006" // RFC 6455 section 7.1.5: without a close frame
+	}
+	return ""
+}
+
+// leave says goodbye and closes.
+func (v *viewer) leave() {
+	if v.conn == nil {
+		return
+	}
+	_ = v.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = v.conn.Write(clientFrame(nil, opClose, []byte{1000 >> 8, 1000 & 0xff}))
+	v.conn.Close()
+}
