@@ -34,6 +34,11 @@ const (
 	idleWait   = 2 * time.Minute
 	maxHeader  = 16 << 10 // bytes
 
+	// sendBuffer is what the kernel may hold for a viewer that does not read. The
+	// history waits for it in one piece of that size at a time, and what is live is
+	// merged meanwhile, so more would only be older.
+	sendBuffer = 64 << 10 // bytes
+
 	// reportPath is where browsers tell what the policy kept the page from doing.
 	reportPath = "/csp-reports"
 
@@ -72,7 +77,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 		Allow:                   cfg.origins,
 		Scheme:                  clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.production,
-	}, Audit: audit, ClientIP: clients.Addr, PingInterval: cfg.pingEvery, PongTimeout: cfg.pongWait, WriteTimeout: cfg.writeWait})
+	}, Audit: audit, ClientIP: clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.pingEvery, PongTimeout: cfg.pongWait, WriteTimeout: cfg.writeWait})
 	if err != nil {
 		return nil, err
 	}

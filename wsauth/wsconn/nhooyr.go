@@ -64,7 +64,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		h.conn.early = append([]byte(nil), early...)
 	}
 	p := &pipe{Conn: raw, c: h.conn}
-	return p, bufio.NewReadWriter(bufio.NewReaderSize(p, 512), bufio.NewWriterSize(p, 256)), nil
+	return p, bufio.NewReadWriter(bufio.NewReaderSize(p, 128), bufio.NewWriterSize(p, 256)), nil
 }
 
 // WriteHeaderNow serves gin, whose WriteHeader only takes note: without it the 101 would never be sent. Gin's writer may

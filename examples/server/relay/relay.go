@@ -131,30 +131,33 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		_ = conn.Close(codeGoingAway, "server stopping")
 		return
 	}
+	r.counts.connected.Add(1)
+	r.log.Info("connected", "addr", addr)
 	// In a goroutine of its own, so that net/http lets go of the request and its
 	// buffers: for a viewer who only watches they would be most of what it costs.
 	go r.attend(v, addr)
 }
 
-// attend serves a connection until it ends.
+// attend serves a connection until it ends. For as long as a viewer watches, this
+// goroutine sleeps in a read, so what is called from here to there keeps its frames
+// small: together they fit into a stack of 4 KiB.
 func (r *Relay) attend(v *viewer, addr netip.Addr) {
-	defer r.remove(v.conn)
-	// Whatever ends this function, a panic included, the socket is gone after it.
-	defer v.conn.Abort()
-
-	start := time.Now()
-	r.log.Info("connected", "addr", addr)
-	r.counts.connected.Add(1)
 	ended := causePanic
-	defer func() {
-		if p := recover(); p != nil {
-			// The value may quote what a stranger sent.
-			r.log.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-		}
-		r.counts.ended[ended].Add(1)
-		r.log.Info("disconnected", "addr", addr, "after", time.Since(start).Round(time.Millisecond), "cause", ended)
-	}()
+	defer r.end(v, addr, time.Now(), &ended)
 	ended = cause(r.serve(v, addr))
+}
+
+// end is deferred: whatever ended the connection, a panic included, the socket is
+// gone after it.
+func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) {
+	if p := recover(); p != nil {
+		// The value may quote what a stranger sent.
+		r.log.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	}
+	_ = v.conn.Abort()
+	r.counts.ended[*cause].Add(1)
+	r.log.Info("disconnected", "addr", addr, "after", time.Since(since).Round(time.Millisecond), "cause", *cause)
+	r.remove(v.conn)
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
@@ -197,48 +200,49 @@ func cause(err error) string {
 
 // read takes what the peer sends until the connection ends.
 func (r *Relay) read(session *wsauth.Session) error {
-	// Reading is given up with the connection: a context that ends would leave it
-	// open.
-	ctx := context.Background()
 	var limit *rate.Limiter // most never publish
 	for {
-		data, err := session.Next(ctx)
+		// Reading is given up with the connection: a context that ends would leave it
+		// open.
+		data, err := session.Next(context.Background())
 		if err != nil {
 			return err
 		}
 		if limit == nil {
 			limit = rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
 		}
-		// Waiting here, before the next read, is what slows a fast publisher: its
-		// messages queue up in its own socket.
-		if err := limit.Wait(ctx); err != nil {
-			return err
-		}
-		if err := session.Authorize(wsauth.Publish); err != nil {
-			// The right has ended, or never held this permission; watching needs none.
-			if err := session.Reply(ctx, viewerOnly); err != nil {
-				return err
-			}
-			continue
-		}
-		m, err := wire.Decode(data)
-		if err == nil {
-			err = r.accept(ctx, session, &m)
-		}
-		var schema *wire.SchemaError
-		switch {
-		case errors.As(err, &schema):
-			r.counts.invalid.Add(1)
-			if err := session.Reply(ctx, schema.Answer()); err != nil {
-				return err
-			}
-		case err != nil:
-			r.counts.unpublished.Add(1)
-			r.log.Error("publishing failed", "error", err)
-			_ = session.Close(codeInternal, "internal error")
+		if err := r.take(session, limit, data); err != nil {
 			return err
 		}
 	}
+}
+
+// take deals with one message of a publisher. Its error ends the connection.
+func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) error {
+	ctx := context.Background()
+	// Waiting here, before the next read, is what slows a fast publisher: its
+	// messages queue up in its own socket.
+	if err := limit.Wait(ctx); err != nil {
+		return err
+	}
+	if err := session.Authorize(wsauth.Publish); err != nil {
+		// The right has ended, or never held this permission; watching needs none.
+		return session.Reply(ctx, viewerOnly)
+	}
+	m, err := wire.Decode(data)
+	if err == nil {
+		err = r.accept(ctx, session, &m)
+	}
+	if schema, ok := errors.AsType[*wire.SchemaError](err); ok {
+		r.counts.invalid.Add(1)
+		return session.Reply(ctx, schema.Answer())
+	}
+	if err != nil {
+		r.counts.unpublished.Add(1)
+		r.log.Error("publishing failed", "error", err)
+		_ = session.Close(codeInternal, "internal error")
+	}
+	return err
 }
 
 // accept publishes m, unless the device did so before, and tells it.
