@@ -1,0 +1,30 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/olahol/melody"
+)
+
+// onMelody uses Broadcast, as melody's README does. A session is registered before HandleConnect is called, so a viewer
+// that comes while something is published may see that twice; the measurements publish to viewers that are there.
+type onMelody struct {
+	m   *melody.Melody
+	hub *hub[*melody.Session, []byte]
+}
+
+func newMelody(keep int) *onMelody {
+	p := &onMelody{m: melody.New(), hub: newHub[*melody.Session](keep, func(text []byte) []byte { return text })}
+	p.m.HandleConnect(func(s *melody.Session) {
+		p.hub.join(s, func(history []byte) { _ = s.Write(history) })
+		p.hub.leave(s) // melody knows its sessions itself
+	})
+	return p
+}
+
+func (p *onMelody) ServeHTTP(w http.ResponseWriter, r *http.Request) { _ = p.m.HandleRequest(w, r) }
+
+func (p *onMelody) publish(message []byte) error {
+	frame, _ := p.hub.add(message, nil)
+	return p.m.Broadcast(frame)
+}
