@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log"
 	"net/http"
 	"time"
 
@@ -10,8 +11,12 @@ import (
 
 const channel = "stream"
 
-// onCentrifuge subscribes every viewer to one channel when it connects, and lets the library itself deliver the channel's
-// history with the answer and what follows after it. A viewer first sends {"id":1,"connect":{}}.
+// onCentrifuge subscribes every viewer to one channel when it connects. The library itself delivers the channel's history
+// with its answer, to who asks for all since the beginning, and what follows after it:
+//
+//	{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}
+//
+// Once the beginning is no longer kept there is nothing to recover, so each measurement starts a server of its own.
 type onCentrifuge struct {
 	http.Handler
 	node *centrifuge.Node
@@ -20,24 +25,16 @@ type onCentrifuge struct {
 
 func newCentrifuge(keep int) (peer, error) {
 	node, err := centrifuge.New(centrifuge.Config{
-		LogLevel:                    centrifuge.LogLevelError,
-		LogHandler:                  func(centrifuge.LogEntry) {},
-		RecoveryMaxPublicationLimit: keep, // the default is below the thousand of the relay
+		LogLevel:   centrifuge.LogLevelError,
+		LogHandler: func(e centrifuge.LogEntry) { log.Print(e.Message, e.Fields) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	node.OnConnecting(func(context.Context, centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
-		now, err := node.History(channel)
-		if err != nil {
-			return centrifuge.ConnectReply{}, err
-		}
 		return centrifuge.ConnectReply{
-			Credentials: &centrifuge.Credentials{},
-			Subscriptions: map[string]centrifuge.SubscribeOptions{channel: {
-				EnableRecovery: true,
-				RecoverSince:   &centrifuge.StreamPosition{Epoch: now.Epoch},
-			}},
+			Credentials:   &centrifuge.Credentials{},
+			Subscriptions: map[string]centrifuge.SubscribeOptions{channel: {EnableRecovery: true}},
 			// The load generator answers WebSocket pings, not those of this protocol.
 			PingPongConfig: &centrifuge.PingPongConfig{PingInterval: 25 * time.Second, PongTimeout: -1},
 		}, nil

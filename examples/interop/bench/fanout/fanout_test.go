@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// A tiny round of everybody, so that no peer falls into disrepair. What it measures is not looked at.
+func TestEverybody(t *testing.T) {
+	if lack := missing(); lack != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(lack)
+		}
+		t.Skip(lack)
+	}
+	for _, name := range []string{"cpu", "storm", "idle"} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), []string{"-quick", "-viewers", "10", "-for", "1s", "-json", name}, &out, &errs)
+		var r result
+		if err := json.Unmarshal(out.Bytes(), &r); code != 0 || err != nil {
+			t.Fatalf("%s: exit code %d, %v\n%s", name, code, err, &errs)
+		}
+		if len(r.Rows) != len(contestants) {
+			t.Errorf("%s: %d rows", name, len(r.Rows))
+		}
+		for _, row := range r.Rows {
+			if len(row.Values) != 1 || len(row.Failed) > 0 {
+				t.Errorf("%s: %s: %d values, failed: %q", name, row.Name, len(row.Values), row.Failed)
+			}
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for args, words := range map[string]string{
+		"":                    "say one of",
+		"ram":                 "say one of",
+		"cpu idle":            "say one of",
+		"-only socket.io cpu": `not "socket.io"`,
+		"-rounds -1 cpu":      "-rounds",
+		"-rate 0 cpu":         "-rate",
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), strings.Fields(args), &out, &errs); code != 2 || !strings.Contains(errs.String(), words) {
+			t.Errorf("%q: exit code %d, %q", args, code, &errs)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, row := range []struct {
+		values []float64
+		want   float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1}, 2.5}} {
+		if got := median(row.values); got != row.want {
+			t.Errorf("%v: %v, want %v", row.values, got, row.want)
+		}
+	}
+}
