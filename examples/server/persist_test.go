@@ -1,5 +1,7 @@
 package main
 
+//lint:file-ignore SA1019 see harness_test.go
+
 import (
 	"context"
 	"fmt"
