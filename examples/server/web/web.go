@@ -3,9 +3,9 @@
 //
 // [Policy] is what the page lives under. It has no inline script or style and
 // never turns text into markup. It opens one WebSocket, ws beside itself, and
-// never sends anything; where the connection is refused, it asks healthz whether
-// the server is there at all, because a browser hides a refusal's status from a
-// page.
+// never sends anything. A browser hides from a page why an upgrade was refused; so
+// after a refusal the page asks ws once more, without an upgrade, and is told by the
+// status and Retry-After.
 package web
 
 import (

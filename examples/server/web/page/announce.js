@@ -1,6 +1,6 @@
 // Speaks to screen readers: sentences and changes of state, in a polite region.
 
-import { Sentences } from './sentences.js';
+import { Pace, Sentences } from './sentences.js';
 
 const keep = 6;
 const pause = 4000; // a stream that rests so long may not end its sentence
@@ -8,6 +8,7 @@ const pause = 4000; // a stream that rests so long may not end its sentence
 export class Announcer {
   #element;
   #sentences = new Sentences();
+  #pace = new Pace();
   #timer = 0;
 
   constructor(element) {
@@ -15,9 +16,9 @@ export class Announcer {
   }
 
   hear(text) {
-    this.#say(this.#sentences.push(text));
+    this.#hear(this.#sentences.push(text));
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#say(this.#sentences.flush()), pause);
+    this.#timer = setTimeout(() => this.#hear(this.#sentences.flush()), pause);
   }
 
   // forget drops a sentence that will not go on.
@@ -27,15 +28,15 @@ export class Announcer {
   }
 
   say(words) {
-    this.#say([words]);
+    const line = document.createElement('p');
+    line.textContent = words;
+    this.#element.append(line);
+    while (this.#element.children.length > keep) this.#element.firstElementChild.remove();
   }
 
-  #say(sentences) {
+  #hear(sentences) {
     for (const sentence of sentences) {
-      const line = document.createElement('p');
-      line.textContent = sentence;
-      this.#element.append(line);
+      if (this.#pace.allows(sentence, performance.now())) this.say(sentence);
     }
-    while (this.#element.children.length > keep) this.#element.firstElementChild.remove();
   }
 }

@@ -3,12 +3,12 @@
 import { Announcer } from './announce.js';
 import { Connection } from './connection.js';
 import { Follow } from './follow.js';
-import { reachPrompt, showLabel } from './label.js';
+import { fitLabel, showLabel } from './label.js';
 import { parse } from './protocol.js';
 import { offerFullScreen } from './screen.js';
 import { reduce, unborn } from './state.js';
 import { Stream } from './stream.js';
-import { connectionWords, lifeWords } from './words.js';
+import { connectionWords, farewell, lifeWords, worthSaying } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -22,6 +22,7 @@ const follow = new Follow((following) => {
 const stream = new Stream($('text'), follow, ({ cleared, reborn }) => {
   showLabel(life);
   if (cleared && reborn) {
+    $('end').textContent = farewell(life.ended);
     document.body.classList.remove('reborn');
     void document.body.offsetWidth; // so that the animation begins again
     document.body.classList.add('reborn');
@@ -38,14 +39,15 @@ function receive(data) {
   life = change.state;
   stream.apply(change);
   if (change.cleared) announcer.forget();
-  if (change.reborn && !stream.paused) announcer.say(`The mind has restarted. ${lifeWords(life.restarts)} begins.`);
+  if (change.reborn && !stream.paused) announcer.say(`${farewell(life.ended)} ${lifeWords(life.restarts)} begins.`);
   const live = frame.type === 'live';
   if (live && !stream.paused && !document.hidden) announcer.hear(change.text);
   return live;
 }
 
 const present = new Set(['listening', 'live', 'quiet']);
-let shown = 'connecting';
+let shown = '';
+let said = '';
 function showConnection(state) {
   const element = $('state');
   const words = connectionWords(state);
@@ -56,6 +58,8 @@ function showConnection(state) {
   document.body.dataset.state = state.kind;
   // While it knocks again, it is still away: the label keeps its shape.
   if (state.kind !== 'connecting') document.body.classList.toggle('away', !present.has(state.kind));
+  if (!worthSaying(state.kind, said)) return;
+  said = state.kind;
   announcer.say(words);
 }
 
@@ -85,7 +89,7 @@ $('pause').addEventListener('click', ({ currentTarget: button }) => {
   if (stream.paused) announcer.forget();
 });
 offerFullScreen($('fullscreen'));
-addEventListener('resize', reachPrompt);
+new ResizeObserver(fitLabel).observe(document.querySelector('.label'));
 addEventListener('online', () => connection.open());
 setInterval(() => connection.tell(), 1000);
 showLabel(life);

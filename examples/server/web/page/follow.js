@@ -1,6 +1,7 @@
 // Keeps the newest words in view, until the reader scrolls up to read.
 
-const near = 96; // pixels from the end that still count as the end
+const atEnd = 2; // pixels from the end, which a scaled screen never hits exactly
+const near = 96; // pixels from the end at which whoever goes down has come back
 
 export class Follow {
   #following = true;
@@ -42,9 +43,10 @@ export class Follow {
   #scrolled() {
     const left = document.documentElement.scrollHeight - innerHeight - scrollY;
     // Only going up is a wish to read: text that came meanwhile also makes the
-    // end recede.
-    if (left <= near) this.#set(true);
+    // end recede. However little it is: a line at a time is how a keyboard goes.
+    if (left <= atEnd) this.#set(true);
     else if (scrollY < this.#top) this.#set(false);
+    else if (left <= near && scrollY > this.#top) this.#set(true);
     this.#top = scrollY;
   }
 

@@ -1,6 +1,6 @@
 // The label beside the text: who speaks, what it was asked, how full it is.
 
-import { lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
+import { endWords, lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -10,7 +10,7 @@ export function showLabel(state) {
   showMemory(state.memory);
 }
 
-function showLife({ restarts, began }) {
+function showLife({ restarts, began, ended }) {
   write($('lives'), livesWords(restarts));
   write($('life'), lifeWords(restarts));
   const birth = $('birth');
@@ -20,21 +20,25 @@ function showLife({ restarts, began }) {
   const time = document.createElement('time');
   time.dateTime = new Date(began).toISOString();
   time.textContent = new Date(began).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
-  birth.replaceChildren('Began at ', time, '. Nothing of the life before remains.');
+  const [before, after] = endWords(ended);
+  birth.replaceChildren(before, time, after);
 }
 
 function showPrompt(prompt) {
   const element = $('prompt');
   element.closest('section').hidden = prompt === '';
   write(element, prompt);
-  reachPrompt();
+  fitLabel();
 }
 
-// reachPrompt lets the keyboard scroll a prompt that is too long for its place.
-export function reachPrompt() {
-  const element = $('prompt');
-  if (element.scrollHeight > element.clientHeight + 1) element.tabIndex = 0;
-  else element.removeAttribute('tabindex');
+// fitLabel tells the style how much of a narrow page the label covers, and lets the
+// keyboard scroll a prompt that is too long for its place.
+export function fitLabel() {
+  const label = document.querySelector('.label');
+  document.documentElement.style.setProperty('--strip', `${label.offsetHeight}px`);
+  const prompt = $('prompt');
+  if (prompt.scrollHeight > prompt.clientHeight + 1) prompt.tabIndex = 0;
+  else prompt.removeAttribute('tabindex');
 }
 
 function showMemory(memory) {
@@ -43,6 +47,7 @@ function showMemory(memory) {
   else gauge.value = memory.percent;
   gauge.setAttribute('aria-valuetext', memory === null ? 'not known' : percentWords(memory));
   write($('percent'), percentWords(memory));
+  write($('reading'), memory === null ? '' : percentWords(memory));
   write($('megabytes'), megabyteWords(memory));
   document.documentElement.style.setProperty('--fill', memory === null ? '0' : memory.percent.toFixed(1));
 }

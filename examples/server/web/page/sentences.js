@@ -48,3 +48,19 @@ function add(sentences, text) {
   const sentence = text.replace(/\s+/g, ' ').trim();
   if (/[\p{L}\p{N}]/u.test(sentence)) sentences.push(sentence);
 }
+
+const perCharacter = 65; // ms in which an unhurried voice says one
+const behind = 20_000; // further behind the page, a listener is told of another moment
+
+// Pace leaves sentences out where they come faster than they can be spoken: a
+// screen reader says all that it is given, however late.
+export class Pace {
+  #until = 0;
+
+  allows(sentence, now) {
+    const from = Math.max(now, this.#until);
+    if (from - now > behind) return false;
+    this.#until = from + sentence.length * perCharacter;
+    return true;
+  }
+}

@@ -6,6 +6,7 @@ export const unborn = Object.freeze({
   memory: null,
   restarts: null, // as the device counts them; null: it has not said
   began: null, // ms since 1970, known when its restart was seen
+  ended: null, // the life before, where its end was seen: restarts and percent, each null if unknown
 });
 
 // reduce returns the state after a frame and what the frame does to the text:
@@ -19,9 +20,10 @@ export function reduce(state, frame) {
   for (const m of frame.messages) {
     if (m.restarting) {
       const counted = next.restarts === null ? null : next.restarts + 1;
-      next = { ...unborn, restarts: counted, began: m.time };
-      cleared = true;
       reborn = frame.type === 'live';
+      const ended = reborn ? { restarts: next.restarts, percent: next.memory?.percent ?? null } : null;
+      next = { ...unborn, restarts: counted, began: m.time, ended };
+      cleared = true;
       text.length = 0;
     }
     next = {

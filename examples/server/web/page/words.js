@@ -20,7 +20,7 @@ export function connectionWords({ kind, wait = 0, quietFor = 0 }) {
     case 'unreachable':
       return `The server cannot be reached. ${again}`;
     case 'refused':
-      return `Refused: probably too many connections from your address. ${again}`;
+      return `The server answers, but opens no live connection. ${again}`;
     case 'limited':
       return `Refused: too many connections from your address. ${again}`;
     case 'blocked':
@@ -32,6 +32,12 @@ export function connectionWords({ kind, wait = 0, quietFor = 0 }) {
   }
 }
 
+// worthSaying tells which states a listener hears of: not that it is tried again,
+// which every failure brings anew, and not what was said last.
+export function worthSaying(kind, last) {
+  return kind !== 'connecting' && kind !== last;
+}
+
 export function lifeWords(restarts) {
   return restarts === null ? 'This life' : `Life ${restarts + 1}`;
 }
@@ -40,6 +46,20 @@ export function livesWords(restarts) {
   if (restarts === null) return '';
   if (restarts === 0) return 'Its first life';
   return restarts === 1 ? 'Life 2, after 1 restart' : `Life ${restarts + 1}, after ${restarts} restarts`;
+}
+
+export function farewell(ended) {
+  const known = ended !== null && ended.restarts !== null;
+  return `${known ? lifeWords(ended.restarts) : 'A life'} has ended.`;
+}
+
+// endWords says what became of the life before this one: the words before and
+// after the time of day. ended is null where nobody here saw it.
+export function endWords(ended) {
+  if (ended === null) return ['Began at ', '. Nothing of the life before remains.'];
+  const who = ended.restarts === null ? 'The life before' : lifeWords(ended.restarts);
+  const full = ended.percent === null ? '' : `, its memory ${Math.round(ended.percent)}% full`;
+  return [`${who} ended at `, `${full}. Nothing of it remains.`];
 }
 
 export function percentWords(memory) {

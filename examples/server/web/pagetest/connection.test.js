@@ -20,7 +20,8 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
       say(data) {
         this.dispatchEvent(Object.assign(new Event('message'), { data }));
       }
-      close(code) {
+      close(code = 1006) {
+        this.closed = true;
         this.dispatchEvent(Object.assign(new Event('close'), { code }));
       }
     },
@@ -112,17 +113,31 @@ test('the server says that it goes', async () => {
   assert.ok(w.states.at(-1).wait >= 2000, 'it needs a moment, and everybody asks at once');
 });
 
+test('a server that said that it goes is restarting, for a while', async () => {
+  const w = world({ probe: () => Promise.reject(new TypeError('failed')) });
+  w.sockets[0].open();
+  await w.fail(1001);
+  w.pass(5000);
+  await w.fail();
+  assert.equal(w.kind(), 'restarting', 'that nobody answers is to be expected');
+  w.pass(70_000);
+  await w.fail();
+  assert.equal(w.kind(), 'unreachable', 'but not for ever');
+});
+
 test('why an upgrade failed', async () => {
   const answer = (status, headers) => () => new Response('', { status, headers });
   for (const [why, options, kind, least, most] of [
     ['nobody there', { probe: () => Promise.reject(new TypeError('failed')) }, 'unreachable', 500, 1000],
-    ['there, so it was us', { probe: answer(200) }, 'refused', 7500, 15_000],
-    ['no such health check', { probe: answer(404) }, 'refused', 7500, 15_000],
+    ['it would let us in, so something between does not', { probe: answer(426) }, 'refused', 7500, 15_000],
+    ['not this server', { probe: answer(404) }, 'refused', 7500, 15_000],
     ['said until when', { probe: answer(429, { 'Retry-After': '17' }) }, 'limited', 17_500, 18_000],
+    ['did not say', { probe: answer(429) }, 'limited', 7500, 15_000],
     ['blocked', { probe: answer(403) }, 'blocked', 7500, 15_000],
     ['a proxy before a server that starts', { probe: answer(502) }, 'restarting', 500, 1000],
+    ['a server that stops', { probe: answer(503, { 'Retry-After': '5' }) }, 'restarting', 5000, 5000],
     ['no network', { online: false, probe: () => Promise.reject(new TypeError('failed')) }, 'offline', 7500, 15_000],
-    ['no network, and none needed', { online: false, probe: answer(200) }, 'refused', 7500, 15_000],
+    ['no network, and none needed', { online: false, probe: answer(429, { 'Retry-After': '3' }) }, 'limited', 3500, 4000],
   ]) {
     const w = world(options);
     await w.fail();
@@ -133,10 +148,44 @@ test('why an upgrade failed', async () => {
   }
 });
 
-test('the health check is asked beside the page', async () => {
+test('the endpoint itself is asked, once a failure', async () => {
   const w = world();
   await w.fail();
-  assert.equal(w.probed, 'https://host.example/healthz');
+  assert.equal(w.probed, 'https://host.example/ws');
+  w.pass(60_000);
+  await w.fail();
+  assert.equal(w.probes, 2);
+});
+
+test('a long silence is not believed', async () => {
+  const w = world();
+  w.sockets[0].open();
+  w.sockets[0].say('live');
+  w.position = 'p1';
+  w.pass(170_000);
+  assert.equal(w.sockets.length, 1);
+  w.pass(60_000);
+  assert.equal(w.sockets.length, 2, 'whatever happened to the old connection, a new one tells');
+  assert.ok(w.sockets[0].closed, 'the old one is given back');
+  assert.equal(w.sockets[1].url, 'wss://host.example/ws?since=p1');
+  assert.equal(w.kind(), 'quiet', 'the viewer sees nothing of it');
+  w.sockets[1].open();
+  w.pass(1000);
+  assert.deepEqual(w.states.at(-1), { kind: 'quiet', wait: 0, quietFor: 231_000 });
+  w.sockets[0].say('live');
+  assert.equal(w.kind(), 'quiet', 'the old connection has nothing to say any more');
+  w.sockets[1].say('live');
+  assert.equal(w.kind(), 'live');
+  assert.equal(w.timers.size, 0);
+});
+
+test('a renewal that fails is a failure', async () => {
+  const w = world({ probe: () => Promise.reject(new TypeError('failed')) });
+  w.sockets[0].open();
+  w.pass(230_000);
+  await w.fail();
+  assert.equal(w.kind(), 'unreachable');
+  assert.equal(w.timers.size, 1);
 });
 
 test('failures lengthen the wait until a connection has held', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Sentences } from '../page/sentences.js';
+import { Pace, Sentences } from '../page/sentences.js';
 
 function hear(...chunks) {
   const s = new Sentences();
@@ -38,4 +38,17 @@ test('clear forgets the sentence that was under way', () => {
   s.push('half a');
   s.clear();
   assert.deepEqual(s.push('New. '), ['New.']);
+});
+
+test('nobody is told more than can be said', () => {
+  const pace = new Pace();
+  const sentence = 'x'.repeat(100); // 6.5 s
+  const said = Array.from({ length: 100 }, (_, i) => pace.allows(sentence, i * 100)).filter(Boolean);
+  assert.ok(said.length >= 4 && said.length <= 6, `${said.length} sentences of 6.5 s within 10 s`);
+  assert.ok(pace.allows(sentence, 60_000), 'who has caught up hears the newest');
+});
+
+test('a voice that keeps up hears everything', () => {
+  const pace = new Pace();
+  for (let i = 0; i < 1000; i += 1) assert.ok(pace.allows('x'.repeat(100), i * 6500));
 });

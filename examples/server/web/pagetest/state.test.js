@@ -14,7 +14,7 @@ const say = (text, more = {}) => ({
 const live = (...messages) => ({ type: 'live', messages });
 const kept = (...messages) => ({ type: 'history', messages });
 const full = { percent: 99, available: 1, total: 100 };
-const old = { prompt: 'p', memory: full, restarts: 3, began: 7 };
+const old = { prompt: 'p', memory: full, restarts: 3, began: 7, ended: null };
 
 test('live appends, all of its messages', () => {
   const got = reduce(old, live(say('a'), say('b', { prompt: 'q' })));
@@ -34,11 +34,16 @@ test('an empty prompt is one, an absent prompt is none', () => {
 test('a restart ends a life: its text, prompt and memory', () => {
   const got = reduce(old, live(say('last words'), say('first', { restarting: true, restarts: 9, time: 8 }), say(' word')));
   assert.deepEqual(got, {
-    state: { prompt: '', memory: null, restarts: 9, began: 8 },
+    state: { prompt: '', memory: null, restarts: 9, began: 8, ended: { restarts: 3, percent: 99 } },
     cleared: true,
     reborn: true,
     text: 'first word',
   });
+});
+
+test('an end is remembered with what was known of the life', () => {
+  const got = reduce(unborn, live(say('', { restarting: true })));
+  assert.deepEqual(got.state.ended, { restarts: null, percent: null });
 });
 
 test('a restart that is not counted counts as one', () => {
@@ -50,6 +55,7 @@ test('a restart in the history was not witnessed', () => {
   const got = reduce(old, kept(say('', { restarting: true, restarts: 5 }), say('x')));
   assert.equal(got.reborn, false);
   assert.equal(got.state.began, 1);
+  assert.equal(got.state.ended, null, 'nor was the end before it');
   assert.equal(got.text, 'x');
 });
 

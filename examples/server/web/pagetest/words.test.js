@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { connectionWords, lifeWords, livesWords, megabyteWords, percentWords } from '../page/words.js';
+import {
+  connectionWords,
+  endWords,
+  farewell,
+  lifeWords,
+  livesWords,
+  megabyteWords,
+  percentWords,
+  worthSaying,
+} from '../page/words.js';
 
 test('every state of the connection has words', () => {
   for (const [state, want] of [
@@ -16,7 +25,7 @@ test('every state of the connection has words', () => {
     [{ kind: 'unreachable', wait: 8000 }, 'The server cannot be reached. Trying again in 8 s.'],
     [
       { kind: 'refused', wait: 30_000 },
-      'Refused: probably too many connections from your address. Trying again in 30 s.',
+      'The server answers, but opens no live connection. Trying again in 30 s.',
     ],
     [{ kind: 'limited', wait: 3_600_000 }, 'Refused: too many connections from your address. Trying again in 60 min.'],
     [{ kind: 'blocked', wait: 30_000 }, 'Refused: your address is blocked. Trying again in 30 s.'],
@@ -34,6 +43,30 @@ test('lives are one more than restarts', () => {
     'Life 2, after 1 restart',
     'Life 8, after 7 restarts',
   ]);
+});
+
+test('a listener hears what is new, and not every attempt', () => {
+  const told = [];
+  for (const kind of ['connecting', 'unreachable', 'connecting', 'unreachable', 'connecting', 'listening', 'live']) {
+    if (worthSaying(kind, told.at(-1))) told.push(kind);
+  }
+  assert.deepEqual(told, ['unreachable', 'listening', 'live']);
+});
+
+test('an end', () => {
+  for (const [ended, words, line] of [
+    [null, 'A life has ended.', 'Began at TIME. Nothing of the life before remains.'],
+    [
+      { restarts: 4, percent: 96.6 },
+      'Life 5 has ended.',
+      'Life 5 ended at TIME, its memory 97% full. Nothing of it remains.',
+    ],
+    [{ restarts: 0, percent: null }, 'Life 1 has ended.', 'Life 1 ended at TIME. Nothing of it remains.'],
+    [{ restarts: null, percent: null }, 'A life has ended.', 'The life before ended at TIME. Nothing of it remains.'],
+  ]) {
+    assert.equal(farewell(ended), words);
+    assert.equal(endWords(ended).join('TIME'), line);
+  }
 });
 
 test('memory', () => {
