@@ -6,6 +6,7 @@ const near = 96; // pixels from the end at which whoever goes down has come back
 export class Follow {
   #following = true;
   #top = 0;
+  #drift = 0; // pixels from where the reader's line should be: the browser scrolls to whole ones
   #onChange;
 
   constructor(onChange) {
@@ -33,15 +34,17 @@ export class Follow {
   // holding runs change, which removes what is above element, and leaves element
   // where it is on the screen.
   holding(element, change) {
-    const before = element.getBoundingClientRect().top;
+    const place = element.getBoundingClientRect().top - this.#drift;
     change();
     if (this.#following) return;
-    scrollBy({ top: element.getBoundingClientRect().top - before, behavior: 'instant' });
+    scrollBy({ top: element.getBoundingClientRect().top - place, behavior: 'instant' });
+    this.#drift = element.getBoundingClientRect().top - place;
     this.#top = scrollY;
   }
 
   #scrolled() {
     const left = document.documentElement.scrollHeight - innerHeight - scrollY;
+    if (scrollY !== this.#top) this.#drift = 0;
     // Only going up is a wish to read: text that came meanwhile also makes the
     // end recede. However little it is: a line at a time is how a keyboard goes.
     if (left <= atEnd) this.#set(true);

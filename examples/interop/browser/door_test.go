@@ -1,0 +1,107 @@
+package browser_test
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+)
+
+// door stands before a server, as a proxy does, and can be told what to do with
+// those who come for the WebSocket.
+type door struct {
+	url string
+
+	mu      sync.Mutex
+	answer  func(http.ResponseWriter, *http.Request) // nil: let in
+	changed chan struct{}
+	conns   map[net.Conn]struct{}
+}
+
+func newDoor(t *testing.T, server *relay.Server) *door {
+	t.Helper()
+	d := &door{changed: make(chan struct{}), conns: make(map[net.Conn]struct{})}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.mu.Lock()
+		answer := d.answer
+		d.mu.Unlock()
+		if r.URL.Path == "/ws" && answer != nil {
+			answer(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if state == http.StateNew {
+			d.conns[c] = struct{}{}
+		} else if state == http.StateClosed {
+			delete(d.conns, c) // one that was upgraded never gets here
+		}
+	}
+	s.Start()
+	t.Cleanup(func() {
+		d.open()
+		d.cut()
+		s.Close()
+	})
+	d.url = s.URL + "/"
+	return d
+}
+
+func (d *door) set(answer func(http.ResponseWriter, *http.Request)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answer = answer
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+func (d *door) open() { d.set(nil) }
+
+// hold leaves everybody waiting until the door is told something else.
+func (d *door) hold() {
+	d.set(func(_ http.ResponseWriter, r *http.Request) {
+		d.mu.Lock()
+		changed := d.changed
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+		}
+		panic(http.ErrAbortHandler)
+	})
+}
+
+// status answers with nothing but that, and with Retry-After if seconds is not 0.
+func (d *door) status(code, seconds int) {
+	d.set(func(w http.ResponseWriter, _ *http.Request) {
+		if seconds != 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		}
+		w.WriteHeader(code)
+	})
+}
+
+// slam drops whoever comes without an answer.
+func (d *door) slam() {
+	d.set(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+}
+
+// cut ends all connections that are open, as a network does that fails.
+func (d *door) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.conns {
+		_ = c.Close()
+	}
+	clear(d.conns)
+}
