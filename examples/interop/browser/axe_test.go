@@ -30,6 +30,8 @@ var views = []struct {
 	{"desktop, dark", 1366, 768, []string{"prefers-color-scheme", "dark"}},
 	{"phone, light", 360, 740, []string{"prefers-color-scheme", "light"}},
 	{"phone, dark", 360, 740, []string{"prefers-color-scheme", "dark"}},
+	{"small phone on its side", 568, 320, []string{"prefers-color-scheme", "light"}},
+	{"smallest, as at 400% of a desktop", 320, 256, []string{"prefers-color-scheme", "dark"}},
 	{"desktop, contrast", 1366, 768, []string{"prefers-contrast", "more", "prefers-color-scheme", "light"}},
 	{"phone, forced colours", 360, 740, []string{"forced-colors", "active", "prefers-color-scheme", "dark"}},
 }

@@ -48,7 +48,7 @@ func open(t *testing.T, url string) *browser {
 		_, err := cdp.Call(ctx, target, log.Enable, cdp.Empty{})
 		return err
 	})
-	b.do(enable, chromedp.Navigate(url))
+	b.do(enable, chromedp.EmulateViewport(1366, 768), chromedp.Navigate(url))
 	return b
 }
 
@@ -216,6 +216,22 @@ func (b *browser) prefers(features ...string) {
 	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, p); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// painted waits for two frames, after which all that was asked for is painted.
+func (b *browser) painted() {
+	b.t.Helper()
+	value[int](b, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))`)
+}
+
+// picture is a PNG of what the window shows.
+func (b *browser) picture() []byte {
+	b.t.Helper()
+	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return picture
 }
 
 // message is one of the protocol's, from a device.

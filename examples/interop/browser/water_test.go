@@ -50,7 +50,7 @@ func TestWater(t *testing.T) {
 // contrast paints paper and the deepest water, and compares all inks with both.
 const contrast = `(() => {
 	const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
-	const probe = document.body.appendChild(document.createElement('i'));
+	const probe = document.querySelector('.tide').appendChild(document.createElement('i'));
 	const paint = (...colours) => {
 		context.clearRect(0, 0, 1, 1);
 		for (const colour of colours) {

@@ -50,7 +50,7 @@ let shown = '';
 let said = '';
 function showConnection(state) {
   const element = $('state');
-  const words = connectionWords(state);
+  const words = connectionWords(state, stream.paused);
   if (element.textContent !== words) element.textContent = words;
   if (state.kind === shown) return;
   shown = state.kind;
@@ -87,6 +87,7 @@ $('pause').addEventListener('click', ({ currentTarget: button }) => {
   document.body.classList.toggle('paused', stream.paused);
   button.textContent = stream.paused ? 'Continue' : 'Pause';
   if (stream.paused) announcer.forget();
+  connection.tell();
 });
 offerFullScreen($('fullscreen'));
 new ResizeObserver(fitLabel).observe(document.querySelector('.label'));

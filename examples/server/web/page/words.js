@@ -1,6 +1,11 @@
 // Every figure and state, in words.
 
-export function connectionWords({ kind, wait = 0, quietFor = 0 }) {
+export function connectionWords(state, paused = false) {
+  const words = stateWords(state);
+  return paused ? `${words.replace(/\.$/, '')}. Paused here.` : words;
+}
+
+function stateWords({ kind, wait = 0, quietFor = 0 }) {
   const again = `Trying again in ${seconds(wait)}.`;
   switch (kind) {
     case 'connecting':

@@ -35,6 +35,11 @@ test('every state of the connection has words', () => {
   }
 });
 
+test('a page that is paused says so', () => {
+  assert.equal(connectionWords({ kind: 'live' }, true), 'Live. Paused here.');
+  assert.equal(connectionWords({ kind: 'offline' }, true), 'Your device is offline. Paused here.');
+});
+
 test('lives are one more than restarts', () => {
   assert.deepEqual([null, 0, 1, 7].map(lifeWords), ['This life', 'Life 1', 'Life 2', 'Life 8']);
   assert.deepEqual([null, 0, 1, 7].map(livesWords), [
