@@ -88,8 +88,9 @@ export class Connection {
   // and that looks just like a mind that says nothing.
   #renew() {
     const old = this.#socket;
-    this.#begin('quiet');
+    this.#socket = null;
     old.close();
+    this.#begin('quiet');
   }
 
   // tell reports the state as it is now; the page calls it every second for what

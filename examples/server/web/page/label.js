@@ -26,8 +26,9 @@ function showLife({ restarts, began, ended }) {
 
 function showPrompt(prompt) {
   const element = $('prompt');
+  if (element.textContent === prompt) return;
   element.closest('section').hidden = prompt === '';
-  write(element, prompt);
+  element.textContent = prompt;
   fitLabel();
 }
 
@@ -49,7 +50,8 @@ function showMemory(memory) {
   write($('percent'), percentWords(memory));
   write($('reading'), memory === null ? '' : percentWords(memory));
   write($('megabytes'), megabyteWords(memory));
-  document.documentElement.style.setProperty('--fill', memory === null ? '0' : memory.percent.toFixed(1));
+  // Not on the root, whose every paragraph would be styled anew.
+  document.querySelector('.tide').style.setProperty('--fill', memory === null ? '0' : memory.percent.toFixed(1));
 }
 
 function write(element, words) {
