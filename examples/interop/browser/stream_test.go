@@ -171,7 +171,7 @@ func TestMotion(t *testing.T) {
 	b.holds("the end is said", begun("farewell"))
 	b.shows("#end", "has ended.")
 	b.holds("another life begins", begun("arrive"))
-	b.holds("nothing of it stays", `document.querySelector('.ghost') === null && getComputedStyle(document.querySelector('#end')).visibility === 'hidden'`)
+	b.holds("nothing of it stays", `!document.body.classList.contains('reborn') && document.querySelector('.ghost') === null && getComputedStyle(document.querySelector('#end')).visibility === 'hidden'`)
 
 	value[int](b, `(window.begun = [], 0)`)
 	b.prefers("prefers-reduced-motion", "reduce", "prefers-color-scheme", "light")

@@ -20,7 +20,6 @@ const follow = new Follow((following) => {
   $('latest').hidden = following;
 });
 const stream = new Stream($('text'), follow, ({ cleared, reborn }) => {
-  showLabel(life);
   if (cleared && reborn) {
     $('end').textContent = farewell(life.ended);
     document.body.classList.remove('reborn');
@@ -28,6 +27,7 @@ const stream = new Stream($('text'), follow, ({ cleared, reborn }) => {
     document.body.classList.add('reborn');
     follow.resume();
   }
+  showLabel(life); // last: how the water leaves depends on why
 });
 
 // receive returns whether somebody is publishing now.
@@ -89,6 +89,7 @@ $('pause').addEventListener('click', ({ currentTarget: button }) => {
   if (stream.paused) announcer.forget();
   connection.tell();
 });
+$('life').addEventListener('animationend', () => document.body.classList.remove('reborn'));
 offerFullScreen($('fullscreen'));
 new ResizeObserver(fitLabel).observe(document.querySelector('.label'));
 addEventListener('online', () => connection.open());
