@@ -152,7 +152,7 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	defer cancel()
 	err := publish.Run(ctx, publish.Config{
 		URL:    "ws://" + toDevice + "/ws",
-		Token:  func() (string, error) { return s.cfg.newToken(testDevice, time.Hour, time.Now()) },
+		Tokens: publish.TokenFunc(func() (string, error) { return s.cfg.newToken(testDevice, time.Hour, time.Now()) }),
 		Source: &counting{n: n},
 	})
 	if !errors.Is(err, io.EOF) {

@@ -67,7 +67,7 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
 		defer close(done)
 		err := publish.Run(ctx, publish.Config{
 			URL:    "ws://" + host + "/ws",
-			Token:  func() (string, error) { return cfg.newToken(demoDevice, demoTTL, time.Now()) },
+			Tokens: publish.TokenFunc(func() (string, error) { return cfg.newToken(demoDevice, demoTTL, time.Now()) }),
 			Source: &publish.Muse{},
 			Logger: log.With("device", demoDevice),
 		})

@@ -2,289 +2,219 @@
 // authenticated connection to a relay open and sends what a Source says over it.
 package publish
 
-//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
-
 import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"slices"
+	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
-	"nhooyr.io/websocket"
 )
 
 // Waiting times between attempts to connect: doubled from the first to the last,
-// each drawn at random from the half below it, so that devices and viewers do not
-// all return in the same moment after the server restarted.
+// each drawn at random from its upper half, so that devices and viewers do not all
+// return in the same moment after the server restarted.
 const (
 	firstDelay = 500 * time.Millisecond
 	lastDelay  = 30 * time.Second
+
+	// longDelay is for what another attempt does not cure: somebody decided against
+	// this device, or another one has its place. Refused tokens approach it in larger
+	// steps than two, because the relay blocks addresses that go on showing them.
+	longDelay   = 5 * time.Minute
+	refusedStep = 8
 )
 
-// answerWait bounds the handshake, and each write.
-const answerWait = 10 * time.Second
+// Bounds on what the relay may take its time for.
+const (
+	answerWait = 10 * time.Second // the handshake, each write, the answer to a token
+	pingEvery  = 30 * time.Second // a link that is dead in both directions is noticed by nothing else
+	lingerWait = 3 * time.Second  // acknowledgements, once Run is to end
+	closeWait  = time.Second      // the answer to the close frame
+)
 
-// ErrRefused means that the relay did not accept the token.
-var ErrRefused = errors.New("publish: the relay refused the token")
+// Why a connection ended, where it matters for what comes next.
+var (
+	ErrRefused  = errors.New("publish: the relay refused the token")
+	ErrReplaced = errors.New("publish: another session of this device has taken its place: is the same token in use elsewhere?")
+	ErrEnded    = errors.New("publish: the relay's operator ended the connection")
 
-// Source says what to publish. Next waits until the next message is due.
+	errLost = errors.New("publish: the connection was lost")
+)
+
+// Source says what to publish. Next waits until the next message is due, and returns
+// when ctx ends. It is called from one goroutine, a little ahead of what is sent.
 type Source interface {
 	Next(ctx context.Context) (wire.Message, error)
 }
 
-// Config says what to publish and where. URL, Token and Source are required.
+// Config says what to publish and where. URL, Tokens and Source are required.
 type Config struct {
 	URL    string // the relay's endpoint: ws://… or wss://…, without a query
-	Token  func() (string, error)
+	Tokens Tokens
 	Source Source
 	Logger *slog.Logger // nil: silence
+
+	// Client makes the connections; nil is http.DefaultClient.
+	Client *http.Client
+	// Observe is told of every change, from one goroutine at a time. It must not block.
+	Observe func(State)
 }
 
-// Run publishes until ctx or the source ends, and in the latter case until all is
-// acknowledged. It connects again whenever the connection is lost, and sends what
-// was not acknowledged once more, under the same ids, so that nothing is lost and
-// nothing published twice. A refused token is tried again too, since it may be
-// replaced meanwhile.
+// State is how publishing goes.
+type State struct {
+	Connected      bool // the relay takes messages
+	Acknowledged   int  // messages that it has, since the start
+	Unacknowledged int  // messages that wait to be sent or acknowledged
+}
+
+// Run publishes until ctx or the source ends. In either case it waits until all is
+// acknowledged, but not for long where it was told to end.
+//
+// It connects again whenever the connection is lost, and sends what was not
+// acknowledged once more, under the same ids, so that nothing is lost and nothing
+// published twice. A token that expires is replaced while the connection stays. A
+// refused one is tried again too, since it may be replaced meanwhile.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := publisher{cfg: cfg, prefix: rand.Text()[:10], acked: make(chan struct{}, 1)}
-	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
-		before := p.acks()
+	if cfg.Observe == nil {
+		cfg.Observe = func(State) {}
+	}
+	p := &publisher{cfg: cfg, queue: newQueue()}
+	feed, stopFeeding := context.WithCancel(ctx)
+	fed := make(chan struct{})
+	go func() { defer close(fed); p.feed(feed) }()
+	defer func() { stopFeeding(); <-fed; p.settle() }()
+
+	for delay := firstDelay; ; {
+		before, _ := p.queue.counts()
 		err := p.connection(ctx)
-		switch {
+		confirmed, waiting := p.queue.counts()
+		switch ended := p.queue.finished(); {
 		case ctx.Err() != nil:
+			if waiting > 0 {
+				cfg.Logger.Warn("ended before all was acknowledged", "messages", waiting)
+			}
 			return ctx.Err()
-		case p.ended != nil && len(p.pending()) == 0:
-			return p.ended
-		case p.acks() > before:
+		case ended != nil:
+			return ended
+		case confirmed > before:
 			delay = firstDelay
 		}
 		wait := delay/2 + mathrand.N(delay/2)
+		var told *unavailableError
+		switch {
+		case errors.Is(err, ErrReplaced), errors.Is(err, ErrEnded):
+			wait = longDelay/2 + mathrand.N(longDelay/2)
+		case errors.Is(err, ErrRefused):
+			delay = min(refusedStep*delay, longDelay)
+		default:
+			delay = min(2*delay, max(lastDelay, delay))
+			if errors.As(err, &told) {
+				wait = max(wait, told.retryAfter)
+			}
+		}
 		cfg.Logger.Warn("not connected", "error", err, "again_in", wait.Round(time.Millisecond))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
 // maxMessage is the relay's limit for one message, in bytes.
 const maxMessage = 64 << 10
 
-// window is how many messages may wait for their acknowledgement. It is well below
-// the thousand ids that the relay remembers.
-const window = 256
-
 type publisher struct {
-	cfg    Config
-	prefix string // of the ids: another run of the same device uses others
-	count  int    // messages taken from the source
-	ended  error  // what the source ended with
-	acked  chan struct{}
-	pos    string // where the relay's stream was last seen, so as not to be told it all again
-
-	mu        sync.Mutex
-	unacked   []outgoing
-	confirmed int
+	cfg     Config
+	queue   *queue
+	pos     string       // where the relay's stream was last seen, so as not to be told it all again
+	refused *Token       // shown last and not accepted
+	renewal chan renewal // a refresh that is under way, nil if none is
 }
 
-type outgoing struct {
-	id   string
-	data []byte
-}
-
-func (p *publisher) pending() []outgoing {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Clone(p.unacked)
-}
-
-func (p *publisher) acks() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.confirmed
-}
-
-func (p *publisher) acknowledge(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, o := range p.unacked {
-		if o.id == id {
-			p.unacked = slices.Delete(p.unacked, i, i+1)
-			p.confirmed++
+// feed takes what the source says for as long as there is room.
+func (p *publisher) feed(ctx context.Context) {
+	prefix := rand.Text()[:10] // of the ids: another run of the same device uses others
+	for count := 0; ; {
+		for p.queue.full() {
 			select {
-			case p.acked <- struct{}{}:
-			default:
+			case <-ctx.Done():
+				return
+			case <-p.queue.room:
+			}
+		}
+		m, err := p.cfg.Source.Next(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				p.queue.end(err)
 			}
 			return
 		}
-	}
-}
-
-// connection serves one connection until it is lost or nothing is left to say.
-func (p *publisher) connection(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ws, err := p.dial(ctx)
-	if err != nil {
-		return err
-	}
-	reading := make(chan struct{})
-	defer func() { ws.CloseNow(); <-reading }()
-	go func() {
-		defer close(reading)
-		defer cancel()
-		p.listen(ctx, ws)
-	}()
-	p.cfg.Logger.Info("publishing")
-	for _, o := range p.pending() {
-		if err := write(ctx, ws, o.data); err != nil {
-			return fmt.Errorf("publish: sending again: %w", err)
+		m.ID = prefix + "-" + strconv.Itoa(count)
+		data, err := json.Marshal(m)
+		if err == nil && len(data) > maxMessage {
+			err = errors.New("larger than the relay takes") // and closes the connection for, each time that it is sent
 		}
-	}
-	for {
-		o, err := p.take(ctx)
 		if err != nil {
-			return err
+			p.cfg.Logger.Error("a message was left out", "bytes", len(data), "error", err)
+			continue
 		}
-		if err := write(ctx, ws, o.data); err != nil {
-			return fmt.Errorf("publish: sending: %w", err)
-		}
+		count++
+		p.queue.put(outgoing{m.ID, data})
 	}
 }
 
-// listen reads what the relay sends, which for a device are acknowledgements
-// besides what every viewer gets. It answers pings, too.
-func (p *publisher) listen(ctx context.Context, ws *websocket.Conn) {
-	for {
-		_, data, err := ws.Read(ctx)
-		if err != nil {
-			return
-		}
-		answer := p.read(data)
-		switch {
-		case answer.Ack != "":
-			p.acknowledge(answer.Ack)
-		case answer.Error != "":
-			p.cfg.Logger.Error("refused", "error", answer.Error, "detail", answer.Detail)
-		case answer.Status == "viewer":
-			return // the right has ended: connect again, with another token
-		}
+func (p *publisher) observe(connected bool) {
+	confirmed, waiting := p.queue.counts()
+	p.cfg.Observe(State{connected, confirmed, waiting})
+}
+
+// renewal is what became of a refresh.
+type renewal struct {
+	token Token
+	err   error
+}
+
+// renew begins to replace old, beside the connection and whatever becomes of that:
+// an answer that nobody waits for is a pair that is lost.
+func (p *publisher) renew(ctx context.Context, old Token) {
+	p.renewal = make(chan renewal, 1)
+	go func(done chan<- renewal) {
+		token, err := p.cfg.Tokens.Refresh(ctx, old)
+		done <- renewal{token, err}
+	}(p.renewal)
+}
+
+// settle waits for a refresh that is under way, and forgets what became of it: the
+// Tokens know.
+func (p *publisher) settle() {
+	if p.renewal != nil {
+		<-p.renewal
+		p.renewal = nil
 	}
 }
 
-// answer is what of the relay's messages concerns a device.
-type answer struct{ Type, Pos, Ack, Error, Status, Detail string }
-
-// read decodes a message and keeps the position. Of a message that cannot be read,
-// such as one whose connection was cut in the middle, nothing is kept.
-func (p *publisher) read(data []byte) (a answer) {
-	if json.Unmarshal(data, &a) != nil {
-		return answer{}
+// token returns what to show on a new connection.
+func (p *publisher) token(ctx context.Context) (Token, error) {
+	p.settle()
+	if p.refused == nil {
+		return p.cfg.Tokens.Token(ctx)
 	}
-	if a.Pos != "" {
-		p.pos = a.Pos
+	token, err := p.cfg.Tokens.Refresh(ctx, *p.refused)
+	if errors.Is(err, ErrNoRefresh) {
+		// The refusal may have been the relay's mistake, and be mended there.
+		p.cfg.Logger.Error("the token was refused", "error", err)
+		return p.cfg.Tokens.Token(ctx)
 	}
-	return a
-}
-
-// take waits for room and for the next message, and remembers it until it is
-// acknowledged. At the source's end it waits for that.
-func (p *publisher) take(ctx context.Context) (outgoing, error) {
-	for {
-		waiting := len(p.pending())
-		if p.ended != nil && waiting == 0 {
-			return outgoing{}, p.ended
-		}
-		if p.ended == nil && waiting < window {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return outgoing{}, errLost
-		case <-p.acked:
-		}
-	}
-	m, err := p.cfg.Source.Next(ctx)
-	if ctx.Err() != nil && err != nil {
-		return outgoing{}, errLost
-	}
-	if err == nil {
-		m.ID = p.prefix + "-" + strconv.Itoa(p.count)
-		var o outgoing
-		if o.data, err = json.Marshal(m); err == nil && len(o.data) > maxMessage {
-			// The relay would close the connection, now and each time that it is sent again.
-			p.cfg.Logger.Error("a message is too large and was left out", "bytes", len(o.data))
-			return p.take(ctx)
-		}
-		if err == nil {
-			o.id = m.ID
-			p.count++
-			p.mu.Lock()
-			p.unacked = append(p.unacked, o)
-			p.mu.Unlock()
-			return o, nil
-		}
-	}
-	p.ended = err
-	return p.take(ctx)
-}
-
-var errLost = errors.New("publish: the connection was lost")
-
-// dial connects and authenticates.
-func (p *publisher) dial(ctx context.Context) (_ *websocket.Conn, err error) {
-	token, err := p.cfg.Token()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWait)
-	defer cancel()
-	ws, _, err := websocket.Dial(ctx, p.cfg.URL+"?since="+p.pos, nil)
-	if err != nil {
-		return nil, fmt.Errorf("publish: connecting: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			ws.CloseNow()
-		}
-	}()
-	ws.SetReadLimit(-1) // a history frame may be as large as the history
-	hello, err := json.Marshal(map[string]string{"token": token})
-	if err != nil {
-		return nil, err
-	}
-	if err := write(ctx, ws, hello); err != nil {
-		return nil, fmt.Errorf("publish: authenticating: %w", err)
-	}
-	// History and live frames may come before the answer.
-	for {
-		_, data, err := ws.Read(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("publish: authenticating: %w", err)
-		}
-		switch answer := p.read(data); {
-		case answer.Error != "":
-			return nil, ErrRefused
-		case answer.Status == "authenticated":
-			return ws, nil
-		}
-	}
-}
-
-func write(ctx context.Context, ws *websocket.Conn, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWait)
-	defer cancel()
-	return ws.Write(ctx, websocket.MessageText, data)
+	return token, err
 }

@@ -32,9 +32,9 @@ func (n *numbers) Next(ctx context.Context) (wire.Message, error) {
 	return wire.Message{Text: strconv.Itoa(n.next - 1)}, ctx.Err()
 }
 
-// relay accepts "good" and hands every message to got, with the number of its
+// fakeRelay accepts "good" and hands every message to got, with the number of its
 // connection; it cuts the connection where got says so.
-func relay(t *testing.T, got func(connection int, text string) (goOn bool)) (url string) {
+func fakeRelay(t *testing.T, got func(connection int, text string) (goOn bool)) (url string) {
 	var connections atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ws, err := websocket.Accept(w, r, nil)
@@ -71,12 +71,12 @@ func relay(t *testing.T, got func(connection int, text string) (goOn bool)) (url
 	return "ws" + strings.TrimPrefix(srv.URL, "http")
 }
 
-func good() (string, error) { return "good", nil }
+var good = publish.TokenFunc(func() (string, error) { return "good", nil })
 
 func TestRunPublishesInOrder(t *testing.T) {
 	texts := make(chan string, 10)
-	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
-	err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: &numbers{last: 4}})
+	url := fakeRelay(t, func(_ int, text string) bool { texts <- text; return true })
+	err := publish.Run(t.Context(), publish.Config{URL: url, Tokens: good, Source: &numbers{last: 4}})
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the source's end", err)
 	}
@@ -92,7 +92,7 @@ func TestRunPublishesInOrder(t *testing.T) {
 func TestRunSendsAgain(t *testing.T) {
 	var mu sync.Mutex
 	acknowledged := map[string]int{}
-	url := relay(t, func(connection int, text string) bool {
+	url := fakeRelay(t, func(connection int, text string) bool {
 		if text == "2" && connection == 1 || text == "4" && connection == 2 {
 			return false
 		}
@@ -103,7 +103,7 @@ func TestRunSendsAgain(t *testing.T) {
 		}
 		return true
 	})
-	err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: &numbers{last: 4}})
+	err := publish.Run(t.Context(), publish.Config{URL: url, Tokens: good, Source: &numbers{last: 4}})
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the source's end", err)
 	}
@@ -117,9 +117,9 @@ func TestRunSendsAgain(t *testing.T) {
 // A message that the relay would never take must not keep the others back.
 func TestRunLeavesOutWhatIsTooLarge(t *testing.T) {
 	texts := make(chan string, 3)
-	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
+	url := fakeRelay(t, func(_ int, text string) bool { texts <- text; return true })
 	source := &list{strings.Repeat("x", 70_000), "fits"}
-	if err := publish.Run(t.Context(), publish.Config{URL: url, Token: good, Source: source}); !errors.Is(err, io.EOF) {
+	if err := publish.Run(t.Context(), publish.Config{URL: url, Tokens: good, Source: source}); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 	if text := <-texts; text != "fits" {
@@ -141,13 +141,13 @@ func (l *list) Next(context.Context) (wire.Message, error) {
 
 func TestRunAsksForAnotherToken(t *testing.T) {
 	texts := make(chan string, 1)
-	url := relay(t, func(_ int, text string) bool { texts <- text; return true })
+	url := fakeRelay(t, func(_ int, text string) bool { texts <- text; return true })
 	tokens := []string{"stale", "good"}
-	err := publish.Run(t.Context(), publish.Config{URL: url, Source: &numbers{}, Token: func() (string, error) {
+	err := publish.Run(t.Context(), publish.Config{URL: url, Source: &numbers{}, Tokens: publish.TokenFunc(func() (string, error) {
 		token := tokens[0]
 		tokens = tokens[1:]
 		return token, nil
-	}})
+	})})
 	if text := <-texts; text != "0" || !errors.Is(err, io.EOF) {
 		t.Errorf("got %q and %v", text, err)
 	}
