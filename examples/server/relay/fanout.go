@@ -231,6 +231,7 @@ func (c *courier) find(v *viewer) bool {
 	if v.begun && c.last.frame != nil && v.pos == c.from && now == c.to {
 		return true // as for the viewer before
 	}
+	forgotten := c.frames.forgotten.Load()
 	b := c.log.Since(v.pos)
 	if b.Empty() {
 		return false
@@ -239,7 +240,7 @@ func (c *courier) find(v *viewer) bool {
 	// A position that is not of this epoch, or of another server's log, says nothing
 	// about what a client shows that has just come.
 	whole := !v.begun && (v.fresh || b.Reset)
-	c.last, c.from, c.to = *c.frames.get(b, whole), b.From, b.To
+	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
 		c.from = history.Position{} // of no other viewer
 	}

@@ -95,7 +95,8 @@ type frameCache struct {
 	live   frameRing
 	pieces frameRing
 
-	encoded atomic.Uint64
+	forgotten atomic.Uint64 // calls of forget, counted under mu
+	encoded   atomic.Uint64
 }
 
 // frameRing holds two megabytes at the most, where messages are not larger than a
@@ -115,11 +116,13 @@ type frameSlot struct {
 	frame func() *shared
 }
 
-func (c *frameCache) get(b history.Batch, whole bool) *shared {
-	return c.slot(b, whole)()
+// get returns the frame of b. since is what forgotten said before b was read from
+// the log.
+func (c *frameCache) get(b history.Batch, whole bool, since uint64) *shared {
+	return c.slot(b, whole, since)()
 }
 
-func (c *frameCache) slot(b history.Batch, whole bool) func() *shared {
+func (c *frameCache) slot(b history.Batch, whole bool, since uint64) func() *shared {
 	key := frameKey{from: b.From, to: b.To, whole: whole}
 	ring := &c.live
 	if whole || b.Reset || b.Missed > 0 || len(b.Entries) > pieceCount/4 {
@@ -139,8 +142,10 @@ func (c *frameCache) slot(b history.Batch, whole bool) func() *shared {
 		s := encode(b, whole)
 		return &s
 	})
-	ring.slots[ring.next] = frameSlot{key, frame}
-	ring.next = (ring.next + 1) % len(ring.slots)
+	if since == c.forgotten.Load() { // else b may be of what was cleared meanwhile
+		ring.slots[ring.next] = frameSlot{key, frame}
+		ring.next = (ring.next + 1) % len(ring.slots)
+	}
 	return frame
 }
 
@@ -148,5 +153,6 @@ func (c *frameCache) slot(b history.Batch, whole bool) func() *shared {
 func (c *frameCache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forgotten.Add(1)
 	c.live, c.pieces = frameRing{}, frameRing{}
 }
