@@ -33,7 +33,11 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	return fmt.Sprintf("the server refused the connection: %d %s", r.status, http.StatusText(r.status))
+	s := fmt.Sprintf("the server refused the connection: %d %s", r.status, http.StatusText(r.status))
+	if r.retry != "" {
+		s += ", and lets it in after " + r.retry + " s"
+	}
+	return s
 }
 
 // target is where to connect, checked.
@@ -136,6 +140,7 @@ func upgrade(conn net.Conn, to target) (rest []byte, err error) {
 func refusedAs(err error) string {
 	var r *refusal
 	var ne net.Error
+	var errno syscall.Errno
 	switch {
 	case errors.As(err, &r):
 		return strconv.Itoa(r.status)
@@ -149,6 +154,8 @@ func refusedAs(err error) string {
 		return "no answer"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		return "connection cut"
+	case errors.As(err, &errno):
+		return errno.Error() // without the addresses, which differ
 	}
 	return err.Error()
 }

@@ -4,9 +4,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/mark"
 )
 
 // swap sends the message after first before it.
@@ -105,6 +109,48 @@ func TestPublishes(t *testing.T) {
 	}
 	if r.Latency.Max <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max || r.Throughput <= 0 {
 		t.Errorf("latency %v, throughput %v", r.Latency, r.Throughput)
+	}
+}
+
+// A server that publishes unasked is joined in the middle, and left there.
+func TestPublishedElsewhere(t *testing.T) {
+	f := newFake(t)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	defer func() { close(stop); <-stopped }()
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+			f.mu.Lock()
+			f.broadcast(n, serverFrame(0x81, string(mark.Append(nil, "radio", int64(n), time.Now(), 100))))
+			f.mu.Unlock()
+		}
+	}()
+	r, code, words := measured(t, "-url", f.url(), "-publish=false", "-run", "radio", "-viewers", "4", "-for", "300ms")
+	if code != exitOK || r.Expected == 0 || r.Deliveries != r.Expected {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	f := newFake(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	f.alter = func(_ int, frame []byte) [][]byte {
+		cancel()
+		return [][]byte{frame}
+	}
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"-url", f.url(), "-viewers", "2", "-for", "1h"}, "a token", &out, &errs)
+	for _, want := range []string{"2, 2 connected", "FAILED                 interrupted", "loss "} {
+		if code != exitFailed || !strings.Contains(out.String(), want) {
+			t.Errorf("exit code %d, no %q in:\n%s%s", code, want, &out, &errs)
+		}
 	}
 }
 

@@ -47,7 +47,6 @@ type publisher struct {
 	failed   error
 	buf      []byte
 	big      bool
-	ended    bool
 }
 
 // newPublisher connects and shows the token.
@@ -60,7 +59,6 @@ func newPublisher(ctx context.Context, to target, token string) (*publisher, err
 	go func() {
 		err := readFrames(io.MultiReader(strings.NewReader(string(rest)), conn), p)
 		p.set(func() {
-			p.ended = true
 			if p.failed == nil {
 				p.failed = fmt.Errorf("the publisher's connection ended: %w", err)
 			}
