@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/relayguard/relayguard/examples/device/publish"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -26,7 +27,8 @@ const (
 	figuresEvery = time.Second
 
 	// maxPiece is the longest text of one message, in bytes. As JSON it has six times
-	// that at most, which is less than the relay's 64 KiB.
+	// that at most, which is less than the relay's 64 KiB. So has the first message of a
+	// life, with a prompt of as much and a shorter text.
 	maxPiece = 8 << 10
 
 	standardWindow = 8 << 10
@@ -51,9 +53,8 @@ type Thinker struct {
 
 	// Figures tells how full memory is, nil where that is unknown; required.
 	Figures func() *wire.Memory
-	// Mark ends a life, in percent. A machine that is fuller than this when a life
-	// begins has to fall below it first, or it would only ever restart. Zero: no end.
-	Mark float64
+	// Mark ends a life.
+	Mark publish.Mark
 	// Restarts is the number of the first life.
 	Restarts float64
 	// Window is how much of what it said the model is shown again when it goes on, in
@@ -63,7 +64,6 @@ type Thinker struct {
 	Logger *slog.Logger // nil: silence
 
 	born    bool
-	armed   bool // memory was below the mark in this life
 	opening bool // the next message is a life's first
 	stream  *stream
 	said    string // the last of it, Window bytes at most
@@ -80,14 +80,9 @@ func (t *Thinker) Next(ctx context.Context) (wire.Message, error) {
 		return t.rebirth(), nil
 	}
 	figures := t.figures()
-	if figures != nil && t.Mark > 0 {
-		switch full := figures.PercentUsed >= t.Mark; {
-		case full && t.armed:
-			t.Restarts++
-			return t.rebirth(), nil
-		case !full:
-			t.armed = true
-		}
+	if t.Mark.Passed(figures) {
+		t.Restarts++
+		return t.rebirth(), nil
 	}
 	text, err := t.text(ctx)
 	if err != nil {
@@ -129,10 +124,8 @@ func (t *Thinker) figures() *wire.Memory {
 func (t *Thinker) rebirth() wire.Message {
 	t.drop()
 	t.said, t.rest = "", ""
-	t.opening, t.armed = true, false
-	if f := t.Figures(); f != nil && t.Mark > 0 && f.PercentUsed >= t.Mark {
-		t.log().Warn("memory is past the mark although a life only begins: it ends at the mark once there was less", "percent_used", f.PercentUsed, "mark", t.Mark)
-	}
+	t.opening = true
+	t.Mark.Begin()
 	restarting, restarts := true, t.Restarts
 	return wire.Message{Status: &wire.Status{IsRestarting: &restarting, NumRestarts: &restarts}}
 }
@@ -156,7 +149,11 @@ func (t *Thinker) text(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	text := cut(t.rest, maxPiece)
+	most := maxPiece
+	if t.opening {
+		most = maxPiece / 8 // the prompt is there as well
+	}
+	text := cut(t.rest, most)
 	t.rest = t.rest[len(text):]
 	t.said = tail(t.said+text, t.window())
 	return text, nil

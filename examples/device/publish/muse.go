@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
-	"github.com/shirou/gopsutil/v4/mem"
 )
 
 // Muse is a Source that needs no model: it strings sentences together, word by
@@ -18,12 +17,15 @@ type Muse struct {
 	Pace time.Duration // between words; default 120 ms
 	Life int           // sentences in a life, about; default 24
 
-	words    []string // of the sentence under way
-	left     int      // sentences left in this life
-	restarts float64
-	since    int  // words since the last memory figures
-	born     bool // whether the first life has begun
-	opening  bool // whether the next message opens a life
+	Restarts float64             // the number of the first life
+	Figures  func() *wire.Memory // nil: Memory
+	Mark     Mark                // of memory, that ends a life too
+
+	words   []string // of the sentence under way
+	left    int      // sentences left in this life
+	since   int      // words since the last memory figures
+	born    bool     // whether the first life has begun
+	opening bool     // whether the next message opens a life
 }
 
 // Next waits for the pace and returns the next word.
@@ -55,12 +57,18 @@ func (m *Muse) Next(ctx context.Context) (wire.Message, error) {
 	if m.opening {
 		m.opening = false
 		prompt := prompts[rand.IntN(len(prompts))]
-		restarts := m.restarts
+		restarts := m.Restarts
 		msg.Prompt, msg.Status = &prompt, &wire.Status{NumRestarts: &restarts}
 		m.since = 0
 	}
 	if m.since == 0 {
-		msg.Memory = Memory()
+		figures := m.Figures
+		if figures == nil {
+			figures = Memory
+		}
+		if msg.Memory = figures(); m.Mark.Passed(msg.Memory) {
+			m.words, m.left = nil, 0
+		}
 	}
 	m.since = (m.since + 1) % 8
 	return msg, nil
@@ -68,31 +76,17 @@ func (m *Muse) Next(ctx context.Context) (wire.Message, error) {
 
 func (m *Muse) rebirth() wire.Message {
 	if m.born {
-		m.restarts++
+		m.Restarts++
 	}
 	life := m.Life
 	if life <= 0 {
 		life = 24
 	}
 	m.born, m.opening = true, true
+	m.Mark.Begin()
 	m.left = life/2 + 1 + rand.IntN(life)
-	restarting, restarts := true, m.restarts
+	restarting, restarts := true, m.Restarts
 	return wire.Message{Status: &wire.Status{IsRestarting: &restarting, NumRestarts: &restarts}}
-}
-
-// Memory returns the machine's figures, or nil where the system does not tell.
-func Memory() *wire.Memory {
-	v, err := mem.VirtualMemory()
-	if err != nil || v.Total == 0 {
-		return nil
-	}
-	const mb = 1 << 20
-	round := func(f float64) float64 { return float64(int64(f*10+0.5)) / 10 }
-	return &wire.Memory{
-		AvailableMB: round(float64(v.Available) / mb),
-		PercentUsed: round(v.UsedPercent),
-		TotalMB:     round(float64(v.Total) / mb),
-	}
 }
 
 var prompts = []string{

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What a person gets wrong is named, at once and as a whole.
+func TestUsage(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	if err := os.WriteFile(file, []byte("a.b.c"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long := filepath.Join(dir, "prompt")
+	if err := os.WriteFile(long, make([]byte, 9<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		args []string
+		env  string
+		code int
+		want []string
+	}{
+		{"help", []string{"-h"}, "", exitOK, []string{"-token-file", "-memory-mark", "DANGER", "RELAY_URL"}},
+		{"nothing", nil, "", exitUsage, []string{"-token-file FILE is required", "token -pair"}},
+		{"unknown flag", []string{"-relais", "x"}, "", exitUsage, []string{"-relais"}},
+		{"stray word", []string{"run"}, "", exitUsage, []string{`"run"`}},
+		{"all at once", []string{"-relay", "relay.example", "-memory-mark", "101", "-window", "much", "-log-level", "loud"}, "", exitUsage, []string{"RELAY_URL", "MEMORY_MARK", "LLM_WINDOW", "LOG_LEVEL"}},
+		{"half a model", []string{"-token-file", file, "-llm", "http://localhost:11434/v1"}, "", exitUsage, []string{"-llm and -model"}},
+		{"token in the clear", []string{"-token-file", file, "-relay", "ws://relay.example/ws"}, "", exitUsage, []string{"in the clear", "wss://"}},
+		{"key in the clear", []string{"-token-file", file, "-llm", "http://models.example/v1", "-model", "m"}, "LLM_API_KEY=key-canary7731", exitUsage, []string{"in the clear", "https://"}},
+		{"password in the address", []string{"-token-file", file, "-relay", "wss://u:key-canary7731@relay.example/ws"}, "", exitUsage, []string{"RELAY_URL"}},
+		{"no such file", []string{"-token-file", filepath.Join(dir, "none")}, "", exitFailed, []string{"no such file", "token -pair"}},
+		{"two prompts", []string{"-token-file", file, "-prompt", "a", "-prompt-file", file}, "", exitUsage, []string{"which one counts"}},
+		{"long prompt", []string{"-token-file", file, "-prompt-file", long}, "", exitUsage, []string{"at most 8192 bytes"}},
+		{"no prompt file", []string{"-token-file", file, "-prompt-file", filepath.Join(dir, "none")}, "", exitUsage, []string{"no such file"}},
+		{"from the environment", nil, "DEVICE_TOKEN_FILE=" + filepath.Join(dir, "other"), exitFailed, []string{"other", "no such file"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out strings.Builder
+			code := run(t.Context(), tc.args, func(name string) (string, bool) {
+				n, v, ok := strings.Cut(tc.env, "=")
+				return v, ok && n == name
+			}, &out)
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("does not say %q:\n%s", want, out.String())
+				}
+			}
+			if strings.Contains(out.String(), "canary") {
+				t.Errorf("repeats a secret:\n%s", out.String())
+			}
+		})
+	}
+}
+
+// At the journal the time is there already.
+func TestJournal(t *testing.T) {
+	for set, want := range map[bool]bool{false: true, true: false} {
+		var out strings.Builder
+		(&config{}).logger(&out, func(string) (string, bool) { return "8:1", set }).Info("hello")
+		if line := out.String(); strings.Contains(line, "time=") != want || !strings.Contains(line, "msg=hello") {
+			t.Errorf("journal %v: %q", set, line)
+		}
+	}
+}
+
+// The count of restarts survives; a file that cannot be read or written stops nothing.
+func TestStateFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state.json")
+	for _, tc := range []struct {
+		content string
+		first   float64
+		warns   bool
+		why     string
+	}{
+		{"", 0, true, "emptied by a full disk"},
+		{`{"restarts":41}`, 42, false, "the process's start is one more"},
+		{`{"restarts":"x"}`, 0, true, "edited by hand"},
+	} {
+		if err := os.WriteFile(file, []byte(tc.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		l := newLives(file, 0, (&config{}).logger(&out, os.LookupEnv))
+		if l.first != tc.first || strings.Contains(out.String(), "WARN") != tc.warns {
+			t.Errorf("%s: %v (%s)\n%s", tc.content, l.first, tc.why, out.String())
+		}
+	}
+	var out strings.Builder
+	l := newLives(filepath.Join(t.TempDir(), "none", "state"), 0, (&config{}).logger(&out, os.LookupEnv))
+	l.save()
+	if l.first != 0 || !strings.Contains(out.String(), "not saved") {
+		t.Errorf("%v\n%s", l.first, out.String())
+	}
+}

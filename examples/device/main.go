@@ -1,0 +1,96 @@
+// Command device is the installation: a model thinks aloud until memory is full,
+// begins anew, and the relay is sent every word.
+//
+//	device -token-file token.json                                      the built-in generator
+//	device -token-file token.json -llm http://localhost:11434/v1 -model NAME
+//
+// `go run ./examples/server token -pair` makes the token file.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/device/llm"
+	"github.com/relayguard/relayguard/examples/device/publish"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stderr))
+}
+
+// run is main with its surroundings as arguments.
+func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writer) int {
+	cfg, err := loadConfig(args, env, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case errors.Is(err, errFlags): // which are explained already
+		return exitUsage
+	case err != nil:
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	screen := newTerminal(stderr)
+	log := cfg.logger(screen, env)
+	tokens, err := publish.NewCredential(publish.CredentialConfig{
+		File: cfg.tokenFile, RefreshURL: cfg.refresh, InsecureRefreshOverHTTP: cfg.insecure, Logger: log,
+	})
+	if err != nil {
+		fmt.Fprintf(stderr, "%v\n`go run ./examples/server token -pair` makes a token file.\n", err)
+		return exitFailed
+	}
+	if !tokens.Refreshes() {
+		log.Warn("the token file has no refresh token: the device stops publishing when the token expires")
+	}
+
+	l := newLives(cfg.stateFile, cfg.simulate, log)
+	l.source = cfg.source(l, log)
+	board := new(board)
+	l.observe = board.life
+	stop := screen.show(board.line)
+	err = publish.Run(ctx, publish.Config{
+		URL: cfg.relay, Tokens: tokens, Source: l, Logger: log, Observe: board.connection,
+	})
+	stop()
+	if ctx.Err() == nil {
+		log.Error("ended", "error", err)
+		return exitFailed
+	}
+	log.Info("ended", "messages", board.acknowledged())
+	return exitOK
+}
+
+// source is what thinks.
+func (c *config) source(l *lives, log *slog.Logger) publish.Source {
+	mark := publish.Mark{Percent: c.mark}
+	if c.llm == "" {
+		m := &publish.Muse{Restarts: l.first, Figures: l.figures, Mark: mark}
+		if c.simulate > 0 {
+			m.Life = 1 << 30 // memory alone ends a life
+		}
+		return m
+	}
+	return &llm.Thinker{
+		Model:  &llm.Model{URL: c.llm, Name: c.model, APIKey: c.apiKey},
+		Prompt: c.prompt, Figures: l.figures, Mark: mark, Restarts: l.first, Window: c.window, Logger: log,
+	}
+}

@@ -1,0 +1,422 @@
+package main
+
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
+// TestMain lets the test binary be the device, as a process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// text is what a process wrote.
+type text struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *text) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *text) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// process is one that the test started.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stderr *text
+	exited chan struct{}
+}
+
+// begin starts a command; its end is waited for. attach may give it another stderr.
+func begin(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, stderr: new(text), exited: make(chan struct{})}
+	if cmd.Stderr == nil {
+		cmd.Stderr = p.stderr
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(p.exited); _ = cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-p.exited })
+	return p
+}
+
+func (p *process) gone() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) end(sig os.Signal) (code int) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.wait()
+}
+
+func (p *process) wait() (code int) {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		p.t.Fatalf("does not end:\n%s", p.stderr)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// eventually waits until ok holds; logs are what helps to see why it does not.
+func eventually(t *testing.T, what string, ok func() bool, logs ...*process) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(deadline) || slices.ContainsFunc(logs, (*process).gone) {
+			t.Errorf("still not so: %s", what)
+			for _, p := range logs {
+				t.Logf("%s:\n%.20000s", p.cmd.Args[0], p.stderr)
+			}
+			t.FailNow()
+		}
+	}
+}
+
+// relay is the real server as a process.
+type relay struct {
+	*process
+	t      *testing.T
+	binary string
+	env    []string
+	addr   string
+}
+
+// startRelay builds the server and starts it.
+func startRelay(t *testing.T) *relay {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	dir := t.TempDir()
+	r := &relay{t: t, binary: filepath.Join(dir, "server"), addr: addr, env: []string{
+		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "PORT=" + port, "OPERATOR_ADDR=",
+		"AUTH_DIR=" + filepath.Join(dir, "auth"), "ACCESS_TOKEN_LIFETIME=2s", "HOME=" + dir,
+		"RATE_LIMIT_CONNECTIONS=1000",
+		// A relay that remembers what it has published, across its own restart.
+		"HISTORY_DIR=" + filepath.Join(dir, "history"), "HISTORY_KEY=" + base64.RawURLEncoding.EncodeToString([]byte("32 bytes that are no secret here")),
+	}}
+	if out, err := exec.Command("go", "build", "-o", r.binary, "../server").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r.start()
+	return r
+}
+
+func (r *relay) start() {
+	r.t.Helper()
+	cmd := exec.Command(r.binary)
+	cmd.Env = r.env
+	r.process = begin(r.t, cmd)
+	eventually(r.t, "the server is ready", func() bool {
+		res, err := http.Get("http://" + r.addr + "/readyz")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	})
+}
+
+// token writes what a token verb prints to a file.
+func (r *relay) token(args ...string) (file string) {
+	r.t.Helper()
+	cmd := exec.Command(r.binary, append([]string{"token"}, args...)...)
+	cmd.Env = r.env
+	out, err := cmd.Output()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	file = filepath.Join(r.t.TempDir(), "token.json")
+	if err := os.WriteFile(file, out, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return file
+}
+
+// message is what a viewer sees.
+type message struct {
+	Text   string
+	Prompt *string
+	Memory *struct {
+		Percent float64 `json:"percent_used"`
+	}
+	Status *struct {
+		Restarting bool     `json:"is_restarting"`
+		Restarts   *float64 `json:"num_restarts"`
+	}
+}
+
+// watch hands all that a viewer sees to see, across restarts of the relay too. It
+// returns when the viewer is connected.
+func (r *relay) watch(see func(message)) {
+	r.t.Helper()
+	connected := make(chan struct{})
+	once := sync.OnceFunc(func() { close(connected) })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pos := ""
+		for ctx.Err() == nil {
+			ws, _, err := websocket.Dial(ctx, "ws://"+r.addr+"/ws?since="+pos, nil)
+			if err != nil {
+				continue
+			}
+			once()
+			ws.SetReadLimit(-1)
+			for {
+				_, data, err := ws.Read(ctx)
+				if err != nil {
+					break
+				}
+				var f struct {
+					Pos      string
+					Messages []message
+				}
+				if json.Unmarshal(data, &f) != nil {
+					break
+				}
+				for _, m := range f.Messages {
+					see(m)
+				}
+				pos = f.Pos
+			}
+			_ = ws.CloseNow()
+		}
+	}()
+	r.t.Cleanup(func() { cancel(); <-done })
+	select {
+	case <-connected:
+	case <-time.After(patience):
+		r.t.Fatal("the viewer does not get a connection")
+	}
+}
+
+// device starts the device with stderr as it is given; nil is a pipe.
+func (r *relay) device(stderr io.Writer, args ...string) *process {
+	r.t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"-relay", "ws://" + r.addr + "/ws"}, args...)...)
+	cmd.Env = []string{"RELAYGUARD_TEST_MAIN=1", "LLM_API_KEY=key-canary7731", "PATH=" + os.Getenv("PATH")}
+	cmd.Stderr = stderr
+	return begin(r.t, cmd)
+}
+
+// counting is a model that says numbers, breaks off now and then, and is not always there.
+func counting(t *testing.T) (url string) {
+	var mu sync.Mutex
+	asked, n := 0, 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		if r.URL.Path != "/v1/chat/completions" || r.Header.Get("Authorization") != "Bearer key-canary7731" {
+			t.Error(r.URL)
+		}
+		if asked%3 == 2 {
+			http.Error(w, "words-canary7731", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		pace := time.NewTicker(10 * time.Millisecond)
+		defer pace.Stop()
+		for range 40 {
+			n++
+			fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"%d \"}}]}\n\n", n)
+			w.(http.Flusher).Flush()
+			select {
+			case <-pace.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		if asked%3 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprint(w, "data: [DONE]\n\n")
+	}))
+	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
+	return srv.URL + "/v1"
+}
+
+// The whole of it: a model that is not to be relied on, a relay that is restarted,
+// tokens of two seconds, lives that end as memory fills, and a device that is killed.
+// Every number is seen once and in order within a life of the process.
+func TestDeviceAndRelay(t *testing.T) {
+	r := startRelay(t)
+	file, state := r.token("-pair"), filepath.Join(t.TempDir(), "state.json")
+	first, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var mu sync.Mutex
+	var last int        // number seen
+	var lives []float64 // their numbers
+	var signals, full int
+	seen := func() (int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return last, len(lives)
+	}
+	whole := true // nobody has been cut off yet
+	r.watch(func(m message) {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.Prompt != nil {
+			if *m.Prompt != "Count." || m.Status == nil || m.Status.Restarts == nil {
+				t.Errorf("a life begins with %+v", m)
+				return
+			}
+			lives = append(lives, *m.Status.Restarts)
+		}
+		if m.Memory != nil && m.Memory.Percent > 50 {
+			full++
+		}
+		if m.Status != nil && m.Status.Restarting {
+			signals++
+		}
+		for _, word := range strings.Fields(m.Text) {
+			var n int
+			if _, err := fmt.Sscan(word, &n); err != nil || n <= last || n != last+1 && whole && len(lives) < 2 {
+				t.Errorf("%q after %d", word, last)
+			}
+			last = n
+		}
+	})
+	args := []string{"-token-file", file, "-llm", counting(t), "-model", "m", "-prompt", "Count.", "-simulate-memory", "3KiB", "-memory-mark", "80", "-state", state}
+	device := r.device(nil, args...)
+
+	eventually(t, "the pair was replaced, twice", func() bool {
+		return strings.Count(device.stderr.String(), "token refreshed") >= 2
+	}, device, r.process)
+	mu.Lock()
+	whole = false
+	mu.Unlock()
+	if code := r.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("the relay ended with %d", code)
+	}
+	r.start()
+	n, _ := seen()
+	eventually(t, "the stream goes on", func() bool { now, _ := seen(); return now > n+50 }, device, r.process)
+	eventually(t, "two lives have ended", func() bool { _, lives := seen(); return lives >= 3 }, device, r.process)
+
+	device.end(syscall.SIGKILL)
+	n, before := seen()
+	again := r.device(nil, args...)
+	eventually(t, "it begins again where its files say", func() bool { now, l := seen(); return now > n+20 && l > before }, again, r.process)
+	if code := again.end(syscall.SIGTERM); code != exitOK {
+		t.Errorf("exit code %d\n%s", code, again.stderr)
+	}
+
+	mu.Lock()
+	defer mu.Unlock()
+	// A life that was cut off before its first word has none, so a number may be missing
+	// where the device was killed.
+	for i, got := range lives {
+		if i < 3 && got != float64(i) || i > 0 && got <= lives[i-1] {
+			t.Errorf("the lives are %v", lives)
+			break
+		}
+	}
+	if signals < 3 || full == 0 {
+		t.Errorf("%d restart signals, %d figures over half", signals, full)
+	}
+	var a, b struct {
+		Token   string
+		Refresh string `json:"refresh_token"`
+	}
+	now, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(first, &a) != nil || json.Unmarshal(now, &b) != nil || a.Refresh == b.Refresh {
+		t.Errorf("the token file was not renewed: %v", err)
+	}
+	logs := device.stderr.String() + again.stderr.String()
+	for _, secret := range []string{a.Token, a.Refresh, b.Token, b.Refresh, "key-canary7731", "words-canary7731", "Count.", "\x1b", "\r"} {
+		if strings.Contains(logs, secret) {
+			t.Errorf("the log holds %q:\n%s", secret, logs)
+		}
+	}
+	if !strings.Contains(again.stderr.String(), "msg=ended") || strings.Contains(again.stderr.String(), "before all was acknowledged") {
+		t.Errorf("the end:\n%s", again.stderr)
+	}
+}
+
+// Without a model there is the built-in generator, with the machine's real figures.
+func TestBuiltInGenerator(t *testing.T) {
+	r := startRelay(t)
+	words := make(chan message, 1000)
+	r.watch(func(m message) {
+		select {
+		case words <- m:
+		default:
+		}
+	})
+	device := r.device(nil, "-token-file", r.token("-ttl", "1h"))
+	var figures, prompts bool
+	for n := 0; n < 10 || !figures || !prompts; n++ {
+		select {
+		case m := <-words:
+			figures = figures || m.Memory != nil && m.Memory.Percent > 0
+			prompts = prompts || m.Prompt != nil
+		case <-time.After(patience):
+			t.Fatalf("%d words\n%s", n, device.stderr)
+		}
+	}
+	if code := device.end(os.Interrupt); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	if !strings.Contains(device.stderr.String(), "no refresh token") {
+		t.Errorf("nobody is told that the token ends:\n%s", device.stderr)
+	}
+}
