@@ -73,9 +73,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	f.mu.Lock() // whoever knows that it is connected gets all that follows
 	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 		base64.StdEncoding.EncodeToString(sum[:]))
-	f.mu.Lock()
 	f.viewers = append(f.viewers, conn)
 	f.mu.Unlock()
 	f.read(conn, rw.Reader)
