@@ -208,7 +208,7 @@ func (h *house) expect(ctx context.Context, last int) {
 		}
 		for _, e := range b.Entries {
 			var m wire.Message
-			if err := json.Unmarshal(e.Data, &m); err != nil || m.Text != strconv.Itoa(want) {
+			if err := json.Unmarshal(relay.Shown(e.Data), &m); err != nil || m.Text != strconv.Itoa(want) {
 				h.t.Fatalf("got %q, want %d", m.Text, want)
 			}
 			want++
@@ -392,7 +392,7 @@ func (h *house) expectKept(t *testing.T, last int) {
 	first := last + 1 - len(b.Entries)
 	for i, e := range b.Entries {
 		var m wire.Message
-		if err := json.Unmarshal(e.Data, &m); err != nil || m.Text != strconv.Itoa(first+i) {
+		if err := json.Unmarshal(relay.Shown(e.Data), &m); err != nil || m.Text != strconv.Itoa(first+i) {
 			t.Fatalf("got %q, want %d", m.Text, first+i)
 		}
 	}
