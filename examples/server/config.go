@@ -41,6 +41,9 @@ type config struct {
 	deviceSessions   int
 	overSessions     wsauth.OverLimit
 
+	tlsCert, tlsKey string // files
+	redirectAddr    string
+
 	proxies         []netip.Prefix
 	origins         []string
 	rateConnections int
@@ -105,6 +108,12 @@ func (c *config) spec() envcheck.Spec {
 			Doc: "Connections of one device that may publish at the same time; 0 is any number."},
 		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse", Check: envcheck.OneOf("refuse", "replace"),
 			Into: envcheck.Func(&c.overSessions, "refuse or replace", parseOverLimit), Doc: "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
+		{Name: "TLS_CERT_FILE", Into: envcheck.Text(&c.tlsCert), Example: "/etc/relay/fullchain.pem",
+			Doc: "Certificate with its chain, PEM, for TLS without a proxy, 1.2 at least. Read again when it changes, within a minute, and on SIGHUP."},
+		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.tlsKey), Example: "/etc/relay/privkey.pem",
+			Doc: "The certificate's key, PEM. Both or neither."},
+		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.redirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
+			Doc: "Address at which plain HTTP is sent on to https, to hosts that the certificate names."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.proxies, "a list of prefixes", clientip.ParsePrefixes),
 			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.origins), Check: envcheck.Each(origin), Example: "https://art.example",
@@ -144,6 +153,7 @@ func loadConfig(env lookup) (config, error) {
 	spec := c.spec()
 	err := spec.Load(env)
 	err = errors.Join(err, together(env))
+	err = errors.Join(err, c.checkTLS())
 	if err != nil {
 		return config{}, fmt.Errorf("the environment is not usable:\n%w", err)
 	}
@@ -181,7 +191,11 @@ func checkVerb(env lookup, stdout io.Writer) int {
 	if err := c.spec().WriteReport(stdout, env); err != nil {
 		return exitFailed
 	}
-	if _, err := loadConfig(env); err != nil {
+	c, err := loadConfig(env)
+	if err == nil {
+		err = c.reportTLS(stdout, time.Now())
+	}
+	if err != nil {
 		fmt.Fprintf(stdout, "\n%v\n", err)
 		return exitFailed
 	}

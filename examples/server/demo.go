@@ -33,7 +33,11 @@ func demoEnvironment(env lookup) lookup {
 		if v, ok := own[name]; ok {
 			return v, true
 		}
-		if name == "JWT_SECRET_FILE" || name == "ALLOWED_DEVICE_ID_FILE" || name == "HISTORY_DIR" || strings.HasPrefix(name, "HISTORY_KEY") {
+		if strings.HasPrefix(name, "HISTORY_KEY") {
+			return "", false
+		}
+		switch name {
+		case "JWT_SECRET_FILE", "ALLOWED_DEVICE_ID_FILE", "HISTORY_DIR", "TLS_CERT_FILE", "TLS_KEY_FILE", "HTTP_REDIRECT_ADDR":
 			return "", false
 		}
 		v, ok := env(name)

@@ -49,6 +49,7 @@ func TestGuide(t *testing.T) {
 		{"A9", guideRoles},
 		{"A10", guideAudit},
 		{"A11", guideRotate},
+		{"N3", guideTLS},
 		{"D1", guideRetention},
 		{"D2", guideRestartClears},
 		{"D3", guideMemoryOnly},

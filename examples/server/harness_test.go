@@ -180,9 +180,14 @@ func connect(t *testing.T, addr string, header ...string) (*peer, *http.Response
 
 func connectTo(t *testing.T, url string, header ...string) (*peer, *http.Response) {
 	t.Helper()
+	return connectWith(t, &http.Client{Transport: &http.Transport{}}, url, header...)
+}
+
+func connectWith(t *testing.T, client *http.Client, url string, header ...string) (*peer, *http.Response) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: &http.Client{Transport: &http.Transport{}}}
+	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: client}
 	for i := 0; i < len(header); i += 2 {
 		if header[i] == "Host" {
 			opts.Host = header[i+1]

@@ -157,7 +157,7 @@ func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo b
 		for {
 			select {
 			case <-hangups:
-				_ = s.auth.reload(env) // logged
+				_ = s.reload(env) // logged
 			case <-ctx.Done():
 				return
 			}
@@ -175,6 +175,15 @@ func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo b
 		}
 		log.Info("operator listening", "addr", operator.Addr().String())
 	}
+	stopRedirect, err := s.listenRedirect(cfg, ln.Addr())
+	if err != nil {
+		ln.Close()
+		if operator != nil {
+			operator.Close()
+		}
+		return fmt.Errorf("%w (HTTP_REDIRECT_ADDR chooses another address; empty is none)", err)
+	}
+	defer stopRedirect()
 	log.Info("listening", "addr", ln.Addr().String(), "production", cfg.production)
 	if demo {
 		stop, err := startDemo(ctx, cfg, ln.Addr(), log, stdout)

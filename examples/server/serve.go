@@ -55,6 +55,7 @@ type server struct {
 	limiter  *ratelimit.Limiter
 	relay    *relay.Relay
 	reports  *headers.ReportHandler
+	cert     *certificate // nil: a proxy ends TLS, or nobody
 	handler  http.Handler
 	operator http.Handler
 	metrics  *metrics
@@ -66,6 +67,12 @@ type server struct {
 // newServer makes a server as cfg says; env is where it reads the secrets again.
 func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	s := &server{log: log, metrics: newMetrics(), durable: cfg.historyDir != ""}
+	if cfg.tlsCert != "" {
+		var err error
+		if s.cert, err = newCertificate(cfg.tlsCert, cfg.tlsKey, log); err != nil {
+			return nil, err
+		}
+	}
 	clients := clientip.Behind(cfg.proxies...)
 
 	var err error
@@ -136,7 +143,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	operator, err := operate.Handler(operate.Config{
 		Verifier: s.auth, Reports: s.reports.Stats,
 		Gate: s.auth.gate, Issuer: s.auth.issuer, Revoke: s.auth.revoke,
-		Keys: s.auth.keys.KeyUsage, Reload: func() error { return s.auth.reload(env) },
+		Keys: s.auth.keys.KeyUsage, Reload: func() error { return s.reload(env) },
 		History: operate.History{Log: s.history, Relay: s.relay, Keep: cfg.historyTrimAt, MaxBytes: cfg.historyMaxBytes},
 		Metrics: s.metrics.handler(),
 	})
@@ -156,7 +163,7 @@ func (c *config) secure() (*headers.Middleware, error) {
 	policy.CSP = policy.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
 	if c.production {
 		// A proxy that ends TLS reaches this server over plain HTTP.
-		policy.HSTS.Always = true
+		policy.HSTS.Always = c.tlsCert == ""
 	} else {
 		policy.HSTS = headers.HSTS{}
 	}
@@ -233,13 +240,29 @@ func (s *server) failed(addr netip.Addr) {
 	}
 }
 
+// reload reads the certificate and the secrets again and puts them in force. What
+// cannot be used changes nothing.
+func (s *server) reload(env lookup) error {
+	if s.cert != nil {
+		s.cert.reload(time.Now())
+	}
+	return s.auth.reload(env)
+}
+
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it
 // stops in order: not ready, 1001 to all viewers, and last the listeners, so that
 // readiness can be seen failing.
 func (s *server) serve(ctx context.Context, ln, operator net.Listener) error {
 	public, private := s.http(s.handler), s.http(s.operator)
 	served := make(chan error, 2)
-	go func() { served <- public.Serve(ln) }()
+	go func() {
+		if s.cert != nil {
+			public.TLSConfig = s.cert.tls()
+			served <- public.ServeTLS(ln, "", "")
+		} else {
+			served <- public.Serve(ln)
+		}
+	}()
 	if operator != nil {
 		go func() { served <- private.Serve(operator) }()
 	} else {

@@ -126,7 +126,7 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 // The error is an [*UpgradeError]. Headers that were set on w go out with the 101.
 func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if status, err := u.check(w, r); status != 0 {
-		if status == http.StatusUpgradeRequired {
+		if status == http.StatusUpgradeRequired && r.ProtoMajor == 1 { // RFC 9113 section 8.2.2 forbids both in HTTP/2
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "websocket")
 		}
