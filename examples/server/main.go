@@ -13,6 +13,7 @@
 //	server export        the history as an archive
 //	server import        an archive in the place of the history
 //	server erase         one message, or all, out of the history
+//	server doctor URL    look at a running server from outside, as its visitors do
 //	server reports       what browsers reported against the page's policy
 package main
 
@@ -41,6 +42,7 @@ const usage = `usage: server [-demo | -check]
        server check
        server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair]
        server secret
+       server doctor [-json] [-token-file FILE] [-skip-rate-limit] URL
 
 of the running server, or of HISTORY_DIR where none runs:
        server export [-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]
@@ -105,6 +107,8 @@ func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Write
 		return importVerb(ctx, rest, env, stdout, stderr)
 	case "erase":
 		return eraseVerb(ctx, rest, env, stdout, stderr)
+	case "doctor":
+		return doctorVerb(ctx, rest, stdout, stderr)
 	case "secret":
 		fmt.Fprintln(stdout, newSecret())
 		return exitOK

@@ -1,0 +1,98 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Bounds on what is read of one answer.
+const (
+	maxHeader = 64 << 10
+	maxBody   = 1 << 20
+)
+
+// answer is an HTTP answer, read whole within the bounds.
+type answer struct {
+	status int
+	proto  int // major version
+	header http.Header
+	body   string
+	err    error
+}
+
+// get asks for path, relative to the page.
+func (p *probe) get(path string) answer { return p.do(http.MethodGet, path) }
+
+func (p *probe) do(method, path string) answer {
+	// Parsed and not joined, which would resolve the dots of path.
+	u, err := url.Parse(p.url.String() + path)
+	if err != nil {
+		return answer{err: err}
+	}
+	return p.roundTrip(&http.Request{Method: method, URL: u, Host: u.Host, Header: http.Header{"User-Agent": {"relay-doctor"}}})
+}
+
+// roundTrip follows no redirect and reads no more than the bounds.
+func (p *probe) roundTrip(req *http.Request) answer {
+	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
+	defer cancel()
+	res, err := p.http.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return answer{err: err}
+	}
+	return read(res)
+}
+
+func read(res *http.Response) answer {
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	return answer{status: res.StatusCode, proto: res.ProtoMajor, header: res.Header, body: string(body), err: err}
+}
+
+// connect opens a connection for HTTP/1.1 by hand. All of it is over after the
+// step's time.
+func (p *probe) connect() (net.Conn, error) {
+	deadline := time.Now().Add(p.Timeout)
+	if total, ok := p.ctx.Deadline(); ok && total.Before(deadline) {
+		deadline = total
+	}
+	conn, err := p.dial(p.ctx, "tcp", net.JoinHostPort(p.host(), p.port()))
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetDeadline(deadline)
+	if !p.secure() {
+		return conn, nil
+	}
+	cfg := p.insecureTLS()
+	cfg.NextProtos = []string{"http/1.1"}
+	secure := tls.Client(conn, cfg)
+	if err := secure.HandshakeContext(p.ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// raw sends a request that net/http would not.
+func (p *probe) raw(request string) answer {
+	conn, err := p.connect()
+	if err != nil {
+		return answer{err: err}
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		return answer{err: err}
+	}
+	res, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHeader+maxBody)), nil)
+	if err != nil {
+		return answer{err: err}
+	}
+	return read(res)
+}

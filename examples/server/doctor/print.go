@@ -1,0 +1,73 @@
+package doctor
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Width of the text form: it is read on terminals of 80 columns.
+const (
+	width     = 80
+	indent    = 30
+	separator = "  "
+)
+
+// colours of a terminal, for the outcome alone.
+var colours = map[Outcome]string{OK: "\x1b[32m", Warn: "\x1b[33m", Fail: "\x1b[1;31m", Manual: "\x1b[36m", Skipped: "\x1b[2m"}
+
+// WriteText writes a line for each item, and under what is not ok how to mend it.
+func (r Report) WriteText(w io.Writer, colour bool) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "%s\n", clean(r.URL))
+	list := ""
+	for _, item := range r.Items {
+		if item.Checklist != list {
+			list = item.Checklist
+			fmt.Fprintf(b, "\n%s\n", strings.ToUpper(list[:1])+list[1:])
+		}
+		outcome := fmt.Sprintf("%-7s", item.Outcome)
+		if colour {
+			outcome = colours[item.Outcome] + outcome + "\x1b[0m"
+		}
+		fmt.Fprintf(b, "%s%s%s%-19s", separator, outcome, separator, item.ID)
+		paragraph(b, item.Seen)
+		if item.Mend != "" {
+			fmt.Fprint(b, strings.Repeat(" ", indent))
+			paragraph(b, "→ "+item.Mend)
+		}
+	}
+	fmt.Fprintf(b, "\n%d ok, %d to improve, %d failed, %d to look at by hand, %d skipped\n",
+		r.Count[OK], r.Count[Warn], r.Count[Fail], r.Count[Manual], r.Count[Skipped])
+	return b.Flush()
+}
+
+// paragraph writes text in the right column. The cursor stands there already.
+func paragraph(w io.Writer, text string) {
+	at := 0
+	for i, word := range strings.Fields(text) {
+		n := len([]rune(word))
+		switch {
+		case i == 0:
+		case at+1+n > width-indent:
+			fmt.Fprint(w, "\n", strings.Repeat(" ", indent))
+			at = 0
+		default:
+			fmt.Fprint(w, " ")
+			at++
+		}
+		fmt.Fprint(w, word)
+		at += n
+	}
+	fmt.Fprintln(w)
+}
+
+// WriteJSON writes the report as one JSON object.
+func (r Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}

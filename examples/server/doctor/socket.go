@@ -1,0 +1,229 @@
+package doctor
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Opcodes of RFC 6455 section 5.2.
+const (
+	opText  = 1
+	opClose = 8
+	opPing  = 9
+)
+
+const (
+	// maxMessage is the largest message that is read: more than 1,200 long ones.
+	maxMessage = 32 << 20
+	// maxSocket is all that is read from one connection.
+	maxSocket = 48 << 20
+)
+
+var (
+	errNotWebSocket = errors.New("the 101 is not a WebSocket's")
+	errTooLarge     = errors.New("more was sent than is read here")
+)
+
+// socket is a WebSocket client that answers nothing by itself and trusts nothing.
+// A library would hide the bytes that are compared here, and wait where the test
+// is whether the server does.
+type socket struct {
+	conn net.Conn
+	left *io.LimitedReader
+	r    *bufio.Reader
+}
+
+// upgrade asks for a WebSocket. Without one, the answer says why.
+func (p *probe) upgrade(header ...string) (*socket, answer) {
+	conn, err := p.connect()
+	if err != nil {
+		return nil, answer{err: err}
+	}
+	var nonce [16]byte
+	rand.Read(nonce[:]) // never fails
+	key := base64.StdEncoding.EncodeToString(nonce[:])
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "GET %sws HTTP/1.1\r\nHost: %s\r\nUser-Agent: relay-doctor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n", p.url.EscapedPath(), p.url.Host, key)
+	for i := 0; i < len(header); i += 2 {
+		fmt.Fprintf(&b, "%s: %s\r\n", header[i], header[i+1])
+	}
+	b.WriteString("\r\n")
+	s := &socket{conn: conn, left: &io.LimitedReader{R: conn, N: maxHeader}}
+	s.r = bufio.NewReader(s.left)
+	if _, err := conn.Write(b.Bytes()); err != nil {
+		conn.Close()
+		return nil, answer{err: err}
+	}
+	res, err := http.ReadResponse(s.r, nil)
+	if err != nil {
+		conn.Close()
+		return nil, answer{err: err}
+	}
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		defer conn.Close()
+		return nil, read(res)
+	}
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	if res.Header.Get("Sec-Websocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+		conn.Close()
+		return nil, answer{err: errNotWebSocket}
+	}
+	s.left.N = maxSocket
+	return s, answer{status: res.StatusCode, proto: 1, header: res.Header}
+}
+
+// send writes one masked frame.
+func (s *socket) send(op byte, payload []byte) error {
+	b := []byte{0x80 | op}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, 0x80|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
+	}
+	var mask [4]byte
+	rand.Read(mask[:])
+	b = append(b, mask[:]...)
+	for i, c := range payload {
+		b = append(b, c^mask[i%4])
+	}
+	_, err := s.conn.Write(b)
+	return err
+}
+
+// frame reads one frame. What a header announces costs nothing before it arrives.
+func (s *socket) frame(most int64) (first byte, payload []byte, err error) {
+	var head [8]byte
+	if _, err := io.ReadFull(s.r, head[:2]); err != nil {
+		return 0, nil, s.explain(err)
+	}
+	first = head[0]
+	size := uint64(head[1] & 0x7f)
+	switch size {
+	case 126:
+		_, err = io.ReadFull(s.r, head[:2])
+		size = uint64(binary.BigEndian.Uint16(head[:2]))
+	case 127:
+		_, err = io.ReadFull(s.r, head[:8])
+		size = binary.BigEndian.Uint64(head[:8])
+	}
+	if err != nil {
+		return 0, nil, s.explain(err)
+	}
+	if most < 0 || size > uint64(most) {
+		return 0, nil, errTooLarge
+	}
+	var b bytes.Buffer
+	if _, err := io.CopyN(&b, s.r, int64(size)); err != nil {
+		return 0, nil, s.explain(err)
+	}
+	return first, b.Bytes(), nil
+}
+
+func (s *socket) explain(err error) error {
+	if s.left.N <= 0 {
+		return errTooLarge
+	}
+	return err
+}
+
+// next reads the next message or close frame, and answers pings.
+func (s *socket) next() (op byte, payload []byte, err error) {
+	var message []byte
+	var kind byte
+	for {
+		first, payload, err := s.frame(maxMessage - int64(len(message)))
+		if err != nil {
+			return 0, nil, err
+		}
+		switch op := first & 0x0f; {
+		case op == opClose:
+			return op, payload, nil
+		case op == opPing:
+			if err := s.send(10, payload); err != nil {
+				return 0, nil, err
+			}
+		case op == 1, op == 2, op == 0:
+			if op != 0 {
+				kind = op
+			}
+			message = append(message, payload...)
+			if first&0x80 != 0 {
+				return kind, message, nil
+			}
+		}
+	}
+}
+
+// ending is how a server took a message that it should not like.
+type ending struct {
+	answers []string // messages but those of the stream
+	code    int      // of the close frame, 0 without one
+	gone    bool     // the connection ended
+	why     error    // what ended the reading otherwise
+}
+
+// end reads until the server ends the connection or wait is over, and never ends it
+// itself: not even the close frame is answered.
+func (s *socket) end(wait time.Duration) (e ending) {
+	defer s.conn.Close()
+	_ = s.conn.SetDeadline(time.Now().Add(wait))
+	for e.code == 0 {
+		op, payload, err := s.next()
+		if err != nil {
+			e.ended(err)
+			return e
+		}
+		switch op {
+		case opClose:
+			e.code = 1005
+			if len(payload) >= 2 {
+				e.code = int(binary.BigEndian.Uint16(payload))
+			}
+		case opText:
+			var m struct{ Type *string }
+			if json.Unmarshal(payload, &m) != nil || m.Type == nil {
+				e.answers = append(e.answers, string(payload))
+			}
+		}
+	}
+	_, err := io.Copy(io.Discard, s.r)
+	if err == nil {
+		err = io.EOF
+	}
+	e.ended(err)
+	return e
+}
+
+func (e *ending) ended(err error) {
+	e.gone = !isTimeout(err) && !errors.Is(err, errTooLarge)
+	e.why = err
+}
+
+// leave closes the connection as a browser does.
+func (s *socket) leave(wait time.Duration) {
+	defer s.conn.Close()
+	_ = s.conn.SetDeadline(time.Now().Add(wait))
+	if s.send(opClose, []byte{0x03, 0xe8}) != nil {
+		return
+	}
+	for {
+		if op, _, err := s.next(); err != nil || op == opClose {
+			return
+		}
+	}
+}
