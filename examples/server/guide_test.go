@@ -61,6 +61,7 @@ func TestGuide(t *testing.T) {
 		{"M1", guideLogs},
 		{"M2", guideMetrics},
 		{"M4", guideHealth},
+		{"C1", guideDoctor},
 	} {
 		t.Run(promise.id, promise.test)
 	}

@@ -187,7 +187,7 @@ func (p *probe) checkJSON(s *socket) {
 		p.note("auth.json", Fail, "the connection ended: %s", plainError(err))
 		return
 	}
-	e := s.end(min(endBound, p.Timeout))
+	e := s.end(min(endBound, p.Timeout), false)
 	var answer struct{ Error string }
 	switch {
 	case len(e.answers) != 1 || json.Unmarshal([]byte(e.answers[0]), &answer) != nil || answer.Error == "":
@@ -224,7 +224,7 @@ func (p *probe) checkRefusals() {
 	wait := min(endBound, p.Timeout)
 	names := []string{"garbage", "alg none", "an unknown device and key"}
 	for i, token := range badTokens() {
-		e, err := p.show(token, wait)
+		e, err := p.show(token, wait, i == 0)
 		if err != "" {
 			p.note("auth.refused", Fail, "%s: %s", names[i], err)
 			p.note("auth.close", Skipped, "see auth.refused")
@@ -248,7 +248,7 @@ func (p *probe) checkRefusals() {
 		}
 	}
 	p.judge("auth.refused", alike, "garbage, alg none, an unknown device and key: each %s", said(first))
-	p.judge("auth.close", closing, "each closed with 4401, and gone within %v without an answer", min(endBound, p.Timeout))
+	p.judge("auth.close", closing, "each closed with 4401, and gone within %v, though the first close was not answered", min(endBound, p.Timeout))
 }
 
 // problem says what is wrong with the end of a refused connection.
@@ -263,7 +263,7 @@ func (e ending) problem(wait time.Duration) string {
 }
 
 // show opens a connection and sends token.
-func (p *probe) show(token string, wait time.Duration) (e ending, problem string) {
+func (p *probe) show(token string, wait time.Duration, mute bool) (e ending, problem string) {
 	s, a := p.upgrade()
 	if s == nil {
 		return e, "no connection: " + refusal(a)
@@ -273,7 +273,7 @@ func (p *probe) show(token string, wait time.Duration) (e ending, problem string
 		s.conn.Close()
 		return e, "the connection ended: " + plainError(err)
 	}
-	return s.end(wait), ""
+	return s.end(wait, mute), ""
 }
 
 func (p *probe) checkSize() {
@@ -285,7 +285,7 @@ func (p *probe) checkSize() {
 	// What is too large may be refused before it has arrived; then sending fails, and
 	// the close frame is still to be read.
 	_ = s.send(opText, []byte(`{"token":"`+strings.Repeat("a", 8<<10)+`"}`))
-	if e := s.end(min(endBound, p.Timeout)); e.code != 1009 {
+	if e := s.end(min(endBound, p.Timeout), false); e.code != 1009 {
 		p.note("websocket.size", Fail, "8 KiB before authentication are closed with %d, not 1009", e.code)
 		return
 	}
@@ -302,7 +302,7 @@ func (p *probe) checkToken() {
 		p.note("auth.token", Skipped, "a token is shown only over TLS with a good certificate")
 		return
 	case expired(p.Token, time.Now()):
-		e, problem := p.show(p.Token, min(endBound, p.Timeout))
+		e, problem := p.show(p.Token, min(endBound, p.Timeout), false)
 		if problem == "" && (e.code != 4401 || slices.ContainsFunc(e.answers, authenticated)) {
 			problem = fmt.Sprintf("an expired token is answered %s and closed with %d", said(strings.Join(e.answers, " ")), e.code)
 		}
@@ -419,7 +419,7 @@ func (p *probe) checkRateLimit() {
 
 	open[0].leave(p.Timeout)
 	open = open[1:]
-	for wait := 50 * time.Millisecond; wait < p.Timeout; wait *= 2 {
+	for wait := 50 * time.Millisecond; wait < min(endBound, p.Timeout); wait *= 2 {
 		if s, _ := p.upgrade(); s != nil {
 			open = append(open, s)
 			p.note(ids[3], OK, "one closed, the next admitted")

@@ -178,8 +178,9 @@ type ending struct {
 }
 
 // end reads until the server ends the connection or wait is over, and never ends it
-// itself: not even the close frame is answered.
-func (s *socket) end(wait time.Duration) (e ending) {
+// itself. Mute, it does not even answer the close frame, as a peer may that wants to
+// keep what it holds.
+func (s *socket) end(wait time.Duration, mute bool) (e ending) {
 	defer s.conn.Close()
 	_ = s.conn.SetDeadline(time.Now().Add(wait))
 	for e.code == 0 {
@@ -193,6 +194,9 @@ func (s *socket) end(wait time.Duration) (e ending) {
 			e.code = 1005
 			if len(payload) >= 2 {
 				e.code = int(binary.BigEndian.Uint16(payload))
+			}
+			if !mute {
+				_ = s.send(opClose, payload) // who is gone already needs no answer
 			}
 		case opText:
 			var m struct{ Type *string }
