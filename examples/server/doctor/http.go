@@ -14,7 +14,7 @@ import (
 // Bounds on what is read of one answer.
 const (
 	maxHeader = 64 << 10
-	maxBody   = 1 << 20
+	maxBody   = 256 << 10
 )
 
 // answer is an HTTP answer, read whole within the bounds.
@@ -55,18 +55,23 @@ func read(res *http.Response) answer {
 	return answer{status: res.StatusCode, proto: res.ProtoMajor, header: res.Header, body: string(body), err: err}
 }
 
+// within is the end of a step that may take d: all of the run has an end as well.
+func (p *probe) within(d time.Duration) time.Time {
+	deadline := time.Now().Add(d)
+	if total, ok := p.ctx.Deadline(); ok && total.Before(deadline) {
+		return total
+	}
+	return deadline
+}
+
 // connect opens a connection for HTTP/1.1 by hand. All of it is over after the
 // step's time.
 func (p *probe) connect() (net.Conn, error) {
-	deadline := time.Now().Add(p.Timeout)
-	if total, ok := p.ctx.Deadline(); ok && total.Before(deadline) {
-		deadline = total
-	}
 	conn, err := p.dial(p.ctx, "tcp", net.JoinHostPort(p.host(), p.port()))
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.SetDeadline(deadline)
+	_ = conn.SetDeadline(p.within(p.Timeout))
 	if !p.secure() {
 		return conn, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -72,14 +73,14 @@ func refusal(a answer) string {
 func (p *probe) checkOrigin(own *socket, a answer) {
 	var problems []string
 	if own != nil {
-		own.leave(p.Timeout)
+		own.leave()
 	} else if a.status == http.StatusForbidden {
 		problems = append(problems, "the site's own "+p.origin()+" is refused, so no page can connect")
 	}
 	foreign, b := p.upgrade("Origin", p.ForeignOrigin)
 	p.foreign = b.status
 	if foreign != nil {
-		foreign.leave(p.Timeout)
+		foreign.leave()
 		problems = append(problems, "a page of "+p.ForeignOrigin+" may connect")
 	} else if b.status != http.StatusForbidden {
 		problems = append(problems, "a page of "+p.ForeignOrigin+" is not refused with 403: "+refusal(b))
@@ -89,12 +90,12 @@ func (p *probe) checkOrigin(own *socket, a answer) {
 
 // checkHistory looks at the first frame, where one comes.
 func (p *probe) checkHistory(s *socket) {
-	_ = s.conn.SetReadDeadline(time.Now().Add(min(historyWait, p.Timeout)))
+	_ = s.conn.SetReadDeadline(p.within(min(historyWait, p.Timeout)))
 	if _, err := s.r.Peek(1); isTimeout(err) {
 		p.note("history", Skipped, "there is none yet")
 		return
 	}
-	_ = s.conn.SetReadDeadline(time.Now().Add(p.Timeout))
+	_ = s.conn.SetReadDeadline(p.within(p.Timeout))
 	op, first, err := s.next()
 	switch {
 	case isTimeout(err):
@@ -181,7 +182,7 @@ func seek(d *json.Decoder, name string) bool {
 
 // checkJSON sends on s what is no JSON.
 func (p *probe) checkJSON(s *socket) {
-	_ = s.conn.SetDeadline(time.Now().Add(p.Timeout))
+	_ = s.conn.SetDeadline(p.within(p.Timeout))
 	if err := s.send(opText, []byte("{")); err != nil {
 		s.conn.Close()
 		p.note("auth.json", Fail, "the connection ended: %s", plainError(err))
@@ -318,7 +319,7 @@ func (p *probe) checkToken() {
 		p.note("auth.token", Fail, "no connection: %s", refusal(a))
 		return
 	}
-	defer s.leave(p.Timeout)
+	defer s.leave()
 	message, _ := json.Marshal(map[string]string{"token": p.Token})
 	_ = s.send(opText, message) // reading fails then as well
 	for {
@@ -365,9 +366,11 @@ func (p *probe) checkRateLimit() {
 	}
 	var open []*socket
 	defer func() {
+		var all sync.WaitGroup
 		for _, s := range open {
-			s.leave(time.Second)
+			all.Go(s.leave)
 		}
+		all.Wait()
 	}()
 	var refused answer
 	for len(open) <= maxConnections {
@@ -405,7 +408,7 @@ func (p *probe) checkRateLimit() {
 	s, a := p.upgrade("X-Forwarded-For", forged, "X-Real-IP", forged, "Forwarded", "for="+forged)
 	switch {
 	case s != nil:
-		s.leave(time.Second)
+		s.leave()
 		if p.near {
 			p.note(ids[2], Skipped, "a forged X-Forwarded-For is believed, but from this machine or network, which may count as the proxy: run from elsewhere")
 		} else {
@@ -417,7 +420,7 @@ func (p *probe) checkRateLimit() {
 		p.note(ids[2], Fail, "with a forged X-Forwarded-For: %s", refusal(a))
 	}
 
-	open[0].leave(p.Timeout)
+	open[0].leave()
 	open = open[1:]
 	for wait := 50 * time.Millisecond; wait < min(endBound, p.Timeout); wait *= 2 {
 		if s, _ := p.upgrade(); s != nil {

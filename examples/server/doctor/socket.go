@@ -39,6 +39,7 @@ var (
 // A library would hide the bytes that are compared here, and wait where the test
 // is whether the server does.
 type socket struct {
+	p    *probe
 	conn net.Conn
 	left *io.LimitedReader
 	r    *bufio.Reader
@@ -60,7 +61,7 @@ func (p *probe) upgrade(header ...string) (*socket, answer) {
 		fmt.Fprintf(&b, "%s: %s\r\n", header[i], header[i+1])
 	}
 	b.WriteString("\r\n")
-	s := &socket{conn: conn, left: &io.LimitedReader{R: conn, N: maxHeader}}
+	s := &socket{p: p, conn: conn, left: &io.LimitedReader{R: conn, N: maxHeader}}
 	s.r = bufio.NewReader(s.left)
 	if _, err := conn.Write(b.Bytes()); err != nil {
 		conn.Close()
@@ -182,7 +183,7 @@ type ending struct {
 // keep what it holds.
 func (s *socket) end(wait time.Duration, mute bool) (e ending) {
 	defer s.conn.Close()
-	_ = s.conn.SetDeadline(time.Now().Add(wait))
+	_ = s.conn.SetDeadline(s.p.within(wait))
 	for e.code == 0 {
 		op, payload, err := s.next()
 		if err != nil {
@@ -219,9 +220,9 @@ func (e *ending) ended(err error) {
 }
 
 // leave closes the connection as a browser does.
-func (s *socket) leave(wait time.Duration) {
+func (s *socket) leave() {
 	defer s.conn.Close()
-	_ = s.conn.SetDeadline(time.Now().Add(wait))
+	_ = s.conn.SetDeadline(s.p.within(min(2*time.Second, s.p.Timeout)))
 	if s.send(opClose, []byte{0x03, 0xe8}) != nil {
 		return
 	}
