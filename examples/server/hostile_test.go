@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -167,4 +170,34 @@ func TestHostile(t *testing.T) {
 	if texts, _ := watcher.texts(1); texts[0] != "still here" {
 		t.Errorf("the viewer got %q", texts)
 	}
+}
+
+// A refusal meets the moment in which the connection's history is written, or what
+// is published meanwhile. The close frame goes out all the same.
+func TestRefusalBesideTheStream(t *testing.T) {
+	s := start(t, func(c *config) { crowded(c); c.maxAttempts = 10_000; c.rateConnections = 10_000 })
+	stop := make(chan struct{})
+	var published sync.WaitGroup
+	published.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := s.srv.history.Append(context.Background(), []byte(`{"text":"a","timestamp":1700000000000}`)); err != nil {
+					t.Error(err)
+					return
+				}
+				runtime.Gosched()
+			}
+		}
+	})
+	for range 500 {
+		if _, code := parse(t, answerTo(t, s, `{"token":"bad"}`)); code != 4401 {
+			t.Errorf("code %d, want 4401", code)
+			break
+		}
+	}
+	close(stop)
+	published.Wait()
 }
