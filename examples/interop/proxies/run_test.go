@@ -27,6 +27,7 @@ const site = "art.example"
 type proxy struct {
 	plain, secure string // where it listens
 	ca            *x509.CertPool
+	reload        func(t *testing.T) // as its operator does
 }
 
 var proxies = []struct {
@@ -64,7 +65,7 @@ func startNginx(t *testing.T, upstream string) proxy {
 		conf = strings.Replace(conf, change[0], change[1], 1)
 	}
 	write(t, dir, "relay.conf", conf)
-	around := "daemon off; worker_processes 1; pid nginx.pid; error_log stderr; events {}\nhttp { access_log off;\n"
+	around := "daemon off; worker_processes 1; worker_shutdown_timeout 1s; pid nginx.pid; error_log stderr; events {}\nhttp { access_log off;\n"
 	if os.Geteuid() == 0 {
 		around = "user root;\n" + around // nobody else may enter the test's directory
 	}
@@ -76,6 +77,7 @@ func startNginx(t *testing.T, upstream string) proxy {
 	args := []string{"-p", dir, "-e", "stderr", "-c", main}
 	check(t, exec.Command(binary, append(args, "-t")...))
 	run(t, exec.Command(binary, args...), p)
+	p.reload = func(t *testing.T) { check(t, exec.Command(binary, append(args, "-s", "reload")...)) }
 	return p
 }
 
@@ -88,11 +90,12 @@ func startCaddy(t *testing.T, upstream string) proxy {
 		_, port, _ := net.SplitHostPort(addr)
 		return port
 	}
-	command := func(verb string) *exec.Cmd {
-		cmd := exec.Command(binary, verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile")
+	admin := relay.FreeAddr(t)
+	command := func(verb string, args ...string) *exec.Cmd {
+		cmd := exec.Command(binary, append([]string{verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile"}, args...)...)
 		cmd.Env = []string{
 			"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir,
-			"RELAY_CADDY_ADMIN=off", "RELAY_UPSTREAM=" + upstream,
+			"RELAY_CADDY_ADMIN=" + admin, "RELAY_UPSTREAM=" + upstream,
 			"RELAY_HTTP_PORT=" + port(p.plain), "RELAY_HTTPS_PORT=" + port(p.secure),
 			"RELAY_SITE_OPTIONS=bind 127.0.0.1\ntls " + cert + " " + key,
 		}
@@ -100,6 +103,8 @@ func startCaddy(t *testing.T, upstream string) proxy {
 	}
 	check(t, command("validate"))
 	run(t, command("run"), p)
+	// Unforced, Caddy does nothing where nothing has changed.
+	p.reload = func(t *testing.T) { check(t, command("reload", "--address", admin, "--force")) }
 	return p
 }
 
