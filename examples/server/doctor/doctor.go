@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 )
@@ -148,11 +149,11 @@ type probe struct {
 	http  *http.Transport
 	found map[string]finding
 
-	trusted bool       // the certificate is good
-	hsts    bool       // some answer carried it
-	foreign int        // status that a foreign origin was answered with
-	near    bool       // the server is on this machine or this network
-	answers []labelled // all that are held to the rules for every answer
+	trusted bool        // the certificate is good
+	hsts    bool        // some answer carried it
+	foreign int         // status that a foreign origin was answered with
+	near    atomic.Bool // the server is on this machine or this network
+	answers []labelled  // all that are held to the rules for every answer
 }
 
 // labelled is an answer with the name that reports call it by.
@@ -204,7 +205,7 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 	conn, err := p.Dial(ctx, network, addr)
 	if err == nil {
 		if at, ok := conn.RemoteAddr().(*net.TCPAddr); ok && (at.IP.IsLoopback() || at.IP.IsPrivate()) {
-			p.near = true
+			p.near.Store(true)
 		}
 	}
 	return conn, err

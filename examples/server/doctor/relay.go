@@ -409,7 +409,7 @@ func (p *probe) checkRateLimit() {
 	switch {
 	case s != nil:
 		s.leave()
-		if p.near {
+		if p.near.Load() {
 			p.note(ids[2], Skipped, "a forged X-Forwarded-For is believed, but from this machine or network, which may count as the proxy: run from elsewhere")
 		} else {
 			p.note(ids[2], Fail, "whoever forges X-Forwarded-For, X-Real-IP or Forwarded is not limited")

@@ -159,7 +159,7 @@ func (p *probe) checkPorts() {
 			continue
 		}
 		conn.Close()
-		if p.near {
+		if p.near.Load() {
 			p.note(at.id, Skipped, "port %s is open, but this is the machine itself or its network: run from elsewhere", at.port)
 		} else {
 			p.note(at.id, Warn, "port %s accepts connections", at.port)
