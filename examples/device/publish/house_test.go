@@ -181,10 +181,15 @@ func (h *house) credential() *publish.Credential {
 	return c
 }
 
+// whole is longer than anything takes, in fake time, so that what never ends fails.
+const whole = 24 * time.Hour
+
 // run publishes in the background. The returned func waits for the end.
 func (h *house) run(ctx context.Context, source publish.Source, tokens publish.Tokens) (wait func() error) {
+	ctx, cancel := context.WithTimeout(ctx, whole)
 	done := make(chan error, 1)
 	go func() {
+		defer cancel()
 		done <- publish.Run(ctx, publish.Config{
 			URL: "ws://" + origin + "/ws", Tokens: tokens, Source: source, Client: h.client,
 			Logger: slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -196,6 +201,8 @@ func (h *house) run(ctx context.Context, source publish.Source, tokens publish.T
 // expect reads the relay's log and wants the numbers from 0 up to last: each once, in order.
 func (h *house) expect(ctx context.Context, last int) {
 	h.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, whole)
+	defer cancel()
 	r := h.log.Reader(history.Oldest)
 	for want := 0; want <= last; {
 		b, err := r.Next(ctx)

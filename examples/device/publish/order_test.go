@@ -53,6 +53,13 @@ func scripted(t *testing.T, f func(n int, say func(string), hear func() string))
 	return &http.Client{Transport: &http.Transport{DialContext: ln.dial}}
 }
 
+// day is a context for what would never end if it failed.
+func day(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), whole)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func parse(t *testing.T, data string) wire.Message {
 	t.Helper()
 	var m wire.Message
@@ -94,7 +101,7 @@ func TestNothingOvertakesWhatIsRefused(t *testing.T) {
 			}
 		})
 		source := &ticking{numbers{last: 4}, 10 * time.Millisecond}
-		err := publish.Run(t.Context(), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: source, Client: client})
+		err := publish.Run(day(t), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: source, Client: client})
 		if !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
@@ -121,7 +128,7 @@ func TestRefusedMessageIsLeftOut(t *testing.T) {
 				say(string(wire.Ack(m.ID)))
 			}
 		})
-		err := publish.Run(t.Context(), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: &numbers{last: 2}, Client: client})
+		err := publish.Run(day(t), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: &numbers{last: 2}, Client: client})
 		if !errors.Is(err, io.EOF) || len(got) != 2 || got[0] != "0" || got[1] != "2" {
 			t.Errorf("%v, %q", err, got)
 		}
@@ -142,7 +149,7 @@ func TestDeadLinkIsNoticed(t *testing.T) {
 			}
 		})
 		begun := time.Now()
-		err := publish.Run(t.Context(), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: &numbers{last: 2}, Client: client})
+		err := publish.Run(day(t), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: &numbers{last: 2}, Client: client})
 		close(release)
 		if took := time.Since(begun); !errors.Is(err, io.EOF) || took < 30*time.Second || took > time.Minute {
 			t.Errorf("%v after %v", err, took)
