@@ -141,3 +141,22 @@ func TestPublishOnce(t *testing.T) {
 		t.Error("an id is remembered for more than a thousand messages")
 	}
 }
+
+// Who came while there was nothing sees a life end like everybody else: as the live
+// message that says so.
+func TestRestartBeforeTheFirstMessage(t *testing.T) {
+	for _, signal := range []string{`{"text":"","status":{"is_restarting":true}}`, `{"text":"again","status":{"is_restarting":true}}`} {
+		s := start(t, crowded)
+		watcher, device := s.viewer(), s.publisher()
+		eventually(t, "connected", func() bool { return s.srv.relay.Len() == 2 })
+		device.send(signal)
+		m := watcher.await(func(m map[string]any) bool { return m["type"] != nil })
+		messages := m["messages"].([]any)
+		if m["type"] != "live" || len(messages) != 1 {
+			t.Fatalf("%s: %v", signal, m)
+		}
+		if status, _ := messages[0].(map[string]any)["status"].(map[string]any); status["is_restarting"] != true {
+			t.Errorf("%s: %v", signal, m)
+		}
+	}
+}

@@ -239,7 +239,7 @@ func (c *courier) find(v *viewer) bool {
 	b = piece(b)
 	// A position that is not of this epoch, or of another server's log, says nothing
 	// about what a client shows that has just come.
-	whole := !v.begun && (v.fresh || b.Reset)
+	whole := !v.begun && (v.fresh || v.resumed && b.Reset)
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
 		c.from = history.Position{} // of no other viewer

@@ -18,6 +18,7 @@ type viewer struct {
 	pos     history.Position
 	begun   bool // it has had a frame
 	fresh   bool // its first frame replaces what it shows, because there is a history
+	resumed bool // it shows what led to pos, as it says
 	busy    bool // a write is under way, or has failed
 	pending load // what that write carries
 	listed  bool // the courier comes by in every round
@@ -33,7 +34,8 @@ func (r *Relay) newViewer(req *http.Request) *viewer {
 	if err != nil {
 		since = history.Oldest
 	}
-	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), fresh: since == history.Oldest && r.cfg.Log.Len() > 0}
+	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), resumed: since != history.Oldest}
+	v.fresh = !v.resumed && r.cfg.Log.Len() > 0
 	v.taken = func(err error) {
 		if err == nil {
 			v.courier.call(v)
