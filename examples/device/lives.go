@@ -78,18 +78,10 @@ func (l *lives) save() {
 	}
 }
 
-// What a pretended memory holds, in MB, and how full it is when a life begins.
-const (
-	pretendedTotal = 1024
-	pretendedStart = 0.2
-)
-
 // figures are memory's, real or pretended.
 func (l *lives) figures() *wire.Memory {
 	if l.simulate <= 0 {
 		return publish.Memory()
 	}
-	used := min(1, pretendedStart+(1-pretendedStart)*float64(l.said)/float64(l.simulate))
-	round := func(f float64) float64 { return float64(int64(f*10+0.5)) / 10 }
-	return &wire.Memory{AvailableMB: round(pretendedTotal * (1 - used)), PercentUsed: round(100 * used), TotalMB: pretendedTotal}
+	return publish.Pretended(l.said, l.simulate)
 }

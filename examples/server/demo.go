@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
 // The devices of the demonstration: the built-in one, and one for a visitor who
@@ -62,6 +63,7 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
   To publish as well:   connect to ws://%s/ws and send
                         {"token":"%s"}
                         {"text":"hello "}
+  The mind's memory is pretended: it fills, and it ends, every two minutes.
   Stop with Ctrl-C.
 
 `, host, host, guest)
@@ -72,7 +74,7 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
 		err := publish.Run(ctx, publish.Config{
 			URL:    "ws://" + host + "/ws",
 			Tokens: publish.TokenFunc(func() (string, error) { return cfg.newToken(demoDevice, demoTTL, time.Now()) }),
-			Source: &publish.Muse{},
+			Source: mortal(),
 			Logger: log.With("device", demoDevice),
 		})
 		if !errors.Is(err, context.Canceled) {
@@ -81,6 +83,33 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
 	}()
 	return func() { <-done }, nil
 }
+
+// demoMemory is how many bytes of text fill the built-in device's memory: about two
+// minutes of them, so that whoever looks for a while sees a life end.
+const demoMemory = 5 << 10
+
+// mortal is the built-in device's mind. Its memory is pretended, since a desk's
+// computer never fills with a few words.
+func mortal() publish.Source {
+	said := int64(0)
+	muse := &publish.Muse{
+		Life:    1 << 30, // memory alone ends it
+		Mark:    publish.Mark{Percent: 98},
+		Figures: func() *wire.Memory { return publish.Pretended(said, demoMemory) },
+	}
+	return sourceFunc(func(ctx context.Context) (wire.Message, error) {
+		m, err := muse.Next(ctx)
+		if m.Restarting() {
+			said = 0
+		}
+		said += int64(len(m.Text))
+		return m, err
+	})
+}
+
+type sourceFunc func(context.Context) (wire.Message, error)
+
+func (f sourceFunc) Next(ctx context.Context) (wire.Message, error) { return f(ctx) }
 
 // reachable is addr as a client on this machine can use it: a server that listens
 // on all addresses is not to be found at 0.0.0.0.

@@ -13,6 +13,8 @@ import (
 // Muse is a Source that needs no model: it strings sentences together, word by
 // word, with the machine's real memory figures, and starts anew after each life
 // as the installation does.
+//
+// With Figures of [Pretended] and a Mark, it is memory that ends a life.
 type Muse struct {
 	Pace time.Duration // between words; default 120 ms
 	Life int           // sentences in a life, about; default 24
