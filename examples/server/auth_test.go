@@ -350,4 +350,17 @@ func TestTokenVerb(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", row.why, code, out.String())
 		}
 	}
+
+	name := filepath.Join(t.TempDir(), "token.json")
+	var out strings.Builder
+	if code := run(t.Context(), []string{"token", "-device", "pi-1", "-pair", "-o", name}, environment(env), &out, &out); code != exitOK || out.String() != "" {
+		t.Errorf("into a new file: exit code %d: %s", code, out.String())
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() == 0 {
+		t.Error(info, err)
+	}
+	if code := run(t.Context(), []string{"token", "-device", "pi-1", "-o", name}, environment(env), &out, &out); code != exitFailed || !strings.Contains(out.String(), "exists") {
+		t.Errorf("over a file that is there: exit code %d: %s", code, out.String())
+	}
 }

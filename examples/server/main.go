@@ -40,7 +40,7 @@ const (
 
 const usage = `usage: server [-demo | -check]
        server check
-       server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair]
+       server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair] [-o FILE]
        server secret
        server doctor [-json] [-token-file FILE] [-skip-rate-limit] URL
 

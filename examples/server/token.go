@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -99,6 +100,7 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is good for")
 	role := flags.String("role", "", "publisher or admin, who may do both (default publisher)")
 	scope := flags.String("scope", "", "limit the role to these `permissions`, separated by commas: publish, admin")
+	output := flags.String("o", "", "write it to a new `FILE` for its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
@@ -133,12 +135,22 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 	case *pair && cfg.authDir == "":
 		return fail("-pair needs AUTH_DIR, where the server and this command keep what refresh tokens are checked against")
 	}
-	if !*pair {
-		token, err := cfg.sign(grant, *ttl, time.Now())
+	if *output != "" {
+		file, err := os.OpenFile(*output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return fail("%v", err)
 		}
-		fmt.Fprintln(stdout, token)
+		defer file.Close()
+		stdout = file
+	}
+	if !*pair {
+		token, err := cfg.sign(grant, *ttl, time.Now())
+		if err == nil {
+			_, err = fmt.Fprintln(stdout, token)
+		}
+		if err != nil {
+			return fail("%v", err)
+		}
 		return exitOK
 	}
 	p, err := cfg.newPair(ctx, grant)
@@ -146,11 +158,13 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 		return fail("%v", err)
 	}
 	// The answer of refreshing, so that a device reads one form only.
-	enc := json.NewEncoder(stdout)
-	_ = enc.Encode(struct {
+	err = json.NewEncoder(stdout).Encode(struct {
 		Token        string `json:"token"`
 		ExpiresAt    int64  `json:"expires_at"`
 		RefreshToken string `json:"refresh_token"`
 	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken})
+	if err != nil {
+		return fail("%v", err)
+	}
 	return exitOK
 }
