@@ -362,7 +362,11 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason Reason, peer Peer
 	f, found, err := i.store.Remove(ctx, id)
 	if found {
 		i.audit(EventFamilyRevoked, reason, f.Family, peer, now)
-		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, IssuedBefore: now.Add(time.Nanosecond)})
+		last := now
+		if f.RotatedAt.After(last) { // a refresh that was quicker than this call
+			last = f.RotatedAt
+		}
+		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, IssuedBefore: last.Add(time.Nanosecond)})
 	}
 	return found, unavailable(err)
 }

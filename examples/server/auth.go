@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type authority struct {
 	gate        *wsauth.Gate
 	issuer      *wsauth.Issuer // nil without AUTH_DIR
 	revocations *revocations   // nil without AUTH_DIR
+	reloading   sync.Mutex
 }
 
 // newAuthority makes one. Every event goes to audit, and every refused refresh
@@ -85,6 +87,7 @@ func (c *config) issuerConfig(signer wsauth.Signer) (wsauth.IssuerConfig, error)
 // revokeTokens ends what stands on access tokens of a device that were issued
 // before a time, and remembers that across restarts where it can.
 func (a *authority) revokeTokens(device string, before time.Time) (sessions int, err error) {
+	before = before.UTC() // in a file, every offset that can be parsed cannot be written
 	sessions = a.gate.Revoke(device, before)
 	if a.revocations != nil {
 		err = a.revocations.add(device, before)
@@ -92,13 +95,14 @@ func (a *authority) revokeTokens(device string, before time.Time) (sessions int,
 	return sessions, err
 }
 
-// revoke is the operator's: all that a device has, refresh tokens included unless
-// some were issued later than before.
+// revoke is the operator's: all that a device has, or had before a time. A line of
+// refresh tokens that began before it ends, and what it has got since is worth no
+// more than its beginning; which of the device's tokens came of it cannot be told, so
+// then all end that were issued until now.
 func (a *authority) revoke(ctx context.Context, device string, before time.Time) (done operate.Revoked, err error) {
 	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
+	open := a.sessionsOf(device)
 	var errs []error
-	done.Sessions, err = a.revokeTokens(device, before)
-	errs = append(errs, err)
 	if a.issuer != nil {
 		families, err := a.issuer.Families(ctx)
 		errs = append(errs, err)
@@ -110,11 +114,24 @@ func (a *authority) revoke(ctx context.Context, device string, before time.Time)
 			errs = append(errs, err)
 			if found {
 				done.Families++
+				done.Before = time.Now()
 			}
 		}
 	}
-	a.log.Warn("device revoked", "device", device, "before", before, "sessions", done.Sessions, "families", done.Families)
+	_, err = a.revokeTokens(device, before)
+	errs = append(errs, err)
+	done.Sessions = max(open-a.sessionsOf(device), 0)
+	a.log.Warn("device revoked", "device", device, "before", done.Before, "sessions", done.Sessions, "families", done.Families)
 	return done, errors.Join(errs...)
+}
+
+func (a *authority) sessionsOf(device string) (n int) {
+	for _, s := range a.gate.Sessions() {
+		if s.Identity.Device == device {
+			n++
+		}
+	}
+	return n
 }
 
 // VerifyAt decides about a token on the operator's listener: one of the operator's
@@ -129,6 +146,10 @@ func (a *authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, erro
 // reload reads the secrets again and puts them in force. Whoever stands on one that
 // is gone loses his right at once; a bad environment changes nothing.
 func (a *authority) reload(env lookup) error {
+	// One after the other: of two, the one that has read the older files must not be the
+	// last to put them in force.
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
 	cfg, err := loadConfig(env)
 	if err == nil {
 		err = errors.Join(a.keys.Rotate(cfg.keys()...), a.operators.Rotate(cfg.keys()...))
@@ -162,6 +183,7 @@ type revocations struct {
 
 	mu     sync.Mutex
 	before map[string]time.Time // by device
+	behind bool                 // the file is
 }
 
 func loadRevocations(dir string) (*revocations, error) {
@@ -186,15 +208,18 @@ func loadRevocations(dir string) (*revocations, error) {
 func (r *revocations) add(device string, before time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !before.After(r.before[device]) {
+	if before.After(r.before[device]) {
+		r.before[device], r.behind = before, true
+	}
+	if !r.behind {
 		return nil
 	}
-	r.before[device] = before
 	text, err := json.MarshalIndent(r.before, "", "  ")
-	if err != nil {
-		return err
+	if err == nil {
+		err = replaceFile(r.path, text)
 	}
-	return replaceFile(r.path, text)
+	r.behind = err != nil
+	return err
 }
 
 // replaceFile puts text in the place of a file, whole or not at all, for its owner
@@ -212,5 +237,12 @@ func replaceFile(path string, text []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return nil
+	if runtime.GOOS == "windows" {
+		return nil // it has no such call for directories
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

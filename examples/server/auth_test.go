@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -166,6 +167,95 @@ func TestDamagedRevocations(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What could not be written is written by the next call, and is not said to last before.
+func TestRevocationIsWrittenLater(t *testing.T) {
+	dir, at := t.TempDir(), time.Now()
+	r, err := loadRevocations(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	obstacle := filepath.Join(dir, "revocations.json.new")
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r.add("pi-1", at) == nil {
+		t.Fatal("written through a directory")
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.add("pi-1", at); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := loadRevocations(dir); err != nil || !again.before["pi-1"].Equal(at) {
+		t.Errorf("said to last, but the file has %v, %v", again.before, err)
+	}
+}
+
+// A time with an offset that can be read and not written keeps no other from the file.
+func TestRevocationOfAnOddTime(t *testing.T) {
+	s := start(t, withAuth(t.TempDir()))
+	code, out := s.verb("revoke", "-before", "2026-11-24T18:00:00+24:00", testDevice)
+	if code != 0 {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if code, out := s.verb("revoke", "pi-2"); code != 0 {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if r, err := loadRevocations(s.cfg.authDir); err != nil || len(r.before) != 2 {
+		t.Errorf("%v %v", r, err)
+	}
+}
+
+// A line of refresh tokens that began before the time takes with it what has been
+// issued since, and the answer says so; without one, what is younger is spared.
+func TestRevokedBefore(t *testing.T) {
+	for _, line := range []bool{false, true} {
+		s := start(t, withAuth(t.TempDir()))
+		if line {
+			s.pair(testDevice)
+		}
+		before := time.Now().Add(time.Second) // the line, if any, is older
+		young, err := s.srv.auth.keys.SignAt(wsauth.Claims{
+			Device: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
+		}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.viewer()
+		p.authenticate(young)
+		done, err := s.srv.auth.revoke(t.Context(), testDevice, before)
+		if err != nil || (done.Families == 1) != line || done.Before.Equal(before) == line {
+			t.Errorf("with a line %t: %+v %v", line, done, err)
+		}
+		if !line && done.Sessions != 0 {
+			t.Errorf("a token issued since is not spared: %+v", done)
+		}
+	}
+}
+
+// Of two reloads at once, the secrets that were read first are not the last in force.
+func TestReloadsAreOneAfterTheOther(t *testing.T) {
+	s := start(t, nil)
+	old := environment(map[string]string{"JWT_SECRET": newSecret()})
+	reading, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := func(name string) (string, bool) {
+		v, ok := old(name)
+		if name == "LOG_FORMAT" { // after the secret
+			once.Do(func() { close(reading); <-goOn })
+		}
+		return v, ok
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _ = s.srv.reload(slow) })
+	<-reading
+	both.Go(func() { _ = s.srv.reload(environment(nil)) })
+	close(goOn)
+	both.Wait()
+	s.publisher()
 }
 
 // The operator sees who may publish, ends one connection, and takes a device's
@@ -339,6 +429,7 @@ func TestTokenVerb(t *testing.T) {
 		{"a stranger", env, []string{"-device", "pi-3"}, exitFailed, "pi-3"},
 		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "neither publisher nor admin"},
 		{"an unknown permission", env, []string{"-device", "pi-1", "-scope", "write"}, exitFailed, "publish and admin"},
+		{"a scope of nothing is not all", env, []string{"-device", "pi-1", "-scope", ","}, exitFailed, "names no permission"},
 		{"a pair has lifetimes of its own", env, []string{"-device", "pi-1", "-pair", "-ttl", "1h"}, exitFailed, "ACCESS_TOKEN_LIFETIME"},
 		{"a pair has to be kept somewhere", nil, []string{"-pair"}, exitFailed, "AUTH_DIR"},
 		{"a token", env, []string{"-device", "pi-1", "-role", "admin", "-scope", "publish"}, exitOK, "eyJ"},

@@ -55,6 +55,7 @@ func fill(s *site, n int) {
 func unlimited(c *config) {
 	crowded(c)
 	c.publishRate, c.publishBurst = 1e6, 1e6
+	c.writeWait = 10 * time.Minute // who does not read meanwhile is slow, not gone
 }
 
 // A viewer that falls behind gets what it missed in few frames, in order, and

@@ -80,19 +80,21 @@ func get(path string) func([]string) (string, string, error) {
 
 // table is a verb's print: a heading and a line for each element of a list.
 func table[T any](empty, heading string, row func(T) []any) func(io.Writer, []byte) error {
-	return show(func(w io.Writer, list []T) {
-		if len(list) == 0 {
-			fmt.Fprintln(w, empty)
-			return
-		}
-		columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(columns, heading)
-		for _, e := range list {
-			cells := row(e)
-			fmt.Fprintf(columns, strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t")+"\n", cells...)
-		}
-		_ = columns.Flush()
-	})
+	return show(func(w io.Writer, list []T) { printTable(w, list, empty, heading, row) })
+}
+
+func printTable[T any](w io.Writer, list []T, empty, heading string, row func(T) []any) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, empty)
+		return
+	}
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(columns, heading)
+	for _, e := range list {
+		cells := row(e)
+		fmt.Fprintf(columns, strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t")+"\n", cells...)
+	}
+	_ = columns.Flush()
 }
 
 func show[T any](print func(io.Writer, T)) func(io.Writer, []byte) error {
@@ -149,10 +151,8 @@ func operatorVerbs() []operatorVerb {
 			}
 			return http.MethodDelete, "/families/" + url.PathEscape(rest[0]), nil
 		},
-		print: table("No device has a refresh token.", "ID\tDEVICE\tREFRESHES\tLAST\tENDS IF IDLE\tENDS", func(f operate.Family) []any {
-			return []any{f.ID, f.Device, f.Refreshes, moment(f.RotatedAt), moment(f.ValidUntil), moment(f.EndsAt)}
-		}),
-		done: "The family is ended, and what stood on its device's tokens.",
+		print: show(printFamilies),
+		done:  "The family is ended, and what stood on its device's tokens.",
 	}, {
 		name: "revoke",
 		args: "DEVICE",
@@ -206,6 +206,15 @@ func operatorVerbs() []operatorVerb {
 		}),
 		done: "The secrets are read again.",
 	}}
+}
+
+func printFamilies(w io.Writer, all operate.Families) {
+	printTable(w, all.Families, "No device has a refresh token.", "ID\tDEVICE\tREFRESHES\tLAST\tENDS IF IDLE\tENDS", func(f operate.Family) []any {
+		return []any{f.ID, f.Device, f.Refreshes, moment(f.RotatedAt), moment(f.ValidUntil), moment(f.EndsAt)}
+	})
+	if all.Unreadable != "" {
+		fmt.Fprintln(w, "Others cannot be read:", all.Unreadable)
+	}
 }
 
 func printReports(w io.Writer, stats headers.ReportStats) {

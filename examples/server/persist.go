@@ -30,7 +30,12 @@ func decodeKey(s string) ([]byte, error) {
 // and says so in the log, in /readyz and in the metrics.
 func (s *server) openHistory(cfg config) error {
 	keeps := cfg.retention()
-	keeps.OnTrim = func(t history.Trim) { s.log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason) }
+	keeps.OnTrim = func(t history.Trim) {
+		s.log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason)
+		if r := s.trims.Load(); r != nil { // nothing has been delivered before there is one
+			r.Trimmed(t)
+		}
+	}
 	if cfg.historyDir == "" {
 		var err error
 		s.history, err = history.Open(context.Background(), keeps)

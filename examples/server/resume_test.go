@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/relayguard/relayguard/history"
 )
@@ -158,5 +159,29 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 		if status, _ := messages[0].(map[string]any)["status"].(map[string]any); status["is_restarting"] != true {
 			t.Errorf("%s: %v", signal, m)
 		}
+	}
+}
+
+// What has become too old is not to be had from the frames that were made of it.
+func TestExpiredIsNotInAFrame(t *testing.T) {
+	s := start(t, func(c *config) { crowded(c); c.historyMaxAge = time.Hour })
+	device := s.publisher()
+	publish := func(text string) {
+		device.send(`{"text":"` + text + `","id":"` + text + `"}`)
+		device.await(func(m map[string]any) bool { return m["ack"] == text })
+	}
+	publish("zero")
+	old := s.srv.history.Position().String()
+	if err := s.srv.relay.Clear(t.Context()); err != nil { // pages come back with the position of before
+		t.Fatal(err)
+	}
+	publish("one")
+	for _, want := range []int{1, 0} {
+		p := s.resume(old)
+		if m := p.await(func(m map[string]any) bool { return m["type"] != nil }); len(m["messages"].([]any)) != want {
+			t.Errorf("want %d messages: %v", want, m)
+		}
+		p.leave()
+		s.srv.history.Expire(time.Now().Add(2 * time.Hour))
 	}
 }

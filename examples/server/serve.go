@@ -54,6 +54,7 @@ type server struct {
 	history  *history.Log
 	limiter  *ratelimit.Limiter
 	relay    *relay.Relay
+	trims    atomic.Pointer[relay.Relay] // told of what the history drops
 	reports  *headers.ReportHandler
 	cert     *certificate // nil: a proxy ends TLS, or nobody
 	handler  http.Handler
@@ -103,6 +104,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.trims.Store(s.relay)
 	s.limiter, err = ratelimit.New(ratelimit.Config{
 		Limit: cfg.rateConnections, Window: cfg.rateWindow, MaxAttempts: cfg.maxAttempts,
 		ClientIP: clients.Addr, OnReject: s.rejected, Observe: s.metrics.decided,

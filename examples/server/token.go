@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -109,8 +110,11 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 		fmt.Fprintf(stderr, "server token: "+format+"\n", args...)
 		return exitFailed
 	}
-	ttlGiven := false
-	flags.Visit(func(f *flag.Flag) { ttlGiven = ttlGiven || f.Name == "ttl" })
+	var ttlGiven, scopeGiven bool
+	flags.Visit(func(f *flag.Flag) {
+		ttlGiven = ttlGiven || f.Name == "ttl"
+		scopeGiven = scopeGiven || f.Name == "scope"
+	})
 	cfg, err := loadConfig(env)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -130,41 +134,64 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 		return fail("-role is %q, which is neither publisher nor admin", *role)
 	case slices.ContainsFunc(grant.Scope, func(p wsauth.Permission) bool { return p != wsauth.Publish && p != wsauth.Admin }):
 		return fail("-scope is %q, which is not made of publish and admin", *scope)
+	case scopeGiven && grant.Scope == nil:
+		return fail("-scope names no permission; leave it out for all that the role has")
 	case *pair && ttlGiven:
 		return fail("-ttl is of tokens without -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME are of those with it")
 	case *pair && cfg.authDir == "":
 		return fail("-pair needs AUTH_DIR, where the server and this command keep what refresh tokens are checked against")
 	}
 	if *output != "" {
-		file, err := os.OpenFile(*output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return fail("%v", err)
+		if _, err := os.Lstat(*output); err == nil {
+			return fail("%s exists", *output)
 		}
-		defer file.Close()
-		stdout = file
 	}
-	if !*pair {
-		token, err := cfg.sign(grant, *ttl, time.Now())
-		if err == nil {
-			_, err = fmt.Fprintln(stdout, token)
-		}
-		if err != nil {
-			return fail("%v", err)
-		}
-		return exitOK
+	var text []byte
+	if *pair {
+		text, err = cfg.newPairJSON(ctx, grant)
+	} else {
+		var token string
+		token, err = cfg.sign(grant, *ttl, time.Now())
+		text = []byte(token)
 	}
-	p, err := cfg.newPair(ctx, grant)
 	if err != nil {
 		return fail("%v", err)
 	}
-	// The answer of refreshing, so that a device reads one form only.
-	err = json.NewEncoder(stdout).Encode(struct {
-		Token        string `json:"token"`
-		ExpiresAt    int64  `json:"expires_at"`
-		RefreshToken string `json:"refresh_token"`
-	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken})
+	text = append(text, '\n')
+	if *output != "" {
+		err = writeNew(*output, text)
+	} else {
+		_, err = stdout.Write(text)
+	}
 	if err != nil {
 		return fail("%v", err)
 	}
 	return exitOK
+}
+
+// writeNew makes a file that was not there, for its owner alone.
+func writeNew(name string, text []byte) error {
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	return errors.Join(err, file.Close())
+}
+
+// newPairJSON is a new pair in the form that refreshing answers with, so that a device
+// reads one form only.
+func (c *config) newPairJSON(ctx context.Context, g wsauth.Grant) ([]byte, error) {
+	if owner, other := ownedByOther(c.authDir); other {
+		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this as that user", owner)
+	}
+	p, err := c.newPair(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(struct {
+		Token        string `json:"token"`
+		ExpiresAt    int64  `json:"expires_at"`
+		RefreshToken string `json:"refresh_token"`
+	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken})
 }

@@ -94,7 +94,15 @@ func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 	if ctx.Done() != nil {
 		stop = context.AfterFunc(ctx, c.interrupt)
 	}
+	returned := false
+	defer func() {
+		if !returned { // a panic: whoever closes must not read on and meet it again
+			c.ioErr = ErrClosed
+			c.destroy()
+		}
+	}()
 	msg, err := c.readMessage()
+	returned = true
 	if !stop() {
 		c.readErr = ctx.Err()
 		if err != nil {

@@ -1,13 +1,16 @@
 package wsconn_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -201,5 +204,71 @@ func TestStartFrameAllocatesNothing(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// A close frame that comes while a frame is under way follows it; inside, the peer would take it for a part of the
+// message.
+func TestCloseWaitsForBegunFrame(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what Close starts runs before the rest of the frame
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10})
+	f := numbered(0, 3_000_000)
+	done := make(chan error, 1)
+	if sent, err := conn.StartFrame(f, func(err error) { done <- err }); sent || err != nil {
+		t.Fatal(sent, err)
+	}
+	go conn.Close(1001, "server stopping")
+	_, payload, err := peer.recv()
+	if err != nil || len(payload) != 3_000_006 {
+		t.Fatalf("%d bytes, %v", len(payload), err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	peer.wantClose(t, 1001, "server stopping")
+}
+
+// bomb is a connection whose Read panics, as often as it is called.
+type bomb struct{ net.Conn }
+
+func (bomb) Read([]byte) (int, error) { panic("reading") }
+
+type bombWriter struct{ http.ResponseWriter }
+
+func (w bombWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w bombWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	return bomb{conn}, rw, err
+}
+
+// Whoever recovers from a panic while reading can close the connection: closing does not read on.
+func TestPanicWhileReading(t *testing.T) {
+	leakCheck(t)
+	up, err := wsconn.New(wsconn.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan any, 1)
+	s := &server{Server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(bombWriter{w}, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() {
+			p := recover()
+			_ = conn.Close(1011, "")
+			over <- p
+		}()
+		_, _ = conn.Read(r.Context())
+	}))}
+	defer s.Close()
+	peer := s.dial(t)
+	if p := <-over; p != "reading" {
+		t.Error("recovered", p)
+	}
+	if _, err := peer.Read(make([]byte, 1)); err == nil {
+		t.Error("the socket is still open")
 	}
 }

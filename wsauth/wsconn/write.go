@@ -19,7 +19,7 @@ func (c *Conn) WriteFrame(f *Frame) error {
 		return ErrClosed
 	}
 	c.writeMu.Lock()
-	return c.finishFrame(f.wire)
+	return c.finishFrame(f, f.wire)
 }
 
 // StartFrame writes a frame without waiting for the peer, and reports whether the operating system took all of it. If
@@ -37,7 +37,7 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	if !c.writeMu.TryLock() { // a control frame or an answer is under way
 		go func() {
 			c.writeMu.Lock()
-			done(c.finishFrame(f.wire))
+			done(c.finishFrame(f, f.wire))
 		}()
 		return false, nil
 	}
@@ -48,18 +48,21 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 		rest, err = c.writeAtOnce(rest)
 	}
 	if err == nil && len(rest) > 0 {
-		go func() { done(c.finishFrame(rest)) }() // which unlocks
+		go func() { done(c.finishFrame(f, rest)) }() // which unlocks
 		return false, nil
 	}
 	c.writeMu.Unlock()
-	c.sendPending()
+	if c.ping.Load() || c.pong.Load() != nil {
+		go c.sendPending() // the frame may have filled the socket, so this one may wait
+	}
 	return err == nil, err
 }
 
-// finishFrame writes what is left of a frame and gives up writeMu.
-func (c *Conn) finishFrame(rest []byte) error {
+// finishFrame writes what is left of a frame and gives up writeMu. A frame that has begun is finished also where a
+// close frame is about to follow: inside it, that would be read as part of the message.
+func (c *Conn) finishFrame(f *Frame, rest []byte) error {
 	err := ErrClosed
-	if !c.closing.Load() {
+	if begun := len(rest) < len(f.wire); begun || !c.closing.Load() {
 		err = c.writeLocked(rest)
 	}
 	c.writeMu.Unlock()

@@ -43,8 +43,9 @@ func (c *Config) check() error {
 //	GET    /sessions                the connections that may publish: a list of [Session]
 //	DELETE /sessions/{id}           closes one of them (code 1008); its token stays good
 //	POST   /devices/{device}/revoke makes all tokens of the device worthless, open sessions included; ?before=TIME
-//	                                spares those issued since then (RFC 3339): a [Revoked]
-//	GET    /families                the lines of refresh tokens: a list of [Family]
+//	                                spares those issued since then (RFC 3339), unless a line of refresh tokens that
+//	                                began before has to end with them: a [Revoked]
+//	GET    /families                the lines of refresh tokens: a [Families]
 //	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
 //	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
 //	POST   /keys/reload             reads the secrets again, as SIGHUP does

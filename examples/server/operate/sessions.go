@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
@@ -33,6 +34,12 @@ type Family struct {
 	EndsAt     time.Time `json:"ends_at"`
 }
 
+// Families are the lines that can still be refreshed.
+type Families struct {
+	Families   []Family `json:"families"`
+	Unreadable string   `json:"unreadable,omitempty"` // why others could not be read
+}
+
 // Key is one of the ring, the signing one first. It says nothing of the secret.
 type Key struct {
 	Signs bool       `json:"signs"`
@@ -43,7 +50,7 @@ type Key struct {
 // Revoked is what a revocation has ended.
 type Revoked struct {
 	Device   string    `json:"device"`
-	Before   time.Time `json:"before"`
+	Before   time.Time `json:"before"`   // later than asked for where a line of refresh tokens ended
 	Sessions int       `json:"sessions"` // that lost their right
 	Families int       `json:"families"` // of refresh tokens
 	Lasting  bool      `json:"lasting"`  // also over a restart of the server
@@ -70,7 +77,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		before := time.Now()
 		if text := r.URL.Query().Get("before"); text != "" {
 			var err error
-			if before, err = time.Parse(time.RFC3339, text); err != nil {
+			if before, err = time.Parse(time.RFC3339, text); err != nil || before.UTC().Year() > 9999 {
 				http.Error(w, "before must be a time like 2026-11-24T18:00:00Z", http.StatusBadRequest)
 				return
 			}
@@ -78,21 +85,21 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		done, err := c.Revoke(r.Context(), r.PathValue("device"), before)
 		if err != nil {
 			// The sessions are ended all the same; what failed is to make it last.
-			http.Error(w, "Not all could be revoked: "+err.Error(), http.StatusInternalServerError)
+			http.Error(w, fmt.Sprintf("Ended %d sessions and %d lines of refresh tokens, but not all could be revoked: %v",
+				done.Sessions, done.Families, err), http.StatusInternalServerError)
 			return
 		}
 		answer(w, done)
 	})
 	mux.HandleFunc("GET /families", func(w http.ResponseWriter, r *http.Request) {
-		list := []Family{}
+		list := Families{Families: []Family{}}
 		if c.Issuer != nil {
 			all, err := c.Issuer.Families(r.Context())
 			if err != nil {
-				http.Error(w, "Not all can be read: "+err.Error(), http.StatusInternalServerError)
-				return
+				list.Unreadable = err.Error() // the others can be ended all the same
 			}
 			for _, f := range all {
-				list = append(list, Family{
+				list.Families = append(list.Families, Family{
 					ID: f.ID, Device: f.Device, Role: f.Role, Refreshes: f.Generation - 1,
 					IssuedAt: f.IssuedAt, RotatedAt: f.RotatedAt, ValidUntil: f.ValidUntil, EndsAt: f.EndsAt,
 				})

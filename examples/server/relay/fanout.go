@@ -111,12 +111,15 @@ type courier struct {
 	mu      sync.Mutex
 	news    bool      // the log has changed
 	swept   bool      // viewers have left
-	waiting []*viewer // that have joined, or whose write has ended
+	waiting []*viewer // that have joined, or have more to get
+	written []*viewer // whose write has ended
 
 	viewers []*viewer // the courier's own, as is what follows
+	behind  []*viewer // that this round has left with more to get
 	last    shared    // the newest frame, and from where to where it leads
 	from    history.Position
 	to      history.Position
+	part    bool // there was more than went into it
 }
 
 func (c *courier) ring() {
@@ -126,10 +129,18 @@ func (c *courier) ring() {
 	}
 }
 
-// call has v visited soon.
-func (c *courier) call(v *viewer) {
+// call has viewers visited soon.
+func (c *courier) call(v ...*viewer) {
 	c.mu.Lock()
-	c.waiting = append(c.waiting, v)
+	c.waiting = append(c.waiting, v...)
+	c.mu.Unlock()
+	c.ring()
+}
+
+// wrote has v visited soon, now that it has taken what it was given.
+func (c *courier) wrote(v *viewer) {
+	c.mu.Lock()
+	c.written = append(c.written, v)
 	c.mu.Unlock()
 	c.ring()
 }
@@ -172,15 +183,16 @@ func (c *courier) run(ctx context.Context) {
 // round visits whoever may have something to get.
 func (c *courier) round() {
 	c.mu.Lock()
-	waiting, news, swept := c.waiting, c.news, c.swept
-	c.waiting, c.news, c.swept = nil, false, false
+	written, waiting, news, swept := c.written, c.waiting, c.news, c.swept
+	c.written, c.waiting, c.news, c.swept = nil, nil, false, false
 	c.mu.Unlock()
 
+	for _, v := range written {
+		v.busy = false
+		c.counts.wrote(v.pending, time.Now())
+		c.visit(v)
+	}
 	for _, v := range waiting {
-		if v.busy {
-			v.busy = false
-			c.counts.wrote(v.pending, time.Now())
-		}
 		if !v.listed && !v.gone.Load() {
 			v.listed = true
 			c.viewers = append(c.viewers, v)
@@ -200,25 +212,32 @@ func (c *courier) round() {
 		c.viewers = stay
 	}
 	c.last = shared{} // what is cleared from the log must not be found here
+	if len(c.behind) > 0 {
+		c.call(c.behind...)
+		clear(c.behind)
+		c.behind = c.behind[:0]
+	}
 }
 
-// visit gives v all that it has not had, as far as it takes it.
+// visit gives v one frame of what it has not had. A long history takes several, one
+// in each round, so that the others need not wait for all of it.
 func (c *courier) visit(v *viewer) {
-	for !v.busy && !v.gone.Load() {
-		if !c.find(v) {
-			return
-		}
-		sent, err := v.conn.StartFrame(c.last.frame, v.taken)
-		if err != nil {
-			v.busy = true
-			return
-		}
-		v.pos, v.begun = c.to, true
-		if !sent {
-			v.busy, v.pending = true, c.last.load
-			return
-		}
-		c.counts.wrote(c.last.load, time.Now())
+	if v.busy || v.gone.Load() || !c.find(v) {
+		return
+	}
+	sent, err := v.conn.StartFrame(c.last.frame, v.taken)
+	if err != nil {
+		v.busy = true
+		return
+	}
+	v.pos, v.begun = c.to, true
+	if !sent {
+		v.busy, v.pending = true, c.last.load
+		return
+	}
+	c.counts.wrote(c.last.load, time.Now())
+	if c.part {
+		c.behind = append(c.behind, v)
 	}
 }
 
@@ -229,6 +248,7 @@ func (c *courier) find(v *viewer) bool {
 		return false
 	}
 	if v.begun && c.last.frame != nil && v.pos == c.from && now == c.to {
+		c.part = false
 		return true // as for the viewer before
 	}
 	forgotten := c.frames.forgotten.Load()
@@ -236,7 +256,9 @@ func (c *courier) find(v *viewer) bool {
 	if b.Empty() {
 		return false
 	}
+	all := b.To
 	b = piece(b)
+	c.part = b.To != all
 	// A position that is not of this epoch, or of another server's log, says nothing
 	// about what a client shows that has just come.
 	whole := !v.begun && (v.fresh || v.resumed && b.Reset)

@@ -108,6 +108,7 @@ type frameRing struct {
 
 type frameKey struct {
 	from, to history.Position
+	first    uint64 // the first entry: age may have taken others since from
 	whole    bool
 }
 
@@ -124,6 +125,9 @@ func (c *frameCache) get(b history.Batch, whole bool, since uint64) *shared {
 
 func (c *frameCache) slot(b history.Batch, whole bool, since uint64) func() *shared {
 	key := frameKey{from: b.From, to: b.To, whole: whole}
+	if len(b.Entries) > 0 {
+		key.first = b.Entries[0].Seq
+	}
 	ring := &c.live
 	if whole || b.Reset || b.Missed > 0 || len(b.Entries) > pieceCount/4 {
 		ring = &c.pieces

@@ -275,6 +275,14 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error
 	return err
 }
 
+// Trimmed is to be called when the log has dropped entries, so that those which were
+// too old are not to be had from memory either.
+func (r *Relay) Trimmed(t history.Trim) {
+	if t.Reason == history.ByAge {
+		r.frames.forget()
+	}
+}
+
 func (r *Relay) add(conn *wsconn.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -38,7 +38,7 @@ func (r *Relay) newViewer(req *http.Request) *viewer {
 	v.fresh = !v.resumed && r.cfg.Log.Len() > 0
 	v.taken = func(err error) {
 		if err == nil {
-			v.courier.call(v)
+			v.courier.wrote(v)
 		} // else the connection is gone, and whoever reads from it finds out
 	}
 	return v
