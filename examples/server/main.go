@@ -4,6 +4,7 @@
 //	server               serve, as the environment says
 //	server -demo         serve without any environment, with a built-in device
 //	server check         check the environment and print it
+//	server health        ask the server at HOST and PORT whether it takes connections
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
 //	server sessions      the connections that may publish, and the end of one
@@ -40,6 +41,7 @@ const (
 
 const usage = `usage: server [-demo | -check]
        server check
+       server health
        server token [-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair] [-o FILE]
        server secret
        server doctor [-json] [-token-file FILE] [-skip-rate-limit] URL
@@ -99,6 +101,8 @@ func run(ctx context.Context, args []string, env lookup, stdout, stderr io.Write
 	switch verb {
 	case "check":
 		return checkVerb(env, stdout)
+	case "health":
+		return healthVerb(ctx, rest, env, stdout, stderr)
 	case "token":
 		return tokenVerb(ctx, rest, env, stdout, stderr)
 	case "export":

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/relayguard/relayguard/envcheck"
+)
+
+// healthWait is less than a container's health check should be given.
+const healthWait = 3 * time.Second
+
+// healthVerb asks the server at HOST and PORT whether it takes connections: a health
+// check for images that hold nothing but this program. It reads no secret.
+func healthVerb(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		fmt.Fprintf(stderr, "server health: %v\n", errArguments)
+		return exitUsage
+	}
+	var c config
+	spec := envcheck.Spec{Vars: slices.DeleteFunc(c.spec().Vars, func(v envcheck.Var) bool { return v.Name != "HOST" && v.Name != "PORT" })}
+	if err := spec.Load(env); err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFailed
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthWait)
+	defer cancel()
+	answer, err := ready(ctx, c.addr())
+	if err != nil {
+		fmt.Fprintln(stderr, "server health:", err)
+		return exitFailed
+	}
+	fmt.Fprintln(stdout, answer)
+	return exitOK
+}
+
+// ready returns the word with which /readyz says that it is.
+func ready(ctx context.Context, addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	// A server that listens on all addresses is asked at the one that is always there.
+	switch ip, _ := netip.ParseAddr(host); ip {
+	case netip.IPv4Unspecified():
+		host = "127.0.0.1"
+	case netip.IPv6Unspecified():
+		host = "::1"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) // no proxy, no redirects
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 64))
+	if err != nil {
+		return "", err
+	}
+	answer := strings.TrimSpace(string(text))
+	if res.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("the server answers %s: %q", res.Status, answer)
+	}
+	return answer, nil
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestHealthVerb(t *testing.T) {
+	s := start(t, nil)
+	answering := func(h http.HandlerFunc) string {
+		other := httptest.NewServer(h)
+		t.Cleanup(other.Close)
+		return other.Listener.Addr().String()
+	}
+	ln := loopback(t)
+	nobody := ln.Addr().String()
+	ln.Close()
+
+	for _, row := range []struct {
+		name, host, addr string
+		args             []string
+		want             int
+		says             string
+	}{
+		{"ready", "127.0.0.1", s.addr, nil, exitOK, "ready"},
+		{"listening on every address", "0.0.0.0", s.addr, nil, exitOK, "ready"},
+		{"by name", "localhost", s.addr, nil, exitOK, "ready"},
+		{"nobody listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
+		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { word(w, 503, "stopping") }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
+		{"somebody else", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
+		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }), nil, exitFailed, "302"},
+		{"a flood", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), 1<<20)) }), nil, exitOK, "x"},
+		{"an argument", "127.0.0.1", s.addr, []string{"now"}, exitUsage, "not what it takes"},
+		{"no port", "127.0.0.1", "127.0.0.1:none", nil, exitFailed, "PORT"},
+	} {
+		_, port, err := net.SplitHostPort(row.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		// No secret is there: a health check needs none.
+		env := environment(map[string]string{"JWT_SECRET": "-", "HOST": row.host, "PORT": port})
+		code := run(t.Context(), append([]string{"health"}, row.args...), env, &out, &out)
+		if code != row.want || !strings.Contains(out.String(), row.says) || out.Len() > 200 {
+			t.Errorf("%s: exit code %d, want %d, and %q in:\n%s", row.name, code, row.want, row.says, &out)
+		}
+	}
+	s.srv.degraded.Store(true)
+	var out bytes.Buffer
+	_, port, _ := net.SplitHostPort(s.addr)
+	if code := run(t.Context(), []string{"health"}, environment(map[string]string{"PORT": port}), &out, &out); code != exitOK || out.String() != "degraded\n" {
+		t.Errorf("degraded: exit code %d, %q: it still serves", code, &out)
+	}
+}
