@@ -22,7 +22,8 @@ const Patience = 30 * time.Second
 
 // Server is the relay in production mode, on a port of its own.
 type Server struct {
-	Addr string
+	Addr  string
+	Under []string // a program, with its arguments, that runs the server in its own process, such as strace -D
 
 	t      *testing.T
 	binary string
@@ -56,10 +57,10 @@ func New(t *testing.T, env ...string) *Server {
 	return s
 }
 
-// FreeAddr returns a loopback address that nobody listens on.
-func FreeAddr(t *testing.T) string {
+// FreeAddr returns an address that nobody listens on: of 127.0.0.1, or of the host that is named.
+func FreeAddr(t *testing.T, host ...string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", net.JoinHostPort(append(host, "127.0.0.1")[0], "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,8 @@ func FreeAddr(t *testing.T) string {
 // Start gives the server arguments, and returns when the server listens.
 func (s *Server) Start(args ...string) {
 	s.t.Helper()
-	cmd := exec.Command(s.binary, args...)
+	words := append(append(s.Under[:len(s.Under):len(s.Under)], s.binary), args...)
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = s.env
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -85,7 +87,7 @@ func (s *Server) Start(args ...string) {
 	select {
 	case <-listening:
 	case <-s.read:
-		s.t.Fatalf("the server does not listen:\n%s", strings.Join(s.lines(), "\n"))
+		s.t.Fatalf("the server does not listen:\n%s", strings.Join(s.Lines(), "\n"))
 	}
 }
 
@@ -95,11 +97,14 @@ func (s *Server) follow(out io.Reader, listening chan<- struct{}) {
 		s.mu.Lock()
 		s.log = append(s.log, lines.Text())
 		s.mu.Unlock()
-		if strings.Contains(lines.Text(), `"msg":"listening"`) {
+		if started.MatchString(lines.Text()) {
 			close(listening)
 		}
 	}
 }
+
+// started is what the server says when it listens, in either LOG_FORMAT.
+var started = regexp.MustCompile(`"msg":"listening"|msg=listening`)
 
 // Stop ends the server as a supervisor does.
 func (s *Server) Stop() {
@@ -110,7 +115,7 @@ func (s *Server) Stop() {
 		s.t.Errorf("the server ended with %v", err)
 	}
 	s.cmd = nil
-	for _, line := range s.lines() {
+	for _, line := range s.Lines() {
 		if leak.MatchString(line) {
 			s.t.Errorf("a token or the secret is in the log: %s", line)
 		}
@@ -123,7 +128,13 @@ var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9
 // Token makes a device's token.
 func (s *Server) Token() string {
 	s.t.Helper()
-	cmd := exec.Command(s.binary, "token")
+	return s.Verb("token")
+}
+
+// Verb runs a command with the server's environment, and returns what it prints.
+func (s *Server) Verb(args ...string) string {
+	s.t.Helper()
+	cmd := exec.Command(s.binary, args...)
 	cmd.Env = s.env
 	out, err := cmd.Output()
 	if err != nil {
@@ -138,16 +149,17 @@ func (s *Server) Logged(parts ...string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); <-tick.C {
-		for _, line := range s.lines() {
+		for _, line := range s.Lines() {
 			if holds(line, parts) {
 				return
 			}
 		}
 	}
-	s.t.Fatalf("no line of the log holds %q:\n%s", parts, strings.Join(s.lines(), "\n"))
+	s.t.Fatalf("no line of the log holds %q:\n%s", parts, strings.Join(s.Lines(), "\n"))
 }
 
-func (s *Server) lines() []string {
+// Lines returns what the server has logged.
+func (s *Server) Lines() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.log[:len(s.log):len(s.log)]

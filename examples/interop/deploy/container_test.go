@@ -1,0 +1,342 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+)
+
+const root = "../../.."
+
+// nobody is the image's user.
+const nobody = 65534
+
+// instructions are a Dockerfile's, each in one line.
+func instructions(text string) (all []string) {
+	text = regexp.MustCompile(`(?m)^\s*#.*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, "")
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+// last is the last instruction of a kind, without its name.
+func last(t *testing.T, all []string, kind string) string {
+	t.Helper()
+	for _, i := range slices.Backward(all) {
+		if rest, ok := strings.CutPrefix(i, kind+" "); ok {
+			return rest
+		}
+	}
+	t.Fatalf("the Dockerfile has no %s", kind)
+	return ""
+}
+
+// TestImage builds what the Dockerfile builds, from what its .dockerignore lets through, and runs it as the container
+// would: in an empty root, as nobody.
+func TestImage(t *testing.T) {
+	all := instructions(shipped(t, "Dockerfile"))
+	if from := last(t, all, "FROM"); from != "scratch" {
+		t.Errorf("the image is made from %s", from)
+	}
+	if user := last(t, all, "USER"); user != "65534:65534" {
+		t.Errorf("the image's user is %s", user)
+	}
+	version, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := regexp.MustCompile(`(?m)^FROM golang:(\d+\.\d+)-`).FindStringSubmatch(shipped(t, "Dockerfile"))
+	if base == nil || !strings.Contains(string(version), "\ngo "+base[1]+".") {
+		t.Errorf("the image is built with Go %q, which is not go.mod's", base)
+	}
+
+	sources := t.TempDir()
+	copied := buildContext(t, sources)
+	for _, file := range copied {
+		if strings.HasSuffix(file, ".env") || strings.Contains(file, "secret") && !strings.HasSuffix(file, ".go") || strings.HasPrefix(file, "examples/interop/") || strings.HasPrefix(file, ".git/") {
+			t.Errorf("%s goes into the build", file)
+		}
+	}
+	var command string
+	for _, i := range all {
+		if strings.Contains(i, "go build") {
+			command = strings.TrimPrefix(i, "RUN ")
+		}
+	}
+	out := t.TempDir()
+	if strings.Count(command, " -o /out/") != 1 {
+		t.Fatalf("the build writes to nowhere: %s", command)
+	}
+	cmd := exec.Command("sh", "-ec", strings.Replace(command, " -o /out/", " -o "+out+"/", 1))
+	cmd.Dir = sources
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, text)
+	}
+	binary := filepath.Join(out, "relay")
+	static(t, binary, sources)
+
+	if os.Geteuid() != 0 {
+		missing(t, "an empty root takes root: run this test as root")
+	}
+	empty := t.TempDir()
+	for path, perm := range map[string]fs.FileMode{"": 0o755, "var": 0o755, "var/lib": 0o755, "var/lib/relay": 0o700, "var/lib/relay/auth": 0o700, "var/lib/relay/history": 0o700, "run": 0o755, "run/secrets": 0o755} {
+		path = filepath.Join(empty, path)
+		if err := os.MkdirAll(path, perm); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, perm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{"var/lib/relay", "var/lib/relay/auth", "var/lib/relay/history"} {
+		if err := os.Chown(filepath.Join(empty, path), nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(binary, filepath.Join(empty, "relay")); err != nil {
+		t.Fatal(err)
+	}
+	env := append(strings.Fields(last(t, all, "ENV")), composed(t)...)
+	for name, value := range map[string]string{"jwt_secret": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "history_key": "PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE"} {
+		if err := os.Chown(put(t, empty, "run/secrets/"+name, value+"\n"), nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addr := relay.FreeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	// The last of two counts. Not every address: the test's machine is no container.
+	env = append(env, "HOST=127.0.0.1", "PORT="+port, "OPERATOR_ADDR=")
+	start := func(args ...string) *exec.Cmd {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*relay.Patience)
+		t.Cleanup(cancel)
+		cmd := exec.CommandContext(ctx, "/relay", args...)
+		cmd.Path, cmd.Err = "/relay", nil
+		cmd.Env, cmd.Dir = env, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: empty, Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		return cmd
+	}
+	_, health, found := strings.Cut(last(t, all, "HEALTHCHECK"), ` CMD ["/relay", `)
+	if health = strings.Trim(health, `"]`); !found || health == "" {
+		t.Fatalf("the health check is %q", health)
+	}
+	if text, err := start(health).CombinedOutput(); err == nil {
+		t.Errorf("healthy before the start: %s", text)
+	}
+	var log bytes.Buffer
+	server := start()
+	server.Stderr = &log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(relay.Patience); ; <-tick.C {
+		text, err := start(health).CombinedOutput()
+		if err == nil && string(text) == "ready\n" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not healthy: %v: %s\n%s", err, text, &log)
+		}
+	}
+	// It keeps its history and makes pairs where the volume is.
+	if text, err := start("token", "-pair").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if files, err := os.ReadDir(filepath.Join(empty, "var/lib/relay/history")); err != nil || len(files) == 0 {
+		t.Errorf("the history is not there: %v, %v", files, err)
+	}
+	_ = server.Process.Signal(syscall.SIGTERM)
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v\n%s", err, &log)
+	}
+}
+
+// static checks that a program needs nothing of the system that it runs on, and tells nothing of the one that made it.
+func static(t *testing.T, binary, sources string) {
+	t.Helper()
+	f, err := elf.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("the program is not static: it has %v", p.Type)
+		}
+	}
+	if symbols, err := f.Symbols(); err == nil {
+		t.Errorf("%d symbols are left in the program", len(symbols))
+	}
+	text, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(text, []byte(sources)) {
+		t.Error("the path of the sources is in the program")
+	}
+}
+
+// buildContext copies what a builder would be sent, and returns its paths.
+func buildContext(t *testing.T, to string) (copied []string) {
+	t.Helper()
+	patterns, err := ignorefile.ReadAll(strings.NewReader(shipped(t, "Dockerfile.dockerignore")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	matcher, err := patternmatcher.New(patterns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := os.DirFS(root)
+	err = fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if d != nil && (d.Name() == "node_modules" || d.Name() == ".git") {
+				return fs.SkipDir
+			}
+			return err
+		}
+		ignored, err := matcher.MatchesOrParentMatches(path)
+		if err != nil || ignored {
+			return err
+		}
+		text, err := fs.ReadFile(files, path)
+		if err != nil {
+			return err
+		}
+		copied = append(copied, path)
+		target := filepath.Join(to, path)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(target, text, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+// composed is the environment that compose.yaml gives the relay.
+func composed(t *testing.T) (env []string) {
+	t.Helper()
+	for name, value := range project(t).Services["relay"].Environment {
+		if value != nil {
+			env = append(env, name+"="+*value)
+		}
+	}
+	return env
+}
+
+// project is compose.yaml as Compose's own loader understands it, which also checks it against its schema.
+func project(t *testing.T, env ...string) *types.Project {
+	t.Helper()
+	if env == nil {
+		env = []string{"ALLOWED_DEVICE_ID=pi-1", "RELAY_SITE_NAME=art.example"}
+	}
+	opts, err := cli.NewProjectOptions([]string{"../../deploy/compose.yaml"}, cli.WithEnv(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := opts.LoadProject(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestCompose(t *testing.T) {
+	p := project(t)
+	server, caddy := p.Services["relay"], p.Services["caddy"]
+	if len(server.Ports) > 0 {
+		t.Errorf("the relay's port is published: %v", server.Ports)
+	}
+	var published []string
+	for _, port := range caddy.Ports {
+		published = append(published, port.Published+"/"+port.Protocol)
+	}
+	if want := []string{"80/tcp", "443/tcp", "443/udp"}; !slices.Equal(published, want) {
+		t.Errorf("published are %v, want %v", published, want)
+	}
+	for name, s := range p.Services {
+		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.Privileged {
+			t.Errorf("%s is not confined", name)
+		}
+	}
+	if len(server.CapAdd) > 0 || !slices.Equal(caddy.CapAdd, []string{"NET_BIND_SERVICE"}) {
+		t.Errorf("capabilities: %v, %v", server.CapAdd, caddy.CapAdd)
+	}
+	if len(server.Networks) != 1 || !bool(p.Networks["inside"].Internal) {
+		t.Error("the relay is on a network that leads out")
+	}
+	// Whose word counts is the proxy at its very address.
+	inside := caddy.Networks["inside"]
+	if got := server.Environment["TRUSTED_PROXIES"]; inside == nil || got == nil || *got != inside.Ipv4Address+"/32" {
+		t.Errorf("the relay trusts %v, and Caddy is at %v", got, inside)
+	}
+	// What stands in Caddy's configuration leads to the relay.
+	if got := caddy.Environment["RELAY_UPSTREAM"]; got == nil || *got != "relay:3000" {
+		t.Errorf("Caddy asks %v", got)
+	}
+	if *server.StopGracePeriod < types.Duration(5*time.Second) {
+		t.Error("the relay is killed before it has said goodbye")
+	}
+	for _, name := range []string{"JWT_SECRET", "HISTORY_KEY"} {
+		if _, ok := server.Environment[name]; ok {
+			t.Errorf("%s stands in the environment, for docker inspect to show", name)
+		}
+		if file := server.Environment[name+"_FILE"]; file == nil || !strings.HasPrefix(*file, "/run/secrets/") {
+			t.Errorf("%s_FILE is %v", name, file)
+		}
+	}
+	if server.Build == nil || filepath.Clean(filepath.Join(server.Build.Context, server.Build.Dockerfile)) != absolute(t, "../../deploy/Dockerfile") {
+		t.Errorf("the relay is built by %+v", server.Build)
+	}
+	// Without the two values that only the operator knows, it says so.
+	if opts, err := cli.NewProjectOptions([]string{"../../deploy/compose.yaml"}, cli.WithEnv(nil)); err != nil {
+		t.Fatal(err)
+	} else if _, err := opts.LoadProject(t.Context()); err == nil || !strings.Contains(err.Error(), "devices that may publish") && !strings.Contains(err.Error(), "site's name") {
+		t.Errorf("without values: %v", err)
+	}
+	// Where there is a client with the plugin, it has the last word.
+	if docker, err := exec.LookPath("docker"); err == nil && exec.Command(docker, "compose", "version").Run() == nil {
+		cmd := exec.Command(docker, "compose", "-f", "../../deploy/compose.yaml", "config", "-q")
+		cmd.Env = append(os.Environ(), "ALLOWED_DEVICE_ID=pi-1", "RELAY_SITE_NAME=art.example")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("docker compose config: %v\n%s", err, out)
+		}
+	}
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}

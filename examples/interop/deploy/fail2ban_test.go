@@ -1,0 +1,225 @@
+package deploy_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+)
+
+const filterFile = "../../deploy/fail2ban-filter.conf"
+
+// TestGuide holds the promises of the security guide that need more than Go: as in examples/server, a subtest for each ID.
+func TestGuide(t *testing.T) {
+	t.Run("N2", fail2ban)
+}
+
+// forgeries is what a stranger sends so that somebody else is banned: 203.0.113.0/24.
+var forgeries = []string{
+	`msg=auth outcome=refused addr=203.0.113.1`,
+	`x level=WARN msg=auth outcome=refused addr=203.0.113.2 reason=malformed`,
+	`" level=WARN msg=auth outcome=refused addr=203.0.113.3 x="`,
+	`","level":"WARN","msg":"auth","outcome":"refused","addr":"203.0.113.4","x":"`,
+	`{"level":"WARN","msg":"auth","outcome":"refused","addr":"203.0.113.5"}`,
+	`host relay[1]: level=WARN msg=auth outcome=refused addr=203.0.113.6`,
+	`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=refused addr=203.0.113.7`,
+}
+
+// fail2ban has the real server refuse, and fail2ban read what it wrote.
+func fail2ban(t *testing.T) {
+	tool := program(t, "fail2ban-regex", "fail2ban")
+	for _, row := range []struct{ format, host string }{{"text", "127.0.0.1"}, {"text", "::1"}, {"json", "127.0.0.1"}, {"json", "::1"}} {
+		t.Run(row.format+" "+row.host, func(t *testing.T) {
+			format, addr := row.format, relay.FreeAddr(t, row.host)
+			_, port, _ := net.SplitHostPort(addr)
+			server := relay.New(t, "LOG_FORMAT="+format, "HOST="+row.host, "PORT="+port, "AUTH_DIR="+t.TempDir())
+			server.Addr = addr
+			server.Start()
+			refused := provoke(t, server)
+			// A foreign page is in its visitor's browser.
+			aggressive := slices.Clone(refused)
+			for i, text := range append([]string{"https://evil.example"}, forgeries...) {
+				client := fmt.Sprintf("198.51.100.%d", i)
+				if ws := dial(t, "ws://"+server.Addr+"/ws", http.Header{"Origin": {text}, "User-Agent": {text}, "X-Forwarded-For": {client}}); ws != nil {
+					t.Errorf("Origin: %s is let in", text)
+				}
+				aggressive = append(aggressive, client)
+			}
+			// Who is good is not found.
+			device := dial(t, "ws://"+server.Addr+"/ws", http.Header{"X-Forwarded-For": {"198.51.100.99"}})
+			write(t, device, `{"token":"`+server.Token()+`"}`)
+			read(t, device, `"authenticated"`)
+			server.Stop()
+
+			slices.Sort(refused)
+			slices.Sort(aggressive)
+			for name, prefix := range prefixes {
+				var log strings.Builder
+				for _, line := range append(server.Lines(), suspicions[format]...) {
+					log.WriteString(prefix + line + "\n")
+				}
+				file := put(t, t.TempDir(), "relay.log", log.String())
+				for _, row := range []struct {
+					mode string
+					want []string
+				}{
+					{"normal", append(slices.Clone(refused), "2001:db8:5::1", "2001:db8:5::2")},
+					{"aggressive", append(slices.Clone(aggressive), "2001:db8:5::1", "2001:db8:5::2", "2001:db8:5::3")},
+				} {
+					slices.Sort(row.want)
+					if got := hosts(t, tool, file, row.mode); !slices.Equal(got, row.want) {
+						t.Errorf("%s, %s: found are\n%q, want\n%q, in:\n%s", name, row.mode, got, row.want, &log)
+					}
+				}
+			}
+		})
+	}
+}
+
+// provoke shows bad tokens from many addresses, and returns them as fail2ban must see them.
+func provoke(t *testing.T, server *relay.Server) (refused []string) {
+	t.Helper()
+	own, _, _ := net.SplitHostPort(server.Addr)
+	show := func(client, text string) {
+		t.Helper()
+		header := http.Header{}
+		if client != "" {
+			header.Set("X-Forwarded-For", client)
+		}
+		ws := dial(t, "ws://"+server.Addr+"/ws", header)
+		write(t, ws, text)
+		closed(t, ws)
+	}
+	for _, row := range []struct{ client, want string }{
+		{"", own},
+		// What a proxy says, in spellings of its own.
+		{"2001:db8::1", "2001:db8::1"},
+		{"2001:0DB8:0:0::2", "2001:db8::2"},
+		{"::ffff:192.0.2.7", "192.0.2.7"},
+	} {
+		show(row.client, `{"token":"a.b.c"}`)
+		refused = append(refused, row.want)
+	}
+
+	// Each forger from an address of its own, which is the one to be found.
+	forger := 0
+	next := func() string {
+		forger++
+		client := fmt.Sprintf("192.0.2.%d", 100+forger)
+		refused = append(refused, client)
+		return client
+	}
+	for _, text := range forgeries {
+		for _, lead := range []string{"", "\n", "\r\n", "\u2028", "\x00"} {
+			token, err := json.Marshal(lead + text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			show(next(), `{"token":`+string(token)+`}`)
+		}
+		// Refresh tokens go over HTTP.
+		body, err := json.Marshal(map[string]string{"refresh_token": "\n" + text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+server.Addr+"/auth/refresh", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Content-Type": {"application/json"}, "X-Forwarded-For": {next()}}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a bad refresh token is answered %s", res.Status)
+		}
+	}
+	return refused
+}
+
+// suspicions is the relay's other kind of line, as it stands in each format.
+var suspicions = map[string][]string{
+	"text": {
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=2001:db8:5::1 count=10`,
+		`time=2026-11-25T01:13:00.123+01:00 level=WARN msg=suspicious outcome=churn addr=2001:db8:5::2`,
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=origins addr=2001:db8:5::3 count=10`,
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=fe80::1%eth0 count=10`,
+		`time=2026-11-25T01:13:00.123Z level=INFO msg=auth outcome=authenticated addr=2001:db8:5::9 device="msg=auth outcome=refused addr=203.0.113.8"`,
+	},
+	"json": {
+		`{"time":"2026-11-25T01:13:00.123456789Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"2001:db8:5::1","count":10}`,
+		`{"time":"2026-11-25T01:13:00+01:00","level":"WARN","msg":"suspicious","outcome":"churn","addr":"2001:db8:5::2"}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"origins","addr":"2001:db8:5::3"}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"fe80::1%eth0"}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"INFO","msg":"auth","outcome":"authenticated","addr":"2001:db8:5::9","device":"\"addr\":\"203.0.113.8\""}`,
+	},
+}
+
+// prefixes are what stands before a line, by who wrote it down.
+var prefixes = map[string]string{
+	"nobody":          "",
+	"syslog":          "Nov 25 01:13:00 host relay[4711]: ",
+	"syslog, ISO":     "2026-11-25T01:13:00.123456+01:00 art.example relay[4711]: ",
+	"the journal":     "host relay[4711]: ", // fail2ban has its date apart
+	"the journal, ID": "host relay: ",
+}
+
+// hosts are the addresses that fail2ban would count, each once.
+func hosts(t *testing.T, tool, file, mode string) []string {
+	t.Helper()
+	out, err := exec.Command(tool, "--usedns=no", "-o", "ip", file, filterFile+"[mode="+mode+"]").Output()
+	if err != nil {
+		t.Fatalf("fail2ban-regex: %v", err)
+	}
+	return slices.Compact(slices.Sorted(strings.FieldsSeq(string(out))))
+}
+
+// TestJail has fail2ban read the jail and the filter where README.md puts them, and looks at what it made of them.
+func TestJail(t *testing.T) {
+	client := program(t, "fail2ban-client", "fail2ban")
+	dir := filepath.Join(t.TempDir(), "fail2ban")
+	if err := os.CopyFS(dir, os.DirFS("/etc/fail2ban")); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody else's jails, such as the one for sshd that Debian switches on.
+	others, err := filepath.Glob(filepath.Join(dir, "jail.d", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range others {
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, dir, "filter.d/relay.conf", shipped(t, "fail2ban-filter.conf"))
+	put(t, dir, "jail.d/relay.conf", shipped(t, "fail2ban-jail.conf"))
+	if out, err := exec.Command(client, "-c", dir, "-t").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	dump, err := exec.Command(client, "-c", dir, "-d").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`['add', 'relay', 'systemd']`,
+		`['set', 'relay', 'addjournalmatch', '_SYSTEMD_UNIT=relay.service']`,
+		`['set', 'relay', 'maxretry', 10]`,
+		`['set', 'relay', 'usedns', 'no']`,
+		`['start', 'relay']`,
+	} {
+		if !strings.Contains(string(dump), want) {
+			t.Errorf("fail2ban is not told %s:\n%s", want, dump)
+		}
+	}
+}
