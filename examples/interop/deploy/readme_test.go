@@ -1,0 +1,49 @@
+package deploy_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestReadme holds the operator's page to what is there: the files, and the environment that it has one write.
+func TestReadme(t *testing.T) {
+	text := shipped(t, "README.md")
+	files, err := filepath.Glob("../../deploy/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "Dockerfile") {
+		if name := filepath.Base(file); name != "README.md" && name != "Dockerfile.dockerignore" && !strings.Contains(text, "]("+name+")") {
+			t.Errorf("it does not speak of %s", name)
+		}
+	}
+	for _, link := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join("../../deploy", link[1])); err != nil {
+			t.Error(err)
+		}
+	}
+
+	server, dir := build(t, "./examples/server"), t.TempDir()
+	for _, name := range []string{"jwt-secret", "history-key"} {
+		secret, err := exec.Command(server, "secret").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, dir, name, string(secret))
+	}
+	put(t, dir, "jwt-secret-previous", "")
+	_, env, _ := strings.Cut(text, "relay.env <<'END'\n")
+	env, _, found := strings.Cut(env, "END\n")
+	if !found {
+		t.Fatal("it does not write the environment")
+	}
+	check := exec.Command(server, "check")
+	check.Env = append(strings.Fields(strings.NewReplacer("/etc/relay", dir, "/var/lib/relay", dir).Replace(env)), "NODE_ENV=production")
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
