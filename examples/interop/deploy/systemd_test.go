@@ -1,12 +1,14 @@
 package deploy_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
@@ -46,16 +48,51 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestUnitLetsTheServerWork runs the server under strace and compares what it asks of the kernel with what the unit lets
-// through.
-func TestUnitLetsTheServerWork(t *testing.T) {
-	analyze := program(t, "systemd-analyze", "systemd")
+// TestUnitsLetTheProgramsWork runs both programs under strace and compares what they ask of the kernel with what their
+// units let through. Only systemd as a machine's first process could run the units themselves.
+func TestUnitsLetTheProgramsWork(t *testing.T) {
 	strace := program(t, "strace", "strace")
+	dir := t.TempDir()
+	under := func(name string) []string {
+		return []string{strace, "-D", "-f", "-qq", "-o", filepath.Join(dir, name)}
+	}
+	server := relay.New(t, "AUTH_DIR="+t.TempDir(), "HISTORY_DIR="+t.TempDir(), "HISTORY_KEY=PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE",
+		"ACCESS_TOKEN_LIFETIME=2s") // so that the device refreshes at once
+	server.Under = under("relay.service")
+	server.Start()
+	token := put(t, dir, "token.json", server.Verb("token", "-pair"))
+	words := append(under("relay-device.service"), build(t, "./examples/device"), "-relay", "ws://"+server.Addr+"/ws",
+		"-token-file", token, "-state", filepath.Join(dir, "lives"), "-simulate-memory", "64")
+	device := exec.Command(words[0], words[1:]...)
+	var log bytes.Buffer // strace holds it too, so that Wait waits for both
+	device.Stderr = &log
+	if err := device.Start(); err != nil {
+		t.Fatal(err)
+	}
+	viewer := dial(t, "ws://"+server.Addr+"/ws", nil)
+	read(t, viewer, `"text"`)
+	server.Logged(`"pair_rotated"`)
+	_ = device.Process.Signal(syscall.SIGTERM)
+	if err := device.Wait(); err != nil {
+		t.Errorf("the device ended with %v\n%s", err, &log)
+	}
+	if answer := server.Verb("health"); answer != "ready" {
+		t.Errorf("health: %q", answer)
+	}
+	server.Stop()
+	permits(t, "relay.service", filepath.Join(dir, "relay.service"), "accept4", "fsync", "socket")
+	permits(t, "relay-device.service", filepath.Join(dir, "relay-device.service"), "connect", "openat", "socket", "renameat")
+}
+
+// permits compares a trace with a unit. What the program cannot have done without must be in it.
+func permits(t *testing.T, unit, trace string, must ...string) {
+	t.Helper()
+	analyze, text := program(t, "systemd-analyze", "systemd"), shipped(t, unit)
 	allowed := map[string]bool{}
 	for _, call := range calls(t, analyze, []string{"@default"}) { // which systemd adds to every list
 		allowed[call] = true
 	}
-	for line := range strings.Lines(shipped(t, "relay.service")) {
+	for line := range strings.Lines(text) {
 		if filter, ok := strings.CutPrefix(strings.TrimSpace(line), "SystemCallFilter="); ok {
 			filter, deny := strings.CutPrefix(filter, "~")
 			for _, call := range calls(t, analyze, strings.Fields(filter)) {
@@ -64,40 +101,39 @@ func TestUnitLetsTheServerWork(t *testing.T) {
 		}
 	}
 	if !allowed["read"] || allowed["reboot"] || allowed["setuid"] {
-		t.Fatalf("the unit's filter is not understood: %d calls", len(allowed))
+		t.Fatalf("%s: its filter is not understood: %d calls", unit, len(allowed))
 	}
-	out := filepath.Join(t.TempDir(), "calls")
-	server := relay.New(t, "AUTH_DIR="+t.TempDir(), "HISTORY_DIR="+t.TempDir(), "HISTORY_KEY=PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE")
-	server.Under = []string{strace, "-D", "-f", "-qq", "-o", out}
-	server.Start()
-	device := dial(t, "ws://"+server.Addr+"/ws", nil)
-	write(t, device, `{"token":"`+server.Token()+`"}`)
-	read(t, device, `"authenticated"`)
-	write(t, device, `{"text":"under watch","id":"1"}`)
-	read(t, device, `"ack"`)
-	if answer := server.Verb("health"); answer != "ready" {
-		t.Errorf("health: %q", answer)
+	if !strings.Contains(text, "\nMemoryDenyWriteExecute=yes\n") || !strings.Contains(text, "\nRestrictAddressFamilies=AF_INET AF_INET6\n") {
+		t.Fatalf("%s permits memory that is written and executed, or other sockets", unit)
 	}
-	server.Stop()
-	text, err := os.ReadFile(out)
+	traced, err := os.ReadFile(trace)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var used []string
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(traced)) {
 		// PID CALL(…
 		_, call, _ := strings.Cut(strings.TrimSpace(line), " ")
-		name, _, isCall := strings.Cut(strings.TrimSpace(call), "(")
-		if isCall && word.MatchString(name) && !slices.Contains(used, name) {
+		name, arguments, isCall := strings.Cut(strings.TrimSpace(call), "(")
+		if !isCall || !word.MatchString(name) {
+			continue
+		}
+		if name == "socket" && !strings.HasPrefix(arguments, "AF_INET, ") && !strings.HasPrefix(arguments, "AF_INET6, ") ||
+			strings.Contains(arguments, "PROT_WRITE|PROT_EXEC") {
+			t.Errorf("%s forbids %s", unit, call)
+		}
+		if !slices.Contains(used, name) {
 			used = append(used, name)
 		}
 	}
-	if !slices.Contains(used, "accept4") || !slices.Contains(used, "fsync") {
-		t.Fatalf("the server did not work: it used %q", used)
+	for _, call := range must {
+		if !slices.Contains(used, call) {
+			t.Errorf("%s: the program did not %s, so it did not work: %q", unit, call, used)
+		}
 	}
 	for _, call := range used {
 		if !allowed[call] {
-			t.Errorf("the server uses %s, which the unit forbids", call)
+			t.Errorf("%s forbids %s, which is used", unit, call)
 		}
 	}
 }
