@@ -32,7 +32,7 @@ func TestHealthVerb(t *testing.T) {
 		{"nobody listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
 		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { word(w, 503, "stopping") }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
 		{"somebody else", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
-		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }), nil, exitFailed, "302"},
+		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }), nil, exitFailed, "302"},
 		{"a flood", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), 1<<20)) }), nil, exitOK, "x"},
 		{"an argument", "127.0.0.1", s.addr, []string{"now"}, exitUsage, "not what it takes"},
 		{"no port", "127.0.0.1", "127.0.0.1:none", nil, exitFailed, "PORT"},
