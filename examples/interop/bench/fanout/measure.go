@@ -99,11 +99,11 @@ func most(ctx context.Context, b *bench, name string, o *options, show func(stri
 	p99 := 0.0
 	for n := o.viewers; bad == 0 || float64(bad) > closeness*float64(good); {
 		show(fmt.Sprintf(", %d viewers", n))
-		l, err := b.load(ctx, name, o.publishing(n)...)
+		l, well, err := b.holds(ctx, name, o, n)
 		if err != nil {
 			return 0, 0, err
 		}
-		if l.whole() == nil && l.Latency.P99 < maxLatency && l.RateHeld >= leastHeld*l.Rate {
+		if well {
 			good, p99 = n, l.Latency.P99
 		} else {
 			bad = n
@@ -120,6 +120,22 @@ func most(ctx context.Context, b *bench, name string, o *options, show func(stri
 		}
 	}
 	return float64(good), p99, nil
+}
+
+// tries is how often a number of viewers may fail. Whatever else runs on the machine can only make it fail, so
+// once well is well.
+const tries = 3
+
+func (b *bench) holds(ctx context.Context, name string, o *options, viewers int) (l *loaded, well bool, err error) {
+	for range tries {
+		if l, err = b.load(ctx, name, o.publishing(viewers)...); err != nil {
+			return l, false, err
+		}
+		if l.whole() == nil && l.Latency.P99 < maxLatency && l.RateHeld >= leastHeld*l.Rate {
+			return l, true, nil
+		}
+	}
+	return l, false, nil
 }
 
 // bench is the built programs.
