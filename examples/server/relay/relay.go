@@ -38,6 +38,7 @@ import (
 // Close codes of the protocol, RFC 6455 section 7.4.1.
 const (
 	codeGoingAway = 1001
+	codePolicy    = 1008
 	codeInternal  = 1011
 )
 
@@ -50,6 +51,14 @@ type Config struct {
 	Gate     *wsauth.Gate
 	Upgrader *wsconn.Upgrader
 	ClientIP func(*http.Request) netip.Addr // for logs and the audit; required
+
+	// Barred, if set, says that an address may not be connected any more. It is asked
+	// once the connection is in reach of [Relay.Disconnect], so that none slips through
+	// between an admission and a block.
+	Barred func(netip.Addr) bool
+	// OnEnd, if set, is called with every connection that has ended, and how long it
+	// lasted, in the connection's goroutine.
+	OnEnd func(addr netip.Addr, lasted time.Duration)
 
 	// PublishRate and PublishBurst bound one publisher's messages a second. Over
 	// them the relay reads slower, so nothing is lost. Defaults: 200 and 400.
@@ -71,7 +80,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	stopping bool
-	conns    map[*wsconn.Conn]struct{}
+	conns    map[*wsconn.Conn]netip.Addr
 	done     sync.WaitGroup
 }
 
@@ -102,7 +111,7 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]struct{}), counts: newCounts()}
+	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]netip.Addr), counts: newCounts()}
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
 	if err := r.seen.recall(context.Background(), cfg.Log); err != nil {
 		return nil, err
@@ -127,8 +136,13 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	v.conn = conn
-	if !r.add(conn) {
+	if !r.add(conn, addr) {
 		_ = conn.Close(codeGoingAway, "server stopping")
+		return
+	}
+	if r.cfg.Barred != nil && r.cfg.Barred(addr) {
+		_ = conn.Close(codePolicy, "blocked")
+		r.remove(conn)
 		return
 	}
 	r.counts.connected.Add(1)
@@ -156,7 +170,11 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 	}
 	_ = v.conn.Abort()
 	r.counts.ended[*cause].Add(1)
-	r.log.Info("disconnected", "addr", addr, "after", time.Since(since).Round(time.Millisecond), "cause", *cause)
+	lasted := time.Since(since)
+	r.log.Info("disconnected", "addr", addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
+	if r.cfg.OnEnd != nil {
+		r.cfg.OnEnd(addr, lasted)
+	}
 	r.remove(v.conn)
 }
 
@@ -283,13 +301,13 @@ func (r *Relay) Trimmed(t history.Trim) {
 	}
 }
 
-func (r *Relay) add(conn *wsconn.Conn) bool {
+func (r *Relay) add(conn *wsconn.Conn, addr netip.Addr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return false
 	}
-	r.conns[conn] = struct{}{}
+	r.conns[conn] = addr
 	r.done.Add(1)
 	return true
 }
@@ -299,6 +317,22 @@ func (r *Relay) remove(conn *wsconn.Conn) {
 	defer r.mu.Unlock()
 	delete(r.conns, conn)
 	r.done.Done()
+}
+
+// Disconnect ends the connections of the addresses that match, publishers and
+// viewers alike, with 1008, and returns how many there were. It does not wait for
+// them, nor keep them from coming back.
+func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for conn, addr := range r.conns {
+		if match(addr) {
+			n++
+			go conn.Close(codePolicy, "blocked")
+		}
+	}
+	return n
 }
 
 // Len returns how many connections are open.
