@@ -31,6 +31,7 @@ type archiveVerb struct {
 	stdout, stderr io.Writer
 	cfg            config
 	flags          *flag.FlagSet
+	json           *bool // nil: the verb's output is data anyway
 }
 
 func newArchiveVerb(name, args string, env lookup, stdout, stderr io.Writer) *archiveVerb {
@@ -43,17 +44,35 @@ func newArchiveVerb(name, args string, env lookup, stdout, stderr io.Writer) *ar
 	return v
 }
 
-// parse takes flags before and after the other arguments.
 func (v *archiveVerb) parse(args []string) (rest []string, err error) {
+	return parseFlags(v.flags, args)
+}
+
+// parseFlags takes flags before and after the other arguments.
+func parseFlags(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	for {
-		if err := v.flags.Parse(args); err != nil {
+		if err := flags.Parse(args); err != nil {
 			return nil, err
 		}
-		if args = v.flags.Args(); len(args) == 0 {
+		if args = flags.Args(); len(args) == 0 {
 			return rest, nil
 		}
 		rest, args = append(rest, args[0]), args[1:]
 	}
+}
+
+// takesJSON gives the verb -json, which prints what was done for programs.
+func (v *archiveVerb) takesJSON() {
+	v.json = v.flags.Bool("json", false, "print what was done as JSON")
+}
+
+// say tells what was done, to programs as value.
+func (v *archiveVerb) say(value any, format string, args ...any) error {
+	if *v.json {
+		return json.NewEncoder(v.stdout).Encode(value)
+	}
+	_, err := fmt.Fprintf(v.stderr, format+"\n", args...)
+	return err
 }
 
 // end reports err, or nothing, and returns the exit code.
@@ -254,6 +273,7 @@ func (v *archiveVerb) offline(err error) bool {
 // importVerb replaces the history by that of an archive.
 func importVerb(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
 	v := newArchiveVerb("import", "FILE [-identity FILE | -passphrase-file FILE]", env, stdout, stderr)
+	v.takesJSON()
 	identity := v.flags.String("identity", "", "decrypt with the secret keys of age in this `file`")
 	file := v.flags.String("passphrase-file", "", "decrypt with the passphrase in this `file`")
 	rest, err := v.parse(args)
@@ -301,8 +321,8 @@ func (v *archiveVerb) load(ctx context.Context, rest []string, identity, file st
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(v.stderr, "imported in the place of the history; messages: %d of %d\n", kept, done.Entries)
-	return nil
+	return v.say(operate.Imported{Messages: done.Entries, Kept: kept},
+		"imported in the place of the history; messages: %d of %d", kept, done.Entries)
 }
 
 func identities(identity, file string) ([]age.Identity, error) {
@@ -395,6 +415,7 @@ func (v *archiveVerb) onDisk(ctx context.Context, change func(*history.Log) erro
 // eraseVerb takes messages out of the history, everywhere.
 func eraseVerb(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
 	v := newArchiveVerb("erase", "-all | SEQ…", env, stdout, stderr)
+	v.takesJSON()
 	all := v.flags.Bool("all", false, "erase everything")
 	rest, err := v.parse(args)
 	if err != nil {
@@ -449,6 +470,5 @@ func (v *archiveVerb) erase(ctx context.Context, rest []string, all bool) error 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(v.stderr, "erased")
-	return nil
+	return v.say(map[string]bool{"done": true}, "erased")
 }

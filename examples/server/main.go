@@ -11,6 +11,10 @@
 //	server families      the lines of refresh tokens, and the end of one
 //	server revoke        make the tokens of a device worthless
 //	server keys          how much each secret is needed, and reading them again
+//	server blocks        the networks that are blocked by hand
+//	server block         block a network and end its connections
+//	server unblock       end a block, and forgive failures
+//	server audit         the newest events of the audit, or those that come
 //	server export        the history as an archive
 //	server import        an archive in the place of the history
 //	server erase         one message, or all, out of the history
@@ -48,14 +52,18 @@ const usage = `usage: server [-demo | -check]
 
 of the running server, or of HISTORY_DIR where none runs:
        server export [-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]
-       server import FILE [-identity FILE | -passphrase-file FILE]
-       server erase -all | SEQ…
+       server import FILE [-json] [-identity FILE | -passphrase-file FILE]
+       server erase [-json] -all | SEQ…
 
 of a running server:
        server sessions [-json] [-end ID]
        server families [-json] [-end ID]
        server revoke [-json] [-before TIME] DEVICE
        server keys [-json] [-reload]
+       server blocks [-json]
+       server block [-json] [-for DURATION | -forever] [-force] PREFIX
+       server unblock [-json] PREFIX
+       server audit [-json] [-n COUNT] [-f]
        server reports [-json]
 
 Without a verb, serves as the environment says; see .env.example.

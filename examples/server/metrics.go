@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/suspect"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
@@ -23,6 +24,8 @@ type metrics struct {
 	refused   *prometheus.CounterVec
 	auth      *prometheus.CounterVec
 	blocked   prometheus.Counter
+
+	suspicious *prometheus.CounterVec
 }
 
 const namespace = "relayguard"
@@ -52,6 +55,7 @@ func newMetrics() *metrics {
 		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "addresses_blocked_total",
 			Help: "Blocks of addresses that showed too many bad tokens."}),
+		suspicious: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins.", "outcome"),
 	}
 	// What has not happened yet is 0 and not absent, or its first time would be no rise.
 	for _, reason := range refusals {
@@ -60,9 +64,12 @@ func newMetrics() *metrics {
 	for _, kind := range outcomes {
 		m.auth.WithLabelValues(string(kind), "")
 	}
+	for _, kind := range suspect.Kinds {
+		m.suspicious.WithLabelValues(string(kind))
+	}
 	m.responses.WithLabelValues("200")
 	m.responses.WithLabelValues("500")
-	m.registry.MustRegister(m.responses, m.refused, m.auth, m.blocked,
+	m.registry.MustRegister(m.responses, m.refused, m.auth, m.blocked, m.suspicious,
 		collectors.NewBuildInfoCollector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -98,6 +105,7 @@ type snapshot struct {
 	relay    relay.Stats
 	history  history.Stats
 	gate     int
+	blocks   int
 	durable  bool
 	degraded bool
 }
@@ -138,6 +146,7 @@ func newFigures(s *server) *figures {
 			}
 		},
 	})
+	one(gauge, "networks_blocked", "Networks that the operator has blocked, now.", func(m snapshot) float64 { return float64(m.blocks) })
 	one(counter, "frames_encoded_total", "Frames encoded; each is shared by all viewers at the same place.", func(m snapshot) float64 { return float64(m.relay.Encoded) })
 	one(counter, "frames_delivered_total", "Frames written to a viewer.", func(m snapshot) float64 { return float64(m.relay.Delivered) })
 	one(counter, "messages_delivered_total", "Messages in the frames that were written to viewers.", func(m snapshot) float64 { return float64(m.relay.Messages) })
@@ -188,7 +197,7 @@ func (f *figures) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (f *figures) Collect(out chan<- prometheus.Metric) {
 	m := snapshot{
-		relay: f.of.relay.Stats(), history: f.of.history.Stats(), gate: len(f.of.auth.gate.Sessions()),
+		relay: f.of.relay.Stats(), history: f.of.history.Stats(), gate: len(f.of.auth.gate.Sessions()), blocks: len(f.of.limiter.Blocks()),
 		durable: f.of.durable, degraded: f.of.degraded.Load(),
 	}
 	for _, one := range f.all {

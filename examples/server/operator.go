@@ -27,6 +27,10 @@ type operatorVerb struct {
 	// print shows the answer; not called where there is none.
 	print func(w io.Writer, body []byte) error
 	done  string // what to say where there is no answer
+
+	// endless says that the answer has no end, and is for stream, as it comes.
+	endless *bool
+	stream  func(w io.Writer, asJSON bool, body io.Reader) error
 }
 
 func (v operatorVerb) run(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
@@ -40,24 +44,52 @@ func (v operatorVerb) run(ctx context.Context, args []string, env lookup, stdout
 		fmt.Fprintf(stderr, "usage: %s\n", strings.TrimSpace("server "+v.name+" [flags] "+v.args))
 		flags.PrintDefaults()
 	}
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+	rest, err := parseFlags(flags, args)
+	if errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	} else if err != nil {
 		return exitUsage
 	}
-	method, path, err := v.call(flags.Args())
+	method, path, err := v.call(rest)
 	if err != nil {
 		fmt.Fprintf(stderr, "server %s: %v\n", v.name, err)
 		flags.Usage()
 		return exitUsage
 	}
+	if v.endless != nil && *v.endless {
+		return v.follow(ctx, env, method, path, *asJSON, stdout, stderr)
+	}
 	body, err := callOperator(ctx, env, method, path)
-	if err == nil && len(body) == 0 && !*asJSON {
+	switch {
+	case err != nil:
+	case len(body) == 0 && *asJSON:
+		fmt.Fprintln(stdout, `{"done": true}`)
+	case len(body) == 0:
 		fmt.Fprintln(stdout, v.done)
-	} else if err == nil && *asJSON {
+	case *asJSON:
 		_, err = stdout.Write(body)
-	} else if err == nil {
+	default:
 		err = v.print(stdout, body)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "server %s: %v\n", v.name, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// follow prints an answer until the server or an interrupt ends it.
+func (v operatorVerb) follow(ctx context.Context, env lookup, method, path string, asJSON bool, stdout, stderr io.Writer) int {
+	cfg, err := loadConfig(env)
+	if err == nil {
+		var res *http.Response
+		if res, err = cfg.ask(ctx, method, path, nil); err == nil {
+			defer res.Body.Close()
+			err = v.stream(stdout, asJSON, res.Body)
+		}
+	}
+	if ctx.Err() != nil {
+		return exitOK // as asked
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "server %s: %v\n", v.name, err)
@@ -205,7 +237,7 @@ func operatorVerbs() []operatorVerb {
 			return []any{name, k.Count, last}
 		}),
 		done: "The secrets are read again.",
-	}}
+	}, blocksVerb(), blockVerb(), unblockVerb(), auditVerb()}
 }
 
 func printFamilies(w io.Writer, all operate.Families) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/suspect"
 	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/history"
@@ -42,6 +43,10 @@ const (
 	// reportPath is where browsers tell what the policy kept the page from doing.
 	reportPath = "/csp-reports"
 
+	// maxSuspects is how many clients are watched for suspicious patterns, in some
+	// two megabytes.
+	maxSuspects = 5000
+
 	viewersGrace  = 3 * time.Second
 	requestsGrace = time.Second
 )
@@ -60,6 +65,9 @@ type server struct {
 	handler  http.Handler
 	operator http.Handler
 	metrics  *metrics
+	trail    *operate.Trail
+	suspects *suspect.Detector
+	blocks   *blocks
 	durable  bool        // the history is on disk
 	degraded atomic.Bool // that disk fails
 	stopping atomic.Bool
@@ -67,7 +75,9 @@ type server struct {
 
 // newServer makes a server as cfg says; env is where it reads the secrets again.
 func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
-	s := &server{log: log, metrics: newMetrics(), durable: cfg.historyDir != ""}
+	s := &server{
+		log: log, metrics: newMetrics(), trail: operate.NewTrail(), suspects: suspect.New(maxSuspects), durable: cfg.historyDir != "",
+	}
 	if cfg.tlsCert != "" {
 		var err error
 		if s.cert, err = newCertificate(cfg.tlsCert, cfg.tlsKey, log); err != nil {
@@ -100,6 +110,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	s.relay, err = relay.New(relay.Config{
 		Log: s.history, Gate: s.auth.gate, Upgrader: upgrader, ClientIP: clients.Addr, Logger: log,
 		PublishRate: cfg.publishRate, PublishBurst: cfg.publishBurst,
+		Barred: s.barred, OnEnd: s.ended,
 	})
 	if err != nil {
 		return nil, err
@@ -111,6 +122,10 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 		Penalty: ratelimit.Penalty{Failures: cfg.failures},
 	})
 	if err != nil {
+		return nil, err
+	}
+	s.blocks = &blocks{limiter: s.limiter, proxies: cfg.proxies, disconnect: s.relay.Disconnect, log: log, trail: s.trail}
+	if err = s.blocks.load(cfg.authDir); err != nil {
 		return nil, err
 	}
 
@@ -147,6 +162,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 		Gate: s.auth.gate, Issuer: s.auth.issuer, Revoke: s.auth.revoke,
 		Keys: s.auth.keys.KeyUsage, Reload: func() error { return s.reload(env) },
 		History: operate.History{Log: s.history, Relay: s.relay, Keep: cfg.historyTrimAt, MaxBytes: cfg.historyMaxBytes},
+		Blocks:  s.blocks, Trail: s.trail,
 		Metrics: s.metrics.handler(),
 	})
 	if err != nil {
@@ -220,6 +236,7 @@ func word(w http.ResponseWriter, status int, text string) {
 func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint64) {
 	s.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
+	s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
 }
 
 // audit writes each event to the log, and holds refusals against the address, so
@@ -228,17 +245,23 @@ func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 	return func(e wsauth.Event) {
 		log(e)
 		s.metrics.event(e)
-		if e.Kind == wsauth.EventRefused {
+		s.trail.Add(operate.FromEvent(e))
+		switch e.Kind {
+		case wsauth.EventRefused:
 			s.failed(e.Peer.Addr)
+		case wsauth.EventOriginRefused:
+			s.suspicious(s.suspects.Foreign(e.Peer.Addr, e.Detail, time.Now()))
 		}
 	}
 }
 
 // failed counts a refused token, of either kind.
 func (s *server) failed(addr netip.Addr) {
+	s.suspicious(s.suspects.Failed(addr, time.Now()))
 	if until, blocked := s.limiter.Fail(addr); blocked {
 		s.metrics.blocked.Inc()
 		s.log.Warn("address blocked", "addr", addr, "until", until)
+		s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
 	}
 }
 
@@ -249,6 +272,31 @@ func (s *server) reload(env lookup) error {
 		s.cert.reload(time.Now())
 	}
 	return s.auth.reload(env)
+}
+
+// barred is for connections that were admitted before their address was blocked.
+func (s *server) barred(addr netip.Addr) bool {
+	_, blocked := s.limiter.Blocked(addr)
+	return blocked
+}
+
+// ended looks at a connection's length, unless it was this server that ended it.
+func (s *server) ended(addr netip.Addr, lasted time.Duration) {
+	if !s.stopping.Load() && !s.barred(addr) {
+		s.suspicious(s.suspects.Ended(addr, lasted, time.Now()))
+	}
+}
+
+// suspicious tells of e, if it is so. The record's format is stable, so that other
+// programs can read it: msg=suspicious, then outcome (failures, churn or origins),
+// addr, count and within. Later versions may only append.
+func (s *server) suspicious(e suspect.Event, is bool) {
+	if !is {
+		return
+	}
+	s.metrics.suspicious.WithLabelValues(string(e.Kind)).Inc()
+	s.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond))
+	s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 }
 
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it
@@ -305,6 +353,7 @@ func (s *server) http(h http.Handler) *http.Server {
 func (s *server) drain(servers ...*http.Server) {
 	s.stopping.Store(true)
 	s.log.Info("stopping", "connections", s.relay.Len())
+	s.trail.Close()
 	viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
 	defer cancel()
 	if err := s.relay.Shutdown(viewers); err != nil {

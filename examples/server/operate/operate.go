@@ -25,13 +25,16 @@ type Config struct {
 	Keys   func() []wsauth.KeyUsage
 	Reload func() error // reads the secrets again
 
+	Blocks Blocks
+	Trail  *Trail
+
 	History History
 	Metrics http.Handler
 }
 
 func (c *Config) check() error {
 	if c.Verifier == nil || c.Reports == nil || c.Gate == nil || c.Revoke == nil || c.Keys == nil || c.Reload == nil ||
-		c.History.Log == nil || c.History.Relay == nil || c.Metrics == nil {
+		c.Blocks == nil || c.Trail == nil || c.History.Log == nil || c.History.Relay == nil || c.Metrics == nil {
 		return errors.New("operate: every field of Config but Issuer is required")
 	}
 	return nil
@@ -49,6 +52,13 @@ func (c *Config) check() error {
 //	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
 //	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
 //	POST   /keys/reload             reads the secrets again, as SIGHUP does
+//	GET    /blocks                  the networks that are blocked by hand: a list of [Block]
+//	POST   /blocks                  blocks ?prefix=, an address or a prefix, and ends its open connections (code 1008): a
+//	                                [Blocked]. For an hour, &for=24h, until &until=TIME (RFC 3339), or &forever=true. Every
+//	                                address there is needs &force=true; a trusted proxy is never blocked
+//	DELETE /blocks/{prefix}         ends a block, and forgives failures and penalties in it
+//	GET    /audit                   the newest ?n=100 events, or those &since=TIME: a list of [Entry]; with &follow=true one
+//	                                a line, then those that come, until the reader leaves
 //	GET    /history/export          the history as an archive of package archive, not encrypted
 //	POST   /history/import          puts the newest messages of such an archive in its place, all or nothing: an [Imported]
 //	DELETE /history                 erases everything
@@ -63,6 +73,8 @@ func Handler(cfg Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
 	cfg.handleSessions(mux)
+	cfg.handleBlocks(mux)
+	cfg.handleTrail(mux)
 	cfg.handleHistory(mux)
 	return admins(cfg.Verifier, mux), nil
 }

@@ -1,0 +1,42 @@
+package operate_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/operate"
+)
+
+// The trail is bounded in entries and in their size, and says what it has dropped.
+func TestTrailIsBounded(t *testing.T) {
+	trail := operate.NewTrail()
+	_, changed := trail.After(0)
+	for i := range 2500 {
+		trail.Add(operate.Entry{Kind: operate.KindAuth, Addr: fmt.Sprint(i), Detail: strings.Repeat("ä", 5000)})
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told")
+	}
+	entries, _ := trail.After(2)
+	if len(entries) != 1+operate.TrailLength || entries[0].Kind != operate.KindMissed || entries[0].Count != 1498 {
+		t.Fatalf("%d entries, first %+v", len(entries), entries[0])
+	}
+	for i, e := range entries[1:] {
+		if e.Seq != uint64(1501+i) || e.Addr != fmt.Sprint(1500+i) || len(e.Detail) > 300 || !strings.HasSuffix(e.Detail, "ä…") {
+			t.Fatalf("entry %d is %+v", i, e)
+		}
+	}
+	if entries, _ := trail.After(2500); len(entries) > 0 {
+		t.Error("something after the last")
+	}
+	if entries, last := trail.Newest(3, time.Time{}); len(entries) != 3 || last != 2500 || entries[2].Seq != 2500 {
+		t.Errorf("%d entries to %d", len(entries), last)
+	}
+	trail.Close()
+	trail.Close()
+	trail.Add(operate.Entry{}) // and no panic
+}
