@@ -33,6 +33,7 @@ type authority struct {
 	issuer      *wsauth.Issuer // nil without AUTH_DIR
 	revocations *revocations   // nil without AUTH_DIR
 	reloading   sync.Mutex
+	reloaded    func(config) // if set, called with new secrets before they are in force
 }
 
 // newAuthority makes one. Every event goes to audit, and every refused refresh
@@ -151,6 +152,9 @@ func (a *authority) reload(env lookup) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	cfg, err := loadConfig(env)
+	if err == nil && a.reloaded != nil {
+		a.reloaded(cfg)
+	}
 	if err == nil {
 		err = errors.Join(a.keys.Rotate(cfg.keys()...), a.operators.Rotate(cfg.keys()...))
 	}

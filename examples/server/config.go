@@ -60,6 +60,7 @@ type config struct {
 
 	logLevel  slog.Level
 	logFormat string
+	sentryDSN envcheck.Secret
 
 	// failures is how many refused tokens from one address, within 10 minutes, block
 	// it for 10 minutes, and for twice as long each further time.
@@ -143,6 +144,8 @@ func (c *config) spec() envcheck.Spec {
 			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
 		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
 			Doc: "Form of the log on standard error: `text` or `json`."},
+		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.sentryDSN), Check: parseDSN,
+			Doc: "Where errors and panics are sent to, by Sentry's protocol and without addresses, tokens or text: the tracker's `https://KEY@HOST/PROJECT`. Without it, nowhere."},
 	}}
 }
 

@@ -59,9 +59,12 @@ func TestGuide(t *testing.T) {
 		{"D7", guideExportImport},
 		{"D8", guideErasure},
 		{"M1", guideLogs},
+		{"N4", guideBlocking},
 		{"M2", guideMetrics},
+		{"M3", guideErrorTracking},
 		{"M4", guideHealth},
 		{"C1", guideDoctor},
+		{"C2", guideIncident},
 	} {
 		t.Run(promise.id, promise.test)
 	}

@@ -143,11 +143,18 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
-	log := cfg.logger(stderr)
+	errs, err := newTracker(cfg)
+	if err != nil {
+		fmt.Fprintln(stderr, "server: errors cannot be sent (SENTRY_DSN):", errs.clean(err.Error()))
+		return exitFailed
+	}
+	defer errs.close()
+	log := slog.New(errs.handler(cfg.logger(stderr).Handler()))
 	for _, n := range cfg.spec().NearMisses(env) {
 		log.Warn("a variable that is set is not one of this server's", "name", n.Set, "meant", n.Like)
 	}
-	if err := serve(ctx, cfg, env, log, demo, stdout); err != nil {
+	if err := serve(ctx, cfg, env, log, errs, demo, stdout); err != nil {
+		errs.send("the server has ended", map[string]string{"error": err.Error()})
 		fmt.Fprintln(stderr, "server:", err)
 		return exitFailed
 	}
@@ -158,13 +165,14 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 // find peers that are gone sooner, and through proxies too.
 var quiet = net.ListenConfig{KeepAlive: -1}
 
-func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, demo bool, stdout io.Writer) error {
+func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, errs *tracker, demo bool, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := newServer(cfg, env, log)
 	if err != nil {
 		return err
 	}
+	s.auth.reloaded = errs.protect
 	defer s.history.Close() // as orderly where it does not come to serving
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
