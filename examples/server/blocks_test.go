@@ -73,11 +73,26 @@ func TestBlockEndsConnections(t *testing.T) {
 	if code, out := s.verb("unblock", "192.0.2.9"); code != exitFailed || !strings.Contains(out, "192.0.2.0/24 is") {
 		t.Errorf("%d: %s", code, out)
 	}
+	s.must("unblock", "2001:db8:0:1::99")
+	s.viewer(from("2001:db8:0:1::5")...)
 	s.must("unblock", "192.0.2.0/24")
 	s.viewer(from("192.0.2.9")...)
 	if code, out := s.verb("unblock", "192.0.2.0/24"); code != exitFailed || !strings.Contains(out, "404") {
 		t.Errorf("%d: %s", code, out)
 	}
+}
+
+// A connection that was admitted just before its address was blocked is ended too.
+func TestBlockLeavesNoGap(t *testing.T) {
+	s := start(t, nil)
+	if err := s.srv.limiter.Block(netip.MustParsePrefix("127.0.0.0/8"), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := connectTo(t, "ws://"+listen(t, s.srv.relay)) // past the limiter
+	if _, code := p.end(); code != 1008 {
+		t.Errorf("ended with %d", code)
+	}
+	eventually(t, "forgotten", func() bool { return s.srv.relay.Len() == 0 })
 }
 
 // Unblocking forgives what the policy has blocked by itself.

@@ -42,7 +42,7 @@ func guideIncident(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.must("sessions", "-json")), &sessions); err != nil || len(sessions) != 1 {
 		t.Fatalf("%v, %v", sessions, err)
 	}
-	if out := s.must("sessions", "-end", sessions[0].ID, "-json"); out != "{\"done\": true}\n" {
+	if out := s.must("sessions", "-end", sessions[0].ID, "-json"); out != "{\"done\":true}\n" {
 		t.Error(out)
 	}
 	if _, code := device.end(); code != 1008 {

@@ -66,11 +66,11 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, part := range []string{"examples/server/relay", "examples/server/operate"} {
+	for _, part := range []string{"examples/server/relay", "examples/server/operate", "examples/server/suspect", "examples/device", "examples/load"} {
 		deps := map[string]bool{}
 		all(module+part, deps)
 		for dep := range deps {
-			if strings.HasPrefix(dep, "github.com/prometheus/") {
+			if strings.HasPrefix(dep, "github.com/prometheus/") || strings.HasPrefix(dep, "github.com/getsentry/") {
 				t.Errorf("%s depends on %s", part, dep)
 			}
 		}

@@ -63,7 +63,7 @@ func (v operatorVerb) run(ctx context.Context, args []string, env lookup, stdout
 	switch {
 	case err != nil:
 	case len(body) == 0 && *asJSON:
-		fmt.Fprintln(stdout, `{"done": true}`)
+		fmt.Fprintln(stdout, `{"done":true}`)
 	case len(body) == 0:
 		fmt.Fprintln(stdout, v.done)
 	case *asJSON:
