@@ -383,6 +383,41 @@ func handshake(host string) string {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 }
 
+// The limits are lowered by the environment alone.
+func guideLimitsAreConfigured(t *testing.T) {
+	p := launch(t, true, t.TempDir(), []string{
+		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t),
+		"RATE_LIMIT_CONNECTIONS=2", "RATE_LIMIT_WINDOW=1h",
+	})
+	s := &site{t: t, addr: p.addr}
+	s.viewer()
+	s.viewer()
+	_, res := connect(t, p.addr)
+	wait, err := strconv.Atoi(res.Header.Get("Retry-After"))
+	if res.StatusCode != http.StatusTooManyRequests || err != nil || wait < 60 {
+		t.Errorf("the third of two got %s, Retry-After %q; want 429 and most of an hour", res.Status, res.Header.Get("Retry-After"))
+	}
+}
+
+// The dependencies of both modules are audited on every change, and how to update
+// them is written down.
+func guideDependencies(t *testing.T) {
+	for name, wants := range map[string][]string{
+		"../../.ci/run":             {`"$tools/govulncheck" -db "file://$tools/vulndb/osv" ./...`, `(cd examples/interop && "$tools/govulncheck"`, "go mod tidy -diff"},
+		"../../.github/SECURITY.md": {"govulncheck", "go get -u ./..."},
+	} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s does not hold %q", name, want)
+			}
+		}
+	}
+}
+
 // listen serves h on a real socket for the length of the test.
 func listen(t *testing.T, h http.Handler) (addr string) {
 	t.Helper()

@@ -23,6 +23,7 @@ func TestGuide(t *testing.T) {
 		{"H5", guideCSP},
 		{"H6", guideHSTS},
 		{"H7", guideEveryResponse},
+		{"H8", guideReports},
 		{"I1", guideNoSecretInLogs},
 		{"I2", guideSameAnswer},
 		{"I3", guidePlainErrors},
@@ -34,6 +35,7 @@ func TestGuide(t *testing.T) {
 		{"W5", guideClientIP},
 		{"W6", guideOrigin},
 		{"W7", guideNothingHeld},
+		{"W8", guideLimitsAreConfigured},
 		{"E1", guideSecretChecked},
 		{"E2", guideDeviceChecked},
 		{"E3", guideRefusesToStart},
@@ -49,6 +51,7 @@ func TestGuide(t *testing.T) {
 		{"A9", guideRoles},
 		{"A10", guideAudit},
 		{"A11", guideRotate},
+		// N1 and N2 need a proxy and fail2ban: examples/interop, proxies and deploy.
 		{"N3", guideTLS},
 		{"D1", guideRetention},
 		{"D2", guideRestartClears},
@@ -65,6 +68,7 @@ func TestGuide(t *testing.T) {
 		{"M4", guideHealth},
 		{"C1", guideDoctor},
 		{"C2", guideIncident},
+		{"C3", guideDependencies},
 	} {
 		t.Run(promise.id, promise.test)
 	}

