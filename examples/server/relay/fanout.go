@@ -17,12 +17,22 @@ import (
 //
 // # Cost
 //
-// What a delivery costs is the system call. A profile of 1,000 viewers and 25
-// messages a second has 93 % of the courier's time in write(2), 3 % in the lock
-// around it, and all that the cursors, the frames and the counting take in the rest;
-// a frame is encoded once, no delivery allocates, sets a timer or a deadline, or
-// wakes a goroutine. A viewer that keeps up has two goroutines, both asleep: one
-// reads for it, the other is the WebSocket library's.
+// What a delivery costs is the system call. Of the time in [wsconn.Conn.StartFrame], a
+// profile has 92 % in write(2), 3 % in the lock around it and the rest in the runtime
+// around both; a frame is encoded once, and no delivery allocates, sets a timer or a
+// deadline, or wakes a goroutine. With 1,000 viewers and 25 messages a second a
+// delivery takes 1.10 times the processor of a bare loop of writes with deadlines
+// (gws 0.99, gorilla 1.23, melody 1.31, centrifuge 1.34; November 2026, server and load
+// on a core each, in examples/interop: go run ./bench/fanout cpu).
+//
+// A viewer that keeps up has two goroutines, both asleep: one reads for it, the other
+// is the WebSocket library's. It takes about 15 KB: stacks of 4 KiB each, since what is
+// called between here and the read just fits; 5 KB of heap, of which the library's
+// connection with its locks, timers and buffers is 2.7 KB, our own 0.9 KB, its two
+// goroutines 0.9 KB and the socket 0.4 KB; and what the collector leaves in between. With
+// GODEBUG=adaptivestackstart=0, as the shipped units and image have it, the library's
+// goroutine keeps 2 KiB and a viewer takes 13 KB (bare 5, gws 9, gorilla 16, melody 25,
+// centrifuge 28: fanout idle).
 //
 // # Under load
 //
@@ -30,7 +40,10 @@ import (
 // meanwhile are merged in the next: so what a viewer costs a second falls, and how
 // late it is rises, to the length of a round and no further. After each round a
 // courier rests for a third of its time, which leaves a quarter of each processor to
-// accepting, reading and publishing however many viewers there are.
+// accepting, reading and publishing however many viewers there are. On one core, 13,000
+// viewers get 25 messages a second with a p99 of 241 ms, where gws, which keeps up to
+// 4,000, is at a second with 5,000. 10,000 viewers lost nothing in ten minutes, and
+// with 1 % of them stalled, who were dropped, the others' p99 was 1.02 times as long.
 type fanout struct {
 	log      *history.Log
 	frames   *frameCache
