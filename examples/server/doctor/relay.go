@@ -88,7 +88,8 @@ func (p *probe) checkOrigin(own *socket, a answer) {
 	p.judge("origin", problems, "%s may connect, %s gets 403", p.origin(), p.ForeignOrigin)
 }
 
-// checkHistory looks at the first frame, where one comes.
+// checkHistory looks at the first frame, where one comes, and at those that bring
+// the rest of a history that is sent in pieces.
 func (p *probe) checkHistory(s *socket) {
 	_ = s.conn.SetReadDeadline(p.within(min(historyWait, p.Timeout)))
 	if _, err := s.r.Peek(1); isTimeout(err) {
@@ -108,15 +109,59 @@ func (p *probe) checkHistory(s *socket) {
 		p.note("history", Fail, "the first frame is no text")
 		return
 	}
-	n, problems := historyProblems(first, time.Now())
+	n, problems := p.history(s, first)
 	p.judge("history", problems, "%d messages, each with its time and without identity", n)
 }
+
+// A frame of fewer messages is what has just been published, not a piece of the
+// history, and so is what comes after a pause.
+const (
+	leastPiece = 8
+	piecePause = 500 * time.Millisecond
+)
+
+// history counts the messages of the first frame and of the pieces behind it, until
+// there is certainly too much.
+func (p *probe) history(s *socket, first []byte) (n int, problems []string) {
+	until := p.within(min(historyWait, p.Timeout))
+	n, problems = historyProblems(first, time.Now())
+	for last := n; last >= leastPiece && n < tooMuch && time.Now().Before(until); n += last {
+		_ = s.conn.SetReadDeadline(p.within(min(piecePause, p.Timeout)))
+		if _, err := s.r.Peek(1); err != nil {
+			break
+		}
+		_ = s.conn.SetReadDeadline(p.within(p.Timeout))
+		op, frame, err := s.next()
+		if err != nil || op != opText {
+			break
+		}
+		var more []string
+		if last, more = historyProblems(frame, time.Now()); last < leastPiece {
+			break
+		}
+		for _, problem := range more {
+			if !slices.Contains(problems, problem) && len(problems) < 5 {
+				problems = append(problems, problem)
+			}
+		}
+	}
+	if n > maxHistory {
+		more := ""
+		if n >= tooMuch {
+			more = "at least "
+		}
+		problems = append(problems, fmt.Sprintf("%s%d messages are kept, more than %d", more, n, maxHistory))
+	}
+	return n, problems
+}
+
+// tooMuch is where counting stops.
+const tooMuch = 20 * maxHistory
 
 // fields are all that a viewer may be shown of a message.
 var fields = []string{"text", "memory", "status", "prompt", "timestamp"}
 
-// historyProblems reads a history frame piece by piece. It stops where there is
-// certainly too much.
+// historyProblems reads a frame piece by piece, and no further than tooMuch.
 func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 	var kind struct{ Type string }
 	d := json.NewDecoder(bytes.NewReader(frame))
@@ -128,11 +173,10 @@ func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 			problems = append(problems, problem)
 		}
 	}
-	const stop = 20 * maxHistory
 	if !seek(d, "messages") {
 		return 0, []string{"the first frame has no messages"}
 	}
-	for ; d.More() && n < stop; n++ {
+	for ; d.More() && n < tooMuch; n++ {
 		var m map[string]json.RawMessage
 		if d.Decode(&m) != nil {
 			return n, []string{"a message is no object"}
@@ -147,13 +191,6 @@ func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 				once("a message carries " + quote(name))
 			}
 		}
-	}
-	if n > maxHistory {
-		more := ""
-		if n == stop {
-			more = "at least "
-		}
-		once(fmt.Sprintf("%s%d messages are kept, more than %d", more, n, maxHistory))
 	}
 	return n, problems
 }
