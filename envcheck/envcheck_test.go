@@ -320,3 +320,16 @@ func TestNearMisses(t *testing.T) {
 		t.Errorf("what is set is not misspelt: %v", near)
 	}
 }
+
+// A name that every Go program reads is no slip of the hand.
+func TestStandardNamesAreNoMisses(t *testing.T) {
+	var file string
+	s := envcheck.Spec{
+		Vars:    []envcheck.Var{{Name: "TLS_CERT_FILE", Into: envcheck.Text(&file)}},
+		Environ: func() []string { return []string{"SSL_CERT_FILE=x", "TSL_CERT_FILE=x"} },
+	}
+	near := s.NearMisses(env("SSL_CERT_FILE", "x", "TSL_CERT_FILE", "x"))
+	if len(near) != 1 || near[0].Set != "TSL_CERT_FILE" {
+		t.Errorf("got %v", near)
+	}
+}

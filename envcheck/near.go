@@ -19,7 +19,7 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	}
 	var strangers []string
 	for _, name := range s.environ() {
-		if !known[name] && isSet(lookup, name) {
+		if !known[name] && !standard[name] && isSet(lookup, name) {
 			strangers = append(strangers, name)
 		}
 	}
@@ -39,6 +39,9 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	}
 	return near
 }
+
+// standard are names that every Go program reads, by crypto/x509: set on purpose, however near to one of ours.
+var standard = map[string]bool{"SSL_CERT_FILE": true, "SSL_CERT_DIR": true}
 
 func (v *Var) names() []string {
 	if name := v.fromFile(); name != "" {
