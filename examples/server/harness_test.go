@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,6 +40,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
 		main()
 		return
+	}
+	// What runs in parallel here waits for answers and deadlines, not for a processor.
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("8")
 	}
 	os.Exit(checkEveryLog(m.Run()))
 }
