@@ -252,14 +252,13 @@ func printFamilies(w io.Writer, all operate.Families) {
 func printReports(w io.Writer, stats headers.ReportStats) {
 	fmt.Fprintf(w, "%d reports accepted, %d over the rate, %d beyond what is remembered, %d too large, %d malformed\n",
 		stats.Accepted, stats.Throttled, stats.Overflow, stats.Oversize, stats.Malformed)
-	if len(stats.Violations) > 0 {
-		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "\nCOUNT\tKIND\tDIRECTIVE\tBLOCKED\tPAGE\tLAST")
-		for _, v := range stats.Violations {
-			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\n", v.Count, v.Kind, v.Directive, v.Blocked, v.Page, v.Last.Format(time.DateTime))
-		}
-		_ = table.Flush()
+	if len(stats.Violations) == 0 {
+		return
 	}
+	fmt.Fprintln(w)
+	printTable(w, stats.Violations, "", "COUNT\tKIND\tDIRECTIVE\tBLOCKED\tPAGE\tLAST", func(v headers.ViolationCount) []any {
+		return []any{v.Count, v.Kind, v.Directive, v.Blocked, v.Page, v.Last.Format(time.DateTime)}
+	})
 }
 
 // callOperator asks the running server for what fits into memory.
