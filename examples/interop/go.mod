@@ -1,8 +1,7 @@
+// The library and the examples are not required here by version: go.work beside this file supplies them.
 module github.com/relayguard/relayguard/examples/interop
 
-go 1.26.8
-
-replace github.com/relayguard/relayguard => ../..
+go 1.26.4
 
 require (
 	github.com/VictoriaMetrics/metricsql v0.87.3
@@ -108,7 +107,4 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-require (
-	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
-	github.com/relayguard/relayguard v0.0.0
-)
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
