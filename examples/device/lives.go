@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -68,10 +69,7 @@ func (l *lives) save() {
 	}
 	data, err := json.Marshal(map[string]float64{"restarts": l.restarts})
 	if err == nil {
-		err = os.WriteFile(l.file+".new", append(data, '\n'), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(l.file+".new", l.file)
+		err = files.Replace(l.file, append(data, '\n'))
 	}
 	if err != nil {
 		l.log.Warn("the number of restarts is not saved", "error", err)

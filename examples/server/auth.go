@@ -11,10 +11,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
@@ -220,33 +220,8 @@ func (r *revocations) add(device string, before time.Time) error {
 	}
 	text, err := json.MarshalIndent(r.before, "", "  ")
 	if err == nil {
-		err = replaceFile(r.path, text)
+		err = files.Replace(r.path, text)
 	}
 	r.behind = err != nil
 	return err
-}
-
-// replaceFile puts text in the place of a file, whole or not at all, for its owner
-// alone.
-func replaceFile(path string, text []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if runtime.GOOS == "windows" {
-		return nil // it has no such call for directories
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

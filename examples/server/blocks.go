@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/ratelimit"
 )
@@ -148,5 +149,5 @@ func (b *blocks) save() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(b.path, text)
+	return files.Replace(b.path, text)
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -159,7 +159,7 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 	}
 	text = append(text, '\n')
 	if *output != "" {
-		err = writeNew(*output, text)
+		err = files.Create(*output, text)
 	} else {
 		_, err = stdout.Write(text)
 	}
@@ -167,16 +167,6 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 		return fail("%v", err)
 	}
 	return exitOK
-}
-
-// writeNew makes a file that was not there, for its owner alone.
-func writeNew(name string, text []byte) error {
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(text)
-	return errors.Join(err, file.Close())
 }
 
 // newPairJSON is a new pair in the form that refreshing answers with, so that a device

@@ -13,6 +13,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/files"
 )
 
 // maxTokenFile is more than any token file holds, in bytes.
@@ -145,7 +147,7 @@ func (c *Credential) present() Token { return Token{c.pair.Token, c.renewAt} }
 
 // read takes over what is in the file, if that is not what was there before.
 func (c *Credential) read() error {
-	data, err := readFile(c.cfg.File)
+	data, err := files.Read(c.cfg.File, maxTokenFile)
 	if err != nil {
 		return fmt.Errorf("publish: the token file: %w", err)
 	}
@@ -179,11 +181,11 @@ func (c *Credential) refresh(ctx context.Context) error {
 		return err // the file may have been a bare token's before
 	}
 	// A refresh token is good once. One whose successor cannot be kept must not be used.
-	slot, err := reserve(c.cfg.File)
+	slot, err := files.Reserve(c.cfg.File, maxTokenFile/4)
 	if err != nil {
 		return fmt.Errorf("publish: a new pair could not be kept, so none is asked for: %w", err)
 	}
-	defer slot.discard()
+	defer slot.Discard()
 	next, err := c.exchange(ctx)
 	if errors.Is(err, ErrRefreshRefused) {
 		c.refused = c.pair.RefreshToken
@@ -204,13 +206,13 @@ func (c *Credential) refresh(ctx context.Context) error {
 
 // save writes the pair to the file. The old refresh token is worth nothing any more,
 // so a pair that could not be written is used all the same, and written later.
-func (c *Credential) save(slot *slot) {
+func (c *Credential) save(slot *files.Slot) {
 	data, err := json.Marshal(c.pair)
 	if err == nil && slot == nil {
-		slot, err = reserve(c.cfg.File)
+		slot, err = files.Reserve(c.cfg.File, maxTokenFile/4)
 	}
 	if err == nil {
-		err = slot.commit(append(data, '\n'))
+		err = slot.Commit(append(data, '\n'))
 	}
 	if err != nil {
 		c.cfg.Logger.Error("the new pair is not in the token file: until it is, the device must not be restarted", "error", err)
