@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	screen := newTerminal(stderr)
+	screen := newScreen(stderr)
 	log := cfg.logger(screen, env)
 	tokens, err := publish.NewCredential(publish.CredentialConfig{
 		File: cfg.tokenFile, RefreshURL: cfg.refresh, InsecureRefreshOverHTTP: cfg.insecure, Logger: log,

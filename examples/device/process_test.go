@@ -22,10 +22,9 @@ import (
 	"time"
 
 	"nhooyr.io/websocket"
-)
 
-// patience is how long a test waits for what must happen.
-const patience = time.Minute
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+)
 
 // TestMain lets the test binary be the device, as a process of its own.
 func TestMain(m *testing.M) {
@@ -36,36 +35,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// text is what a process wrote.
-type text struct {
-	mu  sync.Mutex
-	buf strings.Builder
-}
-
-func (b *text) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *text) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // process is one that the test started.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	stderr *text
+	stderr *testkit.Log
 	exited chan struct{}
 }
 
 // begin starts a command; its end is waited for. attach may give it another stderr.
 func begin(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, stderr: new(text), exited: make(chan struct{})}
+	p := &process{t: t, cmd: cmd, stderr: new(testkit.Log), exited: make(chan struct{})}
 	if cmd.Stderr == nil {
 		cmd.Stderr = p.stderr
 	}
@@ -98,7 +79,7 @@ func (p *process) wait() (code int) {
 	p.t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		p.t.Fatalf("does not end:\n%s", p.stderr)
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -107,17 +88,22 @@ func (p *process) wait() (code int) {
 // eventually waits until ok holds; logs are what helps to see why it does not.
 func eventually(t *testing.T, what string, ok func() bool, logs ...*process) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(deadline) || slices.ContainsFunc(logs, (*process).gone) {
-			t.Errorf("still not so: %s", what)
+	defer func() {
+		if t.Failed() {
 			for _, p := range logs {
 				t.Logf("%s:\n%.20000s", p.cmd.Args[0], p.stderr)
 			}
-			t.FailNow()
 		}
-	}
+	}()
+	testkit.Eventually(t, what, func() bool {
+		if ok() {
+			return true
+		}
+		if slices.ContainsFunc(logs, (*process).gone) {
+			t.Fatalf("a process has ended before: %s", what)
+		}
+		return false
+	})
 }
 
 // relay is the real server as a process.
@@ -239,7 +225,7 @@ func (r *relay) watch(see func(message)) {
 	r.t.Cleanup(func() { cancel(); <-done })
 	select {
 	case <-connected:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		r.t.Fatal("the viewer does not get a connection")
 	}
 }
@@ -409,7 +395,7 @@ func TestBuiltInGenerator(t *testing.T) {
 		case m := <-words:
 			figures = figures || m.Memory != nil && m.Memory.Percent > 0
 			prompts = prompts || m.Prompt != nil
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			t.Fatalf("%d words\n%s", n, device.stderr)
 		}
 	}

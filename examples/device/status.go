@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -53,11 +51,11 @@ func (b *board) line() string {
 	return fmt.Sprintf("%s · life %.0f · memory %.1f%% · %d sent · %d waiting", state, b.restarts, b.memory, b.state.Acknowledged, b.state.Unacknowledged)
 }
 
-// terminal writes log lines, and below the last of them one that changes. Where it is
+// screen writes log lines, and below the last of them one that changes. Where it is
 // no terminal, there are log lines only.
-type terminal struct {
-	w     io.Writer
-	fancy bool
+type screen struct {
+	w    io.Writer
+	live bool
 
 	mu   sync.Mutex
 	line string
@@ -69,39 +67,35 @@ const (
 	clearLine   = "\r\x1b[K"
 )
 
-func newTerminal(w io.Writer) *terminal {
-	t := &terminal{w: w}
-	if f, ok := w.(*os.File); ok {
-		t.fancy = term.IsTerminal(int(f.Fd()))
-	}
-	return t
+func newScreen(w io.Writer) *screen {
+	return &screen{w: w, live: terminal.Is(w)}
 }
 
 // Write writes log lines.
-func (t *terminal) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.line == "" {
-		return t.w.Write(p)
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line == "" {
+		return s.w.Write(p)
 	}
-	if _, err := fmt.Fprintf(t.w, "%s%s%s", clearLine, p, t.line); err != nil {
+	if _, err := fmt.Fprintf(s.w, "%s%s%s", clearLine, p, s.line); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-func (t *terminal) draw(line string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if line != t.line {
-		fmt.Fprint(t.w, clearLine, line)
-		t.line = line
+func (s *screen) draw(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if line != s.line {
+		fmt.Fprint(s.w, clearLine, line)
+		s.line = line
 	}
 }
 
 // show keeps the line up to date until the returned func is called.
-func (t *terminal) show(line func() string) (stop func()) {
-	if !t.fancy {
+func (s *screen) show(line func() string) (stop func()) {
+	if !s.live {
 		return func() {}
 	}
 	ending, ended := make(chan struct{}), make(chan struct{})
@@ -112,10 +106,10 @@ func (t *terminal) show(line func() string) (stop func()) {
 		for {
 			select {
 			case <-ending:
-				t.draw("")
+				s.draw("")
 				return
 			case <-tick.C:
-				t.draw(line())
+				s.draw(line())
 			}
 		}
 	}()

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // At a terminal one line says how it goes, and log lines are written above it.
@@ -34,7 +36,7 @@ func TestStatusLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := new(text)
+	seen := new(testkit.Log)
 	read := make(chan struct{})
 	go func() { defer close(read); _, _ = io.Copy(seen, person) }()
 

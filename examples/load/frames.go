@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
 // Opcodes, RFC 6455 section 5.2.
@@ -140,19 +142,9 @@ func (r *frameReader) header(b []byte) (used int, err error) {
 	return used, nil
 }
 
-// clientFrame appends a masked frame. The mask is zero: it protects against proxies that a page's script could deceive,
-// and there is neither here.
-func clientFrame(dst []byte, op byte, payload []byte) []byte {
-	dst = append(dst, 0x80|op)
-	switch n := len(payload); {
-	case n <= 125:
-		dst = append(dst, 0x80|byte(n))
-	case n < 1<<16:
-		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
-	}
-	return append(append(dst, 0, 0, 0, 0), payload...)
+// clientFrame is a whole frame with a mask of zeros.
+func clientFrame(op byte, payload []byte) []byte {
+	return wire.AppendFrame(nil, 0x80|op, payload, [4]byte{})
 }
 
 // closeCode is the code in a close frame's payload, 1005 without one (RFC 6455, section 7.1.5).

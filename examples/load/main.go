@@ -65,6 +65,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/mark"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // Exit codes.
@@ -257,7 +258,7 @@ func run(ctx context.Context, args []string, token string, stdout, stderr io.Wri
 		return exitUsage
 	}
 	l := &load{cfg: cfg, to: to}
-	if !cfg.quiet && isTerminal(stderr) {
+	if !cfg.quiet && terminal.Is(stderr) {
 		l.progress = stderr
 	}
 	report, err := l.run(ctx)
@@ -283,13 +284,4 @@ func run(ctx context.Context, args []string, token string, stdout, stderr io.Wri
 		fmt.Fprintln(stderr, "load:", strings.Join(report.Failures, "\nload: "))
 	}
 	return exitFailed
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

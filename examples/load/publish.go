@@ -151,7 +151,7 @@ func (p *publisher) data(piece []byte, last bool) error {
 func (p *publisher) control(op byte, payload []byte) error {
 	switch op {
 	case opPing:
-		_, err := p.conn.Write(clientFrame(nil, opPong, payload))
+		_, err := p.conn.Write(clientFrame(opPong, payload))
 		return err
 	case opClose:
 		return fmt.Errorf("the server closed it with %d", closeCode(payload))
@@ -163,7 +163,7 @@ func (p *publisher) write(message []byte) error {
 	if err := p.conn.SetWriteDeadline(time.Now().Add(dialWait)); err != nil {
 		return err
 	}
-	_, err := p.conn.Write(clientFrame(nil, opText, message))
+	_, err := p.conn.Write(clientFrame(opText, message))
 	return err
 }
 

@@ -191,7 +191,7 @@ func (v *viewer) control(op byte, payload []byte) error {
 // send writes a small frame. A server that takes none for long is as good as gone.
 func (v *viewer) send(op byte, payload []byte) error {
 	_ = v.conn.SetWriteDeadline(time.Now().Add(dialWait))
-	_, err := v.conn.Write(clientFrame(nil, op, payload))
+	_, err := v.conn.Write(clientFrame(op, payload))
 	return err
 }
 
@@ -259,6 +259,6 @@ func (v *viewer) leave() {
 		return
 	}
 	_ = v.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = v.conn.Write(clientFrame(nil, opClose, []byte{1000 >> 8, 1000 & 0xff}))
+	_, _ = v.conn.Write(clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff}))
 	v.conn.Close()
 }

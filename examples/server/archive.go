@@ -18,6 +18,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/archive"
@@ -138,7 +139,7 @@ func (v *archiveVerb) export(ctx context.Context, rest []string, name string, fo
 	if err != nil {
 		return err
 	}
-	if _, seen := terminal(v.stdout); seen && name == "" && len(to) > 0 {
+	if terminal.Is(v.stdout) && name == "" && len(to) > 0 {
 		return errors.New("an encrypted archive is nothing for a terminal: use -o FILE")
 	}
 	entries, err := v.entries(ctx)
@@ -301,7 +302,7 @@ func (v *archiveVerb) load(ctx context.Context, rest []string, identity, file st
 	entries, done, err := v.read(ctx, rest[0], with)
 	var refused *archive.Error
 	if errors.As(err, &refused) && refused.Reason == archive.Encrypted {
-		if _, ok := terminal(os.Stdin); !ok {
+		if !terminal.Is(os.Stdin) {
 			return fmt.Errorf("%w: name its key with -identity or -passphrase-file", err)
 		}
 		text, perr := askPassphrase(ctx, "Passphrase of the archive: ", v.stderr)

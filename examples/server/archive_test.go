@@ -16,6 +16,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/archive"
 )
@@ -35,7 +36,7 @@ func verb(t *testing.T, code int, env []string, args ...string) (stdout, stderr 
 	p := launch(t, false, t.TempDir(), env, args...)
 	select { // longer than for others: a passphrase costs work on purpose
 	case <-p.exited:
-	case <-time.After(6 * patience):
+	case <-time.After(6 * testkit.Patience):
 	}
 	if got := p.wait(); got != code {
 		t.Errorf("%q: exit code %d, want %d:\n%s", args, got, code, p.stderr)

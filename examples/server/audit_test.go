@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
@@ -18,7 +19,7 @@ import (
 func (s *site) refuse(client string) {
 	s.t.Helper()
 	p := s.viewer(from(client)...)
-	p.send(`{"token":"` + forge("wrong", hs256, claims(testDevice, time.Now().Add(time.Hour))) + `"}`)
+	p.send(`{"token":"` + testkit.Forge("wrong", hs256, claims(testDevice, time.Now().Add(time.Hour))) + `"}`)
 	p.end()
 }
 
@@ -70,17 +71,17 @@ func TestAuditIsFollowed(t *testing.T) {
 	s := start(t, func(c *config) { trustLoopback(c); crowded(c) })
 	s.refuse("192.0.2.1")
 	env := environment(map[string]string{"OPERATOR_ADDR": s.op})
-	follow := func(ctx context.Context, args ...string) (out *logBuffer, code chan int) {
-		out, code = new(logBuffer), make(chan int, 1)
+	follow := func(ctx context.Context, args ...string) (out *testkit.Log, code chan int) {
+		out, code = new(testkit.Log), make(chan int, 1)
 		go func() { code <- run(ctx, append([]string{"audit", "-f"}, args...), env, out, out) }()
 		return out, code
 	}
 	ctx, interrupt := context.WithCancel(t.Context())
 	first, firstEnd := follow(ctx)
 	second, secondEnd := follow(t.Context(), "-json", "-n", "0")
-	eventually(t, "followed by two", func() bool { return s.srv.trail.Followers() == 2 && strings.Contains(first.String(), "192.0.2.1") })
+	testkit.Eventually(t, "followed by two", func() bool { return s.srv.trail.Followers() == 2 && strings.Contains(first.String(), "192.0.2.1") })
 	s.refuse("192.0.2.2")
-	eventually(t, "seen by both", func() bool {
+	testkit.Eventually(t, "seen by both", func() bool {
 		return strings.Contains(first.String(), "192.0.2.2") && strings.Contains(second.String(), "192.0.2.2")
 	})
 	if strings.Contains(second.String(), "192.0.2.1\"") {
@@ -90,7 +91,7 @@ func TestAuditIsFollowed(t *testing.T) {
 	if code := <-firstEnd; code != exitOK {
 		t.Errorf("interrupted: exit code %d: %s", code, first)
 	}
-	eventually(t, "followed by one", func() bool { return s.srv.trail.Followers() == 1 })
+	testkit.Eventually(t, "followed by one", func() bool { return s.srv.trail.Followers() == 1 })
 
 	op := operatorAt(&site{t: t, cfg: s.cfg, addr: s.op})
 	for range 7 {
@@ -145,9 +146,9 @@ func TestSuspicionIsToldOnce(t *testing.T) {
 			t.Fatal("a foreign origin is let in")
 		}
 	}
-	eventually(t, "told of three things", func() bool { return len(s.logs.events("suspicious")) >= 3 })
+	testkit.Eventually(t, "told of three things", func() bool { return len(s.logs.Events("suspicious")) >= 3 })
 	told := map[string]string{}
-	for _, e := range s.logs.events("suspicious") {
+	for _, e := range s.logs.Events("suspicious") {
 		if told[e["outcome"].(string)] != "" {
 			t.Errorf("told twice: %v", e)
 		}

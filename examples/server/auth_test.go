@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -95,7 +96,7 @@ func TestReusedRefreshToken(t *testing.T) {
 	if status, _, _ := s.refresh(last); status != http.StatusUnauthorized {
 		t.Errorf("the owner got %d", status)
 	}
-	if len(s.logs.events("auth")) == 0 || !strings.Contains(s.logs.String(), `"outcome":"family_revoked"`) {
+	if len(s.logs.Events("auth")) == 0 || !strings.Contains(s.logs.String(), `"outcome":"family_revoked"`) {
 		t.Errorf("not in the audit:\n%s", s.logs)
 	}
 }
@@ -177,13 +178,13 @@ func TestRevocationIsWrittenLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	obstacle := filepath.Join(dir, "revocations.json.new")
-	if err := os.Mkdir(obstacle, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if r.add("pi-1", at) == nil {
 		t.Fatal("written through a directory")
 	}
-	if err := os.Remove(obstacle); err != nil {
+	if err := os.RemoveAll(obstacle); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.add("pi-1", at); err != nil {
@@ -356,8 +357,8 @@ func guideAudit(t *testing.T) {
 	for _, outcome := range []string{
 		"authenticated", "refreshed", "refused", "pair_rotated", "pair_refused", "expired", "revoked", "family_revoked", "origin_refused", "ended",
 	} {
-		eventually(t, outcome+" is in the audit", func() bool {
-			for _, e := range s.logs.events("auth") {
+		testkit.Eventually(t, outcome+" is in the audit", func() bool {
+			for _, e := range s.logs.Events("auth") {
 				if e["outcome"] == outcome {
 					return e["time"] != nil && e["addr"] != nil
 				}
@@ -396,7 +397,7 @@ func guideRotate(t *testing.T) {
 	}
 	device.send(`{"text":"still here","id":"1"}`)
 	device.await(func(m map[string]any) bool { return m["ack"] == "1" })
-	srv.viewer().authenticate(forge(renewed, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+	srv.viewer().authenticate(testkit.Forge(renewed, hs256, claims(testDevice, time.Now().Add(time.Hour))))
 	if code, out := srv.verb("keys"); code != 0 || !strings.Contains(out, "current") || !strings.Contains(out, "previous") {
 		t.Errorf("exit code %d, with a token of the previous key: %s", code, out)
 	}

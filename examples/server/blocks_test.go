@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
@@ -92,7 +93,7 @@ func TestBlockLeavesNoGap(t *testing.T) {
 	if _, code := p.end(); code != 1008 {
 		t.Errorf("ended with %d", code)
 	}
-	eventually(t, "forgotten", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "forgotten", func() bool { return s.srv.relay.Len() == 0 })
 }
 
 // Unblocking forgives what the policy has blocked by itself.

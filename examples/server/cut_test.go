@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -130,7 +131,7 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	sent := make(chan struct{})
 	// The device waits before it connects again, so its connections live longer.
 	toDevice, toViewers := scissors(t, s.addr, 60_000, sent), scissors(t, s.addr, 12_000, sent)
-	deadline := time.Now().Add(6 * patience)
+	deadline := time.Now().Add(6 * testkit.Patience)
 
 	var all sync.WaitGroup
 	for range viewers {
@@ -160,5 +161,5 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	}
 	close(sent)
 	all.Wait()
-	t.Logf("%d connections carried %d messages to %d viewers", len(s.logs.events("connected")), n, viewers)
+	t.Logf("%d connections carried %d messages to %d viewers", len(s.logs.Events("connected")), n, viewers)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // The process under test is to see a failing write where its files may grow no
@@ -66,7 +68,7 @@ func TestDiskFails(t *testing.T) {
 	p.room(math.MaxUint64)
 	texts := []string{"a", "b", "c", "d"}
 	// The next attempt is ten seconds after the failure, with a message that comes.
-	deadline := time.NewTimer(3 * patience)
+	deadline := time.NewTimer(3 * testkit.Patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -79,7 +81,7 @@ func TestDiskFails(t *testing.T) {
 		texts = append(texts, "more "+string(rune('0'+len(texts)%10))+" "+time.Now().String())
 		device.publish(texts[len(texts)-1])
 	}
-	if n, m := len(p.stderr.events(failing)), len(p.stderr.events(recovered)); n != 1 || m != 1 {
+	if n, m := len(p.stderr.Events(failing)), len(p.stderr.Events(recovered)); n != 1 || m != 1 {
 		t.Errorf("the failure is told %d times and the recovery %d times, want each once:\n%s", n, m, p.stderr)
 	}
 	if got := op.metric("relayguard_history_degraded"); got != 0 {

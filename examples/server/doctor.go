@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/doctor"
 )
 
@@ -79,7 +80,7 @@ func doctorVerb(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if *asJSON {
 		err = report.WriteJSON(stdout)
 	} else {
-		err = report.WriteText(stdout, colourful(stdout))
+		err = report.WriteText(stdout, terminal.Colours(stdout))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "server doctor:", err)
@@ -89,15 +90,4 @@ func doctorVerb(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return exitFailed
 	}
 	return exitOK
-}
-
-// colourful reports whether w is a terminal whose user wants colours
-// (https://no-color.org).
-func colourful(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -23,6 +23,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/doctor"
 )
 
@@ -234,7 +235,7 @@ func TestDoctorVerb(t *testing.T) {
 	})
 	viewer := ca.peer(server.addr)
 	device := ca.peer(server.addr)
-	device.authenticate(forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+	device.authenticate(testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
 	device.send(`{"text":"before"}`)
 	viewer.texts(1)
 	write := func(name, text string) string {
@@ -244,8 +245,8 @@ func TestDoctorVerb(t *testing.T) {
 		}
 		return name
 	}
-	good := write("good", forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour)))+"\n")
-	stale := write("stale", forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour))))
+	good := write("good", testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour)))+"\n")
+	stale := write("stale", testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour))))
 
 	run := func(want int, args ...string) (stdout, stderr string) {
 		t.Helper()

@@ -19,8 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/relayguard/relayguard/envcheck"
 	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // ingest is an error tracker that keeps what it is sent, as it came.
@@ -168,7 +170,7 @@ func guideErrorTracking(t *testing.T) {
 			}
 		}
 	}
-	if len(logs.events("panic")) != 1 || len(logs.events("publishing failed")) != 1 || len(logs.events("not an error")) != 1 {
+	if len(logs.Events("panic")) != 1 || len(logs.Events("publishing failed")) != 1 || len(logs.Events("not an error")) != 1 {
 		t.Errorf("the log is not what it was:\n%s", logs)
 	}
 
@@ -185,7 +187,7 @@ func guideErrorTracking(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "not reloaded", func() bool { return len(p.stderr.events("secrets not reloaded")) == 1 })
+	testkit.Eventually(t, "not reloaded", func() bool { return len(p.stderr.Events("secrets not reloaded")) == 1 })
 	if code := p.terminate(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
@@ -234,7 +236,7 @@ func TestDeadIngest(t *testing.T) {
 			for range many { // while the first is not answered
 				log.Error("again", "error", "the disk is full")
 			}
-			eventually(t, "asked", func() bool { asked, _ := in.counts(); return asked > 0 })
+			testkit.Eventually(t, "asked", func() bool { asked, _ := in.counts(); return asked > 0 })
 			if row.answers {
 				release()
 			}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // One frame is encoded for all viewers that stand at the same place, however many.
@@ -19,7 +21,7 @@ func TestFramesAreShared(t *testing.T) {
 	for range viewers {
 		watchers = append(watchers, s.viewer())
 	}
-	eventually(t, "connected", func() bool { return s.srv.relay.Len() == viewers+1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == viewers+1 })
 	before := s.srv.relay.Stats()
 	for i := range messages {
 		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)
@@ -29,7 +31,7 @@ func TestFramesAreShared(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "every delivery is counted", func() bool {
+	testkit.Eventually(t, "every delivery is counted", func() bool {
 		return s.srv.relay.Stats().Delivered-before.Delivered == messages*(viewers+1)
 	})
 	if got := s.srv.relay.Stats().Encoded - before.Encoded; got != messages {
@@ -65,9 +67,9 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 	s := start(t, unlimited)
 	slow := upgraded(t, s.addr)
 	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
 	fill(s, n)
-	slow.conn.SetDeadline(time.Now().Add(patience))
+	slow.conn.SetDeadline(time.Now().Add(testkit.Patience))
 
 	texts, frames := slow.readTexts(n)
 	for i, text := range texts {
@@ -87,14 +89,14 @@ func TestFallenBehind(t *testing.T) {
 	s := start(t, func(c *config) { unlimited(c); c.historyKeep, c.historyTrimAt = 20, 30 })
 	slow := upgraded(t, s.addr)
 	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
 	device := s.publisher()
 	body := strings.Repeat("x", 30_000)
 	for i := range n {
 		device.send(fmt.Sprintf(`{"text":"%d","prompt":"%s","id":"%d"}`, i, body, i))
 		device.await(func(m map[string]any) bool { return m["ack"] == strconv.Itoa(i) })
 	}
-	slow.conn.SetDeadline(time.Now().Add(patience))
+	slow.conn.SetDeadline(time.Now().Add(testkit.Patience))
 	want, replaced := 0, false
 	for want < n {
 		kind, texts := slow.readFrame()
@@ -116,17 +118,17 @@ func TestStalledViewerIsDropped(t *testing.T) {
 	s := start(t, func(c *config) { unlimited(c); c.writeWait = 200 * time.Millisecond })
 	stalled := upgraded(t, s.addr)
 	_ = stalled.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
 	fill(s, 600)
-	eventually(t, "dropped", func() bool {
-		for _, e := range s.logs.events("disconnected") {
+	testkit.Eventually(t, "dropped", func() bool {
+		for _, e := range s.logs.Events("disconnected") {
 			if e["cause"] == "too slow" {
 				return true
 			}
 		}
 		return false
 	})
-	eventually(t, "its slot is free", func() bool { return s.srv.limiter.Stats().Open == s.srv.relay.Len() })
+	testkit.Eventually(t, "its slot is free", func() bool { return s.srv.limiter.Stats().Open == s.srv.relay.Len() })
 }
 
 // A publisher over its rate is read more slowly, and loses nothing.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
@@ -13,18 +12,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 const authFailed = `{"error":"Authentication failed"}`
-
-// forge makes a token by hand: any header, any claims, signed with secret.
-func forge(secret, header, claims string) string {
-	part := base64.RawURLEncoding.EncodeToString
-	signed := part([]byte(header)) + "." + part([]byte(claims))
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(signed))
-	return signed + "." + part(mac.Sum(nil))
-}
 
 func claims(device string, exp time.Time) string {
 	return fmt.Sprintf(`{"device":%q,"exp":%d}`, device, exp.Unix())
@@ -35,29 +27,29 @@ const hs256 = `{"alg":"HS256","typ":"JWT"}`
 // badTokens is one token for each way of being bad.
 func badTokens() map[string]string {
 	soon := time.Now().Add(time.Hour)
-	good := forge(testSecret, hs256, claims(testDevice, soon))
+	good := testkit.Forge(testSecret, hs256, claims(testDevice, soon))
 	mac512 := hmac.New(sha512.New, []byte(testSecret))
 	part := base64.RawURLEncoding.EncodeToString
 	signed512 := part([]byte(`{"alg":"HS512"}`)) + "." + part([]byte(claims(testDevice, soon)))
 	mac512.Write([]byte(signed512))
 	return map[string]string{
-		"unknown device": forge(testSecret, hs256, claims("pi-2", soon)),
-		"bad signature":  forge(strings.ToLower(testSecret), hs256, claims(testDevice, soon)),
-		"expired":        forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour))),
+		"unknown device": testkit.Forge(testSecret, hs256, claims("pi-2", soon)),
+		"bad signature":  testkit.Forge(strings.ToLower(testSecret), hs256, claims(testDevice, soon)),
+		"expired":        testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour))),
 		"malformed":      "not.a.token",
 		"empty":          "",
-		"no expiry":      forge(testSecret, hs256, `{"device":"pi-1"}`),
-		"never expires":  forge(testSecret, hs256, `{"device":"pi-1","exp":0}`),
-		"no device":      forge(testSecret, hs256, fmt.Sprintf(`{"exp":%d}`, soon.Unix())),
-		"device list":    forge(testSecret, hs256, fmt.Sprintf(`{"device":["pi-1"],"exp":%d}`, soon.Unix())),
-		"twice":          forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-2","device":"pi-1","exp":%d}`, soon.Unix())),
-		"not yet":        forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-1","exp":%d,"nbf":%d}`, soon.Unix(), time.Now().Add(30*time.Minute).Unix())),
+		"no expiry":      testkit.Forge(testSecret, hs256, `{"device":"pi-1"}`),
+		"never expires":  testkit.Forge(testSecret, hs256, `{"device":"pi-1","exp":0}`),
+		"no device":      testkit.Forge(testSecret, hs256, fmt.Sprintf(`{"exp":%d}`, soon.Unix())),
+		"device list":    testkit.Forge(testSecret, hs256, fmt.Sprintf(`{"device":["pi-1"],"exp":%d}`, soon.Unix())),
+		"twice":          testkit.Forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-2","device":"pi-1","exp":%d}`, soon.Unix())),
+		"not yet":        testkit.Forge(testSecret, hs256, fmt.Sprintf(`{"device":"pi-1","exp":%d,"nbf":%d}`, soon.Unix(), time.Now().Add(30*time.Minute).Unix())),
 		"none":           part([]byte(`{"alg":"none"}`)) + "." + part([]byte(claims(testDevice, soon))) + ".",
-		"none, signed":   forge(testSecret, `{"alg":"none"}`, claims(testDevice, soon)),
-		"lies HS512":     forge(testSecret, `{"alg":"HS512"}`, claims(testDevice, soon)),
+		"none, signed":   testkit.Forge(testSecret, `{"alg":"none"}`, claims(testDevice, soon)),
+		"lies HS512":     testkit.Forge(testSecret, `{"alg":"HS512"}`, claims(testDevice, soon)),
 		"real HS512":     signed512 + "." + part(mac512.Sum(nil)),
-		"no algorithm":   forge(testSecret, `{"typ":"JWT"}`, claims(testDevice, soon)),
-		"critical":       forge(testSecret, `{"alg":"HS256","crit":["exp"],"exp":1}`, claims(testDevice, soon)),
+		"no algorithm":   testkit.Forge(testSecret, `{"typ":"JWT"}`, claims(testDevice, soon)),
+		"critical":       testkit.Forge(testSecret, `{"alg":"HS256","crit":["exp"],"exp":1}`, claims(testDevice, soon)),
 		"padded":         good + "=",
 		"newline":        good[:len(good)-5] + `\n` + good[len(good)-5:],
 		"four parts":     good + ".x",
@@ -118,12 +110,12 @@ func guideNoSecretInLogs(t *testing.T) {
 	c := upgraded(t, s.addr)
 	c.write(clientFrame(finClose, append([]byte{0x03, 0xe8}, canary...)))
 	c.rest()
-	eventually(t, "all ended", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "all ended", func() bool { return s.srv.relay.Len() == 0 })
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
 	logs := s.logs.String()
-	if len(s.logs.events("auth")) < len(badTokens()) {
+	if len(s.logs.Events("auth")) < len(badTokens()) {
 		t.Errorf("the log holds too little for this test to mean anything:\n%s", logs)
 	}
 	for _, secret := range said {
@@ -150,8 +142,8 @@ func TestGuessingIsBlocked(t *testing.T) {
 			t.Fatalf("attempt %d got %d", i, code)
 		}
 	}
-	eventually(t, "blocked", func() bool { return guess() == 403 })
-	if len(s.logs.events("address blocked")) == 0 {
+	testkit.Eventually(t, "blocked", func() bool { return guess() == 403 })
+	if len(s.logs.Events("address blocked")) == 0 {
 		t.Error("the block is not logged")
 	}
 	s.viewer("X-Forwarded-For", "192.0.2.2") // others are not
@@ -175,10 +167,10 @@ func guideTokenToPublish(t *testing.T) {
 func guideDeviceList(t *testing.T) {
 	s := start(t, func(c *config) { c.devices = []string{"pi-1", "pi-2"} })
 	for _, device := range []string{"pi-1", "pi-2"} {
-		s.viewer().authenticate(forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour))))
+		s.viewer().authenticate(testkit.Forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour))))
 	}
 	for _, device := range []string{"pi-3", "pi-1,pi-2", "PI-1", "pi-1 ", ""} {
-		token := forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour)))
+		token := testkit.Forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour)))
 		if _, code := parse(t, answerTo(t, s, `{"token":"`+token+`"}`)); code != 4401 {
 			t.Errorf("device %q: code %d, want 4401", device, code)
 		}
@@ -202,7 +194,7 @@ func guideAlgorithm(t *testing.T) {
 			t.Errorf("%s: code %d, want 4401", message, code)
 		}
 	}
-	s.viewer().authenticate(forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+	s.viewer().authenticate(testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
 }
 
 func guideStatePerConnection(t *testing.T) {
@@ -226,7 +218,7 @@ func guideStatePerConnection(t *testing.T) {
 			t.Errorf("%s: got %q and %d", name, messages, code)
 		}
 	}
-	eventually(t, "only the publisher is left", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "only the publisher is left", func() bool { return s.srv.relay.Len() == 1 })
 }
 
 func guideSchema(t *testing.T) {
@@ -259,7 +251,7 @@ func guideExpiry(t *testing.T) {
 	watcher := s.viewer()
 	p := s.viewer()
 	exp := time.Now().Add(2 * time.Second)
-	p.authenticate(forge(testSecret, hs256, claims(testDevice, exp)))
+	p.authenticate(testkit.Forge(testSecret, hs256, claims(testDevice, exp)))
 	p.send(`{"text":"in time"}`)
 	watcher.texts(1)
 	<-time.After(time.Until(time.Unix(exp.Unix(), 0).Add(time.Millisecond)))
@@ -302,7 +294,7 @@ func guideNothingHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 2 * s.cfg.rateConnections {
 				leave()
-				eventually(t, "its slot and its connection are free", func() bool { return open() == 0 && s.srv.relay.Len() == 0 })
+				testkit.Eventually(t, "its slot and its connection are free", func() bool { return open() == 0 && s.srv.relay.Len() == 0 })
 			}
 		})
 	}
@@ -313,7 +305,7 @@ func guideNothingHeld(t *testing.T) {
 		c := upgraded(t, s.addr)
 		c.write([]byte{finText, 0x80 | 100, 0, 0})
 		c.rest()
-		eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+		testkit.Eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
 	})
 }
 
@@ -342,22 +334,22 @@ func guideLogs(t *testing.T) {
 		{"connection refused", []string{"client", "reason", "retry_after"}},
 		{"history trimmed", []string{"dropped"}},
 	} {
-		eventually(t, event.msg+" is logged", func() bool { return len(s.logs.events(event.msg)) > 0 })
+		testkit.Eventually(t, event.msg+" is logged", func() bool { return len(s.logs.Events(event.msg)) > 0 })
 		for _, key := range append(event.keys, "time", "level") {
-			if _, ok := s.logs.events(event.msg)[0][key]; !ok {
-				t.Errorf("%s: no %s in %v", event.msg, key, s.logs.events(event.msg)[0])
+			if _, ok := s.logs.Events(event.msg)[0][key]; !ok {
+				t.Errorf("%s: no %s in %v", event.msg, key, s.logs.Events(event.msg)[0])
 			}
 		}
 	}
 	var outcomes []string
-	for _, e := range s.logs.events("auth") {
+	for _, e := range s.logs.Events("auth") {
 		outcomes = append(outcomes, fmt.Sprint(e["outcome"]))
 	}
 	slices.Sort(outcomes)
 	if got := slices.Compact(outcomes); !slices.Equal(got, []string{"authenticated", "ended", "origin_refused", "refused"}) {
 		t.Errorf("outcomes: %v", got)
 	}
-	for _, e := range s.logs.events("auth") {
+	for _, e := range s.logs.Events("auth") {
 		if detail := fmt.Sprint(e["detail"]); e["outcome"] == "origin_refused" && !(strings.Contains(detail, "https://evil.example") && strings.Contains(detail, s.addr)) {
 			t.Errorf("a refused origin does not say what was compared: %v", e)
 		}

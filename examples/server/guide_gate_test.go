@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 func guideLimit(t *testing.T) {
@@ -36,7 +38,7 @@ func guideWindow(t *testing.T) {
 		t.Fatal("the third was admitted")
 	}
 	// The first two stay open: it is the window that admits the next.
-	eventually(t, "admitted after the window", func() bool {
+	testkit.Eventually(t, "admitted after the window", func() bool {
 		p, _ := connect(t, s.addr)
 		return p != nil
 	})
@@ -53,7 +55,7 @@ func guideGiveBack(t *testing.T) {
 		s.viewer(from("192.0.2.2")...)
 	}
 	open[3].leave()
-	eventually(t, "one closed, next admitted", func() bool {
+	testkit.Eventually(t, "one closed, next admitted", func() bool {
 		p, _ := connect(t, s.addr, from("192.0.2.1")...)
 		return p != nil
 	})
@@ -76,7 +78,7 @@ func guideForget(t *testing.T) {
 		t.Fatal("nothing was remembered, so nothing can be forgotten")
 	}
 	// No sweep runs; the next client's arrival drops what is older than two windows.
-	eventually(t, "idle clients are gone", func() bool {
+	testkit.Eventually(t, "idle clients are gone", func() bool {
 		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
 			p.cut()
 		}
@@ -85,7 +87,7 @@ func guideForget(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "no goroutine is left", func() bool { return goroutines() <= before })
+	testkit.Eventually(t, "no goroutine is left", func() bool { return goroutines() <= before })
 }
 
 func guideClientIP(t *testing.T) {
@@ -399,11 +401,11 @@ func guideLimitsAreConfigured(t *testing.T) {
 	}
 }
 
-// The dependencies of both modules are audited on every change, and how to update
+// The dependencies of all modules are audited on every change, and how to update
 // them is written down.
 func guideDependencies(t *testing.T) {
 	for name, wants := range map[string][]string{
-		"../../.ci/run":             {`"$tools/govulncheck" -db "file://$tools/vulndb/osv" ./...`, `(cd examples/interop && "$tools/govulncheck"`, "go mod tidy -diff"},
+		"../../.ci/run":             {`"$tools/govulncheck" -db "file://$tools/vulndb/osv" ./... ./examples/...`, `(cd examples/interop && "$tools/govulncheck"`, "tidy .\ntidy examples\n", "tidy examples/interop\n"},
 		"../../.github/SECURITY.md": {"govulncheck", "go get -u ./..."},
 	} {
 		text, err := os.ReadFile(name)

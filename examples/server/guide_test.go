@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // TestGuide proves the promises of the security guide, one subtest for each ID
@@ -276,10 +278,10 @@ func guideHealth(t *testing.T) {
 	s.srv.diskState(nil)
 	// A viewer that answers no close keeps the server stopping for a moment.
 	stubborn(t, s.addr)
-	eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.stop() }()
-	eventually(t, "stopping", s.srv.stopping.Load)
+	testkit.Eventually(t, "stopping", s.srv.stopping.Load)
 	if res, body := s.get("/readyz"); res.StatusCode != http.StatusServiceUnavailable || body != "stopping\n" {
 		t.Errorf("/readyz while stopping: got %d %q", res.StatusCode, body)
 	}
@@ -291,7 +293,7 @@ func guideHealth(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("does not stop")
 	}
 }

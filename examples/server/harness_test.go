@@ -16,22 +16,19 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 const (
 	testSecret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
 	testDevice = "pi-1"
-
-	// patience is how long a test waits for what must happen. It is no bound that
-	// the server promises, only the point at which waiting is given up.
-	patience = 20 * time.Second
 )
 
 // TestMain lets the test binary be the server, so that tests can watch a process
@@ -56,7 +53,7 @@ type site struct {
 	cfg  config
 	addr string // host:port
 	op   string // the operator's listener, likewise
-	logs *logBuffer
+	logs *testkit.Log
 	stop func() error // as a signal would; safe to call twice
 }
 
@@ -191,7 +188,7 @@ func connectTo(t *testing.T, url string, header ...string) (*peer, *http.Respons
 
 func connectWith(t *testing.T, client *http.Client, url string, header ...string) (*peer, *http.Response) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: client}
 	for i := 0; i < len(header); i += 2 {
@@ -237,7 +234,7 @@ func (p *peer) authenticate(token string) {
 
 func (p *peer) send(text string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	if err := p.ws.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
 		p.t.Fatalf("sending: %v", err)
@@ -250,7 +247,7 @@ func (p *peer) cut()   { _ = p.ws.CloseNow() }
 
 // next returns the next message, decoded, or the error that ended the connection.
 func (p *peer) next() (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	_, data, err := p.ws.Read(ctx)
 	if err != nil {
@@ -303,65 +300,20 @@ func (p *peer) end() (messages []map[string]any, code int) {
 	}
 }
 
-// eventually waits until ok holds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("still not so: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-// logBuffer collects a log that the server writes while a test reads it.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-// events returns the log's lines that carry msg.
-func (b *logBuffer) events(msg string) (found []map[string]any) {
-	for line := range strings.Lines(b.String()) {
-		var e map[string]any
-		if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == msg {
-			found = append(found, e)
-		}
-	}
-	return found
-}
-
 // process is the server as a process of its own.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	addr   string
-	stdout *logBuffer
-	stderr *logBuffer
+	stdout *testkit.Log
+	stderr *testkit.Log
 	exited chan struct{}
 }
 
 // launch starts the server as a process; with listen it waits until it serves.
 func launch(t *testing.T, listen bool, dir string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, stdout: new(logBuffer), stderr: newLog(), exited: make(chan struct{})}
+	p := &process{t: t, stdout: new(testkit.Log), stderr: newLog(), exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Dir = dir
 	p.cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json", "OPERATOR_ADDR=", "HOME=" + dir, "TMPDIR=" + dir}, env...)
@@ -395,7 +347,7 @@ func launch(t *testing.T, listen bool, dir string, env []string, args ...string)
 		case p.addr = <-listening:
 		case <-p.exited:
 			t.Fatalf("the server ended:\n%s", p.stderr)
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			t.Fatalf("the server does not listen:\n%s", p.stderr)
 		}
 	}
@@ -415,7 +367,7 @@ func (p *process) wait() (exitCode int) {
 	p.t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		p.t.Fatalf("the server does not end:\n%s", p.stderr)
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -423,7 +375,7 @@ func (p *process) wait() (exitCode int) {
 
 // dial opens a connection that the test sees break.
 func dial(url string) (*websocket.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, url, nil)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 const invalidJSON = `{"error":"Invalid JSON"}`
@@ -139,7 +141,7 @@ func TestHostile(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(patience))
+			_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 			// The server may answer and close before all is written.
 			go func() { _, _ = io.WriteString(conn, row.send) }()
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -158,7 +160,7 @@ func TestHostile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 		_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 		// It is cut off, whether with a 408 or without a word.
 		if b, err := io.ReadAll(conn); err != nil || len(b) > 0 && !bytes.Contains(b, []byte(" 408 ")) && !bytes.Contains(b, []byte(" 400 ")) {

@@ -6,18 +6,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // Every log that a test of this package has a server write is looked through when
 // all have run: no test has to think of it.
 var everyLog struct {
 	mu   sync.Mutex
-	logs []*logBuffer
+	logs []*testkit.Log
 }
 
 // newLog returns a buffer for a server's log.
-func newLog() *logBuffer {
-	b := new(logBuffer)
+func newLog() *testkit.Log {
+	b := new(testkit.Log)
 	everyLog.mu.Lock()
 	defer everyLog.mu.Unlock()
 	everyLog.logs = append(everyLog.logs, b)
@@ -29,7 +31,7 @@ func newLog() *logBuffer {
 var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + testSecret + `|Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E`)
 
 // leaks returns what has got into the logs, with the line around it.
-func leaks(logs []*logBuffer) (found []string, lines int) {
+func leaks(logs []*testkit.Log) (found []string, lines int) {
 	for _, b := range logs {
 		for line := range strings.Lines(b.String()) {
 			lines++
@@ -61,9 +63,9 @@ func TestLeaksAreFound(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	pair := s.pair(testDevice)
 	for _, secret := range []string{pair.Token, pair.RefreshToken, s.token(testDevice, 1e12), testSecret} {
-		b := new(logBuffer)
+		b := new(testkit.Log)
 		fmt.Fprintf(b, "{\"msg\":\"auth\"}\n{\"msg\":\"auth\",\"token_id\":\"%s\"}\n", secret)
-		if found, lines := leaks([]*logBuffer{b}); len(found) != 1 || lines != 2 {
+		if found, lines := leaks([]*testkit.Log{b}); len(found) != 1 || lines != 2 {
 			t.Errorf("not found: %.12s…", secret)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 func TestStopWithViewers(t *testing.T) {
@@ -49,7 +51,7 @@ func TestNothingIsLeft(t *testing.T) {
 	s := start(t, func(c *config) { c.rateConnections, c.maxAttempts = 10_000, 100_000 })
 	s.get("/") // what is made once is made before counting
 	s.publisher().cut()
-	eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 })
 	http.DefaultClient.CloseIdleConnections()
 	goroutinesBefore, filesBefore := goroutines(), descriptors(t)
 
@@ -76,9 +78,9 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Fatalf("in round %d", round)
 		}
 	}
-	eventually(t, "no connection is left", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
-	eventually(t, "no goroutine is left", func() bool { return goroutines() <= goroutinesBefore })
-	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= filesBefore })
+	testkit.Eventually(t, "no connection is left", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+	testkit.Eventually(t, "no goroutine is left", func() bool { return goroutines() <= goroutinesBefore })
+	testkit.Eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= filesBefore })
 }
 
 func descriptors(t *testing.T) int {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // operated is the operator's listener of a server, with a token for it.
@@ -159,7 +161,7 @@ func guideMetrics(t *testing.T) {
 		"relayguard_viewer_lag_seconds_count": 8,
 	}
 	var got map[string]float64
-	eventually(t, "counted", func() bool {
+	testkit.Eventually(t, "counted", func() bool {
 		got = op.scrape()
 		return got["relayguard_connections_open"] == 3 && got["relayguard_frames_delivered_total"] >= 12
 	})

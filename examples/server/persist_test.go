@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/history/journal"
 )
 
@@ -131,7 +132,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		for i := range n {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 			err := device.ws.Write(ctx, 1, fmt.Appendf(nil, `{"text":"%d","id":"%d"}`, i, i))
 			cancel()
 			if err != nil {
@@ -265,7 +266,7 @@ func TestHistoryKeyIsChanged(t *testing.T) {
 	p.terminate()
 	s, p = serving(t, durable(t, dir, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey))
 	s.shows("a")
-	if len(p.stderr.events("the history is sealed with HISTORY_KEY: HISTORY_KEY_PREVIOUS is not needed any more")) != 1 {
+	if len(p.stderr.Events("the history is sealed with HISTORY_KEY: HISTORY_KEY_PREVIOUS is not needed any more")) != 1 {
 		t.Errorf("nobody is told that the old key can go:\n%s", p.stderr)
 	}
 	p.terminate()
@@ -339,7 +340,7 @@ func TestHistoryRefusesToStart(t *testing.T) {
 	}
 	s, p = serving(t, durable(t, good))
 	s.shows("a", "b", "c")
-	if len(p.stderr.events("the history's end was not all there, and is dropped")) != 1 {
+	if len(p.stderr.Events("the history's end was not all there, and is dropped")) != 1 {
 		t.Errorf("a dropped end is not told:\n%s", p.stderr)
 	}
 }
@@ -404,7 +405,7 @@ func guideRetentionLimits(t *testing.T) {
 	t.Run("age", func(t *testing.T) {
 		s := start(t, func(c *config) { c.historyMaxAge = 1 })
 		s.publisher().publish("a")
-		eventually(t, "too old", func() bool { return s.srv.history.Len() == 0 })
+		testkit.Eventually(t, "too old", func() bool { return s.srv.history.Len() == 0 })
 	})
 	t.Run("bytes", func(t *testing.T) {
 		s := start(t, func(c *config) { unlimited(c); c.historyMaxBytes = 1 << 20 })

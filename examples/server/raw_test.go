@@ -11,6 +11,9 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
 // raw is a connection whose every byte the test writes itself: what no WebSocket
@@ -26,7 +29,7 @@ type raw struct {
 func upgraded(t *testing.T, addr string) *raw {
 	t.Helper()
 	conn := stubborn(t, addr)
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -49,17 +52,7 @@ const (
 // clientFrame is payload in one masked frame. The mask is zero, so that what is
 // on the wire can be read.
 func clientFrame(first byte, payload []byte) []byte {
-	b := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
-	b = append(b, 0, 0, 0, 0)
-	return append(b, payload...)
+	return wire.AppendFrame(nil, first, payload, [4]byte{})
 }
 
 func (c *raw) write(b []byte) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/history"
 )
 
@@ -70,7 +71,7 @@ func TestResume(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			row.say()
-			eventually(t, "it is published", func() bool { return s.ends(row.want) })
+			testkit.Eventually(t, "it is published", func() bool { return s.ends(row.want) })
 			if row.name == "of another server" {
 				other := start(t, nil)
 				w := other.viewer()
@@ -149,7 +150,7 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	for _, signal := range []string{`{"text":"","status":{"is_restarting":true}}`, `{"text":"again","status":{"is_restarting":true}}`} {
 		s := start(t, crowded)
 		watcher, device := s.viewer(), s.publisher()
-		eventually(t, "connected", func() bool { return s.srv.relay.Len() == 2 })
+		testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 2 })
 		device.send(signal)
 		m := watcher.await(func(m map[string]any) bool { return m["type"] != nil })
 		messages := m["messages"].([]any)

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // A secret is changed on a running server: first with a grace for what the old one
@@ -33,15 +35,15 @@ func TestSecretsAreReloaded(t *testing.T) {
 			t.Fatal(err)
 		}
 		reloads++
-		eventually(t, event, func() bool {
-			return len(p.stderr.events("secrets reloaded"))+len(p.stderr.events("secrets not reloaded")) == reloads
+		testkit.Eventually(t, event, func() bool {
+			return len(p.stderr.Events("secrets reloaded"))+len(p.stderr.Events("secrets not reloaded")) == reloads
 		})
-		if len(p.stderr.events(event)) == 0 {
+		if len(p.stderr.Events(event)) == 0 {
 			t.Fatalf("no %q in\n%s", event, p.stderr)
 		}
 	}
 	signed := func(secret string) string {
-		return forge(secret, hs256, claims(testDevice, time.Now().Add(time.Hour)))
+		return testkit.Forge(secret, hs256, claims(testDevice, time.Now().Add(time.Hour)))
 	}
 
 	device := s.viewer()

@@ -9,24 +9,13 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/term"
-
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// terminal returns the descriptor of what f is, if that is a terminal.
-func terminal(f any) (fd int, ok bool) {
-	file, ok := f.(*os.File)
-	if !ok {
-		return 0, false
-	}
-	fd = int(file.Fd())
-	return fd, term.IsTerminal(fd)
-}
-
 // progressLine draws how far an export or import is, where w is a terminal.
 func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
-	if _, ok := terminal(w); !ok {
+	if !terminal.Is(w) {
 		return nil, func() {}
 	}
 	var last time.Time
@@ -46,33 +35,10 @@ func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
 
 // askPassphrase reads a passphrase from the terminal, without showing it.
 func askPassphrase(ctx context.Context, prompt string, out io.Writer) (string, error) {
-	fd, ok := terminal(os.Stdin)
-	if !ok {
+	if !terminal.Is(os.Stdin) {
 		return "", errors.New("there is no terminal to ask for the passphrase: use -passphrase-file")
 	}
-	// Reading does not end with ctx, so that the terminal is put right before.
-	before, err := term.GetState(fd)
-	if err != nil {
-		return "", err
-	}
-	type answer struct {
-		text []byte
-		err  error
-	}
-	read := make(chan answer, 1)
-	fmt.Fprint(out, prompt)
-	go func() {
-		text, err := term.ReadPassword(fd)
-		read <- answer{text, err}
-	}()
-	select {
-	case a := <-read:
-		fmt.Fprintln(out)
-		return string(a.text), a.err
-	case <-ctx.Done():
-		fmt.Fprintln(out)
-		return "", errors.Join(ctx.Err(), term.Restore(fd, before))
-	}
+	return terminal.ReadPassword(ctx, prompt, out)
 }
 
 // newPassphrase asks twice, since a slip would lose the archive.

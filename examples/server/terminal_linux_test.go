@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // pseudoTerminal returns both ends of one: what a person has, and what a process has.
@@ -41,7 +43,7 @@ func pseudoTerminal(t *testing.T) (person, tty *os.File) {
 }
 
 // atTerminal runs a command there and returns what the person sees.
-func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, person *os.File, seen *logBuffer, echoes func() bool) {
+func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, person *os.File, seen *testkit.Log, echoes func() bool) {
 	t.Helper()
 	person, tty := pseudoTerminal(t)
 	cmd = exec.Command(os.Args[0], args...)
@@ -51,7 +53,7 @@ func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, pers
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	seen = new(logBuffer)
+	seen = new(testkit.Log)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -78,9 +80,9 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	s, _ := serving(t, env)
 	s.publisher().publish("one")
 	name := filepath.Join(t.TempDir(), "a.age")
-	say := func(person *os.File, seen *logBuffer, echoes func() bool, prompt, answer string) {
+	say := func(person *os.File, seen *testkit.Log, echoes func() bool, prompt, answer string) {
 		t.Helper()
-		eventually(t, prompt, func() bool { return strings.Contains(seen.String(), prompt) && !echoes() })
+		testkit.Eventually(t, prompt, func() bool { return strings.Contains(seen.String(), prompt) && !echoes() })
 		if _, err := io.WriteString(person, answer+"\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +94,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("two passphrases are one")
 	}
-	eventually(t, "the two are told apart", func() bool { return strings.Contains(seen.String(), "differ") })
+	testkit.Eventually(t, "the two are told apart", func() bool { return strings.Contains(seen.String(), "differ") })
 	if _, err := os.Stat(name); err == nil {
 		t.Error("there is an archive all the same")
 	}
@@ -103,7 +105,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, seen)
 	}
-	eventually(t, "the end is told", func() bool { return strings.Contains(seen.String(), "messages: 1") })
+	testkit.Eventually(t, "the end is told", func() bool { return strings.Contains(seen.String(), "messages: 1") })
 	if strings.Contains(seen.String(), passphrase) || !strings.Contains(seen.String(), "\rmessages: 1, KiB: 0") || !echoes() {
 		t.Errorf("seen %q, echo %v: want no passphrase, and a line of progress", seen, echoes())
 	}
@@ -118,7 +120,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 
 	// Whoever gives up gets the terminal back as it was.
 	cmd, _, seen, echoes = atTerminal(t, env, "import", name)
-	eventually(t, "asked", func() bool { return strings.Contains(seen.String(), "Passphrase") && !echoes() })
+	testkit.Eventually(t, "asked", func() bool { return strings.Contains(seen.String(), "Passphrase") && !echoes() })
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}

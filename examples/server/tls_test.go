@@ -22,6 +22,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // testCA signs the certificates of a test and is trusted by its clients.
@@ -214,11 +216,11 @@ func TestCertificateIsReloaded(t *testing.T) {
 			t.Fatal(err)
 		}
 		reloads++
-		eventually(t, "reloaded", func() bool { return len(p.stderr.events("secrets reloaded")) == reloads })
+		testkit.Eventually(t, "reloaded", func() bool { return len(p.stderr.Events("secrets reloaded")) == reloads })
 	}
 	viewer := ca.peer(p.addr)
 	device := ca.peer(p.addr)
-	device.authenticate(forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
+	device.authenticate(testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(time.Hour))))
 
 	files.write(ca.issue(2, nil))
 	reload()
@@ -239,7 +241,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	}
 	reload()
 	reload()
-	if got, errors := ca.serial(p.addr), len(p.stderr.events("certificate not reloaded")); got != 2 || errors != 4 {
+	if got, errors := ca.serial(p.addr), len(p.stderr.Events("certificate not reloaded")); got != 2 || errors != 4 {
 		t.Errorf("with a missing key, certificate %d is shown after %d errors, want 2 after 4: each is told once", got, errors)
 	}
 	if strings.Contains(p.stderr.String(), files.key) || strings.Contains(p.stderr.String(), "PRIVATE") {
@@ -330,7 +332,7 @@ func TestRedirect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 		if _, err := conn.Write([]byte(request)); err != nil {
 			t.Fatal(err)
 		}

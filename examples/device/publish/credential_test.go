@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 func TestRefreshURL(t *testing.T) {
@@ -117,7 +118,7 @@ func TestTokensDoNotPrint(t *testing.T) {
 	if err := os.WriteFile(file, []byte(canary), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	logs := new(logBuffer)
+	logs := new(testkit.Log)
 	log := slog.New(slog.NewJSONHandler(logs, nil))
 	c, err := publish.NewCredential(publish.CredentialConfig{File: file, Logger: log})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/history"
@@ -33,7 +34,7 @@ type house struct {
 	gate   *wsauth.Gate
 	issuer *wsauth.Issuer
 	log    *history.Log
-	logs   *logBuffer
+	logs   *testkit.Log
 	client *http.Client
 	file   string // the device's
 
@@ -54,7 +55,7 @@ type houseConfig struct {
 // newHouse serves on ln until the test ends.
 func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 	t.Helper()
-	h := &house{t: t, logs: new(logBuffer), file: filepath.Join(t.TempDir(), "token.json")}
+	h := &house{t: t, logs: new(testkit.Log), file: filepath.Join(t.TempDir(), "token.json")}
 	var err error
 	must := func() {
 		if t.Helper(); err != nil {
@@ -346,24 +347,6 @@ func (p *pipes) Accept() (net.Conn, error) {
 
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7777} }
-
-// logBuffer collects a log while it is read.
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
 
 // holdsNo fails if the log quotes one of the secrets.
 func (h *house) holdsNo(secrets ...string) {

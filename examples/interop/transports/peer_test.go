@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
@@ -133,20 +134,11 @@ func hello(t testing.TB, conn net.Conn) *peer {
 
 // frame encodes a whole client frame, masked with zeros.
 func frame(op byte, payload string) []byte {
-	return append(header(op, uint64(len(payload))), payload...)
+	return wire.AppendFrame(nil, 0x80|op, []byte(payload), [4]byte{})
 }
 
 func header(op byte, length uint64) []byte {
-	b := []byte{0x80 | op}
-	switch {
-	case length <= 125:
-		b = append(b, 0x80|byte(length))
-	case length <= 0xffff:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(length))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), length)
-	}
-	return append(b, 0, 0, 0, 0)
+	return wire.AppendHeader(nil, 0x80|op, length, [4]byte{})
 }
 
 // fragments encodes a message in two frames.

@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
 // Opcodes of RFC 6455 section 5.2.
@@ -87,22 +89,9 @@ func (p *probe) upgrade(header ...string) (*socket, answer) {
 
 // send writes one masked frame.
 func (s *socket) send(op byte, payload []byte) error {
-	b := []byte{0x80 | op}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
 	var mask [4]byte
 	rand.Read(mask[:])
-	b = append(b, mask[:]...)
-	for i, c := range payload {
-		b = append(b, c^mask[i%4])
-	}
-	_, err := s.conn.Write(b)
+	_, err := s.conn.Write(wire.AppendFrame(nil, 0x80|op, payload, mask))
 	return err
 }
 

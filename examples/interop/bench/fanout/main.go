@@ -27,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 const usage = `usage: fanout [flags] cpu | most | idle | storm
@@ -161,10 +163,8 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 		return errors.New(lack)
 	}
 	progress := io.Discard
-	if file, ok := stderr.(*os.File); ok {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			progress = stderr
-		}
+	if terminal.Is(stderr) {
+		progress = stderr
 	}
 	fmt.Fprint(progress, "building\r")
 	bench, err := build(ctx)
