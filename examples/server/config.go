@@ -12,12 +12,13 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
-	"golang.org/x/time/rate"
 )
 
 type lookup = envcheck.Lookup
@@ -188,24 +189,6 @@ func together(env lookup) error {
 	return errors.Join(errs...)
 }
 
-// checkVerb prints every variable with its source and state.
-func checkVerb(env lookup, stdout io.Writer) int {
-	var c config
-	if err := c.spec().WriteReport(stdout, env); err != nil {
-		return exitFailed
-	}
-	c, err := loadConfig(env)
-	if err == nil {
-		err = c.reportTLS(stdout, time.Now())
-	}
-	if err != nil {
-		fmt.Fprintf(stdout, "\n%v\n", err)
-		return exitFailed
-	}
-	fmt.Fprintln(stdout, "\nThe environment is usable.")
-	return exitOK
-}
-
 func (c *config) addr() string { return net.JoinHostPort(c.host, strconv.Itoa(int(c.port))) }
 
 func (c *config) logger(w io.Writer) *slog.Logger {
@@ -297,4 +280,16 @@ func enoughBytes(s string) error {
 		return envcheck.Problem("must be at least 1MiB")
 	}
 	return nil
+}
+
+// checkTLS says which variables of TLS do not go together.
+func (c *config) checkTLS() error {
+	var errs []error
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		errs = append(errs, errors.New("TLS_CERT_FILE and TLS_KEY_FILE must be set together"))
+	}
+	if c.redirectAddr != "" && c.tlsCert == "" && c.tlsKey == "" {
+		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR leads to TLS, which needs TLS_CERT_FILE and TLS_KEY_FILE"))
+	}
+	return errors.Join(errs...)
 }

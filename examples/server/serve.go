@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/suspect"
@@ -61,7 +62,7 @@ type server struct {
 	relay    *relay.Relay
 	trims    atomic.Pointer[relay.Relay] // told of what the history drops
 	reports  *headers.ReportHandler
-	cert     *certificate // nil: a proxy ends TLS, or nobody
+	cert     *certificate.Reloader // nil: a proxy ends TLS, or nobody
 	handler  http.Handler
 	operator http.Handler
 	metrics  *metrics
@@ -80,7 +81,7 @@ func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	}
 	if cfg.tlsCert != "" {
 		var err error
-		if s.cert, err = newCertificate(cfg.tlsCert, cfg.tlsKey, log); err != nil {
+		if s.cert, err = certificate.New(cfg.tlsCert, cfg.tlsKey, log); err != nil {
 			return nil, err
 		}
 	}
@@ -269,7 +270,7 @@ func (s *server) failed(addr netip.Addr) {
 // cannot be used changes nothing.
 func (s *server) reload(env lookup) error {
 	if s.cert != nil {
-		s.cert.reload(time.Now())
+		s.cert.Reload(time.Now())
 	}
 	return s.auth.reload(env)
 }
@@ -307,7 +308,7 @@ func (s *server) serve(ctx context.Context, ln, operator net.Listener) error {
 	served := make(chan error, 2)
 	go func() {
 		if s.cert != nil {
-			public.TLSConfig = s.cert.tls()
+			public.TLSConfig = s.cert.TLS()
 			served <- public.ServeTLS(ln, "", "")
 		} else {
 			served <- public.Serve(ln)
@@ -366,4 +367,41 @@ func (s *server) drain(servers ...*http.Server) {
 			_ = srv.Close()
 		}
 	}
+}
+
+// listenRedirect serves the redirect, where one is wanted, until stop is called.
+// site is where it leads to. Its headers are the site's, without HSTS, which RFC
+// 6797 section 7.2 forbids over plain HTTP.
+func (s *server) listenRedirect(cfg config, site net.Addr) (stop func(), err error) {
+	if cfg.redirectAddr == "" {
+		return func() {}, nil
+	}
+	secure, err := cfg.secure()
+	if err == nil {
+		secure, err = secure.With(func(p *headers.Policy) { p.HSTS = headers.HSTS{} })
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(site.String())
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", cfg.redirectAddr)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("redirect listening", "addr", ln.Addr().String())
+	srv := s.http(secure.Handler(s.cert.Redirect(cfg.origins, port)))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("redirect ended", "error", err)
+		}
+	}()
+	return func() {
+		_ = srv.Close() // an answer is one packet, and nothing is lost with it
+		<-done
+	}, nil
 }

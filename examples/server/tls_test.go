@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/certificate"
 )
 
 // testCA signs the certificates of a test and is trusted by its clients.
@@ -264,7 +265,7 @@ func TestCertificateIsLookedAtEachMinute(t *testing.T) {
 	files := ca.files(1)
 	synctest.Test(t, func(t *testing.T) {
 		var logs bytes.Buffer
-		c, err := newCertificate(files.cert, files.key, slog.New(slog.NewJSONHandler(&logs, nil)))
+		c, err := certificate.New(files.cert, files.key, slog.New(slog.NewJSONHandler(&logs, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,9 +273,9 @@ func TestCertificateIsLookedAtEachMinute(t *testing.T) {
 		for _, step := range []struct {
 			wait time.Duration
 			want int64
-		}{{0, 1}, {certificateCheck - 1, 1}, {1, 2}} {
+		}{{0, 1}, {time.Minute - 1, 1}, {1, 2}} {
 			time.Sleep(step.wait)
-			pair, err := c.get(nil)
+			pair, err := c.TLS().GetCertificate(nil)
 			if err != nil || pair.Leaf.SerialNumber.Int64() != step.want {
 				t.Errorf("%v later: certificate %v, %v, want %d", step.wait, pair.Leaf.SerialNumber, err, step.want)
 			}
@@ -355,7 +356,7 @@ func TestRedirect(t *testing.T) {
 func TestRedirectPort(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
-	c, err := newCertificate(files.cert, files.key, slog.New(slog.DiscardHandler))
+	c, err := certificate.New(files.cert, files.key, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +371,7 @@ func TestRedirectPort(t *testing.T) {
 		{[]string{"https://other.example:8443"}, "3000", "https://art.example:3000/"},
 	} {
 		w := httptest.NewRecorder()
-		c.redirection(row.origins, row.port).ServeHTTP(w, httptest.NewRequest("HEAD", "http://art.example/", nil))
+		c.Redirect(row.origins, row.port).ServeHTTP(w, httptest.NewRequest("HEAD", "http://art.example/", nil))
 		if got := w.Header().Get("Location"); got != row.want {
 			t.Errorf("origins %q, port %s: to %q, want %q", row.origins, row.port, got, row.want)
 		}
