@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
@@ -145,7 +146,7 @@ func (c *config) spec() envcheck.Spec {
 			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
 		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
 			Doc: "Form of the log on standard error: `text` or `json`."},
-		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.sentryDSN), Check: parseDSN,
+		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.sentryDSN), Check: trackerDSN,
 			Doc: "Where errors and panics are sent to, by Sentry's protocol and without addresses, tokens or text: the tracker's `https://KEY@HOST/PROJECT`. Without it, nowhere."},
 	}}
 }
@@ -292,4 +293,27 @@ func (c *config) checkTLS() error {
 		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR leads to TLS, which needs TLS_CERT_FILE and TLS_KEY_FILE"))
 	}
 	return errors.Join(errs...)
+}
+
+// secrets are all that no log, error or event may hold.
+func (c *config) secrets() (all []string) {
+	for _, s := range []envcheck.Secret{c.secret, c.previous, c.historyKey, c.historyPrevious, c.sentryDSN} {
+		all = append(all, s.Reveal())
+	}
+	return all
+}
+
+func (c *config) tracker() tracker.Config {
+	environment := "development"
+	if c.production {
+		environment = "production"
+	}
+	return tracker.Config{DSN: c.sentryDSN.Reveal(), Environment: environment, Secrets: c.secrets()}
+}
+
+func trackerDSN(s string) error {
+	if err := tracker.CheckDSN(s); err != nil {
+		return envcheck.Problem(err.Error())
+	}
+	return nil
 }

@@ -34,6 +34,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/relayguard/relayguard/examples/server/tracker"
 )
 
 // Exit codes.
@@ -143,18 +145,18 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
-	errs, err := newTracker(cfg)
+	errs, err := tracker.New(cfg.tracker())
 	if err != nil {
-		fmt.Fprintln(stderr, "server: errors cannot be sent (SENTRY_DSN):", errs.clean(err.Error()))
+		fmt.Fprintln(stderr, "server: errors cannot be sent (SENTRY_DSN):", errs.Clean(err.Error()))
 		return exitFailed
 	}
-	defer errs.close()
-	log := slog.New(errs.handler(cfg.logger(stderr).Handler()))
+	defer errs.Close()
+	log := slog.New(errs.Handler(cfg.logger(stderr).Handler()))
 	for _, n := range cfg.spec().NearMisses(env) {
 		log.Warn("a variable that is set is not one of this server's", "name", n.Set, "meant", n.Like)
 	}
 	if err := serve(ctx, cfg, env, log, errs, demo, stdout); err != nil {
-		errs.send("the server has ended", map[string]string{"error": err.Error()})
+		errs.Send("the server has ended", map[string]string{"error": err.Error()})
 		fmt.Fprintln(stderr, "server:", err)
 		return exitFailed
 	}
@@ -165,14 +167,14 @@ func serveVerb(ctx context.Context, demo bool, env lookup, stdout, stderr io.Wri
 // find peers that are gone sooner, and through proxies too.
 var quiet = net.ListenConfig{KeepAlive: -1}
 
-func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, errs *tracker, demo bool, stdout io.Writer) error {
+func serve(ctx context.Context, cfg config, env lookup, log *slog.Logger, errs *tracker.Tracker, demo bool, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := newServer(cfg, env, log)
 	if err != nil {
 		return err
 	}
-	s.auth.reloaded = errs.protect
+	s.auth.reloaded = func(c config) { errs.Protect(c.secrets()...) }
 	defer s.history.Close() // as orderly where it does not come to serving
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)

@@ -1,0 +1,126 @@
+// Package tracker sends errors and panics to an error tracker, without anything that
+// must not leave the machine.
+package tracker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/getsentry/sentry-go"
+	"golang.org/x/time/rate"
+)
+
+// Bounds on sending errors to a tracker: its failure must cost the relay nothing.
+const (
+	queue       = 30                     // events that wait; more are dropped
+	burst       = 20                     // events at once; more are dropped, and in the log only
+	every       = 10 * time.Second       // the pace after that
+	answerWait  = 5 * time.Second        // for one answer
+	closeGrace  = 750 * time.Millisecond // at the stop, beside those in package site still below five seconds
+	maxReported = 1024                   // bytes of an error's text
+)
+
+// Config says where errors are sent to.
+type Config struct {
+	DSN         string   // https://KEY@HOST/PROJECT, as the error tracker shows it; empty: nowhere
+	Environment string   // what the tracker files them under
+	Secrets     []string // see [Tracker.Protect]; DSN is one too
+}
+
+// Tracker sends errors and panics to an error tracker that speaks Sentry's protocol.
+// All that leaves is what scrubbed lets through. A nil Tracker does nothing.
+type Tracker struct {
+	client *sentry.Client
+	pace   *rate.Limiter
+
+	mu      sync.RWMutex
+	secrets []string // every one that was in force
+}
+
+// New returns a Tracker, which is nil if there is no DSN.
+func New(cfg Config) (*Tracker, error) {
+	if cfg.DSN == "" {
+		return nil, nil
+	}
+	t := &Tracker{pace: rate.NewLimiter(rate.Every(every), burst)}
+	t.Protect(append(cfg.Secrets, cfg.DSN)...)
+	transport := sentry.NewHTTPTransport()
+	transport.BufferSize = queue
+	var err error
+	t.client, err = sentry.NewClient(sentry.ClientOptions{
+		Dsn: cfg.DSN, Environment: cfg.Environment, Transport: transport,
+		HTTPClient: &http.Client{
+			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
+			Timeout:   answerWait,
+			// Events go where the operator has said, and nowhere else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		// They would add the host, the modules and the source's lines.
+		Integrations:         func([]sentry.Integration) []sentry.Integration { return nil },
+		BeforeSend:           func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { return t.scrubbed(e) },
+		MaxBreadcrumbs:       -1,
+		DisableClientReports: true,
+	})
+	return t, err
+}
+
+// CheckDSN reports whether s can be a [Config]'s DSN. It holds a key, so the error does
+// not quote it.
+func CheckDSN(s string) error {
+	if _, err := sentry.NewDsn(s); err != nil {
+		return errors.New("must be a DSN like https://KEY@HOST/PROJECT, as the error tracker shows it")
+	}
+	return nil
+}
+
+// Protect keeps secrets out of every event from now on. Empty ones are passed over.
+func (t *Tracker) Protect(secrets ...string) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range secrets {
+		if s != "" && !slices.Contains(t.secrets, s) {
+			t.secrets = append(t.secrets, s)
+		}
+	}
+}
+
+// Close gives what waits a moment to leave.
+func (t *Tracker) Close() {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	t.client.FlushWithContext(ctx)
+	t.client.Close()
+}
+
+// Handler returns a slog.Handler that writes to next and sends errors to t.
+func (t *Tracker) Handler(next slog.Handler) slog.Handler {
+	if t == nil {
+		return next
+	}
+	return &handler{Handler: next, to: t}
+}
+
+// Send makes an event of an error. It does not block.
+func (t *Tracker) Send(message string, attrs map[string]string) {
+	if t == nil || !t.pace.Allow() {
+		return
+	}
+	e := sentry.NewEvent()
+	e.Level, e.Message = sentry.LevelError, message
+	e.Exception = []sentry.Exception{{Type: message, Value: attrs["error"] + attrs["value"], Stacktrace: sentry.NewStacktrace()}}
+	if kind := attrs["type"]; kind != "" {
+		e.Tags = map[string]string{"type": kind}
+	}
+	t.client.CaptureEvent(e, nil, nil)
+}

@@ -1,0 +1,120 @@
+package tracker_test
+
+import (
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/tracker"
+)
+
+const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
+
+func protecting(secrets ...string) *tracker.Tracker {
+	t := new(tracker.Tracker)
+	t.Protect(secrets...)
+	return t
+}
+
+func report(t *testing.T, in *testkit.Ingest) *tracker.Tracker {
+	t.Helper()
+	errs, err := tracker.New(tracker.Config{DSN: in.DSN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return errs
+}
+
+// An ingest that does not answer costs a queue, and the stop a moment.
+func TestDeadIngest(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		answers bool // at last, before the stop
+	}{{"never", false}, {"late", true}} {
+		t.Run(row.name, func(t *testing.T) {
+			hold := make(chan struct{})
+			in := testkit.NewIngest(t, hold)
+			release := sync.OnceFunc(func() { close(hold) })
+			t.Cleanup(release) // before the ingest waits for its requests
+			errs := report(t, in)
+			errs.SetPace(rate.NewLimiter(rate.Inf, 0)) // so that only the queue bounds it
+			log := slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil)))
+			const many = 10 * tracker.Queue
+			for range many { // while the first is not answered
+				log.Error("again", "error", "the disk is full")
+			}
+			testkit.Eventually(t, "asked", func() bool { asked, _ := in.Counts(); return asked > 0 })
+			if row.answers {
+				release()
+			}
+			errs.Close()
+			if asked, kept := in.Counts(); asked > many/2 || (kept > 0) != row.answers {
+				t.Errorf("asked %d times and answered %d of %d", asked, kept, many)
+			}
+		})
+	}
+}
+
+// A storm of errors is in the log, and at the tracker only as a burst.
+func TestErrorStorm(t *testing.T) {
+	in := testkit.NewIngest(t, nil)
+	errs := report(t, in)
+	errs.SetPace(rate.NewLimiter(0, tracker.Burst)) // nothing comes back while this runs
+	log := slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil)))
+	for range 1000 {
+		log.WithGroup("g").Error("again", "error", "in a group")
+	}
+	errs.Close()
+	events, texts := in.Events(t)
+	if len(events) != tracker.Burst || strings.Contains(texts[0], "in a group") {
+		t.Errorf("%d events", len(events))
+	}
+}
+
+func TestClean(t *testing.T) {
+	errs := protecting(secret, "two words of a secret")
+	for _, row := range []struct{ text, want string }{
+		{"the disk is full", "the disk is full"},
+		{"write /var/lib/relay/history/log: no space left on device", "write log: no space left on device"},
+		{"dial tcp 10.0.0.1:80->[fe80::1%eth0]:9: refused", "dial tcp [addr]:80->[[addr]]:9: refused"},
+		{"at ::1 or 1:2:3:4:5:6:7:8", "at [addr] or [addr]"},
+		{"relay.go:12:5 at 18:04:05", "relay.go:12:5 at 18:04:05"},
+		{`parsing "what \"he\" said": syntax`, `parsing [text]: syntax`},
+		{"an open \"quotation", "an open [text]"},
+		{"a`b`c", "a[text]c"},
+		{"is two words of a secret, or", "is [secret], or"},
+		{"key " + testkit.DSNKey, "key [secret]"},
+		{"short eyJh", "short [token]"},
+	} {
+		if got := errs.Clean(row.text); got != row.want {
+			t.Errorf("%q: got %q, want %q", row.text, got, row.want)
+		}
+	}
+	if got := errs.Clean(strings.Repeat("ä ", 5000)); len(got) > tracker.MaxReported+3 || !strings.HasSuffix(got, "…") {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// FuzzClean surrounds what must not leave by anything.
+func FuzzClean(f *testing.F) {
+	f.Add("token ", " refused")
+	f.Add(`"`, `\`)
+	f.Add("/a/", "/b")
+	f.Add("0:", ":1")
+	errs := protecting(secret)
+	f.Fuzz(func(t *testing.T, before, after string) {
+		for _, unsaid := range []string{secret, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "rgrt_c2ln-X1", "192.0.2.77", "2001:db8::77"} {
+			if strings.Contains(before+after, unsaid[:4]) {
+				continue
+			}
+			if got := errs.Clean(before + unsaid + after); strings.Contains(got, unsaid) {
+				t.Errorf("%q leaves in %q", unsaid, got)
+			}
+		}
+	})
+}
