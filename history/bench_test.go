@@ -24,12 +24,12 @@ func full(t testing.TB, cfg history.Config) *history.Log {
 
 func TestReadingAllocatesNothing(t *testing.T) {
 	l := full(t, history.Config{})
-	r, from := l.Reader(history.Oldest), l.Reader(history.Oldest).Position()
+	r, from := l.Reader(history.Oldest()), l.Reader(history.Oldest()).Position()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var n int
 	for what, f := range map[string]func(){
-		"a snapshot of 1,000": func() { n += len(l.Since(history.Oldest).Entries) },
+		"a snapshot of 1,000": func() { n += len(l.Since(history.Oldest()).Entries) },
 		"what is new":         func() { n += len(l.Since(from).Entries) },
 		"nothing new":         func() { r.TryNext() },
 	} {
@@ -56,7 +56,7 @@ func BenchmarkAppend(b *testing.B) {
 			var wg sync.WaitGroup
 			for range readers {
 				wg.Go(func() {
-					r := l.Reader(history.Latest)
+					r := l.Reader(history.Latest())
 					for {
 						if _, err := r.Next(context.Background()); err != nil {
 							return
@@ -86,7 +86,7 @@ func BenchmarkPublish(b *testing.B) {
 		var wg sync.WaitGroup
 		for range readers {
 			wg.Go(func() {
-				r := l.Reader(history.Latest)
+				r := l.Reader(history.Latest())
 				for {
 					if _, err := r.Next(context.Background()); err != nil {
 						return
@@ -137,14 +137,14 @@ func BenchmarkSnapshot(b *testing.B) {
 	l := full(b, history.Config{})
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Since(history.Oldest)
+		l.Since(history.Oldest())
 	}
 }
 
 // BenchmarkCopy is what a snapshot would cost under a lock, as a ring buffer
 // needs it.
 func BenchmarkCopy(b *testing.B) {
-	entries := full(b, history.Config{}).Since(history.Oldest).Entries
+	entries := full(b, history.Config{}).Since(history.Oldest()).Entries
 	var mu sync.Mutex
 	b.ReportAllocs()
 	for b.Loop() {
@@ -156,10 +156,8 @@ func BenchmarkCopy(b *testing.B) {
 
 func BenchmarkPosition(b *testing.B) {
 	p := full(b, history.Config{}).Position()
-	buf := make([]byte, 0, 64)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf, _ = p.AppendText(buf[:0])
-		history.ParsePosition(string(buf))
+		history.ParsePosition(p.String())
 	}
 }

@@ -19,7 +19,7 @@ func Example() {
 	defer log.Close()
 	log.Append(ctx, []byte("hello"))
 
-	viewer := log.Reader(history.Oldest)
+	viewer := log.Reader(history.Oldest())
 	for range 2 {
 		batch, err := viewer.Next(ctx) // all that is new, at once; waits only where nothing is
 		if err != nil {
@@ -46,7 +46,7 @@ func ExampleParsePosition() {
 
 	pos, err := history.ParsePosition(token) // came back from the client
 	if err != nil {
-		pos = history.Oldest
+		pos = history.Oldest()
 	}
 	fmt.Printf("%s\n", log.Since(pos).Entries[0].Data)
 
@@ -81,9 +81,9 @@ func ExampleLog_Reader_incorrect() {
 	log, _ := history.Open(ctx, history.Config{})
 	log.Append(ctx, []byte("one"))
 
-	snapshot := log.Since(history.Oldest)
+	snapshot := log.Since(history.Oldest())
 	log.Append(ctx, []byte("two")) // another goroutine, just now
-	wrong := log.Reader(history.Latest)
+	wrong := log.Reader(history.Latest())
 	right := log.Reader(snapshot.To)
 	log.Append(ctx, []byte("three"))
 

@@ -47,11 +47,11 @@ import (
 	"time"
 )
 
-// Defaults of [Config].
-const (
-	DefaultKeep = 1000
-	DefaultWake = 10 * time.Millisecond
-)
+// DefaultKeep is the default of [Config.Keep].
+const DefaultKeep = 1000
+
+// defaultWake is the default of [Config.Wake].
+const defaultWake = 10 * time.Millisecond
 
 var (
 	// ErrClosed is what methods of a closed log return. Readers get it only
@@ -104,45 +104,49 @@ type Config struct {
 	OnTrim func(Trim)
 }
 
-// A ConfigReason says what is wrong with a field of a [Config].
+// ConfigError is one problem of a [Config]. It never holds a value.
+type ConfigError struct {
+	Field  string // with its struct, such as "Config.Keep"
+	Reason error  // a [ConfigReason]
+}
+
+func (e *ConfigError) Error() string { return "history: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns Reason, so that [errors.Is] finds it.
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a [Config] is refused. The set is closed. It
+// is an error, so that [errors.Is] finds it.
 type ConfigReason string
 
 // The reasons of a [ConfigError].
 const (
-	Negative  ConfigReason = "must not be negative"
-	BelowKeep ConfigReason = "must not be below Keep"
+	ConfigNegative ConfigReason = "must not be negative"
+	ConfigTooSmall ConfigReason = "must not be below Config.Keep"
 )
 
-// A ConfigError is one mistake in a [Config].
-type ConfigError struct {
-	Field  string
-	Reason ConfigReason
-}
-
-func (e *ConfigError) Error() string {
-	return "history: Config." + e.Field + " " + string(e.Reason)
-}
+func (r ConfigReason) Error() string { return string(r) }
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	refuse := func(bad bool, field string, reason ConfigReason) {
 		if bad {
-			errs = append(errs, &ConfigError{field, reason})
+			errs = append(errs, &ConfigError{"Config." + field, reason})
 		}
 	}
-	refuse(c.Keep < 0, "Keep", Negative)
-	refuse(c.TrimAt < 0, "TrimAt", Negative)
-	refuse(c.MaxAge < 0, "MaxAge", Negative)
-	refuse(c.MaxBytes < 0, "MaxBytes", Negative)
+	refuse(c.Keep < 0, "Keep", ConfigNegative)
+	refuse(c.TrimAt < 0, "TrimAt", ConfigNegative)
+	refuse(c.MaxAge < 0, "MaxAge", ConfigNegative)
+	refuse(c.MaxBytes < 0, "MaxBytes", ConfigNegative)
 	if c.Keep == 0 {
 		c.Keep = DefaultKeep
 	}
 	if c.TrimAt == 0 {
 		c.TrimAt = c.Keep + c.Keep/5
 	}
-	refuse(c.TrimAt >= 0 && c.TrimAt < c.Keep, "TrimAt", BelowKeep)
+	refuse(c.TrimAt >= 0 && c.TrimAt < c.Keep, "TrimAt", ConfigTooSmall)
 	if c.Wake == 0 {
-		c.Wake = DefaultWake
+		c.Wake = defaultWake
 	}
 	return c, errors.Join(errs...)
 }

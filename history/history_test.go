@@ -62,9 +62,10 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 		{"equal marks are a strict limit", history.Config{Keep: 5, TrimAt: 5}, nil},
 		{"no fifth of 1", history.Config{Keep: 1}, nil},
 		{"all at once", history.Config{Keep: -1, TrimAt: -1, MaxAge: -1, MaxBytes: -1}, []history.ConfigError{
-			{"Keep", history.Negative}, {"TrimAt", history.Negative}, {"MaxAge", history.Negative}, {"MaxBytes", history.Negative}}},
-		{"marks crossed", history.Config{Keep: 10, TrimAt: 9}, []history.ConfigError{{"TrimAt", history.BelowKeep}}},
-		{"the default Keep counts too", history.Config{TrimAt: 500}, []history.ConfigError{{"TrimAt", history.BelowKeep}}},
+			{"Config.Keep", history.ConfigNegative}, {"Config.TrimAt", history.ConfigNegative},
+			{"Config.MaxAge", history.ConfigNegative}, {"Config.MaxBytes", history.ConfigNegative}}},
+		{"marks crossed", history.Config{Keep: 10, TrimAt: 9}, []history.ConfigError{{"Config.TrimAt", history.ConfigTooSmall}}},
+		{"the default Keep counts too", history.Config{TrimAt: 500}, []history.ConfigError{{"Config.TrimAt", history.ConfigTooSmall}}},
 	} {
 		_, err := history.Open(context.Background(), row.cfg)
 		var got []history.ConfigError
@@ -75,6 +76,9 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 					t.Fatalf("%s: %T", row.why, e)
 				}
 				got = append(got, *ce)
+				if !errors.Is(err, ce.Reason) || e.Error() != "history: "+ce.Field+" "+ce.Reason.Error() {
+					t.Errorf("%s: %v is not what its field and reason say", row.why, e)
+				}
 			}
 		}
 		if !slices.Equal(got, row.want) || (err == nil) != (row.want == nil) {
@@ -94,14 +98,14 @@ func TestCountRetention(t *testing.T) {
 		if i > 1200 {
 			kept = 1000 + (i-1201)%201
 		}
-		if l.Len() != kept {
-			t.Fatalf("after %d appends: %d kept, want %d", i, l.Len(), kept)
+		if l.Stats().Entries != kept {
+			t.Fatalf("after %d appends: %d kept, want %d", i, l.Stats().Entries, kept)
 		}
-		if all := l.Since(history.Oldest).Entries; string(all[0].Data) != fmt.Sprint(i-kept+1) {
+		if all := l.Since(history.Oldest()).Entries; string(all[0].Data) != fmt.Sprint(i-kept+1) {
 			t.Fatalf("after %d appends the oldest is %s", i, all[0].Data)
 		}
 	}
-	if n := (3000-1201)/201 + 1; len(trims) != n || trims[0] != (history.Trim{Reason: history.ByCount, Dropped: 201, Kept: 1000}) {
+	if n := (3000-1201)/201 + 1; len(trims) != n || trims[0] != (history.Trim{Reason: history.TrimByCount, Dropped: 201, Kept: 1000}) {
 		t.Errorf("trims: %v", trims)
 	}
 }
@@ -113,10 +117,10 @@ func TestByteRetention(t *testing.T) {
 		t.Fatalf("full but not over: %+v", s)
 	}
 	add(t, l, "x")
-	want(t, "61 bytes: cut to 50 or less", l.Since(history.Oldest), false, "", 0, "2123456789", "3123456789", "4123456789", "5123456789", "x")
+	want(t, "61 bytes: cut to 50 or less", l.Since(history.Oldest()), false, "", 0, "2123456789", "3123456789", "4123456789", "5123456789", "x")
 	whole := string(bytes.Repeat([]byte("w"), 60))
 	add(t, l, whole)
-	want(t, "the newest stays, though over five sixths", l.Since(history.Oldest), false, "", 0, whole)
+	want(t, "the newest stays, though over five sixths", l.Since(history.Oldest()), false, "", 0, whole)
 
 	if _, err := l.Append(context.Background(), make([]byte, 61)); !errors.Is(err, history.ErrTooLarge) {
 		t.Errorf("an entry that never fits: %v", err)
@@ -124,7 +128,7 @@ func TestByteRetention(t *testing.T) {
 	if _, err := l.Replace(context.Background(), nil, []byte("a"), make([]byte, 61)); !errors.Is(err, history.ErrTooLarge) {
 		t.Errorf("Replace with one that never fits: %v", err)
 	}
-	want(t, "neither changed anything", l.Since(history.Oldest), false, "", 0, whole)
+	want(t, "neither changed anything", l.Since(history.Oldest()), false, "", 0, whole)
 	if s := l.Stats(); s.TrimmedByBytes != 7 || s.Bytes != 60 {
 		t.Errorf("%+v", s)
 	}
@@ -133,15 +137,15 @@ func TestByteRetention(t *testing.T) {
 func TestReset(t *testing.T) {
 	ctx := context.Background()
 	l := open(t, history.Config{Keep: 3, TrimAt: 3})
-	fresh := l.Reader(history.Oldest)
+	fresh := l.Reader(history.Oldest())
 	before := add(t, l, "a", "b")
 	live := l.Reader(before)
-	late := l.Reader(history.Oldest)
+	late := l.Reader(history.Oldest())
 
 	if _, err := l.Clear(ctx, []byte("again")); err != nil {
 		t.Fatal(err)
 	}
-	if b := l.Since(history.Oldest); b.From != b.To {
+	if b := l.Since(history.Oldest()); b.From != b.To {
 		t.Errorf("nothing is kept between %v and %v", b.From, b.To)
 	}
 	want(t, "a Clear alone is a batch", live.TryNext(), true, "again", 0)
@@ -156,7 +160,7 @@ func TestReset(t *testing.T) {
 	want(t, "who has read the deleted starts over, without the old note", live.TryNext(), true, "", 0, "d")
 	want(t, "who has missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
 	want(t, "so does who comes back later", l.Since(before), true, "again", 0, "d")
-	want(t, "a new one just reads", l.Since(history.Oldest), false, "", 0, "d")
+	want(t, "a new one just reads", l.Since(history.Oldest()), false, "", 0, "d")
 
 	at := l.Position()
 	if n, err := l.Delete(ctx, 3); n != 0 || err != nil || l.Position() != at {
@@ -180,14 +184,14 @@ func TestReset(t *testing.T) {
 
 func TestMissed(t *testing.T) {
 	l := open(t, history.Config{Keep: 2, TrimAt: 3})
-	r := l.Reader(history.Oldest)
+	r := l.Reader(history.Oldest())
 	add(t, l, "a")
 	want(t, "first", r.TryNext(), false, "", 0, "a")
 	add(t, l, "b", "c", "d")
 	want(t, "b went", r.TryNext(), false, "", 1, "c", "d")
 	add(t, l, "e", "f", "g", "h")
 	want(t, "e and f went", r.TryNext(), false, "", 2, "g", "h")
-	want(t, "a new reader misses nothing", l.Reader(history.Oldest).TryNext(), false, "", 0, "g", "h")
+	want(t, "a new reader misses nothing", l.Reader(history.Oldest()).TryNext(), false, "", 0, "g", "h")
 }
 
 func TestForeignPositions(t *testing.T) {
@@ -212,12 +216,12 @@ func TestForeignPositions(t *testing.T) {
 func TestPosition(t *testing.T) {
 	l := open(t, history.Config{})
 	p := add(t, l, "a")
-	for _, p := range []history.Position{p, history.Oldest, history.Latest} {
+	for _, p := range []history.Position{p, history.Oldest(), history.Latest()} {
 		if back, err := history.ParsePosition(p.String()); err != nil || back != p {
 			t.Errorf("%s: %v, %v", p, back, err)
 		}
 	}
-	if p.Seq() != 1 || history.Oldest.Seq() != 0 || history.Latest.Seq() != 0 {
+	if p.Seq() != 1 || history.Oldest().Seq() != 0 || history.Latest().Seq() != 0 {
 		t.Error("Seq is of entries only")
 	}
 	seen := map[history.Position]bool{p: true}
@@ -265,7 +269,7 @@ func FuzzParsePosition(f *testing.F) {
 		}
 		l := open(t, history.Config{})
 		add(t, l, "a")
-		if b := l.Since(p); p != history.Oldest && p != history.Latest && !b.Reset {
+		if b := l.Since(p); p != history.Oldest() && p != history.Latest() && !b.Reset {
 			t.Fatalf("a guessed position is believed: %+v", b)
 		}
 	})
@@ -280,11 +284,11 @@ func TestBatchesAreImmutable(t *testing.T) {
 	l.Append(ctx, data)
 	data[0] = 'X'
 	add(t, l, "b", "c")
-	held := l.Since(history.Oldest)
+	held := l.Since(history.Oldest())
 	add(t, l, "d")
 	_ = append(held.Entries, history.Entry{Data: []byte("intruder")})
 	add(t, l, "e", "f")
-	want(t, "log", l.Since(history.Oldest), false, "", 0, "a", "b", "c", "d", "e", "f")
+	want(t, "log", l.Since(history.Oldest()), false, "", 0, "a", "b", "c", "d", "e", "f")
 	add(t, l, "g")
 	l.Delete(ctx, 5)
 	l.Clear(ctx, nil)
@@ -295,7 +299,7 @@ func TestBatchesAreImmutable(t *testing.T) {
 func TestEndedContext(t *testing.T) {
 	l := open(t, history.Config{})
 	add(t, l, "a")
-	r := l.Reader(history.Oldest)
+	r := l.Reader(history.Oldest())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err1 := l.Append(ctx, []byte("b"))
@@ -341,7 +345,7 @@ func TestHead(t *testing.T) {
 		add(t, l, fmt.Sprint(i))
 	}
 	for _, n := range []int{-1, 0, 1, 3, 9, 10, 11} {
-		pos, got := history.Oldest, ""
+		pos, got := history.Oldest(), ""
 		for {
 			whole := l.Since(pos)
 			if whole.Empty() {

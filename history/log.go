@@ -67,7 +67,7 @@ func (s *state) since(from Position) Batch {
 // resolve makes Oldest and Latest positions of this log.
 func (s *state) resolve(p Position) Position {
 	switch {
-	case p == Latest:
+	case p == Latest():
 		return s.position()
 	case p.log == 0:
 		return Position{s.id, s.epoch, s.floor}
@@ -245,9 +245,6 @@ func (l *Log) Since(from Position) Batch { return l.state.Load().since(from) }
 
 // Position returns the position behind the last entry.
 func (l *Log) Position() Position { return l.state.Load().position() }
-
-// Len returns the number of entries kept.
-func (l *Log) Len() int { return len(l.state.Load().entries) }
 
 // Close ends the log, and the Store with it. Readers read what is left, then
 // get [ErrClosed]; so does everything that would change it. Close may be

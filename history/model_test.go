@@ -160,7 +160,7 @@ func runModel(t *testing.T, name string, cfg history.Config, rng *rand.Rand, ste
 			}
 		}
 		reset, _, missed, data := m.since(modelPos{m.epoch, m.floor})
-		want(t, fmt.Sprintf("%s, step %d, oldest", name, step), l.Since(history.Oldest), reset, "", missed, data...)
+		want(t, fmt.Sprintf("%s, step %d, oldest", name, step), l.Since(history.Oldest()), reset, "", missed, data...)
 		if s := l.Stats(); s.Entries != len(m.kept) || s.Bytes != int64(m.bytes()) {
 			t.Fatalf("%s, step %d: %+v", name, step, s)
 		}

@@ -15,12 +15,12 @@ type Position struct {
 	log, epoch, seq uint64
 }
 
-// Oldest is before everything kept, Latest after everything appended, at the
-// moment they are used.
-var (
-	Oldest = Position{}
-	Latest = Position{seq: 1}
-)
+// Oldest is before everything kept at the moment it is used. It is the zero
+// value.
+func Oldest() Position { return Position{} }
+
+// Latest is after everything appended at the moment it is used.
+func Latest() Position { return Position{seq: 1} }
 
 // Seq returns the sequence number of the entry before the position: after an
 // Append, that of the appended entry. It is what [Log.Delete] takes.
@@ -34,27 +34,21 @@ func (p Position) Seq() uint64 {
 // String returns p as a token of letters, digits, '-' and '_', at most 38
 // characters long and usually 16, or "oldest" or "latest".
 func (p Position) String() string {
-	b, _ := p.AppendText(nil)
-	return string(b)
-}
-
-// AppendText appends String to b. Its error is always nil.
-func (p Position) AppendText(b []byte) ([]byte, error) {
 	switch {
-	case p == Latest:
-		return append(b, "latest"...), nil
+	case p == Latest():
+		return "latest"
 	case p.log == 0:
-		return append(b, "oldest"...), nil
+		return "oldest"
 	}
 	var space [8 + 2*binary.MaxVarintLen64]byte
 	raw := binary.BigEndian.AppendUint64(space[:0], p.log)
 	raw = binary.AppendUvarint(raw, p.epoch)
 	raw = binary.AppendUvarint(raw, p.seq)
-	return base64.RawURLEncoding.AppendEncode(b, raw), nil
+	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
 // MarshalText makes p a JSON string.
-func (p Position) MarshalText() ([]byte, error) { return p.AppendText(nil) }
+func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText is [ParsePosition].
 func (p *Position) UnmarshalText(text []byte) (err error) {
@@ -67,9 +61,9 @@ func (p *Position) UnmarshalText(text []byte) (err error) {
 func ParsePosition(s string) (Position, error) {
 	switch {
 	case s == "oldest":
-		return Oldest, nil
+		return Oldest(), nil
 	case s == "latest":
-		return Latest, nil
+		return Latest(), nil
 	case len(s) > 38:
 		return Position{}, ErrPosition
 	}

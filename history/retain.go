@@ -10,9 +10,9 @@ type TrimReason string
 
 // The reasons of a [Trim].
 const (
-	ByCount TrimReason = "count"
-	ByBytes TrimReason = "bytes"
-	ByAge   TrimReason = "age"
+	TrimByCount TrimReason = "count"
+	TrimByBytes TrimReason = "bytes"
+	TrimByAge   TrimReason = "age"
 )
 
 // A Trim is one clean-up.
@@ -89,13 +89,13 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 		}
 	}
 	if l.cfg.MaxAge > 0 {
-		trim(ByAge, next.olderThan(now.Add(-l.cfg.MaxAge)), &l.counts.TrimmedByAge)
+		trim(TrimByAge, next.olderThan(now.Add(-l.cfg.MaxAge)), &l.counts.TrimmedByAge)
 	}
 	if n := len(next.entries); n > l.cfg.TrimAt {
-		trim(ByCount, n-l.cfg.Keep, &l.counts.TrimmedByCount)
+		trim(TrimByCount, n-l.cfg.Keep, &l.counts.TrimmedByCount)
 	}
 	if l.cfg.MaxBytes > 0 && next.bytes > l.cfg.MaxBytes {
-		trim(ByBytes, next.beyond(l.cfg.MaxBytes-l.cfg.MaxBytes/6), &l.counts.TrimmedByBytes)
+		trim(TrimByBytes, next.beyond(l.cfg.MaxBytes-l.cfg.MaxBytes/6), &l.counts.TrimmedByBytes)
 	}
 	if l.cfg.MaxAge > 0 && len(next.entries) > 0 && !l.ageSet {
 		l.ageSet = true

@@ -75,14 +75,14 @@ func TestSoak(t *testing.T) {
 func (s *soak) pause(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	s.log.Reader(history.Latest).Next(ctx)
+	s.log.Reader(history.Latest()).Next(ctx)
 }
 
 // change clears and deletes now and then, until nearly all is appended.
 func (s *soak) change(ctx context.Context, until uint64) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for ctx.Err() == nil {
-		pos, err := s.log.Reader(history.Latest).Next(ctx)
+		pos, err := s.log.Reader(history.Latest()).Next(ctx)
 		if err != nil || pos.To.Seq() > until*9/10 {
 			return
 		}
@@ -105,7 +105,7 @@ func (s *soak) change(ctx context.Context, until uint64) {
 // some give up waiting, some come back with a token, some are slow.
 func (s *soak) read(ctx context.Context, kind int) {
 	rng := rand.New(rand.NewPCG(uint64(kind), 5))
-	r := s.log.Reader(history.Oldest)
+	r := s.log.Reader(history.Oldest())
 	at := r.Position()
 	for {
 		var b history.Batch

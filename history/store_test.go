@@ -62,7 +62,7 @@ func TestStoreSurvivesReopening(t *testing.T) {
 	if n := len(store.saved.Entries); n != 2 {
 		t.Errorf("trimmed to 2, but the store has %d", n)
 	}
-	want(t, "and learns what it missed", openStore(t, store).Since(history.Oldest), false, "", 0, "c", "d")
+	want(t, "and learns what it missed", openStore(t, store).Since(history.Oldest()), false, "", 0, "c", "d")
 
 	l.Clear(ctx, []byte("note"))
 	add(t, l, "e", "f")
@@ -82,8 +82,8 @@ func TestStoreIsTrimmedOnOpen(t *testing.T) {
 	}}}
 	var trims []history.Trim
 	l := open(t, history.Config{Store: store, MaxAge: time.Hour, OnTrim: func(tr history.Trim) { trims = append(trims, tr) }})
-	want(t, "what is young enough", l.Since(history.Oldest), false, "", 0, "d")
-	if len(trims) != 1 || trims[0] != (history.Trim{Reason: history.ByAge, Dropped: 2, Kept: 1}) || len(store.saved.Entries) != 1 {
+	want(t, "what is young enough", l.Since(history.Oldest()), false, "", 0, "d")
+	if len(trims) != 1 || trims[0] != (history.Trim{Reason: history.TrimByAge, Dropped: 2, Kept: 1}) || len(store.saved.Entries) != 1 {
 		t.Errorf("trims %v, stored %v", trims, store.saved.Entries)
 	}
 }
@@ -109,7 +109,7 @@ func TestStoreFailures(t *testing.T) {
 		t.Errorf("something changed: %v, %+v", l.Position(), l.Stats())
 	}
 	store.fail = nil
-	want(t, "and it goes on", l.Since(history.Oldest), false, "", 0, "a", "b")
+	want(t, "and it goes on", l.Since(history.Oldest()), false, "", 0, "a", "b")
 	if next := add(t, l, "c"); next.Seq() != 3 {
 		t.Errorf("no number is lost: %d", next.Seq())
 	}

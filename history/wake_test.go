@@ -61,7 +61,7 @@ func TestWakingIsPaced(t *testing.T) {
 			start := time.Now()
 			var all []<-chan map[time.Duration][]string
 			for range 3 {
-				all = append(all, arrivals(t, l.Reader(history.Oldest), start))
+				all = append(all, arrivals(t, l.Reader(history.Oldest()), start))
 			}
 			synctest.Wait()
 			for i, at := range row.appends {
@@ -88,7 +88,7 @@ func TestWakingIsPaced(t *testing.T) {
 func TestNextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, history.Config{})
-		r := l.Reader(history.Latest)
+		r := l.Reader(history.Latest())
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		start := time.Now()
@@ -107,14 +107,14 @@ func TestNextEnds(t *testing.T) {
 
 		done := make(chan error)
 		for range 3 {
-			r := l.Reader(history.Latest)
+			r := l.Reader(history.Latest())
 			go func() { _, err := r.Next(context.Background()); done <- err }()
 		}
 		synctest.Wait()
 		if s := l.Stats(); s.Waiting != 3 {
 			t.Errorf("%d waiting", s.Waiting)
 		}
-		unread := l.Reader(history.Oldest)
+		unread := l.Reader(history.Oldest())
 		l.Close()
 		for range 3 {
 			if err := <-done; !errors.Is(err, history.ErrClosed) {
@@ -134,7 +134,7 @@ func TestNextEnds(t *testing.T) {
 				t.Errorf("change %d of a closed log: %v", i+1, err)
 			}
 		}
-		if l.Expire(time.Now().Add(time.Hour)) != 0 || l.Len() != 1 {
+		if l.Expire(time.Now().Add(time.Hour)) != 0 || l.Stats().Entries != 1 {
 			t.Error("Expire changed a closed log")
 		}
 	})
@@ -164,7 +164,7 @@ func TestAgeRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trims := make(chan history.Trim, 2)
 		l := open(t, history.Config{MaxAge: 64 * time.Minute, OnTrim: func(tr history.Trim) { trims <- tr }})
-		r := l.Reader(history.Oldest)
+		r := l.Reader(history.Oldest())
 		add(t, l, "a")
 		time.Sleep(time.Minute / 2)
 		add(t, l, "b")
@@ -181,11 +181,11 @@ func TestAgeRetention(t *testing.T) {
 		} {
 			time.Sleep(step.wait)
 			synctest.Wait()
-			if l.Len() != step.left {
-				t.Errorf("%d kept, want %d", l.Len(), step.left)
+			if l.Stats().Entries != step.left {
+				t.Errorf("%d kept, want %d", l.Stats().Entries, step.left)
 			}
 		}
-		for _, exp := range []history.Trim{{Reason: history.ByAge, Dropped: 2, Kept: 1}, {Reason: history.ByAge, Dropped: 1}} {
+		for _, exp := range []history.Trim{{Reason: history.TrimByAge, Dropped: 2, Kept: 1}, {Reason: history.TrimByAge, Dropped: 1}} {
 			if got := <-trims; got != exp {
 				t.Errorf("trim %v, want %v", got, exp)
 			}
@@ -217,7 +217,7 @@ func TestNoLostWakeup(t *testing.T) {
 		seen := make(chan struct{}, readers)
 		for range readers {
 			wg.Go(func() {
-				r := l.Reader(history.Oldest)
+				r := l.Reader(history.Oldest())
 				for range rounds {
 					if b, err := r.Next(ctx); err != nil || len(b.Entries) != 1 {
 						t.Errorf("%v, %d entries at %v", err, len(b.Entries), r.Position().Seq())
@@ -250,7 +250,7 @@ func TestNoGoroutineLasts(t *testing.T) {
 		before := runtime.NumGoroutine()
 		for range 10 {
 			l, _ := history.Open(context.Background(), history.Config{MaxAge: time.Hour})
-			done := arrivals(t, l.Reader(history.Oldest), time.Now())
+			done := arrivals(t, l.Reader(history.Oldest()), time.Now())
 			synctest.Wait()
 			add(t, l, "a", "b", "c")
 			time.Sleep(time.Second)

@@ -301,7 +301,7 @@ func (v *archiveVerb) load(ctx context.Context, rest []string, identity, file st
 	}
 	entries, done, err := v.read(ctx, rest[0], with)
 	var refused *archive.Error
-	if errors.As(err, &refused) && refused.Reason == archive.Encrypted {
+	if errors.As(err, &refused) && refused.Reason == archive.ReasonEncrypted {
 		if !terminal.Is(os.Stdin) {
 			return fmt.Errorf("%w: name its key with -identity or -passphrase-file", err)
 		}

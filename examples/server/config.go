@@ -262,7 +262,7 @@ func historyKeyOrNone(s string) error {
 }
 
 func parseSync(s string) (journal.Sync, error) {
-	return map[string]journal.Sync{"always": journal.Always, "interval": journal.Interval, "never": journal.Never}[s], nil
+	return map[string]journal.Sync{"always": journal.SyncAlways, "interval": journal.SyncInterval, "never": journal.SyncNever}[s], nil
 }
 
 func strongOrNone(s string) error {

@@ -169,9 +169,9 @@ func newFigures(s *server) *figures {
 	f.all = append(f.all, figure{
 		desc("history_trimmed_total", "Messages dropped by retention, by the limit that they were beyond.", "reason"), counter,
 		func(m snapshot, emit func(float64, ...string)) {
-			emit(float64(m.history.TrimmedByCount), string(history.ByCount))
-			emit(float64(m.history.TrimmedByBytes), string(history.ByBytes))
-			emit(float64(m.history.TrimmedByAge), string(history.ByAge))
+			emit(float64(m.history.TrimmedByCount), string(history.TrimByCount))
+			emit(float64(m.history.TrimmedByBytes), string(history.TrimByBytes))
+			emit(float64(m.history.TrimmedByAge), string(history.TrimByAge))
 		},
 	})
 	one(gauge, "history_durable", "1 where the history is kept on disk (HISTORY_DIR), else 0.", func(m snapshot) float64 { return truth(m.durable) })

@@ -60,7 +60,7 @@ func (s *server) openHistory(cfg config) error {
 		}
 		s.log.Info("the history is sealed with HISTORY_KEY: HISTORY_KEY_PREVIOUS is not needed any more")
 	}
-	s.log.Info("history opened", "dir", cfg.historyDir, "messages", s.history.Len())
+	s.log.Info("history opened", "dir", cfg.historyDir, "messages", s.history.Stats().Entries)
 	return nil
 }
 
@@ -114,11 +114,11 @@ func (c *config) advice(err error) error {
 		return err
 	}
 	todo := map[journal.Reason]string{
-		journal.Locked:   "another process uses HISTORY_DIR %s: stop it, or name another directory",
-		journal.ReadOnly: "HISTORY_DIR %s cannot be written: give it to the user that the server runs as, or name another directory",
-		journal.Full:     "the disk of HISTORY_DIR %s is full: make room, or name another directory",
-		journal.WrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: put the key that it was written with into HISTORY_KEY, or into HISTORY_KEY_PREVIOUS where the key was changed; if it is lost, so is the history: move the directory away",
-		journal.Corrupt:  "HISTORY_DIR %s was damaged or changed: to begin anew, move it away, and `server import` an export if there is one",
+		journal.ReasonLocked:   "another process uses HISTORY_DIR %s: stop it, or name another directory",
+		journal.ReasonReadOnly: "HISTORY_DIR %s cannot be written: give it to the user that the server runs as, or name another directory",
+		journal.ReasonFull:     "the disk of HISTORY_DIR %s is full: make room, or name another directory",
+		journal.ReasonWrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: put the key that it was written with into HISTORY_KEY, or into HISTORY_KEY_PREVIOUS where the key was changed; if it is lost, so is the history: move the directory away",
+		journal.ReasonCorrupt:  "HISTORY_DIR %s was damaged or changed: to begin anew, move it away, and `server import` an export if there is one",
 	}[failed.Reason]
 	if errors.Is(err, errors.ErrUnsupported) {
 		todo = "HISTORY_DIR %s cannot be used on this operating system"

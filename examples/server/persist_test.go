@@ -405,7 +405,7 @@ func guideRetentionLimits(t *testing.T) {
 	t.Run("age", func(t *testing.T) {
 		s := start(t, func(c *config) { c.historyMaxAge = 1 })
 		s.publisher().publish("a")
-		testkit.Eventually(t, "too old", func() bool { return s.srv.history.Len() == 0 })
+		testkit.Eventually(t, "too old", func() bool { return s.srv.history.Stats().Entries == 0 })
 	})
 	t.Run("bytes", func(t *testing.T) {
 		s := start(t, func(c *config) { unlimited(c); c.historyMaxBytes = 1 << 20 })

@@ -88,7 +88,7 @@ func TestResume(t *testing.T) {
 
 // texts is what the history holds.
 func (s *site) texts() (texts []string) {
-	for _, e := range s.srv.history.Reader(history.Oldest).TryNext().Entries {
+	for _, e := range s.srv.history.Reader(history.Oldest()).TryNext().Entries {
 		_, text, _ := strings.Cut(string(e.Data), `"text":"`)
 		text, _, _ = strings.Cut(text, `"`)
 		texts = append(texts, text)

@@ -36,6 +36,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"hash"
 	"io"
 	"iter"
@@ -100,7 +101,7 @@ type ExportConfig struct {
 
 // Export writes entries to w. For those of a log, which it does not hold up:
 //
-//	archive.Export(ctx, w, slices.Values(log.Since(history.Oldest).Entries), cfg)
+//	archive.Export(ctx, w, slices.Values(log.Since(history.Oldest()).Entries), cfg)
 //
 // Memory is bounded by the longest entry. After an error, what was written is
 // an archive that every import refuses.
@@ -111,7 +112,7 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 	var sealed io.WriteCloser
 	if len(cfg.Recipients) > 0 {
 		if sealed, err = age.Encrypt(w, cfg.Recipients...); err != nil {
-			return done, &Error{Reason: Failed, Err: err}
+			return done, &Error{Reason: ReasonFailed, Err: err}
 		}
 		w = sealed
 	}
@@ -138,7 +139,7 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 		out.err = sealed.Close()
 	}
 	if out.err != nil {
-		return out.done, &Error{Reason: Failed, Err: out.err}
+		return out.done, &Error{Reason: ReasonFailed, Err: out.err}
 	}
 	out.done.Done = true
 	if cfg.Progress != nil {
@@ -152,7 +153,7 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 func ExportFile(ctx context.Context, name string, entries iter.Seq[history.Entry], cfg ExportConfig) (Progress, error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".archive-*")
 	if err != nil {
-		return Progress{}, &Error{Reason: Failed, Err: err}
+		return Progress{}, &Error{Reason: ReasonFailed, Err: err}
 	}
 	done, err := Export(ctx, f, entries, cfg)
 	if err == nil {
@@ -223,7 +224,11 @@ func lineOf(e history.Entry) line {
 
 // PassphraseRecipient encrypts to a passphrase. It must be the only recipient.
 func PassphraseRecipient(passphrase string) (age.Recipient, error) {
-	return age.NewScryptRecipient(passphrase)
+	r, err := age.NewScryptRecipient(passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	return r, nil
 }
 
 // PassphraseIdentity opens what a passphrase has encrypted. It refuses files
@@ -232,7 +237,7 @@ func PassphraseRecipient(passphrase string) (age.Recipient, error) {
 func PassphraseIdentity(passphrase string) (age.Identity, error) {
 	id, err := age.NewScryptIdentity(passphrase)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("archive: %w", err)
 	}
 	id.SetMaxWorkFactor(20)
 	return id, nil

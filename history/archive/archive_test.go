@@ -138,7 +138,7 @@ func TestEveryByte(t *testing.T) {
 		refused := func(change string, at int, content []byte) {
 			t.Helper()
 			_, err := archive.ImportLog(ctx, l, nil, bytes.NewReader(content), archive.ImportConfig{Identities: row.with})
-			if r := reason(err); r == "" || r == archive.Failed {
+			if r := reason(err); r == "" || r == archive.ReasonFailed {
 				t.Fatalf("%s, %s at %d: %v", row.why, change, at, err)
 			}
 		}
@@ -178,28 +178,28 @@ func TestRefused(t *testing.T) {
 		ids    []age.Identity
 		reason archive.Reason
 	}{
-		{"nothing", nil, nil, archive.Foreign},
-		{"another program's JSON Lines", []byte("{\"format\":\"x\"}\n"), nil, archive.Foreign},
-		{"one endless line", bytes.Repeat([]byte("x"), 1<<20), nil, archive.Foreign},
-		{"a later version", []byte("{\"format\":\"relayguard-history\",\"version\":2,\"new\":1}\n"), nil, archive.Version},
-		{"only half", plain[:len(plain)/2], nil, archive.Truncated},
-		{"a line taken out", join(0, 1, 3, 4, 5, 6), nil, archive.Damaged},
-		{"lines swapped", join(0, 1, 2, 4, 3, 5, 6), nil, archive.Damaged},
-		{"a line twice", join(0, 1, 1, 2, 3, 4, 5, 6), nil, archive.Damaged},
-		{"no trailer", join(0, 1, 2, 3, 4, 5), nil, archive.Truncated},
-		{"two archives in one", append(bytes.Clone(plain), plain...), nil, archive.Damaged},
-		{"time runs backwards", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":""}` + "\n" + `{"seq":2,"at":"2026-11-24T12:00:00Z","text":""}` + "\n"), nil, archive.Damaged},
-		{"number 0", resealed(head + `{"seq":0,"at":"2026-11-24T12:00:01Z","text":""}` + "\n"), nil, archive.Damaged},
-		{"two contents", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","base64":""}` + "\n"), nil, archive.Damaged},
-		{"no content", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z"}` + "\n"), nil, archive.Damaged},
-		{"an unknown field", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","x":1}` + "\n"), nil, archive.Damaged},
-		{"encrypted, no key", sealed, nil, archive.Encrypted},
-		{"encrypted, another's key", sealed, []age.Identity{other}, archive.NoMatch},
-		{"somebody put a plain one in its place", plain, mine, archive.NotEncrypted},
-		{"an age file of something else", seal(t, []byte("a diary"), pair.Recipient()), mine, archive.Foreign},
-		{"an age header and no more", sealed[:bytes.Index(sealed, []byte("---"))], mine, archive.Truncated},
-		{"half an age file", sealed[:len(sealed)-20], mine, archive.Damaged},
-		{"more after an age file", append(bytes.Clone(sealed), 'x'), mine, archive.Damaged},
+		{"nothing", nil, nil, archive.ReasonForeign},
+		{"another program's JSON Lines", []byte("{\"format\":\"x\"}\n"), nil, archive.ReasonForeign},
+		{"one endless line", bytes.Repeat([]byte("x"), 1<<20), nil, archive.ReasonForeign},
+		{"a later version", []byte("{\"format\":\"relayguard-history\",\"version\":2,\"new\":1}\n"), nil, archive.ReasonVersion},
+		{"only half", plain[:len(plain)/2], nil, archive.ReasonTruncated},
+		{"a line taken out", join(0, 1, 3, 4, 5, 6), nil, archive.ReasonDamaged},
+		{"lines swapped", join(0, 1, 2, 4, 3, 5, 6), nil, archive.ReasonDamaged},
+		{"a line twice", join(0, 1, 1, 2, 3, 4, 5, 6), nil, archive.ReasonDamaged},
+		{"no trailer", join(0, 1, 2, 3, 4, 5), nil, archive.ReasonTruncated},
+		{"two archives in one", append(bytes.Clone(plain), plain...), nil, archive.ReasonDamaged},
+		{"time runs backwards", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":""}` + "\n" + `{"seq":2,"at":"2026-11-24T12:00:00Z","text":""}` + "\n"), nil, archive.ReasonDamaged},
+		{"number 0", resealed(head + `{"seq":0,"at":"2026-11-24T12:00:01Z","text":""}` + "\n"), nil, archive.ReasonDamaged},
+		{"two contents", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","base64":""}` + "\n"), nil, archive.ReasonDamaged},
+		{"no content", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z"}` + "\n"), nil, archive.ReasonDamaged},
+		{"an unknown field", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","x":1}` + "\n"), nil, archive.ReasonDamaged},
+		{"encrypted, no key", sealed, nil, archive.ReasonEncrypted},
+		{"encrypted, another's key", sealed, []age.Identity{other}, archive.ReasonNoMatch},
+		{"somebody put a plain one in its place", plain, mine, archive.ReasonNotEncrypted},
+		{"an age file of something else", seal(t, []byte("a diary"), pair.Recipient()), mine, archive.ReasonForeign},
+		{"an age header and no more", sealed[:bytes.Index(sealed, []byte("---"))], mine, archive.ReasonTruncated},
+		{"half an age file", sealed[:len(sealed)-20], mine, archive.ReasonDamaged},
+		{"more after an age file", append(bytes.Clone(sealed), 'x'), mine, archive.ReasonDamaged},
 	} {
 		_, done, err := archive.Read(ctx, bytes.NewReader(row.file), archive.ImportConfig{Identities: row.ids})
 		if reason(err) != row.reason || done.Done {
@@ -210,7 +210,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	long := export(t, []history.Entry{{Seq: 1, At: noon, Data: make([]byte, 1000)}})
-	if _, _, err := archive.Read(ctx, bytes.NewReader(long), archive.ImportConfig{MaxLine: 900}); reason(err) != archive.TooLong {
+	if _, _, err := archive.Read(ctx, bytes.NewReader(long), archive.ImportConfig{MaxLine: 900}); reason(err) != archive.ReasonTooLong {
 		t.Errorf("a long entry: %v", err)
 	}
 	odd := func(e history.Entry) error {
@@ -221,12 +221,22 @@ func TestRefused(t *testing.T) {
 	}
 	var unfit *archive.Error
 	if got, _, err := archive.Read(ctx, bytes.NewReader(plain), archive.ImportConfig{Check: odd}); !errors.As(err, &unfit) ||
-		unfit.Reason != archive.Unfit || unfit.Line != 4 || got != nil {
+		unfit.Reason != archive.ReasonUnfit || unfit.Line != 4 || got != nil {
 		t.Errorf("an entry that the caller refuses: %v", err)
 	}
 	ok := resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"x"}` + "\n")
 	if _, _, err := archive.Read(ctx, bytes.NewReader(ok), archive.ImportConfig{}); err != nil {
 		t.Errorf("what the rows are changed from: %v", err)
+	}
+}
+
+func TestEmptyPassphrase(t *testing.T) {
+	_, err1 := archive.PassphraseRecipient("")
+	_, err2 := archive.PassphraseIdentity("")
+	for _, err := range []error{err1, err2} {
+		if err == nil || !strings.HasPrefix(err.Error(), "archive: ") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
@@ -249,7 +259,7 @@ func TestMedium(t *testing.T) {
 	sealed := export(t, samples, pair.Recipient())
 	for n := range sealed {
 		r := io.MultiReader(bytes.NewReader(sealed[:n]), iotest.ErrReader(broken))
-		if _, _, err := archive.Read(ctx, r, archive.ImportConfig{Identities: []age.Identity{pair}}); reason(err) != archive.Failed || !errors.Is(err, broken) {
+		if _, _, err := archive.Read(ctx, r, archive.ImportConfig{Identities: []age.Identity{pair}}); reason(err) != archive.ReasonFailed || !errors.Is(err, broken) {
 			t.Fatalf("after %d bytes: %v", n, err)
 		}
 	}
@@ -265,10 +275,10 @@ func TestMedium(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Dir(name)); len(left) > 0 {
 		t.Errorf("%v is left behind", left)
 	}
-	if _, err := archive.ExportFile(ctx, filepath.Join(name, "no", "dir"), slices.Values(samples), archive.ExportConfig{}); reason(err) != archive.Failed {
+	if _, err := archive.ExportFile(ctx, filepath.Join(name, "no", "dir"), slices.Values(samples), archive.ExportConfig{}); reason(err) != archive.ReasonFailed {
 		t.Errorf("nowhere: %v", err)
 	}
-	if _, err := archive.Export(ctx, io.Discard, slices.Values(samples), archive.ExportConfig{Recipients: []age.Recipient{pair.Recipient(), cheap(t, "x")}}); reason(err) != archive.Failed {
+	if _, err := archive.Export(ctx, io.Discard, slices.Values(samples), archive.ExportConfig{Recipients: []age.Recipient{pair.Recipient(), cheap(t, "x")}}); reason(err) != archive.ReasonFailed {
 		t.Errorf("a passphrase beside a key: %v", err)
 	}
 }
@@ -337,7 +347,7 @@ func TestImport(t *testing.T) {
 
 	l, _ := history.Open(ctx, history.Config{})
 	l.Append(ctx, []byte("old"))
-	viewer := l.Reader(history.Latest)
+	viewer := l.Reader(history.Latest())
 	if _, err := archive.ImportLog(ctx, l, []byte("restored"), bytes.NewReader(file), archive.ImportConfig{}); err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +362,7 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := archive.ImportStore(ctx, j, bytes.NewReader(file[:len(file)-1]), archive.ImportConfig{}); reason(err) != archive.Truncated {
+		if _, err := archive.ImportStore(ctx, j, bytes.NewReader(file[:len(file)-1]), archive.ImportConfig{}); reason(err) != archive.ReasonTruncated {
 			t.Fatal(err)
 		}
 		if _, err := archive.ImportStore(ctx, j, bytes.NewReader(file), archive.ImportConfig{Keep: 3}); err != nil {
@@ -366,14 +376,14 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, e := range l.Since(history.Oldest).Entries {
+		for i, e := range l.Since(history.Oldest()).Entries {
 			want := samples[2+i]
 			if e.Seq != uint64(round*3+i+1) || !e.At.Equal(want.At) || string(e.Data) != string(want.Data) {
 				t.Errorf("entry %d is %v", i, e)
 			}
 		}
-		if l.Len() != 3 || l.Close() != nil {
-			t.Errorf("%d entries", l.Len())
+		if l.Stats().Entries != 3 || l.Close() != nil {
+			t.Errorf("%d entries", l.Stats().Entries)
 		}
 	}
 }
@@ -436,7 +446,7 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		got, _, err := archive.Read(ctx, bytes.NewReader(file), archive.ImportConfig{})
 		if err != nil {
-			if reason(err) == "" || reason(err) == archive.Failed {
+			if reason(err) == "" || reason(err) == archive.ReasonFailed {
 				t.Fatal(err)
 			}
 			return

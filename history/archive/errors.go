@@ -11,16 +11,16 @@ type Reason string
 
 // The reasons of an [Error].
 const (
-	Foreign      Reason = "this is not an archive of a history"
-	Version      Reason = "the archive is of a newer version"
-	Truncated    Reason = "the archive ends too early"
-	Damaged      Reason = "the archive was changed after it was written"
-	TooLong      Reason = "an entry is longer than allowed"
-	Encrypted    Reason = "the archive is encrypted"
-	NotEncrypted Reason = "the archive is not encrypted, though a key is given"
-	NoMatch      Reason = "none of the keys opens the archive"
-	Unfit        Reason = "an entry is not one that this program takes"
-	Failed       Reason = "reading or writing failed"
+	ReasonForeign      Reason = "this is not an archive of a history"
+	ReasonVersion      Reason = "the archive is of a newer version"
+	ReasonTruncated    Reason = "the archive ends too early"
+	ReasonDamaged      Reason = "the archive was changed after it was written"
+	ReasonTooLong      Reason = "an entry is longer than allowed"
+	ReasonEncrypted    Reason = "the archive is encrypted"
+	ReasonNotEncrypted Reason = "the archive is not encrypted, though a key is given"
+	ReasonNoMatch      Reason = "none of the keys opens the archive"
+	ReasonUnfit        Reason = "an entry is not one that this program takes"
+	ReasonFailed       Reason = "reading or writing failed"
 )
 
 // An Error says why an archive was refused or not written. It never quotes the
@@ -50,5 +50,5 @@ func failed(err error) error {
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return &Error{Reason: Failed, Err: err}
+	return &Error{Reason: ReasonFailed, Err: err}
 }

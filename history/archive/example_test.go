@@ -20,7 +20,7 @@ func Example() {
 	mine, _ := age.GenerateX25519Identity() // or age-keygen -o key.txt
 
 	var file bytes.Buffer
-	_, err := archive.Export(ctx, &file, slices.Values(from.Since(history.Oldest).Entries),
+	_, err := archive.Export(ctx, &file, slices.Values(from.Since(history.Oldest()).Entries),
 		archive.ExportConfig{Recipients: []age.Recipient{mine.Recipient()}})
 	if err != nil {
 		panic(err)
@@ -29,7 +29,7 @@ func Example() {
 	to, _ := history.Open(ctx, history.Config{})
 	done, err := archive.ImportLog(ctx, to, nil, &file, archive.ImportConfig{Identities: []age.Identity{mine}})
 	fmt.Println(done.Entries, err)
-	fmt.Printf("%s\n", to.Since(history.Oldest).Entries[0].Data)
+	fmt.Printf("%s\n", to.Since(history.Oldest()).Entries[0].Data)
 	// Output:
 	// 1 <nil>
 	// hello
@@ -53,11 +53,11 @@ func ExampleReader_incorrect() {
 		}
 		wrong.Append(ctx, e.Data)
 	}
-	fmt.Println("reader:", wrong.Len(), "of 2 entries, and nobody knows")
+	fmt.Println("reader:", wrong.Stats().Entries, "of 2 entries, and nobody knows")
 
 	right, _ := history.Open(ctx, history.Config{})
 	_, err := archive.ImportLog(ctx, right, nil, bytes.NewReader(cut), archive.ImportConfig{})
-	fmt.Println("import:", right.Len(), "entries;", err)
+	fmt.Println("import:", right.Stats().Entries, "entries;", err)
 	// Output:
 	// reader: 1 of 2 entries, and nobody knows
 	// import: 0 entries; archive: the archive ends too early (line 3)

@@ -11,8 +11,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// DefaultMaxBytes bounds the entries that an import holds in memory.
-const DefaultMaxBytes = 256 << 20
+// defaultMaxBytes bounds the entries that an import holds in memory.
+const defaultMaxBytes = 256 << 20
 
 // ImportConfig describes an import. The zero value reads plain text and keeps
 // the last 1,000 entries.
@@ -34,7 +34,7 @@ type ImportConfig struct {
 	MaxLine int
 
 	// Check, where set, is asked about every entry; one error of it refuses the
-	// whole archive as Unfit. An archive may come from anywhere, and its digest
+	// whole archive as ReasonUnfit. An archive may come from anywhere, and its digest
 	// says nothing about what is in it.
 	Check func(history.Entry) error
 
@@ -50,7 +50,7 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 		keep = history.DefaultKeep
 	}
 	if limit <= 0 {
-		limit = DefaultMaxBytes
+		limit = defaultMaxBytes
 	}
 	a, err := NewReader(r, cfg.MaxLine, cfg.Identities...)
 	if err != nil {
@@ -74,7 +74,7 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 		}
 		if cfg.Check != nil {
 			if err := cfg.Check(e); err != nil {
-				return nil, a.done, &Error{Reason: Unfit, Line: a.line, Err: err}
+				return nil, a.done, &Error{Reason: ReasonUnfit, Line: a.line, Err: err}
 			}
 		}
 		kept = append(kept, e)

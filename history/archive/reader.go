@@ -17,8 +17,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// DefaultMaxLine bounds a line of an archive, in bytes.
-const DefaultMaxLine = 16 << 20
+// defaultMaxLine bounds a line of an archive, in bytes.
+const defaultMaxLine = 16 << 20
 
 const ageMagic = "age-encryption.org/"
 
@@ -38,12 +38,12 @@ type Reader struct {
 }
 
 // NewReader reads the header of an archive. Lines longer than maxLine bytes
-// are refused; 0 means [DefaultMaxLine]. An encrypted archive needs identities,
+// are refused; 0 means 16 MiB. An encrypted archive needs identities,
 // and with identities a plain one is refused, since somebody may have put it in
 // the other's place.
 func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, error) {
 	if maxLine <= 0 {
-		maxLine = DefaultMaxLine
+		maxLine = defaultMaxLine
 	}
 	a := &Reader{medium: medium{r: r}, sum: sha256.New(), max: maxLine}
 	in := bufio.NewReaderSize(&a.medium, 64<<10)
@@ -55,7 +55,7 @@ func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, e
 	encrypted := armored || strings.HasPrefix(string(magic), ageMagic)
 	switch {
 	case encrypted && len(identities) == 0:
-		return nil, &Error{Reason: Encrypted}
+		return nil, &Error{Reason: ReasonEncrypted}
 	case encrypted:
 		var src io.Reader = in
 		if armored {
@@ -74,13 +74,13 @@ func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, e
 	case err != nil:
 		return nil, err
 	case !known:
-		return nil, &Error{Reason: Foreign}
+		return nil, &Error{Reason: ReasonForeign}
 	case len(identities) > 0 && !encrypted:
-		return nil, &Error{Reason: NotEncrypted}
+		return nil, &Error{Reason: ReasonNotEncrypted}
 	case h.Version != formatVersion:
-		return nil, &Error{Reason: Version}
+		return nil, &Error{Reason: ReasonVersion}
 	case !canonical(text, h):
-		return nil, &Error{Reason: Damaged, Line: 1}
+		return nil, &Error{Reason: ReasonDamaged, Line: 1}
 	}
 	a.sum.Write(text)
 	return a, nil
@@ -105,13 +105,13 @@ func (a *Reader) reading(err error) error {
 	var none *age.NoIdentityMatchError
 	switch {
 	case a.medium.err != nil:
-		return &Error{Reason: Failed, Line: a.line, Err: a.medium.err}
+		return &Error{Reason: ReasonFailed, Line: a.line, Err: a.medium.err}
 	case errors.As(err, &none):
-		return &Error{Reason: NoMatch}
+		return &Error{Reason: ReasonNoMatch}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return &Error{Reason: Truncated, Line: a.line}
+		return &Error{Reason: ReasonTruncated, Line: a.line}
 	}
-	return &Error{Reason: Damaged, Line: a.line} // age's own refusals
+	return &Error{Reason: ReasonDamaged, Line: a.line} // age's own refusals
 }
 
 // canonical reports whether text is what Export writes for v. There are many
@@ -129,9 +129,9 @@ func (a *Reader) next() ([]byte, error) {
 		part, err := a.r.ReadSlice('\n')
 		if len(a.buf)+len(part) > a.max {
 			if a.line == 1 {
-				return nil, &Error{Reason: Foreign}
+				return nil, &Error{Reason: ReasonForeign}
 			}
-			return nil, &Error{Reason: TooLong, Line: a.line}
+			return nil, &Error{Reason: ReasonTooLong, Line: a.line}
 		}
 		a.buf = append(a.buf, part...)
 		switch {
@@ -141,7 +141,7 @@ func (a *Reader) next() ([]byte, error) {
 		case err == bufio.ErrBufferFull:
 			continue
 		case a.line == 1 && err == io.EOF && !bytes.HasPrefix(a.buf, []byte(`{"format":"`+formatName)):
-			return nil, &Error{Reason: Foreign}
+			return nil, &Error{Reason: ReasonForeign}
 		}
 		return nil, a.reading(err)
 	}
@@ -168,7 +168,7 @@ func (a *Reader) entry() (history.Entry, error) {
 	}
 	var l line
 	if json.Unmarshal(text, &l) != nil {
-		return history.Entry{}, &Error{Reason: Damaged, Line: a.line}
+		return history.Entry{}, &Error{Reason: ReasonDamaged, Line: a.line}
 	}
 	e := history.Entry{Seq: l.Seq, At: l.At}
 	switch {
@@ -178,7 +178,7 @@ func (a *Reader) entry() (history.Entry, error) {
 		e.Data = *l.Base64
 	}
 	if e.Seq <= a.last.Seq || e.At.Before(a.last.At) || !canonical(text, lineOf(e)) {
-		return history.Entry{}, &Error{Reason: Damaged, Line: a.line}
+		return history.Entry{}, &Error{Reason: ReasonDamaged, Line: a.line}
 	}
 	a.last = history.Entry{Seq: e.Seq, At: e.At}
 	a.sum.Write(text)
@@ -189,11 +189,11 @@ func (a *Reader) entry() (history.Entry, error) {
 // end checks the trailer, and that nothing follows.
 func (a *Reader) end(text []byte) error {
 	if !canonical(text, trailer{true, a.done.Entries, hex.EncodeToString(a.sum.Sum(nil))}) {
-		return &Error{Reason: Damaged, Line: a.line}
+		return &Error{Reason: ReasonDamaged, Line: a.line}
 	}
 	switch _, err := a.r.ReadByte(); {
 	case err == nil:
-		return &Error{Reason: Damaged, Line: a.line + 1}
+		return &Error{Reason: ReasonDamaged, Line: a.line + 1}
 	case err != io.EOF:
 		return a.reading(err) // age tells only here that its last piece is missing
 	}

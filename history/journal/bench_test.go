@@ -29,7 +29,7 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 	b.Run("memory", run(func(*testing.B) history.Store { return nil }))
-	for name, policy := range map[string]journal.Sync{"never": journal.Never, "interval": journal.Interval, "always": journal.Always} {
+	for name, policy := range map[string]journal.Sync{"never": journal.SyncNever, "interval": journal.SyncInterval, "always": journal.SyncAlways} {
 		b.Run(name, run(func(b *testing.B) history.Store {
 			cfg := config(b.TempDir())
 			cfg.Sync = policy

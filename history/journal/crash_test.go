@@ -83,7 +83,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		l := open(t, cfg, 40)
-		b := l.Since(history.Oldest)
+		b := l.Since(history.Oldest())
 		for i, e := range b.Entries {
 			if string(e.Data) != string(text(e.Seq)) {
 				t.Fatalf("round %d: entry %d has another's content", round, e.Seq)

@@ -86,7 +86,7 @@ func TestEveryBitFlipped(t *testing.T) {
 			got, dropped, err := load(t, cfg, file, content)
 			content[bit/8] ^= 1 << (bit % 8)
 			switch {
-			case err != nil && (hasReason(err, journal.Corrupt) || hasReason(err, journal.WrongKey)):
+			case err != nil && (hasReason(err, journal.ReasonCorrupt) || hasReason(err, journal.ReasonWrongKey)):
 				refused++
 			case err != nil:
 				t.Errorf("%s, bit %d: %v", filepath.Ext(file), bit, err)
@@ -112,7 +112,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	for size := range content {
 		for _, zeros := range []int{0, len(content) - size} { // some file systems fill up
 			got, dropped, err := load(t, cfg, segment, append(bytes.Clone(content[:size]), make([]byte, zeros)...))
-			if zeros > 0 && err != nil && hasReason(err, journal.Corrupt) {
+			if zeros > 0 && err != nil && hasReason(err, journal.ReasonCorrupt) {
 				continue // in the middle of a record nothing tells zeros from damage
 			}
 			if err != nil {
@@ -201,14 +201,14 @@ func TestRecordsKeepTheirPlace(t *testing.T) {
 		"doubled":   {head, entryA, entryA, entryB, tail},
 		"taken out": {head, entryB, tail},
 	} {
-		if _, _, err := load(t, cfg, segment, bytes.Join(parts, nil)); !hasReason(err, journal.Corrupt) {
+		if _, _, err := load(t, cfg, segment, bytes.Join(parts, nil)); !hasReason(err, journal.ReasonCorrupt) {
 			t.Errorf("%s: %v", why, err)
 		}
 	}
 	os.Remove(segment)
 	j, _ := journal.Open(cfg)
 	defer j.Close()
-	if _, err := j.Load(ctx); !hasReason(err, journal.Corrupt) {
+	if _, err := j.Load(ctx); !hasReason(err, journal.ReasonCorrupt) {
 		t.Errorf("a key without its segment: %v", err)
 	}
 	if _, err := os.Stat(key); err != nil {
@@ -250,7 +250,7 @@ func FuzzSegment(f *testing.F) {
 		got, _, err := load(t, cfg, segment, content)
 		n := len(got.Entries)
 		switch {
-		case err != nil && !hasReason(err, journal.Corrupt):
+		case err != nil && !hasReason(err, journal.ReasonCorrupt):
 			t.Fatal(err)
 		case err == nil && (n > len(whole.Entries) ||
 			describe(history.Saved{Entries: got.Entries}) != describe(history.Saved{Entries: whole.Entries[:n]})):

@@ -69,13 +69,13 @@ func TestFullDisk(t *testing.T) {
 	}
 	for room := range uint64(60) { // every way to end within a record
 		lift := full(t, size+room)
-		if _, err := l.Append(ctx, []byte("lost")); !hasReason(err, journal.Full) {
+		if _, err := l.Append(ctx, []byte("lost")); !hasReason(err, journal.ReasonFull) {
 			t.Fatalf("append: %v", err)
 		}
 		lift()
 	}
 	lift := full(t, 30)
-	if _, err := l.Replace(ctx, nil, []byte("lost")); !hasReason(err, journal.Full) {
+	if _, err := l.Replace(ctx, nil, []byte("lost")); !hasReason(err, journal.ReasonFull) {
 		t.Fatalf("replace: %v", err)
 	}
 	want(t, l, "a", "b")
@@ -117,17 +117,17 @@ func TestKeepGoing(t *testing.T) {
 		add(t, l, "a")
 		lift := full(t, 30)
 		add(t, l, "b", "c")
-		if len(*states) != 1 || !hasReason((*states)[0], journal.Full) || !hasReason(j.Err(), journal.Full) {
+		if len(*states) != 1 || !hasReason((*states)[0], journal.ReasonFull) || !hasReason(j.Err(), journal.ReasonFull) {
 			t.Fatalf("states %v, now %v", *states, j.Err())
 		}
-		time.Sleep(journal.RetryAfter)
+		time.Sleep(10 * time.Second)
 		add(t, l, "d") // tries, in vain
 		lift()
 		add(t, l, "e") // too soon to try again
 		if j.Err() == nil || len(*states) != 1 {
 			t.Fatalf("states %v, now %v", *states, j.Err())
 		}
-		time.Sleep(journal.RetryAfter)
+		time.Sleep(10 * time.Second)
 		add(t, l, "f")
 		if j.Err() != nil || len(*states) != 2 || (*states)[1] != nil {
 			t.Fatalf("states %v, now %v", *states, j.Err())
@@ -205,10 +205,10 @@ func TestReadOnlyDirectory(t *testing.T) {
 		}
 		defer syscall.Setfsuid(0)
 	}
-	if _, err := journal.Open(config(filepath.Join(parent, "journal"))); !hasReason(err, journal.ReadOnly) {
+	if _, err := journal.Open(config(filepath.Join(parent, "journal"))); !hasReason(err, journal.ReasonReadOnly) {
 		t.Errorf("nowhere to begin: %v", err)
 	}
-	if _, err := l.Clear(ctx, nil); !hasReason(err, journal.ReadOnly) {
+	if _, err := l.Clear(ctx, nil); !hasReason(err, journal.ReasonReadOnly) {
 		t.Errorf("clear: %v", err)
 	}
 	want(t, l, "a")
@@ -229,10 +229,10 @@ func TestPurge(t *testing.T) {
 		}
 		add(t, l, strings.Repeat("a", 2000))
 		before := dirSize(t, cfg.Dir)
-		time.Sleep(2*time.Minute + journal.PurgeAfter)
+		time.Sleep(time.Hour + 2*time.Minute)
 		synctest.Wait()
-		if l.Len() != 0 || dirSize(t, cfg.Dir) > before-2000 {
-			t.Errorf("%d entries, %d bytes of %d", l.Len(), dirSize(t, cfg.Dir), before)
+		if l.Stats().Entries != 0 || dirSize(t, cfg.Dir) > before-2000 {
+			t.Errorf("%d entries, %d bytes of %d", l.Stats().Entries, dirSize(t, cfg.Dir), before)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -243,7 +243,7 @@ func TestPurge(t *testing.T) {
 func TestInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t.TempDir())
-		cfg.Sync, cfg.Every = journal.Interval, time.Minute
+		cfg.Sync, cfg.Every = journal.SyncInterval, time.Minute
 		l := open(t, cfg, 0)
 		for range 3 {
 			add(t, l, "a")

@@ -11,19 +11,19 @@ type Reason string
 
 // The reasons of an [Error].
 const (
-	Full     Reason = "no space left"
-	ReadOnly Reason = "not writable"
-	Locked   Reason = "in use by another process"
-	WrongKey Reason = "no key of the ring opens it"
-	Corrupt  Reason = "damaged, or changed by somebody"
-	TooLarge Reason = "entry is too large"
-	Closed   Reason = "closed"
-	Failed   Reason = "input/output failed"
+	ReasonFull     Reason = "no space left"
+	ReasonReadOnly Reason = "not writable"
+	ReasonLocked   Reason = "in use by another process"
+	ReasonWrongKey Reason = "no key of the ring opens it"
+	ReasonCorrupt  Reason = "damaged, or changed by somebody"
+	ReasonTooLarge Reason = "entry is too large"
+	ReasonClosed   Reason = "closed"
+	ReasonFailed   Reason = "input/output failed"
 )
 
 // An Error is a failure of a [Journal]. It holds no content and no key.
 //
-// After Full, ReadOnly or Failed nothing that was acknowledged is lost, and the
+// After ReasonFull, ReasonReadOnly or ReasonFailed nothing that was acknowledged is lost, and the
 // journal may be used on: the next Append tries to write everything anew.
 type Error struct {
 	Op     string // open, lock, load, append, sync, replace, destroy, rewrap
@@ -50,14 +50,14 @@ func failure(op string, err error) error {
 	case errors.As(err, &known):
 		return err
 	}
-	reason := Failed
+	reason := ReasonFailed
 	for _, row := range []struct {
 		err error
 		is  Reason
 	}{
-		{syscall.ENOSPC, Full}, {syscall.EDQUOT, Full}, {syscall.EFBIG, Full},
-		{syscall.EROFS, ReadOnly}, {fs.ErrPermission, ReadOnly},
-		{syscall.EWOULDBLOCK, Locked}, {fs.ErrClosed, Closed},
+		{syscall.ENOSPC, ReasonFull}, {syscall.EDQUOT, ReasonFull}, {syscall.EFBIG, ReasonFull},
+		{syscall.EROFS, ReasonReadOnly}, {fs.ErrPermission, ReasonReadOnly},
+		{syscall.EWOULDBLOCK, ReasonLocked}, {fs.ErrClosed, ReasonClosed},
 	} {
 		if errors.Is(err, row.err) {
 			reason = row.is
@@ -66,4 +66,4 @@ func failure(op string, err error) error {
 	return &Error{op, reason, err}
 }
 
-func corrupt(what string) error { return &Error{"load", Corrupt, errors.New(what)} }
+func corrupt(what string) error { return &Error{"load", ReasonCorrupt, errors.New(what)} }

@@ -26,7 +26,7 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		fmt.Printf("run %d finds %d entries\n", run+1, log.Len())
+		fmt.Printf("run %d finds %d entries\n", run+1, log.Stats().Entries)
 		log.Append(ctx, []byte("hello")) // on disk when it returns
 		log.Close()
 	}
@@ -52,7 +52,7 @@ func ExampleJournal_Rewrap() {
 			panic(err)
 		}
 		log.Append(ctx, []byte("one more"))
-		fmt.Println(log.Len())
+		fmt.Println(log.Stats().Entries)
 		log.Close()
 	}
 	// Output:

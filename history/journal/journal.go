@@ -23,7 +23,7 @@
 // remaps sectors; there, the secrecy of the master key is what remains.
 //
 // What retention drops is gone from the disk with the next rewriting: when half
-// of the segment is waste, and at most [PurgeAfter] later.
+// of the segment is waste, and at most an hour later.
 //
 // # Nonces
 //
@@ -35,7 +35,7 @@
 //
 // # Durability
 //
-// With [Always], the default, and without [Config.KeepGoing], an entry that
+// With [SyncAlways], the default, and without [Config.KeepGoing], an entry that
 // Append has acknowledged survives the loss of power. Otherwise the last ones
 // may be lost; the log then begins a new epoch when it was not closed in an orderly way, since
 // the numbers of lost entries come again, and readers must not mistake them.
@@ -45,6 +45,7 @@ package journal
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,25 +57,20 @@ import (
 // KeySize is the length of a master key in bytes.
 const KeySize = 32
 
-// DefaultEvery is the default of [Config.Every].
-const DefaultEvery = time.Second
-
-// PurgeAfter is the longest that entries dropped by retention stay on disk
-// while the journal is open.
-const PurgeAfter = time.Hour
-
-// RetryAfter is the least time between two attempts to write everything anew,
-// with [Config.KeepGoing].
-const RetryAfter = 10 * time.Second
+const (
+	defaultEvery = time.Second      // of Config.Every
+	purgeAfter   = time.Hour        // dropped entries stay on disk no longer
+	retryAfter   = 10 * time.Second // between two attempts to repair, with KeepGoing
+)
 
 // A Sync says when an append is forced to the disk. Rewriting always is.
 type Sync int
 
 // Policies of [Config.Sync].
 const (
-	Always   Sync = iota // before Append returns
-	Interval             // at most Config.Every later
-	Never                // when the operating system likes to
+	SyncAlways   Sync = iota // before Append returns
+	SyncInterval             // at most Config.Every later
+	SyncNever                // when the operating system likes to
 )
 
 // Config describes a journal. Dir and Keys are required.
@@ -88,15 +84,15 @@ type Config struct {
 	// drop the old one.
 	Keys [][]byte
 
-	// Sync is when appends reach the disk. The zero value is Always.
+	// Sync is when appends reach the disk. The zero value is SyncAlways.
 	Sync Sync
 
-	// Every is the period of Interval. 0 means a second.
+	// Every is the period of SyncInterval. 0 means a second.
 	Every time.Duration
 
 	// KeepGoing accepts entries while the medium fails. They are in memory only
 	// until a later Append succeeds in writing everything anew, which one tries
-	// every [RetryAfter]; [Journal.Err] says that it is so. A Replace then
+	// every ten seconds; [Journal.Err] says that it is so. A Replace then
 	// destroys what is on disk without writing the new state; only where even
 	// that fails does it return an error, since erasure must not be pretended.
 	//
@@ -122,44 +118,48 @@ type Dropped struct {
 	Missing uint64
 }
 
-// A ConfigReason says what is wrong with a field of a [Config].
+// ConfigError is one problem of a [Config]. It never holds a value.
+type ConfigError struct {
+	Field  string // with its struct, such as "Config.Keys[1]"
+	Reason error  // a [ConfigReason]
+}
+
+func (e *ConfigError) Error() string { return "journal: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns Reason, so that [errors.Is] finds it.
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a [Config] is refused. The set is closed. It
+// is an error, so that [errors.Is] finds it.
 type ConfigReason string
 
 // The reasons of a [ConfigError].
 const (
-	Missing  ConfigReason = "is missing"
-	KeyBytes ConfigReason = "must have 32 bytes"
-	Unknown  ConfigReason = "is none of the constants"
-	Negative ConfigReason = "must not be negative"
+	ConfigMissing  ConfigReason = "is required"
+	ConfigKeySize  ConfigReason = "must be 32 bytes long"
+	ConfigUnknown  ConfigReason = "is not one of the choices"
+	ConfigNegative ConfigReason = "must not be negative"
 )
 
-// A ConfigError is one mistake in a [Config].
-type ConfigError struct {
-	Field  string
-	Reason ConfigReason
-}
-
-func (e *ConfigError) Error() string {
-	return "journal: Config." + e.Field + " " + string(e.Reason)
-}
+func (r ConfigReason) Error() string { return string(r) }
 
 // lax reports whether numbers can be given out and lost.
-func (c Config) lax() bool { return c.Sync != Always || c.KeepGoing }
+func (c Config) lax() bool { return c.Sync != SyncAlways || c.KeepGoing }
 
 func (c Config) check() error {
 	var errs []error
 	refuse := func(bad bool, field string, reason ConfigReason) {
 		if bad {
-			errs = append(errs, &ConfigError{field, reason})
+			errs = append(errs, &ConfigError{"Config." + field, reason})
 		}
 	}
-	refuse(c.Dir == "", "Dir", Missing)
-	refuse(len(c.Keys) == 0, "Keys", Missing)
-	for _, k := range c.Keys {
-		refuse(len(k) != KeySize, "Keys", KeyBytes)
+	refuse(c.Dir == "", "Dir", ConfigMissing)
+	refuse(len(c.Keys) == 0, "Keys", ConfigMissing)
+	for i, k := range c.Keys {
+		refuse(len(k) != KeySize, fmt.Sprintf("Keys[%d]", i), ConfigKeySize)
 	}
-	refuse(c.Sync < Always || c.Sync > Never, "Sync", Unknown)
-	refuse(c.Every < 0, "Every", Negative)
+	refuse(c.Sync < SyncAlways || c.Sync > SyncNever, "Sync", ConfigUnknown)
+	refuse(c.Every < 0, "Every", ConfigNegative)
 	return errors.Join(errs...)
 }
 
@@ -192,7 +192,7 @@ func Open(cfg Config) (*Journal, error) {
 		return nil, err
 	}
 	if cfg.Every == 0 {
-		cfg.Every = DefaultEvery
+		cfg.Every = defaultEvery
 	}
 	keys := make([][]byte, len(cfg.Keys))
 	for i, k := range cfg.Keys {

@@ -66,7 +66,7 @@ func texts(b history.Batch) (list []string) {
 
 func want(t testing.TB, l *history.Log, data ...string) {
 	t.Helper()
-	if got := texts(l.Since(history.Oldest)); !slices.Equal(got, data) {
+	if got := texts(l.Since(history.Oldest())); !slices.Equal(got, data) {
 		t.Fatalf("kept %q, want %q", got, data)
 	}
 }
@@ -95,19 +95,19 @@ func copyDir(t testing.TB, from, to, pattern string) {
 }
 
 func TestReopen(t *testing.T) {
-	for _, policy := range []journal.Sync{journal.Always, journal.Interval, journal.Never} {
+	for _, policy := range []journal.Sync{journal.SyncAlways, journal.SyncInterval, journal.SyncNever} {
 		cfg := config(t.TempDir())
 		cfg.Sync = policy
 		l := open(t, cfg, 0)
 		add(t, l, "a", "b", "")
 		pos := l.Position()
-		before := l.Since(history.Oldest).Entries
+		before := l.Since(history.Oldest()).Entries
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
 		l = open(t, cfg, 0)
 		want(t, l, "a", "b", "")
-		for i, e := range l.Since(history.Oldest).Entries {
+		for i, e := range l.Since(history.Oldest()).Entries {
 			if e.Seq != before[i].Seq || !e.At.Equal(before[i].At) {
 				t.Errorf("policy %d: entry %d is %v, was %v", policy, i, e, before[i])
 			}
@@ -131,7 +131,7 @@ func TestReopen(t *testing.T) {
 // Numbers that were lost come again with other content; readers must not take
 // one for the other. Where nothing can be lost, they go on.
 func TestEpochAfterCrash(t *testing.T) {
-	for policy, reset := range map[journal.Sync]bool{journal.Always: false, journal.Interval: true, journal.Never: true} {
+	for policy, reset := range map[journal.Sync]bool{journal.SyncAlways: false, journal.SyncInterval: true, journal.SyncNever: true} {
 		cfg := config(t.TempDir())
 		cfg.Sync = policy
 		l := open(t, cfg, 0)
@@ -154,7 +154,7 @@ func TestTrim(t *testing.T) {
 	for i := range 200 {
 		add(t, l, fmt.Sprint(i, text))
 	}
-	kept := texts(l.Since(history.Oldest))
+	kept := texts(l.Since(history.Oldest()))
 	l.Close()
 	if n := dirSize(t, cfg.Dir); n > 60<<10 {
 		t.Errorf("%d bytes on disk for %d entries of 1,000", n, len(kept))
@@ -200,7 +200,7 @@ func TestModes(t *testing.T) {
 func TestOneProcessAtATime(t *testing.T) {
 	cfg := config(t.TempDir())
 	l := open(t, cfg, 0)
-	if _, err := journal.Open(cfg); !hasReason(err, journal.Locked) {
+	if _, err := journal.Open(cfg); !hasReason(err, journal.ReasonLocked) {
 		t.Errorf("second: %v", err)
 	}
 	l.Close()
@@ -210,14 +210,15 @@ func TestOneProcessAtATime(t *testing.T) {
 func TestConfig(t *testing.T) {
 	_, err := journal.Open(journal.Config{Keys: [][]byte{key1, key1[1:]}, Sync: 7, Every: -1})
 	for _, w := range []journal.ConfigError{
-		{"Dir", journal.Missing}, {"Keys", journal.KeyBytes}, {"Sync", journal.Unknown}, {"Every", journal.Negative},
+		{"Config.Dir", journal.ConfigMissing}, {"Config.Keys[1]", journal.ConfigKeySize},
+		{"Config.Sync", journal.ConfigUnknown}, {"Config.Every", journal.ConfigNegative},
 	} {
-		if !strings.Contains(err.Error(), w.Error()) {
+		if !strings.Contains(err.Error(), w.Error()) || !errors.Is(err, w.Reason) {
 			t.Errorf("%v: not reported in %v", w, err)
 		}
 	}
-	if _, err := journal.Open(journal.Config{Dir: t.TempDir()}); err == nil {
-		t.Error("no key, no error")
+	if _, err := journal.Open(journal.Config{Dir: t.TempDir()}); !errors.Is(err, journal.ConfigMissing) {
+		t.Errorf("no key: %v", err)
 	}
 }
 
@@ -232,7 +233,7 @@ func TestWrongKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Load(ctx); !hasReason(err, journal.WrongKey) {
+	if _, err := j.Load(ctx); !hasReason(err, journal.ReasonWrongKey) {
 		t.Errorf("wrong key: %v", err)
 	}
 	// A caller that ignores it must not destroy what it could not read.
@@ -265,7 +266,7 @@ func TestRotation(t *testing.T) {
 	add(t, l, "b")
 	l.Close()
 
-	if _, err := tryOpen(t, cfg, 0); !hasReason(err, journal.WrongKey) {
+	if _, err := tryOpen(t, cfg, 0); !hasReason(err, journal.ReasonWrongKey) {
 		t.Errorf("the old key still opens it: %v", err)
 	}
 	cfg.Keys = ring.Keys[:1]
@@ -310,7 +311,7 @@ func TestClearedIsUnreadable(t *testing.T) {
 			t.Fatalf("%s: %v %v", name, segs, keys)
 		}
 		os.Rename(segs[0], strings.TrimSuffix(keys[0], ".key")+".segment")
-		if _, err := tryOpen(t, backup, 0); !hasReason(err, journal.Corrupt) {
+		if _, err := tryOpen(t, backup, 0); !hasReason(err, journal.ReasonCorrupt) {
 			t.Errorf("%s: the copy opens: %v", name, err)
 		}
 		want(t, open(t, full, 0), "secret")

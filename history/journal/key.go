@@ -87,7 +87,7 @@ func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err
 		}
 	}
 	// Whether the key is wrong or the file damaged, nobody can tell.
-	return nil, head{}, &Error{"load", WrongKey, nil}
+	return nil, head{}, &Error{"load", ReasonWrongKey, nil}
 }
 
 // writeKey puts data in the place of the key file name, by rename.

@@ -65,7 +65,7 @@ func TestModel(t *testing.T) {
 			}
 			// What was trimmed at once in memory may come back for one more
 			// moment after a crash; it is a matter of the oldest only.
-			got, want := l.Since(history.Oldest).Entries, model.Since(history.Oldest).Entries
+			got, want := l.Since(history.Oldest()).Entries, model.Since(history.Oldest()).Entries
 			got = got[max(len(got)-len(want), 0):]
 			if !slices.EqualFunc(got, want, func(a, b history.Entry) bool { return a.Seq == b.Seq && string(a.Data) == string(b.Data) }) {
 				t.Fatalf("seed %d, step %d: %d entries, want %d", seed, step, len(got), len(want))

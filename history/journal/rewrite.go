@@ -127,7 +127,7 @@ func (j *Journal) rewrite(s history.Saved) error {
 // fail makes err, or nil, the state of the medium.
 func (j *Journal) fail(err error) {
 	changed := (err == nil) != (j.broken == nil)
-	j.broken, j.retry = err, time.Now().Add(RetryAfter)
+	j.broken, j.retry = err, time.Now().Add(retryAfter)
 	if changed && j.cfg.OnState != nil {
 		j.cfg.OnState(err)
 	}

@@ -29,7 +29,7 @@ func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
 		return history.Saved{}, err
 	}
 	if j.loaded {
-		return history.Saved{}, &Error{"load", Failed, errors.New("it was loaded before")}
+		return history.Saved{}, &Error{"load", ReasonFailed, errors.New("it was loaded before")}
 	}
 	saved, err := j.load()
 	j.loaded = err == nil // or Replace would destroy what could not be read
@@ -38,7 +38,7 @@ func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
 
 func (j *Journal) ready(ctx context.Context, op string) error {
 	if j.closed {
-		return &Error{op, Closed, nil}
+		return &Error{op, ReasonClosed, nil}
 	}
 	return ctx.Err()
 }
@@ -141,10 +141,10 @@ func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 		return err
 	}
 	if len(e.Data) > maxRecord-entrySize-overhead {
-		return &Error{"append", TooLarge, nil}
+		return &Error{"append", ReasonTooLarge, nil}
 	}
 	if j.seg == nil && j.broken == nil {
-		return &Error{"append", Failed, errors.New("Load and Replace come first")}
+		return &Error{"append", ReasonFailed, errors.New("Load and Replace come first")}
 	}
 	if err := j.append(e); err != nil {
 		err = failure("append", err)
@@ -190,14 +190,14 @@ func (j *Journal) repair() error {
 // sync does what the policy says after a write.
 func (j *Journal) sync() error {
 	switch j.cfg.Sync {
-	case Always:
+	case SyncAlways:
 		if err := j.seg.f.Sync(); err != nil {
 			// What of the file is on the disk is unknown from now on, and a
 			// second Sync would not tell.
 			j.fail(failure("sync", err))
 			return j.broken
 		}
-	case Interval:
+	case SyncInterval:
 		if j.flush == nil {
 			j.flush = time.AfterFunc(j.cfg.Every, j.onFlush)
 		}
@@ -226,15 +226,15 @@ func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 		return err
 	}
 	if !j.loaded {
-		return &Error{"replace", Failed, errors.New("nothing was loaded")}
+		return &Error{"replace", ReasonFailed, errors.New("nothing was loaded")}
 	}
 	for _, e := range s.Entries {
 		if len(e.Data) > maxRecord-entrySize-overhead {
-			return &Error{"replace", TooLarge, nil}
+			return &Error{"replace", ReasonTooLarge, nil}
 		}
 	}
 	if len(s.Note) > maxRecord-overhead-1 {
-		return &Error{"replace", TooLarge, nil}
+		return &Error{"replace", ReasonTooLarge, nil}
 	}
 	if err := j.rewrite(s); err != nil {
 		if err = failure("replace", err); !j.cfg.KeepGoing || j.broken == err {
@@ -260,7 +260,7 @@ func (j *Journal) Trim(seq uint64) {
 	}
 	j.trim(seq)
 	if j.waste > 0 && j.purge == nil {
-		j.purge = time.AfterFunc(PurgeAfter, j.onPurge)
+		j.purge = time.AfterFunc(purgeAfter, j.onPurge)
 	}
 }
 

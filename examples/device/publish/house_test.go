@@ -204,7 +204,7 @@ func (h *house) expect(ctx context.Context, last int) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, whole)
 	defer cancel()
-	r := h.log.Reader(history.Oldest)
+	r := h.log.Reader(history.Oldest())
 	for want := 0; want <= last; {
 		b, err := r.Next(ctx)
 		if err != nil {
@@ -375,7 +375,7 @@ func (d discarded) WriteHeader(int)             {}
 // expectKept is expect for what is in the log now, of which the oldest may be gone.
 func (h *house) expectKept(t *testing.T, last int) {
 	t.Helper()
-	b, err := h.log.Reader(history.Oldest).Next(t.Context())
+	b, err := h.log.Reader(history.Oldest()).Next(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

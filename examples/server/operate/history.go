@@ -54,7 +54,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 	mux.HandleFunc("GET /history/export", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		w.Header().Set("Cache-Control", "no-store")
-		entries := Exported(c.History.Log.Since(history.Oldest).Entries)
+		entries := Exported(c.History.Log.Since(history.Oldest()).Entries)
 		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, entries, archive.ExportConfig{}); err != nil {
 			panic(http.ErrAbortHandler) // or the end would look like one that was meant
 		}
@@ -64,7 +64,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferWait))
 		var refused *archive.Error
 		switch {
-		case errors.As(err, &refused) && refused.Reason != archive.Failed:
+		case errors.As(err, &refused) && refused.Reason != archive.ReasonFailed:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusBadRequest)
 		case err != nil:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusInternalServerError)

@@ -71,7 +71,7 @@ func (f *fanout) join(v *viewer) {
 	if f.stop == nil && !f.stopped {
 		ctx, stop := context.WithCancel(context.Background())
 		f.stop = stop
-		news := f.log.Reader(history.Latest)
+		news := f.log.Reader(history.Latest())
 		f.done.Go(func() { f.watch(ctx, news) })
 		for _, c := range f.couriers {
 			f.done.Go(func() { c.run(ctx) })

@@ -296,7 +296,7 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error
 // Trimmed is to be called when the log has dropped entries, so that those which were
 // too old are not to be had from memory either.
 func (r *Relay) Trimmed(t history.Trim) {
-	if t.Reason == history.ByAge {
+	if t.Reason == history.TrimByAge {
 		r.frames.forget()
 	}
 }

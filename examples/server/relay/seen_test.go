@@ -36,7 +36,7 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 	before.once("b", "1\n\"{", false, publishing(log, false))
 	before.once("b", "", false, publishing(log, false))
-	for _, e := range log.Since(history.Oldest).Entries {
+	for _, e := range log.Since(history.Oldest()).Entries {
 		if got := string(Shown(e.Data)); got != `{"text":"a\nb"}` {
 			t.Fatalf("viewers see %q", got)
 		}
@@ -68,8 +68,8 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 
 	// A restart signal carries the newest of what it clears, and no more.
-	if err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Len() != 0 {
-		t.Fatal(err, log.Len())
+	if err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
+		t.Fatal(err, log.Stats().Entries)
 	}
 	var third seen
 	if err := third.recall(context.Background(), log); err != nil {

@@ -32,10 +32,10 @@ type viewer struct {
 func (r *Relay) newViewer(req *http.Request) *viewer {
 	since, err := history.ParsePosition(req.URL.Query().Get("since"))
 	if err != nil {
-		since = history.Oldest
+		since = history.Oldest()
 	}
-	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), resumed: since != history.Oldest}
-	v.fresh = !v.resumed && r.cfg.Log.Len() > 0
+	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), resumed: since != history.Oldest()}
+	v.fresh = !v.resumed && len(r.cfg.Log.Since(history.Oldest()).Entries) > 0
 	v.taken = func(err error) {
 		if err == nil {
 			v.courier.wrote(v)
