@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
-	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
 // refuse has a stranger show a bad token.
@@ -32,14 +32,14 @@ func TestAuditIsRead(t *testing.T) {
 	s.publisher()
 	s.refuse("192.0.2.7")
 	s.must("block", "192.0.2.7")
-	var list []operate.Entry
+	var list []trail.Entry
 	out := s.must("audit", "-json")
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	for _, e := range list {
-		got = append(got, strings.Join([]string{e.Kind, e.Outcome, e.Addr}, " "))
+		got = append(got, strings.Join([]string{string(e.Kind), e.Outcome, e.Addr}, " "))
 	}
 	if want := "[auth authenticated 127.0.0.1 auth refused 192.0.2.7 block operator 192.0.2.7/32]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
@@ -123,7 +123,7 @@ func TestAuditIsFollowed(t *testing.T) {
 // What a stranger may have chosen does nothing to a terminal.
 func TestAuditIsQuoted(t *testing.T) {
 	var out bytes.Buffer
-	body, err := json.Marshal([]operate.Entry{{Time: time.Now(), Kind: operate.KindAuth, Device: "a b\x1b[2J", Detail: "origin \"x\" \u202e"}})
+	body, err := json.Marshal([]trail.Entry{{Time: time.Now(), Kind: trail.KindAuth, Device: "a b\x1b[2J", Detail: "origin \"x\" \u202e"}})
 	if err != nil {
 		t.Fatal(err)
 	}

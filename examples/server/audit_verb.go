@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
 // auditVerb prints the newest events, and with -f those that come.
@@ -22,10 +22,10 @@ func auditVerb() operatorVerb {
 	return operatorVerb{
 		name: "audit",
 		flags: func(f *flag.FlagSet) {
-			f.IntVar(&n, "n", 50, fmt.Sprintf("how many of the newest events, %d at most", operate.TrailLength))
+			f.IntVar(&n, "n", 50, fmt.Sprintf("how many of the newest events, %d at most", trail.Length))
 			f.BoolVar(&follow, "f", false, "go on with those that come, one a line, until interrupted")
 		},
-		print: show(func(w io.Writer, list []operate.Entry) {
+		print: show(func(w io.Writer, list []trail.Entry) {
 			if len(list) == 0 {
 				fmt.Fprintln(w, "Nothing has happened yet.")
 			}
@@ -36,8 +36,8 @@ func auditVerb() operatorVerb {
 			_ = columns.Flush()
 		}),
 		call: func(rest []string) (string, string, error) {
-			if n < 0 || n > operate.TrailLength {
-				return "", "", fmt.Errorf("-n must be a number up to %d", operate.TrailLength)
+			if n < 0 || n > trail.Length {
+				return "", "", fmt.Errorf("-n must be a number up to %d", trail.Length)
 			}
 			path := "/audit?n=" + strconv.Itoa(n)
 			if follow {
@@ -52,7 +52,7 @@ func auditVerb() operatorVerb {
 
 // columnsOf is an entry for people. What a stranger may have chosen is quoted, so
 // that it does nothing to a terminal.
-func columnsOf(e operate.Entry) []string {
+func columnsOf(e trail.Entry) []string {
 	var rest []string
 	add := func(name, value string) {
 		if value == "" {
@@ -75,7 +75,7 @@ func columnsOf(e operate.Entry) []string {
 		rest = append(rest, "count="+strconv.FormatUint(e.Count, 10))
 	}
 	add("detail", e.Detail)
-	return []string{moment(e.Time), e.Kind, e.Outcome, e.Addr, strings.Join(rest, " ")}
+	return []string{moment(e.Time), string(e.Kind), e.Outcome, e.Addr, strings.Join(rest, " ")}
 }
 
 // printFollowed prints entries as they come. The end is the server's.
@@ -85,7 +85,7 @@ func printFollowed(w io.Writer, asJSON bool, body io.Reader) error {
 		if len(lines.Bytes()) == 0 {
 			continue // it only says that the server is there
 		}
-		var e operate.Entry
+		var e trail.Entry
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return errors.New("the answer is not this server's JSON")
 		}

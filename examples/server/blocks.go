@@ -16,6 +16,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
@@ -30,7 +31,7 @@ type blocks struct {
 	proxies    []netip.Prefix
 	disconnect func(match func(netip.Addr) bool) int
 	log        *slog.Logger
-	trail      *operate.Trail
+	trail      *trail.Trail
 	path       string // "": in memory only
 
 	mu sync.Mutex // one change at a time
@@ -79,7 +80,7 @@ func (b *blocks) Block(network netip.Prefix, until time.Time, force bool) (opera
 	done := operate.Blocked{Block: b.entry(network, until)}
 	done.Connections = b.disconnect(func(addr netip.Addr) bool { return network.Contains(addr.Unmap().WithZone("")) })
 	b.log.Warn("network blocked", "network", network, "until", until, "connections", done.Connections)
-	b.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
+	b.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
 	return done, b.save()
 }
 
@@ -113,7 +114,7 @@ func (b *blocks) Unblock(network netip.Prefix) (bool, error) {
 		return false, nil
 	}
 	b.log.Info("network unblocked", "network", network)
-	b.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindBlock, Outcome: "lifted", Addr: network.String()})
+	b.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "lifted", Addr: network.String()})
 	return true, b.save()
 }
 

@@ -66,7 +66,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, part := range []string{"examples/server/relay", "examples/server/operate", "examples/server/suspect", "examples/device", "examples/load"} {
+	for _, part := range []string{"examples/server/relay", "examples/server/operate", "examples/server/watch/suspect", "examples/device", "examples/load"} {
 		deps := map[string]bool{}
 		all(module+part, deps)
 		for dep := range deps {

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
-	"github.com/relayguard/relayguard/examples/server/suspect"
+	"github.com/relayguard/relayguard/examples/server/watch/suspect"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"

@@ -16,7 +16,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
-	"github.com/relayguard/relayguard/examples/server/suspect"
+	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/examples/server/watch/suspect"
 	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/history"
@@ -66,7 +67,7 @@ type server struct {
 	handler  http.Handler
 	operator http.Handler
 	metrics  *metrics
-	trail    *operate.Trail
+	trail    *trail.Trail
 	suspects *suspect.Detector
 	blocks   *blocks
 	durable  bool        // the history is on disk
@@ -77,7 +78,7 @@ type server struct {
 // newServer makes a server as cfg says; env is where it reads the secrets again.
 func newServer(cfg config, env lookup, log *slog.Logger) (*server, error) {
 	s := &server{
-		log: log, metrics: newMetrics(), trail: operate.NewTrail(), suspects: suspect.New(maxSuspects), durable: cfg.historyDir != "",
+		log: log, metrics: newMetrics(), trail: trail.New(), suspects: suspect.New(maxSuspects), durable: cfg.historyDir != "",
 	}
 	if cfg.tlsCert != "" {
 		var err error
@@ -237,7 +238,7 @@ func word(w http.ResponseWriter, status int, text string) {
 func (s *server) rejected(r *http.Request, d ratelimit.Decision, suppressed uint64) {
 	s.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
-	s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
+	s.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
 }
 
 // audit writes each event to the log, and holds refusals against the address, so
@@ -246,7 +247,7 @@ func (s *server) audit(log func(wsauth.Event)) func(wsauth.Event) {
 	return func(e wsauth.Event) {
 		log(e)
 		s.metrics.event(e)
-		s.trail.Add(operate.FromEvent(e))
+		s.trail.Add(trail.FromEvent(e))
 		switch e.Kind {
 		case wsauth.EventRefused:
 			s.failed(e.Peer.Addr)
@@ -262,7 +263,7 @@ func (s *server) failed(addr netip.Addr) {
 	if until, blocked := s.limiter.Fail(addr); blocked {
 		s.metrics.blocked.Inc()
 		s.log.Warn("address blocked", "addr", addr, "until", until)
-		s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
+		s.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
 	}
 }
 
@@ -297,7 +298,7 @@ func (s *server) suspicious(e suspect.Event, is bool) {
 	}
 	s.metrics.suspicious.WithLabelValues(string(e.Kind)).Inc()
 	s.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond))
-	s.trail.Add(operate.Entry{Time: time.Now(), Kind: operate.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
+	s.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 }
 
 // serve answers on ln, and on operator unless it is nil, until ctx ends. Then it

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -26,7 +27,7 @@ type Config struct {
 	Reload func() error // reads the secrets again
 
 	Blocks Blocks
-	Trail  *Trail
+	Trail  *trail.Trail
 
 	History History
 	Metrics http.Handler
@@ -74,7 +75,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
 	cfg.handleSessions(mux)
 	cfg.handleBlocks(mux)
-	cfg.handleTrail(mux)
+	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
 	return admins(cfg.Verifier, mux), nil
 }

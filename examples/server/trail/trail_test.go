@@ -1,4 +1,4 @@
-package operate_test
+package trail_test
 
 import (
 	"fmt"
@@ -6,23 +6,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
 // The trail is bounded in entries and in their size, and says what it has dropped.
 func TestTrailIsBounded(t *testing.T) {
-	trail := operate.NewTrail()
-	_, changed := trail.After(0)
+	tr := trail.New()
+	_, changed := tr.After(0)
 	for i := range 2500 {
-		trail.Add(operate.Entry{Kind: operate.KindAuth, Addr: fmt.Sprint(i), Detail: strings.Repeat("ä", 5000)})
+		tr.Add(trail.Entry{Kind: trail.KindAuth, Addr: fmt.Sprint(i), Detail: strings.Repeat("ä", 5000)})
 	}
 	select {
 	case <-changed:
 	default:
 		t.Error("nobody is told")
 	}
-	entries, _ := trail.After(2)
-	if len(entries) != 1+operate.TrailLength || entries[0].Kind != operate.KindMissed || entries[0].Count != 1498 {
+	entries, _ := tr.After(2)
+	if len(entries) != 1+trail.Length || entries[0].Kind != trail.KindMissed || entries[0].Count != 1498 {
 		t.Fatalf("%d entries, first %+v", len(entries), entries[0])
 	}
 	for i, e := range entries[1:] {
@@ -30,13 +30,13 @@ func TestTrailIsBounded(t *testing.T) {
 			t.Fatalf("entry %d is %+v", i, e)
 		}
 	}
-	if entries, _ := trail.After(2500); len(entries) > 0 {
+	if entries, _ := tr.After(2500); len(entries) > 0 {
 		t.Error("something after the last")
 	}
-	if entries, last := trail.Newest(3, time.Time{}); len(entries) != 3 || last != 2500 || entries[2].Seq != 2500 {
+	if entries, last := tr.Newest(3, time.Time{}); len(entries) != 3 || last != 2500 || entries[2].Seq != 2500 {
 		t.Errorf("%d entries to %d", len(entries), last)
 	}
-	trail.Close()
-	trail.Close()
-	trail.Add(operate.Entry{}) // and no panic
+	tr.Close()
+	tr.Close()
+	tr.Add(trail.Entry{}) // and no panic
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/relayguard/relayguard/examples/server/suspect"
+	"github.com/relayguard/relayguard/examples/server/watch/suspect"
 )
 
 var (

@@ -1,0 +1,167 @@
+// Package trail keeps the newest security events in memory, for an operator that has no
+// log at hand.
+package trail
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// Kind is what an [Entry] is about. The set is closed.
+type Kind string
+
+// Kinds.
+const (
+	KindAuth       Kind = "auth"       // of the audit: Outcome is the event's kind
+	KindRefused    Kind = "refused"    // a connection over a limit, thinned as in the log: Outcome is the reason
+	KindSuspicious Kind = "suspicious" // see package suspect: Outcome is its kind
+	KindBlock      Kind = "block"      // Outcome is operator, penalty or lifted
+	KindMissed     Kind = "missed"     // a follower was too slow: Count entries are not among what it gets
+)
+
+// Entry is one line of the trail. It never holds a token.
+type Entry struct {
+	Seq       uint64     `json:"seq,omitempty"` // in the order in which they happened
+	Time      time.Time  `json:"time"`
+	Kind      Kind       `json:"kind"`
+	Outcome   string     `json:"outcome,omitempty"`
+	Addr      string     `json:"addr,omitempty"` // or a network
+	Reason    string     `json:"reason,omitempty"`
+	Device    string     `json:"device,omitempty"`
+	TokenID   string     `json:"token_id,omitempty"`
+	KeyID     string     `json:"key_id,omitempty"`
+	SessionID string     `json:"session_id,omitempty"`
+	Until     *time.Time `json:"until,omitempty"` // the right, or the block
+	Count     uint64     `json:"count,omitempty"`
+	Detail    string     `json:"detail,omitempty"` // quotes a stranger
+}
+
+// FromEvent is the entry of an event of the audit.
+func FromEvent(e wsauth.Event) Entry {
+	entry := Entry{
+		Time: e.Time, Kind: KindAuth, Outcome: string(e.Kind), Addr: e.Peer.Addr.String(), Reason: string(e.Reason),
+		Device: e.Device, TokenID: e.TokenID, KeyID: e.KeyID, SessionID: e.SessionID, Detail: e.Detail,
+	}
+	if !e.ExpiresAt.IsZero() {
+		entry.Until = &e.ExpiresAt
+	}
+	return entry
+}
+
+// Bounds of a trail.
+const (
+	Length       = 1000 // entries kept
+	MaxFollowers = 8
+	maxField     = 256 // bytes of what a stranger may have chosen
+)
+
+// Trail keeps the newest entries in memory, for whoever has no log at hand. It is
+// safe for concurrent use.
+type Trail struct {
+	mu        sync.Mutex
+	ring      [Length]Entry
+	last      uint64 // Seq of the newest; 0 is none
+	changed   chan struct{}
+	closed    bool
+	followers int
+}
+
+// New returns an empty trail.
+func New() *Trail { return &Trail{changed: make(chan struct{})} }
+
+// Add appends e, and gives it its Seq.
+func (t *Trail) Add(e Entry) {
+	for _, field := range []*string{&e.Addr, &e.Device, &e.TokenID, &e.KeyID, &e.SessionID, &e.Detail} {
+		if len(*field) > maxField {
+			*field = strings.Clone(strings.ToValidUTF8((*field)[:maxField], "")) + "…"
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	e.Seq = t.last
+	t.ring[e.Seq%Length] = e
+	if !t.closed {
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+}
+
+// After returns the entries after seq, as far as they are kept, and a channel that
+// is closed when there are more, or no more will come. Where some are kept no more,
+// the first entry says how many.
+func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := uint64(1)
+	if t.last > Length {
+		first = t.last - Length + 1
+	}
+	if seq+1 < first {
+		entries = append(entries, Entry{Time: time.Now(), Kind: KindMissed, Count: first - seq - 1})
+		seq = first - 1
+	}
+	for seq < t.last {
+		seq++
+		entries = append(entries, t.ring[seq%Length])
+	}
+	return entries, t.changed
+}
+
+// Newest returns the newest n entries of those since a time, oldest first, and the
+// Seq after which to go on.
+func (t *Trail) Newest(n int, since time.Time) (entries []Entry, last uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seq := t.last - min(t.last, uint64(min(n, Length)))
+	for seq < t.last {
+		seq++
+		if e := t.ring[seq%Length]; !e.Time.Before(since) {
+			entries = append(entries, e)
+		}
+	}
+	return entries, t.last
+}
+
+// Close ends every follower, now and later.
+func (t *Trail) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.closed = true
+		close(t.changed)
+	}
+}
+
+// Closed reports whether no more entries will be followed.
+func (t *Trail) Closed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
+}
+
+// Followers returns how many follow now.
+func (t *Trail) Followers() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.followers
+}
+
+// Follow takes one of the [MaxFollowers] places, if one is free. The caller gives it
+// back by leave.
+func (t *Trail) Follow() (leave func(), ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.followers == MaxFollowers {
+		return nil, false
+	}
+	t.followers++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.followers--
+	}, true
+}
