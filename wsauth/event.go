@@ -35,6 +35,49 @@ const (
 	EventFamilyRevoked EventKind = "family_revoked" // a family was ended; Reason is [ReasonReused] or [ReasonRevoked]
 )
 
+// kinds is the closed set, with the level at which each is logged.
+var kinds = [...]struct {
+	kind  EventKind
+	level slog.Level
+}{
+	{EventAuthenticated, slog.LevelInfo},
+	{EventRefreshed, slog.LevelInfo},
+	{EventRefused, slog.LevelWarn},
+	{EventDenied, slog.LevelWarn},
+	{EventExpired, slog.LevelWarn},
+	{EventRevoked, slog.LevelWarn},
+	{EventReplaced, slog.LevelWarn},
+	{EventEnded, slog.LevelInfo},
+	{EventOriginRefused, slog.LevelWarn},
+	{EventPairIssued, slog.LevelInfo},
+	{EventPairRotated, slog.LevelInfo},
+	{EventPairRepeated, slog.LevelInfo},
+	{EventPairRefused, slog.LevelWarn},
+	{EventFamilyRevoked, slog.LevelWarn},
+}
+
+// EventKinds returns all kinds of event, for example to prepare a counter for
+// each. The slice is the caller's.
+func EventKinds() []EventKind {
+	all := make([]EventKind, len(kinds))
+	for i, k := range kinds {
+		all[i] = k.kind
+	}
+	return all
+}
+
+// Level returns the level at which [AuditLog] writes events of this kind: Info
+// for authenticated, refreshed, ended, pair_issued, pair_rotated and
+// pair_repeated, and Warn for all others.
+func (k EventKind) Level() slog.Level {
+	for _, known := range kinds {
+		if known.kind == k {
+			return known.level
+		}
+	}
+	return slog.LevelWarn
+}
+
 // Reason says why a token or an action was refused. The set is closed; a Reason is safe to log and to count, and is
 // never sent to the peer.
 type Reason string
@@ -105,17 +148,12 @@ type Event struct {
 //	detail      Detail
 //
 // outcome and addr are always there, the others where they are not empty. Later versions may only append. The level
-// is Info for authenticated, refreshed and ended, and Warn for all others.
+// is that of the Kind, [EventKind.Level].
 func AuditLog(l *slog.Logger) func(Event) {
 	if l == nil {
 		return func(Event) {}
 	}
 	return func(e Event) {
-		level := slog.LevelWarn
-		switch e.Kind {
-		case EventAuthenticated, EventRefreshed, EventEnded:
-			level = slog.LevelInfo
-		}
 		attrs := make([]slog.Attr, 0, 9)
 		attrs = append(attrs, slog.String("outcome", string(e.Kind)), slog.Any("addr", e.Peer.Addr))
 		text := func(key, value string) {
@@ -132,6 +170,6 @@ func AuditLog(l *slog.Logger) func(Event) {
 		}
 		text("session_id", e.SessionID)
 		text("detail", e.Detail)
-		l.LogAttrs(context.Background(), level, "auth", attrs...)
+		l.LogAttrs(context.Background(), e.Kind.Level(), "auth", attrs...)
 	}
 }

@@ -404,6 +404,27 @@ func TestIssuerPresent(t *testing.T) {
 	})
 }
 
+// A device that refreshes in time, and again because its answer was lost, warns nobody.
+func TestHealthyRefreshLogsNoWarning(t *testing.T) {
+	var log bytes.Buffer
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Audit = wsauth.AuditLog(slog.New(slog.NewTextHandler(&log, nil))) })
+	p := issue(t, i, "pi-1")
+	for range 2 {
+		if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "level=INFO "); n != 3 || strings.Count(log.String(), "\n") != n {
+		t.Error(log.String())
+	}
+	if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now.Add(time.Hour)); err == nil {
+		t.Fatal("a stolen token is good")
+	}
+	if n := strings.Count(log.String(), "level=WARN "); n != 2 { // the family's end, and the refusal
+		t.Error(log.String())
+	}
+}
+
 func TestPairPrintsNoToken(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	p := issue(t, i, "pi-1")
