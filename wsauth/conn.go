@@ -3,6 +3,7 @@ package wsauth
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 )
 
@@ -46,4 +47,11 @@ const (
 type Peer struct {
 	Addr netip.Addr // the client's address, as the caller resolved it
 	ID   string     // the caller's name for the connection, if it has one
+}
+
+// RemoteAddr is the address that a request's connection comes from: behind a proxy the proxy's, and of a Unix socket the
+// zero Addr.
+func RemoteAddr(r *http.Request) netip.Addr {
+	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return ap.Addr().Unmap()
 }

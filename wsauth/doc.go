@@ -54,7 +54,7 @@
 // A token is as good as a password for as long as it lasts, wherever it has got to. What to choose follows from how a
 // device gets its next one:
 //
-//	an Issuer, and a device that refreshes     access 15 minutes, refresh 90 days, idle 7 days (the defaults)
+//	package refresh, a device that refreshes     access 15 minutes, refresh 90 days, idle 7 days (the defaults)
 //	a token put on the device by hand          days to weeks, as long as somebody comes by; Gate.Revoke ends it sooner
 //	a test, a guest                            minutes
 //
@@ -73,13 +73,13 @@
 //     [HS256.KeyUsage] says that nobody has needed it for the lifetime of a token.)
 //  2. Refresh tokens are not signed and survive: devices get their next access token by themselves. Where the store of
 //     the families may have been read as well, nothing is lost either, since it has hashes only; where it may have been
-//     written, end the families, [Issuer.RevokeDevice], and bring new pairs.
+//     written, end the families, with RevokeDevice of package wsauth/refresh, and bring new pairs.
 //  3. The audit: every authenticated event since the leak with a key ID of the old key, its address and its token ID,
 //     says what was done with it.
 //
-// Where one device's token has leaked and not the key, [Gate.Revoke] with the present time, and [Issuer.RevokeDevice],
-// are all; other devices notice nothing. A Gate remembers a revocation as long as it lives: keep it beside, and repeat
-// it at the start, as examples/server does.
+// Where one device's token has leaked and not the key, [Gate.Revoke] with the present time, and RevokeDevice, are all;
+// other devices notice nothing. A Gate remembers a revocation as long as it lives: keep it beside, and repeat it at the
+// start, as examples/server does.
 //
 // # Another WebSocket library, another JWT library
 //
@@ -90,8 +90,9 @@
 //
 // [Verifier] is the seam to the second: one method, which gets a token and the time and returns an [Identity]. A
 // Verifier on RS256, on introspection or on another library may be a few lines; that it is as strict as [HS256] is then
-// its own matter, and only what [Rechecker] and [Announcer] say of keys reaches sessions that are open. [Signer] is
-// what an [Issuer] needs of it. Inside HS256, the library that computes the MAC is one file of thirty lines, jwx.go.
+// its own matter, and only what [Rechecker] and [Announcer] say of keys reaches sessions that are open. Package
+// wsauth/refresh says in its Signer what an Issuer needs of it. Inside HS256, the library that computes the MAC is one
+// file of thirty lines, jwx.go.
 //
 // # Cost
 //

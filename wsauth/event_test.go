@@ -2,8 +2,14 @@ package wsauth_test
 
 import (
 	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,22 +69,124 @@ var timeless = &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.At
 	return a
 }}
 
+// Nothing that belongs to a day without trouble is a warning, or the operator learns to ignore warnings.
 func TestAuditLogLevels(t *testing.T) {
-	for kind, level := range map[wsauth.EventKind]string{
-		wsauth.EventAuthenticated: "INFO",
-		wsauth.EventRefreshed:     "INFO",
-		wsauth.EventEnded:         "INFO",
-		wsauth.EventRefused:       "WARN",
-		wsauth.EventDenied:        "WARN",
-		wsauth.EventExpired:       "WARN",
-		wsauth.EventRevoked:       "WARN",
-		wsauth.EventReplaced:      "WARN",
-		wsauth.EventOriginRefused: "WARN",
-	} {
+	levels := map[wsauth.EventKind]slog.Level{
+		wsauth.EventAuthenticated: slog.LevelInfo,
+		wsauth.EventRefreshed:     slog.LevelInfo,
+		wsauth.EventRefused:       slog.LevelWarn,
+		wsauth.EventDenied:        slog.LevelWarn,
+		wsauth.EventExpired:       slog.LevelWarn,
+		wsauth.EventRevoked:       slog.LevelWarn,
+		wsauth.EventReplaced:      slog.LevelWarn,
+		wsauth.EventEnded:         slog.LevelInfo,
+		wsauth.EventOriginRefused: slog.LevelWarn,
+		wsauth.EventPairIssued:    slog.LevelInfo,
+		wsauth.EventPairRotated:   slog.LevelInfo,
+		wsauth.EventPairRepeated:  slog.LevelInfo,
+		wsauth.EventPairRefused:   slog.LevelWarn,
+		wsauth.EventFamilyRevoked: slog.LevelWarn,
+	}
+	for _, kind := range append(wsauth.EventKinds(), "unknown") {
+		level, ok := levels[kind]
+		if !ok {
+			if kind != "unknown" {
+				t.Errorf("no level is expected of %s", kind)
+			}
+			level = slog.LevelWarn
+		}
+		if kind.Level() != level {
+			t.Errorf("%s: %v, want %v", kind, kind.Level(), level)
+		}
 		var out bytes.Buffer
 		wsauth.AuditLog(slog.New(slog.NewTextHandler(&out, timeless)))(wsauth.Event{Kind: kind})
-		if want := "level=" + level + " msg=auth outcome=" + string(kind) + " "; !strings.HasPrefix(out.String(), want) {
+		if want := "level=" + level.String() + " msg=auth outcome=" + string(kind) + " "; !strings.HasPrefix(out.String(), want) {
 			t.Errorf("%s: %s", kind, out.String())
 		}
 	}
+}
+
+// The sets are closed: whoever adds a kind or a reason does it in event.go, and a kind is in the list, once.
+func TestSetsAreClosed(t *testing.T) {
+	if kinds := constants(t, "event.go", "EventKind"); !slices.Equal(kinds, asText(wsauth.EventKinds())) {
+		t.Errorf("declared:\n%q\nlisted:\n%q", kinds, wsauth.EventKinds())
+	}
+	for _, typ := range []string{"EventKind", "Reason"} {
+		declared := constants(t, "event.go", typ)
+		if len(declared) < 14 {
+			t.Errorf("only %d constants of type %s were found", len(declared), typ)
+		}
+		slices.Sort(declared)
+		if compact := slices.Compact(slices.Clone(declared)); len(compact) != len(declared) {
+			t.Errorf("a %s twice: %q", typ, declared)
+		}
+	}
+	var files []string
+	for _, pattern := range []string{"*.go", "*/*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	for _, file := range files {
+		if file == "event.go" || strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, typ := range []string{"EventKind", "Reason"} {
+			if elsewhere := constants(t, file, typ); elsewhere != nil {
+				t.Errorf("%s declares, too: %q", file, elsewhere)
+			}
+		}
+	}
+	wsauth.EventKinds()[0] = "changed"
+	if wsauth.EventKinds()[0] == "changed" {
+		t.Error("the list can be changed for others")
+	}
+}
+
+func asText(kinds []wsauth.EventKind) (texts []string) {
+	for _, k := range kinds {
+		texts = append(texts, string(k))
+	}
+	return texts
+}
+
+// constants are the values of the constants of a type, of this package, in the order of a file.
+func constants(t *testing.T, file, typ string) (values []string) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nameOf := func(e ast.Expr) string {
+		switch e := e.(type) {
+		case *ast.Ident:
+			return e.Name
+		case *ast.SelectorExpr:
+			return e.Sel.Name
+		}
+		return ""
+	}
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for _, v := range spec.Values {
+			name := nameOf(spec.Type)
+			if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 { // EventKind("…")
+				name, v = nameOf(call.Fun), call.Args[0]
+			}
+			if text, ok := v.(*ast.BasicLit); ok && name == typ {
+				value, err := strconv.Unquote(text.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				values = append(values, value)
+			}
+		}
+		return true
+	})
+	return values
 }

@@ -36,41 +36,6 @@ func (id *Identity) refused(r Reason) *RefusedError {
 	return &RefusedError{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
 }
 
-// Reason says why a token or an action was refused. The set is closed; a Reason is safe to log and to count, and is
-// never sent to the peer.
-type Reason string
-
-// Reasons for refusing a token.
-const (
-	ReasonNoToken     Reason = "no_token"      // the first message carried none
-	ReasonMalformed   Reason = "malformed"     // not a compact JWS in canonical base64url, or not a string
-	ReasonAlgorithm   Reason = "algorithm"     // "alg" is not HS256
-	ReasonHeader      Reason = "header"        // "crit", "b64", duplicate members, or no JSON object
-	ReasonKey         Reason = "key"           // no key of that ID is in force
-	ReasonSignature   Reason = "signature"     // no key made this signature
-	ReasonClaims      Reason = "claims"        // missing, duplicate or ill-typed claims
-	ReasonExpired     Reason = "expired"       // "exp" has passed
-	ReasonNotYetValid Reason = "not_yet_valid" // "nbf" has not come
-	ReasonIssuer      Reason = "issuer"        // "iss" is not the configured one
-	ReasonAudience    Reason = "audience"      // "aud" does not name this service
-	ReasonDevice      Reason = "device"        // "device" is not on the list
-	ReasonRole        Reason = "role"          // "role" is unknown
-	ReasonOtherDevice Reason = "other_device"  // a refresh with another device's token
-	ReasonOlder       Reason = "older"         // a refresh with a token that expires earlier
-	ReasonSessions    Reason = "sessions"      // the device has as many sessions as it may
-	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or the device's tokens up to a time were
-	ReasonVerifier    Reason = "verifier"      // a Verifier failed without giving a reason
-)
-
-// Reasons for refusing an action, beside [ReasonExpired] and [ReasonRevoked].
-const (
-	ReasonNotAuthenticated Reason = "not_authenticated" // no token was accepted on this connection
-	ReasonPermission       Reason = "permission"        // the identity does not hold the permission
-	ReasonReplaced         Reason = "replaced"          // a newer session of the device took the place of this one
-	ReasonOperator         Reason = "operator"          // [Gate.End] was called
-	ReasonOrigin           Reason = "origin"            // the page that asked for the connection is a foreign one
-)
-
 // RefusedError says why a token was refused. Device, TokenID and KeyID are set only where the token's signature was
 // good; what an unsigned token claims is nobody's word.
 type RefusedError struct {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/leaktest"
 )
 
 // peer is a Conn in fake time, and a caller that reads it as a relay does. It keeps what the other end hears, with the
@@ -143,7 +144,7 @@ type record struct {
 }
 
 func (r *record) audit(e wsauth.Event) {
-	audited(e)
+	leaktest.Audited(e)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e)

@@ -18,6 +18,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // refreshPath is where a device exchanges its refresh token for the next pair.
@@ -30,8 +31,8 @@ type authority struct {
 	keys        *wsauth.HS256
 	operators   *wsauth.HS256 // of the operator's own tokens, on the same keys
 	gate        *wsauth.Gate
-	issuer      *wsauth.Issuer // nil without AUTH_DIR
-	revocations *revocations   // nil without AUTH_DIR
+	issuer      *refresh.Issuer // nil without AUTH_DIR
+	revocations *revocations    // nil without AUTH_DIR
 	reloading   sync.Mutex
 	reloaded    func(config) // if set, called with new secrets before they are in force
 }
@@ -65,24 +66,24 @@ func newAuthority(cfg config, log *slog.Logger, audit func(wsauth.Event), client
 		a.gate.Revoke(device, before)
 	}
 	issuer.Audit, issuer.ClientIP = audit, clientIP
-	issuer.OnRevoked = func(r wsauth.Revocation) {
+	issuer.OnRevoked = func(r refresh.Revocation) {
 		if _, err := a.revokeTokens(r.Family.Device, r.IssuedBefore); err != nil {
 			log.Error("a revocation will be forgotten at the next start", "device", r.Family.Device, "error", err)
 		}
 	}
 	issuer.OnFailure = func(r *http.Request, _ wsauth.Reason) { failed(clientIP(r)) }
-	a.issuer, err = wsauth.NewIssuer(issuer)
+	a.issuer, err = refresh.New(issuer)
 	return a, err
 }
 
 // issuerConfig is what the server and the command that makes a first pair must
 // agree about.
-func (c *config) issuerConfig(signer wsauth.Signer) (wsauth.IssuerConfig, error) {
-	store, err := wsauth.NewDirStore(c.authDir, 0)
+func (c *config) issuerConfig(signer refresh.Signer) (refresh.Config, error) {
+	store, err := refresh.NewDirStore(c.authDir, 0)
 	if err != nil {
-		return wsauth.IssuerConfig{}, fmt.Errorf("%w (AUTH_DIR chooses the directory)", err)
+		return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR chooses the directory)", err)
 	}
-	return wsauth.IssuerConfig{Signer: signer, Store: store, AccessLifetime: c.accessLifetime, Lifetime: c.refreshLifetime}, nil
+	return refresh.Config{Signer: signer, Store: store, AccessLifetime: c.accessLifetime, Lifetime: c.refreshLifetime}, nil
 }
 
 // revokeTokens ends what stands on access tokens of a device that were issued

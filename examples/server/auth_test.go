@@ -13,6 +13,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // withAuth gives the server a directory, and devices short-lived tokens.
@@ -24,9 +25,9 @@ func withAuth(dir string) func(*config) {
 	}
 }
 
-func (s *site) pair(device string) wsauth.Pair {
+func (s *site) pair(device string) refresh.Pair {
 	s.t.Helper()
-	p, err := s.cfg.newPair(s.t.Context(), wsauth.Grant{Device: device})
+	p, err := s.cfg.newPair(s.t.Context(), refresh.Grant{Device: device})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -300,15 +301,15 @@ func guideRoles(t *testing.T) {
 	s := start(t, crowded)
 	for _, row := range []struct {
 		why              string
-		grant            wsauth.Grant
+		grant            refresh.Grant
 		publish, operate bool
 	}{
-		{"no role is publisher", wsauth.Grant{}, true, false},
-		{"publisher", wsauth.Grant{Role: "publisher"}, true, false},
-		{"admin may both", wsauth.Grant{Role: "admin"}, true, true},
-		{"limited to one", wsauth.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, false, true},
-		{"limited to the other", wsauth.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Publish}}, true, false},
-		{"a scope adds nothing", wsauth.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
+		{"no role is publisher", refresh.Grant{}, true, false},
+		{"publisher", refresh.Grant{Role: "publisher"}, true, false},
+		{"admin may both", refresh.Grant{Role: "admin"}, true, true},
+		{"limited to one", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, false, true},
+		{"limited to the other", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Publish}}, true, false},
+		{"a scope adds nothing", refresh.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
 	} {
 		row.grant.Device = testDevice
 		token, err := s.cfg.sign(row.grant, time.Hour, time.Now())

@@ -75,11 +75,12 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	if deps := map[string]bool{}; true {
-		all(module+"wsauth/wsconn", deps)
+	for _, sub := range []string{"wsauth/wsconn", "wsauth/refresh"} {
+		deps := map[string]bool{}
+		all(module+sub, deps)
 		for dep := range deps {
-			if strings.HasPrefix(dep, module) && !strings.HasPrefix(dep, module+"wsauth") {
-				t.Errorf("wsauth/wsconn depends on %s", dep)
+			if strings.HasPrefix(dep, module) && dep != module+"wsauth" && !strings.HasPrefix(dep, module+"wsauth/internal/") {
+				t.Errorf("%s depends on %s", sub, dep)
 			}
 		}
 	}

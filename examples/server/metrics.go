@@ -38,12 +38,6 @@ var refusals = []ratelimit.Reason{
 
 const originRefusal ratelimit.Reason = "origin"
 
-// outcomes are all kinds of authentication event.
-var outcomes = []wsauth.EventKind{
-	wsauth.EventAuthenticated, wsauth.EventRefreshed, wsauth.EventRefused, wsauth.EventDenied, wsauth.EventExpired,
-	wsauth.EventRevoked, wsauth.EventReplaced, wsauth.EventEnded, wsauth.EventOriginRefused,
-}
-
 func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
@@ -61,7 +55,7 @@ func newMetrics() *metrics {
 	for _, reason := range refusals {
 		m.refused.WithLabelValues(string(reason))
 	}
-	for _, kind := range outcomes {
+	for _, kind := range wsauth.EventKinds() {
 		m.auth.WithLabelValues(string(kind), "")
 	}
 	for _, kind := range suspect.Kinds {

@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // operated is the operator's listener of a server, with a token for it.
@@ -177,6 +178,18 @@ func guideMetrics(t *testing.T) {
 	}
 	if _, body := op.call("GET", "/metrics"); strings.Contains(body, stranger) || strings.Contains(body, "127.0.0.1") || strings.Contains(body, testDevice) {
 		t.Error("an address or a device is told")
+	}
+}
+
+// Every kind of event is there from the start, at 0, so that its first time is a
+// rise.
+func TestMetricsHoldEveryKind(t *testing.T) {
+	got := start(t, nil).operator().scrape()
+	for _, kind := range wsauth.EventKinds() {
+		name := fmt.Sprintf(`relayguard_auth_events_total{outcome=%q,reason=""}`, kind)
+		if value, ok := got[name]; !ok || value != 0 {
+			t.Errorf("%s is %v (%v)", name, value, ok)
+		}
 	}
 }
 

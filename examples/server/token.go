@@ -15,6 +15,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/files"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // defaultTTL is how long a token made by hand is good for. Devices run unattended
@@ -56,10 +57,10 @@ func (c *config) keys() []wsauth.Key {
 
 // newToken makes a token for device that expires ttl after now.
 func (c *config) newToken(device string, ttl time.Duration, now time.Time) (string, error) {
-	return c.sign(wsauth.Grant{Device: device}, ttl, now)
+	return c.sign(refresh.Grant{Device: device}, ttl, now)
 }
 
-func (c *config) sign(g wsauth.Grant, ttl time.Duration, now time.Time) (string, error) {
+func (c *config) sign(g refresh.Grant, ttl time.Duration, now time.Time) (string, error) {
 	verifier, err := c.verifier()
 	if err != nil {
 		return "", err
@@ -69,18 +70,18 @@ func (c *config) sign(g wsauth.Grant, ttl time.Duration, now time.Time) (string,
 
 // newPair begins a line of refresh tokens. The server need not run, and if it does,
 // it knows the pair at once.
-func (c *config) newPair(ctx context.Context, g wsauth.Grant) (wsauth.Pair, error) {
+func (c *config) newPair(ctx context.Context, g refresh.Grant) (refresh.Pair, error) {
 	verifier, err := c.verifier()
 	if err != nil {
-		return wsauth.Pair{}, err
+		return refresh.Pair{}, err
 	}
 	issuer, err := c.issuerConfig(verifier)
 	if err != nil {
-		return wsauth.Pair{}, err
+		return refresh.Pair{}, err
 	}
-	i, err := wsauth.NewIssuer(issuer)
+	i, err := refresh.New(issuer)
 	if err != nil {
-		return wsauth.Pair{}, err
+		return refresh.Pair{}, err
 	}
 	return i.Issue(ctx, g)
 }
@@ -123,7 +124,7 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 	if *device == "" && len(cfg.devices) == 1 {
 		*device = cfg.devices[0]
 	}
-	grant := wsauth.Grant{Device: *device, Role: *role}
+	grant := refresh.Grant{Device: *device, Role: *role}
 	for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
 		grant.Scope = append(grant.Scope, wsauth.Permission(p))
 	}
@@ -171,7 +172,7 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 
 // newPairJSON is a new pair in the form that refreshing answers with, so that a device
 // reads one form only.
-func (c *config) newPairJSON(ctx context.Context, g wsauth.Grant) ([]byte, error) {
+func (c *config) newPairJSON(ctx context.Context, g refresh.Grant) ([]byte, error) {
 	if owner, other := ownedByOther(c.authDir); other {
 		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this as that user", owner)
 	}

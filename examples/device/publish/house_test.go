@@ -24,6 +24,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -32,7 +33,7 @@ type house struct {
 	t      *testing.T
 	keys   *wsauth.HS256
 	gate   *wsauth.Gate
-	issuer *wsauth.Issuer
+	issuer *refresh.Issuer
 	log    *history.Log
 	logs   *testkit.Log
 	client *http.Client
@@ -70,9 +71,9 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 	}
 	h.gate, err = wsauth.New(gate)
 	must()
-	h.issuer, err = wsauth.NewIssuer(wsauth.IssuerConfig{
+	h.issuer, err = refresh.New(refresh.Config{
 		Signer: h.keys, AccessLifetime: cfg.lifetime, Audit: h.count,
-		OnRevoked: func(r wsauth.Revocation) { h.gate.Revoke(r.Family.Device, r.IssuedBefore) },
+		OnRevoked: func(r refresh.Revocation) { h.gate.Revoke(r.Family.Device, r.IssuedBefore) },
 	})
 	must()
 	h.log, err = history.Open(t.Context(), history.Config{})
@@ -133,9 +134,9 @@ func (h *house) events(kind wsauth.EventKind) int64 {
 }
 
 // put writes the device's file: a new pair.
-func (h *house) put() wsauth.Pair {
+func (h *house) put() refresh.Pair {
 	h.t.Helper()
-	p, err := h.issuer.Issue(h.t.Context(), wsauth.Grant{Device: "pi-1"})
+	p, err := h.issuer.Issue(h.t.Context(), refresh.Grant{Device: "pi-1"})
 	if err != nil {
 		h.t.Fatal(err)
 	}

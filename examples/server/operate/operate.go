@@ -13,6 +13,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // Config says what the calls stand on. All fields but Issuer are required.
@@ -21,7 +22,7 @@ type Config struct {
 	Reports  func() headers.ReportStats
 
 	Gate   *wsauth.Gate
-	Issuer *wsauth.Issuer // nil: there are no refresh tokens
+	Issuer *refresh.Issuer // nil: there are no refresh tokens
 	Revoke RevokeFunc
 	Keys   func() []wsauth.KeyUsage
 	Reload func() error // reads the secrets again

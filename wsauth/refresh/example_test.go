@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // Devices that stay for months on access tokens of minutes.
@@ -23,9 +24,9 @@ func ExampleIssuer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	issuer, err := wsauth.NewIssuer(wsauth.IssuerConfig{
+	issuer, err := refresh.New(refresh.Config{
 		Signer: tokens,
-		OnRevoked: func(r wsauth.Revocation) {
+		OnRevoked: func(r refresh.Revocation) {
 			ended := gate.Revoke(r.Family.Device, r.IssuedBefore)
 			fmt.Println(r.Reason, "by", r.Family.Device, "so", ended, "sessions ended")
 		},
@@ -36,7 +37,7 @@ func ExampleIssuer() {
 	http.Handle("/auth/refresh", issuer.Handler())
 
 	ctx, now := context.Background(), time.Now()
-	first, err := issuer.IssueAt(ctx, wsauth.Grant{Device: "pi-1"}, now) // for the device's owner to put there
+	first, err := issuer.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now) // for the device's owner to put there
 	if err != nil {
 		log.Fatal(err)
 	}

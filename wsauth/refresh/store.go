@@ -1,4 +1,4 @@
-package wsauth
+package refresh
 
 import (
 	"context"
@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
-// ErrTooManyFamilies is why a [RefreshStore] that is full creates no family.
+// ErrTooManyFamilies is why a [Store] that is full creates no family.
 var ErrTooManyFamilies = errors.New("wsauth: too many families of refresh tokens")
 
 // Family is the line of pairs that began with one [Issuer.Issue]. Nothing in it is secret.
@@ -18,7 +20,7 @@ type Family struct {
 	ID         string // random, of digits and the letters a to f
 	Device     string
 	Role       string
-	Scope      []Permission
+	Scope      []wsauth.Permission
 	Generation uint64    // the number of the newest pair, from 1
 	IssuedAt   time.Time // when the first pair was made
 	RotatedAt  time.Time // when the newest pair was made
@@ -33,7 +35,7 @@ func (f Family) tokenID() string {
 	return f.ID + "." + strconv.FormatUint(f.Generation, 10)
 }
 
-// StoredFamily is what a [RefreshStore] keeps of a family. No refresh token can be made of it, unless of the one before
+// StoredFamily is what a [Store] keeps of a family. No refresh token can be made of it, unless of the one before
 // the newest.
 type StoredFamily struct {
 	Family
@@ -42,10 +44,10 @@ type StoredFamily struct {
 	Salt     [sha256.Size]byte // what the newest was made with, of the one before
 }
 
-// RefreshStore keeps families. It must be safe for concurrent use, keep copies of what it is given and bound itself;
+// Store keeps families. It must be safe for concurrent use, keep copies of what it is given and bound itself;
 // families past their ValidUntil it may drop at any time. Its errors mean that it failed, and go to the caller of the
 // [Issuer].
-type RefreshStore interface {
+type Store interface {
 	// Create adds a family, or fails with [ErrTooManyFamilies] if there is no room at the time now.
 	Create(ctx context.Context, f StoredFamily, now time.Time) error
 	// Load returns the family of that ID, if there is one.

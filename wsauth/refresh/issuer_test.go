@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"bytes"
@@ -13,13 +13,15 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/leaktest"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // trail collects what an Issuer reports.
 type trail struct {
 	mu      sync.Mutex
 	events  []wsauth.Event
-	revoked []wsauth.Revocation
+	revoked []refresh.Revocation
 }
 
 func (r *trail) kinds() string {
@@ -36,18 +38,18 @@ func (r *trail) kinds() string {
 	return strings.Join(all, " ")
 }
 
-func newIssuer(t testing.TB, change func(*wsauth.IssuerConfig)) (*wsauth.Issuer, *trail) {
+func newIssuer(t testing.TB, change func(*refresh.Config)) (*refresh.Issuer, *trail) {
 	t.Helper()
 	r := new(trail)
-	cfg := wsauth.IssuerConfig{
-		Signer: newHS256(t, nil),
+	cfg := refresh.Config{
+		Signer: newHS256(t),
 		Audit: func(e wsauth.Event) {
-			audited(e)
+			leaktest.Audited(e)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.events = append(r.events, e)
 		},
-		OnRevoked: func(v wsauth.Revocation) {
+		OnRevoked: func(v refresh.Revocation) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.revoked = append(r.revoked, v)
@@ -56,16 +58,16 @@ func newIssuer(t testing.TB, change func(*wsauth.IssuerConfig)) (*wsauth.Issuer,
 	if change != nil {
 		change(&cfg)
 	}
-	i, err := wsauth.NewIssuer(cfg)
+	i, err := refresh.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return i, r
 }
 
-func issue(t testing.TB, i *wsauth.Issuer, device string) wsauth.Pair {
+func issue(t testing.TB, i *refresh.Issuer, device string) refresh.Pair {
 	t.Helper()
-	p, err := i.IssueAt(t.Context(), wsauth.Grant{Device: device}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: device}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,23 +75,23 @@ func issue(t testing.TB, i *wsauth.Issuer, device string) wsauth.Pair {
 }
 
 func TestIssuerConfig(t *testing.T) {
-	signer := newHS256(t, nil)
+	signer := newHS256(t)
 	for _, row := range []struct {
 		why  string
-		cfg  wsauth.IssuerConfig
+		cfg  refresh.Config
 		want string
 	}{
-		{"the defaults", wsauth.IssuerConfig{Signer: signer}, ""},
-		{"lifetimes of a test", wsauth.IssuerConfig{Signer: signer, AccessLifetime: 2 * time.Second}, ""},
-		{"nothing to sign with", wsauth.IssuerConfig{}, "Signer: missing"},
-		{"every problem at once", wsauth.IssuerConfig{AccessLifetime: -1, MaxFamilies: -1}, "Signer: missing, AccessLifetime: negative, MaxFamilies: negative"},
-		{"a second may be over as it begins", wsauth.IssuerConfig{Signer: signer, AccessLifetime: time.Second}, "AccessLifetime: too short"},
-		{"not short-lived", wsauth.IssuerConfig{Signer: signer, AccessLifetime: 25 * time.Hour}, "AccessLifetime: too long"},
-		{"idle before the token has expired", wsauth.IssuerConfig{Signer: signer, IdleTimeout: time.Minute}, "IdleTimeout: too short"},
-		{"over before the token has expired", wsauth.IssuerConfig{Signer: signer, Lifetime: time.Minute}, "Lifetime: too short"},
-		{"a repeated answer would be expired", wsauth.IssuerConfig{Signer: signer, AccessLifetime: 20 * time.Second, Grace: 20 * time.Second}, "Grace: too long"},
+		{"the defaults", refresh.Config{Signer: signer}, ""},
+		{"lifetimes of a test", refresh.Config{Signer: signer, AccessLifetime: 2 * time.Second}, ""},
+		{"nothing to sign with", refresh.Config{}, "Signer: missing"},
+		{"every problem at once", refresh.Config{AccessLifetime: -1, MaxFamilies: -1}, "Signer: missing, AccessLifetime: negative, MaxFamilies: negative"},
+		{"a second may be over as it begins", refresh.Config{Signer: signer, AccessLifetime: time.Second}, "AccessLifetime: too short"},
+		{"not short-lived", refresh.Config{Signer: signer, AccessLifetime: 25 * time.Hour}, "AccessLifetime: too long"},
+		{"idle before the token has expired", refresh.Config{Signer: signer, IdleTimeout: time.Minute}, "IdleTimeout: too short"},
+		{"over before the token has expired", refresh.Config{Signer: signer, Lifetime: time.Minute}, "Lifetime: too short"},
+		{"a repeated answer would be expired", refresh.Config{Signer: signer, AccessLifetime: 20 * time.Second, Grace: 20 * time.Second}, "Grace: too long"},
 	} {
-		_, err := wsauth.NewIssuer(row.cfg)
+		_, err := refresh.New(row.cfg)
 		var got []string
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
@@ -108,11 +110,11 @@ func TestIssuerConfig(t *testing.T) {
 
 func TestIssuerPair(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	p, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := newHS256(t, nil)
+	v := newHS256(t)
 	for n := 1; n <= 3; n++ {
 		id, err := v.VerifyAt([]byte(p.Token), now)
 		if err != nil || id.Device != "pi-1" || id.Role != "admin" || id.Can(wsauth.Publish) || !id.Can(wsauth.Admin) {
@@ -139,7 +141,7 @@ func TestIssuerPair(t *testing.T) {
 
 func TestIssuerRefusesGrants(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	for _, g := range []wsauth.Grant{{}, {Device: "stranger"}, {Device: "pi-1", Role: "none"}} {
+	for _, g := range []refresh.Grant{{}, {Device: "stranger"}, {Device: "pi-1", Role: "none"}} {
 		_, err := i.IssueAt(t.Context(), g, now)
 		if reasonOf(t, err) == "" {
 			t.Errorf("issued %+v", g)
@@ -179,8 +181,8 @@ func TestIssuerStories(t *testing.T) {
 		{"idle since the last refresh", []step{{time.Minute, 1, "2"}, {idle + time.Minute, 2, "expired"}}},
 		{"the end, however busy", []step{{idle - 1, 1, "2"}, {2*idle - 2, 2, "3"}, {3*idle - 3, 3, "4"}, {life, 4, "expired"}}},
 	} {
-		i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.IdleTimeout, c.Lifetime = idle, life })
-		pairs := []wsauth.Pair{{}, issue(t, i, "pi-1")}
+		i, r := newIssuer(t, func(c *refresh.Config) { c.IdleTimeout, c.Lifetime = idle, life })
+		pairs := []refresh.Pair{{}, issue(t, i, "pi-1")}
 		revoked := 0
 		for n, s := range row.steps {
 			p, err := i.RefreshAt(t.Context(), pairs[s.use].RefreshToken, wsauth.Peer{}, now.Add(s.at))
@@ -214,7 +216,8 @@ func TestIssuerStories(t *testing.T) {
 func TestIssuerForged(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	foreign, _ := newIssuer(t, nil)
-	mine, theirs := issue(t, i, "pi-1").RefreshToken, issue(t, foreign, "pi-1").RefreshToken
+	pair := issue(t, i, "pi-1")
+	mine, theirs := pair.RefreshToken, issue(t, foreign, "pi-1").RefreshToken
 	const handle = len("rgrt_") + 20
 	for _, row := range []struct {
 		why, token string
@@ -228,7 +231,7 @@ func TestIssuerForged(t *testing.T) {
 		{"a line break, which base64 decoders skip", mine[:40] + "\n" + mine[41:], wsauth.ReasonMalformed},
 		{"a line break more", mine + "\n", wsauth.ReasonMalformed},
 		{"the other alphabet", mine[:40] + "+" + mine[41:], wsauth.ReasonMalformed},
-		{"an access token", forge(common, good(""), secret), wsauth.ReasonMalformed},
+		{"an access token", pair.Token, wsauth.ReasonMalformed},
 		{"another server's", theirs, wsauth.ReasonUnknown},
 		{"another handle with the right secret", theirs[:handle] + mine[handle:], wsauth.ReasonUnknown},
 	} {
@@ -252,12 +255,12 @@ func TestIssuerForged(t *testing.T) {
 
 func TestIssuerParallel(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	first, err := i.Issue(t.Context(), wsauth.Grant{Device: "pi-1"})
+	first, err := i.Issue(t.Context(), refresh.Grant{Device: "pi-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const n = 50
-	var pairs [n]wsauth.Pair
+	var pairs [n]refresh.Pair
 	var errs [n]error
 	together(n, func(k int) { pairs[k], errs[k] = i.Refresh(t.Context(), first.RefreshToken, wsauth.Peer{}) })
 	for k := range n {
@@ -313,7 +316,7 @@ func TestIssuerRevoke(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
-	for _, p := range []wsauth.Pair{a, b} {
+	for _, p := range []refresh.Pair{a, b} {
 		if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); reasonOf(t, err) != wsauth.ReasonUnknown {
 			t.Error("after revocation:", err)
 		}
@@ -336,16 +339,16 @@ func TestIssuerRevoke(t *testing.T) {
 }
 
 func TestIssuerBound(t *testing.T) {
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.MaxFamilies, c.IdleTimeout = 2, time.Hour })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.MaxFamilies, c.IdleTimeout = 2, time.Hour })
 	a, b := issue(t, i, "pi-1"), issue(t, i, "pi-1")
-	if _, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1"}, now); !errors.Is(err, wsauth.ErrTooManyFamilies) {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
 		t.Error(err)
 	}
 	later := now.Add(time.Minute)
 	if _, err := i.RefreshAt(t.Context(), b.RefreshToken, wsauth.Peer{}, later); err != nil {
 		t.Error("a full store must not end anyone:", err)
 	}
-	if _, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-2"}, now.Add(time.Hour)); err != nil {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-2"}, now.Add(time.Hour)); err != nil {
 		t.Error("the idle one leaves room:", err)
 	}
 	if _, err := i.RefreshAt(t.Context(), a.RefreshToken, wsauth.Peer{}, now); reasonOf(t, err) != wsauth.ReasonUnknown {
@@ -357,7 +360,7 @@ func TestIssuerBound(t *testing.T) {
 func TestIssuerKeepsScope(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	scope := []wsauth.Permission{wsauth.Publish}
-	p, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1", Role: "admin", Scope: scope}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: scope}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +368,7 @@ func TestIssuerKeepsScope(t *testing.T) {
 	if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
 		t.Fatal(err)
 	}
-	id, err := newHS256(t, nil).VerifyAt([]byte(p.Token), now)
+	id, err := newHS256(t).VerifyAt([]byte(p.Token), now)
 	if err != nil || id.Can(wsauth.Admin) || !id.Can(wsauth.Publish) {
 		t.Errorf("%+v %v", id, err)
 	}
@@ -401,13 +404,34 @@ func TestIssuerPresent(t *testing.T) {
 	})
 }
 
+// A device that refreshes in time, and again because its answer was lost, warns nobody.
+func TestHealthyRefreshLogsNoWarning(t *testing.T) {
+	var log bytes.Buffer
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Audit = wsauth.AuditLog(slog.New(slog.NewTextHandler(&log, nil))) })
+	p := issue(t, i, "pi-1")
+	for range 2 {
+		if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(log.String(), "level=INFO "); n != 3 || strings.Count(log.String(), "\n") != n {
+		t.Error(log.String())
+	}
+	if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now.Add(time.Hour)); err == nil {
+		t.Fatal("a stolen token is good")
+	}
+	if n := strings.Count(log.String(), "level=WARN "); n != 2 { // the family's end, and the refusal
+		t.Error(log.String())
+	}
+}
+
 func TestPairPrintsNoToken(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	p := issue(t, i, "pi-1")
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		fmt.Fprintf(&out, verb, p)
-		fmt.Fprintf(&out, verb, []wsauth.Pair{p})
+		fmt.Fprintf(&out, verb, []refresh.Pair{p})
 	}
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "pair", p)
 	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "pair", p)

@@ -1,4 +1,4 @@
-package wsauth
+package refresh
 
 import (
 	"crypto/hmac"
@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// refreshPrefix makes refresh tokens recognizable to secret scanners.
-	refreshPrefix = "rgrt_"
-	handleLen     = 16
-	secretLen     = 32
-	refreshLen    = (handleLen + secretLen) / 3 * 4 // no bits are left over, so each token has one spelling
+	// tokenPrefix makes refresh tokens recognizable to secret scanners.
+	tokenPrefix = "rgrt_"
+	handleLen   = 16
+	secretLen   = 32
+	tokenLen    = (handleLen + secretLen) / 3 * 4 // no bits are left over, so each token has one spelling
 )
 
 // refreshToken is a handle, which all tokens of a family share and nothing but them reveals, and the secret of one
@@ -25,7 +25,7 @@ type refreshToken struct {
 	secret [secretLen]byte
 }
 
-func newRefreshToken() (t refreshToken) {
+func newToken() (t refreshToken) {
 	_, _ = rand.Read(t.handle[:]) // never fails
 	_, _ = rand.Read(t.secret[:])
 	return t
@@ -36,9 +36,9 @@ func newSalt() (salt [sha256.Size]byte) {
 	return salt
 }
 
-func readRefreshToken(text string) (t refreshToken, ok bool) {
-	encoded, ok := strings.CutPrefix(text, refreshPrefix)
-	if !ok || len(encoded) != refreshLen {
+func readToken(text string) (t refreshToken, ok bool) {
+	encoded, ok := strings.CutPrefix(text, tokenPrefix)
+	if !ok || len(encoded) != tokenLen {
 		return t, false
 	}
 	// The decoder skips line breaks; a text with any comes out too short.
@@ -52,7 +52,7 @@ func readRefreshToken(text string) (t refreshToken, ok bool) {
 
 func (t refreshToken) String() string {
 	b := append(t.handle[:], t.secret[:]...)
-	return string(base64.RawURLEncoding.AppendEncode([]byte(refreshPrefix), b))
+	return string(base64.RawURLEncoding.AppendEncode([]byte(tokenPrefix), b))
 }
 
 // family is the public ID of the token's family. It is looked up in no constant time: what the time could tell is how

@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"bytes"
@@ -14,19 +14,20 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // However the store fails, the error says so, nothing is decided, and the next try goes on as if nothing had been.
 func TestIssuerStoreFails(t *testing.T) {
 	store := &faultyStore{}
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = store })
+	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = store })
 	ctx := t.Context()
 	first := issue(t, i, "pi-1")
 	second, err := i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	refresh := func(token string, at time.Time) error {
+	use := func(token string, at time.Time) error {
 		_, err := i.RefreshAt(ctx, token, wsauth.Peer{}, at)
 		return err
 	}
@@ -35,10 +36,10 @@ func TestIssuerStoreFails(t *testing.T) {
 		method string
 		call   func() error
 	}{
-		{"Create", func() error { _, err := i.IssueAt(ctx, wsauth.Grant{Device: "pi-1"}, now); return err }},
-		{"Load", func() error { return refresh(second.RefreshToken, now) }},
-		{"Rotate", func() error { return refresh(second.RefreshToken, now) }},
-		{"Remove", func() error { return refresh(first.RefreshToken, late) }},
+		{"Create", func() error { _, err := i.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now); return err }},
+		{"Load", func() error { return use(second.RefreshToken, now) }},
+		{"Rotate", func() error { return use(second.RefreshToken, now) }},
+		{"Remove", func() error { return use(first.RefreshToken, late) }},
 		{"Remove", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
 		{"Remove", func() error { _, err := i.RevokeFamilyAt(ctx, store.families[0].ID, now); return err }},
 		{"List", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
@@ -46,7 +47,7 @@ func TestIssuerStoreFails(t *testing.T) {
 	} {
 		store.fails = row.method
 		err := row.call()
-		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
+		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
 			t.Errorf("%s: %v", row.method, err)
 		}
 		if len(store.families) != 1 || store.families[0].Generation != 2 || len(r.revoked) != 0 {
@@ -54,14 +55,14 @@ func TestIssuerStoreFails(t *testing.T) {
 		}
 	}
 	store.fails = "the race" // lost, but to nobody
-	if _, ok := errors.AsType[*wsauth.UnavailableError](refresh(second.RefreshToken, now)); !ok {
+	if _, ok := errors.AsType[*refresh.UnavailableError](use(second.RefreshToken, now)); !ok {
 		t.Error("an inconsistent store")
 	}
 	store.fails = ""
-	if err := refresh(second.RefreshToken, now); err != nil {
+	if err := use(second.RefreshToken, now); err != nil {
 		t.Error("the token was used up:", err)
 	}
-	if got := reasonOf(t, refresh(first.RefreshToken, late)); got != wsauth.ReasonReused || len(r.revoked) != 1 {
+	if got := reasonOf(t, use(first.RefreshToken, late)); got != wsauth.ReasonReused || len(r.revoked) != 1 {
 		t.Error(got)
 	}
 }
@@ -70,7 +71,7 @@ func TestIssuerStoreFails(t *testing.T) {
 // is called between loading and rotating, so it can let another call overtake.
 func TestIssuerLosesRace(t *testing.T) {
 	var overtake func()
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) {
+	i, r := newIssuer(t, func(c *refresh.Config) {
 		good := c.Signer
 		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
 			if f := overtake; f != nil {
@@ -82,7 +83,7 @@ func TestIssuerLosesRace(t *testing.T) {
 	})
 	ctx := t.Context()
 	first := issue(t, i, "pi-1")
-	var winner wsauth.Pair
+	var winner refresh.Pair
 	overtake = func() { winner, _ = i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now) }
 	loser, err := i.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now)
 	if err != nil || loser != winner || winner.Token == "" {
@@ -104,7 +105,7 @@ func TestIssuerLosesRace(t *testing.T) {
 // The store has hashes only, and a salt that makes a token of nothing but the one before it.
 func TestIssuerStoresHashes(t *testing.T) {
 	store := &faultyStore{}
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = store })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = store })
 	p := issue(t, i, "pi-1")
 	var seen bytes.Buffer
 	var secrets [][]byte
@@ -154,7 +155,7 @@ func TestIssuerStoresHashes(t *testing.T) {
 
 // The sessions of a family that is gone are to end, also where the store fears that it may come back.
 func TestIssuerRevokesInDoubt(t *testing.T) {
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = &faultyStore{fails: "Remove, late"} })
+	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = &faultyStore{fails: "Remove, late"} })
 	issue(t, i, "pi-1")
 	if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now); n != 1 || !errors.Is(err, errDisk) || len(r.revoked) != 1 {
 		t.Errorf("%d, %v, %d told", n, err, len(r.revoked))
@@ -168,7 +169,7 @@ func (f signerFunc) SignAt(c wsauth.Claims, now time.Time) (string, error) { ret
 // A token is not used up where no access token can be made, as for a device that is taken off the list for a while.
 func TestIssuerSignerFails(t *testing.T) {
 	var failure error
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) {
+	i, _ := newIssuer(t, func(c *refresh.Config) {
 		good := c.Signer
 		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
 			if failure != nil {
@@ -185,7 +186,7 @@ func TestIssuerSignerFails(t *testing.T) {
 	}
 	failure = errDisk
 	_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-	if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+	if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
 		t.Error(err)
 	}
 	failure = nil
@@ -199,14 +200,14 @@ func FuzzIssuerHistory(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add([]byte{0, 1, 1, 0x41, 0, 1, 0xf1})
 	f.Add([]byte{0, 0, 2})
-	signer := newHS256(f, nil)
+	signer := newHS256(f)
 	waits := [...]time.Duration{0, time.Second, 19 * time.Second, 20 * time.Second, time.Minute, time.Hour - 1, time.Hour, 5 * time.Hour}
 	f.Fuzz(func(t *testing.T, story []byte) {
-		i, err := wsauth.NewIssuer(wsauth.IssuerConfig{Signer: signer, IdleTimeout: time.Hour, Lifetime: 10 * time.Hour})
+		i, err := refresh.New(refresh.Config{Signer: signer, IdleTimeout: time.Hour, Lifetime: 10 * time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
-		pairs := []wsauth.Pair{issue(t, i, "pi-1")}
+		pairs := []refresh.Pair{issue(t, i, "pi-1")}
 		at, rotated, revoked := now, now, false
 		for _, b := range story {
 			at = at.Add(waits[b>>5])
@@ -243,7 +244,7 @@ var errDisk = errors.New("disk on fire")
 // faultyStore is a RefreshStore that fails where it is told to.
 type faultyStore struct {
 	fails    string
-	families []wsauth.StoredFamily
+	families []refresh.StoredFamily
 }
 
 func (s *faultyStore) fail(method string) error {
@@ -262,7 +263,7 @@ func (s *faultyStore) index(id string) int {
 	return -1
 }
 
-func (s *faultyStore) Create(_ context.Context, f wsauth.StoredFamily, _ time.Time) error {
+func (s *faultyStore) Create(_ context.Context, f refresh.StoredFamily, _ time.Time) error {
 	err := s.fail("Create")
 	if err == nil {
 		s.families = append(s.families, f)
@@ -270,14 +271,14 @@ func (s *faultyStore) Create(_ context.Context, f wsauth.StoredFamily, _ time.Ti
 	return err
 }
 
-func (s *faultyStore) Load(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
+func (s *faultyStore) Load(_ context.Context, id string) (f refresh.StoredFamily, found bool, err error) {
 	if n := s.index(id); n >= 0 {
 		f, found = s.families[n], true
 	}
 	return f, found, s.fail("Load")
 }
 
-func (s *faultyStore) Rotate(_ context.Context, f wsauth.StoredFamily) (bool, error) {
+func (s *faultyStore) Rotate(_ context.Context, f refresh.StoredFamily) (bool, error) {
 	n := s.index(f.ID)
 	if err := s.fail("Rotate"); err != nil || n < 0 || s.families[n].Generation+1 != f.Generation {
 		return false, err
@@ -289,7 +290,7 @@ func (s *faultyStore) Rotate(_ context.Context, f wsauth.StoredFamily) (bool, er
 	return true, nil
 }
 
-func (s *faultyStore) Remove(_ context.Context, id string) (f wsauth.StoredFamily, found bool, err error) {
+func (s *faultyStore) Remove(_ context.Context, id string) (f refresh.StoredFamily, found bool, err error) {
 	n := s.index(id)
 	if err := s.fail("Remove"); err != nil || n < 0 {
 		return f, false, err
@@ -299,8 +300,8 @@ func (s *faultyStore) Remove(_ context.Context, id string) (f wsauth.StoredFamil
 	return f, true, s.fail("Remove, late")
 }
 
-func (s *faultyStore) List(context.Context) ([]wsauth.Family, error) {
-	var all []wsauth.Family
+func (s *faultyStore) List(context.Context) ([]refresh.Family, error) {
+	var all []refresh.Family
 	for _, f := range s.families {
 		all = append(all, f.Family)
 	}

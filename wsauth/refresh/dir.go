@@ -1,4 +1,4 @@
-package wsauth
+package refresh
 
 import (
 	"context"
@@ -11,12 +11,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // familyExt ends the names of files that hold a family; others in the directory are left alone.
 const familyExt = ".family"
 
-// DirStore is a [RefreshStore] that keeps each family in a file of its own, so that devices outlast a restart. A file
+// DirStore is a [Store] that keeps each family in a file of its own, so that devices outlast a restart. A file
 // is replaced as a whole, and is on the disk before the answer that depends on it is given.
 //
 // One process at a time may refresh and revoke. Others may meanwhile issue, in the same directory: a command that makes
@@ -28,10 +30,10 @@ type DirStore struct {
 }
 
 // NewDirStore makes a store of at most maxFamilies in dir, which it creates for its owner alone if it is not there.
-// maxFamilies of 0 means 10,000. A negative number is a [*ConfigError]; other errors are the file system's.
+// maxFamilies of 0 means 10,000. A negative number is a [*wsauth.ConfigError]; other errors are the file system's.
 func NewDirStore(dir string, maxFamilies int) (*DirStore, error) {
 	if maxFamilies < 0 {
-		return nil, &ConfigError{"maxFamilies", ProblemNegative}
+		return nil, &wsauth.ConfigError{Field: "maxFamilies", Problem: wsauth.ProblemNegative}
 	}
 	if maxFamilies == 0 {
 		maxFamilies = 10_000
@@ -42,7 +44,7 @@ func NewDirStore(dir string, maxFamilies int) (*DirStore, error) {
 	return &DirStore{dir: dir, most: maxFamilies}, nil
 }
 
-// Create implements [RefreshStore].
+// Create implements [Store].
 func (s *DirStore) Create(_ context.Context, f StoredFamily, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,10 +68,10 @@ func (s *DirStore) Create(_ context.Context, f StoredFamily, now time.Time) erro
 	return s.save(f)
 }
 
-// Load implements [RefreshStore].
+// Load implements [Store].
 func (s *DirStore) Load(_ context.Context, id string) (StoredFamily, bool, error) { return s.load(id) }
 
-// Rotate implements [RefreshStore].
+// Rotate implements [Store].
 func (s *DirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +85,7 @@ func (s *DirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
 	return true, nil
 }
 
-// Remove implements [RefreshStore].
+// Remove implements [Store].
 func (s *DirStore) Remove(_ context.Context, id string) (StoredFamily, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +99,7 @@ func (s *DirStore) Remove(_ context.Context, id string) (StoredFamily, bool, err
 	return f, true, s.sync()
 }
 
-// List implements [RefreshStore].
+// List implements [Store].
 func (s *DirStore) List(context.Context) ([]Family, error) {
 	ids, err := s.ids()
 	if err != nil {

@@ -1,4 +1,4 @@
-package wsauth
+package refresh
 
 import (
 	"encoding/json"
@@ -6,16 +6,19 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/netip"
 	"time"
 
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
 )
 
 const (
-	maxRefreshBody     = 1 << 10
-	refreshReadTimeout = 10 * time.Second
+	maxBody     = 1 << 10
+	readTimeout = 10 * time.Second
 )
+
+// answerRefused is the answer of a Session, too.
+var answerRefused = []byte(`{"error":"Authentication failed"}`)
 
 // Handler serves [Issuer.Refresh], for one path, such as /auth/refresh. It needs no cookie and takes nothing but
 // application/json, so that no page of another origin can call it unasked.
@@ -42,8 +45,8 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Where it is not supported, the body is all in memory and there is nothing to wait for.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refreshReadTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRefreshBody))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		http.Error(w, "Request body too large", http.StatusRequestEntityTooLarge)
 		return
@@ -54,9 +57,9 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 
 	// A body that is none is an empty token, so that all refusals take the same way.
-	token, _ := readRefreshBody(body)
-	pair, err := i.Refresh(r.Context(), token, Peer{Addr: i.cfg.ClientIP(r)})
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
+	token, _ := readBody(body)
+	pair, err := i.Refresh(r.Context(), token, wsauth.Peer{Addr: i.cfg.ClientIP(r)})
+	if refused, ok := errors.AsType[*wsauth.RefusedError](err); ok {
 		i.cfg.OnFailure(r, refused.Reason)
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, section 15.5.2
 		answer(w, http.StatusUnauthorized, answerRefused)
@@ -85,8 +88,8 @@ func answer(w http.ResponseWriter, status int, text []byte) {
 	_, _ = w.Write(text)
 }
 
-// readRefreshBody admits an object with the one member "refresh_token", a string, and no other.
-func readRefreshBody(body []byte) (token string, ok bool) {
+// readBody admits an object with the one member "refresh_token", a string, and no other.
+func readBody(body []byte) (token string, ok bool) {
 	members := 0
 	m := strictjson.Read(body)
 	for m.Next() {
@@ -99,11 +102,4 @@ func readRefreshBody(body []byte) (token string, ok bool) {
 		return "", false
 	}
 	return token, true
-}
-
-// RemoteAddr is the address that a request's connection comes from: behind a proxy the proxy's, and of a Unix socket the
-// zero Addr.
-func RemoteAddr(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return ap.Addr().Unmap()
 }

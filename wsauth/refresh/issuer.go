@@ -1,4 +1,6 @@
-package wsauth
+// Package refresh issues pairs of a short-lived access token, for package wsauth, and a refresh token that is good for one
+// next pair. So a device stays for months on tokens that are worth little when stolen.
+package refresh
 
 import (
 	"context"
@@ -9,32 +11,18 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Kinds of event of an [Issuer]. TokenID is the access token's, or the newest one's of the family where none was made.
-const (
-	EventPairIssued    EventKind = "pair_issued"    // a family began
-	EventPairRotated   EventKind = "pair_rotated"   // a refresh token was used and replaced
-	EventPairRepeated  EventKind = "pair_repeated"  // the last answer was given again, within the grace
-	EventPairRefused   EventKind = "pair_refused"   // a refresh token was refused; Reason says why
-	EventFamilyRevoked EventKind = "family_revoked" // a family was ended; Reason is [ReasonReused] or [ReasonRevoked]
-)
-
-// Reasons for refusing a refresh token, beside [ReasonMalformed], [ReasonExpired] and those of [HS256.SignAt].
-const (
-	ReasonUnknown     Reason = "unknown"     // of no family: never issued, revoked, or ended long ago
-	ReasonReused      Reason = "reused"      // used before: it, or its successor, is in two hands
-	ReasonUnavailable Reason = "unavailable" // the store or the signer failed; the token may be good
-)
-
-// Signer makes access tokens. [HS256] is one. It refuses with a [*RefusedError]; any other error is a failure of its
+// Signer makes access tokens. [wsauth.HS256] is one. It refuses with a [*wsauth.RefusedError]; any other error is a failure of its
 // own. SignAt must be safe for concurrent use.
 type Signer interface {
-	SignAt(c Claims, now time.Time) (string, error)
+	SignAt(c wsauth.Claims, now time.Time) (string, error)
 }
 
-// IssuerConfig says how an [Issuer] works. Only Signer is required.
-type IssuerConfig struct {
+// Config says how an [Issuer] works. Only Signer is required.
+type Config struct {
 	// Signer makes the access tokens.
 	Signer Signer
 	// AccessLifetime is how long an access token is good, from 2 seconds to 24 hours; 0 means 15 minutes. A stolen
@@ -51,25 +39,25 @@ type IssuerConfig struct {
 	// owner as this goes unnoticed until one of them is not.
 	Grace time.Duration
 	// Store keeps the families, for example a [DirStore]; nil keeps them in memory, where they end with the process.
-	Store RefreshStore
+	Store Store
 	// MaxFamilies bounds the store in memory, at about half a kilobyte each; 0 means 10,000. A Store has a bound of
 	// its own.
 	MaxFamilies int
 
 	// Audit receives every event, on the goroutine that caused it; it should not block. Nil is silence.
-	Audit func(Event)
+	Audit func(wsauth.Event)
 	// OnRevoked is told of every family that is revoked, once, before the call that revoked it returns. What it is
 	// for is to end the sessions that stand on the family's access tokens, which are good for the rest of their time
-	// otherwise, with [Gate.Revoke]. It should not block.
+	// otherwise, with [wsauth.Gate.Revoke]. It should not block.
 	OnRevoked func(Revocation)
 	// OnFailure is told by [Issuer.Handler] of every request whose refresh token was refused, before it is
 	// answered, so that addresses that fail often can be blocked. It is not told of failures of the store.
-	OnFailure func(*http.Request, Reason)
-	// ClientIP says whose request it is, for the audit; nil is [RemoteAddr].
+	OnFailure func(*http.Request, wsauth.Reason)
+	// ClientIP says whose request it is, for the audit; nil is [wsauth.RemoteAddr].
 	ClientIP func(*http.Request) netip.Addr
 }
 
-// Issuer makes pairs of an access token, for [Session], and a refresh token that is good for one next pair. It is safe
+// Issuer makes pairs of an access token, for [wsauth.Session], and a refresh token that is good for one next pair. It is safe
 // for concurrent use.
 //
 // All pairs that follow one another are a family. A refresh token ends as it is used (RFC 9700, section 4.14.2), and
@@ -80,28 +68,30 @@ type IssuerConfig struct {
 // would protect nothing: those slow down guessing among the few texts that people choose, and among 2²⁵⁶ there is no
 // guessing at any speed; it would only let strangers make the server work.
 type Issuer struct {
-	cfg   IssuerConfig
-	store RefreshStore
+	cfg   Config
+	store Store
 }
 
-// NewIssuer makes an Issuer. Its error joins a [*ConfigError] for every problem.
-func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
+// New makes an Issuer. Its error joins a [*wsauth.ConfigError] for every problem.
+func New(cfg Config) (*Issuer, error) {
 	var errs []error
-	bad := func(field string, p Problem) { errs = append(errs, &ConfigError{field, p}) }
+	bad := func(field string, p wsauth.Problem) {
+		errs = append(errs, &wsauth.ConfigError{Field: field, Problem: p})
+	}
 	span := func(field string, d *time.Duration, unset, least, most time.Duration) {
 		switch {
 		case *d < 0:
-			bad(field, ProblemNegative)
+			bad(field, wsauth.ProblemNegative)
 		case *d == 0:
 			*d = unset
 		case *d < least:
-			bad(field, ProblemTooShort)
+			bad(field, wsauth.ProblemTooShort)
 		case *d > most:
-			bad(field, ProblemTooLong)
+			bad(field, wsauth.ProblemTooLong)
 		}
 	}
 	if cfg.Signer == nil {
-		bad("Signer", ProblemMissing)
+		bad("Signer", wsauth.ProblemMissing)
 	}
 	const forever = 100 * 365 * 24 * time.Hour
 	span("AccessLifetime", &cfg.AccessLifetime, 15*time.Minute, 2*time.Second, 24*time.Hour)
@@ -110,7 +100,7 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 	// What is given again must still be good for something, and NumericDate has no fractions.
 	span("Grace", &cfg.Grace, min(20*time.Second, cfg.AccessLifetime/2), 0, cfg.AccessLifetime-time.Second)
 	if cfg.MaxFamilies < 0 {
-		bad("MaxFamilies", ProblemNegative)
+		bad("MaxFamilies", wsauth.ProblemNegative)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -122,16 +112,16 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 		cfg.Store = newMemoryStore(cfg.MaxFamilies)
 	}
 	if cfg.Audit == nil {
-		cfg.Audit = func(Event) {}
+		cfg.Audit = func(wsauth.Event) {}
 	}
 	if cfg.OnRevoked == nil {
 		cfg.OnRevoked = func(Revocation) {}
 	}
 	if cfg.OnFailure == nil {
-		cfg.OnFailure = func(*http.Request, Reason) {}
+		cfg.OnFailure = func(*http.Request, wsauth.Reason) {}
 	}
 	if cfg.ClientIP == nil {
-		cfg.ClientIP = RemoteAddr
+		cfg.ClientIP = wsauth.RemoteAddr
 	}
 	return &Issuer{cfg: cfg, store: cfg.Store}, nil
 }
@@ -139,8 +129,8 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 // Grant is what the access tokens of a family say. Only Device is required.
 type Grant struct {
 	Device string
-	Role   string       // empty: the default role
-	Scope  []Permission // nil: all that the role grants
+	Role   string              // empty: the default role
+	Scope  []wsauth.Permission // nil: all that the role grants
 }
 
 // Pair is an access token and the refresh token for the next pair. It prints, and logs, as its ID only.
@@ -158,11 +148,11 @@ func (p Pair) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "pair "+p.T
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (p Pair) LogValue() slog.Value { return slog.StringValue("pair " + p.TokenID) }
 
-// Revocation is the end of a family before its time, in terms of [Gate.Revoke].
+// Revocation is the end of a family before its time, in terms of [wsauth.Gate.Revoke].
 type Revocation struct {
 	Family       Family
-	Reason       Reason    // ReasonReused or ReasonRevoked
-	IssuedBefore time.Time // all access tokens of the family were, and no earlier time will do
+	Reason       wsauth.Reason // wsauth.ReasonReused or wsauth.ReasonRevoked
+	IssuedBefore time.Time     // all access tokens of the family were, and no earlier time will do
 }
 
 // UnavailableError says that the store or the signer failed, so that nothing was decided. The same token may be used
@@ -174,7 +164,7 @@ func (e *UnavailableError) Error() string { return "wsauth: issuer unavailable: 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Issue begins a family at the present time and makes its first pair. Whoever may call it decides who gets tokens: it
-// is not for the public. Its error is a [*RefusedError] where the Signer refuses the grant, else an
+// is not for the public. Its error is a [*wsauth.RefusedError] where the Signer refuses the grant, else an
 // [*UnavailableError], holding [ErrTooManyFamilies] where the store is full.
 func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 	return i.IssueAt(ctx, g, time.Now())
@@ -182,7 +172,7 @@ func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 
 // IssueAt is [Issuer.Issue] at the time now.
 func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, error) {
-	token := newRefreshToken()
+	token := newToken()
 	f := StoredFamily{
 		Family: Family{
 			ID: token.family(), Device: g.Device, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
@@ -197,23 +187,23 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 		err = unavailable(i.store.Create(ctx, f, now))
 	}
 	if err != nil {
-		return Pair{}, i.refuse(err, f.Family, Peer{}, now)
+		return Pair{}, i.refuse(err, f.Family, wsauth.Peer{}, now)
 	}
-	i.audit(EventPairIssued, "", f.Family, Peer{}, now)
+	i.audit(wsauth.EventPairIssued, "", f.Family, wsauth.Peer{}, now)
 	return pair, nil
 }
 
-// Refresh uses a refresh token at the present time. Its error is a [*RefusedError], or an [*UnavailableError] if
+// Refresh uses a refresh token at the present time. Its error is a [*wsauth.RefusedError], or an [*UnavailableError] if
 // nothing was decided. Of several calls with one token, however parallel, one rotates and the others get the same pair.
-func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer Peer) (Pair, error) {
+func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.Peer) (Pair, error) {
 	return i.RefreshAt(ctx, refreshToken, peer, time.Now())
 }
 
 // RefreshAt is [Issuer.Refresh] at the time now.
-func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer Peer, now time.Time) (Pair, error) {
-	token, ok := readRefreshToken(refreshToken)
+func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth.Peer, now time.Time) (Pair, error) {
+	token, ok := readToken(refreshToken)
 	if !ok {
-		return Pair{}, i.refuse(errMalformed, Family{}, peer, now)
+		return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonMalformed}, Family{}, peer, now)
 	}
 	// Whoever loses the race for a rotation finds the winner's the second time.
 	for range 2 {
@@ -222,22 +212,22 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer Peer, 
 		case err != nil:
 			return Pair{}, i.refuse(unavailable(err), Family{}, peer, now)
 		case !found:
-			return Pair{}, i.refuse(&RefusedError{Reason: ReasonUnknown}, Family{}, peer, now)
+			return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonUnknown}, Family{}, peer, now)
 		case !now.Before(f.ValidUntil):
-			return Pair{}, i.refuse(&RefusedError{Reason: ReasonExpired}, f.Family, peer, now)
+			return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonExpired}, f.Family, peer, now)
 		}
 		var pair Pair
-		done, kind := true, EventPairRepeated
+		done, kind := true, wsauth.EventPairRepeated
 		switch isCurrent, isPrevious := token.is(f.Current), token.is(f.Previous); {
 		case isCurrent:
-			kind = EventPairRotated
+			kind = wsauth.EventPairRotated
 			pair, done, err = i.rotate(ctx, &f, token, now)
 		case isPrevious && now.Before(f.RotatedAt.Add(i.cfg.Grace)):
 			pair, err = i.pair(f.Family, token.next(f.Salt), now)
 		default:
 			// Nobody knows a family's handle but from one of its tokens, so this was one, not a guess.
-			if _, err = i.revoke(ctx, f.ID, ReasonReused, peer, now); err == nil {
-				err = &RefusedError{Reason: ReasonReused}
+			if _, err = i.revoke(ctx, f.ID, wsauth.ReasonReused, peer, now); err == nil {
+				err = &wsauth.RefusedError{Reason: wsauth.ReasonReused}
 			}
 		}
 		switch {
@@ -284,15 +274,15 @@ func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error)
 		p.ExpiresAt = f.EndsAt
 	}
 	var err error
-	p.Token, err = i.cfg.Signer.SignAt(Claims{
+	p.Token, err = i.cfg.Signer.SignAt(wsauth.Claims{
 		Device: f.Device, Role: f.Role, Scope: f.Scope,
 		TokenID: p.TokenID, IssuedAt: f.RotatedAt, ExpiresAt: p.ExpiresAt,
 	}, now)
 	if err == nil {
 		return p, nil
 	}
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		return Pair{}, &RefusedError{Reason: refused.Reason}
+	if refused, ok := errors.AsType[*wsauth.RefusedError](err); ok {
+		return Pair{}, &wsauth.RefusedError{Reason: refused.Reason}
 	}
 	return Pair{}, unavailable(err)
 }
@@ -319,7 +309,7 @@ func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Tim
 		if f.Device != device {
 			continue
 		}
-		revoked, err := i.revoke(ctx, f.ID, ReasonRevoked, Peer{}, now)
+		revoked, err := i.revoke(ctx, f.ID, wsauth.ReasonRevoked, wsauth.Peer{}, now)
 		if revoked {
 			n++
 		}
@@ -336,7 +326,7 @@ func (i *Issuer) RevokeFamily(ctx context.Context, id string) (bool, error) {
 
 // RevokeFamilyAt is [Issuer.RevokeFamily] at the time now.
 func (i *Issuer) RevokeFamilyAt(ctx context.Context, id string, now time.Time) (bool, error) {
-	return i.revoke(ctx, id, ReasonRevoked, Peer{}, now)
+	return i.revoke(ctx, id, wsauth.ReasonRevoked, wsauth.Peer{}, now)
 }
 
 // Families lists the families that can still be refreshed, in no order. Its error is an [*UnavailableError]; there may
@@ -358,10 +348,10 @@ func (i *Issuer) FamiliesAt(ctx context.Context, now time.Time) ([]Family, error
 }
 
 // revoke ends a family. Only the call that found it tells of it.
-func (i *Issuer) revoke(ctx context.Context, id string, reason Reason, peer Peer, now time.Time) (bool, error) {
+func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, peer wsauth.Peer, now time.Time) (bool, error) {
 	f, found, err := i.store.Remove(ctx, id)
 	if found {
-		i.audit(EventFamilyRevoked, reason, f.Family, peer, now)
+		i.audit(wsauth.EventFamilyRevoked, reason, f.Family, peer, now)
 		last := now
 		if f.RotatedAt.After(last) { // a refresh that was quicker than this call
 			last = f.RotatedAt
@@ -371,19 +361,19 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason Reason, peer Peer
 	return found, unavailable(err)
 }
 
-// refuse reports err, a *RefusedError or an *UnavailableError, and completes it by what is known of the family.
-func (i *Issuer) refuse(err error, f Family, peer Peer, now time.Time) error {
-	reason := ReasonUnavailable
-	if refused, ok := errors.AsType[*RefusedError](err); ok {
+// refuse reports err, a *wsauth.RefusedError or an *UnavailableError, and completes it by what is known of the family.
+func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
+	reason := wsauth.ReasonUnavailable
+	if refused, ok := errors.AsType[*wsauth.RefusedError](err); ok {
 		reason = refused.Reason
-		err = &RefusedError{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
+		err = &wsauth.RefusedError{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
 	}
-	i.audit(EventPairRefused, reason, f, peer, now)
+	i.audit(wsauth.EventPairRefused, reason, f, peer, now)
 	return err
 }
 
-func (i *Issuer) audit(kind EventKind, reason Reason, f Family, peer Peer, now time.Time) {
-	e := Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Device: f.Device, TokenID: f.tokenID()}
+func (i *Issuer) audit(kind wsauth.EventKind, reason wsauth.Reason, f Family, peer wsauth.Peer, now time.Time) {
+	e := wsauth.Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Device: f.Device, TokenID: f.tokenID()}
 	if reason == "" {
 		e.ExpiresAt = f.ValidUntil
 	}

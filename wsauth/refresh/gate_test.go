@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"errors"
@@ -7,18 +7,19 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // A thief who refreshes gets a session at most until the owner does: then both lose theirs, also where all of it
 // happens at the very beginning of a second, which is all that "iat" can tell.
 func TestIssuerReuseEndsSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate, err := wsauth.New(wsauth.Config{Verifier: newHS256(t, nil)})
+		gate, err := wsauth.New(wsauth.Config{Verifier: newHS256(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) {
-			c.OnRevoked = func(r wsauth.Revocation) { gate.Revoke(r.Family.Device, r.IssuedBefore) }
+		i, _ := newIssuer(t, func(c *refresh.Config) {
+			c.OnRevoked = func(r refresh.Revocation) { gate.Revoke(r.Family.Device, r.IssuedBefore) }
 		})
 		first := issueNow(t, i)
 		stolen, err := i.Refresh(t.Context(), first.RefreshToken, wsauth.Peer{})
@@ -29,8 +30,8 @@ func TestIssuerReuseEndsSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		var sessions []*wsauth.Session
-		for _, p := range []wsauth.Pair{first, stolen} {
-			s := gate.Attach(newScript(tokenMessage(p.Token), "{}"), wsauth.Peer{})
+		for _, p := range []refresh.Pair{first, stolen} {
+			s := gate.Attach(&script{[]string{`{"token":"` + p.Token + `"}`, "{}"}}, wsauth.Peer{})
 			defer s.Close(1000, "")
 			if _, err := s.Next(t.Context()); err != nil || s.Authorize(wsauth.Publish) != nil {
 				t.Fatal("no right to lose:", err)

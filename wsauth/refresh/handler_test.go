@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"encoding/json"
@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 func refreshBody(token string) string { return `{"refresh_token":"` + token + `"}` }
 
-func post(i *wsauth.Issuer, body string) *httptest.ResponseRecorder {
+func post(i *refresh.Issuer, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("POST", "/auth/refresh", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
@@ -25,9 +26,9 @@ func post(i *wsauth.Issuer, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-func issueNow(t testing.TB, i *wsauth.Issuer) wsauth.Pair {
+func issueNow(t testing.TB, i *refresh.Issuer) refresh.Pair {
 	t.Helper()
-	p, err := i.Issue(t.Context(), wsauth.Grant{Device: "pi-1"})
+	p, err := i.Issue(t.Context(), refresh.Grant{Device: "pi-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func issueNow(t testing.TB, i *wsauth.Issuer) wsauth.Pair {
 }
 
 func TestIssuerHandler(t *testing.T) {
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) {
+	i, r := newIssuer(t, func(c *refresh.Config) {
 		c.OnFailure = func(_ *http.Request, reason wsauth.Reason) { t.Error("reported", reason) }
 	})
 	first := issueNow(t, i)
@@ -47,7 +48,7 @@ func TestIssuerHandler(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got) != 3 {
 		t.Fatal(w.Body, err)
 	}
-	id, err := newHS256(t, nil).Verify([]byte(got["token"].(string)))
+	id, err := newHS256(t).Verify([]byte(got["token"].(string)))
 	if err != nil || id.Device != "pi-1" || got["expires_at"] != float64(id.ExpiresAt.Unix()) {
 		t.Errorf("%+v %v %v", id, err, got["expires_at"])
 	}
@@ -66,7 +67,7 @@ func TestIssuerHandler(t *testing.T) {
 // Every refusal is the same to the last byte, and is reported.
 func TestIssuerHandlerRefusals(t *testing.T) {
 	var reported []wsauth.Reason
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) {
+	i, _ := newIssuer(t, func(c *refresh.Config) {
 		c.OnFailure = func(_ *http.Request, reason wsauth.Reason) { reported = append(reported, reason) }
 	})
 	used := issueNow(t, i)
@@ -77,7 +78,7 @@ func TestIssuerHandlerRefusals(t *testing.T) {
 		}
 		token = p.RefreshToken
 	}
-	idle, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1"}, time.Now().Add(-30*24*time.Hour))
+	idle, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, time.Now().Add(-30*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func TestIssuerHandlerRefusals(t *testing.T) {
 		{"a number", `{"refresh_token":1}`, wsauth.ReasonMalformed},
 		{"no member", `{}`, wsauth.ReasonMalformed},
 		{"not UTF-8", refreshBody(live + "\xff"), wsauth.ReasonMalformed},
-		{"too deep", deep(400), wsauth.ReasonMalformed},
+		{"too deep", strings.Repeat("[", 400) + strings.Repeat("]", 400), wsauth.ReasonMalformed},
 		{"not a token", refreshBody("x"), wsauth.ReasonMalformed},
 		{"another server's", refreshBody("rgrt_" + strings.Repeat("A", 64)), wsauth.ReasonUnknown},
 		{"idle", refreshBody(idle.RefreshToken), wsauth.ReasonExpired},
@@ -212,7 +213,7 @@ func (l *oneConn) Close() error {
 
 func TestIssuerHandlerUnavailable(t *testing.T) {
 	store := &faultyStore{}
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) {
+	i, r := newIssuer(t, func(c *refresh.Config) {
 		c.Store = store
 		c.OnFailure = func(_ *http.Request, reason wsauth.Reason) { t.Error("a penalty for our own fault:", reason) }
 	})
@@ -241,7 +242,7 @@ func FuzzIssuerBody(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	i, _ := newIssuer(f, func(c *wsauth.IssuerConfig) { c.Audit = nil })
+	i, _ := newIssuer(f, func(c *refresh.Config) { c.Audit = nil })
 	token := issueNow(f, i).RefreshToken
 	f.Fuzz(func(t *testing.T, body string) {
 		body = strings.ReplaceAll(body, "TOKEN", token)

@@ -1,4 +1,4 @@
-package wsauth_test
+package refresh_test
 
 import (
 	"errors"
@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-func newDir(t testing.TB, dir string, most int) *wsauth.DirStore {
+func newDir(t testing.TB, dir string, most int) *refresh.DirStore {
 	t.Helper()
-	s, err := wsauth.NewDirStore(dir, most)
+	s, err := refresh.NewDirStore(dir, most)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +34,11 @@ func families(t testing.TB, dir string) []string {
 // stolen one is still known.
 func TestDirStoreRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
-	restart := func() (*wsauth.Issuer, *trail) {
-		return newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
+	restart := func() (*refresh.Issuer, *trail) {
+		return newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	}
 	i, _ := restart()
-	first, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{}}, now)
+	first, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func TestDirStoreRestart(t *testing.T) {
 	if err != nil || len(after) != 1 || after[0].ID != before[0].ID || !after[0].EndsAt.Equal(before[0].EndsAt) || after[0].Generation != 2 {
 		t.Errorf("%+v, %v", after, err)
 	}
-	id, err := newHS256(t, nil).VerifyAt([]byte(again.Token), now)
+	id, err := newHS256(t).VerifyAt([]byte(again.Token), now)
 	if err != nil || id.Role != "admin" || len(id.Permissions) != 0 {
 		t.Errorf("an empty scope became another: %+v, %v", id, err)
 	}
@@ -75,8 +76,8 @@ func TestDirStoreRestart(t *testing.T) {
 // What another process issues, the server knows.
 func TestDirStoreShared(t *testing.T) {
 	dir := t.TempDir()
-	server, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
-	command, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
+	server, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
+	command, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	p := issue(t, command, "pi-1")
 	if _, err := server.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
 		t.Error(err)
@@ -84,7 +85,7 @@ func TestDirStoreShared(t *testing.T) {
 }
 
 func TestDirStoreParallel(t *testing.T) {
-	i, r := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, t.TempDir(), 0) })
+	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, t.TempDir(), 0) })
 	p := issue(t, i, "pi-1")
 	together(8, func(int) {
 		if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
@@ -97,17 +98,17 @@ func TestDirStoreParallel(t *testing.T) {
 }
 
 func TestDirStoreBound(t *testing.T) {
-	if _, err := wsauth.NewDirStore(t.TempDir(), -1); err == nil {
+	if _, err := refresh.NewDirStore(t.TempDir(), -1); err == nil {
 		t.Error("a negative bound")
 	}
 	dir := t.TempDir()
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 2) })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 2) })
 	issue(t, i, "pi-1")
 	issue(t, i, "pi-1")
-	if _, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1"}, now); !errors.Is(err, wsauth.ErrTooManyFamilies) {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
 		t.Error(err)
 	}
-	if _, err := i.IssueAt(t.Context(), wsauth.Grant{Device: "pi-1"}, now.Add(7*24*time.Hour)); err != nil {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now.Add(7*24*time.Hour)); err != nil {
 		t.Error("those that are idle leave room:", err)
 	}
 	if got := families(t, dir); len(got) != 1 {
@@ -118,7 +119,7 @@ func TestDirStoreBound(t *testing.T) {
 // Only the owner may read what is there; it holds no token.
 func TestDirStoreFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	p := issue(t, i, "pi-1")
 	for path, want := range map[string]os.FileMode{dir: 0o700, families(t, dir)[0]: 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
@@ -134,7 +135,7 @@ func TestDirStoreFiles(t *testing.T) {
 // A file that cannot be understood refuses nobody for good and lets nobody in.
 func TestDirStoreDamage(t *testing.T) {
 	dir := t.TempDir()
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	p, q := issue(t, i, "pi-1"), issue(t, i, "pi-2")
 	mine := filepath.Join(dir, strings.TrimSuffix(p.TokenID, ".1")+".family")
 	theirs := filepath.Join(dir, strings.TrimSuffix(q.TokenID, ".1")+".family")
@@ -151,7 +152,7 @@ func TestDirStoreDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok {
+		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok {
 			t.Errorf("%s: %v", why, err)
 		}
 		issue(t, i, "pi-1")
@@ -179,7 +180,7 @@ func TestDirStoreDamage(t *testing.T) {
 // An ID that an operator was given by somebody is no path, even where a file is there that says it is that family.
 func TestDirStoreIDs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
-	i, _ := newIssuer(t, func(c *wsauth.IssuerConfig) { c.Store = newDir(t, dir, 0) })
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	for _, id := range []string{"", "aa", "..", "../aa", "../" + strings.Repeat("a", 29), "../" + strings.Repeat("a", 32), strings.Repeat("A", 32)} {
 		file := filepath.Join(dir, id+".family")
 		if err := os.WriteFile(file, []byte(`{"ID":"`+id+`"}`), 0o600); err != nil {

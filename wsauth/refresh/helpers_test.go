@@ -1,0 +1,54 @@
+package refresh_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+var (
+	now    = time.Unix(1_800_000_000, 0)
+	secret = []byte("a secret of the tests, long enough to be one")
+)
+
+func newHS256(t testing.TB) *wsauth.HS256 {
+	t.Helper()
+	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// reasonOf is why err refuses, "" where there is no error.
+func reasonOf(t testing.TB, err error) wsauth.Reason {
+	t.Helper()
+	if err == nil {
+		return ""
+	}
+	refused, ok := errors.AsType[*wsauth.RefusedError](err)
+	if !ok {
+		t.Fatalf("untyped error %v", err)
+	}
+	return refused.Reason
+}
+
+// script is a Conn whose peer says its messages and then nothing.
+type script struct{ messages []string }
+
+func (c *script) Read(ctx context.Context) ([]byte, error) {
+	if len(c.messages) == 0 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	next := c.messages[0]
+	c.messages = c.messages[1:]
+	return []byte(next), nil
+}
+
+func (*script) Write(context.Context, []byte) error { return nil }
+func (*script) Close(int, string) error             { return nil }
+func (*script) Abort() error                        { return nil }
