@@ -30,8 +30,8 @@ func inMemory(t *testing.T) []string {
 	return operable(t, []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=1000"})
 }
 
-// verb runs a command and returns what it printed; code is what it must end with.
-func verb(t *testing.T, code int, env []string, args ...string) (stdout, stderr string) {
+// runVerb runs a command and returns what it printed; code is what it must end with.
+func runVerb(t *testing.T, code int, env []string, args ...string) (stdout, stderr string) {
 	t.Helper()
 	p := launch(t, false, t.TempDir(), env, args...)
 	select { // longer than for others: a passphrase costs work on purpose
@@ -77,7 +77,7 @@ func guideExportImport(t *testing.T) {
 	s.publisher().publish("one", "two <b>&", "three ✓")
 	sealed, plain := filepath.Join(dir, "a.age"), filepath.Join(dir, "a.jsonl")
 
-	verb(t, 0, from, "export", "-o", sealed, "-recipient", recipient)
+	runVerb(t, 0, from, "export", "-o", sealed, "-recipient", recipient)
 	if info, err := os.Stat(sealed); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the archive: %v, %v", info, err)
 	}
@@ -91,14 +91,14 @@ func guideExportImport(t *testing.T) {
 	if !bytes.Contains(opened, []byte("three ✓")) || bytes.Contains(opened, []byte(testDevice)) {
 		t.Errorf("the archive holds:\n%s", opened)
 	}
-	if _, told := verb(t, 1, from, "export", "-o", sealed); !strings.Contains(told, "exists already") {
+	if _, told := runVerb(t, 1, from, "export", "-o", sealed); !strings.Contains(told, "exists already") {
 		t.Errorf("told %q", told)
 	}
 	if text, _ := os.ReadFile(sealed); !bytes.HasPrefix(text, []byte("age-encryption.org/")) {
 		t.Error("what was refused has replaced the file")
 	}
-	verb(t, 0, from, "export", "-o", plain)
-	verb(t, 0, from, "export", "-force", "-o", plain)
+	runVerb(t, 0, from, "export", "-o", plain)
+	runVerb(t, 0, from, "export", "-force", "-o", plain)
 	ours, err := exec.Command("age", "-r", recipient, "-o", filepath.Join(dir, "b.age"), plain).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, ours)
@@ -109,7 +109,7 @@ func guideExportImport(t *testing.T) {
 	s.publisher().publish("old")
 	viewer := s.viewer()
 	viewer.texts(1)
-	verb(t, 0, to, "import", filepath.Join(dir, "b.age"), "-identity", identity)
+	runVerb(t, 0, to, "import", filepath.Join(dir, "b.age"), "-identity", identity)
 	if texts, kinds := viewer.texts(3); !slices.Equal(texts, []string{"one", "two <b>&", "three ✓"}) || kinds[0] != "history" {
 		t.Errorf("the viewer's page got %q in %q", texts, kinds)
 	}
@@ -131,13 +131,13 @@ func TestArchiveWithPassphrase(t *testing.T) {
 	s, _ := serving(t, env)
 	s.publisher().publish("one")
 	name := filepath.Join(dir, "a.age")
-	verb(t, 0, env, "export", "-passphrase-file", file, "-o", name)
+	runVerb(t, 0, env, "export", "-passphrase-file", file, "-o", name)
 	s.publisher().publish("two")
-	if _, told := verb(t, 1, env, "import", name); !strings.Contains(told, "encrypted") || !strings.Contains(told, "-passphrase-file") {
+	if _, told := runVerb(t, 1, env, "import", name); !strings.Contains(told, "encrypted") || !strings.Contains(told, "-passphrase-file") {
 		t.Errorf("told %q", told)
 	}
 	s.shows("one", "two")
-	verb(t, 0, env, "import", "-passphrase-file", file, name)
+	runVerb(t, 0, env, "import", "-passphrase-file", file, name)
 	s.shows("one")
 }
 
@@ -147,20 +147,20 @@ func TestArchiveOffline(t *testing.T) {
 	dir, history := t.TempDir(), filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, history))
 	name := filepath.Join(dir, "a.jsonl")
-	if _, told := verb(t, 1, env, "export", "-o", name); !strings.Contains(told, "no such file") || !strings.Contains(told, "HISTORY_DIR") {
+	if _, told := runVerb(t, 1, env, "export", "-o", name); !strings.Contains(told, "no such file") || !strings.Contains(told, "HISTORY_DIR") {
 		t.Errorf("nothing to export: told %q", told)
 	}
 	s, p := serving(t, env)
 	viewer := s.viewer()
 	s.publisher().publish("one", "two")
 	pos, _, _ := viewer.position(2)
-	if _, told := verb(t, 1, append(env, "OPERATOR_ADDR="), "export"); !strings.Contains(told, "another process uses") {
+	if _, told := runVerb(t, 1, append(env, "OPERATOR_ADDR="), "export"); !strings.Contains(told, "another process uses") {
 		t.Errorf("told %q", told)
 	}
 	p.terminate()
 
-	verb(t, 0, env, "export", "-o", name)
-	out, _ := verb(t, 0, env, "export")
+	runVerb(t, 0, env, "export", "-o", name)
+	out, _ := runVerb(t, 0, env, "export")
 	if text, err := os.ReadFile(name); err != nil || !strings.Contains(string(text), `\"two\"`) || len(text) != len(out) || strings.Contains(out, testDevice) {
 		t.Errorf("exported %q and %q: %v", text, out, err)
 	}
@@ -172,19 +172,19 @@ func TestArchiveOffline(t *testing.T) {
 	}
 	p.terminate()
 
-	verb(t, 0, env, "import", name)
+	runVerb(t, 0, env, "import", name)
 	s, p = serving(t, env)
 	s.shows("one", "two")
 	if _, kind, _ := s.resume(pos).position(2); kind != "history" {
 		t.Errorf("after an import, a viewer that comes back gets a %s frame", kind)
 	}
 	p.terminate()
-	verb(t, 0, env, "erase", "-all")
+	runVerb(t, 0, env, "erase", "-all")
 	s, _ = serving(t, env)
 	s.publisher().publish("after")
 	s.shows("after")
 
-	if _, told := verb(t, 1, inMemory(t), "export"); !strings.Contains(told, "is the server running") {
+	if _, told := runVerb(t, 1, inMemory(t), "export"); !strings.Contains(told, "is the server running") {
 		t.Errorf("neither a server nor a directory: told %q", told)
 	}
 }
@@ -221,7 +221,7 @@ func TestImportRefuses(t *testing.T) {
 	env := inMemory(t)
 	s, _ := serving(t, env)
 	s.publisher().publish("mine")
-	op := operator(t, env)
+	op := operatorOf(t, env)
 
 	good, sealed := archiveOf(t, messages("a", "b")), archiveOf(t, messages("a", "b"), pair.Recipient())
 	odd := func(data string) []byte {
@@ -249,7 +249,7 @@ func TestImportRefuses(t *testing.T) {
 			if err := os.WriteFile(name, row.file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, told := verb(t, 1, env, append([]string{"import", name}, row.with...)...); !strings.Contains(told, row.want) {
+			if _, told := runVerb(t, 1, env, append([]string{"import", name}, row.with...)...); !strings.Contains(told, row.want) {
 				t.Errorf("told %q, want %q", told, row.want)
 			}
 			if row.with != nil {
@@ -306,11 +306,11 @@ func TestImportOfALargeArchive(t *testing.T) {
 	}
 	env := append(inMemory(t), "HISTORY_KEEP=10", "HISTORY_TRIM_AT=20")
 	s, _ := serving(t, env)
-	if _, told := verb(t, 0, env, "import", name); !strings.Contains(told, "messages: 20 of 1500") {
+	if _, told := runVerb(t, 0, env, "import", name); !strings.Contains(told, "messages: 20 of 1500") {
 		t.Errorf("told %q", told)
 	}
 	s.shows(texts[n-20:]...)
-	op := operator(t, env)
+	op := operatorOf(t, env)
 	before := op.metric("go_memstats_heap_sys_bytes")
 	if status, told := op.upload(bytes.NewReader(file)); status != 200 || !strings.Contains(told, `"messages": 1500`) {
 		t.Errorf("the whole file sent to the server got %d %q", status, told)
@@ -332,7 +332,7 @@ func guideErasure(t *testing.T) {
 	device.send(`{"text":"erase me","id":"r","status":{"is_restarting":true}}`)
 	device.publish("b", "c")
 	behind, _, _ := s.viewer().position(3)
-	out, _ := verb(t, 0, env, "export")
+	out, _ := runVerb(t, 0, env, "export")
 	var seq string
 	for line := range strings.Lines(out) {
 		if strings.Contains(line, "erase me") {
@@ -343,7 +343,7 @@ func guideErasure(t *testing.T) {
 	page := s.viewer()
 	page.texts(3)
 	backup := copied(t, dir, "*.segment")
-	verb(t, 0, env, "erase", seq)
+	runVerb(t, 0, env, "erase", seq)
 	if texts, kinds := page.texts(2); !slices.Equal(texts, []string{"b", "c"}) || kinds[0] != "history" {
 		t.Errorf("a page that showed it got %q in %q", texts, kinds)
 	}
@@ -356,22 +356,22 @@ func guideErasure(t *testing.T) {
 		t.Fatalf("keys %q", keys)
 	}
 	unreadable(t, backup, keys[0])
-	if _, told := verb(t, 1, env, "erase", seq); !strings.Contains(told, "404") {
+	if _, told := runVerb(t, 1, env, "erase", seq); !strings.Contains(told, "404") {
 		t.Errorf("erasing it again: told %q", told)
 	}
-	verb(t, 2, env, "erase")
-	verb(t, 2, env, "erase", "-all", "1")
-	verb(t, 2, env, "erase", "newest")
+	runVerb(t, 2, env, "erase")
+	runVerb(t, 2, env, "erase", "-all", "1")
+	runVerb(t, 2, env, "erase", "newest")
 
 	backup = copied(t, dir, "*.segment")
-	verb(t, 0, env, "erase", "-all")
+	runVerb(t, 0, env, "erase", "-all")
 	if m := page.await(func(m map[string]any) bool { return m["type"] != nil }); m["type"] != "history" || len(m["messages"].([]any)) != 0 {
 		t.Errorf("a page got %v", m)
 	}
 	keys, _ = filepath.Glob(filepath.Join(dir, "*.key"))
 	unreadable(t, backup, keys[0])
 	p.terminate()
-	if out, _ := verb(t, 0, env, "export"); strings.Contains(out, `"seq"`) {
+	if out, _ := runVerb(t, 0, env, "export"); strings.Contains(out, `"seq"`) {
 		t.Errorf("left on disk: %s", out)
 	}
 }

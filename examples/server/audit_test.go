@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,11 +11,12 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
 // refuse has a stranger show a bad token.
-func (s *site) refuse(client string) {
+func (s *testSite) refuse(client string) {
 	s.t.Helper()
 	p := s.viewer(from(client)...)
 	p.send(`{"token":"` + testkit.Forge("wrong", hs256, claims(testDevice, time.Now().Add(time.Hour))) + `"}`)
@@ -25,7 +25,7 @@ func (s *site) refuse(client string) {
 
 // What the audit has is there to be read, the newest last, without the tokens.
 func TestAuditIsRead(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); crowded(c) })
+	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	if out := s.must("audit"); !strings.Contains(out, "Nothing has happened") {
 		t.Error(out)
 	}
@@ -68,7 +68,7 @@ func TestAuditIsRead(t *testing.T) {
 // A follower sees what comes, until it leaves or the server stops; there are not
 // more than eight.
 func TestAuditIsFollowed(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); crowded(c) })
+	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	s.refuse("192.0.2.1")
 	env := environment(map[string]string{"OPERATOR_ADDR": s.op})
 	follow := func(ctx context.Context, args ...string) (out *testkit.Log, code chan int) {
@@ -79,7 +79,7 @@ func TestAuditIsFollowed(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	first, firstEnd := follow(ctx)
 	second, secondEnd := follow(t.Context(), "-json", "-n", "0")
-	testkit.Eventually(t, "followed by two", func() bool { return s.srv.trail.Followers() == 2 && strings.Contains(first.String(), "192.0.2.1") })
+	testkit.Eventually(t, "followed by two", func() bool { return s.srv.Trail.Followers() == 2 && strings.Contains(first.String(), "192.0.2.1") })
 	s.refuse("192.0.2.2")
 	testkit.Eventually(t, "seen by both", func() bool {
 		return strings.Contains(first.String(), "192.0.2.2") && strings.Contains(second.String(), "192.0.2.2")
@@ -91,9 +91,9 @@ func TestAuditIsFollowed(t *testing.T) {
 	if code := <-firstEnd; code != exitOK {
 		t.Errorf("interrupted: exit code %d: %s", code, first)
 	}
-	testkit.Eventually(t, "followed by one", func() bool { return s.srv.trail.Followers() == 1 })
+	testkit.Eventually(t, "followed by one", func() bool { return s.srv.Trail.Followers() == 1 })
 
-	op := operatorAt(&site{t: t, cfg: s.cfg, addr: s.op})
+	op := operatorAt(&testSite{t: t, cfg: s.cfg, addr: s.op})
 	for range 7 {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+s.op+"/audit?follow=true", nil)
 		if err != nil {
@@ -122,22 +122,15 @@ func TestAuditIsFollowed(t *testing.T) {
 
 // What a stranger may have chosen does nothing to a terminal.
 func TestAuditIsQuoted(t *testing.T) {
-	var out bytes.Buffer
-	body, err := json.Marshal([]trail.Entry{{Time: time.Now(), Kind: trail.KindAuth, Device: "a b\x1b[2J", Detail: "origin \"x\" \u202e"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := auditVerb().print(&out, body); err != nil {
-		t.Fatal(err)
-	}
-	if got := out.String(); strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, `device="a b\x1b[2J"`) {
+	columns := auditColumns(trail.Entry{Time: time.Now(), Kind: trail.KindAuth, Device: "a b\x1b[2J", Detail: "origin \"x\" \u202e"})
+	if got := strings.Join(columns, " "); strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, `device="a b\x1b[2J"`) {
 		t.Errorf("%q", got)
 	}
 }
 
 // A hundred bad tokens are one suspicion, in the log, the metrics and the audit.
 func TestSuspicionIsToldOnce(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); crowded(c); production(c); c.maxAttempts = 10_000 })
+	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c); production(c); c.MaxAttempts = 10_000 })
 	for range 40 {
 		s.refuse("192.0.2.7")
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,22 +11,25 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // withAuth gives the server a directory, and devices short-lived tokens.
-func withAuth(dir string) func(*config) {
-	return func(c *config) {
-		c.authDir, c.accessLifetime, c.refreshLifetime = dir, 2*time.Second, time.Hour
-		c.devices = []string{testDevice, "pi-2"}
+func withAuth(dir string) func(*config.Config) {
+	return func(c *config.Config) {
+		c.AuthDir, c.AccessLifetime, c.RefreshLifetime = dir, 2*time.Second, time.Hour
+		c.Devices = []string{testDevice, "pi-2"}
 		crowded(c)
 	}
 }
 
-func (s *site) pair(device string) refresh.Pair {
+func (s *testSite) pair(device string) refresh.Pair {
 	s.t.Helper()
-	p, err := s.cfg.newPair(s.t.Context(), refresh.Grant{Device: device})
+	p, err := authority.NewPair(s.t.Context(), site.Grants(s.cfg), refresh.Grant{Device: device})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -35,9 +37,9 @@ func (s *site) pair(device string) refresh.Pair {
 }
 
 // refresh uses a refresh token over HTTP.
-func (s *site) refresh(token string) (status int, token1, refresh1 string) {
+func (s *testSite) refresh(token string) (status int, token1, refresh1 string) {
 	s.t.Helper()
-	res, err := http.Post("http://"+s.addr+refreshPath, "application/json", strings.NewReader(`{"refresh_token":"`+token+`"}`))
+	res, err := http.Post("http://"+s.addr+authority.RefreshPath, "application/json", strings.NewReader(`{"refresh_token":"`+token+`"}`))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ func TestReusedRefreshToken(t *testing.T) {
 
 // Who goes on guessing is blocked, for the WebSocket as well.
 func TestRefreshPenalty(t *testing.T) {
-	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.failures = 3 })
+	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.Failures = 3 })
 	good := s.pair(testDevice)
 	for range 3 {
 		if status, _, _ := s.refresh("guess"); status != http.StatusUnauthorized {
@@ -120,7 +122,7 @@ func TestRefreshPenalty(t *testing.T) {
 }
 
 func TestNoRefreshWithoutDirectory(t *testing.T) {
-	if res, _ := start(t, nil).do("POST", refreshPath); res.StatusCode != http.StatusNotFound {
+	if res, _ := start(t, nil).do("POST", authority.RefreshPath); res.StatusCode != http.StatusNotFound {
 		t.Errorf("got %d", res.StatusCode)
 	}
 }
@@ -131,7 +133,7 @@ func TestAuthSurvivesRestart(t *testing.T) {
 	s := start(t, withAuth(dir))
 	kept, lost := s.pair(testDevice), s.pair("pi-2")
 	old := s.token("pi-2", time.Hour)
-	if code, out := s.verb("revoke", "pi-2"); code != 0 || !strings.Contains(out, "1 lines of refresh tokens") {
+	if code, out := s.verb("revoke", "pi-2"); code != 0 || !strings.Contains(out, "1 families of refresh tokens") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	if err := s.stop(); err != nil {
@@ -152,50 +154,6 @@ func TestAuthSurvivesRestart(t *testing.T) {
 	}
 }
 
-func TestDamagedRevocations(t *testing.T) {
-	for text, ok := range map[string]bool{"{": false, `[]`: false, `null`: true, `{"pi-1":"2026-11-24T00:00:00Z"}`: true} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "revocations.json"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r, err := loadRevocations(dir)
-		if (err == nil) != ok {
-			t.Errorf("%s: %v", text, err)
-		}
-		if err == nil {
-			err = errors.Join(r.add("a", time.Now()), r.add("a", time.Now().Add(-time.Hour)))
-			if again, e := loadRevocations(dir); err != nil || e != nil || time.Since(again.before["a"]) > time.Hour/2 {
-				t.Errorf("%s: %v %v", text, err, e)
-			}
-		}
-	}
-}
-
-// What could not be written is written by the next call, and is not said to last before.
-func TestRevocationIsWrittenLater(t *testing.T) {
-	dir, at := t.TempDir(), time.Now()
-	r, err := loadRevocations(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	obstacle := filepath.Join(dir, "revocations.json.new")
-	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if r.add("pi-1", at) == nil {
-		t.Fatal("written through a directory")
-	}
-	if err := os.RemoveAll(obstacle); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.add("pi-1", at); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := loadRevocations(dir); err != nil || !again.before["pi-1"].Equal(at) {
-		t.Errorf("said to last, but the file has %v, %v", again.before, err)
-	}
-}
-
 // A time with an offset that can be read and not written keeps no other from the file.
 func TestRevocationOfAnOddTime(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
@@ -206,8 +164,13 @@ func TestRevocationOfAnOddTime(t *testing.T) {
 	if code, out := s.verb("revoke", "pi-2"); code != 0 {
 		t.Errorf("exit code %d: %s", code, out)
 	}
-	if r, err := loadRevocations(s.cfg.authDir); err != nil || len(r.before) != 2 {
-		t.Errorf("%v %v", r, err)
+	text, err := os.ReadFile(filepath.Join(s.cfg.AuthDir, "revocations.json"))
+	var kept map[string]time.Time
+	if err == nil {
+		err = json.Unmarshal(text, &kept)
+	}
+	if err != nil || len(kept) != 2 {
+		t.Errorf("%s %v", text, err)
 	}
 }
 
@@ -220,7 +183,7 @@ func TestRevokedBefore(t *testing.T) {
 			s.pair(testDevice)
 		}
 		before := time.Now().Add(time.Second) // the line, if any, is older
-		young, err := s.srv.auth.keys.SignAt(wsauth.Claims{
+		young, err := verifier(t, s.cfg).SignAt(wsauth.Claims{
 			Device: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
 		}, time.Now())
 		if err != nil {
@@ -228,7 +191,7 @@ func TestRevokedBefore(t *testing.T) {
 		}
 		p := s.viewer()
 		p.authenticate(young)
-		done, err := s.srv.auth.revoke(t.Context(), testDevice, before)
+		done, err := s.srv.Authority.Revoke(t.Context(), testDevice, before)
 		if err != nil || (done.Families == 1) != line || done.Before.Equal(before) == line {
 			t.Errorf("with a line %t: %+v %v", line, done, err)
 		}
@@ -251,10 +214,13 @@ func TestReloadsAreOneAfterTheOther(t *testing.T) {
 		}
 		return v, ok
 	}
+	s.env.Store(&slow)
 	var both sync.WaitGroup
-	both.Go(func() { _ = s.srv.reload(slow) })
+	both.Go(func() { _ = s.srv.Reload() })
 	<-reading
-	both.Go(func() { _ = s.srv.reload(environment(nil)) })
+	next := environment(nil)
+	s.env.Store(&next)
+	both.Go(func() { _ = s.srv.Reload() })
 	close(goOn)
 	both.Wait()
 	s.publisher()
@@ -263,7 +229,10 @@ func TestReloadsAreOneAfterTheOther(t *testing.T) {
 // The operator sees who may publish, ends one connection, and takes a device's
 // tokens away; it reaches the open sockets at once.
 func guideSessions(t *testing.T) {
-	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.deviceSessions, c.overSessions = 2, wsauth.ReplaceOld })
+	s := start(t, func(c *config.Config) {
+		withAuth(t.TempDir())(c)
+		c.DeviceSessions, c.OverSessions = 2, wsauth.ReplaceOld
+	})
 	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "Nobody") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
@@ -312,7 +281,7 @@ func guideRoles(t *testing.T) {
 		{"a scope adds nothing", refresh.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
 	} {
 		row.grant.Device = testDevice
-		token, err := s.cfg.sign(row.grant, time.Hour, time.Now())
+		token, err := authority.Sign(site.Grants(s.cfg), row.grant, time.Hour, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,14 +292,14 @@ func guideRoles(t *testing.T) {
 		if published := m["ack"] != nil; published != row.publish {
 			t.Errorf("%s: publish: got %t", row.why, published)
 		}
-		res, _ := (&site{t: t, addr: s.op}).get("/sessions", "Authorization", "Bearer "+token)
+		res, _ := (&testSite{t: t, addr: s.op}).get("/sessions", "Authorization", "Bearer "+token)
 		if may := res.StatusCode == http.StatusOK; may != row.operate {
 			t.Errorf("%s: operate: got %s", row.why, res.Status)
 		}
 		p.leave()
 	}
 	// The operator's own tokens open nothing else.
-	own, err := s.cfg.operatorToken(time.Now())
+	own, err := authority.OperatorToken(s.cfg.Keys(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +310,7 @@ func guideRoles(t *testing.T) {
 
 // Every outcome leaves a line that says who, from where and when, and no token.
 func guideAudit(t *testing.T) {
-	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.production = true })
+	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.Production = true })
 	pair := s.pair(testDevice)
 	p := s.viewer()
 	p.authenticate(pair.Token)
@@ -390,10 +359,11 @@ func guideRotate(t *testing.T) {
 		}
 		return environment(nil)(name)
 	}
+	srv.env.Store(&env)
 	device := srv.publisher()
 	// What the operator's call does; the environment of a test cannot be changed under it.
 	secret, previous = renewed, testSecret
-	if err := srv.srv.auth.reload(env); err != nil {
+	if err := srv.srv.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	device.send(`{"text":"still here","id":"1"}`)
@@ -403,11 +373,11 @@ func guideRotate(t *testing.T) {
 		t.Errorf("exit code %d, with a token of the previous key: %s", code, out)
 	}
 	previous = ""
-	if err := srv.srv.auth.reload(env); err != nil {
+	if err := srv.srv.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	device.await(func(m map[string]any) bool { return m["status"] == "viewer" })
-	if token, err := cfg.newToken(testDevice, time.Hour, time.Now()); err != nil {
+	if token, err := newToken(cfg, testDevice, time.Hour); err != nil {
 		t.Fatal(err)
 	} else if _, code := parse(t, answerTo(t, srv, `{"token":"`+token+`"}`)); code != 4401 {
 		t.Errorf("the old secret is still good: %d", code)

@@ -1,154 +1,86 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
+	"context"
+	"flag"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
-	"time"
+	"io"
 
-	"github.com/relayguard/relayguard/examples/internal/files"
+	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/operate"
-	"github.com/relayguard/relayguard/examples/server/trail"
-	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// maxBlocks is how many networks may be blocked by hand; more are a firewall's work.
-const maxBlocks = 10_000
-
-// blocks are the networks that the operator has blocked. Those with an end are in a
-// file, if there is a directory for it, and outlast a restart. Only the server
-// writes it.
-type blocks struct {
-	limiter    *ratelimit.Limiter
-	proxies    []netip.Prefix
-	disconnect func(match func(netip.Addr) bool) int
-	log        *slog.Logger
-	trail      *trail.Trail
-	path       string // "": in memory only
-
-	mu sync.Mutex // one change at a time
-}
-
-// load puts in force what the file holds.
-func (b *blocks) load(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	b.path = filepath.Join(dir, "blocks.json")
-	text, err := os.ReadFile(b.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var saved map[netip.Prefix]time.Time
-	if err == nil {
-		err = json.Unmarshal(text, &saved)
-	}
-	now := time.Now()
-	for network, until := range saved {
-		if err == nil && until.After(now) {
-			err = b.limiter.Block(network, until)
+func setupBlocks(*flag.FlagSet) func(*call) error {
+	return func(c *call) error {
+		if err := c.noArgs(); err != nil {
+			return err
 		}
+		return ask(c, (*operate.Client).Blocks,
+			func(w io.Writer, list []blocklist.Block) {
+				writeTable(w, list, "Nothing is blocked by hand.", "PREFIX\tUNTIL\tAFTER A RESTART", func(b blocklist.Block) []any {
+					until, after := "forever", "forgotten"
+					if b.Until != nil {
+						until = moment(*b.Until)
+					}
+					if b.Lasting {
+						after = "in force"
+					}
+					return []any{b.Prefix, until, after}
+				})
+			})
 	}
-	if err != nil {
-		return fmt.Errorf("the blocks cannot be read: %w (mend or remove %s)", err, b.path)
-	}
-	return nil
 }
 
-// Block implements operate.Blocks.
-func (b *blocks) Block(network netip.Prefix, until time.Time, force bool) (operate.Blocked, error) {
-	if err := b.check(network, force); err != nil {
-		return operate.Blocked{}, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.limiter.Blocks()
-	if _, again := now[network]; !again && len(now) >= maxBlocks {
-		return operate.Blocked{}, operate.RefusedError(fmt.Sprintf("%d networks are blocked already: use the firewall for more", maxBlocks))
-	}
-	if err := b.limiter.Block(network, until); err != nil {
-		return operate.Blocked{}, err
-	}
-	done := operate.Blocked{Block: b.entry(network, until)}
-	done.Connections = b.disconnect(func(addr netip.Addr) bool { return network.Contains(addr.Unmap().WithZone("")) })
-	b.log.Warn("network blocked", "network", network, "until", until, "connections", done.Connections)
-	b.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
-	return done, b.save()
-}
-
-// check keeps a slip of the hand from shutting everybody out.
-func (b *blocks) check(network netip.Prefix, force bool) error {
-	if network.Bits() == 0 {
-		if force {
-			return nil
+func setupBlock(flags *flag.FlagSet) func(*call) error {
+	length := flags.Duration("for", operate.DefaultBlock, "how long")
+	forever := flags.Bool("forever", false, "until it is unblocked, or the server restarts")
+	force := flags.Bool("force", false, "also if that is every address there is")
+	return func(c *call) error {
+		text, err := c.oneArg("name one address, or a prefix like 192.0.2.0/24")
+		if err != nil {
+			return err
 		}
-		return operate.RefusedError(fmt.Sprintf("%s is every address there is; force it (-force) if that is meant", network))
-	}
-	for _, proxy := range b.proxies {
-		if proxy.Overlaps(network) {
-			return operate.RefusedError(fmt.Sprintf("%s holds addresses of a trusted proxy (%s, of TRUSTED_PROXIES), from which everybody's connections come: "+
-				"block the visitor's own address, or take it out of TRUSTED_PROXIES", network, proxy))
+		network, err := blocklist.ParsePrefix(text)
+		switch {
+		case err != nil:
+			return usageError(err.Error())
+		case *forever && *length != operate.DefaultBlock:
+			return usageError("-for and -forever exclude each other")
+		case *length <= 0:
+			return usageError("-for must be a duration like 90m or 24h")
+		case *forever:
+			*length = 0
 		}
-	}
-	return nil
-}
-
-// Unblock implements operate.Blocks.
-func (b *blocks) Unblock(network netip.Prefix) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.limiter.Unblock(network) {
-		for wider := range b.limiter.Blocks() {
-			if wider.Overlaps(network) {
-				return false, operate.RefusedError(fmt.Sprintf("%s is not blocked by itself, but %s is", network, wider))
+		return ask(c, func(o *operate.Client, ctx context.Context) (blocklist.Blocked, error) {
+			return o.Block(ctx, network, *length, *force)
+		}, func(w io.Writer, b blocklist.Blocked) {
+			until := "forever"
+			if b.Until != nil {
+				until = "until " + moment(*b.Until)
 			}
+			fmt.Fprintf(w, "%s is blocked %s; open connections ended: %d.\n", b.Prefix, until, b.Connections)
+			switch {
+			case b.Lasting:
+			case b.Until == nil:
+				fmt.Fprintln(w, "A restart of the server ends this; with AUTH_DIR, -for outlasts one.")
+			default:
+				fmt.Fprintln(w, "Without AUTH_DIR, a restart of the server ends this.")
+			}
+		})
+	}
+}
+
+func setupUnblock(*flag.FlagSet) func(*call) error {
+	return func(c *call) error {
+		text, err := c.oneArg("name one address or prefix, as `server blocks` prints it")
+		if err != nil {
+			return err
 		}
-		return false, nil
-	}
-	b.log.Info("network unblocked", "network", network)
-	b.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "lifted", Addr: network.String()})
-	return true, b.save()
-}
-
-// Blocks implements operate.Blocks.
-func (b *blocks) Blocks() (list []operate.Block) {
-	for network, until := range b.limiter.Blocks() {
-		list = append(list, b.entry(network, until))
-	}
-	slices.SortFunc(list, func(x, y operate.Block) int { return strings.Compare(x.Prefix.String(), y.Prefix.String()) })
-	return list
-}
-
-func (b *blocks) entry(network netip.Prefix, until time.Time) operate.Block {
-	if until.IsZero() {
-		return operate.Block{Prefix: network}
-	}
-	return operate.Block{Prefix: network, Until: &until, Lasting: b.path != ""}
-}
-
-// save writes all that has an end. What was blocked for ever in a hurry is not to be
-// in force years later, where nobody remembers it.
-func (b *blocks) save() error {
-	if b.path == "" {
-		return nil
-	}
-	lasting := make(map[netip.Prefix]time.Time)
-	for network, until := range b.limiter.Blocks() {
-		if !until.IsZero() {
-			lasting[network] = until
+		network, err := blocklist.ParsePrefix(text)
+		if err != nil {
+			return usageError(err.Error())
 		}
+		return c.tell(func(o *operate.Client, ctx context.Context) error { return o.Unblock(ctx, network) },
+			"The block is ended, and failures and penalties in it are forgiven.")
 	}
-	text, err := json.MarshalIndent(lasting, "", "  ")
-	if err != nil {
-		return err
-	}
-	return files.Replace(b.path, text)
 }

@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
-	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/blocklist"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
 )
 
 func from(client string) []string { return []string{"X-Forwarded-For", client} }
 
 // must runs a verb that has to succeed.
-func (s *site) must(args ...string) string {
+func (s *testSite) must(args ...string) string {
 	s.t.Helper()
 	code, output := s.verb(args...)
 	if code != exitOK {
@@ -26,7 +28,7 @@ func (s *site) must(args ...string) string {
 	return output
 }
 
-func (s *site) listBlocks() (list []operate.Block) {
+func (s *testSite) listBlocks() (list []blocklist.Block) {
 	s.t.Helper()
 	if err := json.Unmarshal([]byte(s.must("blocks", "-json")), &list); err != nil {
 		s.t.Fatal(err)
@@ -37,7 +39,7 @@ func (s *site) listBlocks() (list []operate.Block) {
 // A block ends what is open from the network, publishers too, and refuses what
 // comes, and nothing else.
 func TestBlockEndsConnections(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); crowded(c) })
+	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	viewer, publisher := s.viewer(from("192.0.2.7")...), s.viewer(from("192.0.2.8")...)
 	publisher.authenticate(s.token(testDevice, time.Hour))
 	neighbour := s.viewer(from("2001:db8:0:1::5")...)
@@ -86,19 +88,19 @@ func TestBlockEndsConnections(t *testing.T) {
 // A connection that was admitted just before its address was blocked is ended too.
 func TestBlockLeavesNoGap(t *testing.T) {
 	s := start(t, nil)
-	if err := s.srv.limiter.Block(netip.MustParsePrefix("127.0.0.0/8"), time.Now().Add(time.Hour)); err != nil {
+	if err := s.srv.Watch.Limiter().Block(netip.MustParsePrefix("127.0.0.0/8"), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	p, _ := connectTo(t, "ws://"+listen(t, s.srv.relay)) // past the limiter
+	p, _ := connectTo(t, "ws://"+serveAt(t, s.srv.Relay)) // past the limiter
 	if _, code := p.end(); code != 1008 {
 		t.Errorf("ended with %d", code)
 	}
-	testkit.Eventually(t, "forgotten", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "forgotten", func() bool { return s.srv.Relay.Len() == 0 })
 }
 
 // Unblocking forgives what the policy has blocked by itself.
 func TestUnblockForgives(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); c.failures = 2 })
+	s := start(t, func(c *config.Config) { trustLoopback(c); c.Failures = 2 })
 	for range 2 {
 		p := s.viewer(from("192.0.2.7")...)
 		p.send(`{"token":"none"}`)
@@ -112,7 +114,7 @@ func TestUnblockForgives(t *testing.T) {
 }
 
 func TestBlockIsRefused(t *testing.T) {
-	s := start(t, func(c *config) { c.proxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	s := start(t, func(c *config.Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
 	for _, row := range []struct {
 		args []string
 		code int
@@ -149,7 +151,7 @@ func TestBlockIsRefused(t *testing.T) {
 	if list := s.listBlocks(); len(list) > 0 {
 		t.Errorf("something is blocked: %v", list)
 	}
-	if out := s.must("block", "::/0", "-force", "-forever"); !strings.Contains(out, "for ever") {
+	if out := s.must("block", "::/0", "-force", "-forever"); !strings.Contains(out, "forever") {
 		t.Error(out)
 	}
 	if res, _ := op.call("POST", "/blocks?prefix=192.0.2.7&until="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)); res.StatusCode != http.StatusOK {
@@ -172,7 +174,7 @@ func TestBlocksAreKept(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	s = start(t, func(c *config) { withAuth(dir)(c); trustLoopback(c) })
+	s = start(t, func(c *config.Config) { withAuth(dir)(c); trustLoopback(c) })
 	if list := s.listBlocks(); len(list) != 1 || list[0].Prefix.String() != "192.0.2.7/32" || !list[0].Lasting {
 		t.Errorf("%+v", list)
 	}
@@ -187,7 +189,7 @@ func TestBlocksAreKept(t *testing.T) {
 	}
 	cfg := testConfig(t)
 	withAuth(dir)(&cfg)
-	if _, err := newServer(cfg, environment(nil), cfg.logger(newLog())); err == nil || !strings.Contains(err.Error(), "blocks.json") {
+	if _, err := site.New(cfg, site.Options{Log: cfg.Logger(newLog())}); err == nil || !strings.Contains(err.Error(), "blocks.json") {
 		t.Errorf("a damaged file: %v", err)
 	}
 }

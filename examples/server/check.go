@@ -1,59 +1,63 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/certificate"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// checkVerb prints every variable with its source and state.
-func checkVerb(env lookup, stdout io.Writer) int {
-	var c config
-	if err := c.spec().WriteReport(stdout, env); err != nil {
-		return exitFailed
-	}
-	c, err := loadConfig(env)
-	if err == nil {
-		err = c.reportTLS(stdout, time.Now())
-	}
-	if err != nil {
-		fmt.Fprintf(stdout, "\n%v\n", err)
-		return exitFailed
-	}
-	fmt.Fprintln(stdout, "\nThe environment is usable.")
-	return exitOK
-}
-
-// reportTLS prints whether the pair can be used and for how long.
-func (c *config) reportTLS(w io.Writer, now time.Time) error {
-	if c.tlsCert == "" {
+// setupCheck prints every variable with its source and state.
+func setupCheck(*flag.FlagSet) func(*call) error {
+	return func(c *call) error {
+		if err := c.noArgs(); err != nil {
+			return err
+		}
+		var cfg config.Config
+		if err := cfg.Spec().WriteReport(c.stdout, c.env); err != nil {
+			return err
+		}
+		cfg, err := c.config()
+		if err == nil {
+			err = reportCertificate(c.stdout, cfg, time.Now())
+		}
+		if err != nil {
+			fmt.Fprintf(c.stdout, "\n%v\n", err)
+			return exitError{code: exitFailed} // the report has said it
+		}
+		fmt.Fprintln(c.stdout, "\nThe environment is usable.")
 		return nil
 	}
-	pair, err := certificate.Load(c.tlsCert, c.tlsKey)
+}
+
+// reportCertificate prints whether the certificate can be used and for how long.
+func reportCertificate(w io.Writer, cfg config.Config, now time.Time) error {
+	if cfg.TLSCert == "" {
+		return nil
+	}
+	pair, err := certificate.Load(cfg.TLSCert, cfg.TLSKey)
 	if err != nil {
 		return err
 	}
 	leaf := pair.Leaf
+	names := strings.Join(leaf.DNSNames, ", ")
+	if names == "" {
+		names = "no name"
+	}
 	left := leaf.NotAfter.Sub(now)
 	state := ""
 	switch {
 	case left <= 0:
-		return fmt.Errorf("the certificate for %s has expired on %s", names(leaf.DNSNames), leaf.NotAfter.Format(time.DateOnly))
+		return fmt.Errorf("the certificate for %s has expired on %s", names, leaf.NotAfter.Format(time.DateOnly))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("the certificate for %s is not valid before %s", names(leaf.DNSNames), leaf.NotBefore.Format(time.DateOnly))
+		return fmt.Errorf("the certificate for %s is not valid before %s", names, leaf.NotBefore.Format(time.DateOnly))
 	case left < certificate.ExpiresSoon:
 		state = "\nWARNING: renew it, or find out why it was not renewed"
 	}
-	fmt.Fprintf(w, "\nThe certificate for %s expires on %s, in %d days.%s\n", names(leaf.DNSNames), leaf.NotAfter.Format(time.DateOnly), int(left.Hours()/24), state)
-	return nil
-}
-
-func names(of []string) string {
-	if len(of) == 0 {
-		return "no name"
-	}
-	return strings.Join(of, ", ")
+	_, err = fmt.Fprintf(w, "\nThe certificate for %s expires on %s, in %d days.%s\n", names, leaf.NotAfter.Format(time.DateOnly), int(left.Hours()/24), state)
+	return err
 }

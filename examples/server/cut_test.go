@@ -17,6 +17,7 @@ import (
 	"github.com/relayguard/relayguard/examples/device/publish"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/internal/wire"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 // scissors passes connections on to addr and cuts each, in both directions, after
@@ -74,7 +75,7 @@ func (c *counting) Next(ctx context.Context) (wire.Message, error) {
 
 // watch follows the stream as the page does, through whatever happens to its
 // connections, until it has seen the text last, and returns what it shows then.
-func watch(t *testing.T, addr, last string, deadline time.Time) (shown []string) {
+func follow(t *testing.T, addr, last string, deadline time.Time) (shown []string) {
 	pos := ""
 	for time.Now().Before(deadline) {
 		frames := func() error {
@@ -124,9 +125,9 @@ func watch(t *testing.T, addr, last string, deadline time.Time) (shown []string)
 // ends with exactly what was published.
 func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	const n, viewers = 1000, 4
-	s := start(t, func(c *config) {
-		c.rateConnections, c.maxAttempts, c.historyTrimAt = 1_000_000, 1_000_000, 1200
-		c.publishRate, c.publishBurst = 1e6, 1e6
+	s := start(t, func(c *config.Config) {
+		c.RateConnections, c.MaxAttempts, c.HistoryTrimAt = 1_000_000, 1_000_000, 1200
+		c.PublishRate, c.PublishBurst = 1e6, 1e6
 	})
 	sent := make(chan struct{})
 	// The device waits before it connects again, so its connections live longer.
@@ -136,7 +137,7 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	var all sync.WaitGroup
 	for range viewers {
 		all.Go(func() {
-			shown := watch(t, toViewers, strconv.Itoa(n-1), deadline)
+			shown := follow(t, toViewers, strconv.Itoa(n-1), deadline)
 			if len(shown) != n {
 				t.Errorf("a viewer has %d messages, want %d", len(shown), n)
 				return
@@ -153,7 +154,7 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	defer cancel()
 	err := publish.Run(ctx, publish.Config{
 		URL:    "ws://" + toDevice + "/ws",
-		Tokens: publish.TokenFunc(func() (string, error) { return s.cfg.newToken(testDevice, time.Hour, time.Now()) }),
+		Tokens: publish.TokenFunc(func() (string, error) { return newToken(s.cfg, testDevice, time.Hour) }),
 		Source: &counting{n: n},
 	})
 	if !errors.Is(err, io.EOF) {

@@ -10,8 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/device/publish"
 	"github.com/relayguard/relayguard/examples/internal/wire"
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // The devices of the demonstration: the built-in one, and one for a visitor who
@@ -25,7 +30,7 @@ const (
 // demoEnvironment is env with a secret and devices of its own, whatever env says:
 // a demonstration must not hand out tokens that open the real installation, nor
 // speak into its history.
-func demoEnvironment(env lookup) lookup {
+func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 	own := map[string]string{
 		"JWT_SECRET":        newSecret(),
 		"ALLOWED_DEVICE_ID": demoDevice + "," + guestDevice,
@@ -52,8 +57,8 @@ func demoEnvironment(env lookup) lookup {
 // startDemo starts the built-in device against the server that listens at addr,
 // and says on stdout where to look. The returned func waits for the device's end,
 // which comes with ctx.
-func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger, stdout io.Writer) (stop func(), err error) {
-	guest, err := cfg.newToken(guestDevice, demoTTL, time.Now())
+func startDemo(ctx context.Context, cfg config.Config, addr net.Addr, log *slog.Logger, stdout io.Writer) (stop func(), err error) {
+	guest, err := demoToken(cfg, guestDevice)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +78,7 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
 		defer close(done)
 		err := publish.Run(ctx, publish.Config{
 			URL:    "ws://" + host + "/ws",
-			Tokens: publish.TokenFunc(func() (string, error) { return cfg.newToken(demoDevice, demoTTL, time.Now()) }),
+			Tokens: publish.TokenFunc(func() (string, error) { return demoToken(cfg, demoDevice) }),
 			Source: mortal(),
 			Logger: log.With("device", demoDevice),
 		})
@@ -82,6 +87,10 @@ func startDemo(ctx context.Context, cfg config, addr net.Addr, log *slog.Logger,
 		}
 	}()
 	return func() { <-done }, nil
+}
+
+func demoToken(cfg config.Config, device string) (string, error) {
+	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, demoTTL, time.Now())
 }
 
 // demoMemory is how many bytes of text fill the built-in device's memory: about two

@@ -61,7 +61,7 @@ func TestDiskFails(t *testing.T) {
 	if got := ready(); got != "degraded\n" {
 		t.Errorf("/readyz: %q, want degraded", got)
 	}
-	op := operator(t, env)
+	op := operatorOf(t, env)
 	if got := op.metric("relayguard_history_degraded"); got != 1 {
 		t.Errorf("relayguard_history_degraded is %v", got)
 	}

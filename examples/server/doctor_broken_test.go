@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
@@ -79,7 +80,7 @@ const csp = "Content-Security-Policy"
 func broken() map[string]breakage {
 	asset := func(r *http.Response) bool { return r.StatusCode == 200 && r.Request.URL.Path == "/favicon.svg" }
 	return map[string]breakage{
-		"development":            {deployment{relay: func(c *config) { c.production = false }}, "production", "neither", false},
+		"development":            {deployment{relay: func(c *config.Config) { c.Production = false }}, "production", "neither", false},
 		"origin check off":       {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Del("Origin") }}, "origin", "may connect", false},
 		"own origin refused":     {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Set("X-Forwarded-Proto", "http") }}, "origin", "the site's own", false},
 		"no HSTS":                {on(always, without("Strict-Transport-Security")), "headers.hsts", "none on any answer", false},
@@ -123,7 +124,7 @@ func broken() map[string]breakage {
 		"operator exposed":        {answering("/reports", 401, "Unauthorized"), "exposed", "/reports is answered 401", false},
 		"environment exposed":     {answering("/.env", 200, "JWT_SECRET=x"), "exposed", "/.env", false},
 		"no health":               {answering("/readyz", 503, "stopping"), "monitoring.health", "/readyz is answered 503", false},
-		"rate of 1000":            {deployment{relay: func(c *config) { c.rateConnections = 1000 }}, "rate-limit", "11 connections", false},
+		"rate of 1000":            {deployment{relay: func(c *config.Config) { c.RateConnections = 1000 }}, "rate-limit", "11 connections", false},
 		"no Retry-After":          {on(status(429), without("Retry-After")), "rate-limit.answer", "Retry-After", false},
 		"Retry-After of a year":   {on(status(429), value("Retry-After", "31536000")), "rate-limit.answer", "31536000", false},
 		"forged addresses":        {deployment{request: believing}, "proxy.forwarded", "forges", false},
@@ -136,7 +137,7 @@ func broken() map[string]breakage {
 		"another code":            {deployment{socket: imitation{code: 1008}}, "auth.close", "1008", false},
 		"no JSON error":           {deployment{socket: imitation{wordless: true}}, "auth.json", "with nothing", false},
 		"good tokens refused":     {deployment{socket: imitation{strict: true}}, "auth.token", "not accepted", false},
-		"history of 5000":         {deployment{relay: func(c *config) { c.historyKeep, c.historyTrimAt = 5000, 6000 }}, "history", "messages are kept", false},
+		"history of 5000":         {deployment{relay: func(c *config.Config) { c.HistoryKeep, c.HistoryTrimAt = 5000, 6000 }}, "history", "messages are kept", false},
 		"identity in the history": {deployment{socket: imitation{history: `{"type":"history","messages":[{"text":"a","timestamp":1700000000000,"device":"pi-1"}]}`}}, "history", `carries "device"`, false},
 		"no timestamps":           {deployment{socket: imitation{history: `{"type":"history","messages":[{"text":"a"}]}`}}, "history", "no timestamp", false},
 		"seconds":                 {deployment{socket: imitation{history: `{"type":"history","messages":[{"text":"a","timestamp":1700000000}]}`}}, "history", "no timestamp", false},

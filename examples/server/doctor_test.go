@@ -24,13 +24,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/doctor"
+	"github.com/relayguard/relayguard/examples/server/site"
 )
 
 // deployment is a relay behind a front that ends TLS for art.example, and breaks
 // one thing. Zero: nothing.
 type deployment struct {
-	relay     func(*config)                   // the relay's own configuration
+	relay     func(*config.Config)            // the relay's own configuration
 	answer    func(*http.Response)            // what the front does to an answer
 	request   func(*httputil.ProxyRequest)    // and to a request
 	handle    func(http.Handler) http.Handler // what the front answers itself
@@ -52,20 +54,20 @@ func (awayConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0,
 // examine deploys and lets the doctor look at https://art.example/.
 func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Report {
 	t.Helper()
-	s := start(t, func(c *config) {
+	s := start(t, func(c *config.Config) {
 		production(c)
 		if d.relay != nil {
 			d.relay(c)
 		}
 	})
 	for i := range 20 {
-		if _, err := s.srv.history.Append(t.Context(), fmt.Appendf(nil, `{"text":"%d","timestamp":%d}`, i, time.Now().UnixMilli())); err != nil {
+		if _, err := s.srv.History.Append(t.Context(), fmt.Appendf(nil, `{"text":"%d","timestamp":%d}`, i, time.Now().UnixMilli())); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s.cfg.historyKeep > 1000 {
-		for range s.cfg.historyKeep {
-			if _, err := s.srv.history.Append(t.Context(), fmt.Appendf(nil, `{"text":"a","timestamp":%d}`, time.Now().UnixMilli())); err != nil {
+	if s.cfg.HistoryKeep > 1000 {
+		for range s.cfg.HistoryKeep {
+			if _, err := s.srv.History.Append(t.Context(), fmt.Appendf(nil, `{"text":"a","timestamp":%d}`, time.Now().UnixMilli())); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -73,13 +75,13 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 	upstream := "http://" + s.addr
 	if d.socket != nil {
 		mux := http.NewServeMux()
-		secure, err := s.cfg.secure()
+		secure, err := site.Policy(s.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		mux.Handle("/ws", secure.Handler(s.srv.limiter.Handler(d.socket)))
-		mux.Handle("/", s.srv.handler)
-		upstream = "http://" + listen(t, mux)
+		mux.Handle("/ws", secure.Handler(s.srv.Watch.Limiter().Handler(d.socket)))
+		mux.Handle("/", s.srv.Handler)
+		upstream = "http://" + serveAt(t, mux)
 	}
 	to, err := url.Parse(upstream)
 	if err != nil {
@@ -130,9 +132,9 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 	})
 	at := map[string]string{"443": front.Listener.Addr().String()}
 	if d.plain != nil {
-		at["80"] = listen(t, d.plain("http://"+s.addr))
+		at["80"] = serveAt(t, d.plain("http://"+s.addr))
 	} else if !d.closed80 {
-		at["80"] = listen(t, plain)
+		at["80"] = serveAt(t, plain)
 	}
 	for _, port := range d.ports {
 		at[port] = s.addr

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 // One frame is encoded for all viewers that stand at the same place, however many.
@@ -21,8 +22,8 @@ func TestFramesAreShared(t *testing.T) {
 	for range viewers {
 		watchers = append(watchers, s.viewer())
 	}
-	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == viewers+1 })
-	before := s.srv.relay.Stats()
+	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == viewers+1 })
+	before := s.srv.Relay.Stats()
 	for i := range messages {
 		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)
 		for _, w := range append(watchers, device) { // all have it before the next
@@ -32,15 +33,15 @@ func TestFramesAreShared(t *testing.T) {
 		}
 	}
 	testkit.Eventually(t, "every delivery is counted", func() bool {
-		return s.srv.relay.Stats().Delivered-before.Delivered == messages*(viewers+1)
+		return s.srv.Relay.Stats().Delivered-before.Delivered == messages*(viewers+1)
 	})
-	if got := s.srv.relay.Stats().Encoded - before.Encoded; got != messages {
+	if got := s.srv.Relay.Stats().Encoded - before.Encoded; got != messages {
 		t.Errorf("%d frames were encoded for %d messages and %d viewers, want one a message", got, messages, viewers)
 	}
 }
 
 // fill publishes n messages of some size and returns when a viewer has them all.
-func fill(s *site, n int) {
+func fill(s *testSite, n int) {
 	s.t.Helper()
 	device, watcher := s.publisher(), s.viewer()
 	var reading sync.WaitGroup
@@ -54,10 +55,10 @@ func fill(s *site, n int) {
 }
 
 // unlimited publishes without a rate and keeps all that the test publishes.
-func unlimited(c *config) {
+func unlimited(c *config.Config) {
 	crowded(c)
-	c.publishRate, c.publishBurst = 1e6, 1e6
-	c.writeWait = 10 * time.Minute // who does not read meanwhile is slow, not gone
+	c.PublishRate, c.PublishBurst = 1e6, 1e6
+	c.WriteWait = 10 * time.Minute // who does not read meanwhile is slow, not gone
 }
 
 // A viewer that falls behind gets what it missed in few frames, in order, and
@@ -67,7 +68,7 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 	s := start(t, unlimited)
 	slow := upgraded(t, s.addr)
 	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })
 	fill(s, n)
 	slow.conn.SetDeadline(time.Now().Add(testkit.Patience))
 
@@ -86,10 +87,10 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 // goes on live.
 func TestFallenBehind(t *testing.T) {
 	const n = 600
-	s := start(t, func(c *config) { unlimited(c); c.historyKeep, c.historyTrimAt = 20, 30 })
+	s := start(t, func(c *config.Config) { unlimited(c); c.HistoryKeep, c.HistoryTrimAt = 20, 30 })
 	slow := upgraded(t, s.addr)
 	_ = slow.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })
 	device := s.publisher()
 	body := strings.Repeat("x", 30_000)
 	for i := range n {
@@ -115,10 +116,10 @@ func TestFallenBehind(t *testing.T) {
 // A viewer that reads nothing is dropped at its deadline, and is noticed by
 // nobody else.
 func TestStalledViewerIsDropped(t *testing.T) {
-	s := start(t, func(c *config) { unlimited(c); c.writeWait = 200 * time.Millisecond })
+	s := start(t, func(c *config.Config) { unlimited(c); c.WriteWait = 200 * time.Millisecond })
 	stalled := upgraded(t, s.addr)
 	_ = stalled.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })
 	fill(s, 600)
 	testkit.Eventually(t, "dropped", func() bool {
 		for _, e := range s.logs.Events("disconnected") {
@@ -128,13 +129,13 @@ func TestStalledViewerIsDropped(t *testing.T) {
 		}
 		return false
 	})
-	testkit.Eventually(t, "its slot is free", func() bool { return s.srv.limiter.Stats().Open == s.srv.relay.Len() })
+	testkit.Eventually(t, "its slot is free", func() bool { return s.srv.Watch.Limiter().Stats().Open == s.srv.Relay.Len() })
 }
 
 // A publisher over its rate is read more slowly, and loses nothing.
 func TestPublisherIsSlowed(t *testing.T) {
 	const n, burst, each = 60, 10, 10 * time.Millisecond
-	s := start(t, func(c *config) { c.publishRate, c.publishBurst = 100, burst })
+	s := start(t, func(c *config.Config) { c.PublishRate, c.PublishBurst = 100, burst })
 	device, watcher := s.publisher(), s.viewer()
 	for i := range n {
 		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)

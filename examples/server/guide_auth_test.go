@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 const authFailed = `{"error":"Authentication failed"}`
@@ -57,7 +58,7 @@ func badTokens() map[string]string {
 }
 
 // answerTo returns every byte that the server answers a first message with.
-func answerTo(t *testing.T, s *site, message string) []byte {
+func answerTo(t *testing.T, s *testSite, message string) []byte {
 	t.Helper()
 	c := upgraded(t, s.addr)
 	defer c.conn.Close()
@@ -66,7 +67,7 @@ func answerTo(t *testing.T, s *site, message string) []byte {
 }
 
 // crowded lets one address do what only many should.
-func crowded(c *config) { c.rateConnections, c.failures = 1000, 1_000_000 }
+func crowded(c *config.Config) { c.RateConnections, c.Failures = 1000, 1_000_000 }
 
 func guideSameAnswer(t *testing.T) {
 	s := start(t, crowded)
@@ -88,7 +89,7 @@ func guideSameAnswer(t *testing.T) {
 
 func guideNoSecretInLogs(t *testing.T) {
 	const canary = "the-canary-sang-6629"
-	s := start(t, func(c *config) { crowded(c); c.production = true })
+	s := start(t, func(c *config.Config) { crowded(c); c.Production = true })
 	good := s.token(testDevice, time.Hour)
 	p, _ := connectTo(t, "ws://"+s.addr+"/ws?token="+good+"&since="+canary, "Authorization", "Bearer "+good, "Cookie", canary)
 	p.authenticate(good)
@@ -110,7 +111,7 @@ func guideNoSecretInLogs(t *testing.T) {
 	c := upgraded(t, s.addr)
 	c.write(clientFrame(finClose, append([]byte{0x03, 0xe8}, canary...)))
 	c.rest()
-	testkit.Eventually(t, "all ended", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "all ended", func() bool { return s.srv.Relay.Len() == 0 })
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
@@ -128,7 +129,7 @@ func guideNoSecretInLogs(t *testing.T) {
 // TestGuessingIsBlocked lets one address show bad tokens until it is turned away
 // before the upgrade, which is what keeps guessing cheap for the server.
 func TestGuessingIsBlocked(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); c.rateConnections = 100 })
+	s := start(t, func(c *config.Config) { trustLoopback(c); c.RateConnections = 100 })
 	guess := func() int {
 		p, res := connect(t, s.addr, "X-Forwarded-For", "192.0.2.1")
 		if p != nil {
@@ -137,7 +138,7 @@ func TestGuessingIsBlocked(t *testing.T) {
 		}
 		return res.StatusCode
 	}
-	for i := range s.cfg.failures {
+	for i := range s.cfg.Failures {
 		if code := guess(); code != 101 {
 			t.Fatalf("attempt %d got %d", i, code)
 		}
@@ -165,7 +166,7 @@ func guideTokenToPublish(t *testing.T) {
 }
 
 func guideDeviceList(t *testing.T) {
-	s := start(t, func(c *config) { c.devices = []string{"pi-1", "pi-2"} })
+	s := start(t, func(c *config.Config) { c.Devices = []string{"pi-1", "pi-2"} })
 	for _, device := range []string{"pi-1", "pi-2"} {
 		s.viewer().authenticate(testkit.Forge(testSecret, hs256, claims(device, time.Now().Add(time.Hour))))
 	}
@@ -218,7 +219,7 @@ func guideStatePerConnection(t *testing.T) {
 			t.Errorf("%s: got %q and %d", name, messages, code)
 		}
 	}
-	testkit.Eventually(t, "only the publisher is left", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "only the publisher is left", func() bool { return s.srv.Relay.Len() == 1 })
 }
 
 func guideSchema(t *testing.T) {
@@ -265,8 +266,8 @@ func guideExpiry(t *testing.T) {
 }
 
 func guideNothingHeld(t *testing.T) {
-	s := start(t, func(c *config) { c.rateConnections = 3; c.maxAttempts = 1000 })
-	open := func() int { return s.srv.limiter.Stats().Open }
+	s := start(t, func(c *config.Config) { c.RateConnections = 3; c.MaxAttempts = 1000 })
+	open := func() int { return s.srv.Watch.Limiter().Stats().Open }
 	for name, leave := range map[string]func(){
 		"failed upgrade": func() {
 			s.get("/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
@@ -292,27 +293,27 @@ func guideNothingHeld(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 2 * s.cfg.rateConnections {
+			for range 2 * s.cfg.RateConnections {
 				leave()
-				testkit.Eventually(t, "its slot and its connection are free", func() bool { return open() == 0 && s.srv.relay.Len() == 0 })
+				testkit.Eventually(t, "its slot and its connection are free", func() bool { return open() == 0 && s.srv.Relay.Len() == 0 })
 			}
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
 		// Half a frame and then nothing: the keep-alive ends it. Its bound is 40
 		// seconds on the wire, so here it is made shorter.
-		s := start(t, func(c *config) { c.pingEvery, c.pongWait = 200*time.Millisecond, 200*time.Millisecond })
+		s := start(t, func(c *config.Config) { c.PingEvery, c.PongWait = 200*time.Millisecond, 200*time.Millisecond })
 		c := upgraded(t, s.addr)
 		c.write([]byte{finText, 0x80 | 100, 0, 0})
 		c.rest()
-		testkit.Eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+		testkit.Eventually(t, "gone", func() bool { return s.srv.Relay.Len() == 0 && s.srv.Watch.Limiter().Stats().Open == 0 })
 	})
 }
 
 func guideLogs(t *testing.T) {
-	s := start(t, func(c *config) {
+	s := start(t, func(c *config.Config) {
 		production(c)
-		c.rateConnections, c.historyKeep, c.historyTrimAt = 5, 2, 3
+		c.RateConnections, c.HistoryKeep, c.HistoryTrimAt = 5, 2, 3
 	})
 	p := s.publisher()
 	for range 4 {

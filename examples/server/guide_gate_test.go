@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 func guideLimit(t *testing.T) {
@@ -31,7 +32,7 @@ func guideLimit(t *testing.T) {
 }
 
 func guideWindow(t *testing.T) {
-	s := start(t, func(c *config) { c.rateConnections, c.rateWindow = 2, time.Second })
+	s := start(t, func(c *config.Config) { c.RateConnections, c.RateWindow = 2, time.Second })
 	s.viewer()
 	s.viewer()
 	if p, _ := connect(t, s.addr); p != nil {
@@ -69,12 +70,12 @@ func guideGiveBack(t *testing.T) {
 
 func guideForget(t *testing.T) {
 	before := goroutines()
-	s := start(t, func(c *config) { trustLoopback(c); c.rateWindow = 200 * time.Millisecond })
+	s := start(t, func(c *config.Config) { trustLoopback(c); c.RateWindow = 200 * time.Millisecond })
 	for i := range 20 {
 		p := s.viewer("X-Forwarded-For", "192.0.2."+strconv.Itoa(i))
 		p.leave()
 	}
-	if s.srv.limiter.Stats().Clients == 0 {
+	if s.srv.Watch.Limiter().Stats().Clients == 0 {
 		t.Fatal("nothing was remembered, so nothing can be forgotten")
 	}
 	// No sweep runs; the next client's arrival drops what is older than two windows.
@@ -82,7 +83,7 @@ func guideForget(t *testing.T) {
 		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
 			p.cut()
 		}
-		return s.srv.limiter.Stats().Clients <= 1
+		return s.srv.Watch.Limiter().Stats().Clients <= 1
 	})
 	if err := s.stop(); err != nil {
 		t.Error(err)
@@ -93,7 +94,7 @@ func guideForget(t *testing.T) {
 func guideClientIP(t *testing.T) {
 	t.Run("forged", func(t *testing.T) {
 		// The peer is no proxy here, so whatever it says about itself is nothing.
-		s := start(t, func(c *config) { c.proxies = nil })
+		s := start(t, func(c *config.Config) { c.Proxies = nil })
 		for i := range 10 {
 			n := strconv.Itoa(i)
 			s.viewer("X-Forwarded-For", "192.0.2."+n, "X-Real-IP", "198.51.100."+n, "Forwarded", "for=203.0.113."+n)
@@ -103,7 +104,7 @@ func guideClientIP(t *testing.T) {
 		}
 	})
 	t.Run("proxied", func(t *testing.T) {
-		s := start(t, func(c *config) { trustLoopback(c); c.rateConnections = 1 })
+		s := start(t, func(c *config.Config) { trustLoopback(c); c.RateConnections = 1 })
 		for _, header := range [][]string{
 			{"X-Forwarded-For", "192.0.2.1"}, {"X-Forwarded-For", "192.0.2.9, 192.0.2.2"}, {"X-Real-IP", "192.0.2.3"},
 		} {
@@ -121,7 +122,7 @@ func lastAddr(list string) string { return strings.TrimSpace(list[strings.LastIn
 func guideOrigin(t *testing.T) {
 	const host = "relay.example"
 	behindTLS := []string{"Host", host, "X-Forwarded-Proto", "https"}
-	s := start(t, func(c *config) { production(c); trustLoopback(c); c.rateConnections = 100 })
+	s := start(t, func(c *config.Config) { production(c); trustLoopback(c); c.RateConnections = 100 })
 	for _, row := range []struct {
 		origin string
 		want   int
@@ -160,7 +161,7 @@ func guideOrigin(t *testing.T) {
 		t.Errorf("two origins: got %d, want 403", res.StatusCode)
 	}
 
-	listed := start(t, func(c *config) { production(c); trustLoopback(c); c.origins = []string{"https://art.example"} })
+	listed := start(t, func(c *config.Config) { production(c); trustLoopback(c); c.Origins = []string{"https://art.example"} })
 	for origin, want := range map[string]int{"https://art.example": 101, "https://relay.example": 403} {
 		if _, res := connect(t, listed.addr, append(behindTLS, "Origin", origin)...); res.StatusCode != want {
 			t.Errorf("with a list, %q: got %d, want %d", origin, res.StatusCode, want)
@@ -183,14 +184,14 @@ func guideSecretChecked(t *testing.T) {
 		{"qwertyuiopasdfghjklzxcvbnm1234567890", "keyboard rows"},
 		{"tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3D\x00", "a control character"},
 	} {
-		_, err := loadConfig(environment(map[string]string{"JWT_SECRET": row.secret}))
+		_, err := config.Load(environment(map[string]string{"JWT_SECRET": row.secret}))
 		if err == nil {
 			t.Errorf("accepted: %s", row.why)
 		} else if !strings.Contains(err.Error(), "JWT_SECRET") || len(row.secret) > 1 && strings.Contains(err.Error(), row.secret) {
 			t.Errorf("%s: the error must name the variable and not its value: %v", row.why, err)
 		}
 	}
-	if _, err := loadConfig(environment(nil)); err != nil {
+	if _, err := config.Load(environment(nil)); err != nil {
 		t.Errorf("a good one is refused: %v", err)
 	}
 }
@@ -200,12 +201,12 @@ func guideDeviceChecked(t *testing.T) {
 		"pi-1": {"pi-1"}, "pi-1,PI_2": {"pi-1", "PI_2"}, "pi-1, pi-2": {"pi-1", "pi-2"},
 		"": nil, "-": nil, "pi 1": nil, "pi-1;pi-2": nil, "pi/1": nil, "pi-1,,pi-2": nil, "gerät": nil, "a\nb": nil,
 	} {
-		cfg, err := loadConfig(environment(map[string]string{"ALLOWED_DEVICE_ID": value}))
+		cfg, err := config.Load(environment(map[string]string{"ALLOWED_DEVICE_ID": value}))
 		if want == nil && err == nil {
 			t.Errorf("%q is accepted", value)
 		}
-		if want != nil && (err != nil || strings.Join(cfg.devices, "|") != strings.Join(want, "|")) {
-			t.Errorf("%q: got %q, %v", value, cfg.devices, err)
+		if want != nil && (err != nil || strings.Join(cfg.Devices, "|") != strings.Join(want, "|")) {
+			t.Errorf("%q: got %q, %v", value, cfg.Devices, err)
 		}
 	}
 }
@@ -231,24 +232,24 @@ func guideRefusesToStart(t *testing.T) {
 
 func guideDefaults(t *testing.T) {
 	cfg := testConfig(t)
-	if cfg.port != 3000 || cfg.host != "127.0.0.1" || cfg.production {
-		t.Errorf("got %s:%d, production %v; want 127.0.0.1:3000, false", cfg.host, cfg.port, cfg.production)
+	if cfg.Port != 3000 || cfg.Host != "127.0.0.1" || cfg.Production {
+		t.Errorf("got %s:%d, production %v; want 127.0.0.1:3000, false", cfg.Host, cfg.Port, cfg.Production)
 	}
-	if cfg.rateConnections != 10 || cfg.rateWindow != time.Minute || cfg.historyKeep != 1000 || cfg.historyTrimAt != 1200 {
-		t.Errorf("the guide's numbers: got %d in %v, %d of %d", cfg.rateConnections, cfg.rateWindow, cfg.historyKeep, cfg.historyTrimAt)
+	if cfg.RateConnections != 10 || cfg.RateWindow != time.Minute || cfg.HistoryKeep != 1000 || cfg.HistoryTrimAt != 1200 {
+		t.Errorf("the guide's numbers: got %d in %v, %d of %d", cfg.RateConnections, cfg.RateWindow, cfg.HistoryKeep, cfg.HistoryTrimAt)
 	}
-	for _, p := range cfg.proxies {
+	for _, p := range cfg.Proxies {
 		if !p.Addr().IsLoopback() {
 			t.Errorf("%v is trusted by default", p)
 		}
 	}
-	cfg, err := loadConfig(environment(map[string]string{"NODE_ENV": "production", "PORT": "8080"}))
-	if err != nil || !cfg.production || cfg.port != 8080 {
-		t.Errorf("got production %v, port %d, %v", cfg.production, cfg.port, err)
+	cfg, err := config.Load(environment(map[string]string{"NODE_ENV": "production", "PORT": "8080"}))
+	if err != nil || !cfg.Production || cfg.Port != 8080 {
+		t.Errorf("got production %v, port %d, %v", cfg.Production, cfg.Port, err)
 	}
 	// What production switches on is seen from outside in H6 and W6.
 	p := launch(t, true, t.TempDir(), []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "NODE_ENV=production", "PORT=" + freePort(t)})
-	s := &site{t: t, addr: p.addr}
+	s := &testSite{t: t, addr: p.addr}
 	if res, _ := s.get("/"); res.Header.Get("Strict-Transport-Security") == "" {
 		t.Error("no HSTS in production")
 	}
@@ -269,7 +270,7 @@ func freePort(t *testing.T) string {
 }
 
 func guideRetention(t *testing.T) {
-	s := start(t, func(c *config) { c.publishRate, c.publishBurst = 1e6, 1e6 })
+	s := start(t, func(c *config.Config) { c.PublishRate, c.PublishBurst = 1e6, 1e6 })
 	p := s.publisher()
 	watcher := s.viewer()
 	for i := range 1201 {
@@ -329,7 +330,7 @@ func guideMemoryOnly(t *testing.T) {
 	dir := t.TempDir()
 	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t)}
 	p := launch(t, true, dir, env)
-	s := &site{t: t, addr: p.addr, cfg: testConfig(t)}
+	s := &testSite{t: t, addr: p.addr, cfg: testConfig(t)}
 	s.publisher().send(`{"text":"kept nowhere"}`)
 	s.viewer().texts(1)
 	if code := p.terminate(); code != 0 {
@@ -391,7 +392,7 @@ func guideLimitsAreConfigured(t *testing.T) {
 		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t),
 		"RATE_LIMIT_CONNECTIONS=2", "RATE_LIMIT_WINDOW=1h",
 	})
-	s := &site{t: t, addr: p.addr}
+	s := &testSite{t: t, addr: p.addr}
 	s.viewer()
 	s.viewer()
 	_, res := connect(t, p.addr)
@@ -420,8 +421,8 @@ func guideDependencies(t *testing.T) {
 	}
 }
 
-// listen serves h on a real socket for the length of the test.
-func listen(t *testing.T, h http.Handler) (addr string) {
+// serveAt serves h on a real socket for the length of the test.
+func serveAt(t *testing.T, h http.Handler) (addr string) {
 	t.Helper()
 	ln := loopback(t)
 	srv := &http.Server{Handler: h}

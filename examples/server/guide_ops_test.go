@@ -6,12 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
 // An address is blocked by hand, at once, and by policy after failures.
 func guideBlocking(t *testing.T) {
-	s := start(t, func(c *config) { trustLoopback(c); c.failures = 3 })
+	s := start(t, func(c *config.Config) { trustLoopback(c); c.Failures = 3 })
 	watcher := s.viewer(from("192.0.2.1")...)
 	s.must("block", "192.0.2.1", "-for", "1h")
 	if _, code := watcher.end(); code != 1008 {

@@ -2,12 +2,15 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
 )
 
 // TestGuide proves the promises of the security guide, one subtest for each ID
@@ -76,11 +79,11 @@ func TestGuide(t *testing.T) {
 	}
 }
 
-func production(c *config) { c.production = true }
+func production(c *config.Config) { c.Production = true }
 
 func fixedHeader(name, want string) func(*testing.T) {
 	return func(t *testing.T) {
-		for mode, change := range map[string]func(*config){"development": nil, "production": production} {
+		for mode, change := range map[string]func(*config.Config){"development": nil, "production": production} {
 			res, _ := start(t, change).get("/")
 			if got := res.Header.Values(name); len(got) != 1 || got[0] != want {
 				t.Errorf("%s: got %q, want %q once", mode, got, want)
@@ -108,7 +111,7 @@ func guideCSP(t *testing.T) {
 		t.Errorf("script-src is %q, want a nonce and 'strict-dynamic'", got)
 	}
 	// What it kept from happening can be read (H8).
-	if got := directives["report-to"]; len(got) != 1 || res.Header.Get("Reporting-Endpoints") != got[0]+`="`+reportPath+`"` {
+	if got := directives["report-to"]; len(got) != 1 || res.Header.Get("Reporting-Endpoints") != got[0]+`="`+"/csp-reports"+`"` {
 		t.Errorf("reports go to %q, which is %q", got, res.Header.Get("Reporting-Endpoints"))
 	}
 	delete(directives, "script-src")
@@ -150,7 +153,7 @@ var guideHeaders = []string{
 }
 
 // everyAnswer asks s for each kind of answer that it can give.
-func everyAnswer(s *site) map[string]*http.Response {
+func everyAnswer(s *testSite) map[string]*http.Response {
 	upgrade := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
 	answers := map[string]*http.Response{}
 	ask := func(name, method, path string, header ...string) {
@@ -234,26 +237,26 @@ func plainError(t *testing.T, name string, res *http.Response, body string) {
 }
 
 // panicking is a site whose every page panics with something that must not show.
-func panicking(t *testing.T, change func(*config)) *site {
+func panicking(t *testing.T, change func(*config.Config)) *testSite {
 	s := start(t, nil)
 	cfg := s.cfg
 	if change != nil {
 		change(&cfg)
 	}
-	secure, err := cfg.secure()
+	secure, err := site.Policy(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := secure.Handler(recovered(s.srv.log, s.srv.limiter.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	h := secure.Handler(site.Recovered(slog.New(slog.NewJSONHandler(s.logs, nil)), s.srv.Watch.Limiter().Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		panic("canary-of-a-panic")
 	}))))
-	return &site{t: t, srv: s.srv, cfg: cfg, addr: listen(t, h), logs: s.logs}
+	return &testSite{t: t, srv: s.srv, cfg: cfg, addr: serveAt(t, h), logs: s.logs}
 }
 
 func guidePanic(t *testing.T) {
 	s := panicking(t, nil)
 	// More panics than there are slots: each must give its own back.
-	for range 2 * s.cfg.rateConnections {
+	for range 2 * s.cfg.RateConnections {
 		res, body := s.get("/")
 		if res.StatusCode != http.StatusInternalServerError || body != "Internal server error\n" {
 			t.Fatalf("got %d %q, want a plain 500", res.StatusCode, body)
@@ -271,17 +274,17 @@ func guideHealth(t *testing.T) {
 			t.Errorf("%s: got %d %q, want 200 %q", path, res.StatusCode, body, want)
 		}
 	}
-	s.srv.diskState(errors.New("no space left"))
+	s.srv.DiskState(errors.New("no space left"))
 	if res, body := s.get("/readyz"); res.StatusCode != 200 || body != "degraded\n" {
 		t.Errorf("/readyz while the disk fails: got %d %q, want 200 \"degraded\"", res.StatusCode, body)
 	}
-	s.srv.diskState(nil)
+	s.srv.DiskState(nil)
 	// A viewer that answers no close keeps the server stopping for a moment.
 	stubborn(t, s.addr)
-	testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 1 })
+	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.stop() }()
-	testkit.Eventually(t, "stopping", s.srv.stopping.Load)
+	testkit.Eventually(t, "stopping", s.srv.Relay.Stopping)
 	if res, body := s.get("/readyz"); res.StatusCode != http.StatusServiceUnavailable || body != "stopping\n" {
 		t.Errorf("/readyz while stopping: got %d %q", res.StatusCode, body)
 	}

@@ -17,13 +17,20 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"nhooyr.io/websocket"
 
+	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 const (
@@ -46,32 +53,39 @@ func TestMain(m *testing.M) {
 	os.Exit(checkEveryLog(m.Run()))
 }
 
-// site is a server under test, in this process, on a real socket.
-type site struct {
+// testSite is a server under test, in this process, on a real socket.
+type testSite struct {
 	t    *testing.T
-	srv  *server
-	cfg  config
+	srv  *site.Site
+	cfg  config.Config
 	addr string // host:port
 	op   string // the operator's listener, likewise
 	logs *testkit.Log
-	stop func() error // as a signal would; safe to call twice
+	env  *atomic.Pointer[envcheck.Lookup] // that a reload reads
+	stop func() error                     // as a signal would; safe to call twice
 }
 
-func start(t *testing.T, change func(*config)) *site {
+func start(t *testing.T, change func(*config.Config)) *testSite {
 	t.Helper()
 	cfg := testConfig(t)
 	if change != nil {
 		change(&cfg)
 	}
 	logs := newLog()
-	srv, err := newServer(cfg, environment(nil), slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	env := new(atomic.Pointer[envcheck.Lookup])
+	fixed := environment(nil)
+	env.Store(&fixed)
+	srv, err := site.New(cfg, site.Options{
+		Load: func() (config.Config, error) { return config.Load(*env.Load()) },
+		Log:  slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ln, op := loopback(t), loopback(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- srv.serve(ctx, ln, op) }()
+	go func() { done <- srv.Serve(ctx, ln, op) }()
 	stop := sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -81,7 +95,21 @@ func start(t *testing.T, change func(*config)) *site {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return &site{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), op: op.Addr().String(), logs: logs, stop: stop}
+	return &testSite{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), op: op.Addr().String(), logs: logs, env: env, stop: stop}
+}
+
+func newToken(cfg config.Config, device string, ttl time.Duration) (string, error) {
+	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, ttl, time.Now())
+}
+
+// verifier signs what the server's own does not, such as a token of another time.
+func verifier(t *testing.T, cfg config.Config) *wsauth.HS256 {
+	t.Helper()
+	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.Keys(), Devices: cfg.Devices})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 func loopback(t *testing.T) net.Listener {
@@ -94,17 +122,17 @@ func loopback(t *testing.T) net.Listener {
 }
 
 // verb runs one of the operator's commands against the site.
-func (s *site) verb(args ...string) (code int, output string) {
+func (s *testSite) verb(args ...string) (code int, output string) {
 	s.t.Helper()
 	var out bytes.Buffer
-	code = run(s.t.Context(), args, environment(map[string]string{"OPERATOR_ADDR": s.op, "AUTH_DIR": s.cfg.authDir}), &out, &out)
+	code = run(s.t.Context(), args, environment(map[string]string{"OPERATOR_ADDR": s.op, "AUTH_DIR": s.cfg.AuthDir}), &out, &out)
 	return code, out.String()
 }
 
 // testConfig is what the environment with nothing but the required variables says.
-func testConfig(t *testing.T) config {
+func testConfig(t *testing.T) config.Config {
 	t.Helper()
-	cfg, err := loadConfig(environment(nil))
+	cfg, err := config.Load(environment(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +140,7 @@ func testConfig(t *testing.T) config {
 }
 
 // environment is a complete one with changes; "-" takes a variable out.
-func environment(changes map[string]string) lookup {
+func environment(changes map[string]string) envcheck.Lookup {
 	env := map[string]string{"JWT_SECRET": testSecret, "ALLOWED_DEVICE_ID": testDevice}
 	for k, v := range changes {
 		if v == "-" {
@@ -127,11 +155,13 @@ func environment(changes map[string]string) lookup {
 	}
 }
 
-func trustLoopback(c *config) { c.proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
+func trustLoopback(c *config.Config) {
+	c.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+}
 
-func (s *site) token(device string, ttl time.Duration) string {
+func (s *testSite) token(device string, ttl time.Duration) string {
 	s.t.Helper()
-	token, err := s.cfg.newToken(device, ttl, time.Now())
+	token, err := newToken(s.cfg, device, ttl)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -139,12 +169,12 @@ func (s *site) token(device string, ttl time.Duration) string {
 }
 
 // get requests path and returns the answer with its body. Redirects are answers.
-func (s *site) get(path string, header ...string) (*http.Response, string) {
+func (s *testSite) get(path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	return s.do("GET", path, header...)
 }
 
-func (s *site) do(method, path string, header ...string) (*http.Response, string) {
+func (s *testSite) do(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	req, err := http.NewRequest(method, "http://"+s.addr+path, nil)
 	if err != nil {
@@ -210,7 +240,7 @@ func connectWith(t *testing.T, client *http.Client, url string, header ...string
 	return &peer{t, ws}, res
 }
 
-func (s *site) viewer(header ...string) *peer {
+func (s *testSite) viewer(header ...string) *peer {
 	s.t.Helper()
 	p, res := connect(s.t, s.addr, header...)
 	if p == nil {
@@ -219,7 +249,7 @@ func (s *site) viewer(header ...string) *peer {
 	return p
 }
 
-func (s *site) publisher() *peer {
+func (s *testSite) publisher() *peer {
 	s.t.Helper()
 	p := s.viewer()
 	p.authenticate(s.token(testDevice, time.Hour))

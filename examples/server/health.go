@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -13,35 +14,35 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 // healthWait is less than a container's health check should be given.
 const healthWait = 3 * time.Second
 
-// healthVerb asks the server at HOST and PORT whether it takes connections: a health
+// setupHealth asks the server at HOST and PORT whether it takes connections: a health
 // check for images that hold nothing but this program. It reads no secret.
-func healthVerb(ctx context.Context, args []string, env lookup, stdout, stderr io.Writer) int {
-	if len(args) > 0 {
-		fmt.Fprintf(stderr, "server health: %v\n", errArguments)
-		return exitUsage
+func setupHealth(*flag.FlagSet) func(*call) error {
+	return func(c *call) error {
+		if err := c.noArgs(); err != nil {
+			return err
+		}
+		var cfg config.Config
+		spec := envcheck.Spec{Vars: slices.DeleteFunc(cfg.Spec().Vars, func(v envcheck.Var) bool {
+			return v.Name != "HOST" && v.Name != "PORT" && v.Name != "TLS_CERT_FILE"
+		})}
+		if err := spec.Load(c.env); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, healthWait)
+		defer cancel()
+		answer, err := ready(ctx, cfg.Addr(), cfg.TLSCert != "")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.stdout, answer)
+		return err
 	}
-	var c config
-	spec := envcheck.Spec{Vars: slices.DeleteFunc(c.spec().Vars, func(v envcheck.Var) bool {
-		return v.Name != "HOST" && v.Name != "PORT" && v.Name != "TLS_CERT_FILE"
-	})}
-	if err := spec.Load(env); err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitFailed
-	}
-	ctx, cancel := context.WithTimeout(ctx, healthWait)
-	defer cancel()
-	answer, err := ready(ctx, c.addr(), c.tlsCert != "")
-	if err != nil {
-		fmt.Fprintln(stderr, "server health:", err)
-		return exitFailed
-	}
-	fmt.Fprintln(stdout, answer)
-	return exitOK
 }
 
 // ready returns the word with which /readyz says that it is.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,11 +31,11 @@ func TestHealthVerb(t *testing.T) {
 		{"listening on every address", "0.0.0.0", s.addr, nil, exitOK, "ready"},
 		{"by name", "localhost", s.addr, nil, exitOK, "ready"},
 		{"nobody listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
-		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { word(w, 503, "stopping") }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
+		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stopping", 503) }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
 		{"somebody else", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
 		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }), nil, exitFailed, "302"},
 		{"a flood", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), 1<<20)) }), nil, exitOK, "x"},
-		{"an argument", "127.0.0.1", s.addr, []string{"now"}, exitUsage, "not what it takes"},
+		{"an argument", "127.0.0.1", s.addr, []string{"now"}, exitUsage, "takes no arguments"},
 		{"no port", "127.0.0.1", "127.0.0.1:none", nil, exitFailed, "PORT"},
 	} {
 		_, port, err := net.SplitHostPort(row.addr)
@@ -49,7 +50,7 @@ func TestHealthVerb(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d, and %q in:\n%s", row.name, code, row.want, row.says, &out)
 		}
 	}
-	s.srv.degraded.Store(true)
+	s.srv.DiskState(errors.New("no space left"))
 	var out bytes.Buffer
 	_, port, _ := net.SplitHostPort(s.addr)
 	if code := run(t.Context(), []string{"health"}, environment(map[string]string{"PORT": port}), &out, &out); code != exitOK || out.String() != "degraded\n" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 const invalidJSON = `{"error":"Invalid JSON"}`
@@ -22,7 +23,7 @@ const invalidJSON = `{"error":"Invalid JSON"}`
 // TestHostile sends what no honest client would, one row for each way, and checks
 // the exact answer. A viewer that was there before is served afterwards.
 func TestHostile(t *testing.T) {
-	s := start(t, func(c *config) { crowded(c); c.maxAttempts = 10_000 })
+	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000 })
 	watcher, device := s.viewer(), s.publisher()
 	token := func(t *testing.T) string { return `{"token":"` + s.token(testDevice, time.Hour) + `"}` }
 	const authenticated = "authenticated"
@@ -177,7 +178,7 @@ func TestHostile(t *testing.T) {
 // A refusal meets the moment in which the connection's history is written, or what
 // is published meanwhile. The close frame goes out all the same.
 func TestRefusalBesideTheStream(t *testing.T) {
-	s := start(t, func(c *config) { crowded(c); c.maxAttempts = 10_000; c.rateConnections = 10_000 })
+	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000; c.RateConnections = 10_000 })
 	stop := make(chan struct{})
 	var published sync.WaitGroup
 	published.Go(func() {
@@ -186,7 +187,7 @@ func TestRefusalBesideTheStream(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				if _, err := s.srv.history.Append(context.Background(), []byte(`{"text":"a","timestamp":1700000000000}`)); err != nil {
+				if _, err := s.srv.History.Append(context.Background(), []byte(`{"text":"a","timestamp":1700000000000}`)); err != nil {
 					t.Error(err)
 					return
 				}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 const module = "github.com/relayguard/relayguard/"
@@ -92,15 +94,15 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 	const (
 		example = "../deploy/.env.example"
 		readme  = "../../README.md"
-		begin   = "<!-- environment: made from examples/server/config.go; UPDATE_DOCS=1 go test ./examples/server -->\n"
+		begin   = "<!-- environment: made from examples/server/config/config.go; UPDATE_DOCS=1 go test ./examples/server -->\n"
 		end     = "<!-- end of environment -->\n"
 	)
-	var c config
+	var c config.Config
 	var env, table bytes.Buffer
-	if err := c.spec().WriteExample(&env); err != nil {
+	if err := c.Spec().WriteExample(&env); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.spec().WriteMarkdown(&table); err != nil {
+	if err := c.Spec().WriteMarkdown(&table); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(readme)
@@ -123,10 +125,10 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 		return
 	}
 	if string(text) != want {
-		t.Errorf("the table in %s is not what config.go says: run this test with UPDATE_DOCS=1", readme)
+		t.Errorf("the table in %s is not what config/config.go says: run this test with UPDATE_DOCS=1", readme)
 	}
 	if got, err := os.ReadFile(example); err != nil || !bytes.Equal(got, env.Bytes()) {
-		t.Errorf("%s is not what config.go says (%v): run this test with UPDATE_DOCS=1", example, err)
+		t.Errorf("%s is not what config/config.go says (%v): run this test with UPDATE_DOCS=1", example, err)
 	}
 }
 

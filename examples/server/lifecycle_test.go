@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 func TestStopWithViewers(t *testing.T) {
@@ -19,7 +20,7 @@ func TestStopWithViewers(t *testing.T) {
 	p := launch(t, true, t.TempDir(), []string{
 		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=100000",
 	})
-	s := &site{t: t, addr: p.addr}
+	s := &testSite{t: t, addr: p.addr}
 	peers := make([]*peer, viewers)
 	for i := range peers {
 		peers[i] = s.viewer()
@@ -48,10 +49,10 @@ func TestStopWithViewers(t *testing.T) {
 // TestNothingIsLeft lets connections of every kind come and go and counts what
 // remains of them.
 func TestNothingIsLeft(t *testing.T) {
-	s := start(t, func(c *config) { c.rateConnections, c.maxAttempts = 10_000, 100_000 })
+	s := start(t, func(c *config.Config) { c.RateConnections, c.MaxAttempts = 10_000, 100_000 })
 	s.get("/") // what is made once is made before counting
 	s.publisher().cut()
-	testkit.Eventually(t, "gone", func() bool { return s.srv.relay.Len() == 0 })
+	testkit.Eventually(t, "gone", func() bool { return s.srv.Relay.Len() == 0 })
 	http.DefaultClient.CloseIdleConnections()
 	goroutinesBefore, filesBefore := goroutines(), descriptors(t)
 
@@ -78,7 +79,7 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Fatalf("in round %d", round)
 		}
 	}
-	testkit.Eventually(t, "no connection is left", func() bool { return s.srv.relay.Len() == 0 && s.srv.limiter.Stats().Open == 0 })
+	testkit.Eventually(t, "no connection is left", func() bool { return s.srv.Relay.Len() == 0 && s.srv.Watch.Limiter().Stats().Open == 0 })
 	testkit.Eventually(t, "no goroutine is left", func() bool { return goroutines() <= goroutinesBefore })
 	testkit.Eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= filesBefore })
 }
@@ -100,7 +101,7 @@ func descriptors(t *testing.T) int {
 func TestDemo(t *testing.T) {
 	history := filepath.Join(t.TempDir(), "history") // the real installation's
 	p := launch(t, true, t.TempDir(), []string{"PORT=" + freePort(t), "HISTORY_DIR=" + history, "HISTORY_KEY=" + testKey}, "-demo")
-	s := &site{t: t, addr: p.addr}
+	s := &testSite{t: t, addr: p.addr}
 	if res, body := s.get("/"); res.StatusCode != 200 || !strings.Contains(body, "<html") {
 		t.Errorf("no page: %d", res.StatusCode)
 	}

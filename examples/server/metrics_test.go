@@ -16,30 +16,33 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
 // operated is the operator's listener of a server, with a token for it.
 type operated struct {
-	*site
+	*testSite
 	token string
 }
 
-// operator is that of the server with this environment.
-func operator(t *testing.T, env []string) operated {
+// operatorOf is that of the server with this environment.
+func operatorOf(t *testing.T, env []string) operated {
 	t.Helper()
 	for _, v := range env {
 		if addr, ok := strings.CutPrefix(v, "OPERATOR_ADDR="); ok {
-			return operatorAt(&site{t: t, addr: addr, cfg: testConfig(t)})
+			return operatorAt(&testSite{t: t, addr: addr, cfg: testConfig(t)})
 		}
 	}
 	t.Fatal("no OPERATOR_ADDR")
 	return operated{}
 }
 
-func operatorAt(s *site) operated {
+func operatorAt(s *testSite) operated {
 	s.t.Helper()
-	token, err := s.cfg.operatorToken(time.Now().Add(time.Hour))
+	token, err := authority.OperatorToken(s.cfg.Keys(), time.Now().Add(time.Hour))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -47,9 +50,9 @@ func operatorAt(s *site) operated {
 }
 
 // operator serves the operator's calls of a server in this process.
-func (s *site) operator() operated {
+func (s *testSite) operator() operated {
 	s.t.Helper()
-	return operatorAt(&site{t: s.t, srv: s.srv, cfg: s.cfg, addr: listen(s.t, s.srv.operator)})
+	return operatorAt(&testSite{t: s.t, srv: s.srv, cfg: s.cfg, addr: serveAt(s.t, s.srv.Operator)})
 }
 
 func (o operated) call(method, path string) (*http.Response, string) {
@@ -90,10 +93,10 @@ func (o operated) metric(name string) float64 {
 }
 
 func guideMetrics(t *testing.T) {
-	s := start(t, func(c *config) {
+	s := start(t, func(c *config.Config) {
 		production(c)
 		trustLoopback(c)
-		c.rateConnections, c.historyKeep, c.historyTrimAt = 4, 2, 3
+		c.RateConnections, c.HistoryKeep, c.HistoryTrimAt = 4, 2, 3
 	})
 	op := s.operator()
 	if res, _ := op.get("/metrics"); res.StatusCode != http.StatusUnauthorized {
@@ -193,11 +196,11 @@ func TestMetricsHoldEveryKind(t *testing.T) {
 	}
 }
 
-// TestMetricsAreDocumented keeps operate/metrics.md equal to what the server has.
+// TestMetricsAreDocumented keeps site/metrics.md equal to what the server has.
 // With UPDATE_DOCS=1 it writes it.
 func TestMetricsAreDocumented(t *testing.T) {
-	const name = "operate/metrics.md"
-	families, err := start(t, nil).srv.metrics.registry.Gather()
+	const name = "site/metrics.md"
+	families, err := start(t, nil).srv.Metrics.Registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,12 +209,12 @@ func TestMetricsAreDocumented(t *testing.T) {
 
 What `+"`GET /metrics`"+` on the operator's listener (OPERATOR_ADDR) tells Prometheus. Beside these, `+"`go_…`"+` is about Go's runtime
 and the build, and `+"`process_…`"+` about the process. Labels have few values, none of which a stranger can choose. Made from
-examples/server/metrics.go by UPDATE_DOCS=1 go test ./examples/server.
+examples/server/site/metrics.go by UPDATE_DOCS=1 go test ./examples/server.
 
 | Name | Type | Labels | Meaning |
 |---|---|---|---|
 `)
-	own := regexp.MustCompile("^" + namespace + "_[a-z_]+$")
+	own := regexp.MustCompile("^" + watch.Namespace + "_[a-z_]+$")
 	for _, f := range families {
 		switch {
 		case own.MatchString(f.GetName()):
@@ -234,7 +237,7 @@ A scrape needs a token like every call there. Prometheus reads it from a file (`
 		return
 	}
 	if text, err := os.ReadFile(name); err != nil || !bytes.Equal(text, b.Bytes()) {
-		t.Errorf("%s is not what metrics.go says (%v): run this test with UPDATE_DOCS=1", name, err)
+		t.Errorf("%s is not what site/metrics.go says (%v): run this test with UPDATE_DOCS=1", name, err)
 	}
 }
 

@@ -18,7 +18,7 @@ func guideReports(t *testing.T) {
 
 	const report = `{"csp-report":{"document-uri":"https://relay.example/","effective-directive":"script-src-elem","blocked-uri":"https://evil.example/x.js"}}`
 	for range 3 {
-		res, err := http.Post("http://"+p.addr+reportPath, "application/csp-report", strings.NewReader(report))
+		res, err := http.Post("http://"+p.addr+"/csp-reports", "application/csp-report", strings.NewReader(report))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,13 +38,9 @@ func guideReports(t *testing.T) {
 		}
 	}
 
-	s := &site{t: t, addr: operator, cfg: testConfig(t)}
-	verifier, err := s.cfg.verifier()
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := &testSite{t: t, addr: operator, cfg: testConfig(t)}
 	publisher := s.token(testDevice, time.Hour)
-	admin, err := verifier.Sign(wsauth.Claims{Device: testDevice, Role: "admin", ExpiresAt: time.Now().Add(time.Hour)})
+	admin, err := verifier(t, s.cfg).Sign(wsauth.Claims{Device: testDevice, Role: "admin", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +54,7 @@ func guideReports(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", row.name, res.StatusCode, row.want)
 		}
 	}
-	if res, _ := (&site{t: t, addr: p.addr}).get("/reports", "Authorization", "Bearer "+admin); res.StatusCode != 404 {
+	if res, _ := (&testSite{t: t, addr: p.addr}).get("/reports", "Authorization", "Bearer "+admin); res.StatusCode != 404 {
 		t.Errorf("on the public listener: got %d, want 404", res.StatusCode)
 	}
 }

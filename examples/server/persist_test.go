@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/history/journal"
 )
 
@@ -32,10 +34,10 @@ func durable(t *testing.T, dir string, more ...string) []string {
 	}, more...)
 }
 
-func serving(t *testing.T, env []string) (*site, *process) {
+func serving(t *testing.T, env []string) (*testSite, *process) {
 	t.Helper()
 	p := launch(t, true, t.TempDir(), env)
-	return &site{t: t, addr: p.addr, cfg: testConfig(t)}, p
+	return &testSite{t: t, addr: p.addr, cfg: testConfig(t)}, p
 }
 
 // publish sends texts, under ids that are the same, and waits until all are stored.
@@ -50,7 +52,7 @@ func (p *peer) publish(texts ...string) {
 }
 
 // shows waits until a new viewer's page shows exactly want.
-func (s *site) shows(want ...string) {
+func (s *testSite) shows(want ...string) {
 	s.t.Helper()
 	var got []string
 	if len(want) > 0 {
@@ -229,7 +231,7 @@ func copied(t *testing.T, dir, pattern string) string {
 // themselves or with the key file that came after theirs.
 func unreadable(t *testing.T, backup, keyFile string) {
 	t.Helper()
-	master, err := decodeKey(testKey)
+	master, err := base64.RawURLEncoding.DecodeString(testKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,19 +400,19 @@ func guideEncryptedAtRest(t *testing.T) {
 
 func guideRetentionLimits(t *testing.T) {
 	t.Run("count", func(t *testing.T) {
-		s := start(t, func(c *config) { c.historyKeep, c.historyTrimAt = 2, 3 })
+		s := start(t, func(c *config.Config) { c.HistoryKeep, c.HistoryTrimAt = 2, 3 })
 		s.publisher().publish("a", "b", "c", "d")
 		s.shows("c", "d")
 	})
 	t.Run("age", func(t *testing.T) {
-		s := start(t, func(c *config) { c.historyMaxAge = 1 })
+		s := start(t, func(c *config.Config) { c.HistoryMaxAge = 1 })
 		s.publisher().publish("a")
-		testkit.Eventually(t, "too old", func() bool { return s.srv.history.Stats().Entries == 0 })
+		testkit.Eventually(t, "too old", func() bool { return s.srv.History.Stats().Entries == 0 })
 	})
 	t.Run("bytes", func(t *testing.T) {
-		s := start(t, func(c *config) { unlimited(c); c.historyMaxBytes = 1 << 20 })
+		s := start(t, func(c *config.Config) { unlimited(c); c.HistoryMaxBytes = 1 << 20 })
 		fill(s, 60)
-		if st := s.srv.history.Stats(); st.Bytes > 1<<20 || st.TrimmedByBytes == 0 || st.Entries == 0 {
+		if st := s.srv.History.Stats(); st.Bytes > 1<<20 || st.TrimmedByBytes == 0 || st.Entries == 0 {
 			t.Errorf("%d bytes in %d entries, %d dropped", st.Bytes, st.Entries, st.TrimmedByBytes)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/history"
 )
 
@@ -25,7 +26,7 @@ func (p *peer) position(n int) (pos, kind string, texts []string) {
 }
 
 // resume connects again from pos.
-func (s *site) resume(pos string) *peer {
+func (s *testSite) resume(pos string) *peer {
 	s.t.Helper()
 	p, res := connectTo(s.t, "ws://"+s.addr+"/ws?since="+pos)
 	if p == nil {
@@ -37,7 +38,7 @@ func (s *site) resume(pos string) *peer {
 // A viewer that comes back gets what it missed, or the history where that is not
 // to be had any more.
 func TestResume(t *testing.T) {
-	s := start(t, func(c *config) { crowded(c); c.historyKeep, c.historyTrimAt = 4, 5 })
+	s := start(t, func(c *config.Config) { crowded(c); c.HistoryKeep, c.HistoryTrimAt = 4, 5 })
 	device := s.publisher()
 	say := func(texts ...string) {
 		for _, text := range texts {
@@ -87,8 +88,8 @@ func TestResume(t *testing.T) {
 }
 
 // texts is what the history holds.
-func (s *site) texts() (texts []string) {
-	for _, e := range s.srv.history.Reader(history.Oldest()).TryNext().Entries {
+func (s *testSite) texts() (texts []string) {
+	for _, e := range s.srv.History.Reader(history.Oldest()).TryNext().Entries {
 		_, text, _ := strings.Cut(string(e.Data), `"text":"`)
 		text, _, _ = strings.Cut(text, `"`)
 		texts = append(texts, text)
@@ -96,7 +97,9 @@ func (s *site) texts() (texts []string) {
 	return texts
 }
 
-func (s *site) ends(want string) bool { return strings.HasSuffix(strings.Join(s.texts(), " "), want) }
+func (s *testSite) ends(want string) bool {
+	return strings.HasSuffix(strings.Join(s.texts(), " "), want)
+}
 
 // A message that is sent again, on this connection or another one, is acknowledged
 // again and published once.
@@ -150,7 +153,7 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	for _, signal := range []string{`{"text":"","status":{"is_restarting":true}}`, `{"text":"again","status":{"is_restarting":true}}`} {
 		s := start(t, crowded)
 		watcher, device := s.viewer(), s.publisher()
-		testkit.Eventually(t, "connected", func() bool { return s.srv.relay.Len() == 2 })
+		testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 2 })
 		device.send(signal)
 		m := watcher.await(func(m map[string]any) bool { return m["type"] != nil })
 		messages := m["messages"].([]any)
@@ -165,15 +168,15 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 
 // What has become too old is not to be had from the frames that were made of it.
 func TestExpiredIsNotInAFrame(t *testing.T) {
-	s := start(t, func(c *config) { crowded(c); c.historyMaxAge = time.Hour })
+	s := start(t, func(c *config.Config) { crowded(c); c.HistoryMaxAge = time.Hour })
 	device := s.publisher()
 	publish := func(text string) {
 		device.send(`{"text":"` + text + `","id":"` + text + `"}`)
 		device.await(func(m map[string]any) bool { return m["ack"] == text })
 	}
 	publish("zero")
-	old := s.srv.history.Position().String()
-	if err := s.srv.relay.Clear(t.Context()); err != nil { // pages come back with the position of before
+	old := s.srv.History.Position().String()
+	if err := s.srv.Relay.Clear(t.Context()); err != nil { // pages come back with the position of before
 		t.Fatal(err)
 	}
 	publish("one")
@@ -183,6 +186,6 @@ func TestExpiredIsNotInAFrame(t *testing.T) {
 			t.Errorf("want %d messages: %v", want, m)
 		}
 		p.leave()
-		s.srv.history.Expire(time.Now().Add(2 * time.Hour))
+		s.srv.History.Expire(time.Now().Add(2 * time.Hour))
 	}
 }

@@ -27,7 +27,7 @@ func TestSecretsAreReloaded(t *testing.T) {
 	p := launch(t, true, t.TempDir(), []string{
 		"JWT_SECRET_FILE=" + current, "JWT_SECRET_PREVIOUS_FILE=" + previous, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t),
 	})
-	s := &site{t: t, addr: p.addr, cfg: testConfig(t)}
+	s := &testSite{t: t, addr: p.addr, cfg: testConfig(t)}
 	reloads := 0
 	reload := func(event string) {
 		t.Helper()

@@ -25,6 +25,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/certificate"
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 // testCA signs the certificates of a test and is trusted by its clients.
@@ -105,7 +106,7 @@ func (f pairFiles) write(cert, key []byte) {
 	}
 }
 
-func (f pairFiles) use(c *config) { c.tlsCert, c.tlsKey = f.cert, f.key }
+func (f pairFiles) use(c *config.Config) { c.TLSCert, c.TLSKey = f.cert, f.key }
 
 // client speaks HTTP/2 where it is offered, and trusts ca.
 func (ca *testCA) client(h2 bool) *http.Client {
@@ -142,7 +143,7 @@ func (ca *testCA) serial(addr string) int64 {
 
 func guideTLS(t *testing.T) {
 	ca := newCA(t)
-	s := start(t, func(c *config) { production(c); ca.files(1).use(c) })
+	s := start(t, func(c *config.Config) { production(c); ca.files(1).use(c) })
 	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
 		conn, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: ca.pool, MinVersion: version, MaxVersion: version})
 		if err == nil {
@@ -288,14 +289,14 @@ func TestCertificateIsLookedAtEachMinute(t *testing.T) {
 
 func TestRedirect(t *testing.T) {
 	ca := newCA(t)
-	s := start(t, func(c *config) { production(c); ca.files(1).use(c); c.redirectAddr = "127.0.0.1:" + freePort(t) })
-	stop, err := s.srv.listenRedirect(s.cfg, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s.addr)))
+	s := start(t, func(c *config.Config) { production(c); ca.files(1).use(c); c.RedirectAddr = "127.0.0.1:" + freePort(t) })
+	stop, err := s.srv.ListenRedirect(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s.addr)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
 	_, port, _ := net.SplitHostPort(s.addr)
-	plain := &site{t: t, addr: s.cfg.redirectAddr}
+	plain := &testSite{t: t, addr: s.cfg.RedirectAddr}
 	for _, row := range []struct{ host, path, want string }{
 		{"art.example", "/", "https://art.example:" + port + "/"},
 		{"ART.example:80", "/a%2fb?c=d&e", "https://ART.example:" + port + "/a%2fb?c=d&e"},
@@ -387,7 +388,7 @@ func TestTLSProcess(t *testing.T) {
 		"TLS_CERT_FILE=" + files.cert, "TLS_KEY_FILE=" + files.key, "HTTP_REDIRECT_ADDR=" + redirect,
 	}
 	p := launch(t, true, t.TempDir(), env)
-	res, _ := (&site{t: t, addr: redirect}).get("/", "Host", "127.0.0.1")
+	res, _ := (&testSite{t: t, addr: redirect}).get("/", "Host", "127.0.0.1")
 	if got := res.Header.Get("Location"); got != "https://"+p.addr+"/" {
 		t.Errorf("plain HTTP leads to %q, want https://%s/", got, p.addr)
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 )
 
@@ -35,20 +37,20 @@ var never = []string{
 func guideErrorTracking(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	cfg := testConfig(t)
-	cfg.sentryDSN = envcheck.NewSecret(in.DSN)
-	errs, err := tracker.New(cfg.tracker())
+	cfg.SentryDSN = envcheck.NewSecret(in.DSN)
+	errs, err := tracker.New(cfg.Tracker())
 	if err != nil {
 		t.Fatal(err)
 	}
 	logs := newLog()
 	log := slog.New(errs.Handler(slog.NewJSONHandler(logs, nil)))
 
-	token := (&site{t: t, cfg: testConfig(t)}).token(testDevice, time.Hour)
+	token := (&testSite{t: t, cfg: testConfig(t)}).token(testDevice, time.Hour)
 	log.Info("not an error", "error", "harmless")
 	log.With("addr", "192.0.2.77", "device", testDevice).Error("publishing failed", "error", errors.New(`dial 192.0.2.77:80: "childhood"`), "text", "childhood")
 	errs.Send("a bad one", map[string]string{"error": unspeakable(token).Error()}) // not into our own log
 	answer := httptest.NewRecorder()
-	recovered(log, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	site.Recovered(log, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var secrets []string
 		outOfRange(secrets, len(r.Header.Get("Authorization")))
 	})).ServeHTTP(answer, httptest.NewRequest("GET", "/?token="+token, nil))
@@ -148,16 +150,16 @@ func TestBadDSN(t *testing.T) {
 		"x", "https://" + testkit.DSNKey, "https://" + testkit.DSNKey + "@/42", "https://sentry.example/42", "ftp://" + testkit.DSNKey + "@sentry.example/42",
 		"https://" + testkit.DSNKey + "@sentry.example/", "https://" + testkit.DSNKey + "@sentry.example:port/42", "https://" + testkit.DSNKey + "@sentry.example/%zz",
 	} {
-		_, err := loadConfig(environment(map[string]string{"SENTRY_DSN": dsn}))
+		_, err := config.Load(environment(map[string]string{"SENTRY_DSN": dsn}))
 		if err == nil || !strings.Contains(err.Error(), "SENTRY_DSN") || len(dsn) > 1 && strings.Contains(err.Error(), dsn) || strings.Contains(err.Error(), testkit.DSNKey) {
 			t.Errorf("%s: %v", dsn, err)
 		}
 	}
-	cfg, err := loadConfig(environment(nil))
+	cfg, err := config.Load(environment(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if errs, err := tracker.New(cfg.tracker()); errs != nil || err != nil {
+	if errs, err := tracker.New(cfg.Tracker()); errs != nil || err != nil {
 		t.Errorf("without a DSN: %v, %v", errs, err)
 	}
 }

@@ -21,7 +21,7 @@ import (
 // documented are the metrics of metrics.md by their type.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../server/operate/metrics.md")
+	text, err := os.ReadFile("../../server/site/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,10 @@
 package operate
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -94,4 +97,36 @@ func (c *Config) follow(w http.ResponseWriter, r *http.Request, entries []trail.
 			return
 		}
 	}
+}
+
+// Audit asks for the newest n events.
+func (c *Client) Audit(ctx context.Context, n int) ([]trail.Entry, error) {
+	return get[[]trail.Entry](ctx, c, http.MethodGet, "/audit?n="+strconv.Itoa(n))
+}
+
+// FollowAudit calls entry with the newest n events and then with those that come, until
+// entry or the server ends it. It always returns an error.
+func (c *Client) FollowAudit(ctx context.Context, n int, entry func(trail.Entry) error) error {
+	res, err := c.ask(ctx, http.MethodGet, "/audit?follow=true&n="+strconv.Itoa(n), nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if len(lines.Bytes()) == 0 {
+			continue // a heartbeat
+		}
+		var e trail.Entry
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			return errForeign
+		}
+		if err := entry(e); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return errors.New("the server has ended it, as it does when it stops")
 }

@@ -1,70 +1,23 @@
 package operate
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
 
-	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/examples/server/blocklist"
 )
 
 // DefaultBlock is how long a block lasts that says nothing about it.
 const DefaultBlock = time.Hour
 
-// Block is a network that the operator has blocked.
-type Block struct {
-	Prefix  netip.Prefix `json:"prefix"`
-	Until   *time.Time   `json:"until,omitempty"` // nil: for ever
-	Lasting bool         `json:"lasting"`         // also over a restart of the server
-}
-
-// Blocked is a block that was just made.
-type Blocked struct {
-	Block
-	Connections int `json:"connections"` // that were open and are ended
-}
-
-// Blocks is the list of blocked networks. Prefixes are given to it as [ParseNetwork]
-// returns them.
-type Blocks interface {
-	// Block refuses a network until a time, zero meaning for ever, and ends its open
-	// connections. A RefusedError changes nothing; force is for what would be one for
-	// its size alone.
-	Block(network netip.Prefix, until time.Time, force bool) (Blocked, error)
-	// Unblock also forgives whoever is in the network. It says whether there was
-	// anything to end.
-	Unblock(network netip.Prefix) (bool, error)
-	Blocks() []Block
-}
-
-// RefusedError says why a network is not blocked, or not unblocked.
-type RefusedError string
-
-func (e RefusedError) Error() string { return string(e) }
-
-// ParseNetwork reads a prefix, or an address, which stands for what counts as one
-// client: itself, or the /64 of an IPv6 address.
-func ParseNetwork(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return ratelimit.Fold(addr), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, RefusedError(fmt.Sprintf("%q is no address, nor a prefix like 192.0.2.0/24", text))
-	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked(), nil
-}
-
 func (c *Config) handleBlocks(mux *http.ServeMux) {
 	mux.HandleFunc("GET /blocks", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, append([]Block{}, c.Blocks.Blocks()...))
+		answer(w, append([]blocklist.Block{}, c.Blocks.All()...))
 	})
 	mux.HandleFunc("POST /blocks", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.block(r.URL.Query(), time.Now())
@@ -79,7 +32,7 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 		answer(w, done)
 	})
 	mux.HandleFunc("DELETE /blocks/{prefix...}", func(w http.ResponseWriter, r *http.Request) {
-		network, err := ParseNetwork(r.PathValue("prefix"))
+		network, err := blocklist.ParsePrefix(r.PathValue("prefix"))
 		if refused(w, err) {
 			return
 		}
@@ -91,18 +44,18 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 	})
 }
 
-func (c *Config) block(query url.Values, now time.Time) (Blocked, error) {
-	network, err := ParseNetwork(query.Get("prefix"))
+func (c *Config) block(query url.Values, now time.Time) (blocklist.Blocked, error) {
+	network, err := blocklist.ParsePrefix(query.Get("prefix"))
 	if err != nil {
-		return Blocked{}, err
+		return blocklist.Blocked{}, err
 	}
 	until, err := blockEnd(query, now)
 	if err != nil {
-		return Blocked{}, err
+		return blocklist.Blocked{}, err
 	}
 	force, err := flagged(query, "force")
 	if err != nil {
-		return Blocked{}, err
+		return blocklist.Blocked{}, err
 	}
 	return c.Blocks.Block(network, until, force)
 }
@@ -116,19 +69,19 @@ func blockEnd(query url.Values, now time.Time) (time.Time, error) {
 	length, end := query.Get("for"), query.Get("until")
 	switch {
 	case ever && (length != "" || end != "") || length != "" && end != "":
-		return time.Time{}, RefusedError("for, until and forever exclude each other")
+		return time.Time{}, blocklist.RefusedError("for, until and forever exclude each other")
 	case ever:
 		return time.Time{}, nil
 	case end != "":
 		until, err := time.Parse(time.RFC3339, end)
 		if err != nil || !until.After(now) {
-			return time.Time{}, RefusedError("until must be a time to come, like 2026-11-24T18:00:00Z")
+			return time.Time{}, blocklist.RefusedError("until must be a time to come, like 2026-11-24T18:00:00Z")
 		}
 		return until, nil
 	case length != "":
 		d, err := time.ParseDuration(length)
 		if err != nil || d <= 0 {
-			return time.Time{}, RefusedError("for must be a duration like 90m or 24h")
+			return time.Time{}, blocklist.RefusedError("for must be a duration like 90m or 24h")
 		}
 		return now.Add(d), nil
 	}
@@ -142,16 +95,41 @@ func flagged(query url.Values, name string) (bool, error) {
 	}
 	on, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, RefusedError(name + " must be true or false")
+		return false, blocklist.RefusedError(name + " must be true or false")
 	}
 	return on, nil
 }
 
-// refused answers a RefusedError, and says whether err is one.
+// refused answers a [blocklist.RefusedError], and says whether err is one.
 func refused(w http.ResponseWriter, err error) bool {
-	why, ok := errors.AsType[RefusedError](err)
+	why, ok := errors.AsType[blocklist.RefusedError](err)
 	if ok {
 		http.Error(w, "Nothing was changed: "+why.Error(), http.StatusBadRequest)
 	}
 	return ok
+}
+
+// Blocks asks for the networks that are blocked by hand.
+func (c *Client) Blocks(ctx context.Context) ([]blocklist.Block, error) {
+	return get[[]blocklist.Block](ctx, c, http.MethodGet, "/blocks")
+}
+
+// Block blocks a network for a time, or forever if that is 0, and ends its open
+// connections. force admits what is refused for its size alone.
+func (c *Client) Block(ctx context.Context, network netip.Prefix, length time.Duration, force bool) (blocklist.Blocked, error) {
+	query := url.Values{"prefix": {network.String()}}
+	if length == 0 {
+		query.Set("forever", "true")
+	} else {
+		query.Set("for", length.String())
+	}
+	if force {
+		query.Set("force", "true")
+	}
+	return get[blocklist.Blocked](ctx, c, http.MethodPost, "/blocks?"+query.Encode())
+}
+
+// Unblock ends a block, and forgives failures and penalties in it.
+func (c *Client) Unblock(ctx context.Context, network netip.Prefix) error {
+	return c.do(ctx, http.MethodDelete, "/blocks/"+network.String())
 }

@@ -2,12 +2,16 @@ package operate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"iter"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/history"
@@ -18,11 +22,16 @@ import (
 // as it goes on within this.
 const transferWait = 30 * time.Second
 
-// History is what the calls about the history stand on.
+// History is what the calls about the history work on.
 type History struct {
-	Log      *history.Log
-	Relay    *relay.Relay
-	Keep     int   // messages that an import brings at most: the newest
+	Log    *history.Log
+	Relay  *relay.Relay
+	Limits Limits
+}
+
+// Limits bound what an import may bring.
+type Limits struct {
+	Keep     int   // messages: the newest
 	MaxBytes int64 // and their size; 0 is the archive package's bound
 }
 
@@ -45,9 +54,12 @@ func Exported(entries []history.Entry) iter.Seq[history.Entry] {
 	}
 }
 
-// Import is what an archive is read with, before it changes anything.
-func (h History) Import() archive.ImportConfig {
-	return archive.ImportConfig{Keep: h.Keep, MaxBytes: h.MaxBytes, Check: relay.Check}
+// Read reads the whole archive in r, and returns the messages that may be kept.
+// Identities decrypt it, and progress may be nil.
+func (l Limits) Read(ctx context.Context, r io.Reader, progress func(archive.Progress), identities ...age.Identity) ([]history.Entry, archive.Progress, error) {
+	return archive.Read(ctx, r, archive.ImportConfig{
+		Keep: l.Keep, MaxBytes: l.MaxBytes, Check: relay.Check, Identities: identities, Progress: progress,
+	})
 }
 
 func (c *Config) handleHistory(mux *http.ServeMux) {
@@ -84,11 +96,10 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		n, err := c.History.Relay.Erase(r.Context(), seq)
 		found(w, n > 0, err)
 	})
-	mux.Handle("GET /metrics", c.Metrics)
 }
 
 func (h History) importFrom(ctx context.Context, r io.Reader) (Imported, error) {
-	entries, done, err := archive.Read(ctx, r, h.Import())
+	entries, done, err := h.Limits.Read(ctx, r, nil)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -122,4 +133,55 @@ func (u unhurriedReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return u.Reader.Read(b)
+}
+
+// Export asks for the history. An error comes once, and last.
+func (c *Client) Export(ctx context.Context) (iter.Seq2[history.Entry, error], error) {
+	res, err := c.ask(ctx, http.MethodGet, "/history/export", nil)
+	if err != nil {
+		return nil, err
+	}
+	in, err := archive.NewReader(res.Body, 0)
+	if err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return func(yield func(history.Entry, error) bool) {
+		defer res.Body.Close()
+		for {
+			e, err := in.Next()
+			if err == io.EOF || !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}, nil
+}
+
+// Import puts entries in the place of the history.
+func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Imported, err error) {
+	body, w := io.Pipe()
+	go func() {
+		_, err := archive.Export(ctx, w, slices.Values(entries), archive.ExportConfig{})
+		w.CloseWithError(err) // nil is the end
+	}()
+	res, err := c.ask(ctx, http.MethodPost, "/history/import", body)
+	body.Close()
+	if err != nil {
+		return done, err
+	}
+	defer res.Body.Close()
+	if json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&done) != nil {
+		return done, errForeign
+	}
+	return done, nil
+}
+
+// Erase erases one message, by its number in an export.
+func (c *Client) Erase(ctx context.Context, seq uint64) error {
+	return c.do(ctx, http.MethodDelete, "/history/"+strconv.FormatUint(seq, 10))
+}
+
+// EraseAll erases every message.
+func (c *Client) EraseAll(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "/history")
 }

@@ -4,40 +4,35 @@
 package operate
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/wsauth"
-	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// Config says what the calls stand on. All fields but Issuer are required.
+// Config is what the calls work on. All fields are required.
 type Config struct {
-	Verifier wsauth.Verifier
-	Reports  func() headers.ReportStats
-
-	Gate   *wsauth.Gate
-	Issuer *refresh.Issuer // nil: there are no refresh tokens
-	Revoke RevokeFunc
-	Keys   func() []wsauth.KeyUsage
-	Reload func() error // reads the secrets again
-
-	Blocks Blocks
-	Trail  *trail.Trail
-
-	History History
-	Metrics http.Handler
+	Authority *authority.Authority
+	Blocks    *blocklist.List
+	Trail     *trail.Trail
+	History   History
+	Reports   func() headers.ReportStats
+	Reload    func() error // reads the secrets again
+	Metrics   http.Handler
 }
 
 func (c *Config) check() error {
-	if c.Verifier == nil || c.Reports == nil || c.Gate == nil || c.Revoke == nil || c.Keys == nil || c.Reload == nil ||
-		c.Blocks == nil || c.Trail == nil || c.History.Log == nil || c.History.Relay == nil || c.Metrics == nil {
-		return errors.New("operate: every field of Config but Issuer is required")
+	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.History.Log == nil || c.History.Relay == nil ||
+		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
+		return errors.New("operate: every field of Config is required")
 	}
 	return nil
 }
@@ -49,23 +44,23 @@ func (c *Config) check() error {
 //	DELETE /sessions/{id}           closes one of them (code 1008); its token stays good
 //	POST   /devices/{device}/revoke makes all tokens of the device worthless, open sessions included; ?before=TIME
 //	                                spares those issued since then (RFC 3339), unless a line of refresh tokens that
-//	                                began before has to end with them: a [Revoked]
+//	                                began before has to end with them: an [authority.Revoked]
 //	GET    /families                the lines of refresh tokens: a [Families]
 //	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
 //	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
 //	POST   /keys/reload             reads the secrets again, as SIGHUP does
-//	GET    /blocks                  the networks that are blocked by hand: a list of [Block]
+//	GET    /blocks                  the networks that are blocked by hand: a list of [blocklist.Block]
 //	POST   /blocks                  blocks ?prefix=, an address or a prefix, and ends its open connections (code 1008): a
-//	                                [Blocked]. For an hour, &for=24h, until &until=TIME (RFC 3339), or &forever=true. Every
+//	                                [blocklist.Blocked]. For an hour, &for=24h, until &until=TIME (RFC 3339), or &forever=true. Every
 //	                                address there is needs &force=true; a trusted proxy is never blocked
 //	DELETE /blocks/{prefix}         ends a block, and forgives failures and penalties in it
-//	GET    /audit                   the newest ?n=100 events, or those &since=TIME: a list of [Entry]; with &follow=true one
+//	GET    /audit                   the newest ?n=100 events, or those &since=TIME: a list of [trail.Entry]; with &follow=true one
 //	                                a line, then those that come, until the reader leaves
 //	GET    /history/export          the history as an archive of package archive, not encrypted
 //	POST   /history/import          puts the newest messages of such an archive in its place, all or nothing: an [Imported]
 //	DELETE /history                 erases everything
 //	DELETE /history/{seq}           erases one message, by its number in an export
-//	GET    /metrics                 metrics.md, in Prometheus's text format
+//	GET    /metrics                 site/metrics.md, in Prometheus's text format
 //
 // Answers are JSON, errors plain text. Without a good token every path is a 401.
 func Handler(cfg Config) (http.Handler, error) {
@@ -74,11 +69,17 @@ func Handler(cfg Config) (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
+	mux.Handle("GET /metrics", cfg.Metrics)
 	cfg.handleSessions(mux)
 	cfg.handleBlocks(mux)
 	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
-	return admins(cfg.Verifier, mux), nil
+	return admins(cfg.Authority, mux), nil
+}
+
+// Reports asks for the counts of what browsers reported against the page's policy.
+func (c *Client) Reports(ctx context.Context) (headers.ReportStats, error) {
+	return get[headers.ReportStats](ctx, c, http.MethodGet, "/reports")
 }
 
 func admins(v wsauth.Verifier, next http.Handler) http.Handler {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -47,22 +49,11 @@ type Key struct {
 	Last  *time.Time `json:"last,omitempty"` // when the last one was
 }
 
-// Revoked is what a revocation has ended.
-type Revoked struct {
-	Device   string    `json:"device"`
-	Before   time.Time `json:"before"`   // later than asked for where a line of refresh tokens ended
-	Sessions int       `json:"sessions"` // that lost their right
-	Families int       `json:"families"` // of refresh tokens
-	Lasting  bool      `json:"lasting"`  // also over a restart of the server
-}
-
-// RevokeFunc makes all tokens of a device that were issued before a time worthless.
-type RevokeFunc func(ctx context.Context, device string, before time.Time) (Revoked, error)
-
 func (c *Config) handleSessions(mux *http.ServeMux) {
+	issuer := c.Authority.Issuer() // nil: there are no refresh tokens
 	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Session{}
-		for _, s := range c.Gate.Sessions() {
+		for _, s := range c.Authority.Gate().Sessions() {
 			list = append(list, Session{
 				ID: s.ID, Device: s.Identity.Device, Role: s.Identity.Role, Permissions: s.Identity.Permissions,
 				Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt,
@@ -71,7 +62,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		answer(w, list)
 	})
 	mux.HandleFunc("DELETE /sessions/{id}", func(w http.ResponseWriter, r *http.Request) {
-		found(w, c.Gate.End(r.PathValue("id")), nil)
+		found(w, c.Authority.Gate().End(r.PathValue("id")), nil)
 	})
 	mux.HandleFunc("POST /devices/{device}/revoke", func(w http.ResponseWriter, r *http.Request) {
 		before := time.Now()
@@ -82,7 +73,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 				return
 			}
 		}
-		done, err := c.Revoke(r.Context(), r.PathValue("device"), before)
+		done, err := c.Authority.Revoke(r.Context(), r.PathValue("device"), before)
 		if err != nil {
 			// The sessions are ended all the same; what failed is to make it last.
 			http.Error(w, fmt.Sprintf("Ended %d sessions and %d lines of refresh tokens, but not all could be revoked: %v",
@@ -93,8 +84,8 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /families", func(w http.ResponseWriter, r *http.Request) {
 		list := Families{Families: []Family{}}
-		if c.Issuer != nil {
-			all, err := c.Issuer.Families(r.Context())
+		if issuer != nil {
+			all, err := issuer.Families(r.Context())
 			if err != nil {
 				list.Unreadable = err.Error() // the others can be ended all the same
 			}
@@ -108,16 +99,16 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		answer(w, list)
 	})
 	mux.HandleFunc("DELETE /families/{id}", func(w http.ResponseWriter, r *http.Request) {
-		if c.Issuer == nil {
+		if issuer == nil {
 			found(w, false, nil)
 			return
 		}
-		ok, err := c.Issuer.RevokeFamily(r.Context(), r.PathValue("id"))
+		ok, err := issuer.RevokeFamily(r.Context(), r.PathValue("id"))
 		found(w, ok, err)
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Key{}
-		for i, k := range c.Keys() {
+		for i, k := range c.Authority.KeyUsage() {
 			key := Key{Signs: i == 0, Count: k.Count}
 			if !k.Last.IsZero() {
 				key.Last = &k.Last
@@ -144,4 +135,44 @@ func found(w http.ResponseWriter, ok bool, err error) {
 	default:
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// Sessions asks for the connections that may publish.
+func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
+	return get[[]Session](ctx, c, http.MethodGet, "/sessions")
+}
+
+// EndSession closes one of them. Its token stays valid.
+func (c *Client) EndSession(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/sessions/"+url.PathEscape(id))
+}
+
+// Revoke revokes all tokens of a device that were issued before a time; the zero time
+// is now.
+func (c *Client) Revoke(ctx context.Context, device string, before time.Time) (authority.Revoked, error) {
+	path := "/devices/" + url.PathEscape(device) + "/revoke"
+	if !before.IsZero() {
+		path += "?before=" + url.QueryEscape(before.Format(time.RFC3339Nano))
+	}
+	return get[authority.Revoked](ctx, c, http.MethodPost, path)
+}
+
+// Families asks for the families of refresh tokens.
+func (c *Client) Families(ctx context.Context) (Families, error) {
+	return get[Families](ctx, c, http.MethodGet, "/families")
+}
+
+// EndFamily ends one of them, and the sessions of its device's tokens until now.
+func (c *Client) EndFamily(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/families/"+url.PathEscape(id))
+}
+
+// Keys asks for the ring of keys.
+func (c *Client) Keys(ctx context.Context) ([]Key, error) {
+	return get[[]Key](ctx, c, http.MethodGet, "/keys")
+}
+
+// Reload has the secrets read again, as SIGHUP does.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/keys/reload")
 }

@@ -20,13 +20,13 @@ type Kind string
 
 // The kinds.
 const (
-	Failures Kind = "failures" // many refused tokens
-	Churn    Kind = "churn"    // many connections that end soon after they began
-	Origins  Kind = "origins"  // pages of many different foreign origins
+	KindFailures Kind = "failures" // many refused tokens
+	KindChurn    Kind = "churn"    // many connections that end soon after they began
+	KindOrigins  Kind = "origins"  // pages of many different foreign origins
 )
 
-// Kinds are all of them.
-var Kinds = []Kind{Failures, Churn, Origins}
+// Kinds returns all of them.
+func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins} }
 
 // Bounds of what is not suspicious yet. A page that is reloaded, a wall of screens
 // behind one address and a mistyped token stay well within them.
@@ -92,7 +92,7 @@ func (d *Detector) Len() int {
 func (d *Detector) Failed(addr netip.Addr, now time.Time) (Event, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.client(addr).failures.add(Failures, addr, maxFailures, failuresIn, now)
+	return d.client(addr).failures.add(KindFailures, addr, maxFailures, failuresIn, now)
 }
 
 // Ended counts a connection that lasted so long, if that was short.
@@ -102,7 +102,7 @@ func (d *Detector) Ended(addr netip.Addr, lasted time.Duration, now time.Time) (
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.client(addr).churn.add(Churn, addr, maxChurn, churnIn, now)
+	return d.client(addr).churn.add(KindChurn, addr, maxChurn, churnIn, now)
 }
 
 // Foreign counts a refused origin, unless it was counted already.
@@ -113,7 +113,7 @@ func (d *Detector) Foreign(addr netip.Addr, origin string, now time.Time) (Event
 	if now.Sub(c.origins.since) <= originsIn && slices.Contains(c.seen[:c.origins.n], hash) {
 		return Event{}, false
 	}
-	e, suspicious := c.origins.add(Origins, addr, maxOrigins, originsIn, now)
+	e, suspicious := c.origins.add(KindOrigins, addr, maxOrigins, originsIn, now)
 	if n := c.origins.n; n > 0 {
 		c.seen[n-1] = hash
 	}

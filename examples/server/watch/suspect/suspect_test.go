@@ -22,11 +22,11 @@ func TestOnce(t *testing.T) {
 		most int
 		do   func(d *suspect.Detector, i int, now time.Time) (suspect.Event, bool)
 	}{
-		{suspect.Failures, 5, func(d *suspect.Detector, _ int, now time.Time) (suspect.Event, bool) { return d.Failed(stranger, now) }},
-		{suspect.Churn, 30, func(d *suspect.Detector, _ int, now time.Time) (suspect.Event, bool) {
+		{suspect.KindFailures, 5, func(d *suspect.Detector, _ int, now time.Time) (suspect.Event, bool) { return d.Failed(stranger, now) }},
+		{suspect.KindChurn, 30, func(d *suspect.Detector, _ int, now time.Time) (suspect.Event, bool) {
 			return d.Ended(stranger, time.Second, now)
 		}},
-		{suspect.Origins, 5, func(d *suspect.Detector, i int, now time.Time) (suspect.Event, bool) {
+		{suspect.KindOrigins, 5, func(d *suspect.Detector, i int, now time.Time) (suspect.Event, bool) {
 			return d.Foreign(stranger, fmt.Sprintf("https://evil%d.example", i), now)
 		}},
 	} {
@@ -127,7 +127,7 @@ func FuzzBound(f *testing.F) {
 				}
 			}
 			if !known {
-				for _, kind := range suspect.Kinds {
+				for _, kind := range suspect.Kinds() {
 					delete(told, key{addr, kind}) // it may have been forgotten
 				}
 			}

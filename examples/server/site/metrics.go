@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"net/http"
@@ -9,90 +9,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
-	"github.com/relayguard/relayguard/examples/server/watch/suspect"
+	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/history"
-	"github.com/relayguard/relayguard/ratelimit"
-	"github.com/relayguard/relayguard/wsauth"
 )
 
-// metrics are what Prometheus may read of this server. Labels have values of closed
+// Metrics are what Prometheus may read of this server. Labels have values of closed
 // sets only: no address, device or token ever becomes one, or a stranger could fill
-// the memory of both sides. operate/metrics.md lists them all.
-type metrics struct {
-	registry  *prometheus.Registry
+// the memory of both sides. metrics.md lists them all.
+type Metrics struct {
+	Registry  *prometheus.Registry
 	responses *prometheus.CounterVec
-	refused   *prometheus.CounterVec
-	auth      *prometheus.CounterVec
-	blocked   prometheus.Counter
-
-	suspicious *prometheus.CounterVec
 }
 
-const namespace = "relayguard"
-
-// refusals are all reasons for which a connection is refused before its upgrade.
-var refusals = []ratelimit.Reason{
-	ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen, ratelimit.OverProcess, ratelimit.Blocked, ratelimit.Penalized,
-	originRefusal,
-}
-
-const originRefusal ratelimit.Reason = "origin"
-
-func newMetrics() *metrics {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
-	}
-	m := &metrics{
-		registry:  prometheus.NewRegistry(),
-		responses: counter("http_responses_total", "Answers to requests other than of the WebSocket, by status.", "code"),
-		refused:   counter("connections_refused_total", "Connections refused before their upgrade: by a limit, a block, or for a foreign origin.", "reason"),
-		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
-		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "addresses_blocked_total",
-			Help: "Blocks of addresses that showed too many bad tokens."}),
-		suspicious: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins.", "outcome"),
+func newMetrics(s *Site) *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		responses: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "http_responses_total",
+			Help: "Answers to requests other than of the WebSocket, by status."}, []string{"code"}),
 	}
 	// What has not happened yet is 0 and not absent, or its first time would be no rise.
-	for _, reason := range refusals {
-		m.refused.WithLabelValues(string(reason))
-	}
-	for _, kind := range wsauth.EventKinds() {
-		m.auth.WithLabelValues(string(kind), "")
-	}
-	for _, kind := range suspect.Kinds {
-		m.suspicious.WithLabelValues(string(kind))
-	}
 	m.responses.WithLabelValues("200")
 	m.responses.WithLabelValues("500")
-	m.registry.MustRegister(m.responses, m.refused, m.auth, m.blocked, m.suspicious,
+	m.Registry.MustRegister(m.responses, s.Watch, newFigures(s),
 		collectors.NewBuildInfoCollector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+func (m *Metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{})
 }
 
 // answers counts the responses of next. It must not be around the WebSocket, whose
 // answer ends with the connection.
-func (m *metrics) answers(next http.Handler) http.Handler {
+func (m *Metrics) answers(next http.Handler) http.Handler {
 	return promhttp.InstrumentHandlerCounter(m.responses, next)
 }
-
-func (m *metrics) decided(_ *http.Request, d ratelimit.Decision) {
-	if d.Reason != ratelimit.NoReason {
-		m.refused.WithLabelValues(string(d.Reason)).Inc()
-	}
-}
-
-func (m *metrics) event(e wsauth.Event) {
-	m.auth.WithLabelValues(string(e.Kind), string(e.Reason)).Inc()
-	if e.Kind == wsauth.EventOriginRefused {
-		m.refused.WithLabelValues(string(originRefusal)).Inc()
-	}
-}
-
-// watch adds what the parts of s count by themselves.
-func (m *metrics) watch(s *server) { m.registry.MustRegister(newFigures(s)) }
 
 // snapshot is what one scrape sees of the server.
 type snapshot struct {
@@ -113,15 +64,15 @@ type figure struct {
 
 // figures is the collector of all of them, so that one scrape reads each part once.
 type figures struct {
-	of  *server
+	of  *Site
 	all []figure
 	lag *prometheus.Desc
 }
 
-func newFigures(s *server) *figures {
+func newFigures(s *Site) *figures {
 	f := &figures{of: s}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+		return prometheus.NewDesc(prometheus.BuildFQName(watch.Namespace, "", name), help, labels, nil)
 	}
 	one := func(kind prometheus.ValueType, name, help string, value func(snapshot) float64) {
 		f.all = append(f.all, figure{desc(name, help), kind, func(m snapshot, emit func(float64, ...string)) { emit(value(m)) }})
@@ -191,8 +142,8 @@ func (f *figures) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (f *figures) Collect(out chan<- prometheus.Metric) {
 	m := snapshot{
-		relay: f.of.relay.Stats(), history: f.of.history.Stats(), gate: len(f.of.auth.gate.Sessions()), blocks: len(f.of.limiter.Blocks()),
-		durable: f.of.durable, degraded: f.of.degraded.Load(),
+		relay: f.of.Relay.Stats(), history: f.of.History.Stats(), gate: len(f.of.Authority.Gate().Sessions()), blocks: len(f.of.Watch.Limiter().Blocks()),
+		durable: f.of.cfg.HistoryDir != "", degraded: f.of.degraded.Load(),
 	}
 	for _, one := range f.all {
 		one.read(m, func(value float64, labels ...string) {

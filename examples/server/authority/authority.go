@@ -1,0 +1,202 @@
+// Package authority decides who may publish: it holds the keys, the gate with its
+// sessions, the refresh tokens and the revocations.
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
+)
+
+// RefreshPath is where a device exchanges its refresh token for the next pair.
+const RefreshPath = "/auth/refresh"
+
+// Config says who may publish, and for how long. Keys and Devices are required. A zero
+// duration or choice is the default of packages wsauth and refresh.
+type Config struct {
+	Keys    []wsauth.Key // the first one signs
+	Devices []string
+
+	OnExpiry    wsauth.OnExpiry
+	MaxLifetime time.Duration // of any token
+	MaxSessions int           // of one device; 0 is any number
+	OverLimit   wsauth.OverLimit
+
+	// Dir keeps refresh tokens and revocations. If empty, there are no refresh tokens, and
+	// revocations end with the process.
+	Dir             string
+	AccessLifetime  time.Duration
+	RefreshLifetime time.Duration
+
+	Log       *slog.Logger                   // required by New
+	Audit     func(wsauth.Event)             // gets every event
+	ClientIP  func(*http.Request) netip.Addr // required if there is a Dir
+	OnFailure func(netip.Addr)               // called with the address of a refused refresh token
+}
+
+// Authority is the server's. It is safe for concurrent use.
+type Authority struct {
+	cfg         Config
+	keys        *wsauth.HS256
+	operators   *wsauth.HS256 // of the operator's own tokens, on the same keys
+	gate        *wsauth.Gate
+	issuer      *refresh.Issuer // nil without Dir
+	revocations *revocations    // nil without Dir
+}
+
+// New returns an Authority, with the revocations of the directory in force.
+func New(cfg Config) (*Authority, error) {
+	a := &Authority{cfg: cfg}
+	var err error
+	if a.keys, err = cfg.verifier(); err != nil {
+		return nil, err
+	}
+	if a.operators, err = operatorVerifier(cfg.Keys); err != nil {
+		return nil, err
+	}
+	a.gate, err = wsauth.New(wsauth.Config{
+		Verifier: a.keys, Audit: cfg.Audit, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
+		MaxSessions: cfg.MaxSessions, OverLimit: cfg.OverLimit,
+	})
+	if err != nil || cfg.Dir == "" {
+		return a, err
+	}
+	issuer, err := cfg.issuer(a.keys)
+	if err != nil {
+		return nil, err
+	}
+	if a.revocations, err = loadRevocations(cfg.Dir); err != nil {
+		return nil, err
+	}
+	for device, before := range a.revocations.before {
+		a.gate.Revoke(device, before)
+	}
+	issuer.Audit, issuer.ClientIP = cfg.Audit, cfg.ClientIP
+	issuer.OnRevoked = func(r refresh.Revocation) {
+		if _, err := a.revokeTokens(r.Family.Device, r.IssuedBefore); err != nil {
+			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Device, "error", err)
+		}
+	}
+	issuer.OnFailure = func(r *http.Request, _ wsauth.Reason) { cfg.OnFailure(cfg.ClientIP(r)) }
+	a.issuer, err = refresh.New(issuer)
+	return a, err
+}
+
+// Gate returns the gate.
+func (a *Authority) Gate() *wsauth.Gate { return a.gate }
+
+// Issuer returns the issuer of refresh tokens, which is nil if there is no directory.
+func (a *Authority) Issuer() *refresh.Issuer { return a.issuer }
+
+// KeyUsage returns how much each key is needed, the signing one first.
+func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
+
+// Rotate puts other keys in force. A session ends at once if its token was signed with
+// a key that is none of them.
+func (a *Authority) Rotate(keys []wsauth.Key) error {
+	return errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
+}
+
+// VerifyAt decides about a token on the operator's listener: one of the operator's
+// own, or a device's with the permission that the caller asks for.
+func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
+	if id, err := a.operators.VerifyAt(token, now); err == nil {
+		return id, nil
+	}
+	return a.gate.VerifyAt(token, now)
+}
+
+// Revoked is what a revocation has ended.
+type Revoked struct {
+	Device   string    `json:"device"`
+	Before   time.Time `json:"before"`   // later than asked for if a family of refresh tokens ended
+	Sessions int       `json:"sessions"` // that lost their permissions
+	Families int       `json:"families"` // of refresh tokens
+	Lasting  bool      `json:"lasting"`  // also over a restart of the server
+}
+
+// Revoke revokes all tokens of a device that were issued before a time. A family of
+// refresh tokens that began before it ends. It cannot be told which of the device's
+// access tokens came of that family, so then all of them end that were issued until
+// now. With an error, sessions have ended all the same; the revocation may be forgotten
+// at the next start.
+func (a *Authority) Revoke(ctx context.Context, device string, before time.Time) (done Revoked, err error) {
+	before = before.UTC() // JSON cannot hold every offset that can be parsed
+	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
+	open := a.sessionsOf(device)
+	var errs []error
+	if a.issuer != nil {
+		families, err := a.issuer.Families(ctx)
+		errs = append(errs, err)
+		for _, f := range families {
+			if f.Device != device || !f.IssuedAt.Before(before) {
+				continue
+			}
+			found, err := a.issuer.RevokeFamily(ctx, f.ID)
+			errs = append(errs, err)
+			if found {
+				done.Families++
+				done.Before = time.Now().UTC()
+			}
+		}
+	}
+	_, err = a.revokeTokens(device, before)
+	errs = append(errs, err)
+	done.Sessions = max(open-a.sessionsOf(device), 0)
+	a.cfg.Log.Warn("device revoked", "device", device, "before", done.Before, "sessions", done.Sessions, "families", done.Families)
+	return done, errors.Join(errs...)
+}
+
+// revokeTokens revokes access tokens of a device that were issued before a time, and
+// keeps that for the next start if there is a directory.
+func (a *Authority) revokeTokens(device string, before time.Time) (sessions int, err error) {
+	sessions = a.gate.Revoke(device, before)
+	if a.revocations != nil {
+		err = a.revocations.add(device, before)
+	}
+	return sessions, err
+}
+
+func (a *Authority) sessionsOf(device string) (n int) {
+	for _, s := range a.gate.Sessions() {
+		if s.Identity.Device == device {
+			n++
+		}
+	}
+	return n
+}
+
+// RefreshHandler serves [RefreshPath] to clients that limiter does not block. A refused
+// refresh token counts like a token that is refused on the WebSocket.
+func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
+	next := a.issuer.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client := a.cfg.ClientIP(r)
+		if until, blocked := limiter.Blocked(client); blocked {
+			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.Blocked, RetryAfter: time.Until(until)})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c *Config) verifier() (*wsauth.HS256, error) {
+	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices})
+}
+
+// issuer is what the server and [NewPair] must agree about.
+func (c *Config) issuer(signer refresh.Signer) (refresh.Config, error) {
+	store, err := refresh.NewDirStore(c.Dir, 0)
+	if err != nil {
+		return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR chooses the directory)", err)
+	}
+	return refresh.Config{Signer: signer, Store: store, AccessLifetime: c.AccessLifetime, Lifetime: c.RefreshLifetime}, nil
+}

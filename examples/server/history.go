@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"filippo.io/age"
+
+	"github.com/relayguard/relayguard/examples/internal/terminal"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/history/archive"
+	"github.com/relayguard/relayguard/history/journal"
+)
+
+// setupExport writes the history as an archive.
+func setupExport(flags *flag.FlagSet) func(*call) error {
+	var x export
+	flags.StringVar(&x.file, "o", "", "write to this `file`, readable for its owner alone, instead of standard output")
+	flags.BoolVar(&x.force, "force", false, "replace the file if it exists")
+	flags.Func("recipient", "encrypt to this public `key` of age (age1…); may be repeated", func(s string) error {
+		x.keys = append(x.keys, s)
+		return nil
+	})
+	flags.StringVar(&x.passphrase, "passphrase-file", "", "encrypt to the passphrase in this `file`")
+	flags.BoolVar(&x.ask, "passphrase", false, "ask for a passphrase to encrypt to")
+	return x.run
+}
+
+// export is what an export's flags say.
+type export struct {
+	file       string
+	force      bool
+	keys       []string
+	passphrase string // a file
+	ask        bool
+}
+
+func (x *export) run(c *call) error {
+	if len(c.args) > 0 {
+		return usageError("it takes no arguments; -o names the file")
+	}
+	if several(len(x.keys) > 0, x.passphrase != "", x.ask) {
+		return usageError("-recipient, -passphrase and -passphrase-file exclude each other")
+	}
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(x.file); x.file != "" && !x.force && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s exists already (-force replaces it)", x.file)
+	}
+	to, err := x.recipients(c.ctx, c.stderr)
+	if err != nil {
+		return err
+	}
+	if terminal.Is(c.stdout) && x.file == "" && len(to) > 0 {
+		return errors.New("an encrypted archive is nothing for a terminal: use -o FILE")
+	}
+	entries, err := storedEntries(c.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	draw, ended := progressLine(c.stderr)
+	// An export ends early with its context only, so that is how the source does it.
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	all := func(yield func(history.Entry) bool) {
+		for e, err := range entries {
+			if err != nil {
+				cancel(err)
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+	var done archive.Progress
+	archived := archive.ExportConfig{Recipients: to, Progress: draw}
+	if x.file == "" {
+		done, err = archive.Export(ctx, c.stdout, all, archived)
+	} else {
+		done, err = archive.ExportFile(ctx, x.file, all, archived)
+	}
+	ended()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return err
+	}
+	where, how := "", "encrypted"
+	if x.file != "" {
+		where = " to " + x.file
+	}
+	if len(to) == 0 {
+		how = "not encrypted"
+	}
+	fmt.Fprintf(c.stderr, "exported%s, %s; messages: %d\n", where, how, done.Entries)
+	return nil
+}
+
+// several reports whether more than one of them is true.
+func several(given ...bool) bool {
+	n := 0
+	for _, g := range given {
+		if g {
+			n++
+		}
+	}
+	return n > 1
+}
+
+func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipient, err error) {
+	for _, key := range x.keys {
+		r, err := age.ParseRecipients(strings.NewReader(key))
+		if err != nil || len(r) != 1 {
+			return nil, fmt.Errorf("-recipient is no public key of age, like age1…, as age-keygen prints it")
+		}
+		to = append(to, r...)
+	}
+	var passphrase string
+	switch {
+	case x.passphrase != "":
+		passphrase, err = passphraseFile(x.passphrase)
+	case x.ask:
+		passphrase, err = newPassphrase(ctx, out)
+	default:
+		return to, nil
+	}
+	if err == nil && passphrase == "" {
+		err = errors.New("the passphrase is empty")
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := archive.PassphraseRecipient(passphrase)
+	return []age.Recipient{r}, err
+}
+
+// storedEntries reads the history of the running server, or else that in HISTORY_DIR.
+// An error comes once, and last.
+func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.Entry, error], error) {
+	entries, err := operator(cfg).Export(ctx)
+	if err == nil || !offline(cfg, err) {
+		return entries, err
+	}
+	if _, err := os.Stat(cfg.HistoryDir); err != nil {
+		return nil, fmt.Errorf("no server runs, and HISTORY_DIR %s: %w", cfg.HistoryDir, errors.Unwrap(err))
+	}
+	disk, err := cfg.OpenJournal(journal.Config{})
+	if err != nil {
+		return nil, err
+	}
+	saved, err := disk.Load(ctx)
+	if err = errors.Join(cfg.Advice(err), disk.Close()); err != nil {
+		return nil, err
+	}
+	return func(yield func(history.Entry, error) bool) {
+		for e := range operate.Exported(saved.Entries) {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}, nil
+}
+
+// offline reports whether err means that no server runs, and there is a directory
+// to work on instead. Its lock is the last word on whether one does.
+func offline(cfg config.Config, err error) bool {
+	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, operate.ErrNoAddr))
+}
+
+// setupImport replaces the history by that of an archive.
+func setupImport(flags *flag.FlagSet) func(*call) error {
+	identity := flags.String("identity", "", "decrypt with the secret keys of age in this `file`")
+	passphrase := flags.String("passphrase-file", "", "decrypt with the passphrase in this `file`")
+	return func(c *call) error {
+		file, err := c.oneArg("name one archive")
+		if err != nil {
+			return err
+		}
+		if several(*identity != "", *passphrase != "") {
+			return usageError("-identity and -passphrase-file exclude each other")
+		}
+		cfg, err := c.config()
+		if err != nil {
+			return err
+		}
+		with, err := identities(*identity, *passphrase)
+		if err != nil {
+			return err
+		}
+		entries, done, err := c.readArchive(cfg, file, with)
+		var refused *archive.Error
+		if errors.As(err, &refused) && refused.Reason == archive.ReasonEncrypted {
+			if !terminal.Is(os.Stdin) {
+				return fmt.Errorf("%w: name its key with -identity or -passphrase-file", err)
+			}
+			text, perr := askPassphrase(c.ctx, "Passphrase of the archive: ", c.stderr)
+			if perr != nil {
+				return perr
+			}
+			id, perr := archive.PassphraseIdentity(text)
+			if perr != nil {
+				return perr
+			}
+			entries, done, err = c.readArchive(cfg, file, []age.Identity{id})
+		}
+		if err != nil {
+			return err
+		}
+		kept, err := replaceHistory(c.ctx, cfg, entries)
+		if err != nil {
+			return err
+		}
+		return c.report(operate.Imported{Messages: done.Entries, Kept: kept},
+			"imported in the place of the history; messages: %d of %d", kept, done.Entries)
+	}
+}
+
+// report writes what was done: as JSON to standard output, or else as text to standard
+// error.
+func (c *call) report(value any, format string, args ...any) error {
+	if c.json {
+		return json.NewEncoder(c.stdout).Encode(value)
+	}
+	_, err := fmt.Fprintf(c.stderr, format+"\n", args...)
+	return err
+}
+
+func identities(identity, passphrase string) ([]age.Identity, error) {
+	switch {
+	case identity != "":
+		f, err := os.Open(identity)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		ids, err := age.ParseIdentities(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no secret keys of age, as age-keygen makes them", identity) // age quotes
+		}
+		return ids, nil
+	case passphrase != "":
+		text, err := passphraseFile(passphrase)
+		if err != nil {
+			return nil, err
+		}
+		id, err := archive.PassphraseIdentity(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s holds no passphrase", passphrase)
+		}
+		return []age.Identity{id}, nil
+	}
+	return nil, nil
+}
+
+// readArchive checks the whole archive here, before anything changes anywhere, and
+// holds no more of it than will be kept.
+func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) ([]history.Entry, archive.Progress, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, archive.Progress{}, err
+	}
+	defer f.Close()
+	draw, ended := progressLine(c.stderr)
+	defer ended()
+	return site.Imports(cfg).Read(c.ctx, f, draw, with...)
+}
+
+// replaceHistory hands entries to the running server, or else puts them into
+// HISTORY_DIR.
+func replaceHistory(ctx context.Context, cfg config.Config, entries []history.Entry) (kept int, err error) {
+	done, err := operator(cfg).Import(ctx, entries)
+	if err == nil || !offline(cfg, err) {
+		return done.Kept, err
+	}
+	return len(entries), changeStored(ctx, cfg, func(log *history.Log) error {
+		data := make([][]byte, len(entries))
+		for i, e := range entries {
+			data[i] = e.Data
+		}
+		_, err := log.Replace(ctx, nil, data...)
+		return err
+	})
+}
+
+// changeStored changes the history in HISTORY_DIR, as a server would.
+func changeStored(ctx context.Context, cfg config.Config, change func(*history.Log) error) error {
+	disk, err := cfg.OpenJournal(journal.Config{})
+	if err != nil {
+		return err
+	}
+	keeps := cfg.Retention()
+	keeps.Store = disk
+	log, err := history.Open(ctx, keeps)
+	if err != nil {
+		return errors.Join(cfg.Advice(err), disk.Close())
+	}
+	return cfg.Advice(errors.Join(change(log), log.Close()))
+}
+
+// setupErase takes messages out of the history, everywhere.
+func setupErase(flags *flag.FlagSet) func(*call) error {
+	all := flags.Bool("all", false, "erase everything")
+	return func(c *call) error {
+		if *all == (len(c.args) > 0) {
+			return usageError("name messages by their numbers in an export (\"seq\"), or -all")
+		}
+		var seqs []uint64
+		for _, text := range c.args {
+			seq, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				return usageError("a message is named by its number in an export (\"seq\")")
+			}
+			seqs = append(seqs, seq)
+		}
+		cfg, err := c.config()
+		if err != nil {
+			return err
+		}
+		if err := erase(c.ctx, cfg, *all, seqs); err != nil {
+			return err
+		}
+		return c.report(map[string]bool{"done": true}, "erased")
+	}
+}
+
+func erase(ctx context.Context, cfg config.Config, all bool, seqs []uint64) (err error) {
+	if all {
+		err = operator(cfg).EraseAll(ctx)
+	}
+	for _, seq := range seqs {
+		if err = operator(cfg).Erase(ctx, seq); err != nil {
+			break
+		}
+	}
+	if !offline(cfg, err) {
+		return err
+	}
+	return changeStored(ctx, cfg, func(log *history.Log) error {
+		if all {
+			_, err := log.Clear(ctx, nil)
+			return err
+		}
+		n, err := log.Delete(ctx, seqs...)
+		if err == nil && n < len(seqs) {
+			err = fmt.Errorf("%d of them were there, and are erased", n)
+		}
+		return err
+	})
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/operate"
+)
+
+func setupSessions(flags *flag.FlagSet) func(*call) error {
+	end := flags.Bool("end", false, "close the session of that ID instead; its token stays valid")
+	return func(c *call) error {
+		if *end {
+			id, err := c.oneArg("-end takes the ID of one session")
+			if err != nil {
+				return err
+			}
+			return c.tell(func(o *operate.Client, ctx context.Context) error { return o.EndSession(ctx, id) }, "The session is ended.")
+		}
+		if err := c.noArgs(); err != nil {
+			return err
+		}
+		return ask(c, (*operate.Client).Sessions,
+			func(w io.Writer, list []operate.Session) {
+				writeTable(w, list, "Nobody may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS", func(s operate.Session) []any {
+					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt)}
+				})
+			})
+	}
+}
+
+func setupFamilies(flags *flag.FlagSet) func(*call) error {
+	end := flags.Bool("end", false, "end the family of refresh tokens of that ID instead")
+	return func(c *call) error {
+		if *end {
+			id, err := c.oneArg("-end takes the ID of one family")
+			if err != nil {
+				return err
+			}
+			return c.tell(func(o *operate.Client, ctx context.Context) error { return o.EndFamily(ctx, id) },
+				"The family is ended, and the sessions of its device's tokens.")
+		}
+		if err := c.noArgs(); err != nil {
+			return err
+		}
+		return ask(c, (*operate.Client).Families,
+			func(w io.Writer, all operate.Families) {
+				writeTable(w, all.Families, "No device has a refresh token.", "ID\tDEVICE\tREFRESHES\tLAST\tENDS IF IDLE\tENDS", func(f operate.Family) []any {
+					return []any{f.ID, f.Device, f.Refreshes, moment(f.RotatedAt), moment(f.ValidUntil), moment(f.EndsAt)}
+				})
+				if all.Unreadable != "" {
+					fmt.Fprintln(w, "Others cannot be read:", all.Unreadable)
+				}
+			})
+	}
+}
+
+func setupRevoke(flags *flag.FlagSet) func(*call) error {
+	var before time.Time
+	flags.Func("before", "spare tokens issued since this `time`, like 2026-11-24T18:00:00Z (default now)", func(text string) (err error) {
+		if before, err = time.Parse(time.RFC3339, text); err != nil {
+			return usageError("it must be a time like 2026-11-24T18:00:00Z")
+		}
+		return nil
+	})
+	return func(c *call) error {
+		device, err := c.oneArg("name the device whose tokens are to be revoked")
+		if err != nil {
+			return err
+		}
+		return ask(c, func(o *operate.Client, ctx context.Context) (authority.Revoked, error) {
+			return o.Revoke(ctx, device, before)
+		},
+			func(w io.Writer, r authority.Revoked) {
+				fmt.Fprintf(w, "Tokens of %s issued before %s are revoked: %d sessions and %d families of refresh tokens ended.\n",
+					r.Device, moment(r.Before), r.Sessions, r.Families)
+				if !r.Lasting {
+					fmt.Fprintln(w, "Without AUTH_DIR this is forgotten when the server restarts: change JWT_SECRET, or take the device off ALLOWED_DEVICE_ID.")
+				}
+			})
+	}
+}
+
+func setupKeys(flags *flag.FlagSet) func(*call) error {
+	reload := flags.Bool("reload", false, "have the secrets' files read again, as SIGHUP does")
+	return func(c *call) error {
+		if err := c.noArgs(); err != nil {
+			return err
+		}
+		if *reload {
+			return c.tell((*operate.Client).Reload, "The secrets are read again.")
+		}
+		return ask(c, (*operate.Client).Keys,
+			func(w io.Writer, list []operate.Key) {
+				writeTable(w, list, "There are no keys.", "KEY\tACCEPTED TOKENS\tLAST", func(k operate.Key) []any {
+					name, last := "previous", "never"
+					if k.Signs {
+						name = "current"
+					}
+					if k.Last != nil {
+						last = moment(*k.Last)
+					}
+					return []any{name, k.Count, last}
+				})
+			})
+	}
+}

@@ -1,0 +1,77 @@
+package site
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/headers"
+)
+
+// reportPath is where browsers report what the policy kept the page from doing.
+const reportPath = "/csp-reports"
+
+// Policy is around everything that this server answers.
+func Policy(cfg config.Config) (*headers.Middleware, error) {
+	p := headers.Strict()
+	// The page fills a wall or a projector, which must not fall asleep meanwhile.
+	p.Permissions = p.Permissions.With("fullscreen", headers.Self).With("screen-wake-lock", headers.Self)
+	p.ReportingEndpoints = []headers.Endpoint{{Name: "csp", URL: reportPath}}
+	p.CSP = p.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
+	if cfg.Production {
+		// A proxy that ends TLS reaches this server over plain HTTP.
+		p.HSTS.Always = cfg.TLSCert == ""
+	} else {
+		p.HSTS = headers.HSTS{}
+	}
+	return headers.New(p)
+}
+
+// Recovered answers a panic of next with a plain 500. net/http's own recovery would cut
+// the connection without an answer and log the panic's value, which may quote
+// what a stranger sent.
+func Recovered(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			what := fmt.Sprintf("%T", v)
+			if err, ok := v.(runtime.Error); ok {
+				what = err.Error()
+			}
+			log.Error("panic", "value", what, "stack", string(debug.Stack()))
+			http.Error(w, "Internal server error", http.StatusInternalServerError)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
+	if s.stopping.Load() {
+		plain(w, http.StatusServiceUnavailable, "stopping")
+		return
+	}
+	if s.degraded.Load() {
+		// Still 200: the relay serves from memory, and taking it out of rotation would
+		// make an outage of a disk failure.
+		plain(w, http.StatusOK, "degraded")
+		return
+	}
+	plain(w, http.StatusOK, "ready")
+}
+
+// plain answers with one line of text.
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}

@@ -1,0 +1,247 @@
+// Package site is the assembled server: the parts of the relay, in the order in which
+// a request meets them.
+package site
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/blocklist"
+	"github.com/relayguard/relayguard/examples/server/certificate"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/examples/server/watch"
+	"github.com/relayguard/relayguard/examples/server/web"
+	"github.com/relayguard/relayguard/headers"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+// sendBuffer is what the kernel may hold for a viewer that does not read, in bytes. The
+// history waits for it in one piece of that size at a time, and live messages are merged
+// meanwhile, so more would only be older.
+const sendBuffer = 64 << 10
+
+// Options are what a Site needs beside its configuration. Load and Log are required.
+type Options struct {
+	Load    func() (config.Config, error) // reads the configuration again
+	Log     *slog.Logger
+	Protect func(secrets ...string) // if set, called with new secrets before they are in force
+}
+
+// Site is a server that is ready to serve. It is safe for concurrent use. Its exported
+// parts are for programs that embed it, and for tests; do not set them.
+type Site struct {
+	Authority *authority.Authority
+	Blocks    *blocklist.List
+	History   *history.Log
+	Relay     *relay.Relay
+	Trail     *trail.Trail
+	Watch     *watch.Watch
+	Metrics   *Metrics
+
+	// Handler answers the public, and Operator the operator.
+	Handler, Operator http.Handler
+
+	cfg       config.Config
+	opts      Options
+	log       *slog.Logger
+	cert      *certificate.Reloader       // nil: a proxy ends TLS, or no one
+	trims     atomic.Pointer[relay.Relay] // is told what the history drops
+	degraded  atomic.Bool                 // the history's disk fails
+	stopping  atomic.Bool
+	reloading sync.Mutex
+}
+
+// New returns a Site as cfg says. If it is never served, the caller closes it.
+func New(cfg config.Config, opts Options) (*Site, error) {
+	if opts.Protect == nil {
+		opts.Protect = func(...string) {}
+	}
+	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New()}
+	if cfg.TLSCert != "" {
+		var err error
+		if s.cert, err = certificate.New(cfg.TLSCert, cfg.TLSKey, s.log); err != nil {
+			return nil, err
+		}
+	}
+	clients := clientip.Behind(cfg.Proxies...)
+	var err error
+	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
+		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
+		ClientIP: clients.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	grants := Grants(cfg)
+	grants.Log, grants.Audit, grants.ClientIP, grants.OnFailure = s.log, s.Watch.Event, clients.Addr, s.Watch.Failed
+	if s.Authority, err = authority.New(grants); err != nil {
+		return nil, err
+	}
+	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
+		Allow:                   cfg.Origins,
+		Scheme:                  clients.Scheme,
+		InsecureSkipOriginCheck: !cfg.Production,
+	}, Audit: s.Watch.Event, ClientIP: clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
+	if err != nil {
+		return nil, err
+	}
+	if err = s.openHistory(); err != nil {
+		return nil, err
+	}
+	if err = s.assemble(clients, upgrader); err != nil {
+		_ = s.Close() // the error is the first one
+		return nil, err
+	}
+	return s, nil
+}
+
+// assemble makes the parts that need the history.
+func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
+	s.Relay, err = relay.New(relay.Config{
+		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
+		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
+		Barred: s.Watch.Barred, OnEnd: s.ended,
+	})
+	if err != nil {
+		return err
+	}
+	s.trims.Store(s.Relay)
+	s.Blocks, err = blocklist.New(blocklist.Config{
+		Limiter: s.Watch.Limiter(), Disconnect: s.Relay.Disconnect, Proxies: s.cfg.Proxies,
+		Dir: s.cfg.AuthDir, Log: s.log, Trail: s.Trail,
+	})
+	if err != nil {
+		return err
+	}
+	reports, err := headers.NewReportHandler(headers.ReportConfig{Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.Metrics = newMetrics(s)
+	secure, err := Policy(s.cfg)
+	if err != nil {
+		return err
+	}
+	if s.Handler, err = s.public(secure, reports); err != nil {
+		return err
+	}
+	operator, err := operate.Handler(operate.Config{
+		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail,
+		History: operate.History{Log: s.History, Relay: s.Relay, Limits: Imports(s.cfg)},
+		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
+	})
+	if err != nil {
+		return err
+	}
+	s.Operator = secure.Handler(Recovered(s.log, operator))
+	return nil
+}
+
+// public puts the handlers of the public listener together.
+func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Handler, error) {
+	page, err := secure.With(web.Policy)
+	if err != nil {
+		return nil, err
+	}
+	pages := http.NewServeMux()
+	if s.Authority.Issuer() != nil {
+		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.Limiter()))
+	}
+	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	pages.HandleFunc("GET /readyz", s.readyz)
+	pages.Handle("POST "+reportPath, reports)
+	pages.Handle("/{$}", page.Handler(web.Handler()))
+	pages.Handle("/", web.Handler())
+	mux := http.NewServeMux()
+	mux.Handle("/ws", Recovered(s.log, s.Watch.Limiter().Handler(s.Relay)))
+	mux.Handle("/", s.Metrics.answers(Recovered(s.log, pages)))
+	return secure.Handler(mux), nil
+}
+
+// Grants returns the part of an authority's configuration that cfg says, for the server
+// and for commands that make tokens without it.
+func Grants(cfg config.Config) authority.Config {
+	return authority.Config{
+		Keys: cfg.Keys(), Devices: cfg.Devices,
+		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
+		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
+	}
+}
+
+// Imports returns the bounds that cfg sets to an archive, for the server and for
+// commands that read one without it.
+func Imports(cfg config.Config) operate.Limits {
+	return operate.Limits{Keep: cfg.HistoryTrimAt, MaxBytes: cfg.HistoryMaxBytes}
+}
+
+// ended looks at a connection's length, unless this server ended it by stopping.
+func (s *Site) ended(addr netip.Addr, lasted time.Duration) {
+	if !s.stopping.Load() {
+		s.Watch.Ended(addr, lasted)
+	}
+}
+
+// Reload reads the certificate and the secrets again and puts them in force. What cannot
+// be used changes nothing. Every outcome is logged.
+func (s *Site) Reload() error {
+	if s.cert != nil {
+		s.cert.Reload(time.Now())
+	}
+	// One after the other: of two, the one that has read the older files must not be the
+	// last to put them in force.
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	cfg, err := s.opts.Load()
+	if err == nil {
+		s.opts.Protect(cfg.Secrets()...)
+		err = s.Authority.Rotate(cfg.Keys())
+	}
+	if err != nil {
+		s.log.Error("secrets not reloaded", "error", err)
+		return err
+	}
+	s.log.Info("secrets reloaded", "keys", len(cfg.Keys()))
+	return nil
+}
+
+// Close closes the history. Serve does so too.
+func (s *Site) Close() error { return s.History.Close() }
+
+// ListenRedirect serves the redirect to https, if one is wanted, until stop is called.
+// public is the address that it leads to. Its headers are the site's, without HSTS,
+// which RFC 6797 section 7.2 forbids over plain HTTP.
+func (s *Site) ListenRedirect(public net.Addr) (stop func(), err error) {
+	if s.cfg.RedirectAddr == "" {
+		return func() {}, nil
+	}
+	secure, err := Policy(s.cfg)
+	if err == nil {
+		secure, err = secure.With(func(p *headers.Policy) { p.HSTS = headers.HSTS{} })
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(public.String())
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", s.cfg.RedirectAddr)
+	if err != nil {
+		return nil, fmt.Errorf("%w (HTTP_REDIRECT_ADDR chooses another address; empty is none)", err)
+	}
+	s.log.Info("redirect listening", "addr", ln.Addr().String())
+	return s.background(ln, secure.Handler(s.cert.Redirect(s.cfg.Origins, port))), nil
+}
