@@ -54,8 +54,7 @@ func (l *Log) Stats() Stats {
 }
 
 // Expire drops the entries whose age at the time now is Config.MaxAge or more,
-// and returns how many it dropped. A log calls it by a timer, so programs need
-// not.
+// and returns how many it dropped. The log itself calls Expire by a timer.
 func (l *Log) Expire(now time.Time) int {
 	l.mu.Lock()
 	cur := l.state.Load()

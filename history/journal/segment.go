@@ -75,8 +75,9 @@ func entrySpace(e history.Entry) int64 {
 	return int64(frameSize + overhead + entrySize + len(e.Data))
 }
 
-// write appends b, which holds that many complete records, to the file. If it
-// fails, the file is as before; if that could not be ensured, broken is true.
+// write appends b, which holds this number of complete records, to the file. If
+// that fails, write restores the length of the file. If that fails too, broken
+// is true.
 func (s *segment) write(b []byte, records uint64) (broken bool, err error) {
 	if _, err = s.f.WriteAt(b, s.size); err == nil {
 		s.size += int64(len(b))

@@ -222,9 +222,9 @@ func (j *Journal) onFlush() {
 }
 
 // Replace implements [history.Store]. If it fails, the state of the journal has
-// not changed. If the error has the Op "destroy", the new state is on disk, but
-// the old state may still be readable; the next Append then writes the old
-// state again.
+// not changed. If the error has the Op "destroy", the old state may still be
+// readable, and the new state may be on disk; the next Append then writes the
+// old state again.
 func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
