@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// message is as long as a token of text with memory figures is on the wire.
+// message has the length of a typical message of the relay: one token of text
+// with memory figures.
 var message = bytes.Repeat([]byte("m"), 150)
 
 func full(t testing.TB, cfg history.Config) *history.Log {
@@ -40,15 +41,16 @@ func TestReadingAllocatesNothing(t *testing.T) {
 	if n != 2*101*1000 {
 		t.Errorf("%d entries read", n)
 	}
-	// The state, the copy of the message, and what array growth comes to.
+	// Two allocations are the state and the copy of the message. The growth of
+	// the array is less than one per append.
 	if a := testing.AllocsPerRun(2000, func() { l.Append(ctx, message); r.Next(ctx) }); a > 2 {
 		t.Errorf("an append and its reading: %v allocations", a)
 	}
 }
 
-// BenchmarkAppend shows that an append costs the same however many wait. The
-// readers' own work is bounded by the pace and is not part of what a publisher
-// waits for.
+// BenchmarkAppend shows that an append costs about the same with any number of
+// waiting readers. The pace bounds the readers' own work, and the appender does
+// not wait for it.
 func BenchmarkAppend(b *testing.B) {
 	for _, readers := range []int{0, 100, 1000} {
 		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) {
@@ -75,9 +77,10 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish compares publishing to 1,000 that wait: a log, and a queue
-// for each with the publisher filling them, as hubs commonly do. The hub also
-// loses messages where a queue is full. One op is one message handed over.
+// BenchmarkPublish compares two ways to publish to 1,000 waiting readers: a
+// log, and a queue for each reader that the publisher fills, as hubs commonly
+// do. The hub also loses a message if a queue is full. One op is one published
+// message.
 func BenchmarkPublish(b *testing.B) {
 	const readers = 1000
 	var perLog float64
@@ -141,8 +144,8 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
-// BenchmarkCopy is what a snapshot would cost under a lock, as a ring buffer
-// needs it.
+// BenchmarkCopy measures a snapshot that copies the entries under a lock, as a
+// ring buffer needs it.
 func BenchmarkCopy(b *testing.B) {
 	entries := full(b, history.Config{}).Since(history.Oldest()).Entries
 	var mu sync.Mutex

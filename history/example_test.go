@@ -8,11 +8,12 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// One reader per connection serves the past and what comes, without a queue.
+// One reader per connection gets the kept entries and then the new ones. No
+// queue is needed.
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	log, err := history.Open(ctx, history.Config{}) // 1,000 kept, trimmed when 1,200 is passed
+	log, err := history.Open(ctx, history.Config{}) // keeps 1,000 entries, trims above 1,200
 	if err != nil {
 		panic(err)
 	}
@@ -21,7 +22,7 @@ func Example() {
 
 	viewer := log.Reader(history.Oldest())
 	for range 2 {
-		batch, err := viewer.Next(ctx) // all that is new, at once; waits only where nothing is
+		batch, err := viewer.Next(ctx) // all new entries; waits only if there are none
 		if err != nil {
 			return
 		}
@@ -35,8 +36,8 @@ func Example() {
 	// world
 }
 
-// A client that lost its connection shows its last position and gets what it
-// missed, or a Reset where that is no longer known.
+// A client that lost its connection sends its last position and gets the
+// entries that it missed. After a Clear, it gets a Reset.
 func ExampleParsePosition() {
 	ctx := context.Background()
 	log, _ := history.Open(ctx, history.Config{})
@@ -44,7 +45,7 @@ func ExampleParsePosition() {
 	token := first.String() // sent with the message
 	log.Append(ctx, []byte("two"))
 
-	pos, err := history.ParsePosition(token) // came back from the client
+	pos, err := history.ParsePosition(token) // received from the client
 	if err != nil {
 		pos = history.Oldest()
 	}
@@ -58,8 +59,8 @@ func ExampleParsePosition() {
 	// reset true, note restarted, 0 entries
 }
 
-// Erasure begins a new epoch, so that those who have read the entry replace
-// what they show.
+// Delete begins a new epoch, so that readers that have read the deleted entry
+// replace what they show.
 func ExampleLog_Delete() {
 	ctx := context.Background()
 	log, _ := history.Open(ctx, history.Config{})
@@ -74,15 +75,16 @@ func ExampleLog_Delete() {
 	// 1 deleted; reset true, 1 left: public
 }
 
-// Two steps, first the past and then a subscription to what comes, lose what
-// is appended in between. Go on from where the snapshot ended instead.
+// Wrong: a snapshot, and then a reader that begins at Latest. The reader does
+// not get the entries that were appended in between. Right: a reader that
+// begins at the end of the snapshot.
 func ExampleLog_Reader_incorrect() {
 	ctx := context.Background()
 	log, _ := history.Open(ctx, history.Config{})
 	log.Append(ctx, []byte("one"))
 
 	snapshot := log.Since(history.Oldest())
-	log.Append(ctx, []byte("two")) // another goroutine, just now
+	log.Append(ctx, []byte("two")) // by another goroutine
 	wrong := log.Reader(history.Latest())
 	right := log.Reader(snapshot.To)
 	log.Append(ctx, []byte("three"))

@@ -1,41 +1,73 @@
-// Package history is a bounded, ordered log of opaque messages that many
-// readers follow at their own pace.
+// Package history is a bounded, ordered log of opaque messages. Any number of
+// readers follow it, each at its own pace and without a queue of its own.
 //
-// One mechanism serves history and live: a reader is a cursor, its first
-// [Reader.Next] returns what is kept, every later one all that came since, and
-// it waits only when there is nothing new. So nothing falls between "load the
-// history" and "subscribe", nothing comes twice, and no reader has a queue: one
-// that is slow costs nothing and gets what it missed in one [Batch].
+//	package main
+//
+//	import (
+//		"context"
+//		"fmt"
+//
+//		"github.com/relayguard/relayguard/history"
+//	)
+//
+//	func main() {
+//		ctx := context.Background()
+//		log, err := history.Open(ctx, history.Config{})
+//		if err != nil {
+//			panic(err)
+//		}
+//		log.Append(ctx, []byte("hello"))
+//		reader := log.Reader(history.Oldest())
+//		batch, err := reader.Next(ctx) // waits only if there is nothing new
+//		if err != nil {
+//			panic(err)
+//		}
+//		for _, entry := range batch.Entries {
+//			fmt.Printf("%d: %s\n", entry.Seq, entry.Data)
+//		}
+//	}
+//
+// # Reading
+//
+// A [Reader] is a cursor in the log. Its first [Reader.Next] returns all kept
+// entries, each later one returns all entries appended since the call before. A
+// reader therefore loses no entry between loading the history and following the
+// log, and gets no entry twice. A slow reader costs the log nothing: it gets
+// everything since its last call in one [Batch].
 //
 // # Retention
 //
-// A log keeps 1,000 entries: when an append makes them more than 1,200, the
-// oldest are dropped until 1,000 are left. Two marks instead of one, so that
-// the clean-up is rare and an append stays cheap. Limits by age and by bytes
-// can be added; see [Config]. What retention took from a reader before it read
-// is counted in [Batch.Missed].
+// By default, a log keeps 1,000 entries. The append that makes them more than
+// 1,200 drops the oldest entries until 1,000 are left. With two limits instead
+// of one, few appends have to clean up. [Config] also has limits for the age
+// and the bytes of entries. [Batch.Missed] counts the entries that retention
+// dropped before the reader read them.
 //
 // # Epochs
 //
-// Within an epoch a log only grows at one end and shrinks at the other.
-// [Log.Replace], [Log.Clear] and [Log.Delete] begin a new one: whatever a
-// reader has, of this connection or of an earlier one, is void, and its next
-// batch is a [Batch.Reset] with all that is kept now. Sequence numbers go on
-// across epochs and are never used twice.
+// Within an epoch, entries are only appended at the end of the log and dropped
+// at its beginning. [Log.Replace], [Log.Clear] and [Log.Delete] begin a new
+// epoch. A reader with a position of an earlier epoch, even one that comes back
+// on a later connection, then gets a [Batch] with Reset set: the batch holds
+// all kept entries, and they replace everything that the reader had. Sequence
+// numbers go on across epochs, and no number is used twice.
 //
 // # Concurrency and cost
 //
-// All methods of [Log] may be called from any goroutine; a [Reader] belongs to
-// one at a time. Reading takes no lock: entries live in an array that appends
-// share, behind an atomic pointer to an immutable state. Waiting readers are
-// woken by a timer's goroutine, never by the appender, and no more often than
-// [Config.Wake] says. The package starts no goroutine that lasts.
+// All methods of [Log] may be called from any goroutine. A [Reader] may be used
+// by one goroutine at a time. Reading takes no lock: an atomic pointer leads to
+// an immutable state, and successive states share one array of entries. A
+// timer's goroutine wakes the waiting readers, at most once per [Config.Wake].
+// An appender spends no time on it. The package starts no goroutine that lasts.
 //
-// As ratios of one run of go test -bench . (November 2026, two shared cores):
+// These are ratios within one run of go test -bench . (November 2026, two
+// shared cores):
 //
-//	append, 1,000 readers waiting    1.3 times the append with none (under 0.5 µs, 2 allocations)
-//	append, 1,000 readers following  1/50 or less of putting the message into 1,000 queues
-//	snapshot of 1,000 entries        1/600 or less of copying them, and no allocation
+//	append, 1,000 readers waiting: 1.3 times the append with none
+//	    (under 0.5 µs, 2 allocations)
+//	append, 1,000 readers following: 1/50 or less of the time that it takes
+//	    to put the message into 1,000 queues
+//	snapshot of 1,000 entries: 1/600 or less of copying them, no allocation
 package history
 
 import (
@@ -54,53 +86,56 @@ const DefaultKeep = 1000
 const defaultWake = 10 * time.Millisecond
 
 var (
-	// ErrClosed is what methods of a closed log return. Readers get it only
-	// after they have read all that was appended before.
+	// ErrClosed is returned by Append, Replace, Clear and Delete of a closed
+	// log, and by [Reader.Next] after the reader has read all its entries.
 	ErrClosed = errors.New("history: log is closed")
 
-	// ErrTooLarge refuses an entry that alone is larger than Config.MaxBytes.
-	ErrTooLarge = errors.New("history: entry is larger than the whole log may be")
+	// ErrTooLarge is returned for an entry that is longer than Config.MaxBytes.
+	ErrTooLarge = errors.New("history: entry is larger than Config.MaxBytes")
 
-	// ErrPosition refuses text that is no position. It never quotes the text,
-	// which came from a stranger.
+	// ErrPosition is returned for a text that is not a position. It never
+	// quotes the text, because the text may come from anybody.
 	ErrPosition = errors.New("history: malformed position")
 )
 
-// Config says what a log keeps and how it wakes its readers. The zero value
-// is ready to use: 1,000 entries, in memory, of any age.
+// Config configures a log. With the zero value, the log keeps 1,000 entries of
+// any age, in memory.
 type Config struct {
 	// Keep is the number of entries that a clean-up leaves. 0 means 1,000.
 	Keep int
 
-	// TrimAt is the number of entries that may be kept between clean-ups; the
-	// append that passes it drops all but Keep. 0 means Keep and a fifth,
-	// which is 1,200 for the default Keep.
+	// TrimAt is the number of entries that the log may hold between clean-ups.
+	// The append that exceeds it drops the oldest entries until Keep are left.
+	// 0 means Keep plus a fifth of it: 1,200 with the default Keep.
 	TrimAt int
 
-	// MaxAge is how old an entry may become. 0 means any age. Entries are
-	// dropped by timer, at most MaxAge/64 after their time, whether or not
-	// anything is appended.
+	// MaxAge is how long an entry is kept. 0 means no limit. A timer drops
+	// entries even if nothing is appended, at most MaxAge/64 (or a millisecond,
+	// if that is longer) after they reach MaxAge.
 	MaxAge time.Duration
 
-	// MaxBytes bounds the sum of all entries' lengths. 0 means no bound but
-	// Keep times the longest message the caller lets in. The append that
-	// passes it drops the oldest entries until five sixths are left.
+	// MaxBytes limits the sum of the lengths of all entries. The append that
+	// exceeds it drops the oldest entries until at most five sixths of MaxBytes
+	// are left, but never the entry that it appends. 0 means no limit: the log
+	// then grows to TrimAt times the longest message that the caller appends.
 	MaxBytes int64
 
-	// Wake is the least rest between two wakings of waiting readers. The first
-	// append after a pause of at least Wake wakes them at once; those that
-	// follow sooner are read together. 0 means 10 ms, negative no pacing.
+	// Wake is the shortest time between two wakings of waiting readers. The
+	// first append after a pause of at least Wake wakes them at once. Later
+	// appends wake them together, once Wake has passed. 0 means 10 ms, a
+	// negative value means none.
 	//
-	// Waking costs about a microsecond a reader, and each then does its own
-	// work: with thousands of readers Wake is what trades latency for CPU.
+	// Waking costs about a microsecond of CPU per reader, and each reader then
+	// does its own work. With thousands of readers, a longer Wake saves CPU and
+	// adds latency.
 	Wake time.Duration
 
-	// Store makes the log durable. nil keeps it in memory only.
+	// Store makes the log durable. If nil, the log is in memory only.
 	Store Store
 
-	// OnTrim, where set, is told of each clean-up, after it and outside all
-	// locks, by the goroutine that caused it: an appender's or a timer's, so
-	// that two calls may overlap.
+	// OnTrim, if not nil, is called after each clean-up, with no lock held. It
+	// runs in the goroutine that caused the clean-up: one that changes the log,
+	// or a timer's. Two calls may overlap.
 	OnTrim func(Trim)
 }
 
@@ -151,8 +186,10 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
-// Open returns a log as cfg describes it, with what cfg.Store has kept, or
-// every mistake in cfg, joined, each a [*ConfigError]. ctx bounds the loading.
+// Open returns a log with the entries that cfg.Store holds, if there is a
+// Store. If cfg is wrong, the error joins a [*ConfigError] for each problem. If
+// the Store fails, the error wraps that of the Store. Open passes ctx to the
+// Store.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -188,8 +225,8 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// newID names a log, so that a position of another one is recognised. It is
-// random and not 0, which is what Oldest and Latest have.
+// newID returns a random name for a log, by which a position of another log is
+// recognised. It is not 0, the name in Oldest and Latest.
 func newID() uint64 {
 	for {
 		var b [8]byte
@@ -200,7 +237,7 @@ func newID() uint64 {
 	}
 }
 
-// stopped returns a timer that runs f only once it is Reset.
+// stopped returns a timer that does not run f before its Reset is called.
 func stopped(f func()) *time.Timer {
 	t := time.AfterFunc(time.Hour, f)
 	t.Stop()

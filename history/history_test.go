@@ -42,7 +42,8 @@ func texts(b history.Batch) []string {
 	return list
 }
 
-// want fails unless b is as said; the zero value of missed and note means none.
+// want fails the test if b is not as the other parameters say. An empty note
+// and a missed of 0 mean that b has none.
 func want(t testing.TB, what string, b history.Batch, reset bool, note string, missed uint64, data ...string) {
 	t.Helper()
 	if b.Reset != reset || string(b.Note) != note || b.Missed != missed || !slices.Equal(texts(b), data) {
@@ -87,8 +88,8 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 	}
 }
 
-// The promise of the guide, to the number: 1,000 after a clean-up, which
-// happens when 1,200 is passed.
+// TestCountRetention holds the numbers of the security guide: more than 1,200
+// entries cause a clean-up, which leaves 1,000.
 func TestCountRetention(t *testing.T) {
 	var trims []history.Trim
 	l := open(t, history.Config{OnTrim: func(tr history.Trim) { trims = append(trims, tr) }})
@@ -157,10 +158,10 @@ func TestReset(t *testing.T) {
 	if n, err := l.Delete(ctx, 3, 99); n != 1 || err != nil {
 		t.Fatalf("Delete: %d, %v", n, err)
 	}
-	want(t, "who has read the deleted starts over, without the old note", live.TryNext(), true, "", 0, "d")
-	want(t, "who has missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
-	want(t, "so does who comes back later", l.Since(before), true, "again", 0, "d")
-	want(t, "a new one just reads", l.Since(history.Oldest()), false, "", 0, "d")
+	want(t, "a reader of the deleted entry gets a Reset, without the old note", live.TryNext(), true, "", 0, "d")
+	want(t, "a reader that missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
+	want(t, "so does a reader that comes back later", l.Since(before), true, "again", 0, "d")
+	want(t, "a new reader gets no Reset", l.Since(history.Oldest()), false, "", 0, "d")
 
 	at := l.Position()
 	if n, err := l.Delete(ctx, 3); n != 0 || err != nil || l.Position() != at {
@@ -275,8 +276,8 @@ func FuzzParsePosition(f *testing.F) {
 	})
 }
 
-// What a reader holds never changes, whatever happens to the log, and what a
-// reader does to its slice does not reach the log.
+// A batch does not change when the log changes, and the log does not change
+// when a reader appends to the slice of its batch.
 func TestBatchesAreImmutable(t *testing.T) {
 	ctx := context.Background()
 	l := open(t, history.Config{Keep: 4, TrimAt: 6})
@@ -338,7 +339,7 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// Who takes a batch in parts has had all of it, once.
+// A reader that takes a batch in parts gets all of it, and nothing twice.
 func TestHead(t *testing.T) {
 	l := open(t, history.Config{})
 	for i := range 10 {

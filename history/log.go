@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A Log is a bounded, ordered log. Make one with [Open].
+// Log is a bounded, ordered log of messages. [Open] returns one. Its methods
+// may be called from any goroutine.
 type Log struct {
 	cfg Config
 
@@ -21,14 +22,14 @@ type Log struct {
 	mu       sync.Mutex
 	ageTimer *time.Timer
 	ageSet   bool  // ageTimer will run
-	counts   Stats // the counters of it
+	counts   Stats // only its counters
 }
 
-// state is all that readers see of a log at one moment. It never changes; an
-// append writes behind the end of entries, where no reader of this state looks.
+// state is a log at one moment, as readers see it. It never changes: an append
+// writes behind the end of entries, which readers of this state do not read.
 type state struct {
 	id, epoch   uint64
-	floor, last uint64 // entries are some of floor < Seq <= last
+	floor, last uint64 // for all entries, floor < Seq <= last
 	note        []byte
 	noteEpoch   uint64
 	entries     []Entry
@@ -38,11 +39,11 @@ type state struct {
 
 func (s *state) position() Position { return Position{s.id, s.epoch, s.last} }
 
-// kept returns the entries, clipped: an append to the result must not write
-// into the array that the log shares.
+// kept returns the entries with no capacity left, because a caller's append to
+// the result must not write into the log's array.
 func (s *state) kept() []Entry { return slices.Clip(s.entries) }
 
-// since returns what a reader at from has not seen.
+// since returns the batch for a reader at from.
 func (s *state) since(from Position) Batch {
 	from = s.resolve(from)
 	b := Batch{From: from, To: s.position()}
@@ -64,7 +65,7 @@ func (s *state) since(from Position) Batch {
 	return b
 }
 
-// resolve makes Oldest and Latest positions of this log.
+// resolve returns p, or for Oldest and Latest the position that they mean now.
 func (s *state) resolve(p Position) Position {
 	switch {
 	case p == Latest():
@@ -75,15 +76,16 @@ func (s *state) resolve(p Position) Position {
 	return p
 }
 
-// Append adds a copy of data and returns the position behind it. It does not
-// wait for readers. With a Store it returns when the entry is stored; if that
-// fails, or ctx has ended before, nothing was appended.
+// Append adds a copy of data to the log and returns the position after the new
+// entry. It does not wait for readers. With a Store, it returns after the Store
+// has the entry. After an error nothing was appended: the error is that of ctx
+// if ctx had ended, [ErrTooLarge], [ErrClosed], or wraps that of the Store.
 func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
 	return l.AppendAt(ctx, data, time.Now())
 }
 
-// AppendAt is Append at the time now. A time before that of the last entry
-// counts as that one's.
+// AppendAt is [Log.Append] with now as the time of the entry. If now is before
+// the time of the last entry, the new entry gets the time of the last entry.
 func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -122,7 +124,7 @@ func (l *Log) fits(data []byte) bool {
 	return l.cfg.MaxBytes == 0 || int64(len(data)) <= l.cfg.MaxBytes
 }
 
-// notBefore returns now, or the time of the last entry if that is later.
+// notBefore returns now or the time of the last entry, whichever is later.
 func (s *state) notBefore(now time.Time) time.Time {
 	if n := len(s.entries); n > 0 && now.Before(s.entries[n-1].At) {
 		return s.entries[n-1].At
@@ -130,16 +132,20 @@ func (s *state) notBefore(now time.Time) time.Time {
 	return now
 }
 
-// Replace begins a new epoch that holds exactly entries, in one step: no
-// reader sees part of it. Each reader's next batch is a Reset with note, which
-// says why, or what to show; if there are several Replaces before a reader
-// looks, it gets the last one's note. Retention applies to entries as if they
-// were appended now. The returned position is behind them.
+// Replace begins a new epoch that holds copies of entries and nothing else, in
+// one step: no reader sees a part of it. The next batch of each reader is a
+// Reset with note, by which the caller can say why, or what to show. If the log
+// is replaced again before a reader reads, the reader gets the later note only.
+// Retention applies to entries as if they were appended now.
+//
+// Replace returns the position after the last entry. Its errors are those of
+// [Log.Append], and after an error the log has not changed.
 func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Position, error) {
 	return l.ReplaceAt(ctx, time.Now(), note, entries...)
 }
 
-// ReplaceAt is Replace at the time now.
+// ReplaceAt is [Log.Replace] with now as the time of the entries. If now is
+// before the time of the last entry, they get the time of the last entry.
 func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
 	for _, data := range entries {
 		if !l.fits(data) {
@@ -160,20 +166,23 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 	})
 }
 
-// Clear is Replace with nothing.
+// Clear is [Log.Replace] without entries.
 func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 	return l.Replace(ctx, note)
 }
 
-// Delete erases the entries with these sequence numbers, as far as they are
-// kept, and returns how many were. It begins a new epoch with the others, so
-// that readers who have already read an erased entry replace what they show,
-// those with an older position who come back later too. The note of an
-// earlier Replace is not repeated to readers who had it, and one that is the
-// same as an erased entry is erased with it.
+// Delete erases the kept entries with these sequence numbers and returns how
+// many it erased. If it erased any, a new epoch begins with the other entries.
+// Every reader then gets a Reset, so that a reader that has read an erased
+// entry replaces what it shows. A reader that comes back later with an older
+// position gets the Reset too.
 //
-// Nothing in the log refers to the erased data any more; a batch that a reader
-// still holds does.
+// A reader that had the note of an earlier Replace does not get it again. If
+// that note equals an erased entry, it is erased too. The log then no longer
+// refers to the erased data, but a [Batch] that a reader still holds does.
+//
+// The error is that of ctx if ctx had ended, [ErrClosed], or wraps that of the
+// Store. After an error the log has not changed.
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
 	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
@@ -197,8 +206,8 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	return deleted, nil
 }
 
-// renew begins a new epoch with what change makes of the state, unless it
-// returns false.
+// renew calls change with a copy of the state, in a new epoch. If change
+// returns true, that copy becomes the state.
 func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state) bool) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -238,18 +247,20 @@ func size(entries []Entry) (n int64) {
 	return n
 }
 
-// Since returns what a reader at from has not seen, without waiting: an empty
-// batch where there is nothing. Since(Oldest) is a snapshot of all that is
-// kept. It allocates nothing and copies no entry.
+// Since returns the batch for a reader at from, without waiting. If there is
+// nothing new, the batch is empty. Since([Oldest]()) is a snapshot of all kept
+// entries. Since allocates nothing and copies no entry.
 func (l *Log) Since(from Position) Batch { return l.state.Load().since(from) }
 
-// Position returns the position behind the last entry.
+// Position returns the position after the last entry.
 func (l *Log) Position() Position { return l.state.Load().position() }
 
-// Close ends the log, and the Store with it. Readers read what is left, then
-// get [ErrClosed]; so does everything that would change it. Close may be
-// called more than once, and not at all on a log in memory that nobody waits
-// for.
+// Close closes the log and its Store, and returns the error of the Store. A
+// reader can still read the entries that it has not read, and then gets
+// [ErrClosed]. Append, Replace, Clear and Delete return ErrClosed at once.
+//
+// Further calls of Close return nil. A log in memory need not be closed, unless
+// a reader waits in [Reader.Next].
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

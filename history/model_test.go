@@ -11,13 +11,13 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// model is a log as one would write it without a thought for speed: all that
-// ever was, with marks. Positions are epochs and lengths.
+// model is the simplest implementation of a log: it holds every entry that was
+// ever appended. Its positions are an epoch and a length.
 type model struct {
 	cfg    history.Config
 	all    []modelEntry
 	kept   []int // indices into all
-	floor  int   // how many of all retention has passed
+	floor  int   // retention has dropped all entries before this index
 	epoch  int
 	note   string
 	noteAt int
@@ -80,8 +80,8 @@ func (m *model) since(p modelPos) (reset bool, note string, missed uint64, data 
 	return reset, note, missed, data
 }
 
-// TestModel drives a log and the plain model with the same random calls, and
-// compares what every cursor would read after each.
+// TestModel makes the same random calls of a log and of the model, and after
+// each call compares the batches of every cursor.
 func TestModel(t *testing.T) {
 	seeds := uint64(40)
 	if testing.Short() {
@@ -99,7 +99,7 @@ func runModel(t *testing.T, name string, cfg history.Config, rng *rand.Rand, ste
 	t.Helper()
 	ctx := context.Background()
 	l, m := open(t, cfg), &model{cfg: cfg}
-	now := time.Now() // Replace has no time of its own
+	now := time.Now() // the age timer uses the real time
 	type pair struct {
 		pos   history.Position
 		model modelPos
@@ -133,7 +133,7 @@ func runModel(t *testing.T, name string, cfg history.Config, rng *rand.Rand, ste
 				m.epoch++
 			}
 		case n < 93:
-			// As if appended now, but no earlier than what was there.
+			// As if they were appended now.
 			var data [][]byte
 			m.kept, m.floor = nil, len(m.all)
 			at := now
@@ -154,7 +154,7 @@ func runModel(t *testing.T, name string, cfg history.Config, rng *rand.Rand, ste
 			if t.Failed() {
 				t.FailNow()
 			}
-			if rng.IntN(5) < i { // some read often, the first one never
+			if rng.IntN(5) < i { // the higher i, the more often; cursor 0 never reads
 				token, _ := history.ParsePosition(b.To.String())
 				*c = pair{token, modelPos{m.epoch, len(m.all)}}
 			}

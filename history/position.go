@@ -5,25 +5,30 @@ import (
 	"encoding/binary"
 )
 
-// A Position is a place in a log, between two entries. It is comparable, and
-// its text is a token for clients to hand back, even after a restart: a log
-// that cannot honour it answers with a [Batch.Reset], never with a gap.
+// Position is a place in a log, between two entries. Its text is a token that a
+// client can keep and send back later, even after a restart of the server. If
+// the log cannot go on from a position, the reader gets a [Batch] with Reset
+// set, never one with a gap. Positions are comparable with ==. The zero value
+// is [Oldest].
 //
-// The text is opaque and of no secret: it tells how many entries there were.
-// A forged one harms nobody but its reader.
+// The text is opaque, but not secret: it contains the number of entries
+// appended before the position. A client that forges a position harms only
+// itself.
 type Position struct {
 	log, epoch, seq uint64
 }
 
-// Oldest is before everything kept at the moment it is used. It is the zero
-// value.
+// Oldest returns the position before all kept entries. Which entries are kept
+// is decided when a method of [Log] is called with it, not before.
 func Oldest() Position { return Position{} }
 
-// Latest is after everything appended at the moment it is used.
+// Latest returns the position after the last entry. Which entry is the last is
+// decided when a method of [Log] is called with it, not before.
 func Latest() Position { return Position{seq: 1} }
 
-// Seq returns the sequence number of the entry before the position: after an
-// Append, that of the appended entry. It is what [Log.Delete] takes.
+// Seq returns the sequence number of the entry before the position. For a
+// position that [Log.Append] returned, that is the appended entry, and Seq is
+// the number for [Log.Delete]. For [Oldest] and [Latest] it is 0.
 func (p Position) Seq() uint64 {
 	if p.log == 0 {
 		return 0
@@ -31,8 +36,9 @@ func (p Position) Seq() uint64 {
 	return p.seq
 }
 
-// String returns p as a token of letters, digits, '-' and '_', at most 38
-// characters long and usually 16, or "oldest" or "latest".
+// String returns p as a token of letters, digits, '-' and '_'. The token has at
+// most 38 characters, usually 16. For [Oldest] it is "oldest", for [Latest]
+// "latest".
 func (p Position) String() string {
 	switch {
 	case p == Latest():
@@ -47,17 +53,18 @@ func (p Position) String() string {
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// MarshalText makes p a JSON string.
+// MarshalText returns the text of [Position.String], so that p is a string in
+// JSON.
 func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText is [ParsePosition].
+// UnmarshalText sets p to the result of [ParsePosition].
 func (p *Position) UnmarshalText(text []byte) (err error) {
 	*p, err = ParsePosition(string(text))
 	return err
 }
 
-// ParsePosition is the reverse of [Position.String]. It accepts nothing but
-// what String returns; all else is [ErrPosition].
+// ParsePosition returns the position whose [Position.String] is s. For any
+// other text the error is [ErrPosition].
 func ParsePosition(s string) (Position, error) {
 	switch {
 	case s == "oldest":
@@ -77,8 +84,9 @@ func ParsePosition(s string) (Position, error) {
 	if p.epoch, n = binary.Uvarint(raw); n > 0 {
 		p.seq, m = binary.Uvarint(raw[n:])
 	}
-	// Base64 and varints have several spellings of one value; one is enough. (The
-	// text of a position without a log is a word.)
+	// In Base64 and in varints, one value has several spellings. Only that of
+	// String is accepted, so a position without a log is accepted as a word
+	// only.
 	if n <= 0 || m <= 0 || n+m != len(raw) || p.String() != s {
 		return Position{}, ErrPosition
 	}

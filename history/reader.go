@@ -2,37 +2,44 @@ package history
 
 import "context"
 
-// A Batch is what a reader has not seen yet. Its entries are shared with all
-// other readers and must not be changed.
+// Batch holds everything that a reader has not read yet. All readers share its
+// entries, so they must not be changed.
 type Batch struct {
-	// Entries are in order, and may be none: after a Clear, or where all that
-	// was missed is gone.
+	// Entries are the new entries, in order. There are none after a Clear, or
+	// if retention has dropped all that the reader missed.
 	Entries []Entry
 
-	// Reset says that Entries replace all that the reader has had: its position
-	// was of another epoch or another log. Entries are then all that is kept.
+	// Reset reports that Entries are all kept entries, and replace everything
+	// that the reader had. It is set if the reader's position was of another
+	// epoch or of another log, or was ahead of the log, which may lose its end
+	// in a crash.
 	Reset bool
 
-	// Note is what Replace was given, on the Reset that follows from it, as long
-	// as retention has dropped nothing that came after it: with a Note, Entries
-	// are all that there was since.
+	// Note is the note that the last Replace or Clear was given. A reader gets
+	// it with its first Reset after that. Note is nil if retention has dropped
+	// an entry since. With a Note, Entries are therefore all entries since that
+	// Replace, except deleted ones.
 	Note []byte
 
 	// Missed is the number of entries after From that retention dropped before
-	// they were read. Always 0 on a Reset.
+	// the reader read them. Deleted entries among them count too. Missed is 0
+	// on a Reset.
 	Missed uint64
 
-	// From and To are the reader's position before and after the batch. Batches
-	// with the same pair hold the same, less what age has taken meanwhile, so
-	// that what was made of one can be shared by all.
+	// From and To are the reader's positions before and after the batch. Two
+	// batches with the same From and To hold the same entries, unless the limit
+	// of age dropped some in between. So a caller can encode one of them and
+	// send the result to the readers of both.
 	From, To Position
 }
 
-// Empty reports whether the batch tells a reader nothing.
+// Empty reports whether b has nothing for its reader: no entry, no Reset and
+// nothing missed.
 func (b Batch) Empty() bool { return len(b.Entries) == 0 && !b.Reset && b.Missed == 0 }
 
-// Head returns the part of b that ends with its n-th entry, counted from 1, or b itself if it has no more than n. It is
-// for who cannot take all at once, and goes on from the part's To.
+// Head returns b with only its first n entries, or b itself if it has no more
+// than n. If n is below 1, it counts as 1. Head is for a caller that cannot
+// take everything at once; the caller then reads on from the To of the result.
 func (b Batch) Head(n int) Batch {
 	if n = max(n, 1); n < len(b.Entries) {
 		b.Entries = b.Entries[:n:n]
@@ -41,28 +48,31 @@ func (b Batch) Head(n int) Batch {
 	return b
 }
 
-// A Reader is a cursor in a log. It holds nothing but its position: there is
-// nothing to close. It must not be used by two goroutines at once.
+// Reader is a cursor in a log. It holds only a position, so it need not be
+// closed. Only one goroutine may use it at a time.
 type Reader struct {
 	log *Log
 	pos Position
 }
 
-// Reader returns a reader that begins after from: [Oldest] for all that is
-// kept, [Latest] for what is yet to come, or the position where an earlier
-// reader, of this log or of any other, has ended.
+// Reader returns a reader that begins at from. With [Oldest], it reads all kept
+// entries first; with [Latest], only entries that are appended from now on. Any
+// other from is the position of an earlier reader, perhaps in another process.
+// If this log cannot go on from that position, the first batch is a Reset.
 func (l *Log) Reader(from Position) *Reader {
 	return &Reader{l, l.state.Load().resolve(from)}
 }
 
-// Position returns the position after the last batch, for another reader to
-// go on from.
+// Position returns the reader's position, which is the To of its last batch. A
+// later reader can begin there.
 func (r *Reader) Position() Position { return r.pos }
 
-// Next returns everything after the reader's position and moves it there. It
-// waits only where there is nothing. When ctx has ended it returns ctx's
-// error, on a closed log that was read to its end [ErrClosed]; then the reader
-// has not moved and may go on.
+// Next returns everything after the reader's position, and moves the reader to
+// the end of it. It waits only if there is nothing.
+//
+// If ctx has ended, Next returns the error of ctx. If the log is closed and the
+// reader has read all of it, Next returns [ErrClosed]. After an error the
+// reader has not moved, and may be used again.
 func (r *Reader) Next(ctx context.Context) (Batch, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -77,13 +87,14 @@ func (r *Reader) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// wait returns when there may be something new.
+// wait returns nil when there may be something new. Its errors are those of
+// Next.
 func (r *Reader) wait(ctx context.Context) error {
 	g := r.log.wake.gate.Load()
 	g.waiting.Add(1)
 	defer g.waiting.Add(-1)
-	// Whoever appends looks for waiting readers after storing its state. So
-	// either this sees the state, or that the reader.
+	// An appender first stores its state and then looks for waiting readers. So
+	// either this reader sees the state, or the appender sees this reader.
 	st := r.log.state.Load()
 	if !st.since(r.pos).Empty() {
 		return nil
@@ -99,8 +110,8 @@ func (r *Reader) wait(ctx context.Context) error {
 	}
 }
 
-// TryNext is Next without waiting: where there is nothing it returns an empty
-// batch.
+// TryNext is [Reader.Next] without waiting. If there is nothing new, it returns
+// an empty batch.
 func (r *Reader) TryNext() Batch {
 	b := r.log.Since(r.pos)
 	r.pos = b.To

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A TrimReason is the limit that a clean-up enforced.
+// TrimReason is the limit that caused a clean-up. The set is closed.
 type TrimReason string
 
 // The reasons of a [Trim].
@@ -15,31 +15,32 @@ const (
 	TrimByAge   TrimReason = "age"
 )
 
-// A Trim is one clean-up.
+// Trim is one clean-up: the entries that one limit dropped at one time.
 type Trim struct {
 	Reason  TrimReason
-	Dropped int // entries dropped
-	Kept    int // entries left
+	Dropped int // the number of entries that were dropped
+	Kept    int // the number of entries that are left
 }
 
-// Stats are what a log has and has done since Open.
+// Stats are the figures of a log: its content now, and counters since Open.
 type Stats struct {
-	Entries int       // kept
-	Bytes   int64     // sum of their lengths
-	Oldest  time.Time // when the oldest was appended; zero without entries
-	Latest  time.Time // when the latest was appended; zero without entries
-	Waiting int       // readers waiting in Next
+	Entries int       // the number of kept entries
+	Bytes   int64     // the sum of their lengths
+	Oldest  time.Time // the time of the oldest entry; zero without entries
+	Latest  time.Time // the time of the latest entry; zero without entries
+	Waiting int       // the number of readers waiting in Next
 
-	Appended       uint64 // calls of Append that succeeded
-	Replaced       uint64 // of Replace and Clear
-	Deleted        uint64 // entries, by Delete
-	TrimmedByCount uint64 // entries, by retention
-	TrimmedByBytes uint64
-	TrimmedByAge   uint64
-	Wakings        uint64 // times that waiting readers were woken
+	Appended       uint64 // successful calls of Append
+	Replaced       uint64 // successful calls of Replace and Clear
+	Deleted        uint64 // entries erased by Delete
+	TrimmedByCount uint64 // entries dropped by the limit of entries
+	TrimmedByBytes uint64 // entries dropped by the limit of bytes
+	TrimmedByAge   uint64 // entries dropped by the limit of age
+	Wakings        uint64 // how often the waiting readers were woken
 }
 
-// Stats returns the log's figures.
+// Stats returns the figures of the log. It waits for a change that is under
+// way, such as an Append that waits for its Store.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	s, st := l.counts, l.state.Load()
@@ -52,8 +53,8 @@ func (l *Log) Stats() Stats {
 	return s
 }
 
-// Expire drops what is older than Config.MaxAge at the time now, and returns
-// how many entries that were. The log calls it by itself.
+// Expire drops the entries whose age at the time now is Config.MaxAge or more,
+// and returns how many it dropped. The log itself calls Expire by a timer.
 func (l *Log) Expire(now time.Time) int {
 	l.mu.Lock()
 	cur := l.state.Load()
@@ -64,14 +65,14 @@ func (l *Log) Expire(now time.Time) int {
 	next := *cur
 	trims := l.retain(&next, now)
 	if len(trims) > 0 {
-		l.state.Store(&next) // readers that wait have read it all
+		l.state.Store(&next) // waiting readers have read the dropped entries
 	}
 	l.mu.Unlock()
 	l.report(trims)
 	return len(cur.entries) - len(next.entries)
 }
 
-// onAge is what the age timer runs.
+// onAge is the function of the age timer.
 func (l *Log) onAge() {
 	l.mu.Lock()
 	l.ageSet = false
@@ -79,7 +80,7 @@ func (l *Log) onAge() {
 	l.Expire(time.Now())
 }
 
-// retain applies the limits to next. l.mu is held.
+// retain applies the limits to next. The caller holds l.mu.
 func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	trim := func(reason TrimReason, n int, total *uint64) {
 		if n > 0 {
@@ -99,7 +100,8 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	}
 	if l.cfg.MaxAge > 0 && len(next.entries) > 0 && !l.ageSet {
 		l.ageSet = true
-		// Not for each entry by itself: a clean-up copies those that stay.
+		// A clean-up copies the entries that stay, so the timer waits a little
+		// for more of them to become old enough.
 		due := next.entries[0].At.Add(l.cfg.MaxAge).Sub(now)
 		l.ageTimer.Reset(max(due, 0) + max(l.cfg.MaxAge/64, time.Millisecond))
 	}
@@ -109,7 +111,7 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	return trims
 }
 
-// publish shows next to readers. l.mu is held.
+// publish shows next to readers. The caller holds l.mu.
 func (l *Log) publish(next *state) {
 	l.state.Store(next)
 	l.wake.soon()
@@ -123,25 +125,25 @@ func (l *Log) report(trims []Trim) {
 	}
 }
 
-// drop removes the n oldest entries of next. The others move to an array of
-// their own, so that nothing holds on to the dropped ones.
+// drop removes the n oldest entries of next. It copies the others to a new
+// array, because the old array still refers to the dropped entries.
 func (l *Log) drop(next *state, n int) {
 	next.bytes -= size(next.entries[:n])
 	next.floor = next.entries[n-1].Seq
-	// What follows the note is no longer whole, so a reader that has not had it is
-	// given what is kept as a plain Reset.
+	// The entries that followed the note are no longer complete. A reader that
+	// did not get the note before gets a Reset without it.
 	next.note = nil
 	rest := next.entries[n:]
 	next.entries = append(make([]Entry, 0, min(len(rest)+len(rest)/4+16, l.cfg.TrimAt+1)), rest...)
 }
 
-// olderThan counts the entries appended at t or before.
+// olderThan returns the number of entries whose time is t or before.
 func (s *state) olderThan(t time.Time) int {
 	return sort.Search(len(s.entries), func(i int) bool { return s.entries[i].At.After(t) })
 }
 
-// beyond counts the oldest entries that must go for the others, or the last
-// one alone, to fit into limit bytes.
+// beyond returns how many of the oldest entries must be dropped so that the
+// others fit into limit bytes. It always leaves the last entry.
 func (s *state) beyond(limit int64) int {
 	n, left := 0, s.bytes
 	for ; left > limit && n < len(s.entries)-1; n++ {

@@ -14,19 +14,19 @@ import (
 
 var soakAppends = flag.Int("soak.appends", 100_000, "how many entries TestSoak appends; a million takes ten seconds or so under -race")
 
-// soak is what all goroutines of TestSoak share: what they know to be true.
+// soak is the state that the goroutines of TestSoak share.
 type soak struct {
 	t       *testing.T
 	log     *history.Log
 	mu      sync.Mutex
-	deleted map[uint64]bool   // asked to be, before it was done
-	data    map[uint64]string // what any reader got under a number
+	deleted map[uint64]bool   // set before Delete is called
+	data    map[uint64]string // the content that readers got with each number
 }
 
-// TestSoak has many writers, readers of many kinds and someone who clears and
-// deletes at work on one log. Every reader checks every batch for a gap that
-// was not reported, a duplicate, a change of what others saw, and all of them
-// must arrive at the end.
+// TestSoak runs many writers, many kinds of readers and a goroutine that clears
+// and deletes on one log. Every reader checks every batch for a gap that is not
+// reported, for a duplicate, and for content that differs from that of another
+// reader. All readers must reach the end.
 func TestSoak(t *testing.T) {
 	appends := *soakAppends
 	if testing.Short() {
@@ -52,7 +52,7 @@ func TestSoak(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if i%32 == 0 { // let others come in between
+				if i%32 == 0 { // let other writers append in between
 					s.pause(ctx, 100*time.Microsecond)
 				}
 			}
@@ -71,14 +71,15 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// pause returns when something new came, or after d.
+// pause returns when there is a new entry, or after d.
 func (s *soak) pause(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	s.log.Reader(history.Latest()).Next(ctx)
 }
 
-// change clears and deletes now and then, until nearly all is appended.
+// change sometimes clears or deletes, until nine tenths of the entries are
+// appended.
 func (s *soak) change(ctx context.Context, until uint64) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for ctx.Err() == nil {
@@ -101,8 +102,8 @@ func (s *soak) change(ctx context.Context, until uint64) {
 	}
 }
 
-// read follows the log to its end. kind decides how: some wait, some poll,
-// some give up waiting, some come back with a token, some are slow.
+// read follows the log to its end. kind decides how: a reader waits, gives up
+// waiting, or begins again with a token, and it may be slow.
 func (s *soak) read(ctx context.Context, kind int) {
 	rng := rand.New(rand.NewPCG(uint64(kind), 5))
 	r := s.log.Reader(history.Oldest())
@@ -140,7 +141,7 @@ func (s *soak) read(ctx context.Context, kind int) {
 		if n := len(b.Entries); n > 0 && string(b.Entries[n-1].Data) == "end" {
 			return
 		}
-		if kind%2 == 1 { // slow: until the log has gone on for a while, or the end is near
+		if kind%2 == 1 { // slow: wait for some appends, or a few milliseconds
 			for rng.IntN(4) > 0 {
 				s.pause(ctx, time.Millisecond)
 			}
@@ -148,7 +149,8 @@ func (s *soak) read(ctx context.Context, kind int) {
 	}
 }
 
-// check accounts for every sequence number between b's ends.
+// check fails the test if a sequence number between From and To of b is neither
+// in b nor reported.
 func (s *soak) check(kind int, b history.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +168,7 @@ func (s *soak) check(kind int, b history.Batch) {
 	for _, e := range b.Entries {
 		for seq++; seq < e.Seq; seq++ {
 			if !s.deleted[seq] {
-				s.t.Errorf("reader %d: %d is missing and nobody said so", kind, seq)
+				s.t.Errorf("reader %d: %d is missing and not reported", kind, seq)
 			}
 		}
 		if seq != e.Seq {

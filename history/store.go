@@ -6,61 +6,70 @@ import (
 	"time"
 )
 
-// An Entry is one message. Entries and their Data are shared by every reader
-// and must not be changed.
+// Entry is one message of a log. All readers share it, so neither an Entry nor
+// its Data may be changed.
 type Entry struct {
-	// Seq counts from 1, rises, and is never used twice in a log's life.
+	// Seq is the sequence number. The first entry of a log has 1. Numbers rise,
+	// and no number is used twice in a log.
 	Seq uint64
-	// At is when the entry was appended. It never runs backwards in a log.
+	// At is the time of the append. It is never before that of an earlier
+	// entry.
 	At time.Time
-	// Data is the message, as given to Append.
+	// Data is the message, as it was given to Append.
 	Data []byte
 }
 
-// Saved is the whole of a log, as a [Store] loads and replaces it.
+// Saved is the complete content of a log, as a [Store] loads and saves it.
 type Saved struct {
-	// ID names the log, and stays with it. 0 means: nothing saved yet.
+	// ID is the name of the log and never changes. 0 means that nothing is
+	// saved yet.
 	ID uint64
-	// Epoch counts Replace, Clear and Delete.
+	// Epoch is the number of the epoch. It rises by at least 1 with each
+	// Replace, Clear and Delete.
 	Epoch uint64
-	// Last is the highest Seq ever given out, kept or not.
+	// Last is the highest Seq that any entry has had, kept or not.
 	Last uint64
-	// NoteEpoch is the epoch that began with Note.
+	// NoteEpoch is the epoch that Note began.
 	NoteEpoch uint64
-	Note      []byte
-	// Entries are what is kept, with Seq rising and none above Last.
+	// Note is the note of the last Replace, or nil.
+	Note []byte
+	// Entries are the kept entries, in the order of Seq. No Seq is above Last.
 	Entries []Entry
 }
 
-// A Store is the durable side of a [Log]: the seam for a file or a database.
-// A log calls it from one goroutine at a time.
+// Store makes a [Log] durable. It is the interface to implement for a file or a
+// database; package journal implements it for an encrypted file. A log calls
+// its Store from one goroutine at a time.
 //
-// Append and Replace come before readers see the change. If one fails, the log
-// has not changed and the caller gets the error, so a Store that would rather
-// go on without its medium must say so elsewhere and return nil.
+// The log calls Append and Replace before readers see the change. If one of
+// them fails, the log does not change and the caller gets the error. So a Store
+// that accepts entries while its medium fails returns nil, and must report the
+// failure in another way.
 type Store interface {
-	// Load returns what is kept, or a zero Saved where there is nothing yet.
-	// Called once, first.
+	// Load returns the saved content, or a zero Saved if there is none yet. The
+	// log calls it once, before all other methods.
 	Load(ctx context.Context) (Saved, error)
 
-	// Append adds an entry. When it returns nil, the entry survives whatever
-	// the Store promises to survive.
+	// Append saves one more entry. After it has returned nil, the entry is as
+	// durable as the Store promises.
 	Append(ctx context.Context, e Entry) error
 
-	// Replace puts s in the place of everything, all or nothing. What was
-	// there before must not be readable afterwards.
+	// Replace saves s instead of everything saved before, completely or not at
+	// all. Afterwards nobody may be able to read the content from before.
 	Replace(ctx context.Context, s Saved) error
 
-	// Trim says that entries up to and including seq are no longer wanted. It
-	// should return at once; a failure belongs to the next Append.
+	// Trim says that the log no longer needs the entries up to and including
+	// seq. It should return at once, and leave a failure to the next Append.
 	Trim(seq uint64)
 
+	// Close ends the use of the Store. It is the log's last call.
 	Close() error
 }
 
-var errSaved = errors.New("saved entries are out of order")
+var errSaved = errors.New("saved entries or epochs are out of order")
 
-// state checks s and makes it the first state of a log.
+// state returns the first state of a log that was saved as s. If s contradicts
+// itself, the error is errSaved.
 func (s Saved) state() (*state, error) {
 	st := &state{
 		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
@@ -86,6 +95,7 @@ func (s Saved) state() (*state, error) {
 	return st, nil
 }
 
+// saved returns s as a Store saves it.
 func (s *state) saved() Saved {
 	return Saved{
 		ID: s.id, Epoch: s.epoch, Last: s.last,

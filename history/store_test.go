@@ -10,7 +10,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// fakeStore keeps what a log gives it and fails on demand.
+// fakeStore is a Store in memory. If fail is set, its methods return that
+// error.
 type fakeStore struct {
 	saved  history.Saved
 	fail   error
@@ -74,7 +75,7 @@ func TestStoreSurvivesReopening(t *testing.T) {
 	}
 }
 
-// Time went on while nobody had the log open.
+// Entries may become too old while no process has the log open.
 func TestStoreIsTrimmedOnOpen(t *testing.T) {
 	now := time.Now()
 	store := &fakeStore{saved: history.Saved{ID: 1, Last: 4, Entries: []history.Entry{
@@ -88,7 +89,7 @@ func TestStoreIsTrimmedOnOpen(t *testing.T) {
 	}
 }
 
-// What the store refuses has not happened, and the error is the caller's.
+// If the Store fails, the log does not change and the caller gets the error.
 func TestStoreFailures(t *testing.T) {
 	ctx := context.Background()
 	full := errors.New("disk full")

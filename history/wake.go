@@ -5,20 +5,22 @@ import (
 	"time"
 )
 
-// waker wakes waiting readers: all at once, by closing the channel that they
-// wait on, in a goroutine of its own, with a rest of at least pace in between.
+// waker wakes all waiting readers together, by closing the channel on which
+// they wait. It does so in a timer's goroutine, and not again before pace has
+// passed.
 type waker struct {
 	pace    time.Duration
 	start   time.Time
 	timer   *time.Timer
 	gate    atomic.Pointer[gate]
 	pending atomic.Bool   // the timer is set, or its function runs
-	asked   atomic.Uint64 // calls of soon that found readers waiting
-	rested  atomic.Int64  // when the last waking ended, as time since start
+	asked   atomic.Uint64 // calls of soon that found waiting readers
+	rested  atomic.Int64  // the time from start to the end of the last waking
 	wakings atomic.Uint64
 }
 
-// gate is what readers wait at until it opens, once and for good.
+// gate holds the channel on which readers wait. It is closed once, and later
+// readers wait on that of a new gate.
 type gate struct {
 	opened  chan struct{}
 	waiting atomic.Int64
@@ -31,7 +33,8 @@ func (w *waker) init(pace time.Duration) {
 	w.gate.Store(&gate{opened: make(chan struct{})})
 }
 
-// soon has waiting readers woken as early as the pace allows.
+// soon wakes the waiting readers as early as the pace allows, but not in the
+// caller's goroutine.
 func (w *waker) soon() {
 	if w.gate.Load().waiting.Load() == 0 {
 		return
@@ -43,20 +46,20 @@ func (w *waker) soon() {
 	}
 }
 
-// run is what the timer runs.
+// run is the function of the timer.
 func (w *waker) run() {
 	asked := w.asked.Load()
 	w.now()
 	w.rested.Store(int64(time.Since(w.start)))
 	w.pending.Store(false)
-	// Who asked during the waking found it pending and relied on it, but its
-	// readers may already have been at the new gate.
+	// A call of soon during the waking found pending set and left the waking to
+	// this one, but its readers may already have waited at the new gate.
 	if w.asked.Load() != asked {
 		w.soon()
 	}
 }
 
-// now wakes waiting readers.
+// now wakes the waiting readers in the caller's goroutine.
 func (w *waker) now() {
 	g := w.gate.Swap(&gate{opened: make(chan struct{})})
 	close(g.opened)

@@ -13,8 +13,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// arrivals follows the log and tells what came when, since start, until the
-// log is closed.
+// arrivals follows the log until it is closed, and then sends the entries that
+// arrived, by the time since start.
 func arrivals(t *testing.T, r *history.Reader, start time.Time) <-chan map[time.Duration][]string {
 	done := make(chan map[time.Duration][]string, 1)
 	go func() {
@@ -159,7 +159,7 @@ func TestClearWakes(t *testing.T) {
 	})
 }
 
-// Age takes entries with nobody appending or reading, by a timer.
+// A timer drops old entries even if nothing is appended or read.
 func TestAgeRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		trims := make(chan history.Trim, 2)
@@ -190,10 +190,10 @@ func TestAgeRetention(t *testing.T) {
 				t.Errorf("trim %v, want %v", got, exp)
 			}
 		}
-		want(t, "who has not read them is told", r.TryNext(), false, "", 3)
-		want(t, "once", r.TryNext(), false, "", 0)
+		want(t, "a reader that has not read them learns it", r.TryNext(), false, "", 3)
+		want(t, "but only once", r.TryNext(), false, "", 0)
 
-		// An append finds the old ones before the timer does.
+		// An append drops old entries before the timer does.
 		add(t, l, "d")
 		if n := l.Expire(time.Now().Add(64*time.Minute - 1)); n != 0 || len(trims) != 0 {
 			t.Errorf("%d expired too early", n)
@@ -203,7 +203,8 @@ func TestAgeRetention(t *testing.T) {
 	})
 }
 
-// Many handovers of one entry each: a single lost wake-up would hang it.
+// Every entry is read before the next one is appended, so a single lost wake-up
+// would make the test hang.
 func TestNoLostWakeup(t *testing.T) {
 	rounds := 20_000
 	if testing.Short() {
@@ -243,8 +244,7 @@ func TestNoLostWakeup(t *testing.T) {
 	}
 }
 
-// A log that was used and closed leaves no goroutine behind, nor does one that
-// was merely forgotten.
+// Neither a closed log nor one that was never closed leaves a goroutine.
 func TestNoGoroutineLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := runtime.NumGoroutine()

@@ -23,31 +23,33 @@ import (
 	"time"
 )
 
-// dialWait bounds one connection's way to its 101.
+// dialWait limits the time to connect and to get an answer from the server.
 const dialWait = 30 * time.Second
 
-// refusal is an answer other than 101.
+// refusal is the answer to a handshake with a status other than 101.
 type refusal struct {
 	status int
-	retry  string // Retry-After
+	retry  string // the Retry-After header
 }
 
 func (r *refusal) Error() string {
 	s := fmt.Sprintf("the server refused the connection: %d %s", r.status, http.StatusText(r.status))
 	if r.retry != "" {
-		s += ", and lets it in after " + r.retry + " s"
+		s += "; try again after " + r.retry + " s"
 	}
 	return s
 }
 
-// target is where to connect, checked.
+// target is the server of a valid URL.
 type target struct {
 	addr string // host:port
-	host string // as the URL says it
+	host string // the host as in the URL
 	path string // with the query
 }
 
-// parseTarget accepts ws:// URLs. TLS belongs to a proxy and would measure that.
+// parseTarget parses a ws:// URL. It refuses wss://, because a proxy terminates
+// TLS and the measurement would include the proxy. Without remote, the host
+// must be this machine.
 func parseTarget(raw string, remote bool) (target, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "ws" || u.Host == "" {
@@ -59,12 +61,13 @@ func parseTarget(raw string, remote bool) (target, error) {
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	if local := u.Hostname() == "localhost" || err == nil && ip.IsLoopback(); !local && !remote {
-		return target{}, fmt.Errorf("%s is not this machine: load only a server of your own, and say -remote", u.Hostname())
+		return target{}, fmt.Errorf("%s is not this machine: use -remote if it is a server of your own", u.Hostname())
 	}
 	return target{addr: net.JoinHostPort(u.Hostname(), port), host: u.Host, path: u.RequestURI()}, nil
 }
 
-// source is the i-th of n loopback addresses, 127.0.1.1 and up.
+// source returns one of n loopback addresses, from 127.0.1.1 on, or nil if n is
+// 0. The viewers i and i+n have the same address.
 func source(i, n int) net.Addr {
 	if n == 0 {
 		return nil
@@ -73,11 +76,13 @@ func source(i, n int) net.Addr {
 	return &net.TCPAddr{IP: binary.BigEndian.AppendUint32(nil, first+uint32(i%n))}
 }
 
-// smallWindow is the receive buffer of a viewer that does not read: with a usual one the kernel would take megabytes
-// on its behalf, and the server notice nothing.
+// smallWindow is the receive buffer of a slow viewer, in bytes. With the usual
+// buffer the kernel would accept megabytes, and the server would not notice
+// that the viewer is slow.
 const smallWindow = 4096
 
-// dial opens a WebSocket from an address. What the server sent with its answer is in rest.
+// dial opens a WebSocket from the address from, if it is not nil. rest are the
+// bytes that the server sent directly after its answer.
 func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Conn, rest []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
@@ -107,7 +112,7 @@ func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Co
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
 
-// upgrade speaks the opening handshake, RFC 6455 section 4.
+// upgrade does the opening handshake (RFC 6455, section 4).
 func upgrade(conn net.Conn, to target) (rest []byte, err error) {
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails
@@ -129,14 +134,15 @@ func upgrade(conn net.Conn, to target) (rest []byte, err error) {
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	if res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
-		return nil, errors.New("the answer to the handshake is not for this request: no WebSocket server, or a cache between")
+		return nil, errors.New("the answer to the handshake does not fit the request: this is not a WebSocket server, or a cache answered")
 	}
 	rest = make([]byte, r.Buffered())
 	_, err = io.ReadFull(r, rest)
 	return rest, err
 }
 
-// refusedAs names why a connection was not made, in few words that many share.
+// refusedAs returns a short name for the cause of err. Connections that failed
+// for the same cause are counted under one name.
 func refusedAs(err error) string {
 	var r *refusal
 	var ne net.Error
@@ -155,12 +161,12 @@ func refusedAs(err error) string {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		return "connection cut"
 	case errors.As(err, &errno):
-		return errno.Error() // without the addresses, which differ
+		return errno.Error() // the whole text has addresses, which differ
 	}
 	return err.Error()
 }
 
-// advice says what to do about a refusal.
+// advice returns what the operator can do about a cause of refusedAs, or "".
 func advice(why string) string {
 	switch why {
 	case "429":
@@ -176,7 +182,7 @@ func advice(why string) string {
 	case "no free port or address":
 		return "raise -sources; other systems than Linux need each of 127.0.1.1… configured on the loopback interface"
 	case "no answer", "connection cut":
-		return "the server cannot take so many at once: lower -ramp, or raise its `ulimit -n` and net.core.somaxconn"
+		return "the server cannot accept so many at once: lower -ramp, or raise its `ulimit -n` and net.core.somaxconn"
 	case "503":
 		return "the server is stopping"
 	}

@@ -23,16 +23,18 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// fake is a server that does to its viewers whatever a test wants.
+// fake is a server that makes the mistakes that a test asks for.
 type fake struct {
 	*httptest.Server
-	// alter returns what viewers get in the place of message n; nil: the message.
+	// alter, if not nil, returns the frames that viewers get instead of message
+	// n.
 	alter func(n int, frame []byte) [][]byte
-	// after is sent to viewers behind the last message of -start.
+	// after is sent to viewers after the last message of -start.
 	after []byte
-	// answer is what a token is answered with.
+	// answer is the answer to a token.
 	answer string
-	// refuse is the status of every connection after the first so many.
+	// refuse, if not 0, is the status of every connection after the first
+	// admit.
 	refuse, admit int
 
 	mu      sync.Mutex
@@ -73,7 +75,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	f.mu.Lock() // whoever knows that it is connected gets all that follows
+	f.mu.Lock() // a client that is connected must get all later messages
 	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 		base64.StdEncoding.EncodeToString(sum[:]))
 	f.viewers = append(f.viewers, conn)
@@ -81,7 +83,8 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	f.read(conn, rw.Reader)
 }
 
-// read takes what a client says, which for its zero mask can be read as it is.
+// read reads the client's frames. Their mask is zero, so the payload is not
+// masked.
 func (f *fake) read(conn net.Conn, r *bufio.Reader) {
 	for {
 		head := make([]byte, 8)
@@ -103,6 +106,7 @@ func (f *fake) read(conn net.Conn, r *bufio.Reader) {
 	}
 }
 
+// hear answers a message of a client.
 func (f *fake) hear(conn net.Conn, text []byte) {
 	var in struct{ Token, Text, ID string }
 	f.mu.Lock()
@@ -122,7 +126,7 @@ func (f *fake) hear(conn net.Conn, text []byte) {
 	}
 }
 
-// broadcast is called with mu locked.
+// broadcast sends message n to the viewers. The caller has locked mu.
 func (f *fake) broadcast(n int, frame []byte) {
 	frames := [][]byte{frame}
 	if f.alter != nil {
@@ -133,7 +137,7 @@ func (f *fake) broadcast(n int, frame []byte) {
 	}
 }
 
-// start publishes the bare text of each message in a frame of its own.
+// start publishes the text of each message in a frame of its own, without JSON.
 func (f *fake) start(w http.ResponseWriter, r *http.Request) {
 	count, _ := strconv.Atoi(r.FormValue("count"))
 	size, _ := strconv.Atoi(r.FormValue("size"))
@@ -150,7 +154,8 @@ func (f *fake) start(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) url() string { return "ws" + strings.TrimPrefix(f.URL, "http") + "/ws" }
 
-// measured runs the command with -json and returns its report, its exit code and what it wrote to stderr.
+// measured runs the command with -json and returns its report, its exit code
+// and the text on its standard error.
 func measured(t *testing.T, args ...string) (r report, code int, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer

@@ -11,7 +11,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// Opcodes, RFC 6455 section 5.2.
+// Opcodes (RFC 6455, section 5.2).
 const (
 	opContinuation = 0x0
 	opText         = 0x1
@@ -21,34 +21,37 @@ const (
 	opPong         = 0xA
 )
 
+// maxControl is the longest payload of a control frame, in bytes (section 5.5).
 const maxControl = 125
 
 var errProtocol = errors.New("the server broke the WebSocket protocol")
 
-// sink takes what a frameReader finds. Bytes are lent for the call.
+// sink is called by a frameReader. It must not keep the bytes after the call.
 type sink interface {
-	// data is the next piece of a message, which ends with it where last is set.
+	// data is called with the next piece of a message. If last is set, the
+	// message ends with this piece.
 	data(piece []byte, last bool) error
-	// control is a whole ping, pong or close frame.
+	// control is called with the payload of a ping, pong or close frame.
 	control(op byte, payload []byte) error
 }
 
-// frameReader takes a server's frames apart as their bytes arrive. It keeps a header or a control frame that is cut in
-// two, and never a message, so that ten thousand viewers may be in the middle of a large one at the same time.
+// frameReader parses a server's frames as their bytes arrive. It keeps an
+// incomplete header or control frame, but no part of a message. So ten thousand
+// viewers can be in the middle of a large message at the same time.
 type frameReader struct {
-	head    [14]byte // the header so far; zero length between frames
+	head    [14]byte // the header so far
 	headLen int
 
 	inFrame bool
 	fin     bool
 	op      byte
-	left    uint64 // of the payload
-	message bool   // a fragmented message goes on
+	left    uint64 // the bytes of the payload that have not arrived
+	message bool   // a fragmented message has begun and not ended
 
-	ctl []byte // a control frame's payload so far
+	ctl []byte // the payload of a control frame so far
 }
 
-// feed takes b apart.
+// feed parses b and calls s with its content.
 func (r *frameReader) feed(b []byte, s sink) error {
 	for len(b) > 0 || r.inFrame && r.left == 0 {
 		if !r.inFrame {
@@ -73,6 +76,8 @@ func (r *frameReader) feed(b []byte, s sink) error {
 	return nil
 }
 
+// payload passes a piece of a frame's payload to s. If done is set, the frame
+// ends with this piece.
 func (r *frameReader) payload(piece []byte, done bool, s sink) error {
 	if r.op < opClose {
 		r.message = !(r.fin && done)
@@ -89,7 +94,8 @@ func (r *frameReader) payload(piece []byte, done bool, s sink) error {
 	return s.control(r.op, r.ctl)
 }
 
-// header takes the beginning of a frame from b and returns how much of b it was.
+// header parses the header of a frame, or a part of it, at the beginning of b.
+// It returns how many bytes of b belong to the header.
 func (r *frameReader) header(b []byte) (used int, err error) {
 	need := 2
 	for {
@@ -134,7 +140,7 @@ func (r *frameReader) header(b []byte) (used int, err error) {
 	case r.op >= opClose && (!r.fin || r.left > maxControl):
 		return used, fmt.Errorf("%w: a control frame in pieces or too long", errProtocol)
 	case r.op == opContinuation != r.message && r.op < opClose:
-		return used, fmt.Errorf("%w: a message inside another, or the rest of none", errProtocol)
+		return used, fmt.Errorf("%w: a message inside another, or a continuation of none", errProtocol)
 	case r.left > 1<<62:
 		return used, fmt.Errorf("%w: a frame of %d bytes", errProtocol, r.left)
 	}
@@ -147,7 +153,8 @@ func clientFrame(op byte, payload []byte) []byte {
 	return wire.AppendFrame(nil, 0x80|op, payload, [4]byte{})
 }
 
-// closeCode is the code in a close frame's payload, 1005 without one (RFC 6455, section 7.1.5).
+// closeCode returns the code in the payload of a close frame. If there is none,
+// it is 1005 (RFC 6455, section 7.1.5).
 func closeCode(payload []byte) int {
 	if len(payload) < 2 {
 		return 1005
@@ -155,7 +162,8 @@ func closeCode(payload []byte) int {
 	return int(binary.BigEndian.Uint16(payload))
 }
 
-// readFrames feeds r until it ends, for a connection that few bytes come over.
+// readFrames parses the frames in r until it ends. It is for a connection with
+// little traffic, because it holds a buffer all the time.
 func readFrames(r io.Reader, s sink) error {
 	var frames frameReader
 	buf := make([]byte, 16<<10)

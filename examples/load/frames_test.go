@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// record is a sink that writes down whole messages.
+// record is a sink that records whole messages.
 type record struct {
 	events []string
 	buf    []byte
@@ -32,7 +32,7 @@ func (r *record) control(op byte, payload []byte) error {
 	return nil
 }
 
-// serverFrame is payload in one frame as servers send it.
+// serverFrame returns payload in one frame, without a mask, as servers send it.
 func serverFrame(first byte, payload string) []byte {
 	b := []byte{first}
 	switch n := len(payload); {
@@ -74,7 +74,7 @@ func TestFrames(t *testing.T) {
 		{"a message inside a message", cat(serverFrame(0x01, "a"), serverFrame(0x81, "b")), nil, true},
 		{"a length of 2^63", append([]byte{0x81, 127, 0x80}, make([]byte, 7)...), nil, true},
 	} {
-		// In one piece, and byte by byte.
+		// Feed it in one piece, and byte by byte.
 		for _, size := range []int{max(1, len(row.in)), 1} {
 			var r frameReader
 			var got record
@@ -91,7 +91,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// However the bytes arrive, the same comes out.
+// The messages do not depend on how their bytes arrive.
 func FuzzFrames(f *testing.F) {
 	f.Add(serverFrame(0x81, "hello"), uint64(1))
 	f.Add(append(serverFrame(0x01, "a"), serverFrame(0x80, strings.Repeat("b", 300))...), uint64(2))

@@ -7,17 +7,20 @@ import (
 	"time"
 )
 
-// subBits makes 64 buckets of each power of two, so a quantile is at most 1.6 % too high.
+// subBits divides each power of two into 64 buckets, so a quantile is at most
+// 1.6 % too high.
 const subBits = 6
 
-// histogram counts durations in buckets whose width grows with the duration. The zero value is empty.
+// histogram counts durations in buckets. The longer the durations, the wider is
+// their bucket. The zero value is empty.
 type histogram struct {
 	counts [(64 - subBits) << subBits]uint64
 	n      uint64
 	max    time.Duration
 }
 
-// bucket maps v to an index: exact below 64 ns, then the leading bits.
+// bucket returns the index of the bucket for v. Values below 64 have a bucket
+// each. Larger values share one if their leading bits are the same.
 func bucket(v uint64) int {
 	if v < 1<<subBits {
 		return int(v)
@@ -26,7 +29,7 @@ func bucket(v uint64) int {
 	return shift<<subBits + int(v>>shift)
 }
 
-// upper is the largest value of a bucket.
+// upper returns the largest value of bucket i.
 func upper(i int) uint64 {
 	if i < 2<<subBits {
 		return uint64(i)
@@ -35,7 +38,7 @@ func upper(i int) uint64 {
 	return (uint64(i-shift<<subBits)+1)<<shift - 1
 }
 
-// add counts d; a clock that went backwards counts as no time at all.
+// add counts d. A negative d, of a clock that was set back, counts as 0.
 func (h *histogram) add(d time.Duration) {
 	d = max(0, d)
 	h.counts[bucket(uint64(d))]++
@@ -43,6 +46,7 @@ func (h *histogram) add(d time.Duration) {
 	h.max = max(h.max, d)
 }
 
+// merge adds the counts of o.
 func (h *histogram) merge(o *histogram) {
 	for i, c := range o.counts {
 		h.counts[i] += c
@@ -51,7 +55,8 @@ func (h *histogram) merge(o *histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// quantile returns a duration that the share q of all do not exceed, 0 where there are none.
+// quantile returns a duration that the share q of all durations do not exceed.
+// If h is empty, it returns 0.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0

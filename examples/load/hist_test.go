@@ -41,7 +41,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// A quantile is the value at its rank in the sorted list, or up to 1/64 more; however the values are split and merged.
+// A quantile is the value at its rank in the sorted list, or up to 1/64 more.
+// It does not depend on how the values are split and merged.
 func TestQuantilesHold(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {

@@ -13,7 +13,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/mark"
 )
 
-// swap sends the message after first before it.
+// swap exchanges the message first and the next one.
 func swap(first int) func(int, []byte) [][]byte {
 	var kept []byte
 	return func(n int, frame []byte) [][]byte {
@@ -28,7 +28,8 @@ func swap(first int) func(int, []byte) [][]byte {
 	}
 }
 
-// What a server does wrong is found, counted exactly and told in words; what it may do is not held against it.
+// Load finds every mistake of a server, counts it exactly and reports it. It
+// does not report what a server may do.
 func TestFaults(t *testing.T) {
 	replace := func(at int, with ...string) func(int, []byte) [][]byte {
 		return func(n int, frame []byte) [][]byte {
@@ -52,7 +53,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{why: "nothing"},
 		{why: "one message is lost", alter: replace(3), counts: [5]int64{4, 0, 0, 0, 0}, words: "4 deliveries were lost"},
-		// Dropped as well, or the load generator would wait for it.
+		// The viewers are dropped too, or load would wait for the message.
 		{why: "the last message is lost", alter: replace(9), after: serverFrame(0x88, "\x03\xe9"), counts: [5]int64{4, 0, 0, 0, 4}, words: "4 deliveries were lost"},
 		{why: "one message comes twice", alter: replace(3, "", ""), counts: [5]int64{0, 4, 0, 0, 0}, words: "4 deliveries came twice"},
 		{why: "two change places", alter: swap(3), counts: [5]int64{0, 0, 4, 0, 0}, words: "4 deliveries came out of order"},
@@ -63,7 +64,7 @@ func TestFaults(t *testing.T) {
 			return [][]byte{frame}
 		}, counts: [5]int64{4, 0, 0, 4, 0}, words: "4 messages of this run arrived damaged"},
 		{why: "two are merged in one frame", alter: func(n int, frame []byte) [][]byte {
-			if text := frame[4:]; n == 3 { // 200 bytes: behind a header of four
+			if text := frame[4:]; n == 3 { // 200 bytes after a header of four
 				merged = append(bytes.Clone(text), ',')
 				return nil
 			} else if n == 4 {
@@ -100,7 +101,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// The same over the relay's protocol, where the load generator publishes itself.
+// Load publishes by itself, over the relay's protocol.
 func TestPublishes(t *testing.T) {
 	f := newFake(t)
 	r, code, words := measured(t, "-url", f.url(), "-viewers", "8", "-rate", "50", "-for", "200ms", "-slow", "2", "-hello", "hello", "-sources", "0")
@@ -112,7 +113,8 @@ func TestPublishes(t *testing.T) {
 	}
 }
 
-// A server that publishes unasked is joined in the middle, and left there.
+// Load can join a server in the middle of its messages, and leave it before the
+// last.
 func TestPublishedElsewhere(t *testing.T) {
 	f := newFake(t)
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -162,7 +164,7 @@ func TestRefused(t *testing.T) {
 		words string
 	}{
 		{"the token", nil, func(f *fake) { f.answer = `{"error":"Authentication failed"}` }, "JWT_SECRET"},
-		{"the publisher", nil, func(f *fake) { f.refuse = 403 }, "the publisher does not connect"},
+		{"the publisher", nil, func(f *fake) { f.refuse = 403 }, "the publisher cannot connect"},
 		{"some viewers", []string{"-viewers", "5"}, func(f *fake) { f.refuse, f.admit = 429, 4 }, "2 viewers were refused (429): the server's limit"},
 		{"what cannot start", []string{"-publish=false", "-start", "http://127.0.0.1:1/"}, func(*fake) {}, "-start: "},
 	} {
@@ -189,7 +191,7 @@ func TestUsage(t *testing.T) {
 		"-slow 101%":                           "-slow",
 		"-slow x":                              "-slow",
 		"-slow 100%":                           "no viewer that reads",
-		"-slow-kind fast":                      "stall and drip",
+		"-slow-kind fast":                      "stall or drip",
 		"-storm -idle":                         "exclude",
 		"-publish=false":                       "-run",
 		"-start http://x/":                     "-publish=false",

@@ -1,54 +1,86 @@
 //go:build unix
 
-// Command load drives a relay, or any server that broadcasts over WebSocket, with many viewers, and checks that each of
-// them got every message, once and in order.
+// Command load sends messages to many viewers of a relay, or of any server that
+// broadcasts over WebSocket. It checks that each viewer gets every message,
+// once and in order, and measures latency, CPU time and memory.
 //
-//	load -token "$(server token)" -viewers 1000 -rate 25 -for 10s -server-pid PID
-//	load -viewers 10000 -for 10m -slow 1%        1 % never read, or read a byte a second
-//	load -storm -viewers 5000                    all reconnect at once: time until all have the whole history
-//	load -idle -viewers 10000 -server-pid PID    memory of an idle viewer
+//	export LOAD_TOKEN="$(server token)"
+//	load -viewers 1000 -rate 25 -for 10s -server-pid PID
+//	load -viewers 10000 -for 10m -slow 1%
+//	load -storm -viewers 5000
+//	load -idle -viewers 10000 -server-pid PID
 //
-// The token stands in LOAD_TOKEN or -token. The viewers come from addresses of the loopback network, four from each,
-// so that the server's limit for one client lets them in.
+// With -slow, some viewers never read, or read a byte a second. With -storm,
+// all viewers reconnect at once, and the time is measured until all have the
+// whole history. With -idle, nothing is published, and the memory of a viewer
+// is measured.
 //
-// Where load and server share a machine, give each a core of its own, or they measure each other:
+// The token is in LOAD_TOKEN or -token. Four viewers share one address of the
+// loopback network, so that the server's limit for one client admits them.
+//
+// If load and the server share a machine, give each a core of its own.
+// Otherwise each of them slows the other down:
 //
 //	taskset -c 0 env GOMAXPROCS=1 server &
 //	taskset -c 1 env GOMAXPROCS=1 load -server-pid $! …
 //
 // # Other servers
 //
-// A message is recognised by its text (package examples/internal/mark), whatever the server puts around it. A server
-// that publishes by itself is driven with -publish=false and -start URL: when all viewers are connected the URL is sent
-// a POST with the parameters run, first, count, rate and size, and answers {"published":N,"seconds":S} when it is done.
-// Without -start it publishes unasked, under the name in -run. What a viewer must say first stands in -hello.
+// Load recognises a message by its text (package examples/internal/mark), in
+// whatever form the server sends it. For a server that publishes by itself, use
+// -publish=false and -start URL. When all viewers are connected, load sends a
+// POST to that URL with the parameters run, first, count, rate and size. The
+// server answers {"published":N,"seconds":S} when it has published. Without
+// -start, load does not ask the server to publish, and counts the messages with
+// the name in -run. With -hello, each viewer sends a message after it has
+// connected.
 //
 // # Output
 //
-// A table, or with -json one object:
+// Load prints a table, or with -json one object. Times are in the unit in the
+// name of the field, memory is in bytes. Without -server-pid, the fields of the
+// server are 0. The fields from expected to complete_ms leave out the slow
+// viewers.
 //
-//	mode, run, url       fanout, storm or idle; the run's name in its messages; the server
-//	viewers, connected   asked for, and had
-//	refused              connections not made, counted by status or cause
-//	slow, slow_dropped   viewers that do not keep up on purpose; those that the server dropped, by close code
-//	published            messages that the server stored
-//	expected             published × viewers that were to get them; without the slow ones, as all that follows
-//	deliveries, frames   messages that arrived, in so many WebSocket frames
-//	bytes                payload and frame headers
-//	loss, duplicates, out_of_order, malformed
-//	dropped              viewers that the server dropped, by close code; 1006: without one
-//	latency_ms           p50, p99, max from the publisher's write to the viewer's read (fanout)
-//	complete_ms          p50, p99, max from the storm's begin until a viewer had the whole history (storm)
-//	rate, rate_held      messages a second, wanted and sent
-//	throughput, seconds  deliveries a second, over the time that was measured
-//	server_cpu_seconds, cpu_us_per_delivery             with -server-pid, over the same time
-//	server_rss_start, server_rss_max, server_rss_end    bytes, with -server-pid: before the viewers, most, last
-//	server_rss_per_viewer                               bytes (idle)
-//	load_cpu_seconds     what the load generator itself used
-//	failures, notes      in words
+//	mode                  fanout, storm or idle
+//	run                   the name of the run in its messages
+//	url                   the server
+//	viewers               the number of viewers asked for
+//	connected             the number of viewers that connected
+//	refused               connections that failed, by status or cause
+//	slow                  viewers that do not keep up on purpose
+//	slow_dropped          those that the server dropped, by close code
+//	published             messages that the server stored
+//	expected              published × the viewers that should get them
+//	deliveries            messages that arrived
+//	frames                WebSocket frames that they arrived in
+//	bytes                 their payload and frame headers
+//	loss                  deliveries that did not arrive
+//	duplicates            deliveries that arrived again
+//	out_of_order          deliveries that arrived after a later message
+//	malformed             messages of this run that arrived damaged
+//	dropped               viewers that the server dropped, by close code;
+//	                      1006 without a close frame
+//	latency_ms            p50, p99 and max from the publisher's write to the
+//	                      viewer's read (fanout)
+//	complete_ms           p50, p99 and max from the start of the storm until a
+//	                      viewer had the whole history (storm)
+//	rate                  messages a second, as asked for
+//	rate_held             messages a second, as published
+//	throughput            deliveries a second
+//	seconds               the length of the measured time
+//	server_cpu_seconds    the server's CPU time in the measured time
+//	cpu_us_per_delivery   the same, for each delivery
+//	server_rss_start      the server's memory before the viewers connect
+//	server_rss_max        the most memory of the server
+//	server_rss_end        the server's memory at the end
+//	server_rss_per_viewer the server's memory for each viewer (idle)
+//	load_cpu_seconds      the CPU time of load itself
+//	failures, notes       sentences
 //
-// The exit code is 1 if there are failures: a viewer that reads was refused or dropped, or lost something or got it
-// twice or out of order.
+// The exit code is 1 if there are failures: a viewer that reads was refused or
+// dropped, or a message was lost, damaged, or arrived twice or out of order. It
+// is 2 if a flag is wrong.
 package main
 
 import (
@@ -81,7 +113,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv("LOAD_TOKEN"), os.Stdout, os.Stderr))
 }
 
-// config is what the flags say.
+// config holds the values of the flags.
 type config struct {
 	url, token, run, start string
 	publish, remote        bool
@@ -97,41 +129,43 @@ type config struct {
 	json, quiet            bool
 }
 
-// viewersPerSource is below half of the relay's usual limit for one client, since in a storm the old connections count
-// until the server has noticed their end.
+// viewersPerSource is below half of the relay's usual limit for one client,
+// because in a storm the server counts an old connection until it notices that
+// the connection has ended.
 const viewersPerSource = 4
 
-// maxSources keeps within 127.0.0.0/8.
+// maxSources keeps all addresses within 127.0.0.0/8.
 const maxSources = 1 << 20
 
+// parse reads and checks the flags. token is the value of LOAD_TOKEN.
 func parse(args []string, token string, stderr io.Writer) (config, target, error) {
 	var c config
 	var kinds string
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&c.url, "url", "ws://127.0.0.1:3000/ws", "the server's endpoint")
-	f.StringVar(&c.token, "token", "", "the publisher's token; better in LOAD_TOKEN, which a list of processes does not show")
-	f.IntVar(&c.viewers, "viewers", 1000, "how many watch")
+	f.StringVar(&c.url, "url", "ws://127.0.0.1:3000/ws", "the server's WebSocket endpoint")
+	f.StringVar(&c.token, "token", "", "the publisher's token; LOAD_TOKEN is safer, because a list of processes does not show it")
+	f.IntVar(&c.viewers, "viewers", 1000, "the number of viewers")
 	f.Float64Var(&c.rate, "rate", 25, "messages a second")
-	f.IntVar(&c.size, "size", 200, "bytes of a message's text")
+	f.IntVar(&c.size, "size", 200, "bytes of text in a message")
 	f.DurationVar(&c.duration, "for", 10*time.Second, "how long to publish, or to stay idle")
-	f.Float64Var(&c.ramp, "ramp", 500, "viewers that connect in a second")
-	f.IntVar(&c.sources, "sources", -1, "loopback addresses that the viewers come from; -1: one for four viewers, 0: the system chooses")
-	f.StringVar(&c.slow, "slow", "0", "how many viewers do not keep up: a number, or a share such as 1%")
-	f.StringVar(&kinds, "slow-kind", "stall,drip", "what those do, in turn: stall never reads, drip reads a byte a second")
-	f.BoolVar(&c.storm, "storm", false, "fill the history and let all viewers reconnect at once")
-	f.IntVar(&c.history, "history", 1000, "messages of history in a storm")
-	f.BoolVar(&c.idle, "idle", false, "publish nothing and measure the memory of a viewer")
-	f.IntVar(&c.serverPID, "server-pid", 0, "the server's process, whose CPU and memory are measured")
-	f.DurationVar(&c.wait, "wait", 10*time.Second, "how long to wait for what is missing at the end")
-	f.BoolVar(&c.publish, "publish", true, "publish; false where the server does so by itself")
-	f.StringVar(&c.start, "start", "", "with -publish=false: what to POST to when the server shall begin")
-	f.StringVar(&c.run, "run", "", "the run's name in its messages (default a new one)")
-	f.Func("hello", "what each viewer sends when it is connected, as a text message; may be repeated", func(s string) error {
+	f.Float64Var(&c.ramp, "ramp", 500, "viewers that connect per second")
+	f.IntVar(&c.sources, "sources", -1, "the number of loopback addresses of the viewers; -1 means one for four viewers, 0 leaves the address to the system")
+	f.StringVar(&c.slow, "slow", "0", "the number of viewers that do not keep up, or a share such as 1%")
+	f.StringVar(&kinds, "slow-kind", "stall,drip", "what the slow viewers do, in turn: stall never reads, drip reads a byte a second")
+	f.BoolVar(&c.storm, "storm", false, "fill the history, and let all viewers reconnect at once")
+	f.IntVar(&c.history, "history", 1000, "the number of messages in the history of a storm")
+	f.BoolVar(&c.idle, "idle", false, "publish nothing, and measure the memory of a viewer")
+	f.IntVar(&c.serverPID, "server-pid", 0, "the id of the server's process, to measure its CPU time and memory")
+	f.DurationVar(&c.wait, "wait", 10*time.Second, "how long to wait for missing messages, or for the answers to -hello")
+	f.BoolVar(&c.publish, "publish", true, "publish messages; false if the server publishes by itself")
+	f.StringVar(&c.start, "start", "", "with -publish=false: the URL to POST to when the server should publish")
+	f.StringVar(&c.run, "run", "", "the name of the run in its messages (default a new name)")
+	f.Func("hello", "a text message that each viewer sends after it has connected; may be repeated", func(s string) error {
 		c.hello = append(c.hello, s)
 		return nil
 	})
-	f.BoolVar(&c.remote, "remote", false, "the server is mine, though not on this machine")
+	f.BoolVar(&c.remote, "remote", false, "allow a server on another machine, which must be your own")
 	f.BoolVar(&c.json, "json", false, "print JSON")
 	f.BoolVar(&c.quiet, "quiet", false, "show no progress, and print only failures")
 	if err := f.Parse(args); err != nil {
@@ -144,12 +178,13 @@ func parse(args []string, token string, stderr io.Writer) (config, target, error
 	return c, to, errors.Join(err, c.complete(kinds, f.Args()))
 }
 
-// errFlags was told already, by package flag.
+// errFlags is an error that package flag has already printed.
 type errFlags struct{ error }
 
 func (e errFlags) Unwrap() error { return e.error }
 
-// complete checks the flags, all at once, and fills in what follows from them.
+// complete reports every problem of the flags, joined, and sets the fields that
+// follow from them. rest are the arguments after the flags.
 func (c *config) complete(kinds string, rest []string) error {
 	var errs []error
 	wrong := func(bad bool, format string, args ...any) {
@@ -157,7 +192,7 @@ func (c *config) complete(kinds string, rest []string) error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	wrong(len(rest) > 0, "unexpected %q: all is said by flags", rest)
+	wrong(len(rest) > 0, "unexpected %q: use flags only", rest)
 	wrong(c.viewers < 1, "-viewers must be at least 1")
 	const most = 1e6
 	wrong(!(c.rate > 0 && c.rate <= most), "-rate must be above 0, and at most %g", most)
@@ -171,7 +206,7 @@ func (c *config) complete(kinds string, rest []string) error {
 		errs = append(errs, err)
 	}
 	wrong(c.slowCount() > 0 && c.slowCount() == c.viewers, "-slow leaves no viewer that reads")
-	wrong(c.slowCount() > 0 && c.storm, "-slow has no meaning in a storm")
+	wrong(c.slowCount() > 0 && c.storm, "-slow and -storm exclude each other")
 	for k := range strings.SplitSeq(kinds, ",") {
 		switch strings.TrimSpace(k) {
 		case "stall":
@@ -179,7 +214,7 @@ func (c *config) complete(kinds string, rest []string) error {
 		case "drip":
 			c.slowKinds = append(c.slowKinds, drips)
 		default:
-			wrong(true, "-slow-kind knows stall and drip, not %q", k)
+			wrong(true, "-slow-kind must be stall or drip, not %q", k)
 		}
 	}
 	if c.sources == -1 {
@@ -193,9 +228,9 @@ func (c *config) complete(kinds string, rest []string) error {
 		c.publish = false
 	case c.publish:
 		wrong(c.start != "", "-start is for a server that publishes by itself: add -publish=false")
-		wrong(c.token == "", "publishing needs a token: put the output of `server token` into LOAD_TOKEN, or say -publish=false where the server publishes by itself")
+		wrong(c.token == "", "publishing needs a token: put the output of `server token` into LOAD_TOKEN, or use -publish=false if the server publishes by itself")
 	case c.start == "":
-		wrong(c.run == "", "-publish=false without -start needs the -run whose messages count")
+		wrong(c.run == "", "-publish=false without -start needs -run, the name in the messages to count")
 		wrong(c.storm, "-storm with -publish=false needs -start, to fill the history")
 	}
 	if c.run == "" {
@@ -205,6 +240,7 @@ func (c *config) complete(kinds string, rest []string) error {
 	return errors.Join(errs...)
 }
 
+// mode returns which of the three measurements the flags ask for.
 func (c *config) mode() string {
 	switch {
 	case c.storm:
@@ -215,18 +251,20 @@ func (c *config) mode() string {
 	return modeFanout
 }
 
-// unknownCount reports that nobody says how much is published.
+// unknownCount reports whether load cannot know how many messages are
+// published.
 func (c *config) unknownCount() bool { return !c.publish && c.start == "" && !c.idle }
 
-// slowCount is how many viewers do not keep up.
+// slowCount returns the number of viewers that do not keep up.
 func (c *config) slowCount() int {
 	n, _ := share(c.slow, c.viewers) // complete has checked it
 	return n
 }
 
-// share is a number, or a share of all such as 1%, which is at least one.
+// share returns the number in s, or for a share such as 1% that part of all. A
+// share above 0 is at least one.
 func share(s string, all int) (int, error) {
-	bad := fmt.Errorf("-slow must be a number of viewers or a share like 1%%, at most all, not %q", s)
+	bad := fmt.Errorf("-slow must be a number of viewers, at most all, or a share such as 1%%, not %q", s)
 	if p, ok := strings.CutSuffix(s, "%"); ok {
 		v, err := strconv.ParseFloat(p, 64)
 		if err != nil || !(v >= 0 && v <= 100) {
@@ -245,7 +283,8 @@ func share(s string, all int) (int, error) {
 	return n, nil
 }
 
-// run is main with its surroundings as arguments.
+// run is main, with arguments instead of global variables. It returns the exit
+// code.
 func run(ctx context.Context, args []string, token string, stdout, stderr io.Writer) int {
 	cfg, to, err := parse(args, token, stderr)
 	switch {

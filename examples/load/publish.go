@@ -20,14 +20,14 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// published is what a publisher did.
+// published is the result of publishing.
 type published struct {
 	count int64
 	held  float64       // messages a second
-	late  time.Duration // the most that a message was sent after its time
+	late  time.Duration // the longest delay of a message
 }
 
-// plan is what to publish.
+// plan describes the messages to publish.
 type plan struct {
 	run   string
 	first int64
@@ -36,24 +36,24 @@ type plan struct {
 	size  int
 }
 
-// publisher is the authenticated connection.
+// publisher is the authenticated connection that publishes.
 type publisher struct {
 	conn net.Conn
 
 	mu       sync.Mutex
 	acked    int64
-	changed  chan struct{} // closed when something is known, and made anew
+	changed  chan struct{} // closed and made anew after each change
 	welcomed bool
 	failed   error
 	buf      []byte
 	big      bool
 }
 
-// newPublisher connects and shows the token.
+// newPublisher connects, sends the token and waits until it is accepted.
 func newPublisher(ctx context.Context, to target, token string) (*publisher, error) {
 	conn, rest, err := dial(ctx, to, nil, false)
 	if err != nil {
-		return nil, fmt.Errorf("the publisher does not connect: %w", err)
+		return nil, fmt.Errorf("the publisher cannot connect: %w", err)
 	}
 	p := &publisher{conn: conn, changed: make(chan struct{})}
 	go func() {
@@ -80,6 +80,7 @@ func newPublisher(ctx context.Context, to target, token string) (*publisher, err
 
 func (p *publisher) close() { p.conn.Close() }
 
+// set calls f with p locked, and wakes the callers of wait.
 func (p *publisher) set(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,7 +89,8 @@ func (p *publisher) set(f func()) {
 	p.changed = make(chan struct{})
 }
 
-// wait returns when done reports true, or why it will not.
+// wait waits until done returns true. It returns an error if the connection
+// fails, if ctx ends, or after atMost.
 func (p *publisher) wait(ctx context.Context, atMost time.Duration, done func() bool) error {
 	timeout := time.NewTimer(atMost)
 	defer timeout.Stop()
@@ -107,14 +109,16 @@ func (p *publisher) wait(ctx context.Context, atMost time.Duration, done func() 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timeout.C:
-			return fmt.Errorf("the server does not answer the publisher within %v", atMost)
+			return fmt.Errorf("the server did not answer the publisher within %v", atMost)
 		}
 	}
 }
 
-// maxAnswer is longer than any answer to a publisher; what is longer is the stream, which it receives as a viewer.
+// maxAnswer is longer than any answer to a publisher, in bytes. A longer
+// message belongs to the stream, which the publisher receives like any viewer.
 const maxAnswer = 4096
 
+// data implements sink.
 func (p *publisher) data(piece []byte, last bool) error {
 	if !p.big {
 		p.buf = append(p.buf, piece...)
@@ -136,11 +140,11 @@ func (p *publisher) data(piece []byte, last bool) error {
 		case answer.Status == "authenticated":
 			p.welcomed = true
 		case answer.Error == "Authentication failed":
-			p.failed = errors.New("the server refuses the token: make one with its own JWT_SECRET (`server token`)")
+			p.failed = errors.New("the server refused the token: make one with the server's JWT_SECRET (`server token`)")
 		case answer.Error != "":
 			p.failed = fmt.Errorf("the server refused a message: %s %s", answer.Error, answer.Detail)
 		case answer.Status == "viewer":
-			p.failed = errors.New("the publisher's right ended during the run: make a token that is good for longer")
+			p.failed = errors.New("the publisher's token expired or was revoked during the run: make a token that is valid for longer")
 		case answer.Ack != "":
 			p.acked++
 		}
@@ -148,13 +152,14 @@ func (p *publisher) data(piece []byte, last bool) error {
 	return nil
 }
 
+// control implements sink.
 func (p *publisher) control(op byte, payload []byte) error {
 	switch op {
 	case opPing:
 		_, err := p.conn.Write(clientFrame(opPong, payload))
 		return err
 	case opClose:
-		return fmt.Errorf("the server closed it with %d", closeCode(payload))
+		return fmt.Errorf("the server closed it with the code %d", closeCode(payload))
 	}
 	return nil
 }
@@ -167,7 +172,8 @@ func (p *publisher) write(message []byte) error {
 	return err
 }
 
-// publish sends each message when it is due, and waits until the server has stored all of them. sent is told of each.
+// publish sends each message when it is due, and calls sent after each. Then it
+// waits until the server has stored all of them.
 func (p *publisher) publish(ctx context.Context, pl plan, sent func()) (done published, err error) {
 	p.mu.Lock()
 	before := p.acked
@@ -208,12 +214,14 @@ func (p *publisher) publish(ctx context.Context, pl plan, sent func()) (done pub
 	return done, err
 }
 
-// heldRate is the rate at which count messages went out in took: the last of them ends the interval before it.
+// heldRate returns the rate of count messages, where took is the time from the
+// first to the last. That time is one interval short, so heldRate adds one.
 func heldRate(count int64, rate float64, took time.Duration) float64 {
 	return float64(count) / (took.Seconds() + 1/rate)
 }
 
-// trigger asks a server that publishes by itself to do so, and returns when it has.
+// trigger asks a server to publish by itself, and returns when the server has
+// published.
 func trigger(ctx context.Context, start string, pl plan) (published, error) {
 	u, err := url.Parse(start)
 	if err != nil {

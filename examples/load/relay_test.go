@@ -15,7 +15,8 @@ import (
 	"testing"
 )
 
-// startRelay runs the real server, and returns its URL, its process and a token for it.
+// startRelay runs the real server. It returns the server's URL, its process id
+// and a token.
 func startRelay(t *testing.T) (url string, pid int, token string) {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "server")
@@ -97,7 +98,7 @@ func TestRelay(t *testing.T) {
 			t.Errorf("exit code %d, %s%+v", code, words, r)
 		}
 	})
-	t.Run("in one address", func(t *testing.T) { // which the server's limit does not let in
+	t.Run("in one address", func(t *testing.T) { // more than the server's limit for one client
 		_, code, words := measured(t, append(common, "-viewers", "50", "-sources", "1", "-idle", "-for", "1ms")...)
 		if code != exitFailed || !strings.Contains(words, "RATE_LIMIT_CONNECTIONS") {
 			t.Errorf("exit code %d, %s", code, words)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// report is what -json prints; the package comment says what each field means.
+// report is what -json prints. The package comment explains each field.
 type report struct {
 	Mode      string         `json:"mode"`
 	Run       string         `json:"run"`
@@ -65,7 +65,8 @@ func quantilesOf(h *histogram) quantiles {
 	return quantiles{ms(h.quantile(0.5)), ms(h.quantile(0.99)), ms(h.max)}
 }
 
-// judge fills in Failures: what must not happen to a viewer that reads.
+// judge sets Failures and Notes. A failure is an event that must not happen to
+// a viewer that reads.
 func (r *report) judge() {
 	fail := func(n int64, what string) {
 		if n > 0 {
@@ -87,10 +88,10 @@ func (r *report) judge() {
 	fail(r.OutOfOrder, "deliveries came out of order")
 	fail(r.Malformed, "messages of this run arrived damaged")
 	if r.Mode != modeIdle && r.Published == 0 && len(r.Failures) == 0 {
-		r.Failures = append(r.Failures, "nothing was published, so nothing is proven")
+		r.Failures = append(r.Failures, "nothing was published, so nothing was tested")
 	}
 	if r.Mode == modeFanout && r.RateHeld > 0 && r.RateHeld < 0.98*r.Rate {
-		r.Notes = append(r.Notes, fmt.Sprintf("the publisher held %.1f messages a second of %g: the machine or the server's limit for one publisher did not let it", r.RateHeld, r.Rate))
+		r.Notes = append(r.Notes, fmt.Sprintf("the publisher sent %.1f of %g messages a second: the machine, or the server's limit for one publisher, is too slow", r.RateHeld, r.Rate))
 	}
 }
 
@@ -100,6 +101,7 @@ func (r *report) writeJSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
+// writeText prints the table.
 func (r *report) writeText(w io.Writer) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-22s %s\n", name, fmt.Sprintf(format, args...))
@@ -147,7 +149,8 @@ func (r *report) writeText(w io.Writer) {
 
 func sortedKeys(m map[string]int) []string { return slices.Sorted(maps.Keys(m)) }
 
-// counted lists m as "3 × a, 1 × b", behind before, or is "" where m is empty.
+// counted returns m as "3 × a, 1 × b", with before in front of it. If m is
+// empty, it returns "".
 func counted(before string, m map[string]int) string {
 	var parts []string
 	for _, k := range sortedKeys(m) {

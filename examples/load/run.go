@@ -13,21 +13,21 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/mark"
 )
 
-// The modes.
+// The values of report.Mode.
 const (
 	modeFanout = "fanout"
 	modeStorm  = "storm"
 	modeIdle   = "idle"
 )
 
-// tallies is how many tallies the viewers share.
+// tallies is the number of tallies that the viewers share.
 const tallies = 16
 
 // load is one run.
 type load struct {
 	cfg      config
 	to       target
-	progress io.Writer // nil: none
+	progress io.Writer // if nil, no progress is shown
 
 	finder *mark.Finder
 	server process
@@ -45,7 +45,8 @@ type load struct {
 	refused map[string]int
 }
 
-// run measures, and returns what it measured so far where it could not go on.
+// run measures. If it fails, it also returns the report of what it has
+// measured.
 func (l *load) run(ctx context.Context) (*report, error) {
 	l.finder = mark.NewFinder(l.cfg.run)
 	l.server.pid = l.cfg.serverPID
@@ -91,7 +92,8 @@ func (l *load) run(ctx context.Context) (*report, error) {
 	return &l.report, err
 }
 
-// fanout connects everybody, publishes, and waits until everybody has everything.
+// fanout connects the viewers, publishes, and waits until each viewer has all
+// messages.
 func (l *load) fanout(ctx context.Context) error {
 	pub, err := l.publisher(ctx)
 	if err != nil {
@@ -102,7 +104,7 @@ func (l *load) fanout(ctx context.Context) error {
 		return err
 	}
 	if l.connected.Load() == 0 {
-		return nil // judged by what refused them
+		return nil // judge reports the refusals
 	}
 	l.setPhase("publishing")
 	meter := l.measure()
@@ -114,16 +116,17 @@ func (l *load) fanout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.cfg.unknownCount() { // what anybody has seen was published
+	if l.cfg.unknownCount() { // every message that a viewer has was published
 		for _, v := range l.viewers {
 			l.report.Published = max(l.report.Published, v.highest.Load())
 		}
 	}
-	l.setPhase("waiting for the last")
+	l.setPhase("waiting for the last message")
 	return l.settle(ctx, l.report.Published)
 }
 
-// storm lets everybody reconnect at once, and takes the time until each has the whole history.
+// storm lets all viewers reconnect at once, and measures the time until each
+// has the whole history.
 func (l *load) storm(ctx context.Context) error {
 	pub, err := l.publisher(ctx)
 	if err != nil {
@@ -132,7 +135,7 @@ func (l *load) storm(ctx context.Context) error {
 	defer pub.close()
 	count := int64(l.cfg.history)
 	l.setPhase("filling the history")
-	// The server's own limit slows it down where there is one.
+	// If the server has a limit for one publisher, it slows this down.
 	done, err := pub.publish(ctx, plan{run: l.cfg.run, count: count, rate: 10_000, size: l.cfg.size}, func() { l.sent.Add(1) })
 	l.report.Published = done.count
 	if err != nil {
@@ -141,7 +144,7 @@ func (l *load) storm(ctx context.Context) error {
 	if err := l.connect(ctx, l.cfg.viewers, l.cfg.ramp, count); err != nil {
 		return err
 	}
-	l.setPhase("first histories")
+	l.setPhase("reading the first histories")
 	if err := l.awaitComplete(ctx); err != nil {
 		return fmt.Errorf("before the storm: %w", err)
 	}
@@ -183,7 +186,7 @@ func (l *load) storm(ctx context.Context) error {
 	return nil
 }
 
-// idle connects everybody and looks at the memory of the server.
+// idle connects the viewers and measures the memory of the server.
 func (l *load) idle(ctx context.Context) error {
 	meter := l.measure()
 	defer meter()
@@ -198,12 +201,13 @@ func (l *load) idle(ctx context.Context) error {
 	return err
 }
 
-// source of messages: the relay's publisher, or a server that publishes by itself.
+// messages publishes, or waits while the server publishes by itself.
 type messages interface {
 	publish(ctx context.Context, p plan, sent func()) (published, error)
 	close()
 }
 
+// publisher returns the messages that the flags ask for.
 func (l *load) publisher(ctx context.Context) (messages, error) {
 	switch {
 	case l.cfg.publish:
@@ -214,6 +218,7 @@ func (l *load) publisher(ctx context.Context) (messages, error) {
 	return elsewhere(l.cfg.duration), nil
 }
 
+// triggered is a server that publishes when its URL gets a POST.
 type triggered string
 
 func (t triggered) close() {}
@@ -221,7 +226,8 @@ func (t triggered) publish(ctx context.Context, p plan, sent func()) (published,
 	return trigger(ctx, string(t), p)
 }
 
-// elsewhere only lets the time pass in which somebody else publishes.
+// elsewhere is a server that publishes unasked. It only waits for the given
+// time.
 type elsewhere time.Duration
 
 func (e elsewhere) close() {}
@@ -229,6 +235,7 @@ func (e elsewhere) publish(ctx context.Context, _ plan, _ func()) (published, er
 	return published{}, pause(ctx, time.Duration(e))
 }
 
+// pause returns after d, or when ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -240,7 +247,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// measure begins the time that counts, and returns what ends it.
+// measure begins the measured time, and returns a function that ends it.
 func (l *load) measure() (end func()) {
 	cpu, start := l.server.cpu(), time.Now()
 	return func() {
@@ -249,7 +256,8 @@ func (l *load) measure() (end func()) {
 	}
 }
 
-// connect makes n viewers, ramp a second or, with 0, all at once. Each is complete with so many messages.
+// connect makes and connects n viewers, ramp per second. If ramp is 0, it
+// connects all at once. A viewer is complete when it has complete messages.
 func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64) error {
 	l.setPhase("connecting")
 	slow := l.cfg.slowCount()
@@ -285,6 +293,7 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 	return l.await(ctx, func(v *viewer) bool { return v.heard.Load() }, "an answer to -hello")
 }
 
+// join connects viewer i.
 func (l *load) join(ctx context.Context, v *viewer, i int) {
 	conn, rest, err := dial(ctx, l.to, source(i, l.cfg.sources), v.kind != reads)
 	if err != nil {
@@ -297,12 +306,12 @@ func (l *load) join(ctx context.Context, v *viewer, i int) {
 	v.start(conn, rest)
 	for _, text := range l.cfg.hello {
 		if v.send(opText, []byte(text)) != nil {
-			return // the reader finds out
+			return // v.read fails too
 		}
 	}
 }
 
-// drip lets the slow viewers of that kind read.
+// drip makes the viewers of the kind drips read a byte each second.
 func (l *load) drip(ctx context.Context) {
 	var dripping []*viewer
 	for _, v := range l.viewers {
@@ -322,7 +331,9 @@ func (l *load) drip(ctx context.Context) {
 	})
 }
 
-// await waits until ok holds for every viewer that reads and is connected.
+// await waits until ok returns true for every viewer that reads and is
+// connected. It returns an error after -wait. what names the missing thing in
+// that error.
 func (l *load) await(ctx context.Context, ok func(*viewer) bool, what string) error {
 	deadline := time.Now().Add(l.cfg.wait)
 	for {
@@ -344,14 +355,17 @@ func (l *load) await(ctx context.Context, ok func(*viewer) bool, what string) er
 	}
 }
 
+// awaitComplete waits until every viewer has the whole history.
 func (l *load) awaitComplete(ctx context.Context) error {
 	return l.await(ctx, func(v *viewer) bool { return v.seen.Load() >= v.target }, "the whole history")
 }
 
-// grace is how long a message may follow a later one.
+// grace is how long load waits for a message after a later one has arrived.
 const grace = time.Second
 
-// settle waits until everybody has the published messages, or until it is clear that somebody will not.
+// settle waits until every viewer has all published messages. If a viewer does
+// not get the last message, settle notes it. It waits for earlier messages only
+// for grace.
 func (l *load) settle(ctx context.Context, published int64) error {
 	err := l.await(ctx, func(v *viewer) bool { return v.highest.Load() >= published }, "the last message")
 	if ctx.Err() != nil {
@@ -359,7 +373,7 @@ func (l *load) settle(ctx context.Context, published int64) error {
 	}
 	if err != nil {
 		l.report.Notes = append(l.report.Notes, err.Error())
-		return nil // judged as loss
+		return nil // judge reports it as a loss
 	}
 	if l.cfg.unknownCount() {
 		return nil
@@ -379,7 +393,7 @@ func (l *load) settle(ctx context.Context, published int64) error {
 	return nil
 }
 
-// collect ends all reading and adds up.
+// collect ends all reading and adds the counts of the viewers to the report.
 func (l *load) collect() {
 	l.over.Store(true)
 	l.dripping.Wait()
@@ -431,7 +445,7 @@ func (l *load) collect() {
 
 func (l *load) setPhase(s string) { l.phase.Store(&s) }
 
-// showProgress keeps one line current.
+// showProgress keeps one line of l.progress up to date until ctx ends.
 func (l *load) showProgress(ctx context.Context) {
 	if l.progress == nil {
 		return

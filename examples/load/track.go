@@ -4,27 +4,28 @@ package main
 
 import "slices"
 
-// track checks that the messages of a run come to one viewer once each and in order.
+// track checks that one viewer gets each message of a run once and in order.
 type track struct {
-	next    int64 // the number that follows the highest seen
-	missing []gap // below next, ascending
-	late    bool  // begins where the first message is, instead of at 0
-	first   int64 // where it began
+	next    int64 // the number after the highest seen
+	missing []gap // gaps below next, ascending
+	late    bool  // the first message seen counts as the first of the run
+	first   int64 // the number of the first message
 }
 
-// gap is the messages from from until before to.
+// gap is a range of messages that were not seen: from, and up to but not to.
 type gap struct{ from, to int64 }
 
-// verdict is what track says of one message.
+// verdict is the judgement on one message.
 type verdict int
 
 const (
 	inOrder verdict = iota
 	afterGap
-	outOfOrder // it fills a gap
+	outOfOrder // it belongs to a gap
 	duplicate
 )
 
+// see judges the message n, which has arrived.
 func (t *track) see(n int64) verdict {
 	if t.late {
 		t.late, t.first, t.next = false, n, n
@@ -53,7 +54,7 @@ func (t *track) see(n int64) verdict {
 	return duplicate
 }
 
-// lost is how many of the first published messages did not come.
+// lost returns how many of the first published messages did not arrive.
 func (t *track) lost(published int64) int64 {
 	if t.late {
 		return published
@@ -65,5 +66,5 @@ func (t *track) lost(published int64) int64 {
 	return lost
 }
 
-// expected is how many of the first published messages should have come.
+// expected returns how many of the first published messages should arrive.
 func (t *track) expected(published int64) int64 { return max(0, published-t.first) }

@@ -10,7 +10,7 @@ func TestTrack(t *testing.T) {
 		late                  bool
 		seen                  []int64
 		duplicates, disorders int
-		lost, expected        int64 // of 6
+		lost, expected        int64 // of 6 messages
 	}{
 		{"all in order", false, []int64{0, 1, 2, 3, 4, 5}, 0, 0, 0, 6},
 		{"nothing", false, nil, 0, 0, 6, 6},
@@ -22,9 +22,9 @@ func TestTrack(t *testing.T) {
 		{"one twice", false, []int64{0, 1, 1, 2, 3, 4, 5}, 1, 0, 0, 6},
 		{"one late and twice", false, []int64{0, 2, 1, 1, 3, 4, 5}, 1, 1, 0, 6},
 		{"the middle of a gap", false, []int64{0, 4, 2, 5}, 0, 1, 2, 6},
-		{"comes to what goes on", true, []int64{3, 4, 5}, 0, 0, 0, 3},
-		{"comes to what goes on and loses one", true, []int64{3, 5}, 0, 0, 1, 3},
-		{"comes and gets nothing", true, nil, 0, 0, 6, 6},
+		{"joins in the middle", true, []int64{3, 4, 5}, 0, 0, 0, 3},
+		{"joins in the middle and loses one", true, []int64{3, 5}, 0, 0, 1, 3},
+		{"joins and gets nothing", true, nil, 0, 0, 6, 6},
 	} {
 		tr := track{late: row.late}
 		duplicates, disorders := 0, 0

@@ -20,13 +20,14 @@ import (
 type kind int
 
 const (
-	reads  kind = iota
-	stalls      // never
-	drips       // a byte a second
+	reads  kind = iota // always
+	stalls             // never
+	drips              // a byte a second
 )
 
-// tally is what some of the viewers have counted. They share it to keep the cost of a message low, and there are a few
-// of them so that viewers seldom wait for each other.
+// tally holds the counts of several viewers. Viewers share a tally because that
+// makes a message cheaper. There are several tallies, so that viewers seldom
+// wait for each other.
 type tally struct {
 	mu                           sync.Mutex
 	latency                      histogram
@@ -42,29 +43,32 @@ type viewer struct {
 	tally  *tally
 	frames frameReader
 	tail   mark.Tail
-	now    int64 // of the bytes being taken apart
+	now    int64 // when the bytes arrived that are being parsed
 
-	seen      atomic.Int64 // messages without duplicates
-	highest   atomic.Int64 // the number after the highest
-	heard     atomic.Bool  // a whole message came, of whatever kind
-	target    int64        // messages that make it complete, 0: none does
-	completed chan struct{}
-	ended     chan struct{}
+	seen      atomic.Int64  // messages, without duplicates
+	highest   atomic.Int64  // the number after the highest message
+	heard     atomic.Bool   // any whole message has arrived
+	target    int64         // the viewer is complete with this number of messages
+	completed chan struct{} // closed when it is complete; if target is 0, never
+	ended     chan struct{} // closed when it no longer reads
 
-	completedAt time.Time // read after completed is closed
+	completedAt time.Time // to be read after completed is closed
 
-	// Owned by the reading goroutine until ended is closed.
+	// Until ended is closed, only the reading goroutine uses these.
 	track   track
-	code    int  // of the close frame
-	closing bool // a close frame came
+	code    int  // the code of the close frame
+	closing bool // a close frame has arrived
 	err     error
 }
 
+// newViewer returns a viewer that is not connected. If late is set, it may miss
+// the beginning of the run.
 func newViewer(k kind, f *mark.Finder, t *tally, late bool) *viewer {
 	return &viewer{kind: k, finder: f, tally: t, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// start goes on with what came beside the handshake, and reads until the connection or the measurement ends.
+// start reads rest, which arrived with the handshake, and then conn, until the
+// connection or the measurement ends. It does not wait for that.
 func (v *viewer) start(conn net.Conn, rest []byte) {
 	v.conn = conn
 	if v.kind != reads {
@@ -79,11 +83,14 @@ func (v *viewer) start(conn net.Conn, rest []byte) {
 	}()
 }
 
-// buffers are lent while there is something to read, so an idle viewer holds none.
+// buffers are used only while there are bytes to read, so an idle viewer holds
+// none.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// read makes one system call for most deliveries. The runtime's poller reports each arrival once, so a buffer that was
-// not filled means that there is no more, and no second call is needed to learn that.
+// read reads until the connection or the measurement ends. It makes one system
+// call for most deliveries: the runtime's poller reports each arrival, so if a
+// call does not fill the buffer, no second call is needed to see that there is
+// nothing more.
 func (v *viewer) read() error {
 	raw, err := v.conn.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -100,13 +107,15 @@ func (v *viewer) read() error {
 	return errors.Join(end, err)
 }
 
-// leftovers takes what is left when the measurement ends: an end of the connection that arrived in one moment with the
-// bytes before it was not reported.
+// leftovers reads the rest when the measurement ends. The poller does not
+// report the end of a connection if it arrives together with bytes before it.
 func (v *viewer) leftovers(raw syscall.RawConn) (end error) {
 	err := raw.Control(func(fd uintptr) { end = v.drain(int(fd), true) })
 	return errors.Join(end, err)
 }
 
+// drain reads from fd until there is nothing more. If toTheEnd is not set, a
+// call that does not fill the buffer is the last.
 func (v *viewer) drain(fd int, toTheEnd bool) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -134,6 +143,7 @@ func (v *viewer) drain(fd int, toTheEnd bool) error {
 	}
 }
 
+// feed parses b, which has just arrived.
 func (v *viewer) feed(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -146,7 +156,7 @@ func (v *viewer) feed(b []byte) error {
 	return err
 }
 
-// data is called with the tally locked.
+// data implements sink. The caller has locked the tally.
 func (v *viewer) data(piece []byte, last bool) error {
 	v.tally.faulty += int64(v.finder.Scan(&v.tail, piece, last, v.found))
 	if last {
@@ -156,6 +166,7 @@ func (v *viewer) data(piece []byte, last bool) error {
 	return nil
 }
 
+// found counts the message n, which was sent at the time at.
 func (v *viewer) found(n, at int64) {
 	v.tally.messages++
 	v.tally.latency.add(time.Duration(v.now - at))
@@ -173,6 +184,7 @@ func (v *viewer) found(n, at int64) {
 	}
 }
 
+// control implements sink.
 func (v *viewer) control(op byte, payload []byte) error {
 	switch op {
 	case opPing:
@@ -188,14 +200,14 @@ func (v *viewer) control(op byte, payload []byte) error {
 	return nil
 }
 
-// send writes a small frame. A server that takes none for long is as good as gone.
+// send writes a small frame. It fails if the server does not accept it in time.
 func (v *viewer) send(op byte, payload []byte) error {
 	_ = v.conn.SetWriteDeadline(time.Now().Add(dialWait))
 	_, err := v.conn.Write(clientFrame(op, payload))
 	return err
 }
 
-// drip reads one byte of a viewer that is slow.
+// drip reads one byte.
 func (v *viewer) drip() {
 	raw, err := v.conn.(syscall.Conn).SyscallConn()
 	if err != nil || v.err != nil {
@@ -225,8 +237,8 @@ func (v *viewer) open() bool {
 	}
 }
 
-// stop ends the reading and waits for it. After it the fields that the reader owned may be read; the connection is
-// still open.
+// stop ends the reading goroutine. Afterwards the caller may use the fields
+// that only this goroutine used. The connection stays open.
 func (v *viewer) stop() {
 	if v.conn == nil {
 		return
@@ -240,7 +252,8 @@ func (v *viewer) stop() {
 	}
 }
 
-// dropped says how the server ended the connection, "" where it did not: the close code, or what happened instead.
+// dropped returns how the server ended the connection: the close code, or the
+// violation of the protocol. If the server did not end it, dropped returns "".
 func (v *viewer) dropped() string {
 	switch {
 	case v.closing:
@@ -248,12 +261,12 @@ func (v *viewer) dropped() string {
 	case errors.Is(v.err, errProtocol):
 		return v.err.Error()
 	case v.err != nil:
-		return "1006" // RFC 6455 section 7.1.5: without a close frame
+		return "1006" // without a close frame (RFC 6455, section 7.1.5)
 	}
 	return ""
 }
 
-// leave says goodbye and closes.
+// leave sends a close frame and closes the connection.
 func (v *viewer) leave() {
 	if v.conn == nil {
 		return

@@ -238,11 +238,11 @@ func TestImportRefuses(t *testing.T) {
 		{"foreign", []byte(`{"hello":"world"}` + "\n"), nil, "not an archive"},
 		{"empty", nil, nil, "not an archive"},
 		{"encrypted and cut", sealed[:len(sealed)-5], []string{"-identity", key}, "changed after it was written"},
-		{"plain in place of encrypted", good, []string{"-identity", key}, "not encrypted, though"},
-		{"another program's messages", odd(`hello`), nil, "not one that this program takes"},
-		{"what would break every frame", odd(`{"text":"x","timestamp":1}]}{"type":"history"`), nil, "not one that this program takes"},
-		{"a field of its own", odd(`{"text":"x","timestamp":1,"user":"ann"}`), nil, "not one that this program takes"},
-		{"ids of a device", odd(`{"text":"x","timestamp":1}` + "\n" + `{"pi-1":["1"]}`), nil, "not one that this program takes"},
+		{"plain in place of encrypted", good, []string{"-identity", key}, "not encrypted, although"},
+		{"another program's messages", odd(`hello`), nil, "not acceptable"},
+		{"what would break every frame", odd(`{"text":"x","timestamp":1}]}{"type":"history"`), nil, "not acceptable"},
+		{"a field of its own", odd(`{"text":"x","timestamp":1,"user":"ann"}`), nil, "not acceptable"},
+		{"ids of a device", odd(`{"text":"x","timestamp":1}` + "\n" + `{"pi-1":["1"]}`), nil, "not acceptable"},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "archive")

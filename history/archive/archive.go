@@ -1,32 +1,62 @@
-// Package archive writes the entries of a [history.Log] to a file that people
-// and programs can read, and reads it back, whole or not at all.
+// Package archive exports the entries of a [history.Log] to a file that people
+// and other programs can read. It imports such a file completely or not at all.
+//
+//	package main
+//
+//	import (
+//		"context"
+//		"os"
+//		"slices"
+//
+//		"github.com/relayguard/relayguard/history"
+//		"github.com/relayguard/relayguard/history/archive"
+//	)
+//
+//	func main() {
+//		ctx := context.Background()
+//		log, err := history.Open(ctx, history.Config{})
+//		if err != nil {
+//			panic(err)
+//		}
+//		log.Append(ctx, []byte("hello"))
+//		entries := slices.Values(log.Since(history.Oldest()).Entries)
+//		cfg := archive.ExportConfig{}
+//		_, err = archive.Export(ctx, os.Stdout, entries, cfg)
+//		if err != nil {
+//			panic(err)
+//		}
+//	}
 //
 // # Format
 //
-// JSON Lines: a header, a line for each entry, a trailer.
+// An archive is JSON Lines: a header, a line for each entry, and a trailer.
 //
 //	{"format":"relayguard-history","version":1,"exported":"2026-11-24T10:00:00Z"}
 //	{"seq":1,"at":"2026-11-24T09:59:59.5Z","text":"hello"}
 //	{"seq":2,"at":"2026-11-24T10:00:00Z","base64":"/w=="}
 //	{"end":true,"entries":2,"sha256":"…"}
 //
-// An entry that is UTF-8 is "text", any other "base64". The digest is of all
-// lines before the trailer, line ends included. It finds accidents, and edits
-// by people; whoever can compute it can also forge it.
+// An entry that is valid UTF-8 is in "text", any other in "base64". The SHA-256
+// digest is of all lines before the trailer, with their line ends. It reveals
+// accidental changes and edits. It does not reveal forgery, because anybody can
+// compute a digest.
 //
-// With recipients, all of this is inside an age file (age-encryption.org/v1),
-// which the age program opens as well. Encryption to a passphrase also proves
-// that whoever made the archive knew it; encryption to a public key proves
-// nothing about its maker.
+// # Encryption
+//
+// With recipients, the lines are inside an age file (age-encryption.org/v1),
+// which the age program can open too. If an archive opens with a passphrase,
+// its maker knew the passphrase. If it opens with a secret key, its maker can
+// be anybody, because the public key is enough to encrypt.
 //
 // # All or nothing
 //
-// age authenticates a file in pieces, and the digest comes last: entries are
-// readable before it is known that the file is complete and unchanged. So
-// [ImportLog] and [ImportStore] change nothing before the trailer is checked.
-// They hold no more than the entries that will be kept, whatever the archive's
-// size, and put nothing on disk meanwhile. A [Reader] hands out entries as they
-// come; it is for callers who can take them back.
+// The digest is at the end of an archive, and age authenticates a file piece by
+// piece. So entries can be read before it is known whether the archive is
+// complete and unchanged. [ImportLog] and [ImportStore] therefore change
+// nothing until they have checked the trailer. Until then they hold only the
+// entries to keep, whatever the size of the archive, and write nothing to disk.
+// A [Reader] returns entries before that check, so use it only if you can undo
+// what you do with them.
 package archive
 
 import (
@@ -55,7 +85,7 @@ const (
 	formatVersion = 1
 )
 
-// Field order is the order in the file.
+// The order of the fields is the order in the file.
 type header struct {
 	Format   string    `json:"format"`
 	Version  int       `json:"version"`
@@ -75,36 +105,42 @@ type trailer struct {
 	SHA256  string `json:"sha256"`
 }
 
-// Progress is how far an export or import has come.
+// Progress is how much of an archive an export has written or an import read.
 type Progress struct {
-	Entries uint64
-	Bytes   int64 // of JSON Lines, before encryption
-	Done    bool  // and checked
+	Entries uint64 // the number of entries
+	Bytes   int64  // the length of their lines, before encryption
+	Done    bool   // the archive is complete, and an import has checked it
 }
 
 // progressEvery is the number of entries between two calls of a Progress
-// func. Who draws on a terminal wants to draw less often still.
+// function. To draw on a terminal, a caller should skip most of the calls.
 const progressEvery = 100
 
-// ExportConfig describes an export. The zero value writes plain text.
+// ExportConfig configures an export. With the zero value, the archive is not
+// encrypted.
 type ExportConfig struct {
-	// Recipients can open the archive: public keys ([age.ParseX25519Recipient]),
-	// or one passphrase ([PassphraseRecipient]). None: it is not encrypted.
+	// Recipients can open the archive. They are public keys (see
+	// [age.ParseX25519Recipient]) or one passphrase (see
+	// [PassphraseRecipient]). If there are none, the archive is not encrypted.
 	Recipients []age.Recipient
 
-	// Exported is the time in the header. Zero means now.
+	// Exported is the time in the header, to the second. Zero means now.
 	Exported time.Time
 
-	// Progress, where set, is called every hundred entries and at the end.
+	// Progress, if not nil, is called after every hundred entries and at the
+	// end.
 	Progress func(Progress)
 }
 
-// Export writes entries to w. For those of a log, which it does not hold up:
+// Export writes an archive of entries to w. To export a log without blocking
+// it, take a snapshot:
 //
-//	archive.Export(ctx, w, slices.Values(log.Since(history.Oldest()).Entries), cfg)
+//	entries := slices.Values(log.Since(history.Oldest()).Entries)
+//	done, err := archive.Export(ctx, w, entries, cfg)
 //
-// Memory is bounded by the longest entry. After an error, what was written is
-// an archive that every import refuses.
+// Export needs memory for the longest entry only. If ctx ends, the error is
+// that of ctx; any other error is an [*Error]. After an error, every import
+// refuses what was written.
 func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], cfg ExportConfig) (done Progress, err error) {
 	if cfg.Exported.IsZero() {
 		cfg.Exported = time.Now()
@@ -148,8 +184,9 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 	return out.done, nil
 }
 
-// ExportFile is Export into the file name, with mode 0600. The name appears,
-// or changes its content, when all is written and on disk.
+// ExportFile writes an archive of entries to the file name, with mode 0600. It
+// makes or replaces the file only after the whole archive is on disk. Its
+// errors are those of [Export].
 func ExportFile(ctx context.Context, name string, entries iter.Seq[history.Entry], cfg ExportConfig) (Progress, error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".archive-*")
 	if err != nil {
@@ -172,6 +209,7 @@ func ExportFile(ctx context.Context, name string, entries iter.Seq[history.Entry
 	return done, failed(syncDir(filepath.Dir(name)))
 }
 
+// syncDir syncs a directory, so that a rename in it survives a power failure.
 func syncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
@@ -181,13 +219,15 @@ func syncDir(name string) error {
 	return d.Sync()
 }
 
+// writer writes lines, and computes the digest of them.
 type writer struct {
 	w    *bufio.Writer
 	sum  hash.Hash
 	done Progress
-	err  error // the first
+	err  error // the first error
 }
 
+// put writes v as a line, unless there was an error before.
 func (w *writer) put(v any) {
 	if w.err != nil {
 		return
@@ -201,8 +241,8 @@ func (w *writer) put(v any) {
 	w.err = err
 }
 
-// encode returns v as a line. Characters that matter to HTML stay as they are:
-// a person may read this.
+// encode returns v as a line. It does not escape the special characters of
+// HTML, so that people can read the line.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -211,6 +251,7 @@ func encode(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// lineOf returns the line of an entry.
 func lineOf(e history.Entry) line {
 	l := line{Seq: e.Seq, At: e.At.UTC().Round(0)}
 	if utf8.Valid(e.Data) {
@@ -222,7 +263,8 @@ func lineOf(e history.Entry) line {
 	return l
 }
 
-// PassphraseRecipient encrypts to a passphrase. It must be the only recipient.
+// PassphraseRecipient returns a recipient that encrypts an archive to a
+// passphrase. It must be the only recipient. An empty passphrase is an error.
 func PassphraseRecipient(passphrase string) (age.Recipient, error) {
 	r, err := age.NewScryptRecipient(passphrase)
 	if err != nil {
@@ -231,9 +273,10 @@ func PassphraseRecipient(passphrase string) (age.Recipient, error) {
 	return r, nil
 }
 
-// PassphraseIdentity opens what a passphrase has encrypted. It refuses files
-// that ask for more than 1 GiB of memory, which age allows: those that the age
-// program and this package write ask for 256 MiB.
+// PassphraseIdentity returns an identity that opens archives with a passphrase.
+// It refuses an archive that needs more than 1 GiB of memory to open, although
+// age allows more. Archives of this package and of the age program need 256
+// MiB. An empty passphrase is an error.
 func PassphraseIdentity(passphrase string) (age.Identity, error) {
 	id, err := age.NewScryptIdentity(passphrase)
 	if err != nil {

@@ -31,7 +31,7 @@ var (
 	noon = time.Date(2026, 11, 24, 12, 0, 0, 500, time.UTC)
 )
 
-// samples are entries that a text format could get wrong.
+// samples are entries that are difficult for a text format.
 var samples = []history.Entry{
 	{Seq: 1, At: noon, Data: []byte(`{"type":"llm","content":"<b>&amp; \u2028"}`)},
 	{Seq: 2, At: noon, Data: []byte("two\nlines\r\n\x00 and \"quotes\" \u2028 \ufffd 💡")},
@@ -67,7 +67,7 @@ func same(t testing.TB, got, want []history.Entry) {
 	}
 }
 
-// cheap is a passphrase's recipient that does not take a second.
+// cheap returns a passphrase recipient that takes much less than a second.
 func cheap(t testing.TB, passphrase string) age.Recipient {
 	r, err := age.NewScryptRecipient(passphrase)
 	if err != nil {
@@ -106,7 +106,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// The format is documented: a change of it needs a new version.
+// The format is documented, so a change of it needs a new version.
 func TestFormat(t *testing.T) {
 	lines := `{"format":"relayguard-history","version":1,"exported":"2026-11-24T12:00:00Z"}
 {"seq":1,"at":"2026-11-24T12:00:00.0000005Z","text":"<hello>"}
@@ -119,8 +119,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// An archive that was cut or changed anywhere is refused, and the log has not
-// changed.
+// An archive that was cut or changed at any byte is refused, and the log does
+// not change.
 func TestEveryByte(t *testing.T) {
 	pair, _ := age.GenerateX25519Identity()
 	l, err := history.Open(ctx, history.Config{})
@@ -168,7 +168,7 @@ func TestRefused(t *testing.T) {
 		}
 		return b
 	}
-	resealed := func(text string) []byte { // as if this package had written it
+	resealed := func(text string) []byte { // with a matching trailer
 		return fmt.Appendf(nil, `%s{"end":true,"entries":%d,"sha256":"%x"}`+"\n", text, strings.Count(text, "\n")-1, sha256.Sum256([]byte(text)))
 	}
 	const head = `{"format":"relayguard-history","version":1,"exported":"2026-11-24T12:00:00Z"}` + "\n"
@@ -226,7 +226,7 @@ func TestRefused(t *testing.T) {
 	}
 	ok := resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"x"}` + "\n")
 	if _, _, err := archive.Read(ctx, bytes.NewReader(ok), archive.ImportConfig{}); err != nil {
-		t.Errorf("what the rows are changed from: %v", err)
+		t.Errorf("the archive from which the rows are derived: %v", err)
 	}
 }
 
@@ -294,7 +294,7 @@ func many(n, size int) iter.Seq[history.Entry] {
 	}
 }
 
-// 40 MB go through both ways, and the heap never holds half of it.
+// The heap stays below 20 MiB while 40 MB are exported and imported.
 func TestBoundedMemory(t *testing.T) {
 	const n, size = 10_000, 4000
 	pair, _ := age.GenerateX25519Identity()
@@ -388,7 +388,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// The age program itself, where it is installed.
+// TestAgeProgram exchanges archives with the age program, if it is installed.
 func TestAgeProgram(t *testing.T) {
 	program, err := exec.LookPath("age")
 	if err != nil {
@@ -424,7 +424,7 @@ func TestAgeProgram(t *testing.T) {
 	}
 }
 
-// Archives go through mails and terminals.
+// An armored archive, as for an e-mail or a terminal, is read too.
 func TestArmor(t *testing.T) {
 	pair, _ := age.GenerateX25519Identity()
 	var b bytes.Buffer
@@ -438,7 +438,7 @@ func TestArmor(t *testing.T) {
 	same(t, got, samples)
 }
 
-// What is accepted is what Export writes for the same entries.
+// An archive that Read accepts is exactly what Export writes for its entries.
 func FuzzReader(f *testing.F) {
 	f.Add(export(f, nil))
 	f.Add(export(f, samples))

@@ -6,29 +6,42 @@ import (
 	"fmt"
 )
 
-// A Reason is what is wrong with an archive, or with writing one.
+// Reason is why an archive was refused or could not be written. The set is
+// closed.
 type Reason string
 
 // The reasons of an [Error].
 const (
-	ReasonForeign      Reason = "this is not an archive of a history"
-	ReasonVersion      Reason = "the archive is of a newer version"
-	ReasonTruncated    Reason = "the archive ends too early"
-	ReasonDamaged      Reason = "the archive was changed after it was written"
-	ReasonTooLong      Reason = "an entry is longer than allowed"
-	ReasonEncrypted    Reason = "the archive is encrypted"
-	ReasonNotEncrypted Reason = "the archive is not encrypted, though a key is given"
-	ReasonNoMatch      Reason = "none of the keys opens the archive"
-	ReasonUnfit        Reason = "an entry is not one that this program takes"
-	ReasonFailed       Reason = "reading or writing failed"
+	// ReasonForeign means that the file is not an archive of this package.
+	ReasonForeign Reason = "this is not an archive of a history"
+	// ReasonVersion means that a newer version of this package wrote it.
+	ReasonVersion Reason = "the archive is of a newer version"
+	// ReasonTruncated means that the end of the archive is missing.
+	ReasonTruncated Reason = "the archive ends too early"
+	// ReasonDamaged means that the archive differs from what was written.
+	ReasonDamaged Reason = "the archive was changed after it was written"
+	// ReasonTooLong means that a line is longer than ImportConfig.MaxLine.
+	ReasonTooLong Reason = "a line is longer than allowed"
+	// ReasonEncrypted means that the archive needs an identity.
+	ReasonEncrypted Reason = "the archive is encrypted"
+	// ReasonNotEncrypted means that there is an identity, but that the archive
+	// is plain text. Somebody may have replaced an encrypted one.
+	ReasonNotEncrypted Reason = "the archive is not encrypted, although a key is given"
+	// ReasonNoMatch means that no identity opens the archive.
+	ReasonNoMatch Reason = "none of the keys opens the archive"
+	// ReasonUnfit means that ImportConfig.Check refused an entry.
+	ReasonUnfit Reason = "an entry is not acceptable"
+	// ReasonFailed means that the reader or the writer failed, or the log or
+	// the Store on import. Error.Err describes it.
+	ReasonFailed Reason = "reading or writing failed"
 )
 
-// An Error says why an archive was refused or not written. It never quotes the
-// archive.
+// Error is why an archive was refused or could not be written. It never quotes
+// the archive.
 type Error struct {
 	Reason Reason
-	Line   uint64 // of the JSON Lines, from 1; 0 where it is none's fault
-	Err    error  // of the reader, the writer or ImportConfig.Check, or nil
+	Line   uint64 // the number of the line, from 1; 0 if no line is wrong
+	Err    error  // the cause, or the error of ImportConfig.Check, or nil
 }
 
 func (e *Error) Error() string {
@@ -42,9 +55,11 @@ func (e *Error) Error() string {
 	return s
 }
 
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// failed makes err an Error, unless it is one, or a context's.
+// failed returns err as an Error. If err wraps an Error or the error of a
+// context, it returns err.
 func failed(err error) error {
 	var known *Error
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

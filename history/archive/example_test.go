@@ -12,12 +12,12 @@ import (
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// From one log to another, encrypted on the way.
+// Export the entries of one log, encrypted, and import them into another.
 func Example() {
 	ctx := context.Background()
 	from, _ := history.Open(ctx, history.Config{})
 	from.Append(ctx, []byte("hello"))
-	mine, _ := age.GenerateX25519Identity() // or age-keygen -o key.txt
+	mine, _ := age.GenerateX25519Identity() // or with age-keygen -o key.txt
 
 	var file bytes.Buffer
 	_, err := archive.Export(ctx, &file, slices.Values(from.Since(history.Oldest()).Entries),
@@ -35,14 +35,14 @@ func Example() {
 	// hello
 }
 
-// What a Reader returns before io.EOF may be the beginning of something cut or
-// changed. Who uses it at once cannot take it back; ImportLog does not begin.
+// Wrong: to append the entries of a Reader before it has returned io.EOF, since
+// the archive may be incomplete. Right: ImportLog, which then changes nothing.
 func ExampleReader_incorrect() {
 	ctx := context.Background()
 	var file bytes.Buffer
 	entries := []history.Entry{{Seq: 1, Data: []byte("one")}, {Seq: 2, Data: []byte("two")}}
 	archive.Export(ctx, &file, slices.Values(entries), archive.ExportConfig{})
-	cut := file.Bytes()[:file.Len()-110] // the second entry is not all there
+	cut := file.Bytes()[:file.Len()-110] // the second entry is incomplete
 
 	wrong, _ := history.Open(ctx, history.Config{})
 	r, _ := archive.NewReader(bytes.NewReader(cut), 0)
@@ -53,12 +53,12 @@ func ExampleReader_incorrect() {
 		}
 		wrong.Append(ctx, e.Data)
 	}
-	fmt.Println("reader:", wrong.Stats().Entries, "of 2 entries, and nobody knows")
+	fmt.Println("reader:", wrong.Stats().Entries, "of 2 entries are in the log")
 
 	right, _ := history.Open(ctx, history.Config{})
 	_, err := archive.ImportLog(ctx, right, nil, bytes.NewReader(cut), archive.ImportConfig{})
 	fmt.Println("import:", right.Stats().Entries, "entries;", err)
 	// Output:
-	// reader: 1 of 2 entries, and nobody knows
+	// reader: 1 of 2 entries are in the log
 	// import: 0 entries; archive: the archive ends too early (line 3)
 }

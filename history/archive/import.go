@@ -11,39 +11,43 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// defaultMaxBytes bounds the entries that an import holds in memory.
+// defaultMaxBytes is the default of ImportConfig.MaxBytes.
 const defaultMaxBytes = 256 << 20
 
-// ImportConfig describes an import. The zero value reads plain text and keeps
-// the last 1,000 entries.
+// ImportConfig configures an import. With the zero value, the archive must not
+// be encrypted, and its last 1,000 entries are imported.
 type ImportConfig struct {
-	// Identities open an encrypted archive: secret keys
-	// ([age.ParseIdentities]), or [PassphraseIdentity]. With identities, an
-	// archive that is not encrypted is refused.
+	// Identities open an encrypted archive. They are secret keys (see
+	// [age.ParseIdentities]) or passphrases (see [PassphraseIdentity]). With
+	// identities, an archive that is not encrypted is refused.
 	Identities []age.Identity
 
-	// Keep is how many entries, the last ones, are imported. 0 means
-	// [history.DefaultKeep]. More than the log keeps is of no use.
+	// Keep is the number of entries to import, the last ones of the archive. 0
+	// or less means [history.DefaultKeep]. A number above the Config.Keep of
+	// the log has no use.
 	Keep int
 
-	// MaxBytes bounds the sum of their lengths; of more, the oldest are left
-	// out. 0 means 256 MiB.
+	// MaxBytes limits the sum of the lengths of these entries. If they are
+	// longer, the oldest are left out. 0 or less means 256 MiB.
 	MaxBytes int64
 
-	// MaxLine bounds a line of the archive. 0 means 16 MiB.
+	// MaxLine limits the length of a line of the archive, in bytes. 0 or less
+	// means 16 MiB.
 	MaxLine int
 
-	// Check, where set, is asked about every entry; one error of it refuses the
-	// whole archive as ReasonUnfit. An archive may come from anywhere, and its digest
-	// says nothing about what is in it.
+	// Check, if not nil, is called for every entry of the archive. If it
+	// returns an error, the whole archive is refused with ReasonUnfit. Anybody
+	// can make an archive, and its digest says nothing about its content.
 	Check func(history.Entry) error
 
-	// Progress, where set, is called every hundred entries and at the end.
+	// Progress, if not nil, is called after every hundred entries and at the
+	// end.
 	Progress func(Progress)
 }
 
-// Read checks the whole of an archive and returns the last entries of it, as
-// many as cfg allows, in memory.
+// Read checks a whole archive and returns its last entries, as many as cfg
+// allows. It holds no more than these in memory. If ctx ends, the error is that
+// of ctx; any other error is an [*Error].
 func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, Progress, error) {
 	keep, limit := cfg.Keep, cfg.MaxBytes
 	if keep <= 0 {
@@ -81,15 +85,16 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 		size += int64(len(e.Data))
 		for len(kept) > keep || size > limit {
 			size -= int64(len(kept[0].Data))
-			kept[0] = history.Entry{} // append reallocates only in time
+			kept[0] = history.Entry{} // free the data before append reallocates
 			kept = kept[1:]
 		}
 	}
 }
 
-// ImportLog replaces what l keeps by the last entries of an archive, in one
-// step, with note for its readers. They are appended now: numbers and times are
-// the log's. If the archive is refused, the log has not changed.
+// ImportLog replaces the entries of l with the last entries of an archive, in
+// one step (see [history.Log.Replace], which also explains note). The imported
+// entries get the current time and new sequence numbers. Its errors are those
+// of [Read]. After an error, the log has not changed.
 func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {
@@ -103,9 +108,10 @@ func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cf
 	return done, failed(err)
 }
 
-// ImportStore replaces what s keeps by the last entries of an archive, with
-// their times, for a log that nobody has open. Numbers go on from the store's,
-// in a new epoch. If the archive is refused, the store was not even loaded.
+// ImportStore replaces the entries in s with the last entries of an archive, in
+// a new epoch. No log may have the Store open. The imported entries keep their
+// times, and get the sequence numbers that follow those in s. Its errors are
+// those of [Read]. If the archive is refused, s is not even loaded.
 func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {

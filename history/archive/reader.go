@@ -17,30 +17,32 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// defaultMaxLine bounds a line of an archive, in bytes.
+// defaultMaxLine is the default of ImportConfig.MaxLine, in bytes.
 const defaultMaxLine = 16 << 20
 
 const ageMagic = "age-encryption.org/"
 
-// A Reader reads an archive entry by entry. What it returns is to be trusted
-// only once it has returned [io.EOF]: until then, the archive may turn out to
-// be cut or changed.
+// Reader reads an archive entry by entry. Trust its entries only after it has
+// returned [io.EOF]: before that, the archive may turn out to be incomplete or
+// changed. Only one goroutine may use a Reader at a time.
 type Reader struct {
 	medium medium
-	r      *bufio.Reader // plain text
+	r      *bufio.Reader // the plain text
 	sum    hash.Hash
 	max    int
 	done   Progress
 	line   uint64
 	buf    []byte
 	last   history.Entry
-	err    error // what every further Next returns
+	err    error // the result of every further Next
 }
 
-// NewReader reads the header of an archive. Lines longer than maxLine bytes
-// are refused; 0 means 16 MiB. An encrypted archive needs identities,
-// and with identities a plain one is refused, since somebody may have put it in
-// the other's place.
+// NewReader returns a Reader of the archive in r, after it has read the header.
+// It refuses lines longer than maxLine bytes; 0 or less means 16 MiB.
+//
+// An encrypted archive needs identities. With identities, NewReader refuses an
+// archive that is not encrypted, since somebody may have replaced the encrypted
+// one. Every error is an [*Error].
 func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, error) {
 	if maxLine <= 0 {
 		maxLine = defaultMaxLine
@@ -86,7 +88,7 @@ func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, e
 	return a, nil
 }
 
-// medium remembers whether reading failed below age, which does not tell.
+// medium remembers the error of r, because age does not return it.
 type medium struct {
 	r   io.Reader
 	err error
@@ -100,7 +102,7 @@ func (m *medium) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// reading says what err, of reading the archive's content, means.
+// reading returns the Error for err, which is an error of reading the archive.
 func (a *Reader) reading(err error) error {
 	var none *age.NoIdentityMatchError
 	switch {
@@ -111,17 +113,18 @@ func (a *Reader) reading(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &Error{Reason: ReasonTruncated, Line: a.line}
 	}
-	return &Error{Reason: ReasonDamaged, Line: a.line} // age's own refusals
+	return &Error{Reason: ReasonDamaged, Line: a.line} // age refused the file
 }
 
-// canonical reports whether text is what Export writes for v. There are many
-// ways to write the same JSON; one is enough, and leaves no doubt.
+// canonical reports whether text is the line that Export writes for v. Other
+// lines with the same content are refused, so that each content has one line.
 func canonical(text []byte, v any) bool {
 	b, err := encode(v)
 	return err == nil && bytes.Equal(b, text)
 }
 
-// next returns the next line with its end, valid until the next call.
+// next returns the next line with its line end. It is valid until the next
+// call.
 func (a *Reader) next() ([]byte, error) {
 	a.line++
 	a.buf = a.buf[:0]
@@ -147,8 +150,9 @@ func (a *Reader) next() ([]byte, error) {
 	}
 }
 
-// Next returns the next entry, or [io.EOF] after the last one, once the trailer
-// has confirmed all of them. Any other error is an [*Error].
+// Next returns the next entry. After the last entry, it checks the trailer and
+// returns [io.EOF] if the archive is complete and unchanged. Any other error is
+// an [*Error]. After an error, Next returns the same error again.
 func (a *Reader) Next() (history.Entry, error) {
 	if a.err != nil {
 		return history.Entry{}, a.err
@@ -158,6 +162,7 @@ func (a *Reader) Next() (history.Entry, error) {
 	return e, err
 }
 
+// entry returns the next entry, or io.EOF.
 func (a *Reader) entry() (history.Entry, error) {
 	text, err := a.next()
 	if err != nil {
@@ -186,7 +191,7 @@ func (a *Reader) entry() (history.Entry, error) {
 	return e, nil
 }
 
-// end checks the trailer, and that nothing follows.
+// end returns io.EOF if text is the right trailer and nothing follows it.
 func (a *Reader) end(text []byte) error {
 	if !canonical(text, trailer{true, a.done.Entries, hex.EncodeToString(a.sum.Sum(nil))}) {
 		return &Error{Reason: ReasonDamaged, Line: a.line}
@@ -195,11 +200,11 @@ func (a *Reader) end(text []byte) error {
 	case err == nil:
 		return &Error{Reason: ReasonDamaged, Line: a.line + 1}
 	case err != io.EOF:
-		return a.reading(err) // age tells only here that its last piece is missing
+		return a.reading(err) // only here does age report that its last piece is missing
 	}
 	a.done.Done = true
 	return io.EOF
 }
 
-// Progress returns how much was read.
+// Progress returns how much of the archive the Reader has read.
 func (a *Reader) Progress() Progress { return a.done }

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// crash is the child: it says on its standard output what was acknowledged,
-// and never ends by itself.
+// crash is the child process. It appends and clears until it is killed, and
+// writes each acknowledged change to its standard output.
 func crash(dir string) {
 	j, err := journal.Open(config(dir))
 	if err != nil {
@@ -55,18 +55,20 @@ func crash(dir string) {
 	}
 }
 
-// text is what the entry seq says, of changing length.
+// text returns the content of entry seq. Its length depends on seq.
 func text(seq uint64) []byte {
 	return []byte(strings.Repeat(strconv.FormatUint(seq, 10)+" ", 1+int(seq%97)*7))
 }
 
-// However a process ends, everything it was told is stored is there.
+// TestKilled kills a process many times. Each time, all entries that the
+// journal acknowledged must be there.
 func TestKilled(t *testing.T) {
 	n := *kills
 	if testing.Short() {
 		n = max(n/10, 1)
 	}
-	dir, err := os.MkdirTemp(memory, "relayguard-journal-") // a kill takes nothing from the page cache, so the disk is no part of this
+	// A killed process loses nothing of the page cache, so no disk is needed.
+	dir, err := os.MkdirTemp(memory, "relayguard-journal-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +101,7 @@ func TestKilled(t *testing.T) {
 		case l.Position().Seq() < past.stored:
 			t.Fatalf("round %d: %d was acknowledged, the last is %d", round, past.stored, l.Position().Seq())
 		case past.clearing && kept == 0:
-			past.cleared = l.Position().Seq() // either outcome is right
+			past.cleared = l.Position().Seq() // the Clear may have happened or not
 		case kept < min(past.stored-past.cleared, 40) || kept > 0 && b.Entries[kept-1].Seq < past.stored:
 			t.Fatalf("round %d: after %+v there are %d entries", round, past, kept)
 		}
@@ -109,13 +111,14 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d kills, %d incomplete records cut off", n, drops)
 }
 
-// said is what children have acknowledged.
+// said is what the child processes have written to their standard output.
 type said struct {
-	stored, cleared uint64 // the highest numbers
-	clearing        bool   // killed within a Clear
+	stored, cleared uint64 // the highest sequence numbers
+	clearing        bool   // the child was killed during a Clear
 }
 
-// runAndKill lets a child append, and kills it after it has said lines things.
+// runAndKill runs a child and kills it after it has written this many lines. It
+// returns past with what the child wrote.
 func runAndKill(t *testing.T, dir string, lines int, past said) said {
 	past.clearing = false
 	cmd := exec.Command(os.Args[0])
@@ -131,12 +134,12 @@ func runAndKill(t *testing.T, dir string, lines int, past said) said {
 	scan := bufio.NewScanner(out)
 	for i := 0; scan.Scan(); i++ {
 		if i == lines {
-			cmd.Process.Kill() // and go on reading: what it said before counts
+			cmd.Process.Kill() // lines that are in the pipe still count
 		}
 		what, number, _ := strings.Cut(scan.Text(), " ")
 		seq, err := strconv.ParseUint(number, 10, 64)
 		if err != nil {
-			t.Fatal(err) // a line is one write into the pipe
+			t.Fatal(err) // each line is one write, so none is cut
 		}
 		switch what {
 		case "stored":

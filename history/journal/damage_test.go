@@ -12,7 +12,7 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// small makes a closed journal and returns the names of its two files.
+// small makes a journal, closes it, and returns the names of its two files.
 func small(t testing.TB, cfg journal.Config) (segment, key string) {
 	t.Helper()
 	l := open(t, cfg, 0)
@@ -27,7 +27,8 @@ func small(t testing.TB, cfg journal.Config) (segment, key string) {
 	return segs[0], keys[0]
 }
 
-// memory is where thousands of journals may sync without wearing out a disk.
+// memory is a directory in memory, if there is one, so that the syncs of
+// thousands of journals do not wear out a disk.
 var memory = func() string {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		return "/dev/shm"
@@ -35,7 +36,8 @@ var memory = func() string {
 	return os.TempDir()
 }()
 
-// load returns what a journal in a copy of dir, with one file changed, loads.
+// load copies the directory of cfg, gives one file another content, and returns
+// what Load and OnDropped report for the copy.
 func load(t testing.TB, cfg journal.Config, file string, content []byte) (history.Saved, []journal.Dropped, error) {
 	t.Helper()
 	var dropped []journal.Dropped
@@ -98,8 +100,8 @@ func TestEveryBitFlipped(t *testing.T) {
 	}
 }
 
-// Whatever is left of the file opens, holds a beginning of what was there, and
-// says what is missing.
+// A segment that is cut at any byte can be loaded. The result is the beginning
+// of what was there, and the loss is reported.
 func TestCutAtEveryByte(t *testing.T) {
 	cfg := config(t.TempDir())
 	segment, _ := small(t, cfg)
@@ -110,10 +112,10 @@ func TestCutAtEveryByte(t *testing.T) {
 	whole, _, _ := load(t, cfg, segment, content)
 	most := 0
 	for size := range content {
-		for _, zeros := range []int{0, len(content) - size} { // some file systems fill up
+		for _, zeros := range []int{0, len(content) - size} { // some file systems fill up with zeros
 			got, dropped, err := load(t, cfg, segment, append(bytes.Clone(content[:size]), make([]byte, zeros)...))
 			if zeros > 0 && err != nil && hasReason(err, journal.ReasonCorrupt) {
-				continue // in the middle of a record nothing tells zeros from damage
+				continue // zeros within a record look like damage
 			}
 			if err != nil {
 				t.Fatalf("cut at %d: %v", size, err)
@@ -143,7 +145,7 @@ func TestCutAtEveryByte(t *testing.T) {
 }
 
 // A crash between any two steps of a rewriting leaves files of both
-// generations, of which the one with the highest key counts.
+// generations. The state is that of the highest generation with a key file.
 func TestLeftovers(t *testing.T) {
 	cfg := config(t.TempDir())
 	l := open(t, cfg, 0)
@@ -184,12 +186,12 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// A record moved, doubled or taken out is refused like a changed one.
+// Load refuses a segment with a record that was moved, doubled or taken out.
 func TestRecordsKeepTheirPlace(t *testing.T) {
 	cfg := config(t.TempDir())
 	segment, key := small(t, cfg)
 	content, _ := os.ReadFile(segment)
-	const magic, a = 21, 8 + 28 + 29 + 1 // the frame, the seal, an entry's fields, its one letter
+	const magic, a = 21, 8 + 28 + 29 + 1 // frame, nonce and tag, fields, one letter
 	note := magic + 8 + 28 + 1 + 4
 	entryA, entryB := content[note:note+a], content[note+a:note+2*a]
 	head, tail := content[:note], content[note+2*a:]
@@ -216,7 +218,8 @@ func TestRecordsKeepTheirPlace(t *testing.T) {
 	}
 }
 
-// Times before 1970 and without a monotonic clock come back as they were.
+// Times are loaded as they were saved, even those before 1970 and the zero
+// time.
 func TestTimes(t *testing.T) {
 	cfg := config(t.TempDir())
 	for _, at := range []time.Time{{}, time.Unix(-1, 5), time.Unix(1<<33, 999_999_999)} {
@@ -234,7 +237,8 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// Whatever a segment holds: an error, or a beginning of what was written.
+// For any content of a segment, Load returns an error or a beginning of what
+// was written.
 func FuzzSegment(f *testing.F) {
 	cfg := config(f.TempDir())
 	segment, _ := small(f, cfg)

@@ -19,8 +19,9 @@ import (
 
 const limited = "JOURNAL_FILE_LIMIT"
 
-// alone runs the test in a process of its own, where it returns true: the
-// limit of full is for all files, those of the testing package among them.
+// alone runs the test in a process of its own, and returns true in that
+// process. The limit that full sets is for all files of a process, even for
+// those of the testing package.
 func alone(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(limited) != "" {
@@ -34,8 +35,8 @@ func alone(t *testing.T) bool {
 	return false
 }
 
-// full makes every file of this process end at limit bytes, as a full disk
-// would: the write that passes it is done in part, and fails.
+// full limits each file of this process to limit bytes. As on a full disk, the
+// write that exceeds the limit writes a part and then fails.
 func full(t testing.TB, limit uint64) (lift func()) {
 	t.Helper()
 	signal.Ignore(syscall.SIGXFSZ)
@@ -67,7 +68,7 @@ func TestFullDisk(t *testing.T) {
 	if info, err := os.Stat(segs[0]); err == nil {
 		size = uint64(info.Size())
 	}
-	for room := range uint64(60) { // every way to end within a record
+	for room := range uint64(60) { // the write may fail at each byte of the record
 		lift := full(t, size+room)
 		if _, err := l.Append(ctx, []byte("lost")); !hasReason(err, journal.ReasonFull) {
 			t.Fatalf("append: %v", err)
@@ -89,7 +90,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// keeper opens a log that goes on without its disk, and records what it says.
+// keeper opens a log with KeepGoing and records the calls of OnState.
 func keeper(t testing.TB, cfg journal.Config) (*history.Log, *journal.Journal, *[]error) {
 	t.Helper()
 	states := new([]error)
@@ -121,7 +122,7 @@ func TestKeepGoing(t *testing.T) {
 			t.Fatalf("states %v, now %v", *states, j.Err())
 		}
 		time.Sleep(10 * time.Second)
-		add(t, l, "d") // tries, in vain
+		add(t, l, "d") // tries, but fails
 		lift()
 		add(t, l, "e") // too soon to try again
 		if j.Err() == nil || len(*states) != 1 {
@@ -142,7 +143,7 @@ func TestKeepGoing(t *testing.T) {
 	})
 }
 
-// Clearing on a full disk: what was there is gone, what comes is in memory.
+// On a full disk, a Clear destroys the old entries, and new ones are in memory.
 func TestKeepGoingClears(t *testing.T) {
 	if !alone(t) {
 		return
@@ -161,7 +162,7 @@ func TestKeepGoingClears(t *testing.T) {
 		}
 		want(t, l, "secret")
 		lift()
-		lift = full(t, 160) // room to overwrite it, not to write another segment
+		lift = full(t, 160) // enough to overwrite the key, too little for another segment
 		if _, err := l.Replace(ctx, nil, []byte(strings.Repeat("x", 200))); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +171,7 @@ func TestKeepGoingClears(t *testing.T) {
 		}
 		add(t, l, "y")
 		lift()
-		if err := l.Close(); err != nil { // writes it all
+		if err := l.Close(); err != nil { // writes everything
 			t.Fatal(err)
 		}
 		want(t, open(t, cfg, 0), strings.Repeat("x", 200), "y")
@@ -190,11 +191,11 @@ func TestReadOnlyDirectory(t *testing.T) {
 		defer os.Chmod(name, 0o700)
 	}
 	if os.Geteuid() == 0 {
-		// The administrator writes everywhere; become another, for files only
-		// and in this thread only.
+		// Root may write everywhere, so this thread becomes another user for
+		// file accesses.
 		os.Chown(filepath.Join(dir, "journal"), 65534, -1)
 		os.Chmod(parent, 0o555)
-		os.Chmod(filepath.Dir(dir), 0o755) // MkdirTemp's, on the way there
+		os.Chmod(filepath.Dir(dir), 0o755) // the parent directory, so that the user reaches dir
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := syscall.Setfsuid(65534); err != nil {
@@ -212,10 +213,11 @@ func TestReadOnlyDirectory(t *testing.T) {
 		t.Errorf("clear: %v", err)
 	}
 	want(t, l, "a")
-	add(t, l, "b") // the segment is open, and still takes it
+	add(t, l, "b") // the segment is open, so appends still work
 }
 
-// What retention drops is gone from the disk in time, without an append.
+// Entries that retention drops are removed from the disk, even without an
+// append.
 func TestPurge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t.TempDir())
@@ -253,7 +255,7 @@ func TestInterval(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour) // a timer that is left must find a closed journal
+		time.Sleep(time.Hour) // a timer that still runs must not use the closed journal
 		want(t, open(t, cfg, 0), "a", "a", "a", "b")
 	})
 }

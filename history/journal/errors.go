@@ -6,29 +6,43 @@ import (
 	"syscall"
 )
 
-// A Reason is what kind of failure an [Error] is.
+// Reason is why an operation of a [Journal] failed. The set is closed.
 type Reason string
 
 // The reasons of an [Error].
 const (
-	ReasonFull     Reason = "no space left"
+	// ReasonFull means that no space is left on the disk or in the quota, or
+	// that the file would be too large.
+	ReasonFull Reason = "no space left"
+	// ReasonReadOnly means that this process may not write there.
 	ReasonReadOnly Reason = "not writable"
-	ReasonLocked   Reason = "in use by another process"
-	ReasonWrongKey Reason = "no key of the ring opens it"
-	ReasonCorrupt  Reason = "damaged, or changed by somebody"
-	ReasonTooLarge Reason = "entry is too large"
-	ReasonClosed   Reason = "closed"
-	ReasonFailed   Reason = "input/output failed"
+	// ReasonLocked means that another journal, of this or of another process,
+	// has the directory open.
+	ReasonLocked Reason = "in use by another process"
+	// ReasonWrongKey means that none of Config.Keys decrypts the key file. The
+	// file may be damaged instead: the journal cannot distinguish the two.
+	ReasonWrongKey Reason = "none of the keys fits"
+	// ReasonCorrupt means that a file was damaged or changed.
+	ReasonCorrupt Reason = "damaged or changed"
+	// ReasonTooLarge means that an entry or a note is longer than about 1 GiB.
+	ReasonTooLarge Reason = "entry or note is too large"
+	// ReasonClosed means that the journal is closed.
+	ReasonClosed Reason = "closed"
+	// ReasonFailed means any other failure. Error.Err describes it.
+	ReasonFailed Reason = "input/output failed"
 )
 
-// An Error is a failure of a [Journal]. It holds no content and no key.
+// Error is a failure of a [Journal]. It never holds content or a key.
 //
-// After ReasonFull, ReasonReadOnly or ReasonFailed nothing that was acknowledged is lost, and the
-// journal may be used on: the next Append tries to write everything anew.
+// After ReasonFull, ReasonReadOnly and ReasonFailed, no acknowledged entry is
+// lost and the journal remains usable: the next Append tries to write
+// everything anew.
 type Error struct {
-	Op     string // open, lock, load, append, sync, replace, destroy, rewrap
+	// Op is what failed: open, lock, load, append, sync, replace, rewrite,
+	// purge, destroy, rewrap or close.
+	Op     string
 	Reason Reason
-	Err    error // may be nil
+	Err    error // the cause, or nil
 }
 
 func (e *Error) Error() string {
@@ -39,9 +53,10 @@ func (e *Error) Error() string {
 	return s
 }
 
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// failure makes err an Error of op. An Error keeps its own op and reason.
+// failure returns err as an Error of op. If err wraps an Error, it returns err.
 func failure(op string, err error) error {
 	var known *Error
 	switch {
@@ -66,4 +81,5 @@ func failure(op string, err error) error {
 	return &Error{op, reason, err}
 }
 
+// corrupt returns the error of a file whose content is wrong.
 func corrupt(what string) error { return &Error{"load", ReasonCorrupt, errors.New(what)} }

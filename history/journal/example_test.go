@@ -10,11 +10,11 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// A log that survives a restart.
+// A log with a journal survives a restart.
 func Example() {
 	dir, _ := os.MkdirTemp("", "")
 	defer os.RemoveAll(dir)
-	key := make([]byte, journal.KeySize) // in earnest: from a secret store
+	key := make([]byte, journal.KeySize) // in a real program, it comes from a secret store
 	rand.Read(key)
 
 	for run := range 2 {
@@ -27,7 +27,7 @@ func Example() {
 			panic(err)
 		}
 		fmt.Printf("run %d finds %d entries\n", run+1, log.Stats().Entries)
-		log.Append(ctx, []byte("hello")) // on disk when it returns
+		log.Append(ctx, []byte("hello")) // is on disk afterwards
 		log.Close()
 	}
 	// Output:
@@ -35,7 +35,8 @@ func Example() {
 	// run 2 finds 1 entries
 }
 
-// Rotation: the new key first, the old one until Rewrap has run once.
+// To rotate the master key, put the new one first and keep the old one until
+// Rewrap has succeeded.
 func ExampleJournal_Rewrap() {
 	dir, _ := os.MkdirTemp("", "")
 	defer os.RemoveAll(dir)
@@ -61,9 +62,9 @@ func ExampleJournal_Rewrap() {
 	// 3
 }
 
-// A backup of the whole directory outlives every Clear: it holds the segment's
-// key. Leave *.key out, and what was cleared stays so. (Such a copy cannot be
-// restored either; package archive makes those that can.)
+// Wrong: a backup of the whole directory. It holds the key of the segment, so
+// the entries can be read even after a Clear. Right: a backup without *.key. It
+// cannot be restored either; for backups to restore, use package archive.
 func Example_incorrect() {
 	dir, _ := os.MkdirTemp("", "")
 	defer os.RemoveAll(dir)

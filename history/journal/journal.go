@@ -1,46 +1,96 @@
-// Package journal keeps a [history.Log] in an encrypted file.
+// Package journal stores a [history.Log] in an encrypted file, so that the log
+// survives a restart. After a Clear, nobody can read the cleared entries in a
+// copy of that file, not even the holder of the master key.
 //
-// It is a [history.Store]: a directory with one segment, which appends extend,
-// and one small key file. Every other change writes both anew and destroys the
-// old ones, so that a crash at any moment leaves the state before or after.
+//	package main
 //
-// # What is protected, and what is not
+//	import (
+//		"context"
+//		"os"
 //
-// Each record of the segment is sealed with AES-256-GCM under a random key of
-// that segment alone. This data key is in the key file, sealed under a key that
-// HKDF-SHA256 derives from the master key and a random salt. Records are bound
-// to their place: one that was changed, moved, doubled or left out is an error.
-// Not detected is a segment cut at the end of a record, or the whole directory
-// put back to an earlier state; only a witness elsewhere could tell.
+//		"github.com/relayguard/relayguard/history"
+//		"github.com/relayguard/relayguard/history/journal"
+//	)
 //
-// Clear, Replace and Delete write a new segment under a new data key, then
-// overwrite and remove the old key file. From then on a copy of the old segment
-// cannot be read by anybody, the holder of the master key included. That holds
-// for copies of the segment only: who copied the key file as well, and has the
-// master key, reads both. So leave *.key out of backups and snapshots, and back
-// up with package archive instead. Overwriting is also no more than a request
-// on a file system that never writes in place (btrfs, ZFS) and on flash that
-// remaps sectors; there, the secrecy of the master key is what remains.
+//	func main() {
+//		ctx := context.Background()
+//		key, err := os.ReadFile("master.key") // 32 random bytes
+//		if err != nil {
+//			panic(err)
+//		}
+//		cfg := journal.Config{Dir: "history", Keys: [][]byte{key}}
+//		store, err := journal.Open(cfg)
+//		if err != nil {
+//			panic(err)
+//		}
+//		log, err := history.Open(ctx, history.Config{Store: store})
+//		if err != nil {
+//			panic(err)
+//		}
+//		defer log.Close()
+//		log.Append(ctx, []byte("hello")) // is on disk afterwards
+//	}
 //
-// What retention drops is gone from the disk with the next rewriting: when half
-// of the segment is waste, and at most an hour later.
+// # Files
+//
+// A [Journal] is a [history.Store] in a directory of its own. The directory
+// holds a segment file, a small key file and a lock file. Each append adds a
+// record to the segment. Replace, Clear and Delete write a new segment and a
+// new key file, and destroy the old ones. After a crash at any moment, the
+// directory holds the state from before or after such a change.
+//
+// # Encryption
+//
+// Each record of the segment is encrypted with AES-256-GCM, under a random data
+// key that no other segment uses. The key file holds the data key, encrypted
+// under a key that HKDF-SHA256 derives from the master key and a random salt.
+// Each record is bound to its number in the segment: if a record was changed,
+// moved, doubled or left out, Load returns an error.
+//
+// An attacker can do two things without detection: cut the segment at the end
+// of a record that was appended after the segment was made, and restore an
+// earlier state of the whole directory. Only data that is kept elsewhere could
+// reveal them.
+//
+// # Erasure
+//
+// Clear, Replace and Delete write a new segment under a new data key, and then
+// overwrite and remove the old key file. From then on nobody can read a copy of
+// the old segment, not even the holder of the master key. A person with a copy
+// of the old key file and the master key can read it, however. So leave *.key
+// out of backups and snapshots, and make backups with package archive.
+//
+// Overwriting may leave the old data readable on a file system that never
+// writes in place (btrfs, ZFS) and on flash memory that remaps sectors. There,
+// only the secrecy of the master key protects the erased entries.
+//
+// Entries that retention drops are on disk until the segment is written anew.
+// The next append does that if at least half of the segment, and at least 16
+// KiB of it, belong to such entries. A timer does it at most an hour after
+// entries were dropped, while the journal is open.
 //
 // # Nonces
 //
-// They are random (96 bits, from crypto/rand). Counting instead would be safe
-// as long as no number comes twice under a key, and after a torn write the
-// number of the lost record would: its ciphertext may be in a copy of the disk.
-// With random ones the chance of a repetition stays below 2^-40 up to
-// 16 million records of one segment, which is rewritten long before.
+// Nonces are random (96 bits, from crypto/rand). A counter would be safe only
+// if no number were used twice under one key. But after an incomplete write,
+// the number of the lost record would be used again, while a copy of the disk
+// may hold the lost record. With random nonces, the probability of a repetition
+// is below 2^-40 for up to 16 million records in one segment. Segments are
+// written anew long before that.
 //
 // # Durability
 //
-// With [SyncAlways], the default, and without [Config.KeepGoing], an entry that
-// Append has acknowledged survives the loss of power. Otherwise the last ones
-// may be lost; the log then begins a new epoch when it was not closed in an orderly way, since
-// the numbers of lost entries come again, and readers must not mistake them.
+// With [SyncAlways], the default, and without [Config.KeepGoing], an entry
+// survives a power failure once Append has returned nil. Otherwise the last
+// entries may be lost, and their sequence numbers are then used again for other
+// entries. So if the journal was not closed with Close, the log then begins a
+// new epoch. Its readers get a Reset, and do not mistake a new entry for a lost
+// one.
 //
-// The package needs flock and atomic rename: the BSDs, Linux and macOS.
+// # Systems
+//
+// The package needs flock and atomic rename: the BSDs, Linux and macOS. On
+// other systems, [Open] returns an [*Error] that wraps [errors.ErrUnsupported].
 package journal
 
 import (
@@ -54,67 +104,78 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// KeySize is the length of a master key in bytes.
+// KeySize is the length of a master key, in bytes.
 const KeySize = 32
 
 const (
 	defaultEvery = time.Second      // of Config.Every
-	purgeAfter   = time.Hour        // dropped entries stay on disk no longer
+	purgeAfter   = time.Hour        // how long dropped entries stay on disk
 	retryAfter   = 10 * time.Second // between two attempts to repair, with KeepGoing
 )
 
-// A Sync says when an append is forced to the disk. Rewriting always is.
+// Sync is when appended entries are forced to the disk with fsync. Everything
+// else that a journal writes is forced to the disk at once.
 type Sync int
 
-// Policies of [Config.Sync].
+// The values of [Config.Sync].
 const (
 	SyncAlways   Sync = iota // before Append returns
-	SyncInterval             // at most Config.Every later
-	SyncNever                // when the operating system likes to
+	SyncInterval             // at most Config.Every after Append returned
+	SyncNever                // never: the operating system decides when to write
 )
 
-// Config describes a journal. Dir and Keys are required.
+// Config configures a journal. Dir and Keys are required.
 type Config struct {
-	// Dir is the directory, of this journal alone. It is made if it does not
-	// exist, and set to mode 0700; the files in it have 0600.
+	// Dir is the directory of the journal. Only this journal may use it. Open
+	// makes the directory if it does not exist, and sets its mode to 0700. The
+	// files in it have mode 0600.
 	Dir string
 
-	// Keys are the master keys, of 32 random bytes each. The first seals, all
-	// open. To rotate: put the new key first, restart, call [Journal.Rewrap],
-	// drop the old one.
+	// Keys are the master keys, of 32 random bytes each. The journal encrypts
+	// with the first one and decrypts with any of them. To rotate the key, put
+	// the new key first, restart, call [Journal.Rewrap], and remove the old
+	// key.
 	Keys [][]byte
 
-	// Sync is when appends reach the disk. The zero value is SyncAlways.
+	// Sync is when appended entries are forced to the disk. The zero value is
+	// SyncAlways.
 	Sync Sync
 
-	// Every is the period of SyncInterval. 0 means a second.
+	// Every is the longest time between an append and its fsync, if Sync is
+	// SyncInterval. 0 means a second.
 	Every time.Duration
 
-	// KeepGoing accepts entries while the medium fails. They are in memory only
-	// until a later Append succeeds in writing everything anew, which one tries
-	// every ten seconds; [Journal.Err] says that it is so. A Replace then
-	// destroys what is on disk without writing the new state; only where even
-	// that fails does it return an error, since erasure must not be pretended.
+	// KeepGoing makes Append accept entries while the medium fails. These
+	// entries are in memory only, and [Journal.Err] returns the failure, until
+	// a later Append succeeds in writing everything anew. Append tries that at
+	// most every ten seconds.
 	//
-	// Numbers given out in that time may be given out again after a crash. So
-	// with KeepGoing every end but Close begins a new epoch.
+	// If Replace cannot write the new state, it destroys the old state on disk
+	// and returns nil. It returns an error only if that fails too. So if
+	// Replace returns nil, the old entries are erased.
+	//
+	// After a crash, sequence numbers from that time may be used again. So with
+	// KeepGoing, the log begins a new epoch unless the journal was closed with
+	// Close.
 	KeepGoing bool
 
-	// OnState, where set, is told when the medium begins to fail (the [*Error])
-	// and when everything is written again (nil). It must not call the journal.
+	// OnState, if not nil, is called with the [*Error] when the medium begins
+	// to fail, and with nil when everything is written again. It must not call
+	// methods of the journal.
 	OnState func(error)
 
-	// OnDropped, where set, is told by Load what an interrupted write, or
-	// whatever else cut the segment's end, has cost. nil is silence.
+	// OnDropped, if not nil, is called by Load if the end of the segment is
+	// missing, because a write was interrupted or the file was cut. If nil, the
+	// loss is not reported.
 	OnDropped func(Dropped)
 }
 
-// Dropped is the end of a segment that could not be read, because it is not
-// all there.
+// Dropped describes the missing end of a segment.
 type Dropped struct {
-	Bytes int64 // of the incomplete record
-	// Missing is the number of records that were on disk for certain and are
-	// not any more: 0 after a crash, more if somebody cut the file.
+	// Bytes is the length of the incomplete last record.
+	Bytes int64
+	// Missing is the number of missing records that certainly were on disk. It
+	// is 0 after a crash. If it is more, the file was cut.
 	Missing uint64
 }
 
@@ -143,9 +204,11 @@ const (
 
 func (r ConfigReason) Error() string { return string(r) }
 
-// lax reports whether numbers can be given out and lost.
+// lax reports whether an acknowledged entry can be lost, so that its sequence
+// number would be used again.
 func (c Config) lax() bool { return c.Sync != SyncAlways || c.KeepGoing }
 
+// check returns a [*ConfigError] for each problem, joined.
 func (c Config) check() error {
 	var errs []error
 	refuse := func(bad bool, field string, reason ConfigReason) {
@@ -163,9 +226,11 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
-// A Journal is a [history.Store] in a directory. Make one with [Open], give it
-// to [history.Open], which from then on calls and closes it; [Journal.Rewrap]
-// and [Journal.Err] may be called beside it, from any goroutine.
+// Journal is a [history.Store] in a directory. [Open] returns one, for
+// [history.Open]. If history.Open succeeds, the log calls the methods of the
+// Store and closes the journal; if it fails, the caller closes the journal.
+// [Journal.Rewrap] and [Journal.Err] are for the caller. All methods may be
+// called from any goroutine.
 type Journal struct {
 	cfg  Config
 	lock *os.File
@@ -174,19 +239,20 @@ type Journal struct {
 	closed bool
 	loaded bool
 	broken error         // why the segment takes no more records
-	retry  time.Time     // no attempt to repair it before
-	saved  history.Saved // what is kept; data is shared with the log
-	floor  uint64        // entries up to here are not wanted
-	seg    *segment      // nil: nothing written yet
-	gen    uint64        // the highest ever used, if only for an attempt
-	old    []string      // files that are void and not yet destroyed
-	waste  int64         // bytes of the segment that floor made useless
+	retry  time.Time     // when to try a repair again, with KeepGoing
+	saved  history.Saved // the state; its data is shared with the log
+	floor  uint64        // entries up to this number are dropped
+	seg    *segment      // nil if nothing is written yet
+	gen    uint64        // the highest generation of any file, even a void one
+	old    []string      // void files that are not destroyed yet
+	waste  int64         // bytes of dropped entries in the segment
 	purge  *time.Timer   // set while there is waste
-	flush  *time.Timer   // set while something is written but not synced
+	flush  *time.Timer   // set while a written record is not synced
 }
 
-// Open takes the directory for this process. The error is an [*Error] or, for
-// mistakes in cfg, all of them as [*ConfigError], joined.
+// Open makes and locks the directory, so that no other process can use it. If
+// cfg is wrong, the error joins a [*ConfigError] for each problem. Any other
+// error is an [*Error].
 func Open(cfg Config) (*Journal, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ var (
 
 func config(dir string) journal.Config { return journal.Config{Dir: dir, Keys: [][]byte{key1}} }
 
-// open fails the test where a log in cfg cannot be opened.
+// open returns a log with a journal. It fails the test if it cannot be opened.
 func open(t testing.TB, cfg journal.Config, keep int) *history.Log {
 	t.Helper()
 	l, err := tryOpen(t, cfg, keep)
@@ -76,7 +76,7 @@ func hasReason(err error, reason journal.Reason) bool {
 	return errors.As(err, &e) && e.Reason == reason
 }
 
-// copyDir puts the files of one journal whose names match into another place.
+// copyDir copies the files of a journal whose names match pattern.
 func copyDir(t testing.TB, from, to, pattern string) {
 	t.Helper()
 	names, _ := filepath.Glob(filepath.Join(from, pattern))
@@ -128,8 +128,8 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// Numbers that were lost come again with other content; readers must not take
-// one for the other. Where nothing can be lost, they go on.
+// The numbers of lost entries are used again for other entries, so a new epoch
+// must begin if entries can have been lost. Otherwise the epoch goes on.
 func TestEpochAfterCrash(t *testing.T) {
 	for policy, reset := range map[journal.Sync]bool{journal.SyncAlways: false, journal.SyncInterval: true, journal.SyncNever: true} {
 		cfg := config(t.TempDir())
@@ -174,7 +174,8 @@ func dirSize(t testing.TB, dir string) (n int64) {
 	return n
 }
 
-// What retention took stays away, though its records are still there.
+// Entries that retention dropped are not loaded, even if their records are
+// still in the segment.
 func TestTrimIsRemembered(t *testing.T) {
 	cfg := config(t.TempDir())
 	l := open(t, cfg, 2)
@@ -236,7 +237,7 @@ func TestWrongKey(t *testing.T) {
 	if _, err := j.Load(ctx); !hasReason(err, journal.ReasonWrongKey) {
 		t.Errorf("wrong key: %v", err)
 	}
-	// A caller that ignores it must not destroy what it could not read.
+	// If the caller ignores the error, Replace must not destroy the entries.
 	if err := j.Replace(ctx, history.Saved{ID: 1}); err == nil {
 		t.Error("replaced what could not be loaded")
 	}
@@ -273,9 +274,9 @@ func TestRotation(t *testing.T) {
 	want(t, open(t, cfg, 0), "a", "b")
 }
 
-// The promise of erasure: a copy of the segment made before is unreadable
-// after, for the holder of the master key too. With the key file of that time
-// it is readable, which is why that must not be backed up.
+// After an erasure, an older copy of the segment must be unreadable, even with
+// the master key. With a copy of the old key file it is readable, so key files
+// must not be in backups.
 func TestClearedIsUnreadable(t *testing.T) {
 	for name, erase := range map[string]func(l *history.Log){
 		"Clear":   func(l *history.Log) { l.Clear(ctx, nil) },
@@ -289,7 +290,7 @@ func TestClearedIsUnreadable(t *testing.T) {
 		copyDir(t, cfg.Dir, backup.Dir, "*.segment")
 		copyDir(t, cfg.Dir, full.Dir, "*.*")
 		oldKeys, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.key"))
-		held, err := os.Open(oldKeys[0]) // as an undeleted block of the disk
+		held, err := os.Open(oldKeys[0]) // stands for the blocks that a removed file leaves on the disk
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -303,7 +304,7 @@ func TestClearedIsUnreadable(t *testing.T) {
 		if bytes.Equal(before[40:], after[40:]) {
 			t.Errorf("%s: the key is removed, but not overwritten", name)
 		}
-		// The copy beside each key that is left, under that key's name.
+		// Try to open the copy with the key file that is there now.
 		copyDir(t, cfg.Dir, backup.Dir, "*.key")
 		segs, _ := filepath.Glob(filepath.Join(backup.Dir, "*.segment"))
 		keys, _ := filepath.Glob(filepath.Join(backup.Dir, "*.key"))

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// A key file is a magic text, a salt, and sealed under a key derived from both
-// the master key and the salt: the data key and the head.
+// A key file is a magic text, a salt, and the encrypted data key and head. The
+// key of that encryption is derived from the master key and the salt.
 const (
 	keyMagic = "relayguard key 1\n"
 	saltSize = 16
@@ -20,9 +20,8 @@ const (
 	headSize = 5 * 8
 )
 
-// A head is what is known of a log even if the segment lost its end. Its
-// presence in the key file makes the file's rename the moment at which a new
-// state counts.
+// head is the part of a log's state that is known even if the segment lost its
+// end. It is in the key file, so one rename replaces the state on disk.
 type head struct {
 	id, epoch, last, noteEpoch uint64
 	records                    uint64 // written to the segment before the rename
@@ -40,7 +39,7 @@ func parseHead(b []byte) head {
 	return head{u(0), u(1), u(2), u(3), u(4)}
 }
 
-// sealer returns AES-256-GCM under key, with a random nonce before each
+// sealer returns AES-256-GCM under key. It puts a random nonce before each
 // ciphertext.
 func sealer(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
@@ -50,6 +49,7 @@ func sealer(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
+// wrapper returns the AEAD that encrypts a data key.
 func wrapper(master, salt []byte) (cipher.AEAD, error) {
 	kek, err := hkdf.Key(sha256.New, master, salt, "relayguard journal data key", KeySize)
 	if err != nil {
@@ -58,7 +58,7 @@ func wrapper(master, salt []byte) (cipher.AEAD, error) {
 	return sealer(kek)
 }
 
-// wrap returns the key file of generation gen.
+// wrap returns the content of the key file of generation gen.
 func wrap(master, dataKey []byte, h head, gen uint64) ([]byte, error) {
 	file := append([]byte(keyMagic), make([]byte, saltSize)...)
 	salt := file[len(keyMagic):]
@@ -71,10 +71,11 @@ func wrap(master, dataKey []byte, h head, gen uint64) ([]byte, error) {
 	return aead.Seal(file, nil, plain, binary.BigEndian.AppendUint64(nil, gen)), nil
 }
 
-// unwrap is the reverse of wrap.
+// unwrap returns the data key and the head in a key file of generation gen. It
+// tries each key of the ring.
 func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err error) {
 	if len(file) != keyFile || string(file[:len(keyMagic)]) != keyMagic {
-		return nil, head{}, corrupt("this is no key file")
+		return nil, head{}, corrupt("the file is not a key file")
 	}
 	salt, sealed := file[len(keyMagic):][:saltSize], file[len(keyMagic)+saltSize:]
 	for _, master := range ring {
@@ -86,11 +87,11 @@ func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err
 			return plain[:KeySize], parseHead(plain[KeySize:]), nil
 		}
 	}
-	// Whether the key is wrong or the file damaged, nobody can tell.
+	// The file may be damaged instead; no one can distinguish the two.
 	return nil, head{}, &Error{"load", ReasonWrongKey, nil}
 }
 
-// writeKey puts data in the place of the key file name, by rename.
+// writeKey makes data the content of the key file name, by a rename.
 func writeKey(name string, data []byte) error {
 	tmp := name + ".tmp"
 	f, err := create(tmp)
@@ -101,13 +102,13 @@ func writeKey(name string, data []byte) error {
 		err = os.Rename(tmp, name)
 	}
 	if err != nil {
-		destroy(tmp) // the caller's error is the first one
+		destroy(tmp) // the caller gets the first error only
 		return err
 	}
 	return syncDir(filepath.Dir(name))
 }
 
-// shred overwrites an open key file's content, to the disk.
+// shred overwrites the content of an open key file and syncs it.
 func shred(f *os.File) error {
 	noise := make([]byte, keyFile)
 	rand.Read(noise)
@@ -117,7 +118,7 @@ func shred(f *os.File) error {
 	return f.Sync()
 }
 
-// destroy overwrites and removes a key file.
+// destroy overwrites and removes a key file. It returns nil if there is none.
 func destroy(name string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if os.IsNotExist(err) {
@@ -133,11 +134,12 @@ func destroy(name string) error {
 	return os.Remove(name)
 }
 
+// create returns a new, empty file for reading and writing.
 func create(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 }
 
-// writeSync writes, syncs and closes f.
+// writeSync writes data to f, syncs f and closes it.
 func writeSync(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	if err == nil {
@@ -149,6 +151,7 @@ func writeSync(f *os.File, data []byte) error {
 	return err
 }
 
+// syncDir syncs a directory, so that a rename in it survives a power failure.
 func syncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {

@@ -7,5 +7,6 @@ import (
 	"os"
 )
 
-// Without a lock two processes would destroy each other's keys.
+// lockFile fails, because without a lock two processes would destroy each
+// other's keys.
 func lockFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// lockFile holds an advisory lock until the file is closed, by the process's
-// end if need be. The file stays: removing it would let two processes lock
-// two files of one name.
+// lockFile takes an advisory lock (flock) on the file name. The lock ends when
+// the file is closed, or with the process. The file is never removed, because
+// two processes could then each lock a file of that name.
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

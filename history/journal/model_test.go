@@ -11,8 +11,8 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// A log with a journal, reopened at random, orderly and not, is a log in memory
-// that was never closed.
+// A log with a journal that is reopened at random, after Close or after a
+// crash, has the same entries as a log in memory that was never closed.
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -52,7 +52,7 @@ func TestModel(t *testing.T) {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				l = open(t, cfg, 20)
-			default: // a crash: another process finds the files as they are now
+			default: // a crash: another journal opens a copy of the files
 				other, err := os.MkdirTemp(memory, "relayguard-journal-")
 				if err != nil {
 					t.Fatal(err)
@@ -63,8 +63,8 @@ func TestModel(t *testing.T) {
 				cfg.Dir = other
 				l = open(t, cfg, 20)
 			}
-			// What was trimmed at once in memory may come back for one more
-			// moment after a crash; it is a matter of the oldest only.
+			// After a crash, the oldest entries that were just dropped may be
+			// there until the next clean-up.
 			got, want := l.Since(history.Oldest()).Entries, model.Since(history.Oldest()).Entries
 			got = got[max(len(got)-len(want), 0):]
 			if !slices.EqualFunc(got, want, func(a, b history.Entry) bool { return a.Seq == b.Seq && string(a.Data) == string(b.Data) }) {

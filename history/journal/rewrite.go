@@ -19,12 +19,13 @@ const (
 	extSegment = ".segment"
 )
 
+// name returns the name of the file of generation gen with this extension.
 func (j *Journal) name(gen uint64, ext string) string {
 	return filepath.Join(j.cfg.Dir, fmt.Sprintf("%016x%s", gen, ext))
 }
 
-// scan finds the current generation, which is the highest with a key, and
-// makes everything else void.
+// scan finds the current generation, which is the highest one with a key file.
+// The files of all others become void.
 func (j *Journal) scan() (gen uint64, found bool, err error) {
 	dir, err := os.ReadDir(j.cfg.Dir)
 	if err != nil {
@@ -52,7 +53,7 @@ func (j *Journal) scan() (gen uint64, found bool, err error) {
 	return gen, found, nil
 }
 
-// sweep destroys what is void, keys first.
+// sweep destroys the void files, keys first.
 func (j *Journal) sweep() error {
 	slices.SortStableFunc(j.old, func(a, b string) int {
 		return strings.Compare(filepath.Ext(b), filepath.Ext(a)) // .tmp, .segment, .key
@@ -79,10 +80,10 @@ func (j *Journal) sweep() error {
 	return nil
 }
 
-// rewrite puts s into a new segment under a new data key and destroys the old
-// one. The key's rename is the moment from which s counts. If rewrite fails
-// before, the old segment goes on; if after, the journal is broken until the
-// next rewriting succeeds.
+// rewrite writes s to a new segment under a new data key, and destroys the old
+// segment and its key. The rename of the new key file makes s the state on
+// disk. If rewrite fails before the rename, the old segment stays in use. If it
+// fails later, the journal is broken until another call succeeds.
 func (j *Journal) rewrite(s history.Saved) error {
 	if err := j.sweep(); err != nil {
 		return err
@@ -102,7 +103,7 @@ func (j *Journal) rewrite(s history.Saved) error {
 	if err != nil {
 		err = failure("rewrite", err)
 		if derr := destroy(keyName); derr != nil {
-			// The new key may count, so the old segment must not go on.
+			// The new key file may remain, and then the old segment is void.
 			j.old = append(j.old, keyName)
 			j.fail(err)
 		}
@@ -112,7 +113,7 @@ func (j *Journal) rewrite(s history.Saved) error {
 		return err
 	}
 	if j.seg != nil {
-		j.seg.f.Close() // all of it is void
+		j.seg.f.Close() // the file is void, so an error does not matter
 		j.old = append(j.old, j.name(j.seg.gen, extSegment), j.name(j.seg.gen, extKey))
 	}
 	j.seg, j.waste, j.floor = seg, 0, 0
@@ -124,7 +125,7 @@ func (j *Journal) rewrite(s history.Saved) error {
 	return j.broken
 }
 
-// fail makes err, or nil, the state of the medium.
+// fail notes that the medium fails with err, or that it works if err is nil.
 func (j *Journal) fail(err error) {
 	changed := (err == nil) != (j.broken == nil)
 	j.broken, j.retry = err, time.Now().Add(retryAfter)
@@ -133,8 +134,8 @@ func (j *Journal) fail(err error) {
 	}
 }
 
-// forget destroys what is on disk, though there is nothing to put in its place.
-// The key is overwritten where it is, which needs no space.
+// forget destroys the state on disk without writing another one. It overwrites
+// the key in place, which needs no space.
 func (j *Journal) forget() error {
 	if j.seg == nil {
 		return nil
@@ -142,13 +143,14 @@ func (j *Journal) forget() error {
 	if err := destroy(j.name(j.seg.gen, extKey)); err != nil {
 		return failure("destroy", err)
 	}
-	j.seg.f.Close() // all of it is void
+	j.seg.f.Close() // the file is void, so an error does not matter
 	j.old = append(j.old, j.name(j.seg.gen, extSegment))
 	j.seg = nil
 	return j.sweep()
 }
 
-// writeSegment writes and syncs a segment that holds s. It does not count yet.
+// writeSegment writes and syncs a segment that holds s. Without a key file, the
+// segment is not the state on disk yet.
 func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 	seg = &segment{gen: j.gen, dataKey: make([]byte, KeySize)}
 	rand.Read(seg.dataKey)
@@ -160,7 +162,7 @@ func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 	}
 	w := bufio.NewWriter(seg.f)
 	put := func(b []byte) {
-		n, _ := w.Write(b) // Flush returns the error
+		n, _ := w.Write(b) // Flush returns this error too
 		seg.size += int64(n)
 	}
 	put([]byte(segMagic))
@@ -189,9 +191,9 @@ func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 	return seg, nil
 }
 
-// Rewrap seals the data key under the first master key of the ring, whichever
-// opened it, and destroys what was sealed before. The segment stays as it is.
-// Afterwards the other keys of the ring are not needed any more.
+// Rewrap encrypts the data key under the first of Config.Keys and destroys the
+// old key file. It leaves the segment as it is. Afterwards the other keys are
+// no longer needed.
 func (j *Journal) Rewrap(ctx context.Context) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -10,15 +10,15 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// A segment is a magic text and records. A record is
+// A segment is a magic text, followed by records. A record is
 //
-//	length      4 bytes, of what is sealed
-//	checksum    4 bytes, of the length
+//	length      4 bytes: the number of sealed bytes
+//	checksum    4 bytes: CRC-32C of the length
 //	sealed      12 bytes nonce, ciphertext, 16 bytes tag
 //
-// with its number in the segment as additional data. The checksum is there to
-// tell a record whose end is missing from one whose length was changed: the
-// first is what an interrupted write leaves, the second an attack or a fault.
+// and the additional data of the encryption is the record's number in the
+// segment. The checksum distinguishes a record whose end is missing, which an
+// interrupted write leaves, from one whose length was changed, which is damage.
 const (
 	segMagic  = "relayguard journal 1\n"
 	frameSize = 8
@@ -26,12 +26,12 @@ const (
 	maxRecord = 1 << 30
 )
 
-// Kinds of records: the first byte of the plaintext.
+// The first byte of the plaintext is the kind of the record.
 const (
 	kindNote  = 'n' // the note that began the epoch
 	kindEntry = 'e' // floor, seq, seconds, nanoseconds, data
-	kindOpen  = 'o' // what follows may be lost with the power
-	kindClose = 'c' // floor; all before is on disk
+	kindOpen  = 'o' // a power failure may lose later records
+	kindClose = 'c' // floor; all earlier records are on disk
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,6 +58,7 @@ func (s *segment) frame(b, plain []byte) []byte {
 	return b
 }
 
+// entryPlain appends the plaintext of an entry's record to b.
 func entryPlain(b []byte, floor uint64, e history.Entry) []byte {
 	b = append(b, kindEntry)
 	b = binary.BigEndian.AppendUint64(b, floor)
@@ -69,13 +70,14 @@ func entryPlain(b []byte, floor uint64, e history.Entry) []byte {
 
 const entrySize = 1 + 8 + 8 + 8 + 4
 
-// entrySpace is what an entry takes in the segment.
+// entrySpace returns the number of bytes that an entry takes in the segment.
 func entrySpace(e history.Entry) int64 {
 	return int64(frameSize + overhead + entrySize + len(e.Data))
 }
 
-// write appends b, whole records, to the file, or leaves it as it was. Only if
-// even that fails is broken true.
+// write appends b, which holds this number of complete records, to the file. If
+// that fails, write restores the length of the file. If that fails too, broken
+// is true.
 func (s *segment) write(b []byte, records uint64) (broken bool, err error) {
 	if _, err = s.f.WriteAt(b, s.size); err == nil {
 		s.size += int64(len(b))
@@ -85,27 +87,27 @@ func (s *segment) write(b []byte, records uint64) (broken bool, err error) {
 	return s.f.Truncate(s.size) != nil, err
 }
 
-// contents is what a segment's records add up to.
+// contents is the state that the records of a segment describe.
 type contents struct {
 	note    []byte
 	entries []history.Entry
 	floor   uint64
-	lax     bool // not closed, and not every append was synced
+	lax     bool // it was not closed, and not every append was synced
 	records uint64
-	end     int64 // of the last complete record
-	cut     int64 // bytes after it
+	end     int64 // the offset after the last complete record
+	cut     int64 // the number of bytes after end
 }
 
-// read parses a whole segment.
+// read parses data, the content of a segment.
 func (s *segment) read(data []byte) (c contents, err error) {
 	if len(data) < len(segMagic) {
 		if segMagic[:len(data)] != string(data) {
-			return c, corrupt("this is no segment")
+			return c, corrupt("the file is not a segment")
 		}
 		return contents{cut: int64(len(data))}, nil
 	}
 	if string(data[:len(segMagic)]) != segMagic {
-		return c, corrupt("this is no segment")
+		return c, corrupt("the file is not a segment")
 	}
 	rest := data[len(segMagic):]
 	for len(rest) >= frameSize && !zero(rest) {
@@ -131,8 +133,8 @@ func (s *segment) read(data []byte) (c contents, err error) {
 	return c, nil
 }
 
-// zero reports whether b is what some file systems leave where a write's
-// length reached the disk and its content did not.
+// zero reports whether b holds only zeros. Some file systems leave zeros after
+// a crash if the new length of a file was written and the content was not.
 func zero(b []byte) bool {
 	for _, v := range b {
 		if v != 0 {
@@ -142,6 +144,7 @@ func zero(b []byte) bool {
 	return true
 }
 
+// add applies a record to c.
 func (c *contents) add(plain []byte) error {
 	kind, body := plain[0], plain[1:]
 	switch {
@@ -157,7 +160,7 @@ func (c *contents) add(plain []byte) error {
 		at := time.Unix(int64(binary.BigEndian.Uint64(body[16:])), int64(binary.BigEndian.Uint32(body[24:])))
 		c.entries = append(c.entries, history.Entry{Seq: binary.BigEndian.Uint64(body[8:]), At: at, Data: body[28:]})
 	default:
-		return corrupt("a record of unknown kind")
+		return corrupt("a record has an unknown kind")
 	}
 	return nil
 }

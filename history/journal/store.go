@@ -14,14 +14,15 @@ import (
 
 var _ history.Store = (*Journal)(nil)
 
-// Waste below this is not worth a rewriting.
+// Less waste than this does not cause a rewriting.
 const wasteFloor = 16 << 10
 
-// unwritten is more than the epochs that may have begun in memory only.
+// unwritten is more than the number of epochs that can have begun in memory
+// only.
 const unwritten = 1 << 16
 
-// Load implements [history.Store]. It ends what a crash interrupted: half
-// finished files are removed, void keys destroyed.
+// Load implements [history.Store]. After a crash, it removes incomplete files
+// and destroys old keys.
 func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -29,13 +30,14 @@ func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
 		return history.Saved{}, err
 	}
 	if j.loaded {
-		return history.Saved{}, &Error{"load", ReasonFailed, errors.New("it was loaded before")}
+		return history.Saved{}, &Error{"load", ReasonFailed, errors.New("Load was called before")}
 	}
 	saved, err := j.load()
-	j.loaded = err == nil // or Replace would destroy what could not be read
+	j.loaded = err == nil // else Replace would destroy what Load could not read
 	return saved, failure("load", err)
 }
 
+// ready returns an error if the journal is closed or ctx has ended.
 func (j *Journal) ready(ctx context.Context, op string) error {
 	if j.closed {
 		return &Error{op, ReasonClosed, nil}
@@ -64,7 +66,7 @@ func (j *Journal) load() (history.Saved, error) {
 	}
 	data, err := os.ReadFile(j.name(gen, extSegment))
 	if os.IsNotExist(err) {
-		return history.Saved{}, corrupt("there is a key without its segment")
+		return history.Saved{}, corrupt("the segment is missing")
 	}
 	if err != nil {
 		return history.Saved{}, err
@@ -85,7 +87,7 @@ func (j *Journal) load() (history.Saved, error) {
 	return j.resume(c)
 }
 
-// adopt makes c what is kept.
+// adopt makes c the state of the journal.
 func (j *Journal) adopt(c contents) {
 	h := j.seg.head
 	s := history.Saved{ID: h.id, Epoch: h.epoch, Last: h.last, NoteEpoch: h.noteEpoch, Note: c.note, Entries: c.entries}
@@ -96,7 +98,8 @@ func (j *Journal) adopt(c contents) {
 	j.trim(c.floor)
 }
 
-// resume makes the journal ready for appends after c was read.
+// resume prepares the journal for appends to the segment that held c, and
+// returns the state for Load.
 func (j *Journal) resume(c contents) (history.Saved, error) {
 	d := Dropped{Bytes: c.cut}
 	if c.records < j.seg.head.records {
@@ -107,7 +110,7 @@ func (j *Journal) resume(c contents) (history.Saved, error) {
 		j.cfg.OnDropped(d)
 	}
 	if dropped || c.lax {
-		// Numbers may have been given out that will be given out again.
+		// The numbers of lost entries will be used again.
 		j.saved.Epoch++
 		if j.cfg.KeepGoing {
 			j.saved.Epoch += unwritten
@@ -121,11 +124,11 @@ func (j *Journal) resume(c contents) (history.Saved, error) {
 		}
 	}
 	s := j.saved
-	s.Entries = slices.Clone(s.Entries) // the log appends to them, and so does the journal
+	s.Entries = slices.Clone(s.Entries) // the log and the journal both append
 	return s, nil
 }
 
-// record appends one record and syncs.
+// record appends one record and syncs the segment.
 func (j *Journal) record(plain []byte) error {
 	if _, err := j.seg.write(j.seg.frame(nil, plain), 1); err != nil {
 		return err
@@ -133,7 +136,8 @@ func (j *Journal) record(plain []byte) error {
 	return j.seg.f.Sync()
 }
 
-// Append implements [history.Store].
+// Append implements [history.Store]. If it fails, the state of the journal has
+// not changed, and a later call may succeed.
 func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -144,7 +148,7 @@ func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 		return &Error{"append", ReasonTooLarge, nil}
 	}
 	if j.seg == nil && j.broken == nil {
-		return &Error{"append", ReasonFailed, errors.New("Load and Replace come first")}
+		return &Error{"append", ReasonFailed, errors.New("Load and Replace must be called first")}
 	}
 	if err := j.append(e); err != nil {
 		err = failure("append", err)
@@ -160,6 +164,7 @@ func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 	return nil
 }
 
+// append writes e to the segment, after a repair if one is due.
 func (j *Journal) append(e history.Entry) error {
 	if j.broken != nil && j.cfg.KeepGoing && time.Now().Before(j.retry) {
 		return j.broken
@@ -179,7 +184,7 @@ func (j *Journal) append(e history.Entry) error {
 	return j.sync()
 }
 
-// repair rewrites what is broken or wasteful.
+// repair writes everything anew if the segment is broken or has much waste.
 func (j *Journal) repair() error {
 	if j.broken == nil && (j.waste < wasteFloor || j.waste < j.seg.size/2) {
 		return nil
@@ -187,13 +192,13 @@ func (j *Journal) repair() error {
 	return j.rewrite(j.saved)
 }
 
-// sync does what the policy says after a write.
+// sync syncs the segment after a write, now or later, as Config.Sync says.
 func (j *Journal) sync() error {
 	switch j.cfg.Sync {
 	case SyncAlways:
 		if err := j.seg.f.Sync(); err != nil {
-			// What of the file is on the disk is unknown from now on, and a
-			// second Sync would not tell.
+			// From now on it is unknown how much of the file is on disk, and a
+			// second Sync may succeed without writing the rest.
 			j.fail(failure("sync", err))
 			return j.broken
 		}
@@ -216,9 +221,10 @@ func (j *Journal) onFlush() {
 	}
 }
 
-// Replace implements [history.Store]. An error of Op "destroy" means that the
-// new state is written but the old one may still be readable; it is then not
-// the state of this journal either, and the next Append undoes it.
+// Replace implements [history.Store]. If it fails, the state of the journal has
+// not changed. If the error has the Op "destroy", the old state may still be
+// readable, and the new state may be on disk; the next Append then writes the
+// old state again.
 func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -226,7 +232,7 @@ func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 		return err
 	}
 	if !j.loaded {
-		return &Error{"replace", ReasonFailed, errors.New("nothing was loaded")}
+		return &Error{"replace", ReasonFailed, errors.New("Load has not succeeded")}
 	}
 	for _, e := range s.Entries {
 		if len(e.Data) > maxRecord-entrySize-overhead {
@@ -251,7 +257,8 @@ func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 	return nil
 }
 
-// Trim implements [history.Store].
+// Trim implements [history.Store]. It writes nothing: the next rewriting leaves
+// the dropped entries out, at most an hour later.
 func (j *Journal) Trim(seq uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -264,6 +271,7 @@ func (j *Journal) Trim(seq uint64) {
 	}
 }
 
+// trim drops the entries up to and including seq from the state.
 func (j *Journal) trim(seq uint64) {
 	j.floor = max(j.floor, seq)
 	all := j.saved.Entries
@@ -287,7 +295,8 @@ func (j *Journal) onPurge() {
 	}
 }
 
-// Close implements [history.Store]. It may be called more than once.
+// Close implements [history.Store]. If the medium fails, it tries once more to
+// write everything. Further calls return nil.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -301,7 +310,7 @@ func (j *Journal) Close() error {
 		}
 	}
 	if j.broken != nil {
-		j.rewrite(j.saved) // the last chance; broken says how it went
+		j.rewrite(j.saved) // the last attempt; it sets j.broken
 	}
 	err := j.broken
 	if j.seg != nil {
@@ -318,17 +327,19 @@ func (j *Journal) Close() error {
 	return failure("close", err)
 }
 
-// finish says at the segment's end that nothing is missing.
+// finish appends a record which says that the segment is complete.
 func (j *Journal) finish() error {
-	// Not in one step: the disk may write the last record before the others.
+	// All other records are synced first, since the disk may write in any
+	// order.
 	if err := j.seg.f.Sync(); err != nil {
 		return err
 	}
 	return j.record(binary.BigEndian.AppendUint64([]byte{kindClose}, j.floor))
 }
 
-// Err returns what keeps entries from the disk: nil, or the [*Error] of the
-// last attempt. Each Append tries again.
+// Err returns the [*Error] of the last attempt to write, if the medium fails,
+// else nil. The next Append tries again, but with KeepGoing not before ten
+// seconds have passed.
 func (j *Journal) Err() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
