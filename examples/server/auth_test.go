@@ -262,7 +262,10 @@ func TestReloadsAreOneAfterTheOther(t *testing.T) {
 // The operator sees who may publish, ends one connection, and takes a device's
 // tokens away; it reaches the open sockets at once.
 func guideSessions(t *testing.T) {
-	s := start(t, func(c *config) { withAuth(t.TempDir())(c); c.deviceSessions, c.overSessions = 2, wsauth.ReplaceOld })
+	s := start(t, func(c *config) {
+		withAuth(t.TempDir())(c)
+		c.deviceSessions, c.overSessions = 2, wsauth.OverLimitReplace
+	})
 	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "Nobody") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
@@ -306,9 +309,9 @@ func guideRoles(t *testing.T) {
 		{"no role is publisher", refresh.Grant{}, true, false},
 		{"publisher", refresh.Grant{Role: "publisher"}, true, false},
 		{"admin may both", refresh.Grant{Role: "admin"}, true, true},
-		{"limited to one", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, false, true},
-		{"limited to the other", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Publish}}, true, false},
-		{"a scope adds nothing", refresh.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
+		{"limited to one", refresh.Grant{Role: "admin", Scope: []string{wsauth.Admin}}, false, true},
+		{"limited to the other", refresh.Grant{Role: "admin", Scope: []string{wsauth.Publish}}, true, false},
+		{"a scope adds nothing", refresh.Grant{Scope: []string{wsauth.Admin}}, false, false},
 	} {
 		row.grant.Device = testDevice
 		token, err := s.cfg.sign(row.grant, time.Hour, time.Now())

@@ -42,7 +42,7 @@ func (c *config) operatorToken(now time.Time) (string, error) {
 		return "", err
 	}
 	return verifier.SignAt(wsauth.Claims{
-		Device: operatorName, Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
+		Device: operatorName, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
 	}, now)
 }
 
@@ -126,14 +126,14 @@ func tokenVerb(ctx context.Context, args []string, env lookup, stdout, stderr io
 	}
 	grant := refresh.Grant{Device: *device, Role: *role}
 	for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
-		grant.Scope = append(grant.Scope, wsauth.Permission(p))
+		grant.Scope = append(grant.Scope, p)
 	}
 	switch {
 	case !slices.Contains(cfg.devices, *device):
 		return fail("-device is %q, which is not one of ALLOWED_DEVICE_ID: %s", *device, strings.Join(cfg.devices, ", "))
 	case *role != "" && *role != "publisher" && *role != "admin":
 		return fail("-role is %q, which is neither publisher nor admin", *role)
-	case slices.ContainsFunc(grant.Scope, func(p wsauth.Permission) bool { return p != wsauth.Publish && p != wsauth.Admin }):
+	case slices.ContainsFunc(grant.Scope, func(p string) bool { return p != wsauth.Publish && p != wsauth.Admin }):
 		return fail("-scope is %q, which is not made of publish and admin", *scope)
 	case scopeGiven && grant.Scope == nil:
 		return fail("-scope names no permission; leave it out for all that the role has")
