@@ -60,7 +60,7 @@ func readClaims(text []byte) (claimSet, bool) {
 func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, error) {
 	id := Identity{KeyID: key.id, key: key.material}
 	refuse := func(r Reason) (Identity, error) {
-		return Identity{}, &RefusedError{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
+		return Identity{}, &Error{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
 	}
 	c, ok := readClaims(text)
 	if !ok {
@@ -132,10 +132,10 @@ func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, er
 	return id, nil
 }
 
-func limitTo(granted []Permission, scope []string) []Permission {
-	var p []Permission
+func limitTo(granted []string, scope []string) []string {
+	var p []string
 	for _, g := range granted {
-		if slices.Contains(scope, string(g)) {
+		if slices.Contains(scope, g) {
 			p = append(p, g)
 		}
 	}

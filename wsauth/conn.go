@@ -35,12 +35,12 @@ var (
 
 // Close codes that a Session uses. Those of the range for private use mirror HTTP's 401 and 409.
 const (
-	CodeUnsupportedData      = 1003
-	CodeInvalidPayload       = 1007
-	CodePolicyViolation      = 1008 // ended by [Gate.End]
-	CodeTooBig               = 1009
-	CodeAuthenticationFailed = 4401
-	CodeReplaced             = 4409 // by a newer session of the same device
+	codeUnsupportedData      = 1003
+	codeInvalidPayload       = 1007
+	codePolicyViolation      = 1008 // ended by [Gate.End]
+	codeTooBig               = 1009
+	codeAuthenticationFailed = 4401
+	codeReplaced             = 4409 // by a newer session of the same device
 )
 
 // Peer is who is at the other end, for the audit.

@@ -32,7 +32,7 @@
 //	{"status":"authenticated","expires_at":N}  a token was accepted; N is when the right ends, in Unix seconds
 //	{"status":"expiring","expires_at":N}       it ends soon: another token now renews it
 //	{"status":"viewer"}                        it has ended; another token of the device makes it a publisher again
-//	close 4401                                 the same, where [CloseConnection] was chosen
+//	close 4401                                 the same, where [OnExpiryClose] was chosen
 //	close 4409                                 a newer session of the device took its place
 //	close 1008                                 the operator ended it
 //
@@ -90,7 +90,7 @@
 //
 // [Verifier] is the seam to the second: one method, which gets a token and the time and returns an [Identity]. A
 // Verifier on RS256, on introspection or on another library may be a few lines; that it is as strict as [HS256] is then
-// its own matter, and only what [Rechecker] and [Announcer] say of keys reaches sessions that are open. Package
+// its own matter, and only what a [Rechecker] says of keys reaches sessions that are open. Package
 // wsauth/refresh says in its Signer what an Issuer needs of it. Inside HS256, the library that computes the MAC is one
 // file of thirty lines, jwx.go.
 //

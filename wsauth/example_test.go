@@ -82,7 +82,7 @@ func ExampleGate_Revoke() {
 	}
 	gate, err := wsauth.New(wsauth.Config{
 		Verifier: tokens,
-		OnExpiry: wsauth.CloseConnection,
+		OnExpiry: wsauth.OnExpiryClose,
 		Audit:    wsauth.AuditLog(slog.Default()),
 	})
 	if err != nil {

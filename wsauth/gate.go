@@ -7,27 +7,22 @@ import (
 	"time"
 )
 
-// Verifier decides about tokens. [HS256] is one. The error of a refused token should be a [*RefusedError]. VerifyAt
+// Verifier decides about tokens. [HS256] is one. The error of a refused token should be an [*Error]. VerifyAt
 // must be safe for concurrent use and must not keep token.
 type Verifier interface {
 	VerifyAt(token []byte, now time.Time) (Identity, error)
 }
 
-// Rechecker is what a Verifier may also be: StandsAt is asked on every [Session.Authorize] whether an identity that
-// it vouched for earlier still stands, and reports the reason if not. It must be quick, safe for concurrent use, and
-// must not call the Gate.
+// Rechecker is what a Verifier may also be, so that the end of an identity that it vouched for earlier reaches open
+// sessions. [HS256] is one. StandsAt and EndsAt must be quick, safe for concurrent use, and must not call the Gate.
 type Rechecker interface {
+	// StandsAt is asked on every [Session.Authorize] whether id still stands, and reports the reason if not.
 	StandsAt(id Identity, now time.Time) (Reason, bool)
-}
-
-// Announcer is what a Rechecker may also be, so that an end reaches sessions on which nobody says anything at once. What
-// is said of StandsAt holds for EndsAt too. [HS256] is one.
-type Announcer interface {
-	Rechecker
 	// EndsAt is when StandsAt will refuse id unless something changes before; the zero time is never.
 	EndsAt(id Identity) time.Time
 	// Watch registers changed, which is to be called whenever StandsAt or EndsAt may have begun to answer
-	// differently, after they have. It is called without any lock that those take.
+	// differently, after they have, and without any lock that those take. It asks about every session that holds a
+	// right, also those on which nobody says anything.
 	Watch(changed func())
 }
 
@@ -36,11 +31,11 @@ type OnExpiry int
 
 // Choices of [Config].OnExpiry.
 const (
-	// BecomeViewer tells the peer {"status":"viewer"} and leaves the connection open. Another token of the same
+	// OnExpiryView tells the peer {"status":"viewer"} and leaves the connection open. Another token of the same
 	// device makes it a publisher again.
-	BecomeViewer OnExpiry = iota
-	// CloseConnection closes with [CodeAuthenticationFailed].
-	CloseConnection
+	OnExpiryView OnExpiry = iota
+	// OnExpiryClose closes with 4401.
+	OnExpiryClose
 )
 
 // OverLimit is what happens when a device authenticates once more than [Config].MaxSessions allows.
@@ -48,12 +43,12 @@ type OverLimit int
 
 // Choices of [Config].OverLimit.
 const (
-	// RefuseNew refuses the token like any other that is not good. A connection whose peer has vanished counts until
+	// OverLimitRefuse refuses the token like any other that is not good. A connection whose peer has vanished counts until
 	// that is noticed, so a device that reconnects may have to try again.
-	RefuseNew OverLimit = iota
-	// ReplaceOld closes the device's oldest session with [CodeReplaced]. Two peers that share a token and reconnect
+	OverLimitRefuse OverLimit = iota
+	// OverLimitReplace closes the device's oldest session with 4409. Two peers that share a token and reconnect
 	// by themselves then take turns.
-	ReplaceOld
+	OverLimitReplace
 )
 
 // Config says how a [Gate] works. Only Verifier is required.
@@ -86,34 +81,41 @@ type Config struct {
 	OverLimit OverLimit
 }
 
-// Problem is what is wrong with a field of a configuration. The set is closed.
-type Problem string
-
-// Problems.
-const (
-	ProblemMissing   Problem = "missing"
-	ProblemNegative  Problem = "negative"
-	ProblemTooShort  Problem = "too short"
-	ProblemTooLong   Problem = "too long"
-	ProblemTooMany   Problem = "too many"
-	ProblemDuplicate Problem = "duplicate"
-	ProblemFormat    Problem = "bad format"
-)
-
-// ConfigError is one problem of a [Config], [HS256Config] or [Claims]. It never holds a value.
+// ConfigError is one problem of a [Config], [HS256Config] or [Claims]. It never
+// holds a value.
 type ConfigError struct {
-	Field   string
-	Problem Problem
+	Field  string // with its struct, such as "Config.Verifier" or "HS256Config.Keys[1].Secret"
+	Reason error  // a [ConfigReason]: a predicate such as "must not be negative"
 }
 
-func (e *ConfigError) Error() string { return "wsauth: " + e.Field + ": " + string(e.Problem) }
+func (e *ConfigError) Error() string { return "wsauth: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason, for [errors.Is].
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a configuration is refused, in this package and
+// its subpackages. The set is closed. It is an error, so that [errors.Is] finds it.
+type ConfigReason string
+
+func (r ConfigReason) Error() string { return string(r) }
+
+// Reasons for refusing a configuration.
+const (
+	ConfigMissing   ConfigReason = "is required"
+	ConfigNegative  ConfigReason = "must not be negative"
+	ConfigTooShort  ConfigReason = "is too short"
+	ConfigTooLong   ConfigReason = "is too long"
+	ConfigNotZero   ConfigReason = "must be zero"
+	ConfigMalformed ConfigReason = "is malformed"
+	ConfigDuplicate ConfigReason = "is a duplicate"
+	ConfigUnknown   ConfigReason = "is not one of the choices"
+)
 
 // Gate attaches sessions to connections. It is safe for concurrent use.
 type Gate struct {
-	cfg      Config
-	recheck  Rechecker // nil if the Verifier is none
-	announce Announcer // nil if the Verifier is none
-	prefix   string    // of session IDs, so that those of two processes differ
+	cfg     Config
+	recheck Rechecker // nil if the Verifier is none
+	prefix  string    // of session IDs, so that those of two processes differ
 
 	// mu guards what follows and, of every Session, what says so. It is never held while a peer is written to or the
 	// Audit is called.
@@ -126,33 +128,33 @@ type Gate struct {
 // New makes a Gate. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Gate, error) {
 	var errs []error
-	bad := func(field string, p Problem) { errs = append(errs, &ConfigError{field, p}) }
+	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
 	if cfg.Verifier == nil {
-		bad("Verifier", ProblemMissing)
+		bad("Verifier", ConfigMissing)
 	}
 	if cfg.AnonymousLimit < 0 {
-		bad("AnonymousLimit", ProblemNegative)
+		bad("AnonymousLimit", ConfigNegative)
 	}
 	if cfg.MessageLimit < 0 {
-		bad("MessageLimit", ProblemNegative)
+		bad("MessageLimit", ConfigNegative)
 	}
 	if cfg.CloseTimeout < 0 {
-		bad("CloseTimeout", ProblemNegative)
+		bad("CloseTimeout", ConfigNegative)
 	}
-	if cfg.OnExpiry < BecomeViewer || cfg.OnExpiry > CloseConnection {
-		bad("OnExpiry", ProblemFormat)
+	if cfg.OnExpiry < OnExpiryView || cfg.OnExpiry > OnExpiryClose {
+		bad("OnExpiry", ConfigUnknown)
 	}
 	if cfg.ExpiryWarning < 0 {
-		bad("ExpiryWarning", ProblemNegative)
+		bad("ExpiryWarning", ConfigNegative)
 	}
 	if cfg.MaxLifetime < 0 {
-		bad("MaxLifetime", ProblemNegative)
+		bad("MaxLifetime", ConfigNegative)
 	}
 	if cfg.MaxSessions < 0 {
-		bad("MaxSessions", ProblemNegative)
+		bad("MaxSessions", ConfigNegative)
 	}
-	if cfg.OverLimit < RefuseNew || cfg.OverLimit > ReplaceOld {
-		bad("OverLimit", ProblemFormat)
+	if cfg.OverLimit < OverLimitRefuse || cfg.OverLimit > OverLimitReplace {
+		bad("OverLimit", ConfigUnknown)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -173,10 +175,9 @@ func New(cfg Config) (*Gate, error) {
 		cfg: cfg, prefix: rand.Text()[:8] + "-",
 		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
 	}
-	g.recheck, _ = cfg.Verifier.(Rechecker)
-	if a, ok := cfg.Verifier.(Announcer); ok {
-		g.announce = a
-		a.Watch(g.Recheck)
+	if r, ok := cfg.Verifier.(Rechecker); ok {
+		g.recheck = r
+		r.Watch(g.recheckAll)
 	}
 	return g, nil
 }

@@ -63,8 +63,8 @@ func (g *Gate) stands(r *grant, now time.Time) (Reason, bool) {
 
 // endOf is when a right ends as things are.
 func (g *Gate) endOf(id *Identity) time.Time {
-	if g.announce != nil {
-		if end := g.announce.EndsAt(*id); !end.IsZero() && end.Before(id.ExpiresAt) {
+	if g.recheck != nil {
+		if end := g.recheck.EndsAt(*id); !end.IsZero() && end.Before(id.ExpiresAt) {
 			return end
 		}
 	}
@@ -173,8 +173,8 @@ func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bo
 		kind = EventExpired
 	}
 	todo.events = append(todo.events, s.event(now, kind, reason, &r.Identity))
-	if g.cfg.OnExpiry == CloseConnection {
-		s.condemn(verdict{CodeAuthenticationFailed, "", reason}, todo)
+	if g.cfg.OnExpiry == OnExpiryClose {
+		s.condemn(verdict{codeAuthenticationFailed, "", reason}, todo)
 	} else if tell && s.tell(answerViewer) {
 		todo.push = append(todo.push, s)
 	}

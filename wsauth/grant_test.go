@@ -38,7 +38,7 @@ func TestSilentSession(t *testing.T) {
 		{"half of the life at most, lest refreshing never ends", wsauth.Config{ExpiryWarning: time.Hour}, time.Minute,
 			[]string{"0s authenticated,946684860", "30s expiring,946684860", "1m0s viewer"},
 			[]string{"authenticated pi-1", "expired expired pi-1"}},
-		{"closed by option", wsauth.Config{OnExpiry: wsauth.CloseConnection}, time.Hour,
+		{"closed by option", wsauth.Config{OnExpiry: wsauth.OnExpiryClose}, time.Hour,
 			[]string{"0s authenticated,946688400", "59m0s expiring,946688400", "1h0m0s close 4401 "},
 			[]string{"authenticated pi-1", "expired expired pi-1", "ended expired pi-1"}},
 		{"no token lives longer than allowed", wsauth.Config{MaxLifetime: 10 * time.Minute}, time.Hour,
@@ -65,11 +65,13 @@ func TestSilentSession(t *testing.T) {
 // Refreshing moves the end, and each token is announced to end once.
 func TestRefreshMovesTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate, _, audit := newGate(t, wsauth.Config{})
+		gate, v, audit := newGate(t, wsauth.Config{})
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(59*time.Minute + 30*time.Second)
-		gate.Recheck() // nothing has changed
+		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil { // asks again, though nothing has changed
+			t.Fatal(err)
+		}
 		p.expect(t, "before", "0s authenticated,946688400", "59m0s expiring,946688400")
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(time.Hour - time.Nanosecond)
@@ -121,8 +123,8 @@ func TestAuthorizeFindsTheEnd(t *testing.T) {
 		onExpiry wsauth.OnExpiry
 		want     []string
 	}{
-		{wsauth.BecomeViewer, nil},
-		{wsauth.CloseConnection, []string{"0s close 4401 "}},
+		{wsauth.OnExpiryView, nil},
+		{wsauth.OnExpiryClose, []string{"0s close 4401 "}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			gate, _, _ := newGate(t, wsauth.Config{OnExpiry: row.onExpiry})
@@ -181,7 +183,7 @@ func TestRotateReachesOpenSessions(t *testing.T) {
 // A grace that is not used ends like a token.
 func TestGraceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate, v, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.CloseConnection})
+		gate, v, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
 		if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: time.Now().Add(30 * time.Second)}); err != nil {
@@ -308,6 +310,9 @@ func (v torn) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
 	}
 }
 
+func (torn) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
+func (torn) Watch(func())                     {}
+
 // What was found out about a token is no reason against the one that has taken its place meanwhile.
 func TestRefreshDuringAuthorize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -339,7 +344,7 @@ func TestRefreshDuringAuthorize(t *testing.T) {
 // Nor does a peer that stalls delay the end of others, where the end is a close; its own end is bounded.
 func TestStalledPeerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate, _, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.CloseConnection})
+		gate, _, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
 		slow, quick := connect(t, gate), connect(t, gate)
 		for _, p := range []*peer{slow, quick} {
 			p.say(lasting("pi-1", time.Hour))
@@ -361,15 +366,19 @@ func TestStalledPeerIsClosed(t *testing.T) {
 	})
 }
 
-// fickle is a Verifier of somebody else's, who changes his mind and tells nobody.
+// fickle is a Verifier of somebody else's, who changes his mind and tells of it when asked to.
 type fickle struct {
 	wsauth.Verifier
 	against atomic.Bool
+	tell    func()
 }
 
 func (f *fickle) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
 	return "a reason of his own", !f.against.Load()
 }
+
+func (*fickle) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
+func (f *fickle) Watch(changed func())           { f.tell = changed }
 
 func TestRecheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -380,12 +389,12 @@ func TestRecheck(t *testing.T) {
 		}
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
-		gate.Recheck()
+		f.tell()
 		p.expect(t, "before", "0s authenticated,946688400")
 		f.against.Store(true)
-		gate.Recheck()
+		f.tell()
 		p.expect(t, "after", "0s viewer")
-		gate.Recheck()
+		f.tell()
 		p.expect(t, "told once")
 		f.against.Store(false)
 		if err := p.Authorize(wsauth.Publish); err == nil {

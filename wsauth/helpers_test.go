@@ -55,7 +55,7 @@ func reasonOf(t testing.TB, err error) wsauth.Reason {
 	if err == nil {
 		return ""
 	}
-	refused, ok := errors.AsType[*wsauth.RefusedError](err)
+	refused, ok := errors.AsType[*wsauth.Error](err)
 	if !ok {
 		t.Fatalf("untyped error %v", err)
 	}

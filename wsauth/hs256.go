@@ -13,11 +13,10 @@ import (
 
 // Bounds of a configuration and of a token.
 const (
-	MinSecret = 32   // bytes of a key's secret at least (RFC 7518, section 3.2)
-	MaxKeys   = 8    // keys in a ring at most: each may cost a signature check per token
-	MaxToken  = 4096 // bytes of a token at most
-
-	maxName = 128 // bytes of a device, token ID, key ID, issuer, audience or role at most
+	minSecret = 32   // bytes of a key's secret at least (RFC 7518, section 3.2)
+	maxKeys   = 8    // keys in a ring at most: each may cost a signature check per token
+	maxToken  = 4096 // bytes of a token at most
+	maxName   = 128  // bytes of a device, token ID, key ID, issuer, audience or role at most
 )
 
 // Key is one secret of a ring. It prints as its ID only.
@@ -25,7 +24,7 @@ type Key struct {
 	// ID, of letters, digits, "-" and "_", is matched with the "kid" of a token's header. A key without ID is tried for every token whose "kid" is
 	// no other key's.
 	ID string
-	// Secret is the HMAC key, at least 32 bytes.
+	// Secret is the HMAC key, at least 32 bytes (RFC 7518, section 3.2).
 	Secret []byte
 	// Until is when the key, and all that stands on it, ends; the zero time is never. The first key of a ring has
 	// no end.
@@ -37,7 +36,7 @@ func (k Key) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "key "+strco
 
 // HS256Config says which tokens are good. Keys and Devices are required.
 type HS256Config struct {
-	// Keys is the ring: the first signs, all verify until their time.
+	// Keys is the ring, of at most 8: the first signs, all verify until their time.
 	Keys []Key
 	// Devices lists the devices whose tokens are accepted: letters, digits, "-" and "_".
 	Devices []string
@@ -49,7 +48,7 @@ type HS256Config struct {
 	Leeway time.Duration
 	// Roles says what each value of the claim "role" permits. Nil means {"publisher": [Publish], "admin":
 	// [Publish, Admin]}.
-	Roles map[string][]Permission
+	Roles map[string][]string
 	// DefaultRole is that of a token without "role"; empty means "publisher".
 	DefaultRole string
 }
@@ -89,7 +88,7 @@ type HS256 struct {
 // NewHS256 makes a verifier. Its error joins a [*ConfigError] for every problem.
 func NewHS256(cfg HS256Config) (*HS256, error) {
 	var errs []error
-	bad := func(field string, p Problem) { errs = append(errs, &ConfigError{field, p}) }
+	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
 	h := &HS256{devices: make(map[string]bool)}
 	ring, err := newRing(nil, cfg.Keys)
 	if err != nil {
@@ -97,38 +96,38 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 	}
 	h.ring.Store(&ring)
 	if len(cfg.Devices) == 0 {
-		bad("Devices", ProblemMissing)
+		bad("Devices", ConfigMissing)
 	}
 	for i, d := range cfg.Devices {
 		field := "Devices[" + strconv.Itoa(i) + "]"
 		switch {
 		case !validName(d):
-			bad(field, ProblemFormat)
+			bad(field, ConfigMalformed)
 		case h.devices[d]:
-			bad(field, ProblemDuplicate)
+			bad(field, ConfigDuplicate)
 		}
 		h.devices[d] = true
 	}
 	if len(cfg.Issuer) > maxName {
-		bad("Issuer", ProblemTooLong)
+		bad("Issuer", ConfigTooLong)
 	}
 	if len(cfg.Audience) > maxName {
-		bad("Audience", ProblemTooLong)
+		bad("Audience", ConfigTooLong)
 	}
 	switch {
 	case cfg.Leeway < 0:
-		bad("Leeway", ProblemNegative)
+		bad("Leeway", ConfigNegative)
 	case cfg.Leeway > 5*time.Minute:
-		bad("Leeway", ProblemTooLong)
+		bad("Leeway", ConfigTooLong)
 	}
 	if cfg.Roles == nil {
-		cfg.Roles = map[string][]Permission{"publisher": {Publish}, "admin": {Publish, Admin}}
+		cfg.Roles = map[string][]string{"publisher": {Publish}, "admin": {Publish, Admin}}
 	}
 	if cfg.DefaultRole == "" {
 		cfg.DefaultRole = "publisher"
 	}
 	if _, ok := cfg.Roles[cfg.DefaultRole]; !ok {
-		bad("DefaultRole", ProblemMissing)
+		bad("DefaultRole", ConfigUnknown)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -140,7 +139,8 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 
 // Rotate replaces the ring. Whoever authenticated with a key that is still in it, and whose time has not come, keeps
 // his right; the rights that stand on any other key end at once, and the sessions that held them are told or closed, see
-// [Config].OnExpiry, without waiting for any of them. On error the ring stays as it was.
+// [Config].OnExpiry, without waiting for any of them. Its error joins a [*ConfigError] for every problem, as of
+// HS256Config.Keys; the ring then stays as it was.
 func (h *HS256) Rotate(keys ...Key) error {
 	h.mu.Lock()
 	ring, err := newRing(*h.ring.Load(), keys)
@@ -157,7 +157,7 @@ func (h *HS256) Rotate(keys ...Key) error {
 	return nil
 }
 
-// Watch implements [Announcer]. Every [Gate] on this verifier is registered for good, and lives as long.
+// Watch implements [Rechecker]. Every [Gate] on this verifier is registered for good, and lives as long.
 func (h *HS256) Watch(changed func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,32 +189,32 @@ func (h *HS256) KeyUsage() []KeyUsage {
 // newRing checks keys and builds a ring that shares the material of secrets that old already had.
 func newRing(old []ringKey, keys []Key) ([]ringKey, error) {
 	var errs []error
-	bad := func(field string, p Problem) { errs = append(errs, &ConfigError{field, p}) }
+	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
 	switch {
 	case len(keys) == 0:
-		bad("Keys", ProblemMissing)
-	case len(keys) > MaxKeys:
-		bad("Keys", ProblemTooMany)
-		keys = keys[:MaxKeys]
+		bad("Keys", ConfigMissing)
+	case len(keys) > maxKeys:
+		bad("Keys", ConfigTooLong)
+		keys = keys[:maxKeys]
 	}
 	ring := make([]ringKey, 0, len(keys))
 	for i, k := range keys {
 		field := "Keys[" + strconv.Itoa(i) + "]"
-		if len(k.Secret) < MinSecret {
-			bad(field+".Secret", ProblemTooShort)
+		if len(k.Secret) < minSecret {
+			bad(field+".Secret", ConfigTooShort)
 		}
 		if k.ID != "" && !validName(k.ID) {
-			bad(field+".ID", ProblemFormat)
+			bad(field+".ID", ConfigMalformed)
 		}
 		if i == 0 && !k.Until.IsZero() {
-			bad(field+".Until", ProblemFormat)
+			bad(field+".Until", ConfigNotZero)
 		}
 		for _, other := range ring {
 			if string(other.secret) == string(k.Secret) {
-				bad(field+".Secret", ProblemDuplicate)
+				bad(field+".Secret", ConfigDuplicate)
 			}
 			if k.ID != "" && other.id == k.ID {
-				bad(field+".ID", ProblemDuplicate)
+				bad(field+".ID", ConfigDuplicate)
 			}
 		}
 		ring = append(ring, ringKey{id: k.ID, until: k.Until, material: share(old, k.Secret)})
@@ -245,7 +245,7 @@ func (h *HS256) StandsAt(id Identity, now time.Time) (Reason, bool) {
 	return ReasonRevoked, false
 }
 
-// EndsAt implements [Announcer]: an identity ends with the key that signed its token.
+// EndsAt implements [Rechecker]: an identity ends with the key that signed its token.
 func (h *HS256) EndsAt(id Identity) time.Time {
 	for _, k := range *h.ring.Load() {
 		if k.material == id.key {

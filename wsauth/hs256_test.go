@@ -12,13 +12,13 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// problems lists what a joined error complains about, as "field: problem".
+// problems lists what a joined error complains about, as "Struct.Field reason".
 func problems(err error) map[string]bool {
 	found := make(map[string]bool)
 	var walk func(error)
 	walk = func(err error) {
 		if e, ok := err.(*wsauth.ConfigError); ok {
-			found[e.Field+": "+string(e.Problem)] = true
+			found[strings.TrimPrefix(e.Error(), "wsauth: ")] = errors.Is(e, e.Reason)
 		}
 		if list, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range list.Unwrap() {
@@ -44,14 +44,14 @@ func TestConfigProblemsAllAtOnce(t *testing.T) {
 		DefaultRole: "none",
 	})
 	want := []string{
-		"Keys[0].Secret: too short", "Keys[0].ID: bad format", "Keys[0].Until: bad format",
-		"Keys[2].Secret: duplicate", "Keys[2].ID: duplicate",
-		"Devices[0]: bad format", "Devices[2]: duplicate", "Devices[3]: bad format",
-		"Issuer: too long", "Audience: too long", "Leeway: too long", "DefaultRole: missing",
+		"Keys[0].Secret is too short", "Keys[0].ID is malformed", "Keys[0].Until must be zero",
+		"Keys[2].Secret is a duplicate", "Keys[2].ID is a duplicate",
+		"Devices[0] is malformed", "Devices[2] is a duplicate", "Devices[3] is malformed",
+		"Issuer is too long", "Audience is too long", "Leeway is too long", "DefaultRole is not one of the choices",
 	}
 	found := problems(err)
 	for _, w := range want {
-		if !found[w] {
+		if !found["HS256Config."+w] {
 			t.Errorf("not reported: %s", w)
 		}
 	}
@@ -62,14 +62,31 @@ func TestConfigProblemsAllAtOnce(t *testing.T) {
 		t.Error("the error holds a secret")
 	}
 	_, err = wsauth.NewHS256(wsauth.HS256Config{})
-	if found := problems(err); !found["Keys: missing"] || !found["Devices: missing"] {
+	if found := problems(err); !found["HS256Config.Keys is required"] || !found["HS256Config.Devices is required"] {
 		t.Errorf("the zero value: %v", found)
 	}
 	_, err = wsauth.New(wsauth.Config{
 		AnonymousLimit: -1, MessageLimit: -1, CloseTimeout: -1, OnExpiry: 2, ExpiryWarning: -1, MaxLifetime: -1, MaxSessions: -1, OverLimit: -1,
 	})
-	if found := problems(err); len(found) != 9 {
+	negative, unknown := " must not be negative", " is not one of the choices"
+	found = problems(err)
+	for _, w := range []string{
+		"Verifier is required", "AnonymousLimit" + negative, "MessageLimit" + negative, "CloseTimeout" + negative, "OnExpiry" + unknown,
+		"ExpiryWarning" + negative, "MaxLifetime" + negative, "MaxSessions" + negative, "OverLimit" + unknown,
+	} {
+		if !found["Config."+w] {
+			t.Errorf("not reported: %s", w)
+		}
+	}
+	if len(found) != 9 {
 		t.Errorf("gate: %v", found)
+	}
+	v := newHS256(t, nil)
+	if _, err := v.SignAt(wsauth.Claims{Device: "pi-1"}, now); !problems(err)["Claims.ExpiresAt is required"] {
+		t.Error(err)
+	}
+	if found := problems(v.Rotate(make([]wsauth.Key, 9)...)); !found["HS256Config.Keys is too long"] {
+		t.Errorf("nine keys: %v", found)
 	}
 }
 
@@ -185,7 +202,7 @@ func TestSign(t *testing.T) {
 	})
 	in := now.Add(time.Minute)
 	token, err := v.SignAt(wsauth.Claims{
-		Device: "pi-2", ExpiresAt: now.Add(time.Hour), NotBefore: in, Role: "admin", Scope: []wsauth.Permission{wsauth.Admin},
+		Device: "pi-2", ExpiresAt: now.Add(time.Hour), NotBefore: in, Role: "admin", Scope: []string{wsauth.Admin},
 	}, now)
 	if err != nil {
 		t.Fatal(err)

@@ -73,11 +73,11 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 		msg, err := s.conn.Read(ctx)
 		switch {
 		case errors.Is(err, ErrBinary):
-			return nil, s.dismiss(CodeUnsupportedData, answerNotJSON, ErrBinary)
+			return nil, s.dismiss(codeUnsupportedData, answerNotJSON, ErrBinary)
 		case errors.Is(err, ErrInvalidUTF8):
-			return nil, s.dismiss(CodeInvalidPayload, answerNotJSON, ErrInvalidUTF8)
+			return nil, s.dismiss(codeInvalidPayload, answerNotJSON, ErrInvalidUTF8)
 		case errors.Is(err, ErrTooBig):
-			return nil, s.dismiss(CodeTooBig, nil, ErrTooBig)
+			return nil, s.dismiss(codeTooBig, nil, ErrTooBig)
 		case err != nil:
 			return nil, err
 		case s.ended.Load():
@@ -87,13 +87,13 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 		kind, token := classify(msg)
 		switch {
 		case kind == notJSON:
-			return nil, s.dismiss(CodeInvalidPayload, answerNotJSON, ErrInvalidJSON)
+			return nil, s.dismiss(codeInvalidPayload, answerNotJSON, ErrInvalidJSON)
 		case kind == tokenMessage:
 			if err := s.present(ctx, token); err != nil {
 				return nil, err
 			}
 		case s.grant.Load() == nil:
-			return nil, s.refuse(&RefusedError{Reason: ReasonNoToken})
+			return nil, s.refuse(&Error{Reason: ReasonNoToken})
 		default:
 			return msg, nil
 		}
@@ -125,13 +125,13 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 
 // refuse is the one way in which a connection learns that its token, or the lack of one, was not good enough.
 func (s *Session) refuse(cause error) error {
-	refused, ok := errors.AsType[*RefusedError](cause)
+	refused, ok := errors.AsType[*Error](cause)
 	if !ok {
-		refused = &RefusedError{Reason: ReasonVerifier}
+		refused = &Error{Reason: ReasonVerifier}
 	}
 	s.gate.cfg.Audit(s.event(time.Now(), EventRefused, refused.Reason,
 		&Identity{Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID}))
-	return s.dismiss(CodeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
+	return s.dismiss(codeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
 }
 
 func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identity) Event {
@@ -141,19 +141,19 @@ func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identit
 	}
 }
 
-// Authorize reports whether the connection may do what p names, now. Its error is a [*DeniedError]. While the right
+// Authorize reports whether the connection may do what p names, now. Its error is an [*Error]. While the right
 // stands it takes no lock, and it is meant to be asked for every single action: a token that expires, or a key that is
 // withdrawn, while the connection is open counts from that instant.
 //
 // Where Authorize finds the end of a right before the session's timer does, the peer is not told {"status":"viewer"}:
 // the caller has a message of the peer's to answer.
-func (s *Session) Authorize(p Permission) error { return s.AuthorizeAt(p, time.Now()) }
+func (s *Session) Authorize(p string) error { return s.AuthorizeAt(p, time.Now()) }
 
 // AuthorizeAt is [Session.Authorize] at the time now. A right that it finds ended has ended.
-func (s *Session) AuthorizeAt(p Permission, now time.Time) error {
+func (s *Session) AuthorizeAt(p string, now time.Time) error {
 	r := s.grant.Load()
 	if r == nil {
-		return &DeniedError{p, ReasonNotAuthenticated}
+		return &Error{Reason: ReasonNotAuthenticated, Permission: p}
 	}
 	if reason, ok := s.gate.stands(r, now); !ok {
 		if r.lost.Load() == nil {
@@ -163,13 +163,13 @@ func (s *Session) AuthorizeAt(p Permission, now time.Time) error {
 			s.gate.mu.Unlock()
 			s.gate.settle(&todo)
 		}
-		return &DeniedError{p, reason}
+		return r.forbidden(p, reason)
 	}
 	if !r.Can(p) {
 		if !r.denied.Swap(true) {
 			s.gate.cfg.Audit(s.event(now, EventDenied, ReasonPermission, &r.Identity))
 		}
-		return &DeniedError{p, ReasonPermission}
+		return r.forbidden(p, ReasonPermission)
 	}
 	return nil
 }
@@ -192,7 +192,7 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 }
 
 // Close ends the connection with a close code and a reason, within [Config].CloseTimeout whatever the peer does; a
-// connection that takes longer is aborted, and the error is [ErrAborted]. Only the first call has an effect; others
+// connection that takes longer is aborted, and the error is [os.ErrDeadlineExceeded]. Only the first call has an effect; others
 // wait for it and return its result. Where the Gate has decided to close the session, its code and reason go before
 // the caller's.
 func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
@@ -246,7 +246,7 @@ func (s *Session) farewell(code int, reason string, answer []byte) error {
 	case <-done:
 	case <-timer.C:
 	}
-	return ErrAborted
+	return errAborted
 }
 
 func (s *Session) limit(n int64) {

@@ -35,7 +35,7 @@ func (g *Gate) Sessions() []SessionInfo {
 	return list
 }
 
-// End takes the right of a session that holds one away and closes it with [CodePolicyViolation], without waiting for
+// End takes the right of a session that holds one away and closes it with 1008, without waiting for
 // that. It reports whether there was such a session. The token stays good; see [Gate.Revoke].
 func (g *Gate) End(sessionID string) bool {
 	var todo aftermath
@@ -43,7 +43,7 @@ func (g *Gate) End(sessionID string) bool {
 	for _, sessions := range g.devices {
 		for _, s := range sessions {
 			if s.ID() == sessionID {
-				g.expel(s, verdict{CodePolicyViolation, "", ReasonOperator}, &todo)
+				g.expel(s, verdict{codePolicyViolation, "", ReasonOperator}, &todo)
 				g.mu.Unlock()
 				g.settle(&todo)
 				return true
@@ -80,9 +80,9 @@ func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	return ended
 }
 
-// Recheck asks the Verifier about every session that holds a right, and ends those rights that it does not stand by
-// any longer. An [Announcer] has this called by itself.
-func (g *Gate) Recheck() {
+// recheckAll asks the Verifier about every session that holds a right, and ends those rights that it does not stand by
+// any longer.
+func (g *Gate) recheckAll() {
 	now := time.Now()
 	var todo aftermath
 	g.mu.Lock()
@@ -98,10 +98,10 @@ func (g *Gate) Recheck() {
 // room makes room for one more session of the device, or reports that there is none. It needs mu.
 func (g *Gate) room(device string, todo *aftermath) bool {
 	for limit := g.cfg.MaxSessions; limit > 0 && len(g.devices[device]) >= limit; {
-		if g.cfg.OverLimit == RefuseNew {
+		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}
-		g.expel(g.devices[device][0], verdict{CodeReplaced, "replaced", ReasonReplaced}, todo)
+		g.expel(g.devices[device][0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
 	}
 	return true
 }

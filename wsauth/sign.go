@@ -13,17 +13,17 @@ import (
 type Claims struct {
 	Device    string
 	ExpiresAt time.Time
-	NotBefore time.Time    // zero: absent
-	IssuedAt  time.Time    // zero: the time of signing
-	TokenID   string       // empty: random
-	Role      string       // empty: the default role
-	Scope     []Permission // nil: all that the role grants
+	NotBefore time.Time // zero: absent
+	IssuedAt  time.Time // zero: the time of signing
+	TokenID   string    // empty: random
+	Role      string    // empty: the default role
+	Scope     []string  // nil: all that the role grants
 }
 
 // Sign makes a token with the first key of the ring at the present time.
 func (h *HS256) Sign(c Claims) (string, error) { return h.SignAt(c, time.Now()) }
 
-// SignAt makes a token with the first key of the ring. It refuses, with the [*RefusedError] of [HS256.VerifyAt], to
+// SignAt makes a token with the first key of the ring. It refuses, with the [*Error] of [HS256.VerifyAt], to
 // make one that would not be accepted from NotBefore, or else from now, on.
 func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 	if c.TokenID == "" {
@@ -33,7 +33,7 @@ func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 		c.IssuedAt = now
 	}
 	if c.ExpiresAt.IsZero() {
-		return "", &ConfigError{"ExpiresAt", ProblemMissing}
+		return "", &ConfigError{"Claims.ExpiresAt", ConfigMissing}
 	}
 	key := &(*h.ring.Load())[0]
 	header, err := json.Marshal(struct {
@@ -66,11 +66,7 @@ func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 		}
 	}
 	if c.Scope != nil {
-		words := make([]string, len(c.Scope))
-		for i, p := range c.Scope {
-			words[i] = string(p)
-		}
-		scope := strings.Join(words, " ")
+		scope := strings.Join(c.Scope, " ")
 		body.Scope = &scope
 	}
 	claims, err := json.Marshal(body)

@@ -16,17 +16,17 @@ const (
 
 // Refusals of tokens that were not signed by us carry nothing but the reason, so one of each is enough.
 var (
-	errMalformed = &RefusedError{Reason: ReasonMalformed}
-	errAlgorithm = &RefusedError{Reason: ReasonAlgorithm}
-	errHeader    = &RefusedError{Reason: ReasonHeader}
-	errKey       = &RefusedError{Reason: ReasonKey}
-	errSignature = &RefusedError{Reason: ReasonSignature}
+	errMalformed = &Error{Reason: ReasonMalformed}
+	errAlgorithm = &Error{Reason: ReasonAlgorithm}
+	errHeader    = &Error{Reason: ReasonHeader}
+	errKey       = &Error{Reason: ReasonKey}
+	errSignature = &Error{Reason: ReasonSignature}
 )
 
-// Verify decides about a token at the present time; its error is a [*RefusedError].
+// Verify decides about a token at the present time; its error is an [*Error].
 func (h *HS256) Verify(token []byte) (Identity, error) { return h.VerifyAt(token, time.Now()) }
 
-// VerifyAt decides about a token at the time now; its error is a [*RefusedError].
+// VerifyAt decides about a token at the time now; its error is an [*Error].
 func (h *HS256) VerifyAt(token []byte, now time.Time) (Identity, error) {
 	id, err := h.verify(token, now)
 	if err == nil {
@@ -52,7 +52,7 @@ func (h *HS256) verify(token []byte, now time.Time) (Identity, error) {
 }
 
 // signer finds the key that made the signature.
-func (h *HS256) signer(p parts, now time.Time) (*ringKey, *RefusedError) {
+func (h *HS256) signer(p parts, now time.Time) (*ringKey, *Error) {
 	signature := make([]byte, decodedLen(signatureLen))
 	if !decode(signature, p.signature) {
 		return nil, errMalformed
@@ -95,9 +95,9 @@ func (t *shortText) is(s string) bool { return string(t.text[:t.len]) == s }
 
 // split is the front: it admits nothing but a compact JWS in canonical base64url without padding whose header says
 // HS256 and nothing that would have to be understood. It checks the cheapest first.
-func split(token []byte) (parts, *RefusedError) {
+func split(token []byte) (parts, *Error) {
 	var p parts
-	if len(token) > MaxToken {
+	if len(token) > maxToken {
 		return p, errMalformed
 	}
 	dot1 := bytes.IndexByte(token, '.')
@@ -110,7 +110,7 @@ func split(token []byte) (parts, *RefusedError) {
 	if !canonical(header) || !canonical(p.signature) {
 		return p, errMalformed
 	}
-	var refused *RefusedError
+	var refused *Error
 	if p.keyID, refused = gate(header); refused != nil {
 		return p, refused
 	}
@@ -125,7 +125,7 @@ const commonHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 // gate reads the header (RFC 7515, section 4): unknown members are ignored, as they must be, save those that change
 // what is signed or demand to be understood.
-func gate(header []byte) (keyID shortText, refused *RefusedError) {
+func gate(header []byte) (keyID shortText, refused *Error) {
 	if string(header) == commonHeader {
 		return keyID, nil
 	}

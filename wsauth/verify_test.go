@@ -193,11 +193,11 @@ func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 	v := newHS256(t, nil)
 	claims := fmt.Sprintf(`{"device":"pi-1","jti":"t1","exp":%d}`, now.Unix()-1)
 	_, err := v.VerifyAt([]byte(forge(common, claims, secret)), now)
-	if e := err.(*wsauth.RefusedError); e.Device != "pi-1" || e.TokenID != "t1" {
+	if e := err.(*wsauth.Error); e.Device != "pi-1" || e.TokenID != "t1" {
 		t.Errorf("%+v", e)
 	}
 	_, err = v.VerifyAt([]byte(forge(common, claims, other)), now)
-	if e := err.(*wsauth.RefusedError); *e != (wsauth.RefusedError{Reason: wsauth.ReasonSignature}) {
+	if e := err.(*wsauth.Error); *e != (wsauth.Error{Reason: wsauth.ReasonSignature}) {
 		t.Errorf("%+v", e)
 	}
 }

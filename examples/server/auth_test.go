@@ -231,7 +231,7 @@ func TestReloadsAreOneAfterTheOther(t *testing.T) {
 func guideSessions(t *testing.T) {
 	s := start(t, func(c *config.Config) {
 		withAuth(t.TempDir())(c)
-		c.DeviceSessions, c.OverSessions = 2, wsauth.ReplaceOld
+		c.DeviceSessions, c.OverSessions = 2, wsauth.OverLimitReplace
 	})
 	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "Nobody") {
 		t.Errorf("exit code %d: %s", code, out)
@@ -276,9 +276,9 @@ func guideRoles(t *testing.T) {
 		{"no role is publisher", refresh.Grant{}, true, false},
 		{"publisher", refresh.Grant{Role: "publisher"}, true, false},
 		{"admin may both", refresh.Grant{Role: "admin"}, true, true},
-		{"limited to one", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, false, true},
-		{"limited to the other", refresh.Grant{Role: "admin", Scope: []wsauth.Permission{wsauth.Publish}}, true, false},
-		{"a scope adds nothing", refresh.Grant{Scope: []wsauth.Permission{wsauth.Admin}}, false, false},
+		{"limited to one", refresh.Grant{Role: "admin", Scope: []string{wsauth.Admin}}, false, true},
+		{"limited to the other", refresh.Grant{Role: "admin", Scope: []string{wsauth.Publish}}, true, false},
+		{"a scope adds nothing", refresh.Grant{Scope: []string{wsauth.Admin}}, false, false},
 	} {
 		row.grant.Device = testDevice
 		token, err := authority.Sign(site.Grants(s.cfg), row.grant, time.Hour, time.Now())

@@ -49,14 +49,14 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		}
 		grant := refresh.Grant{Device: *device, Role: *role}
 		for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
-			grant.Scope = append(grant.Scope, wsauth.Permission(p))
+			grant.Scope = append(grant.Scope, p)
 		}
 		switch {
 		case !slices.Contains(cfg.Devices, *device):
 			return fmt.Errorf("-device is %q, which is not one of ALLOWED_DEVICE_ID: %s", *device, strings.Join(cfg.Devices, ", "))
 		case *role != "" && *role != "publisher" && *role != "admin":
 			return fmt.Errorf("-role is %q, which is neither publisher nor admin", *role)
-		case slices.ContainsFunc(grant.Scope, func(p wsauth.Permission) bool { return p != wsauth.Publish && p != wsauth.Admin }):
+		case slices.ContainsFunc(grant.Scope, func(p string) bool { return p != wsauth.Publish && p != wsauth.Admin }):
 			return fmt.Errorf("-scope is %q, which is not made of publish and admin", *scope)
 		case given["scope"] && grant.Scope == nil:
 			return errors.New("-scope names no permission; leave it out for all that the role has")

@@ -18,22 +18,24 @@ import (
 // familyExt ends the names of files that hold a family; others in the directory are left alone.
 const familyExt = ".family"
 
-// DirStore is a [Store] that keeps each family in a file of its own, so that devices outlast a restart. A file
-// is replaced as a whole, and is on the disk before the answer that depends on it is given.
-//
-// One process at a time may refresh and revoke. Others may meanwhile issue, in the same directory: a command that makes
-// the first pair for a device needs no word with the server.
-type DirStore struct {
+// dirStore keeps each family in a file of its own.
+type dirStore struct {
 	dir  string
 	most int
 	mu   sync.Mutex // held by all that write
 }
 
-// NewDirStore makes a store of at most maxFamilies in dir, which it creates for its owner alone if it is not there.
-// maxFamilies of 0 means 10,000. A negative number is a [*wsauth.ConfigError]; other errors are the file system's.
-func NewDirStore(dir string, maxFamilies int) (*DirStore, error) {
+// NewDirStore makes a [Store] that keeps each family in a file of its own, so that devices outlast a restart. A file is
+// replaced as a whole, and is on the disk before the answer that depends on it is given.
+//
+// One process at a time may refresh and revoke. Others may meanwhile issue, in the same directory: a command that makes
+// the first pair for a device needs no word with the server.
+//
+// The store holds at most maxFamilies in dir, which it creates for its owner alone if it is not there. maxFamilies of 0
+// means 10,000. A negative number is a [*ConfigError]; other errors are the file system's.
+func NewDirStore(dir string, maxFamilies int) (Store, error) {
 	if maxFamilies < 0 {
-		return nil, &wsauth.ConfigError{Field: "maxFamilies", Problem: wsauth.ProblemNegative}
+		return nil, &ConfigError{"NewDirStore.maxFamilies", wsauth.ConfigNegative}
 	}
 	if maxFamilies == 0 {
 		maxFamilies = 10_000
@@ -41,11 +43,10 @@ func NewDirStore(dir string, maxFamilies int) (*DirStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &DirStore{dir: dir, most: maxFamilies}, nil
+	return &dirStore{dir: dir, most: maxFamilies}, nil
 }
 
-// Create implements [Store].
-func (s *DirStore) Create(_ context.Context, f StoredFamily, now time.Time) error {
+func (s *dirStore) Create(_ context.Context, f StoredFamily, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ids, err := s.ids()
@@ -68,11 +69,9 @@ func (s *DirStore) Create(_ context.Context, f StoredFamily, now time.Time) erro
 	return s.save(f)
 }
 
-// Load implements [Store].
-func (s *DirStore) Load(_ context.Context, id string) (StoredFamily, bool, error) { return s.load(id) }
+func (s *dirStore) Load(_ context.Context, id string) (StoredFamily, bool, error) { return s.load(id) }
 
-// Rotate implements [Store].
-func (s *DirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
+func (s *dirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, found, err := s.load(f.ID)
@@ -85,8 +84,7 @@ func (s *DirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
 	return true, nil
 }
 
-// Remove implements [Store].
-func (s *DirStore) Remove(_ context.Context, id string) (StoredFamily, bool, error) {
+func (s *dirStore) Remove(_ context.Context, id string) (StoredFamily, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, found, err := s.load(id)
@@ -99,8 +97,7 @@ func (s *DirStore) Remove(_ context.Context, id string) (StoredFamily, bool, err
 	return f, true, s.sync()
 }
 
-// List implements [Store].
-func (s *DirStore) List(context.Context) ([]Family, error) {
+func (s *dirStore) List(context.Context) ([]Family, error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, err
@@ -117,9 +114,9 @@ func (s *DirStore) List(context.Context) ([]Family, error) {
 	return all, errors.Join(errs...)
 }
 
-func (s *DirStore) path(id string) string { return filepath.Join(s.dir, id+familyExt) }
+func (s *dirStore) path(id string) string { return filepath.Join(s.dir, id+familyExt) }
 
-func (s *DirStore) ids() ([]string, error) {
+func (s *dirStore) ids() ([]string, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, err
@@ -139,7 +136,7 @@ func isFamilyID(id string) bool {
 }
 
 // load needs no lock: a file is there as a whole or not at all.
-func (s *DirStore) load(id string) (f StoredFamily, found bool, err error) {
+func (s *dirStore) load(id string) (f StoredFamily, found bool, err error) {
 	if !isFamilyID(id) {
 		return f, false, nil
 	}
@@ -158,7 +155,7 @@ func (s *DirStore) load(id string) (f StoredFamily, found bool, err error) {
 
 var errDamaged = errors.New("not a family of refresh tokens")
 
-func (s *DirStore) save(f StoredFamily) error {
+func (s *dirStore) save(f StoredFamily) error {
 	text, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -187,7 +184,7 @@ func (s *DirStore) save(f StoredFamily) error {
 
 // sync makes renamings and removals last. Were an old generation back after a power failure, the device's next refresh
 // would look like theft.
-func (s *DirStore) sync() error {
+func (s *dirStore) sync() error {
 	if runtime.GOOS == "windows" {
 		return nil // it has no such call for directories
 	}

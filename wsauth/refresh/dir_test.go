@@ -12,7 +12,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-func newDir(t testing.TB, dir string, most int) *refresh.DirStore {
+func newDir(t testing.TB, dir string, most int) refresh.Store {
 	t.Helper()
 	s, err := refresh.NewDirStore(dir, most)
 	if err != nil {
@@ -38,7 +38,7 @@ func TestDirStoreRestart(t *testing.T) {
 		return newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	}
 	i, _ := restart()
-	first, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{}}, now)
+	first, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []string{}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +98,8 @@ func TestDirStoreParallel(t *testing.T) {
 }
 
 func TestDirStoreBound(t *testing.T) {
-	if _, err := refresh.NewDirStore(t.TempDir(), -1); err == nil {
-		t.Error("a negative bound")
+	if _, err := refresh.NewDirStore(t.TempDir(), -1); !errors.Is(err, wsauth.ConfigNegative) {
+		t.Error("a negative bound:", err)
 	}
 	dir := t.TempDir()
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 2) })

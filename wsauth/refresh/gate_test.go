@@ -42,7 +42,7 @@ func TestIssuerReuseEndsSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n, s := range sessions {
-			denied, ok := errors.AsType[*wsauth.DeniedError](s.Authorize(wsauth.Publish))
+			denied, ok := errors.AsType[*wsauth.Error](s.Authorize(wsauth.Publish))
 			if !ok || denied.Reason != wsauth.ReasonRevoked {
 				t.Errorf("session %d: %v", n, denied)
 			}

@@ -15,7 +15,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Signer makes access tokens. [wsauth.HS256] is one. It refuses with a [*wsauth.RefusedError]; any other error is a failure of its
+// Signer makes access tokens. [wsauth.HS256] is one. It refuses with a [*wsauth.Error]; any other error is a failure of its
 // own. SignAt must be safe for concurrent use.
 type Signer interface {
 	SignAt(c wsauth.Claims, now time.Time) (string, error)
@@ -72,26 +72,24 @@ type Issuer struct {
 	store Store
 }
 
-// New makes an Issuer. Its error joins a [*wsauth.ConfigError] for every problem.
+// New makes an Issuer. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Issuer, error) {
 	var errs []error
-	bad := func(field string, p wsauth.Problem) {
-		errs = append(errs, &wsauth.ConfigError{Field: field, Problem: p})
-	}
+	bad := func(field string, r wsauth.ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
 	span := func(field string, d *time.Duration, unset, least, most time.Duration) {
 		switch {
 		case *d < 0:
-			bad(field, wsauth.ProblemNegative)
+			bad(field, wsauth.ConfigNegative)
 		case *d == 0:
 			*d = unset
 		case *d < least:
-			bad(field, wsauth.ProblemTooShort)
+			bad(field, wsauth.ConfigTooShort)
 		case *d > most:
-			bad(field, wsauth.ProblemTooLong)
+			bad(field, wsauth.ConfigTooLong)
 		}
 	}
 	if cfg.Signer == nil {
-		bad("Signer", wsauth.ProblemMissing)
+		bad("Signer", wsauth.ConfigMissing)
 	}
 	const forever = 100 * 365 * 24 * time.Hour
 	span("AccessLifetime", &cfg.AccessLifetime, 15*time.Minute, 2*time.Second, 24*time.Hour)
@@ -100,7 +98,7 @@ func New(cfg Config) (*Issuer, error) {
 	// What is given again must still be good for something, and NumericDate has no fractions.
 	span("Grace", &cfg.Grace, min(20*time.Second, cfg.AccessLifetime/2), 0, cfg.AccessLifetime-time.Second)
 	if cfg.MaxFamilies < 0 {
-		bad("MaxFamilies", wsauth.ProblemNegative)
+		bad("MaxFamilies", wsauth.ConfigNegative)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -126,11 +124,23 @@ func New(cfg Config) (*Issuer, error) {
 	return &Issuer{cfg: cfg, store: cfg.Store}, nil
 }
 
+// ConfigError is one problem of a [Config], or of a call of [NewDirStore]. It never
+// holds a value.
+type ConfigError struct {
+	Field  string // with its struct, such as "Config.Signer"
+	Reason error  // a [wsauth.ConfigReason]: a predicate such as "must not be negative"
+}
+
+func (e *ConfigError) Error() string { return "refresh: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason, for [errors.Is].
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
 // Grant is what the access tokens of a family say. Only Device is required.
 type Grant struct {
 	Device string
-	Role   string              // empty: the default role
-	Scope  []wsauth.Permission // nil: all that the role grants
+	Role   string   // empty: the default role
+	Scope  []string // nil: all that the role grants
 }
 
 // Pair is an access token and the refresh token for the next pair. It prints, and logs, as its ID only.
@@ -159,12 +169,12 @@ type Revocation struct {
 // again.
 type UnavailableError struct{ Err error }
 
-func (e *UnavailableError) Error() string { return "wsauth: issuer unavailable: " + e.Err.Error() }
+func (e *UnavailableError) Error() string { return "refresh: unavailable: " + e.Err.Error() }
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Issue begins a family at the present time and makes its first pair. Whoever may call it decides who gets tokens: it
-// is not for the public. Its error is a [*wsauth.RefusedError] where the Signer refuses the grant, else an
+// is not for the public. Its error is a [*wsauth.Error] where the Signer refuses the grant, else an
 // [*UnavailableError], holding [ErrTooManyFamilies] where the store is full.
 func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 	return i.IssueAt(ctx, g, time.Now())
@@ -193,7 +203,7 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 	return pair, nil
 }
 
-// Refresh uses a refresh token at the present time. Its error is a [*wsauth.RefusedError], or an [*UnavailableError] if
+// Refresh uses a refresh token at the present time. Its error is a [*wsauth.Error], or an [*UnavailableError] if
 // nothing was decided. Of several calls with one token, however parallel, one rotates and the others get the same pair.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.Peer) (Pair, error) {
 	return i.RefreshAt(ctx, refreshToken, peer, time.Now())
@@ -203,7 +213,7 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.P
 func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth.Peer, now time.Time) (Pair, error) {
 	token, ok := readToken(refreshToken)
 	if !ok {
-		return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonMalformed}, Family{}, peer, now)
+		return Pair{}, i.refuse(&wsauth.Error{Reason: wsauth.ReasonMalformed}, Family{}, peer, now)
 	}
 	// Whoever loses the race for a rotation finds the winner's the second time.
 	for range 2 {
@@ -212,9 +222,9 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 		case err != nil:
 			return Pair{}, i.refuse(unavailable(err), Family{}, peer, now)
 		case !found:
-			return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonUnknown}, Family{}, peer, now)
+			return Pair{}, i.refuse(&wsauth.Error{Reason: wsauth.ReasonUnknown}, Family{}, peer, now)
 		case !now.Before(f.ValidUntil):
-			return Pair{}, i.refuse(&wsauth.RefusedError{Reason: wsauth.ReasonExpired}, f.Family, peer, now)
+			return Pair{}, i.refuse(&wsauth.Error{Reason: wsauth.ReasonExpired}, f.Family, peer, now)
 		}
 		var pair Pair
 		done, kind := true, wsauth.EventPairRepeated
@@ -227,7 +237,7 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 		default:
 			// Nobody knows a family's handle but from one of its tokens, so this was one, not a guess.
 			if _, err = i.revoke(ctx, f.ID, wsauth.ReasonReused, peer, now); err == nil {
-				err = &wsauth.RefusedError{Reason: wsauth.ReasonReused}
+				err = &wsauth.Error{Reason: wsauth.ReasonReused}
 			}
 		}
 		switch {
@@ -281,8 +291,8 @@ func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error)
 	if err == nil {
 		return p, nil
 	}
-	if refused, ok := errors.AsType[*wsauth.RefusedError](err); ok {
-		return Pair{}, &wsauth.RefusedError{Reason: refused.Reason}
+	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
+		return Pair{}, &wsauth.Error{Reason: refused.Reason}
 	}
 	return Pair{}, unavailable(err)
 }
@@ -361,12 +371,12 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, pe
 	return found, unavailable(err)
 }
 
-// refuse reports err, a *wsauth.RefusedError or an *UnavailableError, and completes it by what is known of the family.
+// refuse reports err, a *wsauth.Error or an *UnavailableError, and completes it by what is known of the family.
 func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
 	reason := wsauth.ReasonUnavailable
-	if refused, ok := errors.AsType[*wsauth.RefusedError](err); ok {
+	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
 		reason = refused.Reason
-		err = &wsauth.RefusedError{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
+		err = &wsauth.Error{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
 	}
 	i.audit(wsauth.EventPairRefused, reason, f, peer, now)
 	return err

@@ -83,23 +83,23 @@ func TestIssuerConfig(t *testing.T) {
 	}{
 		{"the defaults", refresh.Config{Signer: signer}, ""},
 		{"lifetimes of a test", refresh.Config{Signer: signer, AccessLifetime: 2 * time.Second}, ""},
-		{"nothing to sign with", refresh.Config{}, "Signer: missing"},
-		{"every problem at once", refresh.Config{AccessLifetime: -1, MaxFamilies: -1}, "Signer: missing, AccessLifetime: negative, MaxFamilies: negative"},
-		{"a second may be over as it begins", refresh.Config{Signer: signer, AccessLifetime: time.Second}, "AccessLifetime: too short"},
-		{"not short-lived", refresh.Config{Signer: signer, AccessLifetime: 25 * time.Hour}, "AccessLifetime: too long"},
-		{"idle before the token has expired", refresh.Config{Signer: signer, IdleTimeout: time.Minute}, "IdleTimeout: too short"},
-		{"over before the token has expired", refresh.Config{Signer: signer, Lifetime: time.Minute}, "Lifetime: too short"},
-		{"a repeated answer would be expired", refresh.Config{Signer: signer, AccessLifetime: 20 * time.Second, Grace: 20 * time.Second}, "Grace: too long"},
+		{"nothing to sign with", refresh.Config{}, "Signer is required"},
+		{"every problem at once", refresh.Config{AccessLifetime: -1, MaxFamilies: -1}, "Signer is required, AccessLifetime must not be negative, MaxFamilies must not be negative"},
+		{"a second may be over as it begins", refresh.Config{Signer: signer, AccessLifetime: time.Second}, "AccessLifetime is too short"},
+		{"not short-lived", refresh.Config{Signer: signer, AccessLifetime: 25 * time.Hour}, "AccessLifetime is too long"},
+		{"idle before the token has expired", refresh.Config{Signer: signer, IdleTimeout: time.Minute}, "IdleTimeout is too short"},
+		{"over before the token has expired", refresh.Config{Signer: signer, Lifetime: time.Minute}, "Lifetime is too short"},
+		{"a repeated answer would be expired", refresh.Config{Signer: signer, AccessLifetime: 20 * time.Second, Grace: 20 * time.Second}, "Grace is too long"},
 	} {
 		_, err := refresh.New(row.cfg)
 		var got []string
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
-				p, ok := errors.AsType[*wsauth.ConfigError](e)
-				if !ok {
+				p, ok := errors.AsType[*refresh.ConfigError](e)
+				if !ok || !errors.Is(e, p.Reason) || p.Error() != "refresh: "+p.Field+" "+p.Reason.Error() {
 					t.Fatalf("%s: untyped %v", row.why, e)
 				}
-				got = append(got, p.Field+": "+string(p.Problem))
+				got = append(got, strings.TrimPrefix(p.Error(), "refresh: Config."))
 			}
 		}
 		if strings.Join(got, ", ") != row.want {
@@ -110,7 +110,7 @@ func TestIssuerConfig(t *testing.T) {
 
 func TestIssuerPair(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []string{wsauth.Admin}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestIssuerBound(t *testing.T) {
 // What a caller does with its Grant afterwards is no business of the family's.
 func TestIssuerKeepsScope(t *testing.T) {
 	i, _ := newIssuer(t, nil)
-	scope := []wsauth.Permission{wsauth.Publish}
+	scope := []string{wsauth.Publish}
 	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: scope}, now)
 	if err != nil {
 		t.Fatal(err)

@@ -8,19 +8,17 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/relayguard/relayguard/wsauth"
 )
 
 // ErrTooManyFamilies is why a [Store] that is full creates no family.
-var ErrTooManyFamilies = errors.New("wsauth: too many families of refresh tokens")
+var ErrTooManyFamilies = errors.New("refresh: too many families of refresh tokens")
 
 // Family is the line of pairs that began with one [Issuer.Issue]. Nothing in it is secret.
 type Family struct {
 	ID         string // random, of digits and the letters a to f
 	Device     string
 	Role       string
-	Scope      []wsauth.Permission
+	Scope      []string
 	Generation uint64    // the number of the newest pair, from 1
 	IssuedAt   time.Time // when the first pair was made
 	RotatedAt  time.Time // when the newest pair was made

@@ -179,7 +179,7 @@ func TestIssuerSignerFails(t *testing.T) {
 		})
 	})
 	p := issue(t, i, "pi-1")
-	failure = fmt.Errorf("wrapped: %w", &wsauth.RefusedError{Reason: wsauth.ReasonDevice})
+	failure = fmt.Errorf("wrapped: %w", &wsauth.Error{Reason: wsauth.ReasonDevice})
 	_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
 	if got := reasonOf(t, err); got != wsauth.ReasonDevice {
 		t.Error(got)

@@ -38,22 +38,16 @@ type Config struct {
 	ReadLimit int64
 }
 
-// Problem is what is wrong with a field of a [Config]. The set is closed.
-type Problem string
-
-// Problems.
-const (
-	ProblemNegative Problem = "negative"
-	ProblemOrigin   Problem = "not an origin" // scheme://host or scheme://host:port, without path
-)
-
-// ConfigError is one problem of a [Config].
+// ConfigError is one problem of a [Config]. It never holds a value.
 type ConfigError struct {
-	Field   string
-	Problem Problem
+	Field  string // with its struct, such as "Config.WriteTimeout" or "Origins.Allow[0]"
+	Reason error  // a [wsauth.ConfigReason]: a predicate such as "must not be negative"
 }
 
-func (e *ConfigError) Error() string { return "wsconn: " + e.Field + ": " + string(e.Problem) }
+func (e *ConfigError) Error() string { return "wsconn: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason, for [errors.Is].
+func (e *ConfigError) Unwrap() error { return e.Reason }
 
 // Upgrader turns HTTP requests into WebSocket connections. It is safe for concurrent use.
 type Upgrader struct{ cfg Config }
@@ -63,7 +57,7 @@ func New(cfg Config) (*Upgrader, error) {
 	var errs []error
 	positive := func(field string, d *time.Duration, standard time.Duration) {
 		if *d < 0 {
-			errs = append(errs, &ConfigError{field, ProblemNegative})
+			errs = append(errs, &ConfigError{"Config." + field, wsauth.ConfigNegative})
 		}
 		if *d == 0 {
 			*d = standard
@@ -74,17 +68,17 @@ func New(cfg Config) (*Upgrader, error) {
 	positive("PingInterval", &cfg.PingInterval, 30*time.Second)
 	positive("PongTimeout", &cfg.PongTimeout, 10*time.Second)
 	if cfg.SendBuffer < 0 {
-		errs = append(errs, &ConfigError{"SendBuffer", ProblemNegative})
+		errs = append(errs, &ConfigError{"Config.SendBuffer", wsauth.ConfigNegative})
 	}
 	if cfg.ReadLimit < 0 {
-		errs = append(errs, &ConfigError{"ReadLimit", ProblemNegative})
+		errs = append(errs, &ConfigError{"Config.ReadLimit", wsauth.ConfigNegative})
 	}
 	if cfg.ReadLimit == 0 {
 		cfg.ReadLimit = 4 << 10
 	}
 	for i, o := range cfg.Origins.Allow {
 		if _, err := parseOrigin(o); err != nil {
-			errs = append(errs, &ConfigError{fmt.Sprintf("Origins.Allow[%d]", i), ProblemOrigin})
+			errs = append(errs, &ConfigError{fmt.Sprintf("Origins.Allow[%d]", i), wsauth.ConfigMalformed})
 		}
 	}
 	if errs != nil {
@@ -108,7 +102,7 @@ type UpgradeError struct {
 func (e *UpgradeError) Error() string {
 	text := "wsconn: refused with " + http.StatusText(e.Status)
 	if e.Err != nil {
-		text += ": " + e.Err.Error()
+		text += ": " + strings.TrimPrefix(e.Err.Error(), "wsconn: ")
 	}
 	return text
 }
@@ -161,10 +155,10 @@ func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 	case !r.ProtoAtLeast(1, 1), !hasToken(h["Connection"], "upgrade"), !hasToken(h["Upgrade"], "websocket"):
 		return http.StatusUpgradeRequired, nil
 	}
-	if err := u.cfg.Origins.Check(r); err != nil {
+	if err := u.cfg.Origins.check(r); err != nil {
 		u.cfg.Audit(wsauth.Event{
 			Time: time.Now(), Kind: wsauth.EventOriginRefused, Reason: wsauth.ReasonOrigin,
-			Peer: wsauth.Peer{Addr: u.cfg.ClientIP(r)}, Detail: err.Error(),
+			Peer: wsauth.Peer{Addr: u.cfg.ClientIP(r)}, Detail: err.detail(),
 		})
 		return http.StatusForbidden, err
 	}

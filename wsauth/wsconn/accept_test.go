@@ -134,12 +134,29 @@ func TestOrigins(t *testing.T) {
 
 func TestConfigProblems(t *testing.T) {
 	_, err := wsconn.New(wsconn.Config{
-		WriteTimeout: -1, CloseGrace: -1, PingInterval: -1, PongTimeout: -1, ReadLimit: -1,
+		WriteTimeout: -1, CloseGrace: -1, PingInterval: -1, PongTimeout: -1, SendBuffer: -1, ReadLimit: -1,
 		Origins: wsconn.Origins{Allow: []string{"https://a.test", "*", "null", "a.test", "https://*.test", "https://a.test/"}},
 	})
 	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok || len(joined.Unwrap()) != 10 {
-		t.Error(err)
+	if !ok {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range joined.Unwrap() {
+		p, ok := errors.AsType[*wsconn.ConfigError](e)
+		if !ok || !errors.Is(e, p.Reason) {
+			t.Errorf("untyped %v", e)
+		}
+		got = append(got, strings.TrimPrefix(e.Error(), "wsconn: "))
+	}
+	want := []string{
+		"Config.WriteTimeout must not be negative", "Config.CloseGrace must not be negative", "Config.PingInterval must not be negative",
+		"Config.PongTimeout must not be negative", "Config.SendBuffer must not be negative", "Config.ReadLimit must not be negative",
+		"Origins.Allow[1] is malformed", "Origins.Allow[2] is malformed", "Origins.Allow[3] is malformed", "Origins.Allow[4] is malformed",
+		"Origins.Allow[5] is malformed",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -51,5 +51,5 @@ func ExampleOrigins_Check_incorrect() {
 	fmt.Println("right:", wsconn.Origins{}.Check(r))
 	// Output:
 	// wrong: true
-	// right: origin "http://relay.example" is not among ["https://relay.example"]
+	// right: wsconn: origin "http://relay.example" is not among ["https://relay.example"]
 }

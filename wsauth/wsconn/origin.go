@@ -32,13 +32,22 @@ type OriginError struct {
 	Want []string // what would have been admitted
 }
 
-func (e *OriginError) Error() string {
+func (e *OriginError) Error() string { return "wsconn: " + e.detail() }
+
+func (e *OriginError) detail() string {
 	return fmt.Sprintf("origin %q is not among %q", e.Got, e.Want)
 }
 
 // Check returns an [*OriginError] if the request must not be upgraded. Scheme, host and port are compared whole, an
 // absent port being that of the scheme; there are no patterns. "null" is never admitted.
 func (o Origins) Check(r *http.Request) error {
+	if err := o.check(r); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (o Origins) check(r *http.Request) *OriginError {
 	sent := r.Header.Values("Origin")
 	if len(sent) == 0 || o.InsecureSkipOriginCheck {
 		return nil

@@ -187,7 +187,7 @@ func TestRefreshAfterExpiry(t *testing.T) {
 // A right that is taken away in the middle of a stream loses nothing of it, whether
 // the relay makes a viewer of the device or closes.
 func TestRevokedInMidStream(t *testing.T) {
-	for _, choice := range []wsauth.OnExpiry{wsauth.BecomeViewer, wsauth.CloseConnection} {
+	for _, choice := range []wsauth.OnExpiry{wsauth.OnExpiryView, wsauth.OnExpiryClose} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHouse(t, newPipes(), houseConfig{lifetime: 15 * time.Minute, gate: func(c *wsauth.Config) { c.OnExpiry = choice }})
 			h.put()
@@ -202,7 +202,7 @@ func TestRevokedInMidStream(t *testing.T) {
 			if err := wait(); !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
-			if n := h.connections.Load(); choice == wsauth.BecomeViewer && n != 1 || choice == wsauth.CloseConnection && n != 6 {
+			if n := h.connections.Load(); choice == wsauth.OnExpiryView && n != 1 || choice == wsauth.OnExpiryClose && n != 6 {
 				t.Errorf("%d connections\n%s", n, h.logs)
 			}
 		})
@@ -385,7 +385,7 @@ func TestLongAbsence(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHouse(t, newPipes(), houseConfig{lifetime: time.Hour, gate: func(c *wsauth.Config) {
-					c.MaxSessions, c.OverLimit = 1, wsauth.ReplaceOld
+					c.MaxSessions, c.OverLimit = 1, wsauth.OverLimitReplace
 				}})
 				h.put()
 				wait := h.run(t.Context(), &ticking{numbers{last: 600}, time.Second}, h.credential())

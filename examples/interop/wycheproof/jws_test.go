@@ -87,9 +87,9 @@ func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
 func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
 	t.Helper()
 	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
-	refused, ok := errors.AsType[*wsauth.RefusedError](err)
+	refused, ok := errors.AsType[*wsauth.Error](err)
 	if !ok {
-		t.Fatalf("%v, want a *wsauth.RefusedError", err)
+		t.Fatalf("%v, want a *wsauth.Error", err)
 	}
 	switch refused.Reason {
 	case wsauth.ReasonClaims:

@@ -52,6 +52,6 @@ func OperatorToken(keys []wsauth.Key, now time.Time) (string, error) {
 		return "", err
 	}
 	return verifier.SignAt(wsauth.Claims{
-		Device: operator, Role: "admin", Scope: []wsauth.Permission{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
+		Device: operator, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
 	}, now)
 }

@@ -28,16 +28,16 @@ func (c *Config) checkTLS() error {
 
 func parseOnExpiry(s string) (wsauth.OnExpiry, error) {
 	if s == "close" {
-		return wsauth.CloseConnection, nil
+		return wsauth.OnExpiryClose, nil
 	}
-	return wsauth.BecomeViewer, nil
+	return wsauth.OnExpiryView, nil
 }
 
 func parseOverLimit(s string) (wsauth.OverLimit, error) {
 	if s == "replace" {
-		return wsauth.ReplaceOld, nil
+		return wsauth.OverLimitReplace, nil
 	}
-	return wsauth.RefuseNew, nil
+	return wsauth.OverLimitRefuse, nil
 }
 
 func parseLevel(s string) (level slog.Level, err error) {

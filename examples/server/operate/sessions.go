@@ -9,19 +9,18 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
 )
 
 // Session is a connection that may publish.
 type Session struct {
-	ID          string              `json:"id"`
-	Device      string              `json:"device"`
-	Role        string              `json:"role"`
-	Permissions []wsauth.Permission `json:"permissions"`
-	Addr        netip.Addr          `json:"addr"`
-	TokenID     string              `json:"token_id,omitempty"`
-	Since       time.Time           `json:"since"`
-	EndsAt      time.Time           `json:"ends_at"` // unless it is refreshed
+	ID          string     `json:"id"`
+	Device      string     `json:"device"`
+	Role        string     `json:"role"`
+	Permissions []string   `json:"permissions"`
+	Addr        netip.Addr `json:"addr"`
+	TokenID     string     `json:"token_id,omitempty"`
+	Since       time.Time  `json:"since"`
+	EndsAt      time.Time  `json:"ends_at"` // unless it is refreshed
 }
 
 // Family is a line of refresh tokens, each got for the one before.
