@@ -9,7 +9,7 @@
 //
 // No value from the environment is ever part of an error or a report, only the
 // rule that it broke: what is meant for one variable ends up in another one
-// day. That goes for errors of your own parsers and checks too; see [Problem].
+// day. That goes for errors of your own parsers and checks too; see [CheckReason].
 // A [Secret] keeps a value out of what is printed later, whatever prints it,
 // and [Strong] refuses values that were meant to be replaced.
 //
@@ -29,6 +29,7 @@ package envcheck
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -44,6 +45,27 @@ type Spec struct {
 	// It serves only to find misspelt names, and what Lookup does not confirm
 	// is ignored.
 	Environ func() []string
+
+	unknown []string // names that were given to Only and are not in Vars
+}
+
+// Only returns a Spec of the named variables alone. It serves to check a rule
+// between some variables even if others are wrong: load the part, and apply the
+// rule if that succeeds. A name that is not in s is a mistake, which the
+// methods of the returned Spec report.
+func (s Spec) Only(names ...string) Spec {
+	part := Spec{Environ: s.Environ, unknown: s.unknown}
+	for _, v := range s.Vars {
+		if slices.Contains(names, v.Name) {
+			part.Vars = append(part.Vars, v)
+		}
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(s.Vars, func(v Var) bool { return v.Name == name }) {
+			part.unknown = append(part.unknown, name)
+		}
+	}
+	return part
 }
 
 // A Var is one variable.
@@ -75,7 +97,8 @@ type Var struct {
 	// Into is where the value goes. Its zero value only checks.
 	Into Setter
 
-	// Check has the last word on a value that Into can read.
+	// Check has the last word on a value that Into can read. It is not given
+	// the empty value that AllowEmpty admits.
 	Check func(value string) error
 
 	// Example is shown in .env.example where there is no Default.
@@ -85,8 +108,8 @@ type Var struct {
 // secret reports whether the value must not be seen.
 func (v *Var) secret() bool { return v.Secret || v.Into.secret }
 
-// fromFile returns the name of the variable that may hold a path, or "".
-func (v *Var) fromFile() string {
+// fileName returns the name of the variable that may hold a path, or "".
+func (v *Var) fileName() string {
 	if v.secret() || v.File {
 		return v.Name + "_FILE"
 	}
@@ -97,8 +120,8 @@ func (v *Var) fromFile() string {
 // all problems, joined, each an [*Error]. Targets of variables that are not
 // set and have no Default are left as they are.
 //
-// A mistake in the Spec itself is an [*Error] too, with [BadSpec], and is found
-// whatever the environment is.
+// Mistakes in the Spec itself are found whatever the environment is. Load then
+// returns these alone, joined, each a [*ConfigError].
 func (s Spec) Load(lookup Lookup) error {
 	results, err := s.resolve(lookup)
 	if err != nil {
@@ -118,11 +141,21 @@ func (s Spec) Check(lookup Lookup) error {
 	return err
 }
 
+// source is where a value came from.
+type source string
+
+const (
+	fromNowhere     source = ""
+	fromEnvironment source = "environment"
+	fromFile        source = "file"
+	fromDefault     source = "default"
+)
+
 // result is what became of one variable.
 type result struct {
 	v      *Var
-	source Source
-	name   string // the variable that was read: v.Name or v.fromFile()
+	source source
+	name   string // the variable that was read: v.Name or v.fileName()
 	err    *Error
 	commit func()
 }
@@ -141,7 +174,7 @@ func (s Spec) results(lookup Lookup) ([]result, error) {
 	for i := range s.Vars {
 		results[i] = s.Vars[i].resolve(lookup)
 		if err := results[i].err; err != nil {
-			if err.Reason == Missing {
+			if err.Reason == ReasonMissing {
 				err.Similar = s.Vars[i].misspelt(near)
 			}
 			errs = append(errs, err)
@@ -161,64 +194,65 @@ func (v *Var) resolve(lookup Lookup) result {
 	value, set := lookup(v.Name)
 	set = set && (value != "" || v.AllowEmpty)
 	if set {
-		r.source = FromEnvironment
+		r.source = fromEnvironment
 	}
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		if path, ok := lookup(name); ok && path != "" {
 			if set {
-				return fail(Conflict, "is set beside "+name+"; unset one of them")
+				return fail(ReasonConflict, "is set beside "+name+"; unset one of them")
 			}
-			r.source, r.name, set = FromFile, name, true
-			var problem Problem
-			if value, problem = readFile(path); problem == emptyFile && v.AllowEmpty {
-				problem = ""
+			r.source, r.name, set = fromFile, name, true
+			var reason CheckReason
+			if value, reason = readFile(path); reason == emptyFile && v.AllowEmpty {
+				reason = ""
 			}
-			if problem != "" {
-				return fail(Unreadable, string(problem))
+			if reason != "" {
+				return fail(ReasonUnreadable, string(reason))
 			}
 		}
 	}
 	switch {
 	case set:
 	case v.Required:
-		if file := v.fromFile(); file != "" {
-			return fail(Missing, "is required, or "+file)
+		if file := v.fileName(); file != "" {
+			return fail(ReasonMissing, "is required, or "+file)
 		}
-		return fail(Missing, "is required")
+		return fail(ReasonMissing, "is required")
 	case v.Default == "":
 		return r
 	default:
-		r.source, value = FromDefault, v.Default
+		r.source, value = fromDefault, v.Default
 	}
 	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-		return fail(Invalid, "must be UTF-8 without NUL characters")
+		return fail(ReasonInvalid, "must be UTF-8 without NUL characters")
 	}
-	commit, err := v.parse(value)
+	commit, err := v.accept(value)
 	if err != nil {
-		return fail(Invalid, v.explain(err))
+		return fail(ReasonInvalid, v.explain(err))
 	}
 	r.commit = commit
 	return r
 }
 
-func (v *Var) parse(value string) (commit func(), err error) {
+// accept reads and checks a value.
+func (v *Var) accept(value string) (commit func(), err error) {
 	if v.Into.parse != nil {
 		if commit, err = v.Into.parse(value); err != nil {
 			return nil, err
 		}
 	}
-	if v.Check != nil {
+	if v.Check != nil && value != "" {
 		err = v.Check(value)
 	}
 	return commit, err
 }
 
-// explain returns what may be told of err: the text of a Problem.
+// explain returns the part of err that may be shown: the text of a CheckReason.
 func (v *Var) explain(err error) string {
-	var p Problem
+	var reason CheckReason
 	switch {
-	case errors.As(err, &p):
-		return p.Error()
+	case errors.As(err, &reason):
+		return reason.Error()
 	case v.Into.kind != "":
 		return "must be " + v.Into.kind
 	}

@@ -1,6 +1,7 @@
 package envcheck_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,8 +30,8 @@ func Example() {
 		fmt.Println(err)
 	}
 	// Output:
-	// JWT_SECRET is a placeholder; make a random one, with: openssl rand -base64 32
-	// PORT must be a TCP port, 1 to 65535
+	// envcheck: JWT_SECRET is a placeholder; make a random one, with: openssl rand -base64 32
+	// envcheck: PORT must be a TCP port, 1 to 65535
 }
 
 // For an option like -check: what is set, from where, and what is wrong.
@@ -47,6 +48,43 @@ func ExampleSpec_WriteReport() {
 	// JWT_SECRET  -            PROBLEM: is required, or JWT_SECRET_FILE
 	// PORT        default      ok
 	// LIMIT       environment  PROBLEM: must be a number from 1 to 1000
+}
+
+// The words are checked, documented, and mapped to values in one place.
+func ExampleChoice() {
+	var level slog.Level
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "LOG_LEVEL", Default: "info", Doc: "Least level that is logged.", Into: envcheck.Choice(&level,
+			envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError))},
+	}}
+	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "warn"})), level)
+	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "loud"})))
+	spec.WriteMarkdown(os.Stdout)
+	// Output:
+	// <nil> WARN
+	// envcheck: LOG_LEVEL must be info, warn or error
+	// | Variable | Default | Meaning |
+	// |---|---|---|
+	// | `LOG_LEVEL` | `info` | Least level that is logged. One of `info`, `warn`, `error`. |
+}
+
+// A rule between two variables is checked even if a third one is wrong.
+func ExampleSpec_Only() {
+	var low, high, port int
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "LOW", Into: envcheck.Int(&low, 0, 100)},
+		{Name: "HIGH", Into: envcheck.Int(&high, 0, 100)},
+		{Name: "PORT", Into: envcheck.Port(&port)},
+	}}
+	lookup := environ(map[string]string{"LOW": "7", "HIGH": "3", "PORT": "http"})
+	err := spec.Load(lookup)
+	if spec.Only("LOW", "HIGH").Load(lookup) == nil && low > high {
+		err = errors.Join(err, errors.New("LOW must not be above HIGH"))
+	}
+	fmt.Println(err)
+	// Output:
+	// envcheck: PORT must be a TCP port, 1 to 65535
+	// LOW must not be above HIGH
 }
 
 func ExampleMatch() {

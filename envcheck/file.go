@@ -12,12 +12,12 @@ import (
 // is an error and not a memory problem.
 const maxFile = 64 << 10
 
-const emptyFile Problem = "names an empty file"
+const emptyFile CheckReason = "names an empty file"
 
 // readFile returns what the file holds, without line ends at its end: editors
-// and echo add one that nobody means. The path is in no Problem, for a value
-// put into NAME_FILE by mistake would be seen there.
-func readFile(path string) (value string, problem Problem) {
+// and echo add one that nobody means. No reason quotes the path, for a
+// value put into NAME_FILE by mistake would be seen there.
+func readFile(path string) (value string, reason CheckReason) {
 	// Opening a pipe would wait for its writer, so look before.
 	info, err := os.Stat(path)
 	if err != nil {
@@ -47,7 +47,7 @@ func readFile(path string) (value string, problem Problem) {
 	return value, ""
 }
 
-func unreadable(err error) Problem {
+func unreadable(err error) CheckReason {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "names a file that does not exist"

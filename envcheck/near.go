@@ -26,7 +26,7 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	var near []NearMiss
 	for i := range s.Vars {
 		v := &s.Vars[i]
-		if isSet(lookup, v.Name) || isSet(lookup, v.fromFile()) {
+		if isSet(lookup, v.Name) || isSet(lookup, v.fileName()) {
 			continue
 		}
 		for _, name := range v.names() {
@@ -44,7 +44,7 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 var standard = map[string]bool{"SSL_CERT_FILE": true, "SSL_CERT_DIR": true}
 
 func (v *Var) names() []string {
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		return []string{v.Name, name}
 	}
 	return []string{v.Name}
@@ -59,7 +59,7 @@ func isSet(lookup Lookup, name string) bool {
 func (v *Var) misspelt(near []NearMiss) []string {
 	var names []string
 	for _, n := range near {
-		if n.Like == v.Name || n.Like == v.fromFile() {
+		if n.Like == v.Name || n.Like == v.fileName() {
 			names = append(names, n.Set)
 		}
 	}

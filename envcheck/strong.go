@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// What is wrong with a secret that is long enough; see [Strong].
+// What is wrong with a secret that is long enough.
 const (
-	Unprintable Problem = "must be printable characters, without spaces around them"
-	Repetitive  Problem = "repeats itself; make a random one, with: openssl rand -base64 32"
-	Sequential  Problem = "is a sequence or rows of a keyboard; make a random one, with: openssl rand -base64 32"
-	Placeholder Problem = "is a placeholder; make a random one, with: openssl rand -base64 32"
+	unprintable CheckReason = "must be printable characters, without spaces around them"
+	repetitive  CheckReason = "repeats itself; make a random one, with: openssl rand -base64 32"
+	sequential  CheckReason = "is a sequence or rows of a keyboard; make a random one, with: openssl rand -base64 32"
+	placeholder CheckReason = "is a placeholder; make a random one, with: openssl rand -base64 32"
 )
 
 // Strong accepts secrets of at least n characters that are not obviously a
@@ -28,26 +28,26 @@ const (
 func Strong(n int) func(string) error {
 	return func(value string) error {
 		if utf8.RuneCountInString(value) < n {
-			return Problem(fmt.Sprintf("must have at least %d characters", n))
+			return CheckReason(fmt.Sprintf("must have at least %d characters", n))
 		}
 		bad := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 		if strings.ContainsFunc(value, bad) || strings.TrimSpace(value) != value {
-			return Unprintable
+			return unprintable
 		}
 		text := []rune(strings.ToLower(value))
 		if different(text) < 7 {
-			return Repetitive
+			return repetitive
 		}
 		for _, step := range []struct {
-			reduce  func([]rune) []rune
-			problem Problem
+			reduce func([]rune) []rune
+			reason CheckReason
 		}{
-			{withoutRepeats, Repetitive},
-			{withoutSequences, Sequential},
-			{withoutWords, Placeholder},
+			{withoutRepeats, repetitive},
+			{withoutSequences, sequential},
+			{withoutWords, placeholder},
 		} {
 			if text = step.reduce(text); len(text) < n/2 {
-				return step.problem
+				return step.reason
 			}
 		}
 		return nil

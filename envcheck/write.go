@@ -61,7 +61,7 @@ func (v *Var) summary() string {
 	if v.secret() {
 		text += " A secret."
 	}
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		text += " Or " + name + ": the path of a file with it."
 	}
 	return text
@@ -92,11 +92,18 @@ func (s Spec) WriteMarkdown(w io.Writer) error {
 		case v.Default != "":
 			def = code(v.Default)
 		}
-		doc := strings.Join(strings.Fields(v.Doc), " ")
-		if name := v.fromFile(); name != "" {
+		doc := strings.ReplaceAll(strings.Join(strings.Fields(v.Doc), " "), "|", `\|`)
+		if len(v.Into.words) > 0 {
+			var words []string
+			for _, word := range v.Into.words {
+				words = append(words, code(word))
+			}
+			doc += " One of " + strings.Join(words, ", ") + "."
+		}
+		if name := v.fileName(); name != "" {
 			doc += " Or " + code(name) + "."
 		}
-		b.WriteString("| " + code(v.Name) + " | " + def + " | " + strings.ReplaceAll(doc, "|", `\|`) + " |\n")
+		b.WriteString("| " + code(v.Name) + " | " + def + " | " + doc + " |\n")
 	}
 	return b.Flush()
 }
@@ -122,10 +129,10 @@ func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 		state, source := "ok", string(r.source)
 		switch {
 		case r.err != nil && r.name != r.v.Name:
-			state = "PROBLEM: " + r.err.Error()
+			state = "PROBLEM: " + r.name + " " + r.err.predicate()
 		case r.err != nil:
-			state = "PROBLEM: " + strings.TrimPrefix(r.err.Error(), r.name+" ")
-		case r.source == FromNowhere:
+			state = "PROBLEM: " + r.err.predicate()
+		case r.source == fromNowhere:
 			state = "not set"
 		}
 		if source == "" {

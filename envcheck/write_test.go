@@ -13,11 +13,13 @@ import (
 
 func TestWriteExample(t *testing.T) {
 	var s string
+	var n int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "KEY", Doc: "Signs tokens.\nMake one with: openssl rand -base64 32", Required: true, Secret: true, Into: envcheck.Text(&s)},
 		{Name: "PORT", Doc: "A doc that is longer than a line may be, so that it has to go on in a second one, which it does.", Default: "3000"},
 		{Name: "TITLE", Required: true, Example: "it's $HOME"},
 		{Name: "NOTHING"},
+		{Name: "MODE", Default: "fast", Into: envcheck.Choice(&n, envcheck.As("slow", 1), envcheck.As("fast", 2))},
 	}}
 	const want = `# Signs tokens. Make one with: openssl rand -base64 32
 # Required: text. A secret. Or KEY_FILE: the path of a file with it.
@@ -33,6 +35,9 @@ TITLE='it'\''s $HOME'
 
 # Optional: text.
 #NOTHING=
+
+# Optional: slow or fast.
+#MODE=fast
 `
 	var b strings.Builder
 	if err := spec.WriteExample(&b); err != nil || b.String() != want {
@@ -78,7 +83,7 @@ func TestWriteMarkdown(t *testing.T) {
 	const want = "| Variable | Default | Meaning |\n|---|---|---|\n" +
 		"| `JWT_SECRET` | required | Key of tokens. Or `JWT_SECRET_FILE`. |\n" +
 		"| `DEVICES` | required | Who may publish. |\n" +
-		"| `MODE` | `development` | Where it runs: a\\|b. |\n" +
+		"| `MODE` | `development` | Where it runs: a\\|b. One of `development`, `production`, `test`. |\n" +
 		"| `PORT` | `3000` | TCP port. |\n" +
 		"| `WINDOW` | `1m` | Rate window. |\n" +
 		"| `MAX_BYTES` |  | Bound of the history. |\n" +

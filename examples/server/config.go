@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
@@ -82,13 +81,13 @@ func (c *config) spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.secret), Check: envcheck.Strong(32),
 			Doc: "Key that device tokens are signed with (HS256): at least 32 characters. `go run ./examples/server secret` makes one."},
-		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.previous), Check: strongOrNone,
+		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.previous), Check: envcheck.Strong(32),
 			Doc: "Key that tokens may still be signed with after `JWT_SECRET` was changed. SIGHUP reads the files of both again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.devices), Example: "pi-1",
 			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
 			Doc:   "Devices that may publish, separated by commas."},
-		{Name: "NODE_ENV", Default: "development", Check: envcheck.OneOf("production", "development", "test"),
-			Into: envcheck.Func(&c.production, "production, development or test", func(v string) (bool, error) { return v == "production", nil }),
+		{Name: "NODE_ENV", Default: "development",
+			Into: envcheck.Choice(&c.production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),
 			Doc:  "`production` switches on HSTS and the origin check."},
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.host), Check: listenHost,
 			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
@@ -103,12 +102,14 @@ func (c *config) spec() envcheck.Spec {
 			Doc: "How long a device goes on with the pair that `server token -pair` made, however often it refreshes. After seven days without, it ends too."},
 		{Name: "TOKEN_MAX_LIFETIME", Into: envcheck.Duration(&c.tokenMaxLifetime, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "How long any token is worth something after it was issued, whatever it says itself. Without it, as long as it says."},
-		{Name: "ON_EXPIRY", Default: "viewer", Check: envcheck.OneOf("viewer", "close"),
-			Into: envcheck.Func(&c.onExpiry, "viewer or close", parseOnExpiry), Doc: "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
+		{Name: "ON_EXPIRY", Default: "viewer",
+			Into: envcheck.Choice(&c.onExpiry, envcheck.As("viewer", wsauth.BecomeViewer), envcheck.As("close", wsauth.CloseConnection)),
+			Doc:  "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
 		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Int(&c.deviceSessions, 0, 10_000),
 			Doc: "Connections of one device that may publish at the same time; 0 is any number."},
-		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse", Check: envcheck.OneOf("refuse", "replace"),
-			Into: envcheck.Func(&c.overSessions, "refuse or replace", parseOverLimit), Doc: "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
+		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse",
+			Into: envcheck.Choice(&c.overSessions, envcheck.As("refuse", wsauth.RefuseNew), envcheck.As("replace", wsauth.ReplaceOld)),
+			Doc:  "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
 		{Name: "TLS_CERT_FILE", Into: envcheck.Text(&c.tlsCert), Example: "/etc/relay/fullchain.pem",
 			Doc: "Certificate with its chain, PEM, for TLS without a proxy, 1.2 at least. Read again when it changes, within a minute, and on SIGHUP."},
 		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.tlsKey), Example: "/etc/relay/privkey.pem",
@@ -129,21 +130,23 @@ func (c *config) spec() envcheck.Spec {
 			Doc: "Messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.historyMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "Age at which a message is forgotten. Without it, never."},
-		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, 1<<40), Check: enoughBytes, Example: "16MiB",
+		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.historyMaxBytes, leastBytes, 1<<40), Example: "16MiB",
 			Doc: "Size that the whole history may have, at least 1MiB. Without it, any."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.historyDir), Example: "/var/lib/relay/history",
 			Doc: "Directory, of this server alone, that keeps the history, encrypted. Without it, in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.historyKey), Check: historyKey,
 			Doc: "Key that the history is encrypted with, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
-		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.historyPrevious), Check: historyKeyOrNone,
+		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.historyPrevious), Check: historyKey,
 			Doc: "Key that the history was encrypted with before `HISTORY_KEY` was changed. After one start with both it is not needed any more."},
-		{Name: "HISTORY_FSYNC", Default: "always", Check: envcheck.OneOf("always", "interval", "never"),
-			Into: envcheck.Func(&c.historySync, "always, interval or never", parseSync),
+		{Name: "HISTORY_FSYNC", Default: "always",
+			Into: envcheck.Choice(&c.historySync, envcheck.As("always", journal.Always), envcheck.As("interval", journal.Interval), envcheck.As("never", journal.Never)),
 			Doc:  "When a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, or `never`, which leaves it to the system. With the last two, a loss of power costs the newest messages."},
-		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
-			Into: envcheck.Func(&c.logLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
-		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.logFormat), Check: envcheck.OneOf("text", "json"),
-			Doc: "Form of the log on standard error: `text` or `json`."},
+		{Name: "LOG_LEVEL", Default: "info",
+			Into: envcheck.Choice(&c.logLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
+			Doc:  "Least level that is logged."},
+		{Name: "LOG_FORMAT", Default: "text",
+			Into: envcheck.Choice(&c.logFormat, envcheck.As("text", "text"), envcheck.As("json", "json")),
+			Doc:  "Form of the log on standard error."},
 		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.sentryDSN), Check: parseDSN,
 			Doc: "Where errors and panics are sent to, by Sentry's protocol and without addresses, tokens or text: the tracker's `https://KEY@HOST/PROJECT`. Without it, nowhere."},
 	}}
@@ -172,8 +175,7 @@ func together(env lookup) error {
 	var errs []error
 	rule := func(text string, broken func(*config) bool, names ...string) {
 		var c config
-		some := envcheck.Spec{Vars: slices.DeleteFunc(c.spec().Vars, func(v envcheck.Var) bool { return !slices.Contains(names, v.Name) })}
-		if some.Load(env) == nil && broken(&c) {
+		if c.spec().Only(names...).Load(env) == nil && broken(&c) {
 			errs = append(errs, errors.New(text))
 		}
 	}
@@ -216,28 +218,10 @@ func (c *config) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-func parseOnExpiry(s string) (wsauth.OnExpiry, error) {
-	if s == "close" {
-		return wsauth.CloseConnection, nil
-	}
-	return wsauth.BecomeViewer, nil
-}
-
-func parseOverLimit(s string) (wsauth.OverLimit, error) {
-	if s == "replace" {
-		return wsauth.ReplaceOld, nil
-	}
-	return wsauth.RefuseNew, nil
-}
-
-func parseLevel(s string) (level slog.Level, err error) {
-	return level, level.UnmarshalText([]byte(s))
-}
-
 // origin accepts what the transport can compare with a browser's Origin.
 func origin(s string) error {
 	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
-		return envcheck.Problem("must be an origin like https://art.example, without a path")
+		return envcheck.CheckReason("must be an origin like https://art.example, without a path")
 	}
 	return nil
 }
@@ -246,18 +230,18 @@ func origin(s string) error {
 // to be another address than the one that was meant.
 func listenHost(s string) error {
 	if _, err := netip.ParseAddr(s); err != nil && s != "localhost" {
-		return envcheck.Problem("must be an IP address, like 127.0.0.1 or 0.0.0.0, or localhost")
+		return envcheck.CheckReason("must be an IP address, like 127.0.0.1 or 0.0.0.0, or localhost")
 	}
 	return nil
 }
 
-// listenAddr accepts such an address with a port, or nothing. An address without a
-// host would be every address, which for the operator's calls must be spelt out.
+// listenAddr accepts such an address with a port. An address without a host would
+// be every address, which for the operator's calls must be spelt out.
 func listenAddr(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
-	if s != "" && (err != nil || listenHost(host) != nil || portErr != nil || n == 0) {
-		return envcheck.Problem("must be an address like 127.0.0.1:3001, or empty for none")
+	if err != nil || listenHost(host) != nil || portErr != nil || n == 0 {
+		return envcheck.CheckReason("must be an address like 127.0.0.1:3001, or empty for none")
 	}
 	return nil
 }
@@ -265,36 +249,10 @@ func listenAddr(s string) error {
 // historyKey accepts the one spelling of 32 bytes that newSecret makes.
 func historyKey(s string) error {
 	if _, err := decodeKey(s); err != nil {
-		return envcheck.Problem("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` prints them")
-	}
-	return envcheck.Strong(32)(s)
-}
-
-func historyKeyOrNone(s string) error {
-	if s == "" {
-		return nil
-	}
-	return historyKey(s)
-}
-
-func parseSync(s string) (journal.Sync, error) {
-	return map[string]journal.Sync{"always": journal.Always, "interval": journal.Interval, "never": journal.Never}[s], nil
-}
-
-func strongOrNone(s string) error {
-	if s == "" {
-		return nil
+		return envcheck.CheckReason("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` prints them")
 	}
 	return envcheck.Strong(32)(s)
 }
 
 // leastBytes is room for some of the largest messages.
 const leastBytes = 1 << 20
-
-func enoughBytes(s string) error {
-	var n int64
-	if parsed := envcheck.Bytes(&n, 1<<40); (envcheck.Spec{Vars: []envcheck.Var{{Name: "N", Into: parsed}}}).Load(func(string) (string, bool) { return s, true }) == nil && n < leastBytes {
-		return envcheck.Problem("must be at least 1MiB")
-	}
-	return nil
-}

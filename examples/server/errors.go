@@ -71,7 +71,7 @@ func newTracker(cfg config) (*tracker, error) {
 // parseDSN is the check of SENTRY_DSN. The value holds a key, so no error quotes it.
 func parseDSN(s string) error {
 	if _, err := sentry.NewDsn(s); err != nil {
-		return envcheck.Problem("must be a DSN like https://KEY@HOST/PROJECT, as the error tracker shows it")
+		return envcheck.CheckReason("must be a DSN like https://KEY@HOST/PROJECT, as the error tracker shows it")
 	}
 	return nil
 }

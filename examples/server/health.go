@@ -8,11 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/relayguard/relayguard/envcheck"
 )
 
 // healthWait is less than a container's health check should be given.
@@ -26,10 +23,7 @@ func healthVerb(ctx context.Context, args []string, env lookup, stdout, stderr i
 		return exitUsage
 	}
 	var c config
-	spec := envcheck.Spec{Vars: slices.DeleteFunc(c.spec().Vars, func(v envcheck.Var) bool {
-		return v.Name != "HOST" && v.Name != "PORT" && v.Name != "TLS_CERT_FILE"
-	})}
-	if err := spec.Load(env); err != nil {
+	if err := c.spec().Only("HOST", "PORT", "TLS_CERT_FILE").Load(env); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
