@@ -173,7 +173,7 @@ func (a *authority) refresh(limiter *ratelimit.Limiter, clientIP func(*http.Requ
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client := clientIP(r)
 		if until, blocked := limiter.Blocked(client); blocked {
-			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.Blocked, RetryAfter: time.Until(until)})
+			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.ReasonBlocked, RetryAfter: time.Until(until)})
 			return
 		}
 		next.ServeHTTP(w, r)

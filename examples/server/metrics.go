@@ -32,7 +32,7 @@ const namespace = "relayguard"
 
 // refusals are all reasons for which a connection is refused before its upgrade.
 var refusals = []ratelimit.Reason{
-	ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen, ratelimit.OverProcess, ratelimit.Blocked, ratelimit.Penalized,
+	ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 	originRefusal,
 }
 
@@ -85,7 +85,7 @@ func (m *metrics) answers(next http.Handler) http.Handler {
 }
 
 func (m *metrics) decided(_ *http.Request, d ratelimit.Decision) {
-	if d.Reason != ratelimit.NoReason {
+	if d.Reason != ratelimit.ReasonNone {
 		m.refused.WithLabelValues(string(d.Reason)).Inc()
 	}
 }
