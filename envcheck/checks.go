@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Match accepts what re matches as a whole; rule says what that is, to be read
-// after "must be".
+// Match returns a check that accepts a value if re matches all of it. The rule
+// describes such values in errors, after the words "must be", such as "letters
+// and digits". To check the items of a list, use it with [Each].
 func Match(re *regexp.Regexp, rule string) func(string) error {
 	whole := regexp.MustCompile(`\A(?:` + re.String() + `)\z`)
 	return func(value string) error {
@@ -17,7 +18,9 @@ func Match(re *regexp.Regexp, rule string) func(string) error {
 	}
 }
 
-// Each applies check to every item of a list separated by commas.
+// Each returns a check that applies another check to every item of a list
+// separated by commas, without the spaces around the item. The check returns
+// the first error.
 func Each(check func(string) error) func(string) error {
 	return func(value string) error {
 		for item := range strings.SplitSeq(value, ",") {

@@ -23,7 +23,7 @@ const (
 	test
 )
 
-// key is a good secret, as openssl made it.
+// key is a strong secret, made by openssl.
 const key = "q7ZkM2cVt9XbR4wLh8NfJ3sYp6DgU1aE"
 
 type config struct {
@@ -99,7 +99,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// Everything is told at once, nothing is set, and no value is quoted.
+// Load reports every problem at once, sets nothing, and quotes no value.
 func TestLoadReportsAll(t *testing.T) {
 	cfg := config{Port: 7}
 	const marker = "s3nsitive"
@@ -209,7 +209,7 @@ func TestFiles(t *testing.T) {
 	for _, row := range []struct {
 		why    string
 		env    envcheck.Lookup
-		reason envcheck.Reason // of the only error; none: loaded
+		reason envcheck.Reason // of the only error; empty if there is none
 		text   string
 	}{
 		{"as it is", env("JWT_SECRET_FILE", good), "", ""},
@@ -220,8 +220,8 @@ func TestFiles(t *testing.T) {
 		{"an empty path is none", env("JWT_SECRET_FILE", "", "JWT_SECRET", key), "", ""},
 		{"of what is not secret only if it says so", env("JWT_SECRET", key, "PORT_FILE", "/nowhere"), "", ""},
 
-		{"both", env("JWT_SECRET", key, "JWT_SECRET_FILE", good), envcheck.ReasonConflict, "JWT_SECRET is set beside JWT_SECRET_FILE; unset one of them"},
-		{"neither", env(), envcheck.ReasonMissing, "JWT_SECRET is required, or JWT_SECRET_FILE"},
+		{"both", env("JWT_SECRET", key, "JWT_SECRET_FILE", good), envcheck.ReasonConflict, "JWT_SECRET is set together with JWT_SECRET_FILE; unset one of them"},
+		{"neither", env(), envcheck.ReasonMissing, "JWT_SECRET is required; set it or JWT_SECRET_FILE"},
 		{"weak in the file", env("JWT_SECRET_FILE", file("weak", "short")), envcheck.ReasonInvalid, "JWT_SECRET_FILE must have at least 32 characters"},
 		{"a space is no line end", env("JWT_SECRET_FILE", file("space", key+" \n")), envcheck.ReasonInvalid, "JWT_SECRET_FILE " + unprintable},
 		{"not there", env("JWT_SECRET_FILE", filepath.Join(dir, "none")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that does not exist"},
@@ -238,7 +238,7 @@ func TestFiles(t *testing.T) {
 		{"binary", env("JWT_SECRET_FILE", file("bin", "\x00\xff"+key)), envcheck.ReasonInvalid, "JWT_SECRET_FILE must be UTF-8 without NUL characters"},
 	} {
 		if row.why == "no permission" && os.Geteuid() == 0 {
-			continue // root may read anything
+			continue // root may read every file
 		}
 		var cfg config
 		err := spec(&cfg).Load(func(name string) (string, bool) {
@@ -263,7 +263,7 @@ func TestBadSpec(t *testing.T) {
 	for _, row := range []struct {
 		why    string
 		vars   []envcheck.Var
-		field  string // of the only error; none: loaded
+		field  string // of the only error; empty if there is none
 		reason error
 		text   string
 	}{
@@ -301,7 +301,7 @@ func TestBadSpec(t *testing.T) {
 	}
 }
 
-// A part of a Spec reads, reports and documents its own variables and no other.
+// A part of a Spec reads, reports and documents only its own variables.
 func TestOnly(t *testing.T) {
 	var cfg config
 	s := spec(&cfg)
@@ -329,7 +329,7 @@ func TestOnly(t *testing.T) {
 	}
 }
 
-// An admitted empty value reaches Into, and no check has to allow for it.
+// Into gets an empty value that AllowEmpty admits, and Check does not.
 func TestEmptyValueIsNotChecked(t *testing.T) {
 	target := "before"
 	check := func(value string) error {
@@ -380,7 +380,7 @@ func TestBytes(t *testing.T) {
 func TestNearMisses(t *testing.T) {
 	for _, row := range []struct {
 		set  string
-		want string // the variable meant; none: not similar
+		want string // the variable that was meant; empty if none is similar
 	}{
 		{"JWT_SECRT", "JWT_SECRET"}, {"JWTSECRET", "JWT_SECRET"}, {"jwt_secret", "JWT_SECRET"}, {"JWT-SECRET", "JWT_SECRET"},
 		{"JTW_SECRET", "JWT_SECRET"}, {"JWT_SECRETS", "JWT_SECRET"}, {"JWT_SECRET_FIEL", "JWT_SECRET_FILE"},
@@ -412,7 +412,7 @@ func TestNearMisses(t *testing.T) {
 	s = spec(&cfg)
 	s.Environ = nil
 	err := s.Load(os.LookupEnv)
-	if err == nil || err.Error() != "envcheck: JWT_SECRET is required, or JWT_SECRET_FILE (JWT_SECRIT is set: misspelt?)" {
+	if err == nil || err.Error() != "envcheck: JWT_SECRET is required; set it or JWT_SECRET_FILE (is JWT_SECRIT a misspelling?)" {
 		t.Errorf("from the real environment: %v", err)
 	}
 	t.Setenv("JWT_SECRET", key)
@@ -421,7 +421,7 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// A name that every Go program reads is no slip of the hand.
+// Names that crypto/x509 reads are not reported as misspelt.
 func TestStandardNamesAreNoMisses(t *testing.T) {
 	var file string
 	s := envcheck.Spec{

@@ -5,8 +5,10 @@ import "strings"
 // ConfigError is one mistake in a [Spec] itself. It never holds a value from
 // the environment.
 type ConfigError struct {
-	Field  string // with its struct, such as `Spec.Vars["PORT"].Default`
-	Reason error  // wraps a [ConfigReason], or says why a Default is refused
+	Field string // with its struct, such as `Spec.Vars["PORT"].Default`
+	// Reason wraps a [ConfigReason]. If Into or Check refuses a Default, it is
+	// a [CheckReason].
+	Reason error
 }
 
 func (e *ConfigError) Error() string { return "envcheck: " + e.Field + " " + e.Reason.Error() }
@@ -28,39 +30,40 @@ const (
 
 func (r ConfigReason) Error() string { return string(r) }
 
-// Reason is why a variable was refused. The set is closed.
+// Reason is why a variable is refused. The set is closed.
 type Reason string
 
 // The reasons of an [Error].
 const (
-	ReasonMissing    Reason = "missing"    // required, and not set or empty
-	ReasonInvalid    Reason = "invalid"    // refused by Into or Check
+	ReasonMissing    Reason = "missing"    // required, but unset or empty
+	ReasonInvalid    Reason = "invalid"    // Into or Check refuses the value
 	ReasonConflict   Reason = "conflict"   // NAME and NAME_FILE are both set
-	ReasonUnreadable Reason = "unreadable" // NAME_FILE names no file with a value
+	ReasonUnreadable Reason = "unreadable" // unreadable or empty NAME_FILE
 )
 
-// An Error is one problem with one variable. It never holds a value.
+// Error is one problem with one variable of the environment. It never holds a
+// value.
 type Error struct {
-	Name    string // the variable, or its NAME_FILE if that was read
+	Name    string // the variable, or NAME_FILE if that was read
 	Reason  Reason
-	Detail  string   // the rule that was broken, to be read after Name
-	Similar []string // names that are set and look like a misspelt Name
+	Detail  string   // the rule that was broken, such as "must be even"
+	Similar []string // names that are set and may be a misspelt Name
 }
 
 func (e *Error) Error() string { return "envcheck: " + e.Name + " " + e.predicate() }
 
-// predicate is the part of the error's text that follows the name.
+// predicate returns the part of the error's text that follows the name.
 func (e *Error) predicate() string {
 	if len(e.Similar) == 0 {
 		return e.Detail
 	}
-	return e.Detail + " (" + strings.Join(e.Similar, " and ") + " is set: misspelt?)"
+	return e.Detail + " (is " + strings.Join(e.Similar, " or ") + " a misspelling?)"
 }
 
-// CheckReason is why a check, or the parse function of a [Func], refuses a
-// value. It is an error whose text is read after the name of the variable, such
-// as "must be even". The text must not come from the value: it is the only text
-// of a check's error that is shown. Any text may be one.
+// CheckReason is the error with which a check, or the parse function of a
+// [Func], refuses a value, such as envcheck.CheckReason("must be even"). Any
+// text may be one, but it must not quote the value: an [Error] shows it after
+// the name of the variable. The text of any other error is never shown.
 type CheckReason string
 
 func (r CheckReason) Error() string { return string(r) }

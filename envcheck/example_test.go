@@ -10,12 +10,12 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// environ stands in for os.LookupEnv.
+// environ stands for os.LookupEnv.
 func environ(vars map[string]string) envcheck.Lookup {
 	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
 }
 
-// Everything wrong is told at once, without a value.
+// Load reports every problem at once and quotes no value.
 func Example() {
 	var cfg struct {
 		Secret envcheck.Secret
@@ -26,15 +26,16 @@ func Example() {
 		{Name: "PORT", Doc: "TCP port.", Default: "3000", Into: envcheck.Port(&cfg.Port)},
 	}}
 	lookup := environ(map[string]string{"JWT_SECRET": "your-very-long-secure-random-string-here-32-chars-minimum", "PORT": "http"})
-	if err := spec.Load(lookup); err != nil { // in a program: os.LookupEnv
+	if err := spec.Load(lookup); err != nil { // a program passes os.LookupEnv
 		fmt.Println(err)
 	}
 	// Output:
-	// envcheck: JWT_SECRET is a placeholder; make a random one, with: openssl rand -base64 32
+	// envcheck: JWT_SECRET is a placeholder; make a random secret with: openssl rand -base64 32
 	// envcheck: PORT must be a TCP port, 1 to 65535
 }
 
-// For an option like -check: what is set, from where, and what is wrong.
+// A program can print this report for an option such as -check. It shows the
+// source of each value and the problems, and no value.
 func ExampleSpec_WriteReport() {
 	var port, limit int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
@@ -45,16 +46,16 @@ func ExampleSpec_WriteReport() {
 	spec.WriteReport(os.Stdout, environ(map[string]string{"LIMIT": "lots"}))
 	// Output:
 	// VARIABLE    SOURCE       STATE
-	// JWT_SECRET  -            PROBLEM: is required, or JWT_SECRET_FILE
+	// JWT_SECRET  -            PROBLEM: is required; set it or JWT_SECRET_FILE
 	// PORT        default      ok
 	// LIMIT       environment  PROBLEM: must be a number from 1 to 1000
 }
 
-// The words are checked, documented, and mapped to values in one place.
+// A Choice checks the words, documents them, and maps them to values.
 func ExampleChoice() {
 	var level slog.Level
 	spec := envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "LOG_LEVEL", Default: "info", Doc: "Least level that is logged.", Into: envcheck.Choice(&level,
+		{Name: "LOG_LEVEL", Default: "info", Doc: "Log level.", Into: envcheck.Choice(&level,
 			envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError))},
 	}}
 	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "warn"})), level)
@@ -65,10 +66,10 @@ func ExampleChoice() {
 	// envcheck: LOG_LEVEL must be info, warn or error
 	// | Variable | Default | Meaning |
 	// |---|---|---|
-	// | `LOG_LEVEL` | `info` | Least level that is logged. One of `info`, `warn`, `error`. |
+	// | `LOG_LEVEL` | `info` | Log level. One of `info`, `warn`, `error`. |
 }
 
-// A rule between two variables is checked even if a third one is wrong.
+// The rule between LOW and HIGH is checked although PORT is wrong.
 func ExampleSpec_Only() {
 	var low, high, port int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
@@ -96,8 +97,8 @@ func ExampleMatch() {
 	// must be letters, digits, - and _
 }
 
-// A type with a String method keeps its value only while its method is called:
-// as an unexported field it is printed as it is. A Secret is not.
+// A String method does not protect a value in an unexported field: fmt prints
+// the field without calling the method. A Secret stays hidden there too.
 func ExampleSecret_incorrect() {
 	type config struct {
 		weak   stringer

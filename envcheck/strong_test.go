@@ -11,12 +11,12 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// What Strong says of a secret that is long enough.
+// The reasons for which Strong refuses a secret that is long enough.
 const (
-	unprintable = "must be printable characters, without spaces around them"
-	repetitive  = "repeats itself; make a random one, with: openssl rand -base64 32"
-	sequential  = "is a sequence or rows of a keyboard; make a random one, with: openssl rand -base64 32"
-	placeholder = "is a placeholder; make a random one, with: openssl rand -base64 32"
+	unprintable = "must consist of printable characters, without spaces at its ends"
+	repetitive  = "repeats the same characters; make a random secret with: openssl rand -base64 32"
+	sequential  = "follows the alphabet or the rows of a keyboard; make a random secret with: openssl rand -base64 32"
+	placeholder = "is a placeholder; make a random secret with: openssl rand -base64 32"
 )
 
 func TestStrong(t *testing.T) {
@@ -24,7 +24,7 @@ func TestStrong(t *testing.T) {
 	for _, row := range []struct {
 		why    string
 		secret string
-		want   envcheck.CheckReason // none: accepted
+		want   envcheck.CheckReason // empty if Strong accepts the secret
 	}{
 		{"hex of 16 bytes", "9a3f6c1e8b2d7f405c6e1a9b3d8f2047", ""},
 		{"base64 of 32 bytes", "yLW0SeVJ2yW0GgMTVb2nWpTM7Xh0kb1k9fJ8bIEd8tM=", ""},
@@ -88,7 +88,7 @@ func TestStrong(t *testing.T) {
 	}
 }
 
-// What generators make is accepted.
+// Strong accepts the secrets that generators make.
 func TestStrongAcceptsRandom(t *testing.T) {
 	n := 3_000
 	if testing.Short() {

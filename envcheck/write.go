@@ -7,10 +7,10 @@ import (
 	"text/tabwriter"
 )
 
-// WriteExample writes an .env.example file: every variable with its Doc, those
-// that are required to be filled in, the others commented out with their
-// default. Shells, systemd and compose files read it alike. (docker run
-// --env-file does too, but for values in quotes, which it does not take off.)
+// WriteExample writes an .env.example file with every variable and its Doc.
+// Required variables are left to be filled in; the others are commented out and
+// show their default. Shells, systemd and Docker Compose read the file alike.
+// docker run --env-file does not remove the quotes around a value.
 func (s Spec) WriteExample(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for i := range s.Vars {
@@ -32,7 +32,7 @@ func (s Spec) WriteExample(w io.Writer) error {
 	return b.Flush()
 }
 
-// writeComment writes text in lines of at most 80 characters.
+// writeComment writes the text in lines of at most 80 characters.
 func writeComment(b *bufio.Writer, text string) {
 	line := "#"
 	for word := range strings.FieldsSeq(text) {
@@ -47,7 +47,7 @@ func writeComment(b *bufio.Writer, text string) {
 	}
 }
 
-// summary says what kind of value v wants.
+// summary describes the values that v accepts.
 func (v *Var) summary() string {
 	kind := v.Into.kind
 	if kind == "" {
@@ -67,7 +67,7 @@ func (v *Var) summary() string {
 	return text
 }
 
-// quote returns value as shells and .env readers understand it alike.
+// quote returns the value in a form that shells and .env readers read alike.
 func quote(value string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -79,7 +79,7 @@ func quote(value string) string {
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }
 
-// WriteMarkdown writes a table of every variable for a README.
+// WriteMarkdown writes a table of every variable in Markdown, for a README.
 func (s Spec) WriteMarkdown(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	b.WriteString("| Variable | Default | Meaning |\n|---|---|---|\n")
@@ -108,15 +108,16 @@ func (s Spec) WriteMarkdown(w io.Writer) error {
 	return b.Flush()
 }
 
-// code returns text as code in a cell of a table.
+// code returns the text as code in a cell of a Markdown table.
 func code(text string) string {
 	return "`" + strings.ReplaceAll(text, "|", `\|`) + "`"
 }
 
-// WriteReport writes a table of every variable, where its value comes from and
-// what is wrong with it, then misspelt names. It shows no value from the
-// environment, secret or not. Its error is w's, or that of a mistake in the
-// Spec; whether the environment is acceptable is for [Spec.Check] to say.
+// WriteReport writes a table of every variable with the source of its value and
+// its problem, followed by the names that are probably misspelt. It never shows
+// a value from the environment. It returns the errors of w and the mistakes in
+// the Spec; problems of the environment are only in the table. Use [Spec.Check]
+// to find out whether there are any.
 func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 	if err := s.validate(); err != nil {
 		return err

@@ -45,7 +45,8 @@ TITLE='it'\''s $HOME'
 	}
 }
 
-// A shell reads the example, uncommented, as the values that were meant.
+// A shell that reads the example, with comment signs removed, gets the intended
+// values.
 func TestExampleIsReadByShells(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -97,7 +98,7 @@ func TestWriteMarkdown(t *testing.T) {
 	}
 }
 
-// The report names every variable, and shows no value that was set.
+// The report names every variable and shows no value.
 func TestWriteReport(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "true")
 	if err := os.WriteFile(path, []byte("true\n"), 0o600); err != nil {
@@ -108,7 +109,7 @@ func TestWriteReport(t *testing.T) {
 	s.Environ = func() []string { return []string{"WINDWO=1s"} }
 	lookup := env("JWT_SECRET", key, "JWT_SECRET_FILE", path, "MODE", "moon", "PORT", "8080", "DEMO_FILE", path, "WINDWO", "1s", "ADMIN_ADDR", "")
 	const want = `VARIABLE    SOURCE       STATE
-JWT_SECRET  environment  PROBLEM: is set beside JWT_SECRET_FILE; unset one of them
+JWT_SECRET  environment  PROBLEM: is set together with JWT_SECRET_FILE; unset one of them
 DEVICES     -            PROBLEM: is required
 MODE        environment  PROBLEM: must be development, production or test
 PORT        environment  ok
