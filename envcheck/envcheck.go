@@ -1,104 +1,160 @@
-// Package envcheck reads a process's environment once, at start, and refuses
-// it as a whole with every problem named, or accepts it as a whole.
+// Package envcheck reads the environment variables of a process once, when it
+// starts. It accepts all of them, or refuses them and reports every problem at
+// once, without showing a value.
 //
-// A [Spec] lists the variables: what they mean, where they go and what is
-// acceptable. The same list makes the .env.example file, the table in a README
-// and the report of what is set, so that none of them can go stale.
+//	package main
+//
+//	import (
+//		"fmt"
+//		"os"
+//
+//		"github.com/relayguard/relayguard/envcheck"
+//	)
+//
+//	func main() {
+//		var port int
+//		spec := envcheck.Spec{Vars: []envcheck.Var{
+//			{Name: "PORT", Default: "3000", Into: envcheck.Port(&port)},
+//		}}
+//		if err := spec.Load(os.LookupEnv); err != nil {
+//			fmt.Fprintln(os.Stderr, err)
+//			os.Exit(1)
+//		}
+//		fmt.Println("port", port)
+//	}
+//
+// A [Spec] lists the variables with their meaning, their targets and the values
+// that they accept. It also writes the .env.example file, the table of a README
+// and a report of the variables that are set, so these always agree with the
+// program.
 //
 // # Secrets
 //
-// No value from the environment is ever part of an error or a report, only the
-// rule that it broke: what is meant for one variable ends up in another one
-// day. That goes for errors of your own parsers and checks too; see [Problem].
-// A [Secret] keeps a value out of what is printed later, whatever prints it,
-// and [Strong] refuses values that were meant to be replaced.
+// No error and no report contains a value from the environment, since a secret
+// may be in the wrong variable. They show the rule that the value broke. Your
+// own parsers and checks return a [CheckReason] for a text that may be shown. A
+// [Secret] also hides its value when the program prints or logs it later, and
+// [Strong] refuses placeholders.
 //
-// A variable that is Secret or has File set can be given as NAME_FILE, the path
-// of a file with the value, as container platforms mount secrets. Both set is
-// refused, for nobody could tell which one counts.
+// A variable with Secret or File set can also be given as NAME_FILE, the path
+// of a file that holds the value. Container platforms mount secrets in this
+// way. The file may have up to 64 KiB; line ends at its end are removed. If
+// NAME and NAME_FILE are both set, Load refuses them, because it cannot know
+// which one is meant.
 //
-// # Empty is missing
+// # Empty variables
 //
-// FOO= in an .env file is how people write "not set", so an empty variable is
-// treated as absent, unless AllowEmpty says that empty is a value.
+// An empty variable counts as unset, since FOO= in an .env file usually means
+// "not set". Set AllowEmpty if the empty value has a meaning.
 //
-// A [Spec] has no state: its methods may be called from several goroutines, if
-// only one of them is a Load.
+// # Concurrency
+//
+// Load writes to the targets. All other methods only read, so several
+// goroutines may call them at the same time.
 package envcheck
 
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// Lookup finds a variable, as [os.LookupEnv] does.
+// Lookup returns the value of a variable and whether it is set, as
+// [os.LookupEnv] does.
 type Lookup = func(name string) (value string, ok bool)
 
-// A Spec is the list of variables that a process reads.
+// Spec lists the variables that a process reads.
 type Spec struct {
 	Vars []Var
 
-	// Environ lists what is set, as [os.Environ] does, which is what nil means.
-	// It serves only to find misspelt names, and what Lookup does not confirm
-	// is ignored.
+	// Environ lists the variables that are set, as [os.Environ] does. If nil,
+	// os.Environ is used. It serves only to find misspelt names. A name is
+	// ignored if Lookup does not find it.
 	Environ func() []string
+
+	unknown []string // names given to Only that are not in Vars
 }
 
-// A Var is one variable.
+// Only returns a Spec of the named variables, in the order of s. Use it to
+// check a rule between some variables even if others are wrong: load the part,
+// and apply the rule if there is no error. If a name is not in s, the methods
+// of the returned Spec report a [ConfigError].
+func (s Spec) Only(names ...string) Spec {
+	part := Spec{Environ: s.Environ, unknown: s.unknown}
+	for _, v := range s.Vars {
+		if slices.Contains(names, v.Name) {
+			part.Vars = append(part.Vars, v)
+		}
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(s.Vars, func(v Var) bool { return v.Name == name }) {
+			part.unknown = append(part.unknown, name)
+		}
+	}
+	return part
+}
+
+// Var is one variable.
 type Var struct {
-	// Name is of capital letters, digits and underscores.
+	// Name consists of capital letters, digits and underscores.
 	Name string
 
-	// Doc says in a sentence or two what the variable is for.
+	// Doc describes the purpose of the variable in one or two sentences.
 	Doc string
 
-	// Default is the value where none is set. It must be acceptable itself.
+	// Default is the value of a variable that is not set. Into and Check must
+	// accept it.
 	Default string
 
-	// Required makes it a problem that none is set.
+	// Required makes it an error if the variable is not set. Such a variable
+	// must have no Default, which would never be used.
 	Required bool
 
-	// Secret allows NAME_FILE, and keeps Default and Example empty: both are
-	// shown, and what is shown is what people use.
+	// Secret allows NAME_FILE. A secret must have no Default and no Example:
+	// both are published, and people would use them.
 	Secret bool
 
-	// File allows NAME_FILE for what is not secret.
+	// File allows NAME_FILE for a variable that is not a secret.
 	File bool
 
-	// AllowEmpty makes a variable that is set and empty a value like others,
-	// where Default would count otherwise, and allows NAME_FILE to be an empty
+	// AllowEmpty makes the empty value a value like others: a variable that is
+	// set and empty does not get its Default, and NAME_FILE may name an empty
 	// file.
 	AllowEmpty bool
 
-	// Into is where the value goes. Its zero value only checks.
+	// Into stores the value. If it is the zero Setter, the value is only
+	// checked.
 	Into Setter
 
-	// Check has the last word on a value that Into can read.
+	// Check, if set, is called with a value that Into accepts, and returns an
+	// error to refuse it. It is not called with the empty value that AllowEmpty
+	// admits.
 	Check func(value string) error
 
-	// Example is shown in .env.example where there is no Default.
+	// Example is shown in .env.example if there is no Default.
 	Example string
 }
 
-// secret reports whether the value must not be seen.
+// secret reports whether the value must stay hidden.
 func (v *Var) secret() bool { return v.Secret || v.Into.secret }
 
-// fromFile returns the name of the variable that may hold a path, or "".
-func (v *Var) fromFile() string {
+// fileName returns the name of the variable that may hold a path, or "".
+func (v *Var) fileName() string {
 	if v.secret() || v.File {
 		return v.Name + "_FILE"
 	}
 	return ""
 }
 
-// Load reads every variable and sets every target, or sets none and returns
-// all problems, joined, each an [*Error]. Targets of variables that are not
-// set and have no Default are left as they are.
+// Load reads every variable and sets every target. If there is a problem, it
+// sets no target and returns all problems, joined with [errors.Join], each an
+// [*Error]. A value must be valid UTF-8 without NUL characters. The target of a
+// variable that is unset and has no Default keeps its value.
 //
-// A mistake in the Spec itself is an [*Error] too, with [BadSpec], and is found
-// whatever the environment is.
+// Mistakes in the Spec itself are found in any environment. Load then returns
+// only them, joined, each a [*ConfigError].
 func (s Spec) Load(lookup Lookup) error {
 	results, err := s.resolve(lookup)
 	if err != nil {
@@ -112,17 +168,27 @@ func (s Spec) Load(lookup Lookup) error {
 	return nil
 }
 
-// Check is Load without setting anything.
+// Check returns the same errors as [Spec.Load], and sets no target.
 func (s Spec) Check(lookup Lookup) error {
 	_, err := s.resolve(lookup)
 	return err
 }
 
-// result is what became of one variable.
+// source is the place from which a value was read.
+type source string
+
+const (
+	fromNowhere     source = ""
+	fromEnvironment source = "environment"
+	fromFile        source = "file"
+	fromDefault     source = "default"
+)
+
+// result is the outcome for one variable.
 type result struct {
 	v      *Var
-	source Source
-	name   string // the variable that was read: v.Name or v.fromFile()
+	source source
+	name   string // the variable that was read: v.Name or v.fileName()
 	err    *Error
 	commit func()
 }
@@ -141,7 +207,7 @@ func (s Spec) results(lookup Lookup) ([]result, error) {
 	for i := range s.Vars {
 		results[i] = s.Vars[i].resolve(lookup)
 		if err := results[i].err; err != nil {
-			if err.Reason == Missing {
+			if err.Reason == ReasonMissing {
 				err.Similar = s.Vars[i].misspelt(near)
 			}
 			errs = append(errs, err)
@@ -161,64 +227,65 @@ func (v *Var) resolve(lookup Lookup) result {
 	value, set := lookup(v.Name)
 	set = set && (value != "" || v.AllowEmpty)
 	if set {
-		r.source = FromEnvironment
+		r.source = fromEnvironment
 	}
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		if path, ok := lookup(name); ok && path != "" {
 			if set {
-				return fail(Conflict, "is set beside "+name+"; unset one of them")
+				return fail(ReasonConflict, "is set together with "+name+"; unset one of them")
 			}
-			r.source, r.name, set = FromFile, name, true
-			var problem Problem
-			if value, problem = readFile(path); problem == emptyFile && v.AllowEmpty {
-				problem = ""
+			r.source, r.name, set = fromFile, name, true
+			var reason CheckReason
+			if value, reason = readFile(path); reason == emptyFile && v.AllowEmpty {
+				reason = ""
 			}
-			if problem != "" {
-				return fail(Unreadable, string(problem))
+			if reason != "" {
+				return fail(ReasonUnreadable, string(reason))
 			}
 		}
 	}
 	switch {
 	case set:
 	case v.Required:
-		if file := v.fromFile(); file != "" {
-			return fail(Missing, "is required, or "+file)
+		if file := v.fileName(); file != "" {
+			return fail(ReasonMissing, "is required; set it or "+file)
 		}
-		return fail(Missing, "is required")
+		return fail(ReasonMissing, "is required")
 	case v.Default == "":
 		return r
 	default:
-		r.source, value = FromDefault, v.Default
+		r.source, value = fromDefault, v.Default
 	}
 	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-		return fail(Invalid, "must be UTF-8 without NUL characters")
+		return fail(ReasonInvalid, "must be UTF-8 without NUL characters")
 	}
-	commit, err := v.parse(value)
+	commit, err := v.accept(value)
 	if err != nil {
-		return fail(Invalid, v.explain(err))
+		return fail(ReasonInvalid, v.explain(err))
 	}
 	r.commit = commit
 	return r
 }
 
-func (v *Var) parse(value string) (commit func(), err error) {
+// accept reads and checks the value.
+func (v *Var) accept(value string) (commit func(), err error) {
 	if v.Into.parse != nil {
 		if commit, err = v.Into.parse(value); err != nil {
 			return nil, err
 		}
 	}
-	if v.Check != nil {
+	if v.Check != nil && value != "" {
 		err = v.Check(value)
 	}
 	return commit, err
 }
 
-// explain returns what may be told of err: the text of a Problem.
+// explain returns the part of err that may be shown: the text of a CheckReason.
 func (v *Var) explain(err error) string {
-	var p Problem
+	var reason CheckReason
 	switch {
-	case errors.As(err, &p):
-		return p.Error()
+	case errors.As(err, &reason):
+		return reason.Error()
 	case v.Into.kind != "":
 		return "must be " + v.Into.kind
 	}

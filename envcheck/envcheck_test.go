@@ -15,13 +15,21 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// key is a good secret, as openssl made it.
+type mode int
+
+const (
+	development mode = iota + 1
+	production
+	test
+)
+
+// key is a strong secret, made by openssl.
 const key = "q7ZkM2cVt9XbR4wLh8NfJ3sYp6DgU1aE"
 
 type config struct {
 	Key     envcheck.Secret
 	Devices []string
-	Mode    string
+	Mode    mode
 	Port    int
 	Window  time.Duration
 	Max     int64
@@ -38,10 +46,10 @@ func spec(cfg *config) envcheck.Spec {
 			{Name: "JWT_SECRET", Doc: "Key of tokens.", Required: true, Into: envcheck.SecretText(&cfg.Key), Check: envcheck.Strong(32)},
 			{Name: "DEVICES", Doc: "Who may publish.", Required: true, Into: envcheck.List(&cfg.Devices),
 				Check: envcheck.Each(envcheck.Match(regexp.MustCompile(`[A-Za-z0-9_-]+|\*`), "letters, digits, - and _")), Example: "pi-1,pi-2"},
-			{Name: "MODE", Doc: "Where it runs: a|b.", Into: envcheck.Text(&cfg.Mode), Check: envcheck.OneOf("development", "production", "test"), Default: "development"},
+			{Name: "MODE", Doc: "Where it runs: a|b.", Into: envcheck.Choice(&cfg.Mode, envcheck.As("development", development), envcheck.As("production", production), envcheck.As("test", test)), Default: "development"},
 			{Name: "PORT", Doc: "TCP port.", Into: envcheck.Port(&cfg.Port), Default: "3000"},
 			{Name: "WINDOW", Doc: "Rate window.", Into: envcheck.Duration(&cfg.Window, time.Second, time.Hour), Default: "1m"},
-			{Name: "MAX_BYTES", Doc: "Bound of the history.", Into: envcheck.Bytes(&cfg.Max, 1<<40)},
+			{Name: "MAX_BYTES", Doc: "Bound of the history.", Into: envcheck.Bytes(&cfg.Max, 0, 1<<40)},
 			{Name: "LIMIT", Doc: "Connections a window.", Into: envcheck.Int(&cfg.Limit, 1, 1000), Default: "10"},
 			{Name: "DEMO", Doc: "Try it out.", Into: envcheck.Bool(&cfg.Demo), File: true},
 			{Name: "TRUSTED", Doc: "Proxies.", Into: envcheck.Func(&cfg.Trusted, "a prefix like 10.0.0.0/8", netip.ParsePrefix)},
@@ -84,37 +92,37 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Key.Reveal() != key || !slices.Equal(cfg.Devices, []string{"pi-1", "pi_2"}) || cfg.Mode != "development" ||
+	if cfg.Key.Reveal() != key || !slices.Equal(cfg.Devices, []string{"pi-1", "pi_2"}) || cfg.Mode != development ||
 		cfg.Port != 3000 || cfg.Window != 90*time.Second || cfg.Max != 64<<20 || cfg.Limit != 10 || !cfg.Demo ||
 		cfg.Trusted != netip.MustParsePrefix("10.0.0.0/8") || cfg.Admin != "" {
 		t.Errorf("%+v", cfg)
 	}
 }
 
-// Everything is told at once, nothing is set, and no value is quoted.
+// Load reports every problem at once, sets nothing, and quotes no value.
 func TestLoadReportsAll(t *testing.T) {
 	cfg := config{Port: 7}
 	const marker = "s3nsitive"
 	bad := env("JWT_SECRET", marker, "DEVICES", marker+"/", "MODE", marker, "PORT", marker, "WINDOW", marker,
 		"MAX_BYTES", marker, "LIMIT", marker, "DEMO", marker, "TRUSTED", marker, "ADMIN_ADDR", "fine")
 	err := spec(&cfg).Load(bad)
-	if !strings.HasPrefix(fmt.Sprintf("%+v", cfg), "{Key:[redacted] Devices:[] Mode: Port:7 ") || cfg.Admin != "" {
+	if !strings.HasPrefix(fmt.Sprintf("%+v", cfg), "{Key:[redacted] Devices:[] Mode:0 Port:7 ") || cfg.Admin != "" {
 		t.Errorf("something was set: %+v", cfg)
 	}
-	want := `JWT_SECRET must have at least 32 characters
-DEVICES must be letters, digits, - and _
-MODE must be development, production or test
-PORT must be a TCP port, 1 to 65535
-WINDOW must be a duration from 1s to 1h0m0s, like 90s
-MAX_BYTES must be a size like 512KiB or 64MiB, at most 1099511627776 bytes
-LIMIT must be a number from 1 to 1000
-DEMO must be true or false
-TRUSTED must be a prefix like 10.0.0.0/8`
+	want := `envcheck: JWT_SECRET must have at least 32 characters
+envcheck: DEVICES must be letters, digits, - and _
+envcheck: MODE must be development, production or test
+envcheck: PORT must be a TCP port, 1 to 65535
+envcheck: WINDOW must be a duration from 1s to 1h0m0s, like 90s
+envcheck: MAX_BYTES must be a size from 0 to 1024GiB, with the unit B, KiB, MiB or GiB
+envcheck: LIMIT must be a number from 1 to 1000
+envcheck: DEMO must be true or false
+envcheck: TRUSTED must be a prefix like 10.0.0.0/8`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
 	for _, e := range all(t, err) {
-		if e.Reason != envcheck.Invalid {
+		if e.Reason != envcheck.ReasonInvalid {
 			t.Errorf("%s: %s", e.Name, e.Reason)
 		}
 	}
@@ -201,7 +209,7 @@ func TestFiles(t *testing.T) {
 	for _, row := range []struct {
 		why    string
 		env    envcheck.Lookup
-		reason envcheck.Reason // of the only error; none: loaded
+		reason envcheck.Reason // of the only error; empty if there is none
 		text   string
 	}{
 		{"as it is", env("JWT_SECRET_FILE", good), "", ""},
@@ -212,25 +220,25 @@ func TestFiles(t *testing.T) {
 		{"an empty path is none", env("JWT_SECRET_FILE", "", "JWT_SECRET", key), "", ""},
 		{"of what is not secret only if it says so", env("JWT_SECRET", key, "PORT_FILE", "/nowhere"), "", ""},
 
-		{"both", env("JWT_SECRET", key, "JWT_SECRET_FILE", good), envcheck.Conflict, "JWT_SECRET is set beside JWT_SECRET_FILE; unset one of them"},
-		{"neither", env(), envcheck.Missing, "JWT_SECRET is required, or JWT_SECRET_FILE"},
-		{"weak in the file", env("JWT_SECRET_FILE", file("weak", "short")), envcheck.Invalid, "JWT_SECRET_FILE must have at least 32 characters"},
-		{"a space is no line end", env("JWT_SECRET_FILE", file("space", key+" \n")), envcheck.Invalid, "JWT_SECRET_FILE " + string(envcheck.Unprintable)},
-		{"not there", env("JWT_SECRET_FILE", filepath.Join(dir, "none")), envcheck.Unreadable, "JWT_SECRET_FILE names a file that does not exist"},
-		{"the secret instead of its path", env("JWT_SECRET_FILE", key), envcheck.Unreadable, "JWT_SECRET_FILE names a file that does not exist"},
-		{"no path at all", env("JWT_SECRET_FILE", strings.Repeat("x", 1<<16)), envcheck.Unreadable, "JWT_SECRET_FILE names a file that cannot be read"},
-		{"a file for a directory", env("JWT_SECRET_FILE", good+"/x"), envcheck.Unreadable, "JWT_SECRET_FILE names a file that cannot be read"},
-		{"directory", env("JWT_SECRET_FILE", dir), envcheck.Unreadable, "JWT_SECRET_FILE names a directory, not a file"},
-		{"device", env("JWT_SECRET_FILE", os.DevNull), envcheck.Unreadable, "JWT_SECRET_FILE does not name a regular file"},
-		{"empty", env("JWT_SECRET_FILE", file("empty", "")), envcheck.Unreadable, "JWT_SECRET_FILE names an empty file"},
-		{"only line ends", env("JWT_SECRET_FILE", file("lines", "\n\n")), envcheck.Unreadable, "JWT_SECRET_FILE names an empty file"},
-		{"no permission", env("JWT_SECRET_FILE", locked), envcheck.Unreadable, "JWT_SECRET_FILE names a file that this process may not read"},
-		{"the largest is read", env("JWT_SECRET_FILE", file("64k", strings.Repeat("x", 64<<10))), envcheck.Invalid, "JWT_SECRET_FILE " + string(envcheck.Repetitive)},
-		{"a log by mistake", env("JWT_SECRET_FILE", file("log", strings.Repeat("x", 64<<10+1))), envcheck.Unreadable, "JWT_SECRET_FILE names a file of more than 64 KiB"},
-		{"binary", env("JWT_SECRET_FILE", file("bin", "\x00\xff"+key)), envcheck.Invalid, "JWT_SECRET_FILE must be UTF-8 without NUL characters"},
+		{"both", env("JWT_SECRET", key, "JWT_SECRET_FILE", good), envcheck.ReasonConflict, "JWT_SECRET is set together with JWT_SECRET_FILE; unset one of them"},
+		{"neither", env(), envcheck.ReasonMissing, "JWT_SECRET is required; set it or JWT_SECRET_FILE"},
+		{"weak in the file", env("JWT_SECRET_FILE", file("weak", "short")), envcheck.ReasonInvalid, "JWT_SECRET_FILE must have at least 32 characters"},
+		{"a space is no line end", env("JWT_SECRET_FILE", file("space", key+" \n")), envcheck.ReasonInvalid, "JWT_SECRET_FILE " + unprintable},
+		{"not there", env("JWT_SECRET_FILE", filepath.Join(dir, "none")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that does not exist"},
+		{"the secret instead of its path", env("JWT_SECRET_FILE", key), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that does not exist"},
+		{"no path at all", env("JWT_SECRET_FILE", strings.Repeat("x", 1<<16)), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that cannot be read"},
+		{"a file for a directory", env("JWT_SECRET_FILE", good+"/x"), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that cannot be read"},
+		{"directory", env("JWT_SECRET_FILE", dir), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a directory, not a file"},
+		{"device", env("JWT_SECRET_FILE", os.DevNull), envcheck.ReasonUnreadable, "JWT_SECRET_FILE does not name a regular file"},
+		{"empty", env("JWT_SECRET_FILE", file("empty", "")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names an empty file"},
+		{"only line ends", env("JWT_SECRET_FILE", file("lines", "\n\n")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names an empty file"},
+		{"no permission", env("JWT_SECRET_FILE", locked), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that this process may not read"},
+		{"the largest is read", env("JWT_SECRET_FILE", file("64k", strings.Repeat("x", 64<<10))), envcheck.ReasonInvalid, "JWT_SECRET_FILE " + repetitive},
+		{"a log by mistake", env("JWT_SECRET_FILE", file("log", strings.Repeat("x", 64<<10+1))), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file of more than 64 KiB"},
+		{"binary", env("JWT_SECRET_FILE", file("bin", "\x00\xff"+key)), envcheck.ReasonInvalid, "JWT_SECRET_FILE must be UTF-8 without NUL characters"},
 	} {
 		if row.why == "no permission" && os.Geteuid() == 0 {
-			continue // root may read anything
+			continue // root may read every file
 		}
 		var cfg config
 		err := spec(&cfg).Load(func(name string) (string, bool) {
@@ -243,7 +251,7 @@ func TestFiles(t *testing.T) {
 		switch {
 		case row.reason == "" && (err != nil || cfg.Key.Reveal() != key):
 			t.Errorf("%s: %v, %d characters", row.why, err, len(cfg.Key.Reveal()))
-		case row.reason != "" && (len(errs) != 1 || errs[0].Reason != row.reason || errs[0].Error() != row.text):
+		case row.reason != "" && (len(errs) != 1 || errs[0].Reason != row.reason || errs[0].Error() != "envcheck: "+row.text):
 			t.Errorf("%s: got %v, want %s", row.why, err, row.text)
 		}
 	}
@@ -251,27 +259,119 @@ func TestFiles(t *testing.T) {
 
 func TestBadSpec(t *testing.T) {
 	var s string
+	var n int
 	for _, row := range []struct {
-		why  string
-		vars []envcheck.Var
-		want string
+		why    string
+		vars   []envcheck.Var
+		field  string // of the only error; empty if there is none
+		reason error
+		text   string
 	}{
-		{"fine", []envcheck.Var{{Name: "A"}, {Name: "A_B2", Default: "x", Into: envcheck.Text(&s)}}, ""},
-		{"lower case", []envcheck.Var{{Name: "a"}}, "is not a name"},
-		{"no name", []envcheck.Var{{}}, "is not a name"},
-		{"twice", []envcheck.Var{{Name: "A"}, {Name: "A"}}, "listed twice as A"},
-		{"one is the file of the other", []envcheck.Var{{Name: "A", Secret: true}, {Name: "A_FILE"}}, "listed twice as A_FILE"},
-		{"required and default", []envcheck.Var{{Name: "A", Required: true, Default: "x"}}, "default never counts"},
-		{"a default secret", []envcheck.Var{{Name: "A", Secret: true, Default: "x"}}, "known to all"},
-		{"an example secret", []envcheck.Var{{Name: "A", Secret: true, Example: "x"}}, "example would be used"},
-		{"a bad default", []envcheck.Var{{Name: "A", Default: "x", Check: envcheck.OneOf("y")}}, "default that is not acceptable"},
+		{"fine", []envcheck.Var{{Name: "A"}, {Name: "A_B2", Default: "x", Into: envcheck.Text(&s)}}, "", nil, ""},
+		{"lower case", []envcheck.Var{{Name: "a"}}, `Spec.Vars["a"].Name`, envcheck.ConfigMalformed, "capital letters"},
+		{"no name", []envcheck.Var{{}}, `Spec.Vars[""].Name`, envcheck.ConfigMalformed, "capital letters"},
+		{"twice", []envcheck.Var{{Name: "A"}, {Name: "A"}}, `Spec.Vars["A"].Name`, envcheck.ConfigDuplicate, "would read A"},
+		{"one is the file of the other", []envcheck.Var{{Name: "A", Secret: true}, {Name: "A_FILE"}},
+			`Spec.Vars["A_FILE"].Name`, envcheck.ConfigDuplicate, "would read A_FILE"},
+		{"required and default", []envcheck.Var{{Name: "A", Required: true, Default: "x"}},
+			`Spec.Vars["A"].Default`, envcheck.ConfigConflict, "never used"},
+		{"a default secret", []envcheck.Var{{Name: "A", Secret: true, Default: "x"}},
+			`Spec.Vars["A"].Default`, envcheck.ConfigConflict, "everyone would know"},
+		{"an example secret", []envcheck.Var{{Name: "A", Secret: true, Example: "x"}},
+			`Spec.Vars["A"].Example`, envcheck.ConfigConflict, "would use its example"},
+		{"a bad default", []envcheck.Var{{Name: "A", Default: "x", Into: envcheck.Choice(&s, envcheck.As("y", "y"))}},
+			`Spec.Vars["A"].Default`, envcheck.CheckReason("must be y"), ""},
+		{"a default that Check refuses", []envcheck.Var{{Name: "A", Default: "x", Check: envcheck.Match(regexp.MustCompile("y"), "y")}},
+			`Spec.Vars["A"].Default`, envcheck.CheckReason("must be y"), ""},
+		{"a word with two meanings", []envcheck.Var{{Name: "A", Into: envcheck.Choice(&n, envcheck.As("y", 1), envcheck.As("y", 2))}},
+			`Spec.Vars["A"].Into`, envcheck.ConfigDuplicate, "the word y"},
 	} {
 		err := envcheck.Spec{Vars: row.vars}.Load(env())
-		errs := all(t, err)
-		switch {
-		case row.want == "" && err != nil:
-			t.Errorf("%s: %v", row.why, err)
-		case row.want != "" && (len(errs) != 1 || errs[0].Reason != envcheck.BadSpec || !strings.Contains(err.Error(), row.want)):
+		if row.field == "" {
+			if err != nil {
+				t.Errorf("%s: %v", row.why, err)
+			}
+			continue
+		}
+		var e *envcheck.ConfigError
+		if !errors.As(err, &e) || e.Field != row.field || !errors.Is(err, row.reason) || !strings.Contains(err.Error(), row.text) ||
+			!strings.HasPrefix(err.Error(), "envcheck: "+row.field+" ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %s %v", row.why, err, row.field, row.reason)
+		}
+	}
+}
+
+// A part of a Spec reads, reports and documents only its own variables.
+func TestOnly(t *testing.T) {
+	var cfg config
+	s := spec(&cfg)
+	lookup := env("PORT", "80", "LIMIT", "none", "WINDWO", "1s")
+	s.Environ = func() []string { return []string{"WINDWO=1s", "LIMT=1"} }
+	part := s.Only("WINDOW", "PORT")
+	if err := part.Load(lookup); err != nil || cfg.Port != 80 || cfg.Window != time.Minute {
+		t.Errorf("got %v, port %d and window %v, want 80 and the default of a minute", err, cfg.Port, cfg.Window)
+	}
+	if len(part.Vars) != 2 || part.Vars[0].Name != "PORT" || len(s.Vars) != 10 {
+		t.Errorf("got %d variables of %d, want PORT and WINDOW in the order of the Spec", len(part.Vars), len(s.Vars))
+	}
+	if near := part.NearMisses(lookup); len(near) != 1 || near[0].Like != "WINDOW" {
+		t.Errorf("misspelt: %v, want what looks like WINDOW alone", near)
+	}
+	if err := s.Only().Load(lookup); err != nil {
+		t.Errorf("of no variable: %v", err)
+	}
+	for _, wrong := range []envcheck.Spec{s.Only("PORT", "PRT"), s.Only("PORT", "PRT").Only("PORT")} {
+		err := wrong.Check(lookup)
+		var e *envcheck.ConfigError
+		if !errors.As(err, &e) || e.Field != `Spec.Only("PRT")` || !errors.Is(err, envcheck.ConfigUnknown) {
+			t.Errorf("a name that is not in the Spec: %v", err)
+		}
+	}
+}
+
+// Into gets an empty value that AllowEmpty admits, and Check does not.
+func TestEmptyValueIsNotChecked(t *testing.T) {
+	target := "before"
+	check := func(value string) error {
+		if value == "" {
+			t.Error("the check was given the empty value")
+		}
+		return envcheck.CheckReason("must be empty")
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowEmpty: true, File: true, Into: envcheck.Text(&target), Check: check}}}
+	for why, lookup := range map[string]envcheck.Lookup{"set": env("A", ""), "from a file": env("A_FILE", empty)} {
+		if target = "before"; s.Load(lookup) != nil || target != "" {
+			t.Errorf("%s: target %q after %v", why, target, s.Load(lookup))
+		}
+	}
+	if err := s.Load(env("A", "x")); err == nil {
+		t.Error("a value that is not empty is not checked")
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for _, row := range []struct {
+		why, value string
+		ok         bool
+	}{
+		{"the lower bound", "1MiB", true},
+		{"in another unit", "1024KiB", true},
+		{"below", "1023KiB", false},
+		{"just below", "1048575", false},
+		{"none", "0", false},
+		{"the upper bound", "2MiB", true},
+		{"above", "2097153B", false},
+	} {
+		var n int
+		err := envcheck.Spec{Vars: []envcheck.Var{{Name: "N", Into: envcheck.Bytes(&n, 1<<20, 2<<20)}}}.Load(env("N", row.value))
+		if (err == nil) != row.ok {
+			t.Errorf("%s: %s: %v", row.why, row.value, err)
+		}
+		if err != nil && err.Error() != "envcheck: N must be a size from 1MiB to 2MiB, with the unit B, KiB, MiB or GiB" {
 			t.Errorf("%s: %v", row.why, err)
 		}
 	}
@@ -280,7 +380,7 @@ func TestBadSpec(t *testing.T) {
 func TestNearMisses(t *testing.T) {
 	for _, row := range []struct {
 		set  string
-		want string // the variable meant; none: not similar
+		want string // the variable that was meant; empty if none is similar
 	}{
 		{"JWT_SECRT", "JWT_SECRET"}, {"JWTSECRET", "JWT_SECRET"}, {"jwt_secret", "JWT_SECRET"}, {"JWT-SECRET", "JWT_SECRET"},
 		{"JTW_SECRET", "JWT_SECRET"}, {"JWT_SECRETS", "JWT_SECRET"}, {"JWT_SECRET_FIEL", "JWT_SECRET_FILE"},
@@ -312,7 +412,7 @@ func TestNearMisses(t *testing.T) {
 	s = spec(&cfg)
 	s.Environ = nil
 	err := s.Load(os.LookupEnv)
-	if err == nil || err.Error() != "JWT_SECRET is required, or JWT_SECRET_FILE (JWT_SECRIT is set: misspelt?)" {
+	if err == nil || err.Error() != "envcheck: JWT_SECRET is required; set it or JWT_SECRET_FILE (is JWT_SECRIT a misspelling?)" {
 		t.Errorf("from the real environment: %v", err)
 	}
 	t.Setenv("JWT_SECRET", key)
@@ -321,7 +421,7 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// A name that every Go program reads is no slip of the hand.
+// Names that crypto/x509 reads are not reported as misspelt.
 func TestStandardNamesAreNoMisses(t *testing.T) {
 	var file string
 	s := envcheck.Spec{

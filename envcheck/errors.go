@@ -2,48 +2,68 @@ package envcheck
 
 import "strings"
 
-// A Reason is why a variable was refused.
+// ConfigError is one mistake in a [Spec] itself. It never holds a value from
+// the environment.
+type ConfigError struct {
+	Field string // with its struct, such as `Spec.Vars["PORT"].Default`
+	// Reason wraps a [ConfigReason]. If Into or Check refuses a Default, it is
+	// a [CheckReason].
+	Reason error
+}
+
+func (e *ConfigError) Error() string { return "envcheck: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a [Spec] is refused. The set is closed. It is
+// an error, so that [errors.Is] finds it.
+type ConfigReason string
+
+// The reasons of a [ConfigError].
+const (
+	ConfigMalformed ConfigReason = "is malformed"
+	ConfigDuplicate ConfigReason = "is given twice"
+	ConfigConflict  ConfigReason = "contradicts another value"
+	ConfigUnknown   ConfigReason = "is not one of the choices"
+)
+
+func (r ConfigReason) Error() string { return string(r) }
+
+// Reason is why a variable is refused. The set is closed.
 type Reason string
 
 // The reasons of an [Error].
 const (
-	Missing    Reason = "missing"    // required, and not set or empty
-	Invalid    Reason = "invalid"    // refused by Into or Check
-	Conflict   Reason = "conflict"   // NAME and NAME_FILE are both set
-	Unreadable Reason = "unreadable" // NAME_FILE names no file with a value
-	BadSpec    Reason = "bad spec"   // the programmer's mistake
+	ReasonMissing    Reason = "missing"    // required, but unset or empty
+	ReasonInvalid    Reason = "invalid"    // Into or Check refuses the value
+	ReasonConflict   Reason = "conflict"   // NAME and NAME_FILE are both set
+	ReasonUnreadable Reason = "unreadable" // unreadable or empty NAME_FILE
 )
 
-// An Error is one problem with one variable. It never holds a value.
+// Error is one problem with one variable of the environment. It never holds a
+// value.
 type Error struct {
-	Name    string // the variable, or its NAME_FILE if that was read
+	Name    string // the variable, or NAME_FILE if that was read
 	Reason  Reason
-	Detail  string   // the rule that was broken, to be read after Name
-	Similar []string // names that are set and look like a misspelt Name
+	Detail  string   // the rule that was broken, such as "must be even"
+	Similar []string // names that are set and may be a misspelt Name
 }
 
-func (e *Error) Error() string {
-	text := e.Name + " " + e.Detail
-	if len(e.Similar) > 0 {
-		text += " (" + strings.Join(e.Similar, " and ") + " is set: misspelt?)"
+func (e *Error) Error() string { return "envcheck: " + e.Name + " " + e.predicate() }
+
+// predicate returns the part of the error's text that follows the name.
+func (e *Error) predicate() string {
+	if len(e.Similar) == 0 {
+		return e.Detail
 	}
-	return text
+	return e.Detail + " (is " + strings.Join(e.Similar, " or ") + " a misspelling?)"
 }
 
-// A Problem is an error that tells a rule, to be read after the name of a
-// variable, like "must be even". Its text must not come from the value: it is
-// the only text of a parser's or check's error that is told.
-type Problem string
+// CheckReason is the error with which a check, or the parse function of a
+// [Func], refuses a value, such as envcheck.CheckReason("must be even"). Any
+// text may be one, but it must not quote the value: an [Error] shows it after
+// the name of the variable. The text of any other error is never shown.
+type CheckReason string
 
-func (p Problem) Error() string { return string(p) }
-
-// Source is where a value came from.
-type Source string
-
-// The sources of a value.
-const (
-	FromNowhere     Source = ""
-	FromEnvironment Source = "environment"
-	FromFile        Source = "file"
-	FromDefault     Source = "default"
-)
+func (r CheckReason) Error() string { return string(r) }

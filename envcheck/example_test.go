@@ -1,6 +1,7 @@
 package envcheck_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,12 +10,12 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// environ stands in for os.LookupEnv.
+// environ stands for os.LookupEnv.
 func environ(vars map[string]string) envcheck.Lookup {
 	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
 }
 
-// Everything wrong is told at once, without a value.
+// Load reports every problem at once and quotes no value.
 func Example() {
 	var cfg struct {
 		Secret envcheck.Secret
@@ -25,15 +26,16 @@ func Example() {
 		{Name: "PORT", Doc: "TCP port.", Default: "3000", Into: envcheck.Port(&cfg.Port)},
 	}}
 	lookup := environ(map[string]string{"JWT_SECRET": "your-very-long-secure-random-string-here-32-chars-minimum", "PORT": "http"})
-	if err := spec.Load(lookup); err != nil { // in a program: os.LookupEnv
+	if err := spec.Load(lookup); err != nil { // a program passes os.LookupEnv
 		fmt.Println(err)
 	}
 	// Output:
-	// JWT_SECRET is a placeholder; make a random one, with: openssl rand -base64 32
-	// PORT must be a TCP port, 1 to 65535
+	// envcheck: JWT_SECRET is a placeholder; make a random secret with: openssl rand -base64 32
+	// envcheck: PORT must be a TCP port, 1 to 65535
 }
 
-// For an option like -check: what is set, from where, and what is wrong.
+// A program can print this report for an option such as -check. It shows the
+// source of each value and the problems, and no value.
 func ExampleSpec_WriteReport() {
 	var port, limit int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
@@ -44,9 +46,46 @@ func ExampleSpec_WriteReport() {
 	spec.WriteReport(os.Stdout, environ(map[string]string{"LIMIT": "lots"}))
 	// Output:
 	// VARIABLE    SOURCE       STATE
-	// JWT_SECRET  -            PROBLEM: is required, or JWT_SECRET_FILE
+	// JWT_SECRET  -            PROBLEM: is required; set it or JWT_SECRET_FILE
 	// PORT        default      ok
 	// LIMIT       environment  PROBLEM: must be a number from 1 to 1000
+}
+
+// A Choice checks the words, documents them, and maps them to values.
+func ExampleChoice() {
+	var level slog.Level
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "LOG_LEVEL", Default: "info", Doc: "Log level.", Into: envcheck.Choice(&level,
+			envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError))},
+	}}
+	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "warn"})), level)
+	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "loud"})))
+	spec.WriteMarkdown(os.Stdout)
+	// Output:
+	// <nil> WARN
+	// envcheck: LOG_LEVEL must be info, warn or error
+	// | Variable | Default | Meaning |
+	// |---|---|---|
+	// | `LOG_LEVEL` | `info` | Log level. One of `info`, `warn`, `error`. |
+}
+
+// The rule between LOW and HIGH is checked although PORT is wrong.
+func ExampleSpec_Only() {
+	var low, high, port int
+	spec := envcheck.Spec{Vars: []envcheck.Var{
+		{Name: "LOW", Into: envcheck.Int(&low, 0, 100)},
+		{Name: "HIGH", Into: envcheck.Int(&high, 0, 100)},
+		{Name: "PORT", Into: envcheck.Port(&port)},
+	}}
+	lookup := environ(map[string]string{"LOW": "7", "HIGH": "3", "PORT": "http"})
+	err := spec.Load(lookup)
+	if spec.Only("LOW", "HIGH").Load(lookup) == nil && low > high {
+		err = errors.Join(err, errors.New("LOW must not be above HIGH"))
+	}
+	fmt.Println(err)
+	// Output:
+	// envcheck: PORT must be a TCP port, 1 to 65535
+	// LOW must not be above HIGH
 }
 
 func ExampleMatch() {
@@ -58,8 +97,8 @@ func ExampleMatch() {
 	// must be letters, digits, - and _
 }
 
-// A type with a String method keeps its value only while its method is called:
-// as an unexported field it is printed as it is. A Secret is not.
+// A String method does not protect a value in an unexported field: fmt prints
+// the field without calling the method. A Secret stays hidden there too.
 func ExampleSecret_incorrect() {
 	type config struct {
 		weak   stringer

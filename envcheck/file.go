@@ -8,17 +8,18 @@ import (
 	"strings"
 )
 
-// maxFile bounds what NAME_FILE may hold, so that a wrong path, say of a log,
-// is an error and not a memory problem.
+// maxFile is the most bytes that a file named by NAME_FILE may hold. Without
+// it, the path of a large file, such as a log, would fill the memory.
 const maxFile = 64 << 10
 
-const emptyFile Problem = "names an empty file"
+const emptyFile CheckReason = "names an empty file"
 
-// readFile returns what the file holds, without line ends at its end: editors
-// and echo add one that nobody means. The path is in no Problem, for a value
-// put into NAME_FILE by mistake would be seen there.
-func readFile(path string) (value string, problem Problem) {
-	// Opening a pipe would wait for its writer, so look before.
+// readFile returns the content of the file without the line ends at its end,
+// which editors and echo add. No reason quotes the path: someone may have put
+// the secret itself into NAME_FILE.
+func readFile(path string) (value string, reason CheckReason) {
+	// os.Open of a named pipe waits until another process writes to it, so the
+	// kind of file is checked first.
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", unreadable(err)
@@ -47,7 +48,7 @@ func readFile(path string) (value string, problem Problem) {
 	return value, ""
 }
 
-func unreadable(err error) Problem {
+func unreadable(err error) CheckReason {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "names a file that does not exist"

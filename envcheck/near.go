@@ -1,15 +1,18 @@
 package envcheck
 
-// A NearMiss is a variable that is set, is not of the Spec, and looks like one
-// of it that is not set.
+// NearMiss is a name that is probably misspelt: its variable is set and not in
+// the [Spec], and it resembles the name of a variable in the Spec that is not
+// set.
 type NearMiss struct {
 	Set  string // the name that is set
 	Like string // the name that was probably meant
 }
 
-// NearMisses finds misspelt names, in the order of the Spec. Load mentions those of variables that are
-// required; the others are not an error, as an environment holds many names
-// that are none of ours, but worth a warning.
+// NearMisses returns names that are probably misspelt, in the order of the
+// Spec. Load adds those that resemble a missing required variable to its error.
+// The others are no errors, since an environment holds many names of other
+// programs; log them as warnings. If Environ is nil, the names come from
+// [os.Environ].
 func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	known := make(map[string]bool)
 	for i := range s.Vars {
@@ -26,7 +29,7 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	var near []NearMiss
 	for i := range s.Vars {
 		v := &s.Vars[i]
-		if isSet(lookup, v.Name) || isSet(lookup, v.fromFile()) {
+		if isSet(lookup, v.Name) || isSet(lookup, v.fileName()) {
 			continue
 		}
 		for _, name := range v.names() {
@@ -40,11 +43,12 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	return near
 }
 
-// standard are names that every Go program reads, by crypto/x509: set on purpose, however near to one of ours.
+// standard are names that crypto/x509 reads in every Go program. They are spelt
+// as intended, even if they resemble a name in the Spec.
 var standard = map[string]bool{"SSL_CERT_FILE": true, "SSL_CERT_DIR": true}
 
 func (v *Var) names() []string {
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		return []string{v.Name, name}
 	}
 	return []string{v.Name}
@@ -55,28 +59,29 @@ func isSet(lookup Lookup, name string) bool {
 	return ok && value != ""
 }
 
-// misspelt returns the names among near that look like one of v.
+// misspelt returns the names among near that resemble the name of v.
 func (v *Var) misspelt(near []NearMiss) []string {
 	var names []string
 	for _, n := range near {
-		if n.Like == v.Name || n.Like == v.fromFile() {
+		if n.Like == v.Name || n.Like == v.fileName() {
 			names = append(names, n.Set)
 		}
 	}
 	return names
 }
 
-// similar reports whether a is a likely misspelling of b: the same but for case
-// and underscores, or with fewer than one letter in four, and three at most,
-// wrong, missing, added or swapped with a neighbour. Names of four letters have
-// too many neighbours of their own.
+// similar reports whether a is a likely misspelling of b. Case, underscores,
+// hyphens and dots do not count. Of every four letters, fewer than one may be
+// wrong, missing, added or swapped with its neighbour, and at most three in
+// all. Names of up to four letters must be equal, since many short names differ
+// by one letter only.
 func similar(a, b string) bool {
 	x, y := fold(a), fold(b)
 	limit := min((len(y)-1)/4, 3)
 	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit
 }
 
-// fold returns the letters and digits of name, as capitals.
+// fold returns the name in capitals, without underscores, hyphens and dots.
 func fold(name string) string {
 	b := make([]byte, 0, len(name))
 	for i := range len(name) {
@@ -90,8 +95,8 @@ func fold(name string) string {
 	return string(b)
 }
 
-// distance is that of Damerau and Levenshtein in its restricted form (optimal
-// string alignment).
+// distance returns the optimal string alignment distance of a and b, which is
+// the restricted form of the Damerau-Levenshtein distance.
 func distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {

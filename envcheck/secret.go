@@ -5,16 +5,17 @@ import (
 	"log/slog"
 )
 
-// redacted is what any Secret looks like, empty ones too.
+// redacted is the printed form of every Secret, including an empty one.
 const redacted = "[redacted]"
 
-// A Secret is a value that does not show: not through any verb of fmt, any
-// handler of slog or any encoder, not even where it is an unexported field of
-// what is printed. It is not comparable either; compare in constant time what
-// [Secret.Reveal] returns. The zero value is empty.
+// Secret is a value that does not appear in output: not through any verb of
+// fmt, any handler of slog or any encoder, even if it is an unexported field of
+// the printed value. It cannot be compared with ==; compare the results of
+// [Secret.Reveal] in constant time (crypto/subtle). The zero value is empty.
 type Secret struct {
-	// A closure, as reflection cannot look into it: printers and dumpers get to
-	// unexported fields without calling their methods, and follow pointers.
+	// A closure, because reflection cannot read its variables. Printers and
+	// dumpers reach unexported fields without calling their methods, and follow
+	// pointers.
 	reveal func() string
 }
 
@@ -23,7 +24,7 @@ func NewSecret(value string) Secret {
 	return Secret{func() string { return value }}
 }
 
-// Reveal returns the value, for the one place that needs it.
+// Reveal returns the value. Call it only at the place that needs the value.
 func (s Secret) Reveal() string {
 	if s.reveal == nil {
 		return ""
@@ -34,17 +35,14 @@ func (s Secret) Reveal() string {
 // IsZero reports whether the value is empty.
 func (s Secret) IsZero() bool { return s.Reveal() == "" }
 
-// Format prints "[redacted]", whatever the verb.
+// Format prints "[redacted]" for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 // String returns "[redacted]".
 func (s Secret) String() string { return redacted }
 
-// GoString returns "[redacted]".
-func (s Secret) GoString() string { return redacted }
-
 // LogValue returns "[redacted]".
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText returns "[redacted]", for JSON, XML and others.
+// MarshalText returns "[redacted]", for JSON, XML and other encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

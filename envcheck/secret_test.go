@@ -20,7 +20,7 @@ import (
 
 type inner struct{ s envcheck.Secret }
 
-// outer holds secrets in every way that printers treat differently.
+// outer holds secrets in every position that printers treat differently.
 type outer struct {
 	Open    envcheck.Secret
 	hidden  envcheck.Secret
@@ -47,7 +47,8 @@ func loaded(t *testing.T) (config, outer) {
 	return cfg, outer{s, s, &s, inner{s}, &inner{s}, []envcheck.Secret{s}, []envcheck.Secret{s}, [1]inner{{s}}, m, m, s, &s}
 }
 
-// traces are what a part of the secret may look like in some encoding.
+// traces returns the forms in which some encoding may show a part of the
+// secret.
 func traces() (list []string) {
 	for i := 0; i+6 <= len(key); i++ {
 		part := []byte(key[i : i+6])
@@ -110,7 +111,7 @@ func TestSecretNeverShows(t *testing.T) {
 		template.Must(template.New("").Parse(`{{.}} {{printf "%+v %x" . .}} <script>{{.}}</script>`)).Execute(&buf, v)
 		check("template of "+name, buf.String())
 	}
-	// The marks would be found.
+	// The test is worthless if the marks do not match a secret that is shown.
 	for _, format := range []string{"%s", "%x", "%X", "% x", "%v", "%#v"} {
 		found := false
 		text := fmt.Sprintf(format, []byte(key))

@@ -8,18 +8,21 @@ import (
 	"time"
 )
 
-// A Setter reads a value and puts it where it belongs, once all variables have
-// proved acceptable.
+// Setter reads a value and stores it in its target. [Spec.Load] stores values
+// only after it has accepted all variables.
 type Setter struct {
 	kind   string
+	words  []string // of a Choice
 	secret bool
 	parse  func(value string) (commit func(), err error)
 }
 
-// Func is a setter of anything: parse reads the value, and kind names what is
-// expected, to be read after "must be", like "a list of prefixes". parse must
-// have no effect but its result. Of its errors only a [Problem] is told;
-// instead of others, which may quote the value, kind is.
+// Func returns a setter for values that parse can read. The kind describes the
+// expected values in errors and documents, after the words "must be", such as
+// "a list of prefixes". If parse returns a [CheckReason], the error of Load
+// shows its text; for any other error, which may quote the value, it shows the
+// kind. The parse function must have no side effects, since [Spec.Check] calls
+// it too.
 func Func[T any](into *T, kind string, parse func(value string) (T, error)) Setter {
 	return Setter{kind: kind, parse: func(value string) (func(), error) {
 		v, err := parse(value)
@@ -30,7 +33,7 @@ func Func[T any](into *T, kind string, parse func(value string) (T, error)) Sett
 	}}
 }
 
-// expect is Func for a parse that has nothing to add to kind.
+// expect is Func for a parse function that has nothing to add to the kind.
 func expect[T any](into *T, kind string, parse func(value string) (T, bool)) Setter {
 	return Func(into, kind, func(value string) (T, error) {
 		v, ok := parse(value)
@@ -43,32 +46,61 @@ func expect[T any](into *T, kind string, parse func(value string) (T, bool)) Set
 
 var errUnexpected = errors.New("not what was expected")
 
-// Text takes any text.
+// Text accepts any text.
 func Text[T ~string](into *T) Setter {
 	return expect(into, "text", func(value string) (T, bool) { return T(value), true })
 }
 
-// SecretText takes any text and makes the variable secret.
+// SecretText accepts any text and makes the variable a secret, as Var.Secret
+// does.
 func SecretText(into *Secret) Setter {
 	s := expect(into, "text", func(value string) (Secret, bool) { return NewSecret(value), true })
 	s.secret = true
 	return s
 }
 
-// Integer is what [Int] and [Port] can set.
-type Integer interface {
-	~int | ~int32 | ~int64 | ~uint16 | ~uint32
+// Word is one word that a [Choice] accepts. Make it with [As].
+type Word[T any] struct {
+	word  string
+	value T
 }
 
-// Int takes a decimal number from low to high.
-func Int[T Integer](into *T, low, high T) Setter {
+// As returns a Word that sets the target to value.
+func As[T any](word string, value T) Word[T] { return Word[T]{word, value} }
+
+// Choice accepts one of the words, and sets the target to the value of that
+// word. Errors and documents list the words in the given order.
+func Choice[T any](into *T, words ...Word[T]) Setter {
+	names := make([]string, len(words))
+	values := make(map[string]T, len(words))
+	for i, w := range words {
+		names[i], values[w.word] = w.word, w.value
+	}
+	s := expect(into, either(names), func(value string) (T, bool) {
+		v, ok := values[value]
+		return v, ok
+	})
+	s.words = names
+	return s
+}
+
+func either(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// Int accepts a decimal number from low to high, both included.
+func Int[T ~int | ~int32 | ~int64 | ~uint16 | ~uint32](into *T, low, high T) Setter {
 	return expect(into, fmt.Sprintf("a number from %d to %d", low, high), func(value string) (T, bool) {
 		n, err := strconv.ParseInt(value, 10, 64)
 		return T(n), err == nil && n >= int64(low) && n <= int64(high)
 	})
 }
 
-// Port takes a TCP port: 1 to 65535.
+// Port accepts a TCP port from 1 to 65535.
 func Port[T ~int | ~int32 | ~int64 | ~uint16 | ~uint32](into *T) Setter {
 	return expect(into, "a TCP port, 1 to 65535", func(value string) (T, bool) {
 		n, err := strconv.ParseUint(value, 10, 16)
@@ -76,28 +108,45 @@ func Port[T ~int | ~int32 | ~int64 | ~uint16 | ~uint32](into *T) Setter {
 	})
 }
 
-// Bytes takes a size: a number, alone or with the unit B, KiB, MiB or GiB, like
-// 64MiB, up to high bytes.
-func Bytes[T ~int | ~int64](into *T, high T) Setter {
-	kind := fmt.Sprintf("a size like 512KiB or 64MiB, at most %d bytes", high)
+// Bytes accepts a size from low to high bytes, both included: a decimal number
+// with the unit B, KiB (1024 bytes), MiB or GiB, such as 64MiB. A number
+// without a unit is in bytes.
+func Bytes[T ~int | ~int64](into *T, low, high T) Setter {
+	kind := fmt.Sprintf("a size from %s to %s, with the unit B, KiB, MiB or GiB", size(int64(low)), size(int64(high)))
 	return expect(into, kind, func(value string) (T, bool) {
 		number, unit := value, int64(1)
-		for _, u := range []struct {
-			name string
-			size int64
-		}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"B", 1}} {
+		for _, u := range units {
 			if n, ok := strings.CutSuffix(value, u.name); ok {
 				number, unit = n, u.size
 				break
 			}
 		}
 		n, err := strconv.ParseInt(number, 10, 64)
-		return T(n * unit), err == nil && n >= 0 && n <= int64(high)/unit
+		if err != nil || n < 0 || n > int64(high)/unit {
+			return 0, false
+		}
+		return T(n * unit), n*unit >= int64(low)
 	})
 }
 
-// Duration takes a duration from low to high with units, like 90s or 1h30m; 0
-// needs none.
+// units are the units of Bytes. B is the last, because the others end in it.
+var units = []struct {
+	name string
+	size int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// size returns n in the largest unit of which it is a multiple.
+func size(n int64) string {
+	for _, u := range units {
+		if n != 0 && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return "0"
+}
+
+// Duration accepts a duration from low to high, both included, in the form of
+// [time.ParseDuration], such as 90s or 1h30m. Only 0 may lack a unit.
 func Duration(into *time.Duration, low, high time.Duration) Setter {
 	return expect(into, fmt.Sprintf("a duration from %v to %v, like 90s", low, high), func(value string) (time.Duration, bool) {
 		d, err := time.ParseDuration(value)
@@ -105,16 +154,16 @@ func Duration(into *time.Duration, low, high time.Duration) Setter {
 	})
 }
 
-// Bool takes true or false. 1, yes and on are refused rather than guessed at,
-// as are True and TRUE.
+// Bool accepts true and false. It refuses other spellings, such as 1, yes, on
+// and TRUE.
 func Bool[T ~bool](into *T) Setter {
 	return expect(into, "true or false", func(value string) (T, bool) {
 		return value == "true", value == "true" || value == "false"
 	})
 }
 
-// List takes items separated by commas, with or without spaces around them.
-// There must be one at least, and none may be empty or come twice.
+// List accepts items separated by commas, and drops the spaces around each
+// item. It needs at least one item, and refuses empty and repeated items.
 func List[T ~string](into *[]T) Setter {
 	return expect(into, "a list separated by commas, without empty or repeated items", func(value string) ([]T, bool) {
 		seen := make(map[string]bool)

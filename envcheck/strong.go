@@ -8,46 +8,48 @@ import (
 	"unicode/utf8"
 )
 
-// What is wrong with a secret that is long enough; see [Strong].
+// The reasons for which Strong refuses a secret that is long enough.
 const (
-	Unprintable Problem = "must be printable characters, without spaces around them"
-	Repetitive  Problem = "repeats itself; make a random one, with: openssl rand -base64 32"
-	Sequential  Problem = "is a sequence or rows of a keyboard; make a random one, with: openssl rand -base64 32"
-	Placeholder Problem = "is a placeholder; make a random one, with: openssl rand -base64 32"
+	unprintable CheckReason = "must consist of printable characters, without spaces at its ends"
+	repetitive  CheckReason = "repeats the same characters; make a random secret with: openssl rand -base64 32"
+	sequential  CheckReason = "follows the alphabet or the rows of a keyboard; make a random secret with: openssl rand -base64 32"
+	placeholder CheckReason = "is a placeholder; make a random secret with: openssl rand -base64 32"
 )
 
-// Strong accepts secrets of at least n characters that are not obviously a
-// stand-in: n/2 characters must be left when repetitions, sequences, rows of a
-// keyboard and the words that people write into examples (CHANGE-ME,
-// your-secret-key, also as ch4ng3m3) are taken away, and seven different ones.
+// Strong returns a check that accepts secrets of at least n characters, and
+// refuses those that look typed by hand or copied from an example. A secret
+// needs seven different characters. At least n/2 characters must be left after
+// Strong has removed repetitions, sequences, rows of a keyboard, and the words
+// of placeholders, such as CHANGE-ME and your-secret-key, also if written as
+// ch4ng3m3.
 //
-// It does not estimate entropy, which cannot tell good from bad: a
-// well-known example may have as many different characters as a random key.
-// What random generators make is accepted but for one in a million; what a
-// human thought up and no list knows is accepted too.
+// Strong does not estimate entropy: a well-known example may have as many
+// different characters as a random key. It refuses about one in a million of
+// the secrets that a random generator makes. It cannot recognise every secret
+// that a person has made up.
 func Strong(n int) func(string) error {
 	return func(value string) error {
 		if utf8.RuneCountInString(value) < n {
-			return Problem(fmt.Sprintf("must have at least %d characters", n))
+			return CheckReason(fmt.Sprintf("must have at least %d characters", n))
 		}
 		bad := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 		if strings.ContainsFunc(value, bad) || strings.TrimSpace(value) != value {
-			return Unprintable
+			return unprintable
 		}
 		text := []rune(strings.ToLower(value))
 		if different(text) < 7 {
-			return Repetitive
+			return repetitive
 		}
 		for _, step := range []struct {
-			reduce  func([]rune) []rune
-			problem Problem
+			reduce func([]rune) []rune
+			reason CheckReason
 		}{
-			{withoutRepeats, Repetitive},
-			{withoutSequences, Sequential},
-			{withoutWords, Placeholder},
+			{withoutRepeats, repetitive},
+			{withoutSequences, sequential},
+			{withoutWords, placeholder},
 		} {
 			if text = step.reduce(text); len(text) < n/2 {
-				return step.problem
+				return step.reason
 			}
 		}
 		return nil
@@ -60,7 +62,7 @@ func different(text []rune) int {
 	return len(slices.Compact(text))
 }
 
-// withoutRepeats drops each stretch of four characters that came before.
+// withoutRepeats removes each run of four characters that also occurs earlier.
 func withoutRepeats(text []rune) []rune {
 	const stretch = 4
 	drop := make([]bool, len(text))
@@ -75,15 +77,15 @@ func withoutRepeats(text []rune) []rune {
 	return without(text, drop)
 }
 
-// rows are of the usual keyboards, by row and zigzag.
+// rows are the rows of common keyboards, and zigzags over two or more of them.
 var rows = []string{
 	"qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", "qsdfghjklm", "zxcvbnm", "yxcvbnm", "wxcvbn",
 	"1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "1q2w3e4r5t6y7u8i9o0p", "!@#$%^&*()_+", "1234567890",
 }
 
-// withoutSequences drops what goes on for four characters or more in steps of
-// one through the alphabet or a row of a keyboard, up, down or on the spot, and
-// two such sequences that take turns, as in aabbccdd and a1b2c3d4.
+// withoutSequences removes runs of four or more characters in which each is the
+// previous, the same or the next one of the alphabet or of a row of a keyboard.
+// It also removes two such runs that alternate, as in aabbccdd and a1b2c3d4.
 func withoutSequences(text []rune) []rune {
 	drop := make([]bool, len(text))
 	mark := func(stride int, follows func(a, b rune) bool) {
@@ -110,11 +112,11 @@ func withoutSequences(text []rune) []rune {
 	return without(text, drop)
 }
 
-// plain undoes what people write for letters in a word.
+// plain replaces digits and signs by the letters that people replace with them.
 var plain = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "@", "a", "$", "s")
 
-// words are those of placeholders, examples and documentation. Taking a short
-// one out of a random key by chance costs that key nothing that matters.
+// words are the words of placeholders, examples and documentation. A random key
+// contains some short ones by chance; it stays long enough without them.
 var words = func() []string {
 	list := strings.Fields(`
 		the your our this that are was will must should shall please you them they who what nobody
@@ -145,8 +147,8 @@ var words = func() []string {
 	return list
 }()
 
-// withoutWords drops words, the longest first, and all that is neither letter
-// nor digit, which only holds words together.
+// withoutWords removes the words, the longest first, and every separator
+// between them.
 func withoutWords(text []rune) []rune {
 	text = slices.DeleteFunc(slices.Clone(text), func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '@' && r != '$'

@@ -11,12 +11,20 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
+// The reasons for which Strong refuses a secret that is long enough.
+const (
+	unprintable = "must consist of printable characters, without spaces at its ends"
+	repetitive  = "repeats the same characters; make a random secret with: openssl rand -base64 32"
+	sequential  = "follows the alphabet or the rows of a keyboard; make a random secret with: openssl rand -base64 32"
+	placeholder = "is a placeholder; make a random secret with: openssl rand -base64 32"
+)
+
 func TestStrong(t *testing.T) {
-	const short envcheck.Problem = "must have at least 32 characters"
+	const short envcheck.CheckReason = "must have at least 32 characters"
 	for _, row := range []struct {
 		why    string
 		secret string
-		want   envcheck.Problem // none: accepted
+		want   envcheck.CheckReason // empty if Strong accepts the secret
 	}{
 		{"hex of 16 bytes", "9a3f6c1e8b2d7f405c6e1a9b3d8f2047", ""},
 		{"base64 of 32 bytes", "yLW0SeVJ2yW0GgMTVb2nWpTM7Xh0kb1k9fJ8bIEd8tM=", ""},
@@ -29,58 +37,58 @@ func TestStrong(t *testing.T) {
 		{"empty", "", short},
 		{"one too short", key[1:], short},
 		{"characters count, not bytes", strings.Repeat("é", 31), short},
-		{"a line end inside", key[:16] + "\n" + key[16:], envcheck.Unprintable},
-		{"a space before", " " + key, envcheck.Unprintable},
-		{"a space behind", key + " ", envcheck.Unprintable},
-		{"control characters", key + "\x1b[2J", envcheck.Unprintable},
-		{"invisible", key + "\u200b", envcheck.Unprintable},
+		{"a line end inside", key[:16] + "\n" + key[16:], unprintable},
+		{"a space before", " " + key, unprintable},
+		{"a space behind", key + " ", unprintable},
+		{"control characters", key + "\x1b[2J", unprintable},
+		{"invisible", key + "\u200b", unprintable},
 
-		{"one letter", strings.Repeat("x", 40), envcheck.Repetitive},
-		{"two in turn", strings.Repeat("ab", 20), envcheck.Repetitive},
-		{"a word again and again", strings.Repeat("password", 5), envcheck.Repetitive},
-		{"all kinds of characters, again and again", strings.Repeat("Aa1!", 8), envcheck.Repetitive},
-		{"in other case", "XkQ9vT2mxKq9VT2MXKQ9VT2Mxkq9vt2m", envcheck.Repetitive},
-		{"short and doubled", "kW7#pQ2xkW7#pQ2xkW7#pQ2xkW7#pQ2x", envcheck.Repetitive},
-		{"dead beef", strings.Repeat("deadbeef", 4), envcheck.Repetitive},
-		{"four letters, though never the same stretch", "aabbaabcaabdaacbaaccaacdaadbaadc", envcheck.Repetitive},
-		{"few characters in any order", "aabbaabababbabcabcbabcaabcbabcdd", envcheck.Repetitive},
+		{"one letter", strings.Repeat("x", 40), repetitive},
+		{"two in turn", strings.Repeat("ab", 20), repetitive},
+		{"a word again and again", strings.Repeat("password", 5), repetitive},
+		{"all kinds of characters, again and again", strings.Repeat("Aa1!", 8), repetitive},
+		{"in other case", "XkQ9vT2mxKq9VT2MXKQ9VT2Mxkq9vt2m", repetitive},
+		{"short and doubled", "kW7#pQ2xkW7#pQ2xkW7#pQ2xkW7#pQ2x", repetitive},
+		{"dead beef", strings.Repeat("deadbeef", 4), repetitive},
+		{"four letters, though never the same stretch", "aabbaabcaabdaacbaaccaacdaadbaadc", repetitive},
+		{"few characters in any order", "aabbaabababbabcabcbabcaabcbabcdd", repetitive},
 
-		{"the alphabet", "abcdefghijklmnopqrstuvwxyz012345", envcheck.Sequential},
-		{"downwards", "zyxwvutsrqponmlkjihgfedcba987654", envcheck.Sequential},
-		{"hexadecimal digits", "0123456789abcdef0123456789abcdef", envcheck.Sequential},
-		{"digits", "12345678901234567890123456789012", envcheck.Repetitive},
-		{"rows of a keyboard", "qwertyuiopasdfghjklzxcvbnmqwerty", envcheck.Sequential},
-		{"rows backwards", "poiuytrewqlkjhgfdsamnbvcxz098765", envcheck.Sequential},
-		{"rows of a German one", "qwertzuiopasdfghjklyxcvbnm123456", envcheck.Sequential},
-		{"columns", "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9", envcheck.Sequential},
-		{"zigzag", "1q2w3e4r5t6y7u8i9o0p1q2w3e4r5t6y", envcheck.Sequential},
-		{"two in turn", "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6", envcheck.Sequential},
-		{"doubled", "00112233445566778899aabbccddeeff", envcheck.Sequential},
+		{"the alphabet", "abcdefghijklmnopqrstuvwxyz012345", sequential},
+		{"downwards", "zyxwvutsrqponmlkjihgfedcba987654", sequential},
+		{"hexadecimal digits", "0123456789abcdef0123456789abcdef", sequential},
+		{"digits", "12345678901234567890123456789012", repetitive},
+		{"rows of a keyboard", "qwertyuiopasdfghjklzxcvbnmqwerty", sequential},
+		{"rows backwards", "poiuytrewqlkjhgfdsamnbvcxz098765", sequential},
+		{"rows of a German one", "qwertzuiopasdfghjklyxcvbnm123456", sequential},
+		{"columns", "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9", sequential},
+		{"zigzag", "1q2w3e4r5t6y7u8i9o0p1q2w3e4r5t6y", sequential},
+		{"two in turn", "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6", sequential},
+		{"doubled", "00112233445566778899aabbccddeeff", sequential},
 
-		{"the guide's own example", "your-very-long-secure-random-string-here-32-chars-minimum", envcheck.Placeholder},
-		{"known from container images", "!ChangeThisMercureHubJWTSecretKey!", envcheck.Placeholder},
-		{"Supabase's", "super-secret-jwt-token-with-at-least-32-characters-long", envcheck.Placeholder},
-		{"jwt.io's", "a-string-secret-at-least-256-bits-long", envcheck.Placeholder},
-		{"jwt.io's older one", "your-256-bit-secret-for-jwt-signing", envcheck.Placeholder},
-		{"instructions", "<generate with openssl rand -base64 32>", envcheck.Placeholder},
-		{"underscores", "REPLACE_WITH_A_32_CHARACTER_SECRET_KEY", envcheck.Placeholder},
-		{"no separators", "thisisaverysecretkeythatnobodyknows", envcheck.Placeholder},
-		{"digits for letters", "ch4ng3m3-pl34s3-t0-s0m3th1ng-s3cur3", envcheck.Placeholder},
-		{"a year does not help", "MyApp-supersecret-jwt-key-for-production-2026", envcheck.Placeholder},
-		{"nor do numbers behind it", "changeme-changethis-secret-123456", envcheck.Placeholder},
-		{"well meant", "insecure-development-secret-do-not-use", envcheck.Placeholder},
-		{"the comic's", "correct horse battery staple correct", envcheck.Placeholder},
-		{"filler text", "loremipsumdolorsitametconsectetur", envcheck.Placeholder},
-		{"pangram", "thequickbrownfoxjumpsoverthelazydog", envcheck.Placeholder},
+		{"the guide's own example", "your-very-long-secure-random-string-here-32-chars-minimum", placeholder},
+		{"known from container images", "!ChangeThisMercureHubJWTSecretKey!", placeholder},
+		{"Supabase's", "super-secret-jwt-token-with-at-least-32-characters-long", placeholder},
+		{"jwt.io's", "a-string-secret-at-least-256-bits-long", placeholder},
+		{"jwt.io's older one", "your-256-bit-secret-for-jwt-signing", placeholder},
+		{"instructions", "<generate with openssl rand -base64 32>", placeholder},
+		{"underscores", "REPLACE_WITH_A_32_CHARACTER_SECRET_KEY", placeholder},
+		{"no separators", "thisisaverysecretkeythatnobodyknows", placeholder},
+		{"digits for letters", "ch4ng3m3-pl34s3-t0-s0m3th1ng-s3cur3", placeholder},
+		{"a year does not help", "MyApp-supersecret-jwt-key-for-production-2026", placeholder},
+		{"nor do numbers behind it", "changeme-changethis-secret-123456", placeholder},
+		{"well meant", "insecure-development-secret-do-not-use", placeholder},
+		{"the comic's", "correct horse battery staple correct", placeholder},
+		{"filler text", "loremipsumdolorsitametconsectetur", placeholder},
+		{"pangram", "thequickbrownfoxjumpsoverthelazydog", placeholder},
 	} {
 		err := envcheck.Strong(32)(row.secret)
-		if got, _ := err.(envcheck.Problem); got != row.want || (err == nil) != (row.want == "") {
+		if got, _ := err.(envcheck.CheckReason); got != row.want || (err == nil) != (row.want == "") {
 			t.Errorf("%s: %q: %v, want %q", row.why, row.secret, err, row.want)
 		}
 	}
 }
 
-// What generators make is accepted.
+// Strong accepts the secrets that generators make.
 func TestStrongAcceptsRandom(t *testing.T) {
 	n := 3_000
 	if testing.Short() {

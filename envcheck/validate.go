@@ -2,6 +2,7 @@ package envcheck
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 )
 
@@ -10,26 +11,39 @@ var nameSyntax = regexp.MustCompile(`\A[A-Z_][A-Z0-9_]*\z`)
 // validate returns the mistakes in s.
 func (s Spec) validate() error {
 	var errs []error
+	for _, name := range s.unknown {
+		errs = append(errs, &ConfigError{fmt.Sprintf("Spec.Only(%q)", name),
+			fmt.Errorf("%w: the Spec has no such variable", ConfigUnknown)})
+	}
 	seen := make(map[string]bool)
 	for i := range s.Vars {
 		v := &s.Vars[i]
-		refuse := func(bad bool, detail string) {
+		refuse := func(field string, bad bool, reason ConfigReason, detail string) {
 			if bad {
-				errs = append(errs, &Error{Name: v.Name, Reason: BadSpec, Detail: "(in the program's own list) " + detail})
+				errs = append(errs, &ConfigError{v.field(field), fmt.Errorf("%w: %s", reason, detail)})
 			}
 		}
-		refuse(!nameSyntax.MatchString(v.Name), "is not a name of capital letters, digits and underscores")
+		refuse("Name", !nameSyntax.MatchString(v.Name), ConfigMalformed, "a name has capital letters, digits and underscores")
 		for _, name := range v.names() {
-			refuse(seen[name], "is listed twice as "+name)
+			refuse("Name", seen[name], ConfigDuplicate, "two variables would read "+name)
 			seen[name] = true
 		}
-		refuse(v.Required && v.Default != "", "is required, so that its default never counts")
-		refuse(v.secret() && v.Default != "", "is a secret, so that a default would be known to all")
-		refuse(v.secret() && v.Example != "", "is a secret, so that an example would be used")
+		words := make(map[string]bool)
+		for _, word := range v.Into.words {
+			refuse("Into", words[word], ConfigDuplicate, "the word "+word)
+			words[word] = true
+		}
+		refuse("Default", v.Required && v.Default != "", ConfigConflict, "the variable is required, so its default is never used")
+		refuse("Default", v.secret() && v.Default != "", ConfigConflict, "the variable is a secret, and everyone would know its default")
+		refuse("Example", v.secret() && v.Example != "", ConfigConflict, "the variable is a secret, and people would use its example")
 		if v.Default != "" {
-			_, err := v.parse(v.Default)
-			refuse(err != nil, "has a default that is not acceptable")
+			if _, err := v.accept(v.Default); err != nil {
+				errs = append(errs, &ConfigError{v.field("Default"), CheckReason(v.explain(err))})
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// field returns the path of a field of v in the Spec.
+func (v *Var) field(name string) string { return fmt.Sprintf("Spec.Vars[%q].%s", v.Name, name) }

@@ -7,10 +7,10 @@ import (
 	"text/tabwriter"
 )
 
-// WriteExample writes an .env.example file: every variable with its Doc, those
-// that are required to be filled in, the others commented out with their
-// default. Shells, systemd and compose files read it alike. (docker run
-// --env-file does too, but for values in quotes, which it does not take off.)
+// WriteExample writes an .env.example file with every variable and its Doc.
+// Required variables are left to be filled in; the others are commented out and
+// show their default. Shells, systemd and Docker Compose read the file alike.
+// docker run --env-file does not remove the quotes around a value.
 func (s Spec) WriteExample(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for i := range s.Vars {
@@ -32,7 +32,7 @@ func (s Spec) WriteExample(w io.Writer) error {
 	return b.Flush()
 }
 
-// writeComment writes text in lines of at most 80 characters.
+// writeComment writes the text in lines of at most 80 characters.
 func writeComment(b *bufio.Writer, text string) {
 	line := "#"
 	for word := range strings.FieldsSeq(text) {
@@ -47,7 +47,7 @@ func writeComment(b *bufio.Writer, text string) {
 	}
 }
 
-// summary says what kind of value v wants.
+// summary describes the values that v accepts.
 func (v *Var) summary() string {
 	kind := v.Into.kind
 	if kind == "" {
@@ -61,13 +61,13 @@ func (v *Var) summary() string {
 	if v.secret() {
 		text += " A secret."
 	}
-	if name := v.fromFile(); name != "" {
+	if name := v.fileName(); name != "" {
 		text += " Or " + name + ": the path of a file with it."
 	}
 	return text
 }
 
-// quote returns value as shells and .env readers understand it alike.
+// quote returns the value in a form that shells and .env readers read alike.
 func quote(value string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
@@ -79,7 +79,7 @@ func quote(value string) string {
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }
 
-// WriteMarkdown writes a table of every variable for a README.
+// WriteMarkdown writes a table of every variable in Markdown, for a README.
 func (s Spec) WriteMarkdown(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	b.WriteString("| Variable | Default | Meaning |\n|---|---|---|\n")
@@ -92,24 +92,32 @@ func (s Spec) WriteMarkdown(w io.Writer) error {
 		case v.Default != "":
 			def = code(v.Default)
 		}
-		doc := strings.Join(strings.Fields(v.Doc), " ")
-		if name := v.fromFile(); name != "" {
+		doc := strings.ReplaceAll(strings.Join(strings.Fields(v.Doc), " "), "|", `\|`)
+		if len(v.Into.words) > 0 {
+			var words []string
+			for _, word := range v.Into.words {
+				words = append(words, code(word))
+			}
+			doc += " One of " + strings.Join(words, ", ") + "."
+		}
+		if name := v.fileName(); name != "" {
 			doc += " Or " + code(name) + "."
 		}
-		b.WriteString("| " + code(v.Name) + " | " + def + " | " + strings.ReplaceAll(doc, "|", `\|`) + " |\n")
+		b.WriteString("| " + code(v.Name) + " | " + def + " | " + doc + " |\n")
 	}
 	return b.Flush()
 }
 
-// code returns text as code in a cell of a table.
+// code returns the text as code in a cell of a Markdown table.
 func code(text string) string {
 	return "`" + strings.ReplaceAll(text, "|", `\|`) + "`"
 }
 
-// WriteReport writes a table of every variable, where its value comes from and
-// what is wrong with it, then misspelt names. It shows no value from the
-// environment, secret or not. Its error is w's, or that of a mistake in the
-// Spec; whether the environment is acceptable is for [Spec.Check] to say.
+// WriteReport writes a table of every variable with the source of its value and
+// its problem, followed by the names that are probably misspelt. It never shows
+// a value from the environment. It returns the errors of w and the mistakes in
+// the Spec; problems of the environment are only in the table. Use [Spec.Check]
+// to find out whether there are any.
 func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 	if err := s.validate(); err != nil {
 		return err
@@ -122,10 +130,10 @@ func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 		state, source := "ok", string(r.source)
 		switch {
 		case r.err != nil && r.name != r.v.Name:
-			state = "PROBLEM: " + r.err.Error()
+			state = "PROBLEM: " + r.name + " " + r.err.predicate()
 		case r.err != nil:
-			state = "PROBLEM: " + strings.TrimPrefix(r.err.Error(), r.name+" ")
-		case r.source == FromNowhere:
+			state = "PROBLEM: " + r.err.predicate()
+		case r.source == fromNowhere:
 			state = "not set"
 		}
 		if source == "" {

@@ -13,11 +13,13 @@ import (
 
 func TestWriteExample(t *testing.T) {
 	var s string
+	var n int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "KEY", Doc: "Signs tokens.\nMake one with: openssl rand -base64 32", Required: true, Secret: true, Into: envcheck.Text(&s)},
 		{Name: "PORT", Doc: "A doc that is longer than a line may be, so that it has to go on in a second one, which it does.", Default: "3000"},
 		{Name: "TITLE", Required: true, Example: "it's $HOME"},
 		{Name: "NOTHING"},
+		{Name: "MODE", Default: "fast", Into: envcheck.Choice(&n, envcheck.As("slow", 1), envcheck.As("fast", 2))},
 	}}
 	const want = `# Signs tokens. Make one with: openssl rand -base64 32
 # Required: text. A secret. Or KEY_FILE: the path of a file with it.
@@ -33,6 +35,9 @@ TITLE='it'\''s $HOME'
 
 # Optional: text.
 #NOTHING=
+
+# Optional: slow or fast.
+#MODE=fast
 `
 	var b strings.Builder
 	if err := spec.WriteExample(&b); err != nil || b.String() != want {
@@ -40,7 +45,8 @@ TITLE='it'\''s $HOME'
 	}
 }
 
-// A shell reads the example, uncommented, as the values that were meant.
+// A shell that reads the example, with comment signs removed, gets the intended
+// values.
 func TestExampleIsReadByShells(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -78,7 +84,7 @@ func TestWriteMarkdown(t *testing.T) {
 	const want = "| Variable | Default | Meaning |\n|---|---|---|\n" +
 		"| `JWT_SECRET` | required | Key of tokens. Or `JWT_SECRET_FILE`. |\n" +
 		"| `DEVICES` | required | Who may publish. |\n" +
-		"| `MODE` | `development` | Where it runs: a\\|b. |\n" +
+		"| `MODE` | `development` | Where it runs: a\\|b. One of `development`, `production`, `test`. |\n" +
 		"| `PORT` | `3000` | TCP port. |\n" +
 		"| `WINDOW` | `1m` | Rate window. |\n" +
 		"| `MAX_BYTES` |  | Bound of the history. |\n" +
@@ -92,7 +98,7 @@ func TestWriteMarkdown(t *testing.T) {
 	}
 }
 
-// The report names every variable, and shows no value that was set.
+// The report names every variable and shows no value.
 func TestWriteReport(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "true")
 	if err := os.WriteFile(path, []byte("true\n"), 0o600); err != nil {
@@ -103,7 +109,7 @@ func TestWriteReport(t *testing.T) {
 	s.Environ = func() []string { return []string{"WINDWO=1s"} }
 	lookup := env("JWT_SECRET", key, "JWT_SECRET_FILE", path, "MODE", "moon", "PORT", "8080", "DEMO_FILE", path, "WINDWO", "1s", "ADMIN_ADDR", "")
 	const want = `VARIABLE    SOURCE       STATE
-JWT_SECRET  environment  PROBLEM: is set beside JWT_SECRET_FILE; unset one of them
+JWT_SECRET  environment  PROBLEM: is set together with JWT_SECRET_FILE; unset one of them
 DEVICES     -            PROBLEM: is required
 MODE        environment  PROBLEM: must be development, production or test
 PORT        environment  ok

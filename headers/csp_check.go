@@ -2,6 +2,7 @@ package headers
 
 import (
 	"encoding/base64"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -98,33 +99,51 @@ var (
 	trustedTypesName = regexp.MustCompile(`^(?:\*|[A-Za-z0-9#=_/@.%-]+)$`)
 )
 
+// fault is one mistake in a CSP: in a directive, or in one item of its value.
+type fault struct {
+	directive string
+	at        int // index of the item, or whole
+	value     Source
+	reason    Reason
+}
+
+const whole = -1
+
+// field returns the path of the fault within a CSP.
+func (f fault) field() string {
+	if f.at == whole {
+		return fmt.Sprintf("[%q]", f.directive)
+	}
+	return fmt.Sprintf("[%q][%d]", f.directive, f.at)
+}
+
 // check returns every mistake in the policy.
-func (c CSP) check(field string) []error {
-	var errs []error
+func (c CSP) check(reportOnly bool) []fault {
+	var faults []fault
 	for _, d := range c.directives {
-		bad := func(value Source, why Reason) {
-			errs = append(errs, &Error{Field: field, Directive: d.name, Value: string(value), Reason: why})
+		bad := func(at int, value Source, reason Reason) {
+			faults = append(faults, fault{d.name, at, value, reason})
 		}
 		k, known := directives[d.name]
 		switch {
 		case !known:
-			bad("", ReasonUnknown)
+			bad(whole, "", ReasonUnknown)
 			continue
-		case k&enforced != 0 && field == reportOnlyHeader:
-			bad("", ReasonMisplaced)
+		case k&enforced != 0 && reportOnly:
+			bad(whole, "", ReasonMisplaced)
 		}
 		for i, s := range d.sources {
-			if why := k.refuses(s); why != "" {
-				bad(s, why)
+			if reason := k.refuses(s); reason != "" {
+				bad(i, s, reason)
 			} else if slices.Contains(d.sources[:i], s) {
-				bad(s, ReasonDuplicate)
+				bad(i, s, ReasonDuplicate)
 			}
 		}
-		if why := k.refusesList(d.sources); why != "" {
-			bad("", why)
+		if reason := k.refusesList(d.sources); reason != "" {
+			bad(whole, "", reason)
 		}
 	}
-	return errs
+	return faults
 }
 
 func (k kind) refusesList(list []Source) Reason {
@@ -135,7 +154,7 @@ func (k kind) refusesList(list []Source) Reason {
 	case n > 0 && k&flag != 0, n > 1 && k&(endpoint|sinks|webrtc) != 0:
 		return ReasonExtra
 	case n > 1 && slices.Contains(list, None):
-		return ReasonNone
+		return ReasonNotAlone
 	case slices.Contains(list, StrictDynamic) && !slices.ContainsFunc(list, isNonceOrHash):
 		return ReasonDynamic
 	}
@@ -196,7 +215,7 @@ func (k kind) refusesQuoted(s Source) Reason {
 	case strings.HasPrefix(string(s), "'nonce-"):
 		return ReasonFixedNonce
 	case !isHash(s):
-		return ReasonKeyword
+		return ReasonValue
 	case k&inline == 0:
 		return ReasonMisplaced
 	}

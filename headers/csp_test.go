@@ -45,12 +45,12 @@ func TestParseCSP(t *testing.T) {
 		{"a host called sha256-…", "script-src sha256-abc", "!" + string(headers.ReasonUnquoted)},
 		{"a host called data", "img-src data", "!" + string(headers.ReasonColon)},
 		{"typographic quotes", "script-src ‘self’", "!" + string(headers.ReasonCharacter)},
-		{"a keyword that is none", "script-src 'unsafe-everything'", "!" + string(headers.ReasonKeyword)},
-		{"half quoted", "script-src 'self", "!" + string(headers.ReasonKeyword)},
-		{"not base64", "script-src 'sha256-!!!'", "!" + string(headers.ReasonKeyword)},
-		{"wrong length", "script-src 'sha512-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='", "!" + string(headers.ReasonKeyword)},
+		{"a keyword that is none", "script-src 'unsafe-everything'", "!" + string(headers.ReasonValue)},
+		{"half quoted", "script-src 'self", "!" + string(headers.ReasonValue)},
+		{"not base64", "script-src 'sha256-!!!'", "!" + string(headers.ReasonValue)},
+		{"wrong length", "script-src 'sha512-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='", "!" + string(headers.ReasonValue)},
 		{"copied from a tutorial", "script-src 'nonce-2726c7f26c'", "!" + string(headers.ReasonFixedNonce)},
-		{"contradiction", "img-src 'none' data:", "!" + string(headers.ReasonNone)},
+		{"contradiction", "img-src 'none' data:", "!" + string(headers.ReasonNotAlone)},
 		{"allows nothing", "script-src 'self' 'strict-dynamic'", "!" + string(headers.ReasonDynamic)},
 		{"no fallback to 'none' by accident", "script-src", "!" + string(headers.ReasonEmpty)},
 		{"a flag with a value", "upgrade-insecure-requests 1", "!" + string(headers.ReasonExtra)},
@@ -66,7 +66,7 @@ func TestParseCSP(t *testing.T) {
 		{"a port too long", "img-src a.example:123456", "!" + string(headers.ReasonSource)},
 		{"two policies", "img-src 'self', script-src *", "!" + string(headers.ReasonCharacter)},
 		{"no such token", "sandbox allow-everything", "!" + string(headers.ReasonValue)},
-		{"only 'script' exists", "require-trusted-types-for 'style'", "!" + string(headers.ReasonKeyword)},
+		{"only 'script' exists", "require-trusted-types-for 'style'", "!" + string(headers.ReasonValue)},
 		{"reports in the clear", "report-uri http://r.example/", "!" + string(headers.ReasonURL)},
 		{"a name is a token", "report-to a=b", "!" + string(headers.ReasonName)},
 		{"a control character", "img-src a\x00b", "!" + string(headers.ReasonCharacter)},
@@ -74,7 +74,8 @@ func TestParseCSP(t *testing.T) {
 	for _, tt := range tests {
 		c, err := headers.ParseCSP(tt.in)
 		if reason, refused := strings.CutPrefix(tt.want, "!"); refused {
-			if !errors.Is(err, headers.Reason(reason)) {
+			var e *headers.Error
+			if !errors.As(err, &e) || !errors.Is(err, headers.Reason(reason)) || !strings.HasPrefix(err.Error(), "headers: ") {
 				t.Errorf("%s: %q: got %q, %v, want an error: %s", tt.why, tt.in, c, err, reason)
 			}
 			continue

@@ -1,66 +1,77 @@
 package headers
 
-import (
-	"fmt"
-	"strings"
+import "strconv"
+
+// ConfigError is one mistake in a [Policy] or a [ReportConfig]. A Policy is no
+// secret, so the text quotes the part of it that is refused.
+type ConfigError struct {
+	Field  string // with its struct, such as `Policy.HSTS.MaxAge` or `Policy.CSP["img-src"][0]`
+	Reason error  // wraps a [ConfigReason], or in a CSP a [Reason]
+}
+
+func (e *ConfigError) Error() string { return "headers: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a configuration is refused. The set is closed.
+// It is an error, so that [errors.Is] finds it.
+type ConfigReason string
+
+// The reasons of a [ConfigError].
+const (
+	ConfigMissing   ConfigReason = "is required"
+	ConfigNegative  ConfigReason = "must not be negative"
+	ConfigUnknown   ConfigReason = "is not one of the choices"
+	ConfigMalformed ConfigReason = "is malformed"
+	ConfigDuplicate ConfigReason = "is given twice"
+	ConfigConflict  ConfigReason = "contradicts another value"
 )
 
-// Reason says what is wrong with a value. The set is closed: New, ParseCSP and NewReportHandler use no other.
-// A Reason is an error, so that errors.Is finds it in the joined error of New:
+func (r ConfigReason) Error() string { return string(r) }
+
+// Reason is what is wrong in a CSP. The set is closed. It is an error, so that
+// [errors.Is] finds it in what [ParseCSP] and [New] return:
 //
 //	errors.Is(err, headers.ReasonUnquoted)
 type Reason string
 
-// The reasons.
+// The reasons of an [Error].
 const (
-	ReasonCharacter   Reason = "contains a character that cannot stand there"
-	ReasonValue       Reason = "is not one of the values defined for this header"
-	ReasonUnknown     Reason = "is not a directive of Content Security Policy Level 3"
-	ReasonDuplicate   Reason = "is given twice"
-	ReasonEmpty       Reason = "has no value"
-	ReasonExtra       Reason = "takes no value, or only one"
-	ReasonUnquoted    Reason = "is a keyword that needs single quotes; without them it is the name of a host"
-	ReasonColon       Reason = "is a scheme that needs a colon; without it, it is the name of a host"
-	ReasonKeyword     Reason = "is not a keyword of Content Security Policy Level 3"
-	ReasonMisplaced   Reason = "has no effect in this place"
-	ReasonSource      Reason = "is not a source expression"
-	ReasonNone        Reason = "'none' stands beside other sources, and is ignored there"
-	ReasonDynamic     Reason = "'strict-dynamic' without a nonce or a hash allows nothing"
-	ReasonFixedNonce  Reason = "is a nonce that would be the same in every response; use NonceSource"
-	ReasonAge         Reason = "is not a whole, positive number of seconds"
-	ReasonPreload     Reason = "preload needs a year and IncludeSubDomains"
-	ReasonConflict    Reason = "contradicts another field of the policy"
-	ReasonURL         Reason = "is neither an https URL nor an absolute path"
-	ReasonName        Reason = "is not a name that can stand there"
-	ReasonNoEndpoint  Reason = "names an endpoint that Reporting-Endpoints does not define"
-	ReasonOutOfBounds Reason = "is negative"
+	ReasonCharacter  Reason = "contains a character that cannot stand there"
+	ReasonUnknown    Reason = "is not a directive of Content Security Policy Level 3"
+	ReasonValue      Reason = "is not a value of this directive in Content Security Policy Level 3"
+	ReasonDuplicate  Reason = "is given twice"
+	ReasonEmpty      Reason = "has no value"
+	ReasonExtra      Reason = "takes no value, or only one"
+	ReasonUnquoted   Reason = "is a keyword that needs single quotes; without them it is the name of a host"
+	ReasonColon      Reason = "is a scheme that needs a colon; without it, it is the name of a host"
+	ReasonMisplaced  Reason = "has no effect in this place"
+	ReasonSource     Reason = "is not a source expression"
+	ReasonNotAlone   Reason = "has 'none' beside other sources, where it is ignored"
+	ReasonDynamic    Reason = "has 'strict-dynamic' without a nonce or a hash, which allows nothing"
+	ReasonFixedNonce Reason = "is a nonce that would be the same in every response; use NonceSource"
+	ReasonURL        Reason = "is neither an https URL nor an absolute path"
+	ReasonName       Reason = "is not a name that can stand there"
 )
 
-// Error makes a Reason an error.
 func (r Reason) Error() string { return string(r) }
 
-// An Error is one mistake in a Policy, a CSP or a ReportConfig. It quotes the offending value.
+// Error is one mistake in a text that [ParseCSP] cannot accept. It quotes the
+// part that is refused.
 type Error struct {
-	Field     string // the header's name, or the field of the ReportConfig
-	Directive string // the CSP directive or the permission, where there is one
-	Value     string // what was refused, empty where something is missing
+	Directive string
+	Value     string // one item of the directive's value; empty if the mistake is in the directive
 	Reason    Reason
 }
 
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("headers: ")
-	b.WriteString(e.Field)
-	if e.Directive != "" {
-		fmt.Fprintf(&b, ": %q", e.Directive)
-	}
+	text := "headers: Content-Security-Policy: " + strconv.Quote(e.Directive)
 	if e.Value != "" {
-		fmt.Fprintf(&b, ": %q", e.Value)
+		text += ": " + strconv.Quote(e.Value)
 	}
-	b.WriteString(" ")
-	b.WriteString(string(e.Reason))
-	return b.String()
+	return text + " " + string(e.Reason)
 }
 
-// Unwrap gives the reason.
+// Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Reason }

@@ -41,11 +41,11 @@ func ExampleNew_incorrect() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, headers.ReasonUnquoted))
 	// Output:
-	// headers: X-Frame-Options: "ALLOW-FROM https://partner.example" is not one of the values defined for this header
-	// headers: Content-Security-Policy: "script-src": "self" is a keyword that needs single quotes; without them it is the name of a host
-	// headers: Content-Security-Policy: "script-src": "'nonce-r4nd0m'" is a nonce that would be the same in every response; use NonceSource
-	// headers: Content-Security-Policy: "object-src" 'none' stands beside other sources, and is ignored there
-	// headers: Strict-Transport-Security: "max-age=31536000; preload" preload needs a year and IncludeSubDomains
+	// headers: Policy.FrameOptions is not one of the choices: "ALLOW-FROM https://partner.example"
+	// headers: Policy.CSP["script-src"][0] is a keyword that needs single quotes; without them it is the name of a host: "self"
+	// headers: Policy.CSP["script-src"][1] is a nonce that would be the same in every response; use NonceSource: "'nonce-r4nd0m'"
+	// headers: Policy.CSP["object-src"] has 'none' beside other sources, where it is ignored
+	// headers: Policy.HSTS.Preload contradicts another value: it needs a MaxAge of a year and IncludeSubDomains, not "max-age=31536000; preload"
 	// true
 }
 

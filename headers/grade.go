@@ -188,9 +188,9 @@ func gradeReferrer(h http.Header) string {
 	result := "referrer-policy-header-invalid"
 	for word := range strings.SplitSeq(strings.ToLower(value), ",") {
 		switch ReferrerPolicy(strings.TrimSpace(word)) {
-		case NoReferrer, ReferrerSameOrigin, StrictOrigin, StrictOriginWhenCrossOrigin:
+		case ReferrerNone, ReferrerSameOrigin, ReferrerStrictOrigin, ReferrerStrictOriginWhenCrossOrigin:
 			result = "referrer-policy-private"
-		case ReferrerOrigin, OriginWhenCrossOrigin, UnsafeURL, NoReferrerWhenDowngrade:
+		case ReferrerOrigin, ReferrerOriginWhenCrossOrigin, ReferrerUnsafeURL, ReferrerNoneWhenDowngrade:
 			result = "referrer-policy-unsafe"
 		}
 	}

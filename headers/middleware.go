@@ -30,7 +30,7 @@ type slot struct {
 	parts []string
 }
 
-// New returns the middleware of the policy, or every mistake in it, joined; each is an *Error.
+// New returns the middleware of the policy, or every mistake in it, joined; each is a *ConfigError.
 func New(p Policy) (*Middleware, error) { return build(p, nil) }
 
 func build(p Policy, inherited []string) (*Middleware, error) {
@@ -56,7 +56,7 @@ func (p *Policy) head(tls bool, drop []string) head {
 	all := p.lines()
 	csp := p.CSP
 	if tls {
-		all = append(all, line{hstsHeader, p.HSTS.String()})
+		all = append(all, line{hstsHeader, p.HSTS.value()})
 	} else {
 		csp = csp.Without("upgrade-insecure-requests")
 	}

@@ -1,6 +1,7 @@
 package headers
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -81,28 +82,25 @@ var (
 	featureOrigin = regexp.MustCompile(`^https?://(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?::[0-9]{1,5})?$`)
 )
 
-func (p Permissions) check() []error {
-	var errs []error
-	for _, f := range p.features {
-		bad := func(value Source, why Reason) {
-			errs = append(errs, &Error{Field: permissionsHeader, Directive: f.name, Value: string(value), Reason: why})
-		}
+func (p *Policy) checkPermissions(bad reportFunc) {
+	for _, f := range p.Permissions.features {
+		field := fmt.Sprintf("Permissions[%q]", f.name)
 		if !featureName.MatchString(f.name) {
-			bad("", ReasonName)
+			bad(field, ConfigMalformed, "the name of a feature has lower-case letters, digits and hyphens")
 		}
 		for i, s := range f.sources {
+			item := fmt.Sprintf("%s[%d]", field, i)
 			switch {
 			case slices.Contains(f.sources[:i], s):
-				bad(s, ReasonDuplicate)
+				bad(item, ConfigDuplicate, "%q", s)
 			case s == Self:
 			case s == Any:
 				if len(f.sources) > 1 {
-					bad(s, ReasonConflict)
+					bad(item, ConfigConflict, "%q admits every origin", s)
 				}
 			case !featureOrigin.MatchString(string(s)):
-				bad(s, ReasonSource)
+				bad(item, ConfigMalformed, "%q is not an origin", s)
 			}
 		}
 	}
-	return errs
 }

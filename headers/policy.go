@@ -56,14 +56,14 @@ type ReferrerPolicy string
 
 // Values of Referrer-Policy.
 const (
-	NoReferrer                  ReferrerPolicy = "no-referrer"
-	NoReferrerWhenDowngrade     ReferrerPolicy = "no-referrer-when-downgrade"
-	ReferrerOrigin              ReferrerPolicy = "origin"
-	OriginWhenCrossOrigin       ReferrerPolicy = "origin-when-cross-origin"
-	ReferrerSameOrigin          ReferrerPolicy = "same-origin"
-	StrictOrigin                ReferrerPolicy = "strict-origin"
-	StrictOriginWhenCrossOrigin ReferrerPolicy = "strict-origin-when-cross-origin"
-	UnsafeURL                   ReferrerPolicy = "unsafe-url"
+	ReferrerNone                        ReferrerPolicy = "no-referrer"
+	ReferrerNoneWhenDowngrade           ReferrerPolicy = "no-referrer-when-downgrade"
+	ReferrerOrigin                      ReferrerPolicy = "origin"
+	ReferrerOriginWhenCrossOrigin       ReferrerPolicy = "origin-when-cross-origin"
+	ReferrerSameOrigin                  ReferrerPolicy = "same-origin"
+	ReferrerStrictOrigin                ReferrerPolicy = "strict-origin"
+	ReferrerStrictOriginWhenCrossOrigin ReferrerPolicy = "strict-origin-when-cross-origin"
+	ReferrerUnsafeURL                   ReferrerPolicy = "unsafe-url"
 )
 
 // OpenerPolicy is a value of Cross-Origin-Opener-Policy.
@@ -102,8 +102,8 @@ type OriginAgent string
 
 // Values of Origin-Agent-Cluster.
 const (
-	OriginKeyed OriginAgent = "?1"
-	SiteKeyed   OriginAgent = "?0"
+	AgentOriginKeyed OriginAgent = "?1"
+	AgentSiteKeyed   OriginAgent = "?0"
 )
 
 // HSTS is Strict-Transport-Security. Over plain HTTP the header means nothing and RFC 6797 section 7.2 forbids it, so
@@ -119,7 +119,8 @@ type HSTS struct {
 	Always bool
 }
 
-func (h HSTS) String() string {
+// value returns the header, or "" if none is sent.
+func (h HSTS) value() string {
 	if h.MaxAge == 0 && !h.Withdraw {
 		return ""
 	}
@@ -150,7 +151,7 @@ func Baseline() Policy {
 		NoSniff:        true,
 		FrameOptions:   FrameDeny,
 		XSSProtection:  XSSBlock,
-		ReferrerPolicy: StrictOriginWhenCrossOrigin,
+		ReferrerPolicy: ReferrerStrictOriginWhenCrossOrigin,
 		CSP: CSP{}.
 			With("default-src", Self).
 			With("script-src", Self).
@@ -184,7 +185,7 @@ func Strict() Policy {
 	p.OpenerPolicy = OpenerSameOrigin
 	p.EmbedderPolicy = EmbedderRequireCORP
 	p.ResourcePolicy = ResourceSameOrigin
-	p.OriginAgent = OriginKeyed
+	p.OriginAgent = AgentOriginKeyed
 	return p
 }
 

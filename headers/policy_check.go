@@ -1,6 +1,7 @@
 package headers
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,23 +11,32 @@ import (
 // check returns every mistake in the policy.
 func (p *Policy) check() []error {
 	var errs []error
-	bad := func(field, value string, why Reason) {
-		errs = append(errs, &Error{Field: field, Value: value, Reason: why})
+	refuse := func(field string, reason error) { errs = append(errs, &ConfigError{"Policy." + field, reason}) }
+	bad := func(field string, reason ConfigReason, format string, args ...any) {
+		refuse(field, fmt.Errorf("%w: "+format, slices.Concat([]any{reason}, args)...))
 	}
 
-	oneOf(bad, frameHeader, p.FrameOptions, FrameDeny, FrameSameOrigin)
-	oneOf(bad, xssHeader, p.XSSProtection, XSSBlock, XSSOff)
-	oneOf(bad, referrerHeader, p.ReferrerPolicy, NoReferrer, NoReferrerWhenDowngrade, ReferrerOrigin,
-		OriginWhenCrossOrigin, ReferrerSameOrigin, StrictOrigin, StrictOriginWhenCrossOrigin, UnsafeURL)
-	oneOf(bad, openerHeader, p.OpenerPolicy, OpenerSameOrigin, OpenerSameOriginAllowPopups, OpenerNoopenerAllowPopups,
+	oneOf(bad, "FrameOptions", p.FrameOptions, FrameDeny, FrameSameOrigin)
+	oneOf(bad, "XSSProtection", p.XSSProtection, XSSBlock, XSSOff)
+	oneOf(bad, "ReferrerPolicy", p.ReferrerPolicy, ReferrerNone, ReferrerNoneWhenDowngrade, ReferrerOrigin,
+		ReferrerOriginWhenCrossOrigin, ReferrerSameOrigin, ReferrerStrictOrigin, ReferrerStrictOriginWhenCrossOrigin,
+		ReferrerUnsafeURL)
+	oneOf(bad, "OpenerPolicy", p.OpenerPolicy, OpenerSameOrigin, OpenerSameOriginAllowPopups, OpenerNoopenerAllowPopups,
 		OpenerUnsafeNone)
-	oneOf(bad, embedderHeader, p.EmbedderPolicy, EmbedderRequireCORP, EmbedderCredentialless, EmbedderUnsafeNone)
-	oneOf(bad, resourceHeader, p.ResourcePolicy, ResourceSameOrigin, ResourceSameSite, ResourceCrossOrigin)
-	oneOf(bad, agentHeader, p.OriginAgent, OriginKeyed, SiteKeyed)
+	oneOf(bad, "EmbedderPolicy", p.EmbedderPolicy, EmbedderRequireCORP, EmbedderCredentialless, EmbedderUnsafeNone)
+	oneOf(bad, "ResourcePolicy", p.ResourcePolicy, ResourceSameOrigin, ResourceSameSite, ResourceCrossOrigin)
+	oneOf(bad, "OriginAgent", p.OriginAgent, AgentOriginKeyed, AgentSiteKeyed)
 
-	errs = append(errs, p.CSP.check(cspHeader)...)
-	errs = append(errs, p.CSPReportOnly.check(reportOnlyHeader)...)
-	errs = append(errs, p.Permissions.check()...)
+	for _, c := range p.csps() {
+		for _, f := range c.csp.check(c.field == "CSPReportOnly") {
+			var reason error = f.reason
+			if f.at != whole {
+				reason = fmt.Errorf("%w: %q", reason, f.value)
+			}
+			refuse(c.field+f.field(), reason)
+		}
+	}
+	p.checkPermissions(bad)
 	p.checkHSTS(bad)
 	p.checkEndpoints(bad)
 	p.checkCache(bad)
@@ -34,15 +44,26 @@ func (p *Policy) check() []error {
 	return errs
 }
 
-type reportFunc func(field, value string, why Reason)
+// reportFunc takes a mistake: the field's path in the Policy, the reason, and its particulars as for fmt.Sprintf.
+type reportFunc func(field string, reason ConfigReason, format string, args ...any)
+
+// fieldCSP is a CSP and the field of a Policy that holds it.
+type fieldCSP struct {
+	field string
+	csp   CSP
+}
+
+func (p *Policy) csps() []fieldCSP {
+	return []fieldCSP{{"CSP", p.CSP}, {"CSPReportOnly", p.CSPReportOnly}}
+}
 
 func oneOf[T ~string](bad reportFunc, field string, got T, want ...T) {
 	switch {
 	case got == "" || slices.Contains(want, got):
 	case !isPrintable(string(got)):
-		bad(field, string(got), ReasonCharacter)
+		bad(field, ConfigMalformed, "%q contains a character that cannot stand there", got)
 	default:
-		bad(field, string(got), ReasonValue)
+		bad(field, ConfigUnknown, "%q", got)
 	}
 }
 
@@ -53,37 +74,39 @@ func isPrintable(s string) bool {
 func (p *Policy) checkHSTS(bad reportFunc) {
 	h := p.HSTS
 	switch {
-	case h.MaxAge < 0, h.MaxAge%time.Second != 0, h.MaxAge == 0 && h.IncludeSubDomains && !h.Withdraw:
-		bad(hstsHeader, h.MaxAge.String(), ReasonAge)
+	case h.MaxAge < 0:
+		bad("HSTS.MaxAge", ConfigNegative, "%v", h.MaxAge)
+	case h.MaxAge%time.Second != 0:
+		bad("HSTS.MaxAge", ConfigMalformed, "%v is not a whole number of seconds", h.MaxAge)
+	case h.MaxAge == 0 && h.IncludeSubDomains && !h.Withdraw:
+		bad("HSTS.MaxAge", ConfigMissing, "IncludeSubDomains has no effect without it")
 	case h.Preload && (h.MaxAge < Year || !h.IncludeSubDomains):
-		bad(hstsHeader, h.String(), ReasonPreload)
+		bad("HSTS.Preload", ConfigConflict, "it needs a MaxAge of a year and IncludeSubDomains, not %q", h.value())
 	case h.Withdraw && h.MaxAge != 0:
-		bad(hstsHeader, h.String(), ReasonConflict)
+		bad("HSTS.Withdraw", ConfigConflict, "it needs a MaxAge of 0, not %v", h.MaxAge)
 	}
 }
 
 func (p *Policy) checkEndpoints(bad reportFunc) {
 	var names []Source
-	for _, e := range p.ReportingEndpoints {
+	for i, e := range p.ReportingEndpoints {
+		field := fmt.Sprintf("ReportingEndpoints[%d]", i)
 		switch {
 		case !sfKey.MatchString(e.Name):
-			bad(endpointsHeader, e.Name, ReasonName)
+			bad(field+".Name", ConfigMalformed, "%q is not a key of RFC 8941, which is lower-case", e.Name)
 		case slices.Contains(names, Source(e.Name)):
-			bad(endpointsHeader, e.Name, ReasonDuplicate)
+			bad(field+".Name", ConfigDuplicate, "%q", e.Name)
 		}
 		if !isReportURL(e.URL) {
-			bad(endpointsHeader, e.URL, ReasonURL)
+			bad(field+".URL", ConfigMalformed, "%q is neither an https URL nor an absolute path", e.URL)
 		}
 		names = append(names, Source(e.Name))
 	}
-	for _, c := range []struct {
-		field string
-		csp   CSP
-	}{{cspHeader, p.CSP}, {reportOnlyHeader, p.CSPReportOnly}} {
+	for _, c := range p.csps() {
 		to, _ := c.csp.Sources("report-to")
-		for _, name := range to {
+		for i, name := range to {
 			if !slices.Contains(names, name) {
-				bad(c.field, string(name), ReasonNoEndpoint)
+				bad(fmt.Sprintf(`%s["report-to"][%d]`, c.field, i), ConfigUnknown, "ReportingEndpoints does not define %q", name)
 			}
 		}
 	}
@@ -94,28 +117,29 @@ func (p *Policy) checkCache(bad reportFunc) {
 		return
 	}
 	if !isPrintable(p.CacheControl) || strings.Contains(p.CacheControl, ";") {
-		bad(cacheHeader, p.CacheControl, ReasonCharacter)
+		bad("CacheControl", ConfigMalformed, "%q contains a character that cannot stand there", p.CacheControl)
 		return
 	}
 	for item := range strings.SplitSeq(p.CacheControl, ",") {
 		if item = strings.Trim(item, " "); !cacheItem.MatchString(item) {
-			bad(cacheHeader, item, ReasonValue)
+			bad("CacheControl", ConfigMalformed, "%q is not a directive", item)
 		}
 	}
 }
 
 func (p *Policy) checkRemove(bad reportFunc) {
 	sent := map[string]bool{
-		cspHeader: !p.CSP.IsZero(), reportOnlyHeader: !p.CSPReportOnly.IsZero(), hstsHeader: p.HSTS.String() != "",
+		cspHeader: !p.CSP.IsZero(), reportOnlyHeader: !p.CSPReportOnly.IsZero(), hstsHeader: p.HSTS.value() != "",
 	}
 	for _, l := range p.lines() {
 		sent[l.name] = l.value != ""
 	}
-	for _, name := range p.Remove {
+	for i, name := range p.Remove {
+		field := fmt.Sprintf("Remove[%d]", i)
 		if !isToken(name) {
-			bad("Remove", name, ReasonName)
+			bad(field, ConfigMalformed, "%q is not the name of a header", name)
 		} else if sent[http.CanonicalHeaderKey(name)] {
-			bad("Remove", name, ReasonConflict)
+			bad(field, ConfigConflict, "the policy sends %q", name)
 		}
 	}
 }

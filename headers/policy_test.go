@@ -28,7 +28,7 @@ func sent(t testing.TB, p headers.Policy, tls bool) http.Header {
 }
 
 // problems lists the errors that New joined.
-func problems(t *testing.T, err error) []*headers.Error {
+func problems(t *testing.T, err error) []*headers.ConfigError {
 	t.Helper()
 	if err == nil {
 		return nil
@@ -37,13 +37,13 @@ func problems(t *testing.T, err error) []*headers.Error {
 	if !ok {
 		t.Fatalf("%T is not a joined error", err)
 	}
-	var all []*headers.Error
+	var all []*headers.ConfigError
 	for _, e := range joined.Unwrap() {
-		var he *headers.Error
-		if !errors.As(e, &he) {
-			t.Fatalf("%T is not an *Error", e)
+		var ce *headers.ConfigError
+		if !errors.As(e, &ce) || !strings.HasPrefix(e.Error(), "headers: "+ce.Field+" ") {
+			t.Fatalf("%T is not a *ConfigError: %v", e, e)
 		}
-		all = append(all, he)
+		all = append(all, ce)
 	}
 	return all
 }
@@ -111,7 +111,7 @@ func TestEveryField(t *testing.T) {
 		NoSniff:            true,
 		FrameOptions:       headers.FrameSameOrigin,
 		XSSProtection:      headers.XSSOff,
-		ReferrerPolicy:     headers.NoReferrer,
+		ReferrerPolicy:     headers.ReferrerNone,
 		CSP:                headers.CSP{}.With("default-src", headers.None).With("report-to", "csp"),
 		CSPReportOnly:      headers.CSP{}.With("img-src", headers.None).With("report-uri", "/reports"),
 		HSTS:               headers.HSTS{MaxAge: 2 * headers.Year, IncludeSubDomains: true, Preload: true},
@@ -119,7 +119,7 @@ func TestEveryField(t *testing.T) {
 		OpenerPolicy:       headers.OpenerSameOriginAllowPopups,
 		EmbedderPolicy:     headers.EmbedderCredentialless,
 		ResourcePolicy:     headers.ResourceSameSite,
-		OriginAgent:        headers.SiteKeyed,
+		OriginAgent:        headers.AgentSiteKeyed,
 		ReportingEndpoints: []headers.Endpoint{{Name: "csp", URL: "/reports"}, {Name: "else", URL: "https://r.example/x?y=1"}},
 		CacheControl:       `private, max-age=60, no-cache="Set-Cookie"`,
 	}, true), map[string]string{
@@ -149,44 +149,46 @@ func TestNewRefuses(t *testing.T) {
 		why    string
 		policy p
 		field  string
-		reason headers.Reason
+		reason error
+		text   string // part of the first error's
 	}{
-		{"header injection", p{FrameOptions: "DENY\r\nSet-Cookie: a=b"}, "X-Frame-Options", headers.ReasonCharacter},
-		{"a bare LF splits as well for some proxies", p{ReferrerPolicy: "origin\n"}, "Referrer-Policy", headers.ReasonCharacter},
-		{"no browser obeys it", p{FrameOptions: "ALLOW-FROM https://a.example"}, "X-Frame-Options", headers.ReasonValue},
-		{"case matters to some scanners", p{FrameOptions: "deny"}, "X-Frame-Options", headers.ReasonValue},
-		{"rewrites pages", p{XSSProtection: "1"}, "X-Xss-Protection", headers.ReasonValue},
-		{"a list hides the value that counts", p{ReferrerPolicy: "origin, no-referrer"}, "Referrer-Policy", headers.ReasonValue},
-		{"a parameter", p{OpenerPolicy: "same-origin; report-to=x"}, "Cross-Origin-Opener-Policy", headers.ReasonValue},
-		{"belongs to COEP", p{OpenerPolicy: "require-corp"}, "Cross-Origin-Opener-Policy", headers.ReasonValue},
-		{"belongs to COOP", p{EmbedderPolicy: "same-origin"}, "Cross-Origin-Embedder-Policy", headers.ReasonValue},
-		{"unknown", p{ResourcePolicy: "none"}, "Cross-Origin-Resource-Policy", headers.ReasonValue},
-		{"a structured boolean is ?1", p{OriginAgent: "true"}, "Origin-Agent-Cluster", headers.ReasonValue},
-		{"negative age", p{HSTS: headers.HSTS{MaxAge: -time.Second}}, "Strict-Transport-Security", headers.ReasonAge},
-		{"would be max-age=0, which withdraws", p{HSTS: headers.HSTS{MaxAge: time.Millisecond}}, "Strict-Transport-Security", headers.ReasonAge},
-		{"no age", p{HSTS: headers.HSTS{IncludeSubDomains: true}}, "Strict-Transport-Security", headers.ReasonAge},
-		{"preload list wants a year", p{HSTS: headers.HSTS{MaxAge: headers.Year - time.Second, IncludeSubDomains: true, Preload: true}}, "Strict-Transport-Security", headers.ReasonPreload},
-		{"preload list wants subdomains", p{HSTS: headers.HSTS{MaxAge: headers.Year, Preload: true}}, "Strict-Transport-Security", headers.ReasonPreload},
-		{"both wanted and withdrawn", p{HSTS: headers.HSTS{MaxAge: headers.Year, Withdraw: true}}, "Strict-Transport-Security", headers.ReasonConflict},
-		{"features are lower-case", perm("Camera/x"), "Permissions-Policy", headers.ReasonName},
-		{"smuggles a feature", perm("camera=*, usb"), "Permissions-Policy", headers.ReasonName},
-		{"an origin has no path", perm("camera", "https://a.example/x"), "Permissions-Policy", headers.ReasonSource},
-		{"breaks out of the string", perm("camera", `https://a.example" *`), "Permissions-Policy", headers.ReasonSource},
-		{"everyone and someone", perm("camera", headers.Any, headers.Self), "Permissions-Policy", headers.ReasonConflict},
-		{"twice", perm("camera", headers.Self, headers.Self), "Permissions-Policy", headers.ReasonDuplicate},
-		{"keys are lower-case", p{ReportingEndpoints: []headers.Endpoint{{Name: "CSP", URL: "/r"}}}, "Reporting-Endpoints", headers.ReasonName},
-		{"twice", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "/r"}, {Name: "a", URL: "/s"}}}, "Reporting-Endpoints", headers.ReasonDuplicate},
-		{"browsers drop plain HTTP endpoints", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "http://r.example/"}}}, "Reporting-Endpoints", headers.ReasonURL},
-		{"another host", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "//r.example/"}}}, "Reporting-Endpoints", headers.ReasonURL},
-		{"breaks out of the string", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: `/r", b="/s`}}}, "Reporting-Endpoints", headers.ReasonURL},
-		{"splits the header", p{CacheControl: "no-store; max-age=0"}, "Cache-Control", headers.ReasonCharacter},
-		{"splits the head", p{CacheControl: "no-store\r\nA: b"}, "Cache-Control", headers.ReasonCharacter},
-		{"an empty item", p{CacheControl: "no-store,,"}, "Cache-Control", headers.ReasonValue},
-		{"not a header's name", p{Remove: []string{"Server:"}}, "Remove", headers.ReasonName},
-		{"set and removed", p{NoSniff: true, Remove: []string{"x-content-type-options"}}, "Remove", headers.ReasonConflict},
-		{"reports would go nowhere", p{CSP: headers.CSP{}.With("report-to", "csp")}, "Content-Security-Policy", headers.ReasonNoEndpoint},
-		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("sandbox")}, "Content-Security-Policy-Report-Only", headers.ReasonMisplaced},
-		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("upgrade-insecure-requests")}, "Content-Security-Policy-Report-Only", headers.ReasonMisplaced},
+		{"header injection", p{FrameOptions: "DENY\r\nSet-Cookie: a=b"}, "Policy.FrameOptions", headers.ConfigMalformed, "character"},
+		{"a bare LF splits as well for some proxies", p{ReferrerPolicy: "origin\n"}, "Policy.ReferrerPolicy", headers.ConfigMalformed, "character"},
+		{"no browser obeys it", p{FrameOptions: "ALLOW-FROM https://a.example"}, "Policy.FrameOptions", headers.ConfigUnknown, `"ALLOW-FROM https://a.example"`},
+		{"case matters to some scanners", p{FrameOptions: "deny"}, "Policy.FrameOptions", headers.ConfigUnknown, `"deny"`},
+		{"rewrites pages", p{XSSProtection: "1"}, "Policy.XSSProtection", headers.ConfigUnknown, `"1"`},
+		{"a list hides the value that counts", p{ReferrerPolicy: "origin, no-referrer"}, "Policy.ReferrerPolicy", headers.ConfigUnknown, `"origin, no-referrer"`},
+		{"a parameter", p{OpenerPolicy: "same-origin; report-to=x"}, "Policy.OpenerPolicy", headers.ConfigUnknown, "report-to"},
+		{"belongs to COEP", p{OpenerPolicy: "require-corp"}, "Policy.OpenerPolicy", headers.ConfigUnknown, "require-corp"},
+		{"belongs to COOP", p{EmbedderPolicy: "same-origin"}, "Policy.EmbedderPolicy", headers.ConfigUnknown, "same-origin"},
+		{"unknown", p{ResourcePolicy: "none"}, "Policy.ResourcePolicy", headers.ConfigUnknown, "none"},
+		{"a structured boolean is ?1", p{OriginAgent: "true"}, "Policy.OriginAgent", headers.ConfigUnknown, "true"},
+		{"negative age", p{HSTS: headers.HSTS{MaxAge: -time.Second}}, "Policy.HSTS.MaxAge", headers.ConfigNegative, "-1s"},
+		{"would be max-age=0, which withdraws", p{HSTS: headers.HSTS{MaxAge: time.Millisecond}}, "Policy.HSTS.MaxAge", headers.ConfigMalformed, "1ms is not a whole number of seconds"},
+		{"no age", p{HSTS: headers.HSTS{IncludeSubDomains: true}}, "Policy.HSTS.MaxAge", headers.ConfigMissing, "IncludeSubDomains"},
+		{"preload list wants a year", p{HSTS: headers.HSTS{MaxAge: headers.Year - time.Second, IncludeSubDomains: true, Preload: true}}, "Policy.HSTS.Preload", headers.ConfigConflict, `"max-age=31535999; includeSubDomains; preload"`},
+		{"preload list wants subdomains", p{HSTS: headers.HSTS{MaxAge: headers.Year, Preload: true}}, "Policy.HSTS.Preload", headers.ConfigConflict, "a year and IncludeSubDomains"},
+		{"both wanted and withdrawn", p{HSTS: headers.HSTS{MaxAge: headers.Year, Withdraw: true}}, "Policy.HSTS.Withdraw", headers.ConfigConflict, "MaxAge of 0"},
+		{"features are lower-case", perm("Camera/x"), `Policy.Permissions["camera/x"]`, headers.ConfigMalformed, "the name of a feature"},
+		{"smuggles a feature", perm("camera=*, usb"), `Policy.Permissions["camera=*, usb"]`, headers.ConfigMalformed, "the name of a feature"},
+		{"an origin has no path", perm("camera", "https://a.example/x"), `Policy.Permissions["camera"][0]`, headers.ConfigMalformed, `"https://a.example/x" is not an origin`},
+		{"breaks out of the string", perm("camera", `https://a.example" *`), `Policy.Permissions["camera"][0]`, headers.ConfigMalformed, "is not an origin"},
+		{"everyone and someone", perm("camera", headers.Any, headers.Self), `Policy.Permissions["camera"][0]`, headers.ConfigConflict, "every origin"},
+		{"twice", perm("camera", headers.Self, headers.Self), `Policy.Permissions["camera"][1]`, headers.ConfigDuplicate, "'self'"},
+		{"keys are lower-case", p{ReportingEndpoints: []headers.Endpoint{{Name: "CSP", URL: "/r"}}}, "Policy.ReportingEndpoints[0].Name", headers.ConfigMalformed, `"CSP"`},
+		{"twice", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "/r"}, {Name: "a", URL: "/s"}}}, "Policy.ReportingEndpoints[1].Name", headers.ConfigDuplicate, `"a"`},
+		{"browsers drop plain HTTP endpoints", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "http://r.example/"}}}, "Policy.ReportingEndpoints[0].URL", headers.ConfigMalformed, `"http://r.example/" is neither`},
+		{"another host", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: "//r.example/"}}}, "Policy.ReportingEndpoints[0].URL", headers.ConfigMalformed, "is neither"},
+		{"breaks out of the string", p{ReportingEndpoints: []headers.Endpoint{{Name: "a", URL: `/r", b="/s`}}}, "Policy.ReportingEndpoints[0].URL", headers.ConfigMalformed, "is neither"},
+		{"splits the header", p{CacheControl: "no-store; max-age=0"}, "Policy.CacheControl", headers.ConfigMalformed, "character"},
+		{"splits the head", p{CacheControl: "no-store\r\nA: b"}, "Policy.CacheControl", headers.ConfigMalformed, "character"},
+		{"an empty item", p{CacheControl: "no-store,,"}, "Policy.CacheControl", headers.ConfigMalformed, `"" is not a directive`},
+		{"not a header's name", p{Remove: []string{"Via", "Server:"}}, "Policy.Remove[1]", headers.ConfigMalformed, `"Server:" is not the name of a header`},
+		{"set and removed", p{NoSniff: true, Remove: []string{"x-content-type-options"}}, "Policy.Remove[0]", headers.ConfigConflict, `"x-content-type-options"`},
+		{"reports would go nowhere", p{CSP: headers.CSP{}.With("report-to", "csp")}, `Policy.CSP["report-to"][0]`, headers.ConfigUnknown, `ReportingEndpoints does not define "csp"`},
+		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("sandbox")}, `Policy.CSPReportOnly["sandbox"]`, headers.ReasonMisplaced, ""},
+		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("upgrade-insecure-requests")}, `Policy.CSPReportOnly["upgrade-insecure-requests"]`, headers.ReasonMisplaced, ""},
+		{"a host called self", p{CSP: headers.CSP{}.With("img-src", headers.Any, "self")}, `Policy.CSP["img-src"][1]`, headers.ReasonUnquoted, `: "self"`},
 	}
 	for _, tt := range tests {
 		mw, err := headers.New(tt.policy)
@@ -194,8 +196,8 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s: New returned a middleware beside its error", tt.why)
 		}
 		got := problems(t, err)
-		if len(got) == 0 || got[0].Field != tt.field || got[0].Reason != tt.reason {
-			t.Errorf("%s: got %v, want %s: %s", tt.why, err, tt.field, tt.reason)
+		if len(got) == 0 || got[0].Field != tt.field || !errors.Is(got[0], tt.reason) || !strings.Contains(got[0].Error(), tt.text) {
+			t.Errorf("%s: got %v, want %s %v with %q", tt.why, err, tt.field, tt.reason, tt.text)
 		}
 		if !errors.Is(err, tt.reason) {
 			t.Errorf("%s: errors.Is does not find the reason", tt.why)

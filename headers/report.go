@@ -74,12 +74,12 @@ type ReportHandler struct {
 	stats ReportStats // without Violations
 }
 
-// NewReportHandler returns a handler within the bounds of cfg, or an error that joins an *Error for each negative one.
+// NewReportHandler returns a handler within the bounds of cfg, or an error that joins a *ConfigError for each negative one.
 func NewReportHandler(cfg ReportConfig) (*ReportHandler, error) {
 	var errs []error
 	bound := func(field string, negative bool) {
 		if negative {
-			errs = append(errs, &Error{Field: "ReportConfig." + field, Reason: ReasonOutOfBounds})
+			errs = append(errs, &ConfigError{"ReportConfig." + field, ConfigNegative})
 		}
 	}
 	bound("MaxBody", cfg.MaxBody < 0)

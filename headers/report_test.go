@@ -235,7 +235,7 @@ func TestReportHandlerConcurrently(t *testing.T) {
 
 func TestNewReportHandlerRefuses(t *testing.T) {
 	_, err := headers.NewReportHandler(headers.ReportConfig{MaxBody: -1, Rate: -1, Burst: -1, MaxDistinct: -1, Window: -1})
-	if got := problems(t, err); len(got) != 5 || !errors.Is(err, headers.ReasonOutOfBounds) {
+	if got := problems(t, err); len(got) != 5 || !errors.Is(err, headers.ConfigNegative) {
 		t.Errorf("got %v, want five refusals", err)
 	}
 }

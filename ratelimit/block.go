@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -88,14 +89,11 @@ func (b *blocklist) drop(p netip.Prefix) {
 	b.size.Store(int64(len(b.until)))
 }
 
-// PrefixError says that a network cannot be blocked.
-type PrefixError struct{ Prefix netip.Prefix }
-
-func (e *PrefixError) Error() string { return "ratelimit: not a network: " + e.Prefix.String() }
+var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 
 // Block refuses every new connection from the network until the given time, the zero Time meaning for ever. Blocking it
-// again replaces the time. Connections that are open stay open. It returns a *[PrefixError] if the prefix is invalid.
-// Blocks are not bounded in number, and meant to be thousands at most.
+// again replaces the time. Connections that are open stay open. It returns an error if the prefix is invalid, and only
+// then. Blocks are not bounded in number, and meant to be thousands at most.
 func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
 	return l.BlockAt(network, until, time.Now())
 }
@@ -157,7 +155,7 @@ func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
 // plainPrefix masks a network, and turns an IPv4-mapped one into IPv4.
 func plainPrefix(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
-		return p, &PrefixError{p}
+		return p, errPrefix
 	}
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

@@ -1,9 +1,9 @@
 package ratelimit_test
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,7 +44,7 @@ func TestBlock(t *testing.T) {
 		if blocked != test.blocked || blocked && !until.Equal(test.until) {
 			t.Errorf("%s: Blocked = %v, %v", test.why, until, blocked)
 		}
-		if test.blocked && (d.Reason != ratelimit.Blocked || d.Reason.Status() != 403) {
+		if test.blocked && (d.Reason != ratelimit.ReasonBlocked || d.Reason.Status() != 403) {
 			t.Errorf("%s: %+v", test.why, d)
 		}
 		if test.blocked && !test.until.IsZero() && d.RetryAfter != test.until.Sub(test.now) {
@@ -72,9 +72,10 @@ func TestBlockOverlapping(t *testing.T) {
 	if got := len(l.BlocksAt(start.Add(90 * time.Minute))); got != 1 {
 		t.Errorf("%d blocks listed after the others are over", got)
 	}
-	var bad *ratelimit.PrefixError
-	if err := l.Block(netip.Prefix{}, start); !errors.As(err, &bad) || err.Error() == "" {
-		t.Errorf("an invalid prefix: %v", err)
+	for _, bad := range []netip.Prefix{{}, netip.PrefixFrom(alice, 33)} {
+		if err := l.Block(bad, start); err == nil || !strings.HasPrefix(err.Error(), "ratelimit: ") || l.StatsAt(start).Blocks != 3 {
+			t.Errorf("an invalid prefix: %v, %d blocks", err, l.StatsAt(start).Blocks)
+		}
 	}
 	if l.Unblock(netip.Prefix{}) {
 		t.Error("an invalid prefix was unblocked")
@@ -112,7 +113,7 @@ func TestPenalty(t *testing.T) {
 		var until time.Time
 		var blocked bool
 		for range 3 {
-			if _, d := l.AdmitAt(bob, now); d.Reason == ratelimit.Penalized {
+			if _, d := l.AdmitAt(bob, now); d.Reason == ratelimit.ReasonPenalty {
 				t.Fatal("another client is blocked")
 			}
 			until, blocked = l.FailAt(alice, now)
@@ -125,7 +126,7 @@ func TestPenalty(t *testing.T) {
 			t.Fatalf("blocked for %v, want %v", got, want*time.Minute)
 		}
 		_, d := l.AdmitAt(alice, until.Add(-time.Second))
-		if d.Reason != ratelimit.Penalized || d.Reason.Status() != 403 || d.RetryAfter != time.Second {
+		if d.Reason != ratelimit.ReasonPenalty || d.Reason.Status() != 403 || d.RetryAfter != time.Second {
 			t.Errorf("a second before its end: %+v", d)
 		}
 		if got, blocked := l.BlockedAt(alice, until.Add(-time.Second)); !blocked || !got.Equal(until) {

@@ -68,28 +68,29 @@ type Penalty struct {
 	MaxBlock time.Duration
 }
 
-// Problem is what is wrong with a field of a configuration.
-type Problem string
+// ConfigError is one problem of a [Config]. It never holds a value.
+type ConfigError struct {
+	Field  string // with its struct, such as "Config.Limit" or "Penalty.Block"
+	Reason error  // wraps a [ConfigReason]
+}
 
-// The problems that [New] reports.
+func (e *ConfigError) Error() string { return "ratelimit: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason.
+func (e *ConfigError) Unwrap() error { return e.Reason }
+
+// ConfigReason is why a field of a [Config] is refused. The set is closed. It is an error, so that [errors.Is] finds it.
+type ConfigReason string
+
+// The reasons of a [ConfigError].
 const (
-	OutOfRange Problem = "out of range"
-	BelowLimit Problem = "below Limit, which could then never be reached"
-	BelowBlock Problem = "below Penalty.Block"
-	Incomplete Problem = "set without Penalty.Failures"
-	Unknown    Problem = "not a known value"
+	ConfigMissing  ConfigReason = "is required"
+	ConfigTooSmall ConfigReason = "is too small"
+	ConfigTooLarge ConfigReason = "is too large"
+	ConfigUnknown  ConfigReason = "is not one of the choices"
 )
 
-// ConfigError is one problem of a [Config].
-type ConfigError struct {
-	Field   string // as in Go: "Limit", "Penalty.Block"
-	Value   any
-	Problem Problem
-}
-
-func (e *ConfigError) Error() string {
-	return fmt.Sprintf("ratelimit: %s: %v is %s", e.Field, e.Value, e.Problem)
-}
+func (r ConfigReason) Error() string { return string(r) }
 
 const (
 	defaultLimit   = 10
@@ -98,46 +99,53 @@ const (
 
 	// maxLimit keeps every product and counter below 32 bits.
 	maxLimit = 1 << 24
+	minTime  = time.Millisecond
 	maxTime  = 366 * 24 * time.Hour
 )
 
 // withDefaults returns c with every zero field replaced by what it means, and all problems joined.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
-	bad := func(field string, value any, p Problem) {
-		errs = append(errs, &ConfigError{Field: field, Value: value, Problem: p})
+	bad := func(field string, reason ConfigReason, bound string) {
+		errs = append(errs, &ConfigError{Field: field, Reason: fmt.Errorf("%w: %s", reason, bound)})
 	}
 	count := func(field string, v *int, def, limit int) {
 		if *v == 0 {
 			*v = def
 		}
-		if *v < 1 || *v > limit {
-			bad(field, *v, OutOfRange)
+		switch {
+		case *v < 1:
+			bad(field, ConfigTooSmall, "at least 1")
+		case *v > limit:
+			bad(field, ConfigTooLarge, fmt.Sprintf("at most %d", limit))
 		}
 	}
 	span := func(field string, v *time.Duration, def time.Duration) {
 		if *v == 0 {
 			*v = def
 		}
-		if *v < time.Millisecond || *v > maxTime {
-			bad(field, *v, OutOfRange)
+		switch {
+		case *v < minTime:
+			bad(field, ConfigTooSmall, "at least "+minTime.String())
+		case *v > maxTime:
+			bad(field, ConfigTooLarge, "at most "+maxTime.String())
 		}
 	}
 
-	count("Limit", &c.Limit, defaultLimit, maxLimit)
-	span("Window", &c.Window, defaultWindow)
+	count("Config.Limit", &c.Limit, defaultLimit, maxLimit)
+	span("Config.Window", &c.Window, defaultWindow)
 	sound := max(1, min(c.Limit, maxLimit))
-	count("MaxAttempts", &c.MaxAttempts, 6*sound, 6*maxLimit)
-	count("MaxOpen", &c.MaxOpen, 5*sound, 5*maxLimit)
-	count("MaxKeys", &c.MaxKeys, defaultMaxKeys, 1<<30)
+	count("Config.MaxAttempts", &c.MaxAttempts, 6*sound, 6*maxLimit)
+	count("Config.MaxOpen", &c.MaxOpen, 5*sound, 5*maxLimit)
+	count("Config.MaxKeys", &c.MaxKeys, defaultMaxKeys, 1<<30)
 	if c.MaxAttempts > 0 && c.MaxAttempts < sound {
-		bad("MaxAttempts", c.MaxAttempts, BelowLimit)
+		bad("Config.MaxAttempts", ConfigTooSmall, "below Config.Limit, which could then never be reached")
 	}
 	if c.MaxOpen > 0 && c.MaxOpen < sound {
-		bad("MaxOpen", c.MaxOpen, BelowLimit)
+		bad("Config.MaxOpen", ConfigTooSmall, "below Config.Limit, which could then never be reached")
 	}
-	if c.Fields < NoFields || c.Fields > FieldsDraft10 {
-		bad("Fields", int(c.Fields), Unknown)
+	if c.Fields < FieldsNone || c.Fields > FieldsDraft10 {
+		bad("Config.Fields", ConfigUnknown, "FieldsNone, FieldsDraft06 or FieldsDraft10")
 	}
 	if c.RejectEvery == 0 {
 		c.RejectEvery = time.Second
@@ -149,14 +157,14 @@ func (c Config) withDefaults() (Config, error) {
 	p := &c.Penalty
 	switch {
 	case p.Failures == 0 && *p != (Penalty{}):
-		bad("Penalty", *p, Incomplete)
+		bad("Penalty.Failures", ConfigMissing, "another field of the Penalty is set")
 	case p.Failures != 0:
 		count("Penalty.Failures", &p.Failures, 0, maxLimit)
 		span("Penalty.Within", &p.Within, 10*time.Minute)
 		span("Penalty.Block", &p.Block, 10*time.Minute)
 		span("Penalty.MaxBlock", &p.MaxBlock, max(24*time.Hour, min(p.Block, maxTime)))
 		if p.MaxBlock > 0 && p.MaxBlock < p.Block {
-			bad("Penalty.MaxBlock", p.MaxBlock, BelowBlock)
+			bad("Penalty.MaxBlock", ConfigTooSmall, "below Penalty.Block")
 		}
 	}
 	return c, errors.Join(errs...)

@@ -53,7 +53,7 @@ func (l *Limiter) report(r *http.Request, d Decision) {
 	if l.cfg.Observe != nil {
 		l.cfg.Observe(r, d)
 	}
-	if l.cfg.OnReject == nil || d.Reason == NoReason {
+	if l.cfg.OnReject == nil || d.Reason == ReasonNone {
 		return
 	}
 	if !l.rejects.Allow() {

@@ -14,15 +14,15 @@ import (
 // Reason says why a connection was, or in a dry run would have been, refused.
 type Reason string
 
-// The reasons. An admitted connection has NoReason.
+// The reasons. An admitted connection has ReasonNone.
 const (
-	NoReason     Reason = ""
-	OverLimit    Reason = "limit"    // Config.Limit connections counted in this window
-	OverAttempts Reason = "attempts" // Config.MaxAttempts in this window
-	OverOpen     Reason = "open"     // Config.MaxOpen open at once
-	OverProcess  Reason = "process"  // Config.Process, by all clients together
-	Blocked      Reason = "blocked"  // by Limiter.Block
-	Penalized    Reason = "penalty"  // by Config.Penalty
+	ReasonNone     Reason = ""
+	ReasonLimit    Reason = "limit"    // Config.Limit connections counted in this window
+	ReasonAttempts Reason = "attempts" // Config.MaxAttempts in this window
+	ReasonOpen     Reason = "open"     // Config.MaxOpen open at once
+	ReasonProcess  Reason = "process"  // Config.Process, by all clients together
+	ReasonBlocked  Reason = "blocked"  // by Limiter.Block
+	ReasonPenalty  Reason = "penalty"  // by Config.Penalty
 )
 
 // Decision is what [Limiter.Admit] decided, and why. The zero value is a refusal.
@@ -37,9 +37,9 @@ type Decision struct {
 	Limit, Remaining int
 	// Reset is the time until the client's window ends.
 	Reset time.Duration
-	// RetryAfter is the time after which another attempt can succeed: exact for OverLimit, OverAttempts, OverProcess,
-	// Penalized and Blocked (zero: never by itself). For OverOpen nobody knows when a connection will end; it is then
-	// the window, or a minute if that is shorter. Zero where Reason is NoReason.
+	// RetryAfter is the time after which another attempt can succeed: exact for ReasonLimit, ReasonAttempts, ReasonProcess,
+	// ReasonPenalty and ReasonBlocked (zero: never by itself). For ReasonOpen nobody knows when a connection will end; it is then
+	// the window, or a minute if that is shorter. Zero where Reason is ReasonNone.
 	RetryAfter time.Duration
 }
 
@@ -117,7 +117,7 @@ func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
 	network := Fold(addr)
 	d := Decision{Client: network, Limit: l.cfg.Limit}
 	if until, blocked := l.blocks.find(addr, now); blocked {
-		d.Reason = Blocked
+		d.Reason = ReasonBlocked
 		if !until.IsZero() {
 			d.RetryAfter = until.Sub(now)
 		}
@@ -155,13 +155,13 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 	switch {
 	case s.penalized(key, at, d):
 	case int(open) >= l.cfg.MaxOpen:
-		d.Reason, d.RetryAfter = OverOpen, min(l.cfg.Window, time.Minute)
+		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
 	case int(c.attempts) >= l.cfg.MaxAttempts:
-		d.Reason, d.RetryAfter = OverAttempts, reset
+		d.Reason, d.RetryAfter = ReasonAttempts, reset
 	case int(c.counted) >= l.cfg.Limit:
-		d.Reason, d.RetryAfter = OverLimit, reset
+		d.Reason, d.RetryAfter = ReasonLimit, reset
 	case l.cfg.Process != nil && !l.cfg.Process.AllowN(now, 1):
-		d.Reason, d.RetryAfter = OverProcess, untilToken(l.cfg.Process, now)
+		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, now)
 	default:
 		c.counted++
 		c.attempts++
@@ -178,7 +178,7 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 		l.open.Add(1)
 		slot = Slot{l: l, key: key, start: c.start}
 	}
-	d.Allowed = d.Reason == NoReason || l.cfg.DryRun
+	d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun
 	d.Remaining = max(0, min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(open)))
 	d.Reset = reset
 	return slot, false

@@ -2,9 +2,8 @@ package ratelimit_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
-	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +35,7 @@ func newLimiter(t testing.TB, c ratelimit.Config) *ratelimit.Limiter {
 func admit(l *ratelimit.Limiter, addr netip.Addr, now time.Time, n int) (slots []*ratelimit.Slot, d ratelimit.Decision) {
 	for range n {
 		var slot ratelimit.Slot
-		if slot, d = l.AdmitAt(addr, now); d.Reason == ratelimit.NoReason {
+		if slot, d = l.AdmitAt(addr, now); d.Reason == ratelimit.ReasonNone {
 			slots = append(slots, &slot)
 		}
 	}
@@ -52,7 +51,7 @@ func TestLimit(t *testing.T) {
 	later := start.Add(20 * time.Second)
 	_, d := l.AdmitAt(alice, later)
 	want := ratelimit.Decision{
-		Reason: ratelimit.OverLimit, Client: netip.MustParsePrefix("192.0.2.1/32"),
+		Reason: ratelimit.ReasonLimit, Client: netip.MustParsePrefix("192.0.2.1/32"),
 		Limit: 10, Reset: 40 * time.Second, RetryAfter: 40 * time.Second,
 	}
 	if d != want {
@@ -108,7 +107,7 @@ func TestOldSlots(t *testing.T) {
 	for _, s := range old {
 		s.Release()
 	}
-	if _, d := l.AdmitAt(alice, next); d.Reason != ratelimit.OverLimit {
+	if _, d := l.AdmitAt(alice, next); d.Reason != ratelimit.ReasonLimit {
 		t.Errorf("after old slots were released: %+v", d)
 	}
 }
@@ -125,7 +124,7 @@ func TestAttempts(t *testing.T) {
 		}
 		slot.Release()
 	}
-	if admitted != 60 || last.Reason != ratelimit.OverAttempts || last.RetryAfter != time.Minute {
+	if admitted != 60 || last.Reason != ratelimit.ReasonAttempts || last.RetryAfter != time.Minute {
 		t.Errorf("admitted %d, then %+v", admitted, last)
 	}
 }
@@ -141,7 +140,7 @@ func TestOpen(t *testing.T) {
 		now = now.Add(time.Minute)
 	}
 	_, d := l.AdmitAt(alice, now)
-	if len(held) != 50 || d.Reason != ratelimit.OverOpen || d.RetryAfter != time.Minute {
+	if len(held) != 50 || d.Reason != ratelimit.ReasonOpen || d.RetryAfter != time.Minute {
 		t.Errorf("held %d, then %+v", len(held), d)
 	}
 	// Days without a new connection: the held ones are not forgotten.
@@ -149,7 +148,7 @@ func TestOpen(t *testing.T) {
 	if st := l.StatsAt(now); st.Clients != 0 || st.Open != 50 {
 		t.Errorf("after two days: %+v", st)
 	}
-	if _, d := l.AdmitAt(alice, now); d.Reason != ratelimit.OverOpen {
+	if _, d := l.AdmitAt(alice, now); d.Reason != ratelimit.ReasonOpen {
 		t.Errorf("after two days: %+v", d)
 	}
 	held[0].Release()
@@ -168,7 +167,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("third of three: %+v", d)
 	}
 	_, d := l.AdmitAt(bob, start.Add(250*time.Millisecond))
-	if d.Reason != ratelimit.OverProcess || d.RetryAfter != 750*time.Millisecond {
+	if d.Reason != ratelimit.ReasonProcess || d.RetryAfter != 750*time.Millisecond {
 		t.Errorf("fourth of three: %+v", d)
 	}
 	if _, d := l.AdmitAt(bob, start.Add(time.Second)); !d.Allowed || d.Remaining != 0 {
@@ -179,7 +178,7 @@ func TestProcess(t *testing.T) {
 // TestProcessClosed: a process-wide limit of zero is a switch; no time can be promised.
 func TestProcessClosed(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Process: rate.NewLimiter(0, 0)})
-	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.OverProcess || d.RetryAfter != 0 {
+	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonProcess || d.RetryAfter != 0 {
 		t.Errorf("%+v", d)
 	}
 }
@@ -338,7 +337,7 @@ func TestClocks(t *testing.T) {
 		t.Errorf("a second back: %+v", d)
 	}
 	for _, now := range []time.Time{{}, start.AddDate(-900, 0, 0), start.AddDate(900, 0, 0)} {
-		if _, d := l.AdmitAt(bob, now); d.Reason != ratelimit.NoReason && d.Reason != ratelimit.OverLimit {
+		if _, d := l.AdmitAt(bob, now); d.Reason != ratelimit.ReasonNone && d.Reason != ratelimit.ReasonLimit {
 			t.Errorf("at %v: %+v", now, d)
 		}
 	}
@@ -348,13 +347,13 @@ func TestDryRun(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 1, DryRun: true})
 	admit(l, alice, start, 1)
 	slot, d := l.AdmitAt(alice, start)
-	if !d.Allowed || d.Reason != ratelimit.OverLimit || slot.Release() {
+	if !d.Allowed || d.Reason != ratelimit.ReasonLimit || slot.Release() {
 		t.Errorf("over the limit: %+v", d)
 	}
 	if err := l.Block(netip.PrefixFrom(bob, 32), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, d := l.AdmitAt(bob, start); !d.Allowed || d.Reason != ratelimit.Blocked {
+	if _, d := l.AdmitAt(bob, start); !d.Allowed || d.Reason != ratelimit.ReasonBlocked {
 		t.Errorf("blocked: %+v", d)
 	}
 	if got := l.StatsAt(start).Open; got != 1 {
@@ -373,45 +372,55 @@ func TestZeroDecisionRefuses(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	const (
+		missing, unknown = ratelimit.ConfigMissing, ratelimit.ConfigUnknown
+		small, large     = ratelimit.ConfigTooSmall, ratelimit.ConfigTooLarge
+	)
+	type problems map[string]ratelimit.ConfigReason
 	for _, test := range []struct {
 		config ratelimit.Config
-		fields []string
+		want   problems
+		text   string // part of the error's
 		why    string
 	}{
-		{ratelimit.Config{}, nil, "the zero value is usable"},
-		{ratelimit.Config{Limit: 1, MaxAttempts: 1, MaxOpen: 1, MaxKeys: 1}, nil, "the smallest"},
-		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, Fields: 99},
-			[]string{"Limit", "Window", "MaxAttempts", "MaxOpen", "MaxKeys", "Fields"}, "all problems at once"},
-		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, []string{"MaxAttempts"}, "would make Limit unreachable"},
-		{ratelimit.Config{Limit: 10, MaxOpen: 9}, []string{"MaxOpen"}, "would make Limit unreachable"},
-		{ratelimit.Config{Window: 60}, []string{"Window"}, "60 nanoseconds were meant as seconds"},
-		{ratelimit.Config{Limit: 1 << 60}, []string{"Limit"}, "no overflow of the defaults that follow from it"},
-		{ratelimit.Config{Penalty: ratelimit.Penalty{Block: time.Hour}}, []string{"Penalty"}, "would never come into force"},
-		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: -1, Within: -1, Block: -1, MaxBlock: -1}},
-			[]string{"Penalty.Failures", "Penalty.Within", "Penalty.Block", "Penalty.MaxBlock"}, "all problems at once"},
+		{ratelimit.Config{}, nil, "", "the zero value is usable"},
+		{ratelimit.Config{Limit: 1, MaxAttempts: 1, MaxOpen: 1, MaxKeys: 1}, nil, "", "the smallest"},
+		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, Fields: 99}, problems{
+			"Config.Limit": small, "Config.Window": small, "Config.MaxAttempts": small, "Config.MaxOpen": small,
+			"Config.MaxKeys": small, "Config.Fields": unknown}, "ratelimit: Config.Limit is too small: at least 1", "all problems at once"},
+		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, problems{"Config.MaxAttempts": small}, "below Config.Limit", "would make Limit unreachable"},
+		{ratelimit.Config{Limit: 10, MaxOpen: 9}, problems{"Config.MaxOpen": small}, "below Config.Limit", "would make Limit unreachable"},
+		{ratelimit.Config{Window: 60}, problems{"Config.Window": small}, "at least 1ms", "60 nanoseconds were meant as seconds"},
+		{ratelimit.Config{Window: 367 * 24 * time.Hour}, problems{"Config.Window": large}, "at most 8784h0m0s", "more than a year"},
+		{ratelimit.Config{Limit: 1 << 60}, problems{"Config.Limit": large}, "at most 16777216", "no overflow of the defaults that follow from it"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Block: time.Hour}}, problems{"Penalty.Failures": missing}, "is required", "would never come into force"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: -1, Within: -1, Block: -1, MaxBlock: -1}}, problems{
+			"Penalty.Failures": small, "Penalty.Within": small, "Penalty.Block": small, "Penalty.MaxBlock": small}, "", "all problems at once"},
 		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: time.Hour, MaxBlock: time.Minute}},
-			[]string{"Penalty.MaxBlock"}, "shorter than the first block"},
-		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: 48 * time.Hour}}, nil, "MaxBlock follows Block"},
+			problems{"Penalty.MaxBlock": small}, "below Penalty.Block", "shorter than the first block"},
+		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: 48 * time.Hour}}, nil, "", "MaxBlock follows Block"},
 	} {
 		l, err := ratelimit.New(test.config)
 		if (l == nil) != (err != nil) {
 			t.Errorf("%s: New returned %v, %v", test.why, l, err)
 		}
-		var fields []string
+		got := make(problems)
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
 				var c *ratelimit.ConfigError
-				if !errors.As(e, &c) || !strings.Contains(c.Error(), c.Field) {
-					t.Errorf("%s: %#v is no ConfigError", test.why, e)
+				var reason ratelimit.ConfigReason
+				if !errors.As(e, &c) || !errors.As(e, &reason) || !strings.HasPrefix(e.Error(), "ratelimit: "+c.Field+" "+string(reason)) {
+					t.Errorf("%s: %#v is no ConfigError with a reason", test.why, e)
 					continue
 				}
-				fields = append(fields, c.Field)
+				got[c.Field] = reason
 			}
 		}
-		slices.Sort(fields)
-		slices.Sort(test.fields)
-		if !reflect.DeepEqual(slices.Compact(fields), test.fields) {
-			t.Errorf("%s: problems with %q, want %q", test.why, fields, test.fields)
+		if !maps.Equal(got, test.want) {
+			t.Errorf("%s: problems with %v, want %v", test.why, got, test.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), test.text) {
+			t.Errorf("%s: %v, want %q in it", test.why, err, test.text)
 		}
 	}
 }

@@ -56,11 +56,11 @@ func (m *model) admit(c *modelClient, now time.Time) (d ratelimit.Decision) {
 	reset := start.Add(m.window).Sub(now)
 	switch {
 	case len(c.held) >= m.open:
-		d.Reason, d.RetryAfter = ratelimit.OverOpen, min(m.window, time.Minute)
+		d.Reason, d.RetryAfter = ratelimit.ReasonOpen, min(m.window, time.Minute)
 	case tries >= m.attempts:
-		d.Reason, d.RetryAfter = ratelimit.OverAttempts, reset
+		d.Reason, d.RetryAfter = ratelimit.ReasonAttempts, reset
 	case counted >= m.limit:
-		d.Reason, d.RetryAfter = ratelimit.OverLimit, reset
+		d.Reason, d.RetryAfter = ratelimit.ReasonLimit, reset
 	default:
 		d.Allowed = true
 		c.known, c.start, c.tries = true, start, tries+1
@@ -117,7 +117,7 @@ func TestModel(t *testing.T) {
 			if got != want {
 				fail("%v: %+v\nwant %+v", addr, got, want)
 			}
-			if !got.Allowed && got.Reason != ratelimit.OverOpen && got.Remaining != 0 {
+			if !got.Allowed && got.Reason != ratelimit.ReasonOpen && got.Remaining != 0 {
 				fail("%v: refused with %d remaining", addr, got.Remaining)
 			}
 		case p < 90 && len(c.held) > 0:
@@ -149,7 +149,7 @@ func TestModel(t *testing.T) {
 			fail("%d open in all, want %d", got, open)
 		}
 	}
-	for _, reason := range []ratelimit.Reason{ratelimit.NoReason, ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen} {
+	for _, reason := range []ratelimit.Reason{ratelimit.ReasonNone, ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen} {
 		if seen[reason] == 0 {
 			t.Errorf("seed %d: %q never happened: %v", seed, reason, seen)
 		}

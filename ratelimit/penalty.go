@@ -89,7 +89,7 @@ func (s *shard) penalized(key uint64, at int64, d *Decision) bool {
 	if k.blocks == 0 || at >= k.until {
 		return false
 	}
-	d.Reason, d.RetryAfter = Penalized, time.Duration(k.until-at)
+	d.Reason, d.RetryAfter = ReasonPenalty, time.Duration(k.until-at)
 	return true
 }
 

@@ -12,9 +12,9 @@ import (
 // Status is the HTTP status of a refusal: 403 Forbidden for the blocked, 429 Too Many Requests for the limited.
 func (r Reason) Status() int {
 	switch r {
-	case NoReason:
+	case ReasonNone:
 		return http.StatusOK
-	case Blocked, Penalized:
+	case ReasonBlocked, ReasonPenalty:
 		return http.StatusForbidden
 	}
 	return http.StatusTooManyRequests
@@ -60,7 +60,7 @@ type Fields int
 
 // The versions.
 const (
-	NoFields      Fields = iota
+	FieldsNone    Fields = iota
 	FieldsDraft06        // RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset
 	FieldsDraft10        // RateLimit-Policy: "client";q=10;w=60 and RateLimit: "client";r=9;t=42
 )

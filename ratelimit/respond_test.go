@@ -31,7 +31,7 @@ func TestRetryAfter(t *testing.T) {
 		seen := make(map[int]bool)
 		for range 500 {
 			w := httptest.NewRecorder()
-			l.Refuse(w, ratelimit.Decision{Reason: ratelimit.OverLimit, RetryAfter: test.wait})
+			l.Refuse(w, ratelimit.Decision{Reason: ratelimit.ReasonLimit, RetryAfter: test.wait})
 			got := -1
 			if v := w.Header().Get("Retry-After"); v != "" {
 				got, _ = strconv.Atoi(v)
@@ -54,14 +54,14 @@ func TestRefuse(t *testing.T) {
 		contentType string
 		body        string
 	}{
-		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.OverOpen}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
-		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.OverProcess}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
-		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.Blocked, RetryAfter: time.Hour}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
-		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.Penalized}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
+		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonOpen}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
+		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonProcess}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
+		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonBlocked, RetryAfter: time.Hour}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
+		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonPenalty}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
 		{ratelimit.Config{}, ratelimit.Decision{}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
-		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.OverLimit}, 429, "application/problem+json",
+		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.ReasonLimit}, 429, "application/problem+json",
 			`{"type":"about:blank","title":"Too Many Requests","status":429}` + "\n"},
-		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.Blocked}, 403, "application/problem+json",
+		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.ReasonBlocked}, 403, "application/problem+json",
 			`{"type":"about:blank","title":"Forbidden","status":403}` + "\n"},
 	} {
 		w := httptest.NewRecorder()
@@ -87,7 +87,7 @@ func TestFields(t *testing.T) {
 		fields ratelimit.Fields
 		want   map[string]string
 	}{
-		{ratelimit.NoFields, nil},
+		{ratelimit.FieldsNone, nil},
 		{ratelimit.FieldsDraft06, map[string]string{"RateLimit-Limit": "10", "RateLimit-Remaining": "3", "RateLimit-Reset": "42"}},
 		{ratelimit.FieldsDraft10, map[string]string{"RateLimit-Policy": `"client";q=10;w=60`, "RateLimit": `"client";r=3;t=42`}},
 	} {
@@ -127,7 +127,7 @@ func TestObserver(t *testing.T) {
 			Limit:   1,
 			Observe: func(_ *http.Request, d ratelimit.Decision) { observed[d.Reason]++ },
 			OnReject: func(r *http.Request, d ratelimit.Decision, n uint64) {
-				if r.URL.Path != "/ws" || d.Reason != ratelimit.OverLimit || d.Allowed {
+				if r.URL.Path != "/ws" || d.Reason != ratelimit.ReasonLimit || d.Allowed {
 					t.Errorf("reported: %s %+v", r.URL, d)
 				}
 				lines++
@@ -142,7 +142,7 @@ func TestObserver(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if observed[ratelimit.OverLimit] != 3000 {
+		if observed[ratelimit.ReasonLimit] != 3000 {
 			t.Errorf("observed %v, want 3000", observed)
 		}
 		// Ten at once, then one for each of 29 further seconds; the last 99 are still to be told.
@@ -151,7 +151,7 @@ func TestObserver(t *testing.T) {
 		}
 		held.Release()
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/ws", nil))
-		if observed[ratelimit.NoReason] != 1 {
+		if observed[ratelimit.ReasonNone] != 1 {
 			t.Errorf("observed %v, want one admitted", observed)
 		}
 		time.Sleep(time.Minute)

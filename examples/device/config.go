@@ -117,12 +117,13 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "LLM_URL", Into: envcheck.Text(&c.llm), Check: schemes("http", "https"), Doc: "Base URL of an OpenAI-compatible API."},
 		{Name: "LLM_MODEL", Into: envcheck.Text(&c.model), Doc: "Name of the model."},
 		{Name: "LLM_API_KEY", Into: envcheck.SecretText(&c.apiKey), Doc: "Key of that API."},
-		{Name: "LLM_WINDOW", Default: "8KiB", Into: envcheck.Bytes(&c.window, 16<<20), Doc: "What the model is shown of its own text."},
+		{Name: "LLM_WINDOW", Default: "8KiB", Into: envcheck.Bytes(&c.window, 0, 16<<20), Doc: "What the model is shown of its own text."},
 		{Name: "MEMORY_MARK", Default: "90", Into: envcheck.Func(&c.mark, "a number from 0 to 100", percent), Doc: "Used memory at which a life ends, in percent."},
-		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 1<<40), Doc: "Text that fills a pretended memory."},
+		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 0, 1<<40), Doc: "Text that fills a pretended memory."},
 		{Name: "STATE_FILE", Into: envcheck.Text(&c.stateFile), Doc: "File that keeps the number of restarts."},
-		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
-			Into: envcheck.Func(&c.logLevel, "a level", func(s string) (level slog.Level, err error) { err = level.UnmarshalText([]byte(s)); return level, err }), Doc: "Least level that is logged."},
+		{Name: "LOG_LEVEL", Default: "info",
+			Into: envcheck.Choice(&c.logLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
+			Doc:  "Least level that is logged."},
 	}}
 }
 
@@ -164,7 +165,7 @@ func schemes(allowed ...string) func(string) error {
 		if err == nil && slices.Contains(allowed, u.Scheme) && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" {
 			return nil
 		}
-		return envcheck.Problem("must look like " + strings.Join(allowed, ":// or ") + "://host/path")
+		return envcheck.CheckReason("must look like " + strings.Join(allowed, ":// or ") + "://host/path")
 	}
 }
 

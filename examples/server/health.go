@@ -9,11 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
@@ -28,10 +26,7 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 			return err
 		}
 		var cfg config.Config
-		spec := envcheck.Spec{Vars: slices.DeleteFunc(cfg.Spec().Vars, func(v envcheck.Var) bool {
-			return v.Name != "HOST" && v.Name != "PORT" && v.Name != "TLS_CERT_FILE"
-		})}
-		if err := spec.Load(c.env); err != nil {
+		if err := cfg.Spec().Only("HOST", "PORT", "TLS_CERT_FILE").Load(c.env); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, healthWait)

@@ -27,22 +27,23 @@ type Source string
 
 // The sources. [FromHeader] has its header's name, in lower case, as source.
 const (
-	Peer          Source = "peer"
-	XForwardedFor Source = "x-forwarded-for"
-	XRealIP       Source = "x-real-ip"
-	ForwardedFor  Source = "forwarded"
+	SourcePeer          Source = "peer"
+	SourceXForwardedFor Source = "x-forwarded-for"
+	SourceXRealIP       Source = "x-real-ip"
+	SourceForwarded     Source = "forwarded"
 )
 
-// Reason says why a header was not believed.
+// Reason says why a header was not believed, or an item of a list of networks
+// refused. The set is closed.
 type Reason string
 
-// The reasons.
+// The reasons of an [Error].
 const (
-	NotAnAddress Reason = "not an address"
-	Obfuscated   Reason = "obfuscated or unknown" // RFC 7239, sections 6.2 and 6.3
-	Malformed    Reason = "malformed"
-	Ambiguous    Reason = "more than one value"
-	NoAddress    Reason = "peer without an address" // a unix socket, or a RemoteAddr that is none
+	ReasonNotAnAddress Reason = "not an address"
+	ReasonObfuscated   Reason = "obfuscated or unknown" // RFC 7239, sections 6.2 and 6.3
+	ReasonMalformed    Reason = "malformed"
+	ReasonAmbiguous    Reason = "more than one value"
+	ReasonNoAddress    Reason = "peer without an address" // a unix socket, or a RemoteAddr that is none
 )
 
 // Error says which header was not believed, and why. It never repeats the header's value.
@@ -116,10 +117,10 @@ func (c *Resolver) Addr(r *http.Request) netip.Addr { return c.Resolve(r).Addr }
 // Resolve returns the client's address, where it was found, and whether a trusted peer's header was not understood.
 func (c *Resolver) Resolve(r *http.Request) Result {
 	peer, trusted := c.peer(r)
-	own := Result{Addr: peer, Source: Peer}
+	own := Result{Addr: peer, Source: SourcePeer}
 	if !trusted || c.kind == direct {
 		if !peer.IsValid() {
-			own.Err = &Error{Peer, NoAddress}
+			own.Err = &Error{SourcePeer, ReasonNoAddress}
 		}
 		return own
 	}
@@ -128,7 +129,7 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 	case behind:
 		found = c.list(r.Header["X-Forwarded-For"])
 		if found.Err == nil && !c.isClient(found) {
-			other := c.single(r.Header["X-Real-Ip"], XRealIP)
+			other := c.single(r.Header["X-Real-Ip"], SourceXRealIP)
 			if other.Err != nil || c.isClient(other) || !found.Addr.IsValid() {
 				found = other
 			}
@@ -145,7 +146,7 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 	case found.Addr.IsValid():
 		return found
 	case !peer.IsValid():
-		own.Err = &Error{Peer, NoAddress}
+		own.Err = &Error{SourcePeer, ReasonNoAddress}
 	}
 	return own
 }
@@ -226,7 +227,7 @@ func (c *Resolver) isClient(found Result) bool { return found.Addr.IsValid() && 
 
 // list reads X-Forwarded-For: all lines are one list, as RFC 9110, section 5.3, says, read from its end.
 func (c *Resolver) list(lines []string) (found Result) {
-	found.Source = XForwardedFor
+	found.Source = SourceXForwardedFor
 	for i := len(lines) - 1; i >= 0; i-- {
 		for rest, more := lines[i], true; more; {
 			item := rest
@@ -240,7 +241,7 @@ func (c *Resolver) list(lines []string) (found Result) {
 			}
 			addr, reason := parseNode(item)
 			if reason != "" {
-				found.Err = &Error{XForwardedFor, reason}
+				found.Err = &Error{SourceXForwardedFor, reason}
 				return found
 			}
 			found.Addr = addr
@@ -259,7 +260,7 @@ func (c *Resolver) single(lines []string, source Source) (found Result) {
 	case len(lines) == 0:
 		return found
 	case len(lines) > 1 || strings.Contains(lines[0], ","):
-		found.Err = &Error{source, Ambiguous}
+		found.Err = &Error{source, ReasonAmbiguous}
 		return found
 	}
 	item := trim(lines[0])
@@ -277,17 +278,17 @@ func (c *Resolver) single(lines []string, source Source) (found Result) {
 // elements reads Forwarded. A line that does not parse makes the whole header doubtful: a quotation mark that a client
 // leaves open would otherwise swallow what the proxy appended.
 func (c *Resolver) elements(lines []string) (found Result) {
-	found.Source = ForwardedFor
+	found.Source = SourceForwarded
 	for i := len(lines) - 1; i >= 0; i-- {
 		parsed, ok := parseForwarded(lines[i])
 		if !ok {
-			found.Err = &Error{ForwardedFor, Malformed}
+			found.Err = &Error{SourceForwarded, ReasonMalformed}
 			return found
 		}
 		for j := len(parsed) - 1; j >= 0; j-- {
 			addr, reason := parseNode(parsed[j].node)
 			if reason != "" {
-				found.Err = &Error{ForwardedFor, reason}
+				found.Err = &Error{SourceForwarded, reason}
 				return found
 			}
 			found.Addr = addr

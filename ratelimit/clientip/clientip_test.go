@@ -57,10 +57,10 @@ func check(t *testing.T, c *clientip.Resolver, rows []row) {
 }
 
 const (
-	peer = clientip.Peer
-	xff  = clientip.XForwardedFor
-	xri  = clientip.XRealIP
-	fwd  = clientip.ForwardedFor
+	peer = clientip.SourcePeer
+	xff  = clientip.SourceXForwardedFor
+	xri  = clientip.SourceXRealIP
+	fwd  = clientip.SourceForwarded
 )
 
 func TestDirect(t *testing.T) {
@@ -70,9 +70,9 @@ func TestDirect(t *testing.T) {
 			"192.0.2.1", peer, "", "no header counts"},
 		{"[::ffff:192.0.2.1]:1", nil, "192.0.2.1", peer, "", "v4-mapped, as a dual-stack listener has it"},
 		{"[fe80::1%eth0]:1", nil, "fe80::1", peer, "", "the zone is dropped"},
-		{"@", nil, "invalid IP", peer, clientip.NoAddress, "a unix socket"},
-		{"", nil, "invalid IP", peer, clientip.NoAddress, "nothing at all"},
-		{"192.0.2.1", nil, "invalid IP", peer, clientip.NoAddress, "no port: middleware has put a header's word here"},
+		{"@", nil, "invalid IP", peer, clientip.ReasonNoAddress, "a unix socket"},
+		{"", nil, "invalid IP", peer, clientip.ReasonNoAddress, "nothing at all"},
+		{"192.0.2.1", nil, "invalid IP", peer, clientip.ReasonNoAddress, "no port: middleware has put a header's word here"},
 	}
 	check(t, clientip.Direct(), rows)
 	check(t, new(clientip.Resolver), rows)
@@ -108,21 +108,21 @@ func TestBehind(t *testing.T) {
 
 		{"6.6.6.6:1", []string{"X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
 		{"[::ffff:6.6.6.6]:1", []string{"X-Forwarded-For: 10.0.0.1"}, "6.6.6.6", peer, "", "whatever is claimed"},
-		{"@", []string{"X-Forwarded-For: 192.0.2.1"}, "invalid IP", peer, clientip.NoAddress, "a unix socket is trusted only by TrustUnix"},
+		{"@", []string{"X-Forwarded-For: 192.0.2.1"}, "invalid IP", peer, clientip.ReasonNoAddress, "a unix socket is trusted only by TrustUnix"},
 
-		{proxy, []string{"X-Forwarded-For: unknown"}, "10.0.0.1", peer, clientip.Obfuscated, "the proxy does not say"},
-		{proxy, []string{"X-Forwarded-For: 192.0.2.1, nonsense"}, "10.0.0.1", peer, clientip.NotAnAddress, "garbage where a proxy should have written"},
-		{proxy, []string{"X-Forwarded-For: 192.0.2.1 10.0.0.9"}, "10.0.0.1", peer, clientip.NotAnAddress, "no comma"},
-		{proxy, []string{"X-Forwarded-For: 192.0.2.1:99999"}, "10.0.0.1", peer, clientip.NotAnAddress, "no such port"},
-		{proxy, []string{"X-Forwarded-For: 192.0.2.1:"}, "10.0.0.1", peer, clientip.NotAnAddress, "a port is missing"},
-		{proxy, []string{"X-Forwarded-For: 192.000.002.001"}, "10.0.0.1", peer, clientip.NotAnAddress, "leading zeros: octal to some"},
-		{proxy, []string{"X-Forwarded-For: 3221225985"}, "10.0.0.1", peer, clientip.NotAnAddress, "an address as one number"},
-		{proxy, []string{"X-Forwarded-For: [192.0.2.1]"}, "10.0.0.1", peer, clientip.NotAnAddress, "brackets are for IPv6"},
-		{proxy, []string{"X-Forwarded-For: [2001:db8::1"}, "10.0.0.1", peer, clientip.NotAnAddress, "half a bracket"},
-		{proxy, []string{"X-Forwarded-For: [2001:db8::1]x"}, "10.0.0.1", peer, clientip.NotAnAddress, "junk behind the bracket"},
-		{proxy, []string{"X-Forwarded-For: 0.0.0.0"}, "10.0.0.1", peer, clientip.NotAnAddress, "nobody's address"},
-		{proxy, []string{"X-Forwarded-For: ::ffff:0.0.0.0"}, "10.0.0.1", peer, clientip.NotAnAddress, "nobody's, mapped"},
-		{proxy, []string{"X-Forwarded-For: \"192.0.2.1\""}, "10.0.0.1", peer, clientip.NotAnAddress, "quoted"},
+		{proxy, []string{"X-Forwarded-For: unknown"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "the proxy does not say"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1, nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage where a proxy should have written"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1 10.0.0.9"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no comma"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1:99999"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no such port"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1:"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "a port is missing"},
+		{proxy, []string{"X-Forwarded-For: 192.000.002.001"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "leading zeros: octal to some"},
+		{proxy, []string{"X-Forwarded-For: 3221225985"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "an address as one number"},
+		{proxy, []string{"X-Forwarded-For: [192.0.2.1]"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "brackets are for IPv6"},
+		{proxy, []string{"X-Forwarded-For: [2001:db8::1"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "half a bracket"},
+		{proxy, []string{"X-Forwarded-For: [2001:db8::1]x"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "junk behind the bracket"},
+		{proxy, []string{"X-Forwarded-For: 0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "nobody's address"},
+		{proxy, []string{"X-Forwarded-For: ::ffff:0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "nobody's, mapped"},
+		{proxy, []string{"X-Forwarded-For: \"192.0.2.1\""}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "quoted"},
 
 		{proxy, nil, "10.0.0.1", peer, "", "a proxy's own request, like a health check"},
 		{proxy, []string{"X-Forwarded-For: "}, "10.0.0.1", peer, "", "empty is absent"},
@@ -135,10 +135,10 @@ func TestBehind(t *testing.T) {
 		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: 192.0.2.1"}, "192.0.2.1", xri, "", "rather than a trusted address"},
 		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: 10.0.0.8"}, "10.0.0.9", xff, "", "both trusted"},
 		{proxy, []string{"X-Real-IP: 10.0.0.8"}, "10.0.0.8", xri, "", "a client within the trusted network"},
-		{proxy, []string{"X-Forwarded-For: nonsense", "X-Real-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.NotAnAddress, "no second try after garbage"},
-		{proxy, []string{"X-Real-IP: 192.0.2.1", "X-Real-IP: 192.0.2.2"}, "10.0.0.1", peer, clientip.Ambiguous, "which of the two?"},
-		{proxy, []string{"X-Real-IP: 192.0.2.1, 192.0.2.2"}, "10.0.0.1", peer, clientip.Ambiguous, "which of the two?"},
-		{proxy, []string{"X-Real-IP: nonsense"}, "10.0.0.1", peer, clientip.NotAnAddress, "garbage"},
+		{proxy, []string{"X-Forwarded-For: nonsense", "X-Real-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no second try after garbage"},
+		{proxy, []string{"X-Real-IP: 192.0.2.1", "X-Real-IP: 192.0.2.2"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "which of the two?"},
+		{proxy, []string{"X-Real-IP: 192.0.2.1, 192.0.2.2"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "which of the two?"},
+		{proxy, []string{"X-Real-IP: nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage"},
 		{proxy, []string{"Forwarded: for=192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
 	})
 }
@@ -155,18 +155,18 @@ func TestForwarded(t *testing.T) {
 		{proxy, []string{"Forwarded: for=192.0.2.1", "Forwarded: for=10.0.0.9"}, "192.0.2.1", fwd, "", "several lines"},
 		{proxy, []string{"Forwarded: , for=192.0.2.1 ;; , "}, "192.0.2.1", fwd, "", "empty items and pairs"},
 		{proxy, []string{"Forwarded: for=10.0.0.7, for=10.0.0.9"}, "10.0.0.7", fwd, "", "nothing but trusted: the farthest"},
-		{proxy, []string{"Forwarded: for=unknown"}, "10.0.0.1", peer, clientip.Obfuscated, "section 6.2"},
-		{proxy, []string{"Forwarded: for=_hidden, for=10.0.0.9"}, "10.0.0.1", peer, clientip.Obfuscated, "section 6.3"},
+		{proxy, []string{"Forwarded: for=unknown"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "section 6.2"},
+		{proxy, []string{"Forwarded: for=_hidden, for=10.0.0.9"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "section 6.3"},
 		{proxy, []string{"Forwarded: for=_hidden, for=192.0.2.1"}, "192.0.2.1", fwd, "", "obfuscated beyond the client"},
-		{proxy, []string{"Forwarded: for=192.0.2.1, proto=https"}, "10.0.0.1", peer, clientip.Obfuscated, "a proxy that does not say for whom"},
-		{proxy, []string{"Forwarded: for=6.6.6.6;for=192.0.2.1"}, "10.0.0.1", peer, clientip.Malformed, "twice in one element"},
-		{proxy, []string{`Forwarded: for="x, for=192.0.2.1`}, "10.0.0.1", peer, clientip.Malformed, "an open quote swallows what the proxy appended"},
-		{proxy, []string{`Forwarded: for="192.0.2.1\`}, "10.0.0.1", peer, clientip.Malformed, "ends in a quoted pair"},
-		{proxy, []string{`Forwarded: for="192.0.2.1"x`}, "10.0.0.1", peer, clientip.Malformed, "junk behind the quote"},
-		{proxy, []string{"Forwarded: for"}, "10.0.0.1", peer, clientip.Malformed, "no value"},
-		{proxy, []string{"Forwarded: for="}, "10.0.0.1", peer, clientip.Malformed, "an empty value"},
-		{proxy, []string{"Forwarded: f r=192.0.2.1"}, "10.0.0.1", peer, clientip.Malformed, "no token"},
-		{proxy, []string{"Forwarded: for=nonsense"}, "10.0.0.1", peer, clientip.NotAnAddress, "garbage"},
+		{proxy, []string{"Forwarded: for=192.0.2.1, proto=https"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "a proxy that does not say for whom"},
+		{proxy, []string{"Forwarded: for=6.6.6.6;for=192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonMalformed, "twice in one element"},
+		{proxy, []string{`Forwarded: for="x, for=192.0.2.1`}, "10.0.0.1", peer, clientip.ReasonMalformed, "an open quote swallows what the proxy appended"},
+		{proxy, []string{`Forwarded: for="192.0.2.1\`}, "10.0.0.1", peer, clientip.ReasonMalformed, "ends in a quoted pair"},
+		{proxy, []string{`Forwarded: for="192.0.2.1"x`}, "10.0.0.1", peer, clientip.ReasonMalformed, "junk behind the quote"},
+		{proxy, []string{"Forwarded: for"}, "10.0.0.1", peer, clientip.ReasonMalformed, "no value"},
+		{proxy, []string{"Forwarded: for="}, "10.0.0.1", peer, clientip.ReasonMalformed, "an empty value"},
+		{proxy, []string{"Forwarded: f r=192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonMalformed, "no token"},
+		{proxy, []string{"Forwarded: for=nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
 		{"6.6.6.6:1", []string{"Forwarded: for=192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
 	})
@@ -178,8 +178,8 @@ func TestFromHeader(t *testing.T) {
 		{proxy, []string{"Cf-Connecting-Ip: 192.0.2.1"}, "192.0.2.1", source, "", "as sent"},
 		{proxy, []string{"CF-CONNECTING-IP: 2001:db8::1"}, "2001:db8::1", source, "", "in any case"},
 		{proxy, []string{"CF-Connecting-IP: 10.0.0.7"}, "10.0.0.7", source, "", "a trusted one, where nothing else is there"},
-		{proxy, []string{"CF-Connecting-IP: 6.6.6.6", "CF-Connecting-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.Ambiguous, "two lines"},
-		{proxy, []string{"CF-Connecting-IP: 6.6.6.6, 192.0.2.1"}, "10.0.0.1", peer, clientip.Ambiguous, "two values"},
+		{proxy, []string{"CF-Connecting-IP: 6.6.6.6", "CF-Connecting-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "two lines"},
+		{proxy, []string{"CF-Connecting-IP: 6.6.6.6, 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "two values"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
 		{"6.6.6.6:1", []string{"CF-Connecting-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
 	})

@@ -38,7 +38,7 @@ func ExampleBehind_incorrect() {
 	right := clientip.Behind(clientip.Private()...)
 	fmt.Println(right.Addr(r))
 	// Output:
-	// [] "0.0.0.0/0" trusts every address there is
+	// [] clientip: "0.0.0.0/0" trusts every address there is
 	// 192.0.2.1
 }
 

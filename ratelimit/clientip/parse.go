@@ -13,25 +13,25 @@ func parseNode(s string) (addr netip.Addr, reason Reason) {
 	host := s
 	switch {
 	case s == "" || strings.EqualFold(s, "unknown") || s[0] == '_':
-		return netip.Addr{}, Obfuscated
+		return netip.Addr{}, ReasonObfuscated
 	case s[0] == '[':
 		end := strings.IndexByte(s, ']')
 		if end < 0 || !isPort(s[end+1:]) {
-			return netip.Addr{}, NotAnAddress
+			return netip.Addr{}, ReasonNotAnAddress
 		}
 		if host = s[1:end]; !strings.Contains(host, ":") {
-			return netip.Addr{}, NotAnAddress
+			return netip.Addr{}, ReasonNotAnAddress
 		}
 	case strings.Count(s, ":") == 1:
 		colon := strings.IndexByte(s, ':')
 		if !isPort(s[colon:]) {
-			return netip.Addr{}, NotAnAddress
+			return netip.Addr{}, ReasonNotAnAddress
 		}
 		host = s[:colon]
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil || addr.Unmap().IsUnspecified() {
-		return netip.Addr{}, NotAnAddress
+		return netip.Addr{}, ReasonNotAnAddress
 	}
 	return plain(addr), ""
 }
@@ -154,23 +154,22 @@ func Private() []netip.Prefix {
 	}
 }
 
-// PrefixReason says why an item of a list of networks was refused.
-type PrefixReason string
-
-// The reasons.
+// The reasons of a [PrefixError].
 const (
-	NotAPrefix   PrefixReason = "neither a network, nor an address, nor one of loopback, private, none"
-	TrustsAll    PrefixReason = "trusts every address there is"
-	NoneWithMore PrefixReason = "stands beside others"
+	ReasonNotAPrefix   Reason = "neither a network, nor an address, nor one of loopback, private, none"
+	ReasonTrustsAll    Reason = "trusts every address there is"
+	ReasonNoneWithMore Reason = "stands beside others"
 )
 
 // PrefixError is one problem of a list of networks.
 type PrefixError struct {
 	Item   string
-	Reason PrefixReason
+	Reason Reason
 }
 
-func (e *PrefixError) Error() string { return strconv.Quote(e.Item) + " " + string(e.Reason) }
+func (e *PrefixError) Error() string {
+	return "clientip: " + strconv.Quote(e.Item) + " " + string(e.Reason)
+}
 
 // ParsePrefixes reads networks separated by commas: prefixes, single addresses, and the words loopback, private and
 // none (alone: trust nobody). An empty list is none. It reports all problems at once, an errors.Join of *[PrefixError].
@@ -201,7 +200,7 @@ func ParsePrefixes(s string) ([]netip.Prefix, error) {
 		}
 	}
 	if none && items > 1 {
-		errs = append(errs, &PrefixError{"none", NoneWithMore})
+		errs = append(errs, &PrefixError{"none", ReasonNoneWithMore})
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -209,17 +208,17 @@ func ParsePrefixes(s string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-func parsePrefix(s string) (netip.Prefix, PrefixReason) {
+func parsePrefix(s string) (netip.Prefix, Reason) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		addr, err := netip.ParseAddr(s)
 		if err != nil || addr.Zone() != "" {
-			return p, NotAPrefix
+			return p, ReasonNotAPrefix
 		}
 		p = netip.PrefixFrom(addr, addr.BitLen())
 	}
 	if p = plainPrefix(p); p.Bits() == 0 {
-		return p, TrustsAll
+		return p, ReasonTrustsAll
 	}
 	return p, ""
 }

@@ -29,20 +29,20 @@ func TestParsePrefixes(t *testing.T) {
 	}
 	for _, test := range []struct {
 		in   string
-		want []clientip.PrefixReason
+		want []clientip.Reason
 	}{
-		{"localhost", []clientip.PrefixReason{clientip.NotAPrefix}},
-		{"10.0.0.0/33", []clientip.PrefixReason{clientip.NotAPrefix}},
-		{"fe80::1%eth0", []clientip.PrefixReason{clientip.NotAPrefix}},
-		{"10.0.0.0/8 192.168.0.0/16", []clientip.PrefixReason{clientip.NotAPrefix}},
-		{"0.0.0.0/0", []clientip.PrefixReason{clientip.TrustsAll}},
-		{"::/0", []clientip.PrefixReason{clientip.TrustsAll}},
-		{"::ffff:0:0/96", []clientip.PrefixReason{clientip.TrustsAll}},
-		{"none,loopback", []clientip.PrefixReason{clientip.NoneWithMore}},
-		{"x, 0.0.0.0/0, none", []clientip.PrefixReason{clientip.NotAPrefix, clientip.TrustsAll, clientip.NoneWithMore}},
+		{"localhost", []clientip.Reason{clientip.ReasonNotAPrefix}},
+		{"10.0.0.0/33", []clientip.Reason{clientip.ReasonNotAPrefix}},
+		{"fe80::1%eth0", []clientip.Reason{clientip.ReasonNotAPrefix}},
+		{"10.0.0.0/8 192.168.0.0/16", []clientip.Reason{clientip.ReasonNotAPrefix}},
+		{"0.0.0.0/0", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"::/0", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"::ffff:0:0/96", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"none,loopback", []clientip.Reason{clientip.ReasonNoneWithMore}},
+		{"x, 0.0.0.0/0, none", []clientip.Reason{clientip.ReasonNotAPrefix, clientip.ReasonTrustsAll, clientip.ReasonNoneWithMore}},
 	} {
 		got, err := clientip.ParsePrefixes(test.in)
-		var reasons []clientip.PrefixReason
+		var reasons []clientip.Reason
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, e := range joined.Unwrap() {
 				var p *clientip.PrefixError

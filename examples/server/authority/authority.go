@@ -181,7 +181,7 @@ func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client := a.cfg.ClientIP(r)
 		if until, blocked := limiter.Blocked(client); blocked {
-			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.Blocked, RetryAfter: time.Until(until)})
+			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.ReasonBlocked, RetryAfter: time.Until(until)})
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
@@ -82,13 +81,13 @@ func (c *Config) Spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.Secret), Check: envcheck.Strong(32),
 			Doc: "Key that device tokens are signed with (HS256): at least 32 characters. `go run ./examples/server secret` makes one."},
-		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: strongOrNone,
+		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: envcheck.Strong(32),
 			Doc: "Key that tokens may still be signed with after `JWT_SECRET` was changed. SIGHUP reads the files of both again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.Devices), Example: "pi-1",
 			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
 			Doc:   "Devices that may publish, separated by commas."},
-		{Name: "NODE_ENV", Default: "development", Check: envcheck.OneOf("production", "development", "test"),
-			Into: envcheck.Func(&c.Production, "production, development or test", func(v string) (bool, error) { return v == "production", nil }),
+		{Name: "NODE_ENV", Default: "development",
+			Into: envcheck.Choice(&c.Production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),
 			Doc:  "`production` switches on HSTS and the origin check."},
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: listenHost,
 			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
@@ -103,12 +102,14 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "How long a device goes on with the pair that `server token -pair` made, however often it refreshes. After seven days without, it ends too."},
 		{Name: "TOKEN_MAX_LIFETIME", Into: envcheck.Duration(&c.TokenMaxLifetime, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "How long any token is worth something after it was issued, whatever it says itself. Without it, as long as it says."},
-		{Name: "ON_EXPIRY", Default: "viewer", Check: envcheck.OneOf("viewer", "close"),
-			Into: envcheck.Func(&c.OnExpiry, "viewer or close", parseOnExpiry), Doc: "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
+		{Name: "ON_EXPIRY", Default: "viewer",
+			Into: envcheck.Choice(&c.OnExpiry, envcheck.As("viewer", wsauth.OnExpiryView), envcheck.As("close", wsauth.OnExpiryClose)),
+			Doc:  "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
 		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Int(&c.DeviceSessions, 0, 10_000),
 			Doc: "Connections of one device that may publish at the same time; 0 is any number."},
-		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse", Check: envcheck.OneOf("refuse", "replace"),
-			Into: envcheck.Func(&c.OverSessions, "refuse or replace", parseOverLimit), Doc: "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
+		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse",
+			Into: envcheck.Choice(&c.OverSessions, envcheck.As("refuse", wsauth.OverLimitRefuse), envcheck.As("replace", wsauth.OverLimitReplace)),
+			Doc:  "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
 		{Name: "TLS_CERT_FILE", Into: envcheck.Text(&c.TLSCert), Example: "/etc/relay/fullchain.pem",
 			Doc: "Certificate with its chain, PEM, for TLS without a proxy, 1.2 at least. Read again when it changes, within a minute, and on SIGHUP."},
 		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.TLSKey), Example: "/etc/relay/privkey.pem",
@@ -129,21 +130,23 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.HistoryMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "Age at which a message is forgotten. Without it, never."},
-		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.HistoryMaxBytes, 1<<40), Check: enoughBytes, Example: "16MiB",
+		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.HistoryMaxBytes, leastBytes, 1<<40), Example: "16MiB",
 			Doc: "Size that the whole history may have, at least 1MiB. Without it, any."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
 			Doc: "Directory, of this server alone, that keeps the history, encrypted. Without it, in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.HistoryKey), Check: historyKey,
 			Doc: "Key that the history is encrypted with, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
-		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.HistoryPrevious), Check: historyKeyOrNone,
+		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.HistoryPrevious), Check: historyKey,
 			Doc: "Key that the history was encrypted with before `HISTORY_KEY` was changed. After one start with both it is not needed any more."},
-		{Name: "HISTORY_FSYNC", Default: "always", Check: envcheck.OneOf("always", "interval", "never"),
-			Into: envcheck.Func(&c.HistorySync, "always, interval or never", parseSync),
+		{Name: "HISTORY_FSYNC", Default: "always",
+			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
 			Doc:  "When a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, or `never`, which leaves it to the system. With the last two, a loss of power costs the newest messages."},
-		{Name: "LOG_LEVEL", Default: "info", Check: envcheck.OneOf("debug", "info", "warn", "error"),
-			Into: envcheck.Func(&c.LogLevel, "a level", parseLevel), Doc: "Least level that is logged: `debug`, `info`, `warn` or `error`."},
-		{Name: "LOG_FORMAT", Default: "text", Into: envcheck.Text(&c.LogFormat), Check: envcheck.OneOf("text", "json"),
-			Doc: "Form of the log on standard error: `text` or `json`."},
+		{Name: "LOG_LEVEL", Default: "info",
+			Into: envcheck.Choice(&c.LogLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
+			Doc:  "Least level that is logged."},
+		{Name: "LOG_FORMAT", Default: "text",
+			Into: envcheck.Choice(&c.LogFormat, envcheck.As("text", "text"), envcheck.As("json", "json")),
+			Doc:  "Form of the log on standard error."},
 		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.SentryDSN), Check: trackerDSN,
 			Doc: "Where errors and panics are sent to, by Sentry's protocol and without addresses, tokens or text: the tracker's `https://KEY@HOST/PROJECT`. Without it, nowhere."},
 	}}
@@ -172,8 +175,7 @@ func checkRules(env envcheck.Lookup) error {
 	var errs []error
 	rule := func(text string, broken func(*Config) bool, names ...string) {
 		var c Config
-		some := envcheck.Spec{Vars: slices.DeleteFunc(c.Spec().Vars, func(v envcheck.Var) bool { return !slices.Contains(names, v.Name) })}
-		if some.Load(env) == nil && broken(&c) {
+		if c.Spec().Only(names...).Load(env) == nil && broken(&c) {
 			errs = append(errs, errors.New(text))
 		}
 	}

@@ -40,7 +40,7 @@ func newCounts() counts {
 	// An event that has not happened yet is 0 and not absent, or its first time would be
 	// no rise.
 	for _, reason := range []ratelimit.Reason{
-		ratelimit.OverLimit, ratelimit.OverAttempts, ratelimit.OverOpen, ratelimit.OverProcess, ratelimit.Blocked, ratelimit.Penalized,
+		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 		originRefusal,
 	} {
 		c.refused.WithLabelValues(string(reason))
@@ -73,7 +73,7 @@ func (c *counts) Collect(out chan<- prometheus.Metric) {
 }
 
 func (c *counts) decided(_ *http.Request, d ratelimit.Decision) {
-	if d.Reason != ratelimit.NoReason {
+	if d.Reason != ratelimit.ReasonNone {
 		c.refused.WithLabelValues(string(d.Reason)).Inc()
 	}
 }
