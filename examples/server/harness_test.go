@@ -318,6 +318,15 @@ func (p *peer) texts(n int) (texts, kinds []string) {
 	return texts, kinds
 }
 
+// until reads frames until one ends with text.
+func (p *peer) until(text string) {
+	p.t.Helper()
+	p.await(func(m map[string]any) bool {
+		messages, _ := m["messages"].([]any)
+		return len(messages) > 0 && messages[len(messages)-1].(map[string]any)["text"] == text
+	})
+}
+
 // end reads until the connection ends and returns what came before and its code.
 func (p *peer) end() (messages []map[string]any, code int) {
 	p.t.Helper()

@@ -3,6 +3,23 @@
 //
 //	server               serve, as the environment says
 //	server -demo         serve without any environment, with a built-in device
+//	server check         check the environment and print it
+//	server health        ask the server at HOST and PORT whether it takes connections
+//	server token         make a token for a device
+//	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
+//	server doctor        look at a running server from outside, as its visitors do
+//	server export        write the history as an archive
+//	server import        put an archive in the place of the history
+//	server erase         erase messages, or all, from the history
+//	server sessions      list the connections that may publish, or end one
+//	server families      list the families of refresh tokens, or end one
+//	server revoke        revoke the tokens of a device
+//	server keys          show how much each secret is needed, or read them again
+//	server blocks        list the networks that are blocked by hand
+//	server block         block a network and end its connections
+//	server unblock       end a block, and forgive failures
+//	server audit         print the newest security events, or those that come
+//	server reports       show what browsers reported against the page's policy
 package main
 
 import (
