@@ -7,7 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strings"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
@@ -27,28 +28,29 @@ const (
 	demoTTL     = 24 * time.Hour
 )
 
-// demoEnvironment is env with a secret and devices of its own, whatever env says:
-// a demonstration must not hand out tokens that open the real installation, nor
-// speak into its history.
+// demoVariables are what a demonstration takes from its environment. Every other
+// variable is the installation's, which a demonstration must neither read nor change:
+// its secrets, its directories, its error tracker.
+var demoVariables = []string{"HOST", "PORT", "TRUSTED_PROXIES", "RATE_LIMIT_CONNECTIONS", "RATE_LIMIT_WINDOW", "LOG_LEVEL", "LOG_FORMAT"}
+
+// demoEnvironment is env with only the demonstration's variables, and with a secret and
+// devices of its own. It has no operator's listener, since no one else knows the secret.
 func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 	own := map[string]string{
 		"JWT_SECRET":        newSecret(),
 		"ALLOWED_DEVICE_ID": demoDevice + "," + guestDevice,
+		"OPERATOR_ADDR":     "",
 	}
 	return func(name string) (string, bool) {
 		if v, ok := own[name]; ok {
 			return v, true
 		}
-		if strings.HasPrefix(name, "HISTORY_KEY") {
-			return "", false
-		}
-		switch name {
-		case "JWT_SECRET_FILE", "ALLOWED_DEVICE_ID_FILE", "HISTORY_DIR", "TLS_CERT_FILE", "TLS_KEY_FILE", "HTTP_REDIRECT_ADDR":
+		if !slices.Contains(demoVariables, name) {
 			return "", false
 		}
 		v, ok := env(name)
-		if !ok && name == "OPERATOR_ADDR" {
-			return "", true // nobody operates a demonstration, and its port may be in use
+		if _, err := netip.ParseAddr(v); name == "HOST" && err != nil && v != "localhost" {
+			return "", false // the machine's name, which some shells put there
 		}
 		return v, ok
 	}

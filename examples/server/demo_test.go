@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 // Whoever looks at the demonstration for some minutes sees memory fill, and a life
@@ -35,4 +37,33 @@ func TestDemoFillsItsMemory(t *testing.T) {
 			t.Errorf("a life lasts %v", each)
 		}
 	})
+}
+
+// A demonstration takes nothing from the installation that it may be started beside.
+func TestDemoEnvironment(t *testing.T) {
+	var cfg config.Config
+	asked := func(name string) (string, bool) { return "installation", true }
+	allowed := map[string]bool{"PORT": true, "TRUSTED_PROXIES": true, "RATE_LIMIT_CONNECTIONS": true, "RATE_LIMIT_WINDOW": true, "LOG_LEVEL": true, "LOG_FORMAT": true}
+	env := demoEnvironment(asked)
+	for _, v := range cfg.Spec().Vars {
+		for _, name := range []string{v.Name, v.Name + "_FILE"} {
+			if got, _ := env(name); (got == "installation") != allowed[name] {
+				t.Errorf("%s: the demonstration sees %q", name, got)
+			}
+		}
+	}
+	for _, row := range []struct {
+		host string
+		ok   bool
+		why  string
+	}{
+		{"0.0.0.0", true, "to be seen from a phone"},
+		{"::1", true, "an address"},
+		{"localhost", true, "as good as one"},
+		{"my-laptop.example", false, "a shell's name for the machine, which the server cannot listen on"},
+	} {
+		if _, ok := demoEnvironment(func(string) (string, bool) { return row.host, true })("HOST"); ok != row.ok {
+			t.Errorf("HOST=%s: taken %t, want %t: %s", row.host, ok, row.ok, row.why)
+		}
+	}
 }

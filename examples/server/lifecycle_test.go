@@ -99,8 +99,19 @@ func descriptors(t *testing.T) int {
 // TestDemo runs the README's command and looks at what it promises: a page, a
 // stream within moments, and a token that works.
 func TestDemo(t *testing.T) {
-	history := filepath.Join(t.TempDir(), "history") // the real installation's
-	p := launch(t, true, t.TempDir(), []string{"PORT=" + freePort(t), "HISTORY_DIR=" + history, "HISTORY_KEY=" + testKey}, "-demo")
+	// The real installation's environment: the demonstration leaves all of it alone.
+	installation := t.TempDir()
+	history, auth, in := filepath.Join(installation, "history"), filepath.Join(installation, "auth"), testkit.NewIngest(t, nil)
+	if err := os.Mkdir(auth, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const damaged = "not JSON, and the server would refuse to start"
+	if err := os.WriteFile(filepath.Join(auth, "revocations.json"), []byte(damaged), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, true, t.TempDir(), []string{
+		"PORT=" + freePort(t), "HISTORY_DIR=" + history, "HISTORY_KEY=" + testKey, "AUTH_DIR=" + auth, "SENTRY_DSN=" + in.DSN,
+	}, "-demo")
 	s := &testSite{t: t, addr: p.addr}
 	if res, body := s.get("/"); res.StatusCode != 200 || !strings.Contains(body, "<html") {
 		t.Errorf("no page: %d", res.StatusCode)
@@ -138,6 +149,12 @@ func TestDemo(t *testing.T) {
 	}
 	if _, err := os.Stat(history); err == nil {
 		t.Error("the demonstration speaks into the installation's history")
+	}
+	if text, err := os.ReadFile(filepath.Join(auth, "revocations.json")); err != nil || string(text) != damaged {
+		t.Errorf("the installation's revocations are %q, %v", text, err)
+	}
+	if asked, _ := in.Counts(); asked > 0 {
+		t.Error("the demonstration reports to the installation's error tracker")
 	}
 }
 
