@@ -1,14 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
@@ -16,26 +12,7 @@ import (
 // At a terminal one line says how it goes, and log lines are written above it.
 func TestStatusLine(t *testing.T) {
 	r := startRelay(t)
-	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("no pseudo terminals here: mount devpts: ", err)
-	}
-	defer person.Close()
-	fd := int(person.Fd())
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	person, tty := testkit.Terminal(t)
 	seen := new(testkit.Log)
 	read := make(chan struct{})
 	go func() { defer close(read); _, _ = io.Copy(seen, person) }()

@@ -88,10 +88,7 @@ func descriptors(t *testing.T) int {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("descriptors are counted in /proc/self/fd: run this on Linux")
-		}
-		t.Skip("descriptors are counted in /proc/self/fd: run this on Linux")
+		testkit.Missing(t, "descriptors are counted in /proc/self/fd: run this on Linux")
 	}
 	return len(files)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -16,36 +15,10 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// pseudoTerminal returns both ends of one: what a person has, and what a process has.
-func pseudoTerminal(t *testing.T) (person, tty *os.File) {
-	t.Helper()
-	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("no pseudo terminals here: mount devpts: ", err)
-	}
-	t.Cleanup(func() { person.Close() })
-	fd := int(person.Fd())
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tty.Close() })
-	return person, tty
-}
-
 // atTerminal runs a command there and returns what the person sees.
 func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, person *os.File, seen *testkit.Log, echoes func() bool) {
 	t.Helper()
-	person, tty := pseudoTerminal(t)
+	person, tty := testkit.Terminal(t)
 	cmd = exec.Command(os.Args[0], args...)
 	cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1", "LOG_FORMAT=json"}, env...)
 	cmd.Stdin, cmd.Stderr = tty, tty
@@ -133,7 +106,7 @@ func TestEncryptedToATerminal(t *testing.T) {
 	_, recipient := agePair(t)
 	env := operable(t, durable(t, filepath.Join(t.TempDir(), "history")))
 	serving(t, env)
-	_, tty := pseudoTerminal(t)
+	_, tty := testkit.Terminal(t)
 	var told bytes.Buffer
 	cmd := exec.Command(os.Args[0], "export", "-recipient", recipient)
 	cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1"}, env...)

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,16 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("still not so: %s", what)
 		}
 	}
+}
+
+// Missing skips a test for which the machine lacks a part, or fails it if CI=true: CI has
+// every part. how says what to install.
+func Missing(t testing.TB, how string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(how)
+	}
+	t.Skip(how)
 }
 
 // Log collects what a program writes, for a test that reads it meanwhile. Its zero

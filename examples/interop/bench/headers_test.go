@@ -7,8 +7,9 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/relayguard/relayguard/headers"
 	"github.com/unrolled/secure"
+
+	"github.com/relayguard/relayguard/headers"
 )
 
 // writer is a ResponseWriter that costs nothing. Its header is filled again and again, so that the growth of a map, which

@@ -15,13 +15,14 @@ import (
 	"github.com/didip/tollbooth/v7/limiter"
 	chi "github.com/go-chi/chi/v5/middleware"
 	"github.com/go-chi/httprate"
-	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/sethvargo/go-limiter/httplimit"
 	"github.com/sethvargo/go-limiter/memorystore"
 	ulule "github.com/ulule/limiter/v3"
 	"github.com/ulule/limiter/v3/drivers/middleware/stdlib"
 	"github.com/ulule/limiter/v3/drivers/store/memory"
 	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/ratelimit"
 )
 
 // client is who asks: the address for relayguard, and the key for the others, which want a string. Making the string is

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 // axe is the source of axe-core, which looks for what keeps people from using a page.
@@ -15,7 +17,7 @@ func axe(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
-		absent(t, "axe-core is missing: npm ci --ignore-scripts in examples/interop/browser")
+		testkit.Missing(t, "axe-core is missing: npm ci --ignore-scripts in examples/interop/browser")
 	}
 	return string(source)
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -19,8 +18,10 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
 // browser is a real one with the page open.
@@ -52,15 +53,6 @@ func open(t *testing.T, url string) *browser {
 	return b
 }
 
-// absent skips the test where a part is missing, but not in CI, which has to have them all.
-func absent(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 // chromium finds a browser. Where none is, the test cannot say anything.
 func chromium(t *testing.T) string {
 	t.Helper()
@@ -69,7 +61,7 @@ func chromium(t *testing.T) string {
 			return path
 		}
 	}
-	absent(t, "no browser: install Chromium (on Debian: apt-get install chromium)")
+	testkit.Missing(t, "no browser: install Chromium (on Debian: apt-get install chromium)")
 	return ""
 }
 

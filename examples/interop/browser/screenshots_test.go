@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 

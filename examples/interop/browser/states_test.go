@@ -12,8 +12,9 @@ import (
 
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
 // TestStates goes through all that can be the matter. Each is said in words, heard

@@ -21,6 +21,7 @@ import (
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
@@ -98,7 +99,7 @@ func TestImage(t *testing.T) {
 	static(t, binary, sources)
 
 	if os.Geteuid() != 0 {
-		missing(t, "an empty root takes root: run this test as root")
+		testkit.Missing(t, "an empty root takes root: run this test as root")
 	}
 	empty := t.TempDir()
 	for path, perm := range map[string]fs.FileMode{"": 0o755, "var": 0o755, "var/lib": 0o755, "var/lib/relay": 0o700, "var/lib/relay/auth": 0o700, "var/lib/relay/history": 0o700, "run": 0o755, "run/secrets": 0o755} {

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
 // shipped is the text of a file of examples/deploy.
@@ -30,17 +32,9 @@ func program(t *testing.T, name, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, "no "+name+": install it (on Debian: apt-get install "+pkg+")")
+		testkit.Missing(t, "no "+name+": install it (on Debian: apt-get install "+pkg+")")
 	}
 	return path
-}
-
-func missing(t *testing.T, how string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(how)
-	}
-	t.Skip(how)
 }
 
 // build makes a program of the repository.

@@ -20,6 +20,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
+
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"

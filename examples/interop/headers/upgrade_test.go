@@ -9,6 +9,7 @@ import (
 
 	coder "github.com/coder/websocket"
 	gorilla "github.com/gorilla/websocket"
+
 	"github.com/relayguard/relayguard/headers"
 )
 

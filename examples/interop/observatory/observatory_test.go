@@ -12,20 +12,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/headers"
 )
 
 // algorithm is the version of the Observatory's rules that headers.Grade follows.
 const algorithm = 4
-
-// absent skips the test where a part is missing, but not in CI, which has to have them all.
-func absent(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
 
 type request struct {
 	Hosts    []string `json:"hosts,omitzero"`
@@ -57,11 +49,11 @@ func ask(t *testing.T, req request, ca []byte) verdict {
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
-		absent(t, "node is missing: install Node.js 20 or later")
+		testkit.Missing(t, "node is missing: install Node.js 20 or later")
 	}
 	conf := filepath.Join("node_modules", "@mdn", "mdn-http-observatory", "conf")
 	if _, err := os.Stat(conf); err != nil {
-		absent(t, "the graders are missing: npm ci --ignore-scripts in examples/interop/observatory")
+		testkit.Missing(t, "the graders are missing: npm ci --ignore-scripts in examples/interop/observatory")
 	}
 	// The package downloads the browsers' preload list after its installation; no host of a test is on it.
 	preload := filepath.Join(conf, "hsts-preload.json")

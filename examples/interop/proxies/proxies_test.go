@@ -16,8 +16,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
 // limit is small, so that a client is over it soon.

@@ -13,8 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
 // TestReload reloads a proxy while somebody watches through it. The connection is cut, in nginx by

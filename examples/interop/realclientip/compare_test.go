@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	peer "github.com/realclientip/realclientip-go"
+
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
