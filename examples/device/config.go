@@ -16,7 +16,7 @@ import (
 	"github.com/relayguard/relayguard/examples/device/publish"
 )
 
-// config is what the flags and the environment say.
+// config holds the values of the flags and of the environment.
 type config struct {
 	relay     string
 	tokenFile string
@@ -39,14 +39,15 @@ var errFlags = errors.New("bad flags")
 
 const usage = `usage: device -token-file FILE [-llm URL -model NAME]
 
-Publishes to a relay what a model says, or without -llm a built-in generator.
-Every flag can be a variable instead, which is named behind it; LLM_API_KEY, or
-LLM_API_KEY_FILE, can be nothing else.
+Publishes the text of a language model to a relay. Without -llm, a built-in
+generator makes the text. A flag with the name of a variable in parentheses can
+also be set by this environment variable. The key of the model's API has no flag:
+it is in LLM_API_KEY, or in the file that LLM_API_KEY_FILE names.
 
 `
 
-// loadConfig reads the flags, and for those that are not given the environment. Its
-// error names every problem and no secret.
+// loadConfig reads the flags, and the environment for those that are not given.
+// Its error reports every problem, and holds no secret.
 func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, error) {
 	var c config
 	given := make(map[string]string)
@@ -56,26 +57,26 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option := func(name, variable, doc string) {
 		flags.Func(name, doc+" ("+variable+")", func(v string) error { given[variable] = v; return nil })
 	}
-	option("relay", "RELAY_URL", "the relay's `URL`, ws:// or wss://; default ws://localhost:3000/ws")
-	option("token-file", "DEVICE_TOKEN_FILE", "the `FILE` with what server token -pair prints; it is rewritten at each refresh")
-	option("refresh", "REFRESH_URL", "`URL` that makes new pairs; default the relay's own, /auth/refresh")
+	option("relay", "RELAY_URL", "`URL` of the relay, ws:// or wss://; default ws://localhost:3000/ws")
+	option("token-file", "DEVICE_TOKEN_FILE", "`FILE` with the output of server token -pair; the device replaces it at each refresh")
+	option("refresh", "REFRESH_URL", "`URL` that refreshes the token; default /auth/refresh of the relay")
 	option("llm", "LLM_URL", "base `URL` of an OpenAI-compatible API, such as http://localhost:11434/v1")
-	option("model", "LLM_MODEL", "`NAME` of the model there")
-	option("window", "LLM_WINDOW", "how many `BYTES` of its own text the model is shown when it goes on; default 8KiB")
-	option("memory-mark", "MEMORY_MARK", "used memory, in `PERCENT`, at which a life ends; default 90, 0 is none")
-	option("simulate-memory", "SIMULATE_MEMORY", "pretend that memory is full after so many `BYTES` of text; default: real figures")
-	option("state", "STATE_FILE", "`FILE` that keeps the number of restarts; default: none, they count from 0")
-	option("log-level", "LOG_LEVEL", "least `LEVEL` that is logged: debug, info, warn or error; default info")
-	prompt := flags.String("prompt", "", "`TEXT` that every life of the model begins with")
-	promptFile := flags.String("prompt-file", "", "`FILE` with that text")
-	flags.BoolVar(&c.insecure, "insecure-plain-http", false, "DANGER: let tokens and keys cross a network in the clear")
+	option("model", "LLM_MODEL", "`NAME` of a model of the API of -llm")
+	option("window", "LLM_WINDOW", "`BYTES` of its own text that the model gets when it has to go on; default 8KiB")
+	option("memory-mark", "MEMORY_MARK", "used memory, in `PERCENT`, at which a life ends; default 90, 0 means never")
+	option("simulate-memory", "SIMULATE_MEMORY", "simulate a memory that is full after `BYTES` of text; default: the real memory")
+	option("state", "STATE_FILE", "`FILE` that stores the number of restarts; default: none, counting from 0")
+	option("log-level", "LOG_LEVEL", "lowest `LEVEL` that is logged: debug, info, warn or error; default info")
+	prompt := flags.String("prompt", "", "`TEXT` with which every life of the model begins")
+	promptFile := flags.String("prompt-file", "", "`FILE` with the text of -prompt")
+	flags.BoolVar(&c.insecure, "insecure-plain-http", false, "DANGER: send tokens and keys over a network in the clear")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return config{}, err
 	} else if err != nil {
 		return config{}, errFlags
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "device: what is %q?\n", flags.Arg(0))
+		fmt.Fprintf(stderr, "device: unexpected argument %q\n", flags.Arg(0))
 		flags.Usage()
 		return config{}, errFlags
 	}
@@ -91,13 +92,13 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	if *promptFile != "" {
 		text, err := os.ReadFile(*promptFile)
 		if err == nil && *prompt != "" {
-			err = errors.New("-prompt and -prompt-file are both given: which one counts?")
+			err = errors.New("-prompt and -prompt-file exclude each other")
 		}
 		problems = append(problems, err)
 		c.prompt = strings.TrimSpace(string(text))
 	}
 	if len(c.prompt) > maxPrompt {
-		problems = append(problems, fmt.Errorf("the prompt must have at most %d bytes", maxPrompt))
+		problems = append(problems, fmt.Errorf("the prompt must be at most %d bytes long", maxPrompt))
 	}
 	c.prompt = strings.ToValidUTF8(c.prompt, "\uFFFD")
 	if spec := problems[0]; spec == nil {
@@ -106,14 +107,15 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	return c, errors.Join(problems...)
 }
 
-// maxPrompt leaves room in the message that shows the prompt, whatever JSON makes of it.
+// maxPrompt is the longest prompt, in bytes. As JSON it is at most six times as
+// long, so it fits into a message.
 const maxPrompt = 8 << 10
 
 func (c *config) spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "RELAY_URL", Default: "ws://localhost:3000/ws", Into: envcheck.Text(&c.relay), Check: schemes("ws", "wss"), Doc: "The relay."},
+		{Name: "RELAY_URL", Default: "ws://localhost:3000/ws", Into: envcheck.Text(&c.relay), Check: schemes("ws", "wss"), Doc: "URL of the relay."},
 		{Name: "DEVICE_TOKEN_FILE", Into: envcheck.Text(&c.tokenFile), Doc: "File with the device's token (-token-file)."},
-		{Name: "REFRESH_URL", Into: envcheck.Text(&c.refresh), Check: schemes("http", "https"), Doc: "Where new pairs are made."},
+		{Name: "REFRESH_URL", Into: envcheck.Text(&c.refresh), Check: schemes("http", "https"), Doc: "URL that refreshes the token."},
 		{Name: "LLM_URL", Into: envcheck.Text(&c.llm), Check: schemes("http", "https"), Doc: "Base URL of an OpenAI-compatible API."},
 		{Name: "LLM_MODEL", Into: envcheck.Text(&c.model), Doc: "Name of the model."},
 		{Name: "LLM_API_KEY", Into: envcheck.SecretText(&c.apiKey), Doc: "Key of that API."},
@@ -127,14 +129,15 @@ func (c *config) spec() envcheck.Spec {
 	}}
 }
 
-// complete checks what concerns several settings, and derives what was left out.
+// complete checks the settings that depend on each other, and sets the refresh
+// URL if it was not given.
 func (c *config) complete() error {
 	var problems []error
 	if c.tokenFile == "" {
 		problems = append(problems, errors.New("-token-file FILE is required: `go run ./examples/server token -pair > token.json` makes one"))
 	}
 	if (c.llm == "") != (c.model == "") {
-		problems = append(problems, errors.New("-llm and -model belong together: the API's address and the name of a model there"))
+		problems = append(problems, errors.New("-llm and -model must be given together: the address of an API and the name of a model of it"))
 	}
 	if c.refresh == "" {
 		var err error
@@ -144,21 +147,23 @@ func (c *config) complete() error {
 	}
 	if !c.insecure {
 		if exposed(c.relay) {
-			problems = append(problems, errors.New("-relay: a token must not cross a network in the clear: use wss://"))
+			problems = append(problems, errors.New("-relay must be a wss:// URL: a token must not be sent over a network in the clear"))
 		}
 		if exposed(c.llm) && !c.apiKey.IsZero() {
-			problems = append(problems, errors.New("-llm: LLM_API_KEY must not cross a network in the clear: use https://"))
+			problems = append(problems, errors.New("-llm must be an https:// URL: LLM_API_KEY must not be sent over a network in the clear"))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// exposed reports whether what is sent to address can be read on the way.
+// exposed reports whether data that is sent to address can be read on the way.
 func exposed(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "ws" || u.Scheme == "http") && !publish.Loopback(u.Hostname())
 }
 
+// schemes returns a check for a URL with one of the schemes, and without user,
+// query and fragment.
 func schemes(allowed ...string) func(string) error {
 	return func(s string) error {
 		u, err := url.Parse(s)
@@ -169,15 +174,17 @@ func schemes(allowed ...string) func(string) error {
 	}
 }
 
+// percent parses a number from 0 to 100, with or without a percent sign.
 func percent(s string) (float64, error) {
 	f, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
-	if err != nil || !(f >= 0 && f <= 100) { // nor NaN
+	if err != nil || !(f >= 0 && f <= 100) { // refuses NaN too
 		return 0, errors.New("not a percentage")
 	}
 	return f, nil
 }
 
-// logger writes lines, without the time where the journal adds it.
+// logger returns a logger that writes to w. Under systemd it leaves out the
+// time, because the journal adds it.
 func (c *config) logger(w io.Writer, env envcheck.Lookup) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.logLevel}
 	if _, ok := env("JOURNAL_STREAM"); ok {

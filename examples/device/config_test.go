@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What a person gets wrong is named, at once and as a whole.
+// Every mistake in flags and environment is reported, all at once.
 func TestUsage(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "token")
@@ -35,8 +35,8 @@ func TestUsage(t *testing.T) {
 		{"key in the clear", []string{"-token-file", file, "-llm", "http://models.example/v1", "-model", "m"}, "LLM_API_KEY=key-canary7731", exitUsage, []string{"in the clear", "https://"}},
 		{"password in the address", []string{"-token-file", file, "-relay", "wss://u:key-canary7731@relay.example/ws"}, "", exitUsage, []string{"RELAY_URL"}},
 		{"no such file", []string{"-token-file", filepath.Join(dir, "none")}, "", exitFailed, []string{"no such file", "token -pair"}},
-		{"two prompts", []string{"-token-file", file, "-prompt", "a", "-prompt-file", file}, "", exitUsage, []string{"which one counts"}},
-		{"long prompt", []string{"-token-file", file, "-prompt-file", long}, "", exitUsage, []string{"at most 8192 bytes"}},
+		{"two prompts", []string{"-token-file", file, "-prompt", "a", "-prompt-file", file}, "", exitUsage, []string{"exclude each other"}},
+		{"long prompt", []string{"-token-file", file, "-prompt-file", long}, "", exitUsage, []string{"at most 8192 bytes long"}},
 		{"no prompt file", []string{"-token-file", file, "-prompt-file", filepath.Join(dir, "none")}, "", exitUsage, []string{"no such file"}},
 		{"from the environment", nil, "DEVICE_TOKEN_FILE=" + filepath.Join(dir, "other"), exitFailed, []string{"other", "no such file"}},
 	} {
@@ -61,7 +61,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// At the journal the time is there already.
+// Under systemd a log line has no time, because the journal adds it.
 func TestJournal(t *testing.T) {
 	for set, want := range map[bool]bool{false: true, true: false} {
 		var out strings.Builder
@@ -72,7 +72,8 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// The count of restarts survives; a file that cannot be read or written stops nothing.
+// The number of restarts survives the process. A file that cannot be read or
+// written does not stop the device.
 func TestStateFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
 	for _, tc := range []struct {

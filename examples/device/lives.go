@@ -11,13 +11,14 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// lives stands before a source and keeps count of what it does. Its methods belong to
-// the goroutine that calls Next.
+// lives is a source that returns the messages of another source, and counts its
+// lives and their text. Only the goroutine that calls Next may call its
+// methods.
 type lives struct {
 	source   publish.Source
 	observe  func(restarts float64, memory *wire.Memory)
-	file     string // keeps the count; empty: none does
-	simulate int64  // bytes of text that fill memory; 0: real figures
+	file     string // stores the number of restarts, unless it is empty
+	simulate int64  // bytes of text that fill memory; 0 means real figures
 	log      *slog.Logger
 
 	first    float64 // the number of the first life
@@ -25,7 +26,8 @@ type lives struct {
 	said     int64 // bytes of text in this life
 }
 
-// newLives goes on counting where the file says that it was.
+// newLives returns a lives without a source. It reads the number of restarts
+// from the file, if there is one.
 func newLives(file string, simulate int64, log *slog.Logger) *lives {
 	l := &lives{file: file, simulate: simulate, log: log}
 	if file == "" {
@@ -40,10 +42,10 @@ func newLives(file string, simulate int64, log *slog.Logger) *lives {
 		err = json.Unmarshal(data, &state)
 	}
 	if err != nil {
-		log.Warn("the number of restarts cannot be read and is counted from 0", "file", file, "error", err)
+		log.Warn("the number of restarts cannot be read; counting begins at 0", "file", file, "error", err)
 		return l
 	}
-	l.first = state.Restarts + 1 // this process's start is one
+	l.first = state.Restarts + 1 // the start of this process is a restart
 	return l
 }
 
@@ -62,7 +64,8 @@ func (l *lives) Next(ctx context.Context) (wire.Message, error) {
 	return m, nil
 }
 
-// save writes the count. A number that is lost is no reason to stop.
+// save writes the number of restarts to the file. It only logs an error,
+// because the device can go on without the number.
 func (l *lives) save() {
 	if l.file == "" {
 		return
@@ -76,7 +79,7 @@ func (l *lives) save() {
 	}
 }
 
-// figures are memory's, real or pretended.
+// figures returns the figures of the real or the simulated memory.
 func (l *lives) figures() *wire.Memory {
 	if l.simulate <= 0 {
 		return publish.Memory()

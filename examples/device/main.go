@@ -1,10 +1,13 @@
-// Command device is the installation: a model thinks aloud until memory is full,
-// begins anew, and the relay is sent every word.
+// Command device is the publisher of the installation. A language model thinks
+// aloud until the memory of the machine is full, and then begins anew. The
+// device sends each piece of its text to the relay.
 //
-//	device -token-file token.json                                      the built-in generator
-//	device -token-file token.json -llm http://localhost:11434/v1 -model NAME
+//	go run ./examples/server token -pair > token.json
+//	go run ./examples/device -token-file token.json
+//	go run ./examples/device -token-file token.json \
+//		-llm http://localhost:11434/v1 -model NAME
 //
-// `go run ./examples/server token -pair` makes the token file.
+// Without -llm, a built-in generator makes the text.
 package main
 
 import (
@@ -37,13 +40,14 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stderr))
 }
 
-// run is main with its surroundings as arguments.
+// run is main, with arguments instead of global variables. It returns the exit
+// code.
 func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writer) int {
 	cfg, err := loadConfig(args, env, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
-	case errors.Is(err, errFlags): // which are explained already
+	case errors.Is(err, errFlags): // already printed
 		return exitUsage
 	case err != nil:
 		fmt.Fprintln(stderr, err)
@@ -79,13 +83,14 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 	return exitOK
 }
 
-// source is what thinks.
+// source returns the model, or the built-in generator if no model is
+// configured.
 func (c *config) source(l *lives, log *slog.Logger) publish.Source {
 	mark := publish.Mark{Percent: c.mark}
 	if c.llm == "" {
 		m := &publish.Muse{Restarts: l.first, Figures: l.figures, Mark: mark}
 		if c.simulate > 0 {
-			m.Life = 1 << 30 // memory alone ends a life
+			m.Life = 1 << 30 // only memory ends a life
 		}
 		return m
 	}

@@ -26,7 +26,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// TestMain lets the test binary be the device, as a process of its own.
+// TestMain makes the test binary usable as the device, in a process of its own.
 func TestMain(m *testing.M) {
 	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
 		main()
@@ -43,7 +43,8 @@ type process struct {
 	exited chan struct{}
 }
 
-// begin starts a command; its end is waited for. attach may give it another stderr.
+// begin starts a command, and kills it at the end of the test. If cmd.Stderr is
+// nil, the text is in process.stderr.
 func begin(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, stderr: new(testkit.Log), exited: make(chan struct{})}
@@ -85,7 +86,8 @@ func (p *process) wait() (code int) {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// eventually waits until ok holds; logs are what helps to see why it does not.
+// eventually waits until ok returns true. If that takes too long, it shows what
+// the processes in logs wrote.
 func eventually(t *testing.T, what string, ok func() bool, logs ...*process) {
 	t.Helper()
 	defer func() {
@@ -130,7 +132,7 @@ func startRelay(t *testing.T) *relay {
 		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "PORT=" + port, "OPERATOR_ADDR=",
 		"AUTH_DIR=" + filepath.Join(dir, "auth"), "ACCESS_TOKEN_LIFETIME=2s", "HOME=" + dir,
 		"RATE_LIMIT_CONNECTIONS=1000",
-		// A relay that remembers what it has published, across its own restart.
+		// The relay must remember its messages across a restart.
 		"HISTORY_DIR=" + filepath.Join(dir, "history"), "HISTORY_KEY=" + base64.RawURLEncoding.EncodeToString([]byte("32 bytes that are no secret here")),
 	}}
 	if out, err := exec.Command("go", "build", "-o", r.binary, "../server").CombinedOutput(); err != nil {
@@ -155,7 +157,7 @@ func (r *relay) start() {
 	})
 }
 
-// token writes what a token verb prints to a file.
+// token writes the output of the server's token verb to a file.
 func (r *relay) token(args ...string) (file string) {
 	r.t.Helper()
 	cmd := exec.Command(r.binary, append([]string{"token"}, args...)...)
@@ -171,7 +173,7 @@ func (r *relay) token(args ...string) (file string) {
 	return file
 }
 
-// message is what a viewer sees.
+// message is a message as a viewer gets it.
 type message struct {
 	Text   string
 	Prompt *string
@@ -184,8 +186,8 @@ type message struct {
 	}
 }
 
-// watch hands all that a viewer sees to see, across restarts of the relay too. It
-// returns when the viewer is connected.
+// watch calls see with every message that a viewer gets, even across restarts
+// of the relay. It returns when the viewer is connected.
 func (r *relay) watch(see func(message)) {
 	r.t.Helper()
 	connected := make(chan struct{})
@@ -230,7 +232,7 @@ func (r *relay) watch(see func(message)) {
 	}
 }
 
-// device starts the device with stderr as it is given; nil is a pipe.
+// device starts the device. If stderr is nil, process.stderr collects the text.
 func (r *relay) device(stderr io.Writer, args ...string) *process {
 	r.t.Helper()
 	cmd := exec.Command(os.Args[0], append([]string{"-relay", "ws://" + r.addr + "/ws"}, args...)...)
@@ -239,7 +241,8 @@ func (r *relay) device(stderr io.Writer, args ...string) *process {
 	return begin(r.t, cmd)
 }
 
-// counting is a model that says numbers, breaks off now and then, and is not always there.
+// counting starts a model whose text is numbers. Some of its answers break off,
+// and some requests fail.
 func counting(t *testing.T) (url string) {
 	var mu sync.Mutex
 	asked, n := 0, 0
@@ -276,9 +279,10 @@ func counting(t *testing.T) (url string) {
 	return srv.URL + "/v1"
 }
 
-// The whole of it: a model that is not to be relied on, a relay that is restarted,
-// tokens of two seconds, lives that end as memory fills, and a device that is killed.
-// Every number is seen once and in order within a life of the process.
+// TestDeviceAndRelay has an unreliable model, a relay that is restarted, tokens
+// that are valid for two seconds, lives that end when memory is full, and a
+// device that is killed. A viewer gets every number of a process once and in
+// order.
 func TestDeviceAndRelay(t *testing.T) {
 	r := startRelay(t)
 	file, state := r.token("-pair"), filepath.Join(t.TempDir(), "state.json")
@@ -288,15 +292,15 @@ func TestDeviceAndRelay(t *testing.T) {
 	}
 
 	var mu sync.Mutex
-	var last int        // number seen
-	var lives []float64 // their numbers
+	var last int        // the last number
+	var lives []float64 // the numbers of the lives
 	var signals, full int
 	seen := func() (int, int) {
 		mu.Lock()
 		defer mu.Unlock()
 		return last, len(lives)
 	}
-	whole := true // nobody has been cut off yet
+	whole := true // nothing was restarted or killed yet
 	r.watch(func(m message) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -348,8 +352,8 @@ func TestDeviceAndRelay(t *testing.T) {
 
 	mu.Lock()
 	defer mu.Unlock()
-	// A life that was cut off before its first word has none, so a number may be missing
-	// where the device was killed.
+	// A life that ended before its first word is not in the list, so one number
+	// may be missing after the device was killed.
 	for i, got := range lives {
 		if i < 3 && got != float64(i) || i > 0 && got <= lives[i-1] {
 			t.Errorf("the lives are %v", lives)
@@ -373,12 +377,13 @@ func TestDeviceAndRelay(t *testing.T) {
 			t.Errorf("the log holds %q:\n%s", secret, logs)
 		}
 	}
-	if !strings.Contains(again.stderr.String(), "msg=ended") || strings.Contains(again.stderr.String(), "before all was acknowledged") {
+	if !strings.Contains(again.stderr.String(), "msg=ended") || strings.Contains(again.stderr.String(), "before all messages were acknowledged") {
 		t.Errorf("the end:\n%s", again.stderr)
 	}
 }
 
-// Without a model there is the built-in generator, with the machine's real figures.
+// Without a model, the built-in generator publishes, with the real memory
+// figures.
 func TestBuiltInGenerator(t *testing.T) {
 	r := startRelay(t)
 	words := make(chan message, 1000)
@@ -403,6 +408,6 @@ func TestBuiltInGenerator(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	if !strings.Contains(device.stderr.String(), "no refresh token") {
-		t.Errorf("nobody is told that the token ends:\n%s", device.stderr)
+		t.Errorf("the log does not warn that the token expires:\n%s", device.stderr)
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// board is what is known about the device at this moment.
+// board is the state of the device at this moment. Its methods may be called
+// from any goroutine.
 type board struct {
 	mu       sync.Mutex
 	state    publish.State
@@ -40,7 +41,7 @@ func (b *board) acknowledged() int {
 	return b.state.Acknowledged
 }
 
-// line is short enough for any terminal.
+// line returns the state in one line, which is short enough for any terminal.
 func (b *board) line() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

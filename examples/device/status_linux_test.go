@@ -9,7 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// At a terminal one line says how it goes, and log lines are written above it.
+// On a terminal, the last line shows the state, and log lines are written above
+// it.
 func TestStatusLine(t *testing.T) {
 	r := startRelay(t)
 	person, tty := testkit.Terminal(t)
@@ -30,7 +31,7 @@ func TestStatusLine(t *testing.T) {
 	lines := strings.Split(strings.ReplaceAll(seen.String(), "\r\n", "\n"), "\n")
 	for _, line := range lines[:len(lines)-1] {
 		if after := line[strings.LastIndex(line, "\x1b[K")+len("\x1b[K"):]; strings.Contains(line, "\x1b[K") && !strings.HasPrefix(after, "time=") {
-			t.Errorf("a log line that the status line disturbs: %q", line)
+			t.Errorf("the status line disturbs a log line: %q", line)
 		}
 	}
 	if rest := lines[len(lines)-1]; rest != "" && !strings.HasSuffix(rest, "\x1b[K") {

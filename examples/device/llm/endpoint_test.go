@@ -23,10 +23,10 @@ import (
 
 const (
 	key    = "key-canary7731"
-	secret = "words-canary7731" // what an endpoint says, and no log may
+	secret = "words-canary7731" // a text of the endpoint, which no log may hold
 )
 
-// request is what the fake endpoint was asked.
+// request is a request to the fake endpoint.
 type request struct {
 	at       time.Time
 	Model    string
@@ -34,8 +34,8 @@ type request struct {
 	Messages []struct{ Role, Content string }
 }
 
-// endpoint is a fake one, in memory and in fake time. Each answer serves one request;
-// the last one serves all that follow.
+// endpoint is a fake endpoint, in memory and in fake time. Each answer is for
+// one request, the last answer for all later ones.
 type endpoint struct {
 	t       *testing.T
 	answers []func(w http.ResponseWriter, r *http.Request)
@@ -116,7 +116,7 @@ func (e *endpoint) thinker() *llm.Thinker {
 	}
 }
 
-// stream answers with events as they are given.
+// stream returns an answer with these events, as they are.
 func stream(events ...string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -137,14 +137,15 @@ const (
 	finished = `data: {"choices":[{"delta":{},"finish_reason":"stop"}]}` + "\n\n"
 )
 
-// whole is an answer as it should be, long enough to count as one.
+// whole returns a complete answer that is long enough.
 func whole(text string) func(http.ResponseWriter, *http.Request) {
 	return stream(`data: {"choices":[{"delta":{"role":"assistant"}}]}`+"\n\n", delta(text), delta(filler), finished, done)
 }
 
 var filler = strings.Repeat(".", 64)
 
-// hear takes the thinker's messages until they hold every text of want, in order.
+// hear reads the thinker's messages until they contain all texts of want, in
+// order.
 func hear(t *testing.T, thinker *llm.Thinker, want ...string) (all string) {
 	t.Helper()
 	for n := 0; len(want) > 0; n++ {
@@ -166,15 +167,15 @@ func hear(t *testing.T, thinker *llm.Thinker, want ...string) (all string) {
 	return all
 }
 
-// Whatever an endpoint does, the thinker goes on from what was said, waits before it
-// asks again, and logs nothing of the text.
+// After any problem of an endpoint, the thinker waits, asks again, and goes on
+// from its last text. The log holds no text of the endpoint.
 func TestTroubledEndpoints(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		answer func(w http.ResponseWriter, r *http.Request)
-		said   string // before the trouble
+		said   string // the text before the problem
 		logged string
-		wait   time.Duration // at least, before the next request
+		wait   time.Duration // the shortest wait before the next request
 		why    string
 	}{
 		{"breaks off", func(w http.ResponseWriter, r *http.Request) {
@@ -186,15 +187,15 @@ func TestTroubledEndpoints(t *testing.T) {
 		{"stalls", func(w http.ResponseWriter, r *http.Request) {
 			stream(delta("one "))(w, r)
 			<-r.Context().Done()
-		}, "one", "said nothing for too long", time.Minute, "a GPU hangs"},
-		{"stalls before it begins", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "", "said nothing for too long", 5 * time.Minute, "loading takes long, but not that long"},
+		}, "one", "sent nothing for too long", time.Minute, "a GPU hangs"},
+		{"stalls before it begins", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "", "sent nothing for too long", 5 * time.Minute, "loading takes long, but not that long"},
 		{"comments only", func(w http.ResponseWriter, r *http.Request) {
 			stream(delta("one "))(w, r)
 			for range 3 {
 				stream(": keep-alive\n\n")(w, r)
 				time.Sleep(40 * time.Second)
 			}
-		}, "one", "said nothing for too long", time.Minute, "a comment is no progress"},
+		}, "one", "sent nothing for too long", time.Minute, "a comment is no progress"},
 		{"error event", stream(delta("one "), `data: {"error":{"message":"`+secret+`","type":"server_error"}}`+"\n\n"), "one", "server_error", 250 * time.Millisecond, "llama.cpp"},
 		{"named error event", stream(delta("one "), "event: error\ndata: "+secret+"\n\n"), "one", "reports an error", 250 * time.Millisecond, "some proxies"},
 		{"error text", stream(`data: {"error":"` + secret + ` is out of memory"}` + "\n\n"), "", "reports an error", 250 * time.Millisecond, "Ollama"},
@@ -203,11 +204,11 @@ func TestTroubledEndpoints(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(401)
 			fmt.Fprintf(w, `{"error":{"message":"Incorrect API key provided: %s","code":"invalid_api_key"}}`, key)
-		}, "", "(invalid_api_key): is LLM_API_KEY right?", 250 * time.Millisecond, "hosted ones repeat the key"},
+		}, "", "(invalid_api_key): check LLM_API_KEY", 250 * time.Millisecond, "hosted ones repeat the key"},
 		{"404", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(404)
 			fmt.Fprint(w, `{"error":{"message":"model not found"}}`)
-		}, "", "are -llm and -model right?", 250 * time.Millisecond, "a model that was not pulled"},
+		}, "", "check -llm and -model", 250 * time.Millisecond, "a model that was not pulled"},
 		{"429", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "20")
 			w.WriteHeader(429)
@@ -233,8 +234,8 @@ func TestTroubledEndpoints(t *testing.T) {
 				stream("data: {"+secret+"\n\n")(w, r)
 			}
 		}, "one", "does not send chat completion events", 250 * time.Millisecond, "too many to go on"},
-		{"says nothing", stream(finished, done), "", "ends as soon as it begins", 250 * time.Millisecond, "asking at once would be a tight loop"},
-		{"says next to nothing", stream(delta("."), finished, done), ".", "ends as soon as it begins", 250 * time.Millisecond, "so would this"},
+		{"says nothing", stream(finished, done), "", "empty or too short", 250 * time.Millisecond, "asking at once would be a tight loop"},
+		{"says next to nothing", stream(delta("."), finished, done), ".", "empty or too short", 250 * time.Millisecond, "so would this"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -260,14 +261,14 @@ func TestTroubledEndpoints(t *testing.T) {
 	}
 }
 
-// cancelled makes a thinker give up its stream, so that nothing is left of it.
+// cancelled returns a context that has ended. With it, Next ends the stream.
 func cancelled(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
 }
 
-// What is odd, but understandable, is understood.
+// The thinker reads streams that are unusual, but valid enough.
 func TestOddStreams(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -299,7 +300,7 @@ func TestOddStreams(t *testing.T) {
 					t.Errorf("got %.100q, want %.100q (%s)\n%s", got, tc.want, tc.why, &e.logs)
 				}
 				if strings.HasPrefix(tc.name, "malformed") {
-					hear(t, thinker, "|", "|") // on to the next stream
+					hear(t, thinker, "|", "|") // read the next stream too
 					if !strings.Contains(e.logs.String(), "events=4") {
 						t.Error(&e.logs)
 					}
@@ -310,7 +311,7 @@ func TestOddStreams(t *testing.T) {
 	}
 }
 
-// A long outage is waited out with growing pauses, and nothing of a life is lost.
+// During a long outage the pauses grow, and afterwards the life goes on.
 func TestOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }
@@ -334,7 +335,8 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// A life is as long as memory lasts; what the model is shown of it is bounded.
+// A life ends when memory is full. The text of it that the model gets is
+// limited.
 func TestLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
@@ -395,7 +397,8 @@ func TestLives(t *testing.T) {
 	})
 }
 
-// A machine that is always fuller than the mark must not do nothing but restart.
+// A machine whose memory is always above the mark must not restart all the
+// time.
 func TestAlwaysFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint(t, whole("text"))

@@ -7,19 +7,22 @@ import (
 	"io"
 )
 
-// maxEvent is the largest event that is looked at, in bytes. A delta has a few dozen.
+// maxEvent is the longest line, and the longest data of an event, in bytes. A
+// piece of text usually has a few dozen.
 const maxEvent = 256 << 10
 
-// errTooLong is a line or an event of more than maxEvent. What follows can be read.
+// errTooLong means that an event was longer than maxEvent and was skipped. The
+// events after it can be read.
 var errTooLong = errors.New("llm: an event is too long")
 
-// events reads a text/event-stream, as the HTML standard lays it down: lines end with
-// LF, CR or both, those that begin with a colon are comments, an event ends with an
-// empty line, and one that the stream ends in is none.
+// events reads a text/event-stream (HTML standard, section "Server-sent
+// events"). Lines end with LF, CR or CR LF. A line that begins with a colon is
+// a comment. An event ends with an empty line, so an incomplete one at the end
+// of the stream is ignored.
 type events struct {
 	r     *bufio.Reader
-	begun bool // past the place where a byte order mark may be
-	sawCR bool // the last line ended with CR, so that LF after it belongs to it
+	begun bool // a byte order mark can no longer follow
+	sawCR bool // the last byte was CR, so an LF belongs to the same line end
 }
 
 func newEvents(r io.Reader) *events { return &events{r: bufio.NewReader(r)} }
@@ -65,8 +68,8 @@ func (e *events) next() (name string, data []byte, err error) {
 	}
 }
 
-// line returns the next line without its end. It does not wait for what follows the
-// end, which may be long in coming.
+// line returns the next line without its line end. It does not wait for the
+// byte after the line end, which may arrive much later.
 func (e *events) line() (line []byte, err error) {
 	if !e.begun {
 		e.begun = true

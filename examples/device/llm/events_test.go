@@ -9,8 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// Events do not depend on how the reads split them, come out as the standard says,
-// and never grow beyond their bound.
+// Events do not depend on how reads split them or on the kind of line end, and
+// are never longer than their limit.
 func FuzzEvents(f *testing.F) {
 	for _, s := range []string{
 		"data: a\n\n", "data: a\r\n\r\ndata: b\r\n\r\n", "data: a\rdata: b\r\r", ": c\n\ndata\n\n", "event: e\ndata: a\n\n",
@@ -57,9 +57,9 @@ func TestEvents(t *testing.T) {
 		"data: a\n\ndata: b\n\n":          {"|a", "|b"},
 		"data: a\ndata:  b\n\n":           {"|a\n b"},
 		"event: e\ndata: a\n\ndata:b\n\n": {"e|a", "|b"},
-		"event: e\n\ndata: a\n\n":         {"|a"}, // a name without data is no event, and not the next one's
+		"event: e\n\ndata: a\n\n":         {"|a"}, // a name without data is no event, and not the name of the next one
 		": comment\nother: x\ndata\n\n":   {"|"},
-		"data: a\n":                       nil, // the stream ends inside
+		"data: a\n":                       nil, // the stream ends within the event
 		"data: a\r\n\r\ndata: b\r\n\r\n":  {"|a", "|b"},
 		"\uFEFFdata: a\n\n":               {"|a"},
 	} {
@@ -67,7 +67,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
-	// An event is there as soon as its end is, whatever comes after.
+	// An event is returned as soon as its end has arrived.
 	r, w := io.Pipe()
 	go func() { _, _ = io.WriteString(w, "data: a\r\r") }()
 	if _, data, err := newEvents(r).next(); string(data) != "a" || err != nil {

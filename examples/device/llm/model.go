@@ -17,44 +17,46 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// Bounds on an endpoint's silence. The first token may wait for a model of many
-// gigabytes to be loaded.
+// The device gives up a stream if the endpoint sends no event for these times.
+// The first token takes longer, because the endpoint may have to load a model
+// of many gigabytes.
 const (
-	firstWait = 5 * time.Minute
-	stallWait = time.Minute
+	firstWait = 5 * time.Minute // before the first event
+	stallWait = time.Minute     // between two events
 )
 
-// maxMalformed is how many events without sense in a row are skipped before the
-// stream is given up.
+// maxMalformed is how many malformed events in a row are skipped. One more ends
+// the stream.
 const maxMalformed = 20
 
-// Model is an OpenAI-compatible endpoint that streams chat completions: Ollama,
-// llama.cpp, vLLM and hosted ones.
+// Model is a model of an OpenAI-compatible API that streams chat completions,
+// such as Ollama, llama.cpp, vLLM or a hosted one.
 type Model struct {
-	URL    string // the base, such as http://localhost:11434/v1
+	URL    string // the base URL, such as http://localhost:11434/v1
 	Name   string
 	APIKey envcheck.Secret // may be empty
-	Client *http.Client    // nil: http.DefaultClient
+	Client *http.Client    // if nil, http.DefaultClient
 }
 
-// Message is a part of the conversation.
+// Message is one message of a conversation.
 type Message struct {
 	Role    string `json:"role"` // "user" or "assistant"
 	Content string `json:"content"`
 }
 
-// Errors of an endpoint. None holds anything that the endpoint said in words, which
+// Errors of an endpoint. None of them quotes a text of the endpoint, because it
 // may repeat the conversation.
 var (
-	errStalled   = errors.New("llm: the endpoint has said nothing for too long")
+	errStalled   = errors.New("llm: the endpoint has sent nothing for too long")
 	errBrokenOff = errors.New("llm: the stream ended in the middle")
 	errMalformed = errors.New("llm: the endpoint does not send chat completion events")
 )
 
-// statusError is an answer that is no stream, or an event that says what went wrong.
+// statusError is an answer that is not a stream, or an event that reports an
+// error.
 type statusError struct {
 	status     int    // 0 for an event
-	kind       string // the endpoint's own short name of it, "" if it has none
+	kind       string // the endpoint's short name for the error, or ""
 	retryAfter time.Duration
 }
 
@@ -68,26 +70,27 @@ func (e *statusError) Error() string {
 	}
 	switch e.status {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		text += ": is LLM_API_KEY right?"
+		text += ": check LLM_API_KEY"
 	case http.StatusNotFound:
-		text += ": are -llm and -model right?"
+		text += ": check -llm and -model"
 	}
 	return text
 }
 
-// stream is an answer that is being read. It is not safe for concurrent use.
+// stream is an answer that is being read. Only one goroutine may use it at a
+// time.
 type stream struct {
 	events    *events
 	body      io.Closer
 	cancel    context.CancelCauseFunc
 	ctx       context.Context
 	wait      time.Duration
-	malformed int  // in a row
-	skipped   int  // in all
-	finished  bool // the endpoint said so
+	malformed int  // malformed events in a row
+	skipped   int  // events skipped in this stream
+	finished  bool // the endpoint sent a finish_reason
 }
 
-// open asks for an answer to the conversation.
+// open sends the conversation and returns the stream of the answer.
 func (m *Model) open(ctx context.Context, conversation []Message) (_ *stream, err error) {
 	body, err := json.Marshal(struct {
 		Model    string    `json:"model"`
@@ -123,7 +126,7 @@ func (m *Model) open(ctx context.Context, conversation []Message) (_ *stream, er
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
-		return nil, fmt.Errorf("llm: asking: %w", err)
+		return nil, fmt.Errorf("llm: request: %w", err)
 	}
 	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if res.StatusCode == http.StatusOK && media == "text/event-stream" {
@@ -142,16 +145,18 @@ func (m *Model) open(ctx context.Context, conversation []Message) (_ *stream, er
 	return nil, e
 }
 
+// close ends the stream.
 func (s *stream) close() {
 	s.cancel(nil)
 	_ = s.body.Close()
 }
 
-// next returns the next piece of text, io.EOF after the last. A piece is valid UTF-8
-// and not empty.
+// next returns the next piece of text, or io.EOF after the last one. A piece is
+// valid UTF-8 and not empty.
 func (s *stream) next() (string, error) {
 	for !s.finished {
-		// Counted while waiting only: whoever reads may take his time.
+		// The timer runs only while next waits, because the caller may take any
+		// time between two calls.
 		stalled := time.AfterFunc(s.wait, func() { s.cancel(errStalled) })
 		name, data, err := s.events.next()
 		stalled.Stop()
@@ -178,7 +183,7 @@ func (s *stream) next() (string, error) {
 	return "", io.EOF
 }
 
-// read makes sense of an event.
+// read returns the text of an event. It is empty if the event has none.
 func (s *stream) read(name string, data []byte) (string, error) {
 	if kind, ok := errorKind(data); ok || name == "error" {
 		return "", &statusError{kind: kind}
@@ -194,7 +199,7 @@ func (s *stream) read(name string, data []byte) (string, error) {
 	}
 	s.malformed, s.wait = 0, stallWait
 	var text string
-	for _, c := range chunk.Choices[:min(1, len(chunk.Choices))] { // one was asked for; the last event may have none
+	for _, c := range chunk.Choices[:min(1, len(chunk.Choices))] { // the request asks for one; the last event may have none
 		if c.Delta.Content != nil {
 			text = *c.Delta.Content
 		}
@@ -203,7 +208,7 @@ func (s *stream) read(name string, data []byte) (string, error) {
 	return strings.ToValidUTF8(text, "\uFFFD"), nil
 }
 
-// skip passes over an event that makes no sense.
+// skip counts a malformed event. It returns an error if there were too many.
 func (s *stream) skip() error {
 	s.skipped++
 	if s.malformed++; s.malformed > maxMalformed {
@@ -214,8 +219,9 @@ func (s *stream) skip() error {
 
 var kinds = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,63}$`)
 
-// errorKind reports whether data is an error in one of the forms that are in use, and
-// the short name that it has there: {"error":{"type":…,"code":…}}, {"error":"…"}.
+// errorKind reports whether data is an error, in one of two forms:
+// {"error":{"type":…,"code":…}} or {"error":"…"}. It returns the code or the
+// type if it is a short name, else "".
 func errorKind(data []byte) (string, bool) {
 	var outer struct{ Error json.RawMessage }
 	if json.Unmarshal(data, &outer) != nil || len(outer.Error) == 0 || string(outer.Error) == "null" {

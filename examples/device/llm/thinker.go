@@ -1,5 +1,6 @@
-// Package llm is the installation's model: a Source whose lives are the answers of an
-// OpenAI-compatible endpoint, one after the other, until memory is full.
+// Package llm is the language model of the installation. Its [Thinker] is a
+// source for package publish: a life is a series of answers of an
+// OpenAI-compatible endpoint, and ends when memory is full.
 package llm
 
 import (
@@ -15,65 +16,71 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// Waiting times after something went wrong with the endpoint: doubled from the first
-// to the last, each drawn at random from its upper half.
+// After a problem of the endpoint, the device waits before it asks again. The
+// delay doubles from firstDelay to lastDelay. The wait is random, between half
+// the delay and the delay.
 const (
 	firstDelay = 500 * time.Millisecond
 	lastDelay  = 30 * time.Second
 )
 
 const (
-	// figuresEvery is how often the memory's figures go along with the text.
+	// figuresEvery is the time between two messages with memory figures.
 	figuresEvery = time.Second
 
-	// maxPiece is the longest text of one message, in bytes. As JSON it has six times
-	// that at most, which is less than the relay's 64 KiB. So has the first message of a
-	// life, with a prompt of as much and a shorter text.
+	// maxPiece is the longest text of one message, in bytes. As JSON it is at
+	// most six times as long, which is below the relay's limit of 64 KiB. The
+	// first message of a life has a prompt of the same length and a shorter
+	// text, so it is below the limit too.
 	maxPiece = 8 << 10
 
-	standardWindow = 8 << 10
+	standardWindow = 8 << 10 // the default of Thinker.Window
 
-	// fruitful is the least text, in bytes, after which the next request need not wait.
+	// fruitful is the length of an answer, in bytes, after which the next
+	// request need not wait.
 	fruitful = 64
 )
 
-// DefaultPrompt begins a life where nobody says otherwise.
+// DefaultPrompt is the default of Thinker.Prompt.
 const DefaultPrompt = "You are a mind in a small machine. Your memory fills as you think, and when it is full you end. Think aloud, without end and without headings."
 
-// goOn is what the model is told when it has come to an end and memory has not.
+// goOn asks the model to go on after its answer has ended.
 const goOn = "Go on from there. Do not repeat yourself."
 
-// Thinker is a publish.Source. A life begins with the prompt; whenever the model ends,
-// or its stream breaks off, it is asked to go on from what it said last, until memory
-// passes the mark: then the conversation is dropped, a restart is published, and the
-// next life begins. Problems of the endpoint are logged and waited out.
+// Thinker is a [publish.Source] of the text of a model. A life begins with the
+// prompt. When an answer of the model ends or breaks off, the Thinker asks the
+// model to go on from its last text. When memory passes the mark, the life
+// ends: the Thinker drops the conversation, publishes a restart and begins the
+// next life. It logs problems of the endpoint, and asks again after a while.
 type Thinker struct {
-	Model  *Model
-	Prompt string // empty: DefaultPrompt
-
-	// Figures tells how full memory is, nil where that is unknown; required.
+	// Model and Figures are required.
+	Model *Model
+	// Prompt begins each life. If empty, it is DefaultPrompt.
+	Prompt string
+	// Figures returns how full memory is, or nil if that is unknown.
 	Figures func() *wire.Memory
 	// Mark ends a life.
 	Mark publish.Mark
 	// Restarts is the number of the first life.
 	Restarts float64
-	// Window is how much of what it said the model is shown again when it goes on, in
-	// bytes; 0 means 8 KiB, about 2,000 tokens. A life may be far longer than any
-	// model's context.
+	// Window is how much of its last text the model gets when it has to go on,
+	// in bytes. 0 means 8 KiB, about 2,000 tokens. It must fit into the context
+	// of the model; a life may be much longer than that.
 	Window int
-	Logger *slog.Logger // nil: silence
+	// Logger, if nil, means that nothing is logged.
+	Logger *slog.Logger
 
-	born    bool
-	opening bool // the next message is a life's first
+	born    bool // the first life has begun
+	opening bool // the next message is the first of a life
 	stream  *stream
-	said    string // the last of it, Window bytes at most
-	rest    string // of a piece that was too long for a message
-	shown   time.Time
-	brought int           // bytes of text by the stream
-	delay   time.Duration // after the next problem
+	said    string        // the last text of this life, at most Window bytes
+	rest    string        // the part of a piece that is not published yet
+	shown   time.Time     // when memory figures were published last
+	brought int           // bytes of text in this stream
+	delay   time.Duration // the last delay after a problem; 0 after a good answer
 }
 
-// Next returns the next piece of text, or the restart that a life begins with.
+// Next returns the next piece of text, or the restart with which a life begins.
 func (t *Thinker) Next(ctx context.Context) (wire.Message, error) {
 	if !t.born {
 		t.born = true
@@ -111,7 +118,8 @@ func (t *Thinker) log() *slog.Logger {
 	return t.Logger
 }
 
-// figures returns memory's, if it is time for them.
+// figures returns the memory figures, or nil if the last ones are not old
+// enough.
 func (t *Thinker) figures() *wire.Memory {
 	if !t.opening && time.Since(t.shown) < figuresEvery {
 		return nil
@@ -120,7 +128,8 @@ func (t *Thinker) figures() *wire.Memory {
 	return t.Figures()
 }
 
-// rebirth forgets everything and announces it.
+// rebirth begins a life without the text of the last one, and returns the
+// message that announces it.
 func (t *Thinker) rebirth() wire.Message {
 	t.drop()
 	t.said, t.rest = "", ""
@@ -130,7 +139,7 @@ func (t *Thinker) rebirth() wire.Message {
 	return wire.Message{Status: &wire.Status{IsRestarting: &restarting, NumRestarts: &restarts}}
 }
 
-// text waits for the next piece.
+// text waits for the next text of a message.
 func (t *Thinker) text(ctx context.Context) (string, error) {
 	for t.rest == "" {
 		piece, err := t.piece(ctx)
@@ -151,7 +160,7 @@ func (t *Thinker) text(ctx context.Context) (string, error) {
 	}
 	most := maxPiece
 	if t.opening {
-		most = maxPiece / 8 // the prompt is there as well
+		most = maxPiece / 8 // the message also has the prompt
 	}
 	text := cut(t.rest, most)
 	t.rest = t.rest[len(text):]
@@ -166,7 +175,8 @@ func (t *Thinker) window() int {
 	return t.Window
 }
 
-// piece returns what the model says next, after asking it where that is due.
+// piece returns the next piece of the model's text. If there is no stream, it
+// asks the model first.
 func (t *Thinker) piece(ctx context.Context) (string, error) {
 	if t.stream == nil {
 		conversation := []Message{{"user", t.prompt()}}
@@ -182,17 +192,18 @@ func (t *Thinker) piece(ctx context.Context) (string, error) {
 	return t.stream.next()
 }
 
-// problem logs what ended the stream and waits a while, unless it came to its end.
+// problem handles err, which ended the stream. It logs err and waits, unless
+// err is the regular end of an answer that is long enough.
 func (t *Thinker) problem(ctx context.Context, err error) error {
 	skipped := t.drop()
 	if skipped > 0 {
-		t.log().Warn("events of the model that make no sense were skipped", "events", skipped)
+		t.log().Warn("malformed events of the model were skipped", "events", skipped)
 	}
 	if errors.Is(err, io.EOF) {
 		if t.brought >= fruitful {
 			return nil
 		}
-		err = errors.New("llm: the model ends as soon as it begins")
+		err = errors.New("llm: the answer of the model is empty or too short")
 	}
 	t.delay = min(max(2*t.delay, firstDelay), lastDelay)
 	wait := t.delay/2 + mathrand.N(t.delay/2)
@@ -221,7 +232,7 @@ func (t *Thinker) drop() (skipped int) {
 	return skipped
 }
 
-// cut returns the beginning of s, of at most n bytes and whole characters.
+// cut returns the beginning of s: at most n bytes, in whole characters.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -232,7 +243,7 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// tail returns the end of s, of at most n bytes and whole characters.
+// tail returns the end of s: at most n bytes, in whole characters.
 func tail(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -18,38 +18,39 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// Close codes with a meaning of their own in this protocol.
+// Close codes of the relay's protocol.
 const (
 	closeRefused  websocket.StatusCode = 4401
 	closeReplaced websocket.StatusCode = 4409
 )
 
-// connection is one authenticated connection. Its fields are those of the goroutine
-// that serves it, apart from what says otherwise.
+// connection is one authenticated connection. Only the goroutine in serve uses
+// its fields, unless the comment of a field says otherwise.
 type connection struct {
 	*publisher
 	ws     *websocket.Conn
 	socket net.Conn
-	ctx    context.Context // ends with the connection, or a while after it was told to
+	ctx    context.Context // ends with the connection, or lingerWait after stop
 	cancel context.CancelFunc
-	lost   chan error    // what ended reading
-	told   *inbox        // filled by the goroutine that reads
-	done   chan struct{} // closed when nothing reads any more
+	lost   chan error    // the error that ended reading
+	told   *inbox        // the answers; the goroutine in listen fills it
+	done   chan struct{} // closed when listen and ping have ended
 
-	token    Token // that the relay accepted
-	shown    Token // that it has not answered yet
-	waiting  bool  // for that answer
-	viewer   bool  // the relay takes no messages: the right has ended
-	lastAcks int   // acknowledgements at the time when it was given
+	token    Token // the token that the relay accepted last
+	shown    Token // a token that the relay has not answered
+	waiting  bool  // for the answer to shown
+	viewer   bool  // the relay accepts no messages, because token is no longer valid
+	lastAcks int   // the number of acknowledgements when token was accepted
 
-	renewAt    *time.Timer // when the token is to be replaced
-	renewDelay time.Duration
-	complaint  string      // about that, logged last
-	overdue    *time.Timer // when the answer should have come
+	renewAt    *time.Timer   // when to refresh token
+	renewDelay time.Duration // the last delay between two refreshes
+	complaint  string        // the last logged error of a refresh
+	overdue    *time.Timer   // when the answer to shown is too late
 }
 
-// connection serves one connection until it is lost or nothing is left to say. After
-// stop has ended nothing is left to say when all is acknowledged.
+// connection serves one connection. It returns nil when there is nothing left
+// to do: the source has ended, or stop has ended, and all messages are
+// acknowledged. It returns an error when the connection is lost.
 func (p *publisher) connection(stop context.Context) error {
 	c, err := p.dial(stop)
 	if err != nil {
@@ -69,7 +70,8 @@ func (p *publisher) dial(ctx context.Context) (_ *connection, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
-	// nhooyr cannot be made to give up a peer that stalls, so the socket is kept at hand.
+	// nhooyr's Close can wait forever for a peer that stalls, so the socket is
+	// kept, to be closed directly.
 	var socket net.Conn
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { socket = i.Conn }})
 	ws, res, err := websocket.Dial(traced, p.cfg.URL+"?since="+p.pos, &websocket.DialOptions{HTTPClient: p.cfg.Client})
@@ -86,7 +88,7 @@ func (p *publisher) dial(ctx context.Context) (_ *connection, err error) {
 	if err := write(ctx, ws, hello(token)); err != nil {
 		return nil, fmt.Errorf("publish: authenticating: %w", err)
 	}
-	// History and live frames may come before the answer.
+	// History and live frames may arrive before the answer.
 	for {
 		_, data, err := ws.Read(ctx)
 		if err != nil {
@@ -108,7 +110,7 @@ func (p *publisher) dial(ctx context.Context) (_ *connection, err error) {
 	}
 }
 
-// unavailableError is the relay's refusal to upgrade.
+// unavailableError is an answer of the relay with a status other than 101.
 type unavailableError struct {
 	status     int
 	retryAfter time.Duration
@@ -118,6 +120,7 @@ func (e *unavailableError) Error() string {
 	return fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
 }
 
+// refusal returns the error of a handshake that failed with err.
 func refusal(res *http.Response, err error) error {
 	if res == nil || res.StatusCode == http.StatusSwitchingProtocols {
 		return fmt.Errorf("publish: connecting: %w", err)
@@ -129,7 +132,7 @@ func refusal(res *http.Response, err error) error {
 	return e
 }
 
-// meaning is what the end of a connection means.
+// meaning returns the error for the close code in err.
 func meaning(err error) error {
 	switch websocket.CloseStatus(err) {
 	case closeRefused:
@@ -142,26 +145,28 @@ func meaning(err error) error {
 	return fmt.Errorf("%w: %w", errLost, err)
 }
 
+// hello returns the message that authenticates with t.
 func hello(t Token) []byte {
-	b, _ := json.Marshal(map[string]string{"token": t.Value}) // a string: cannot fail
+	b, _ := json.Marshal(map[string]string{"token": t.Value}) // cannot fail for a string
 	return b
 }
 
+// write sends a message, within answerWait.
 func write(ctx context.Context, ws *websocket.Conn, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
 	return ws.Write(ctx, websocket.MessageText, data)
 }
 
-// cut closes a socket, if the client's transport has let it be seen.
+// cut closes a socket. It is nil if the client's transport did not report it.
 func cut(socket net.Conn) {
 	if socket != nil {
 		_ = socket.Close()
 	}
 }
 
-// close ends the connection, in due form if all went well, and returns when nothing
-// of it is left.
+// close ends the connection, with a close frame if form is set. It returns when
+// all goroutines of the connection have ended.
 func (c *connection) close(form bool) {
 	if form {
 		late := time.AfterFunc(closeWait, func() { cut(c.socket) })
@@ -174,7 +179,8 @@ func (c *connection) close(form bool) {
 	<-c.done
 }
 
-// serve sends what is there to send and does what the relay's answers ask for.
+// serve sends the messages of the queue, handles the relay's answers and keeps
+// the token valid.
 func (c *connection) serve(stop context.Context) error {
 	var reading sync.WaitGroup
 	reading.Go(c.listen)
@@ -207,9 +213,9 @@ func (c *connection) serve(stop context.Context) error {
 			return nil
 		}
 		var ready chan struct{}
-		// While a token is being shown nothing is sent: should the old right have ended
-		// meanwhile, what is sent now would be taken and what was sent before refused,
-		// and the order be lost.
+		// Nothing is sent while the relay has not answered a token. If the old
+		// token expired meanwhile, the relay would refuse earlier messages and
+		// accept later ones, and the order would be lost.
 		if !c.viewer && !c.waiting && c.queue.pending() {
 			ready = always
 		}
@@ -222,7 +228,7 @@ func (c *connection) serve(stop context.Context) error {
 		case err = <-c.lost:
 			err = c.ended(err)
 		case <-c.overdue.C:
-			err = fmt.Errorf("%w: the token was not answered", errLost)
+			err = fmt.Errorf("%w: the relay did not answer the token", errLost)
 		case <-c.told.filled:
 			err = c.heed(stop)
 		case <-c.renewAt.C:
@@ -244,7 +250,8 @@ func (c *connection) serve(stop context.Context) error {
 	}
 }
 
-// ended is what reading ended with, and what follows from it.
+// ended returns the meaning of the error that ended reading. It notes a refused
+// token.
 func (c *connection) ended(err error) error {
 	if err = meaning(err); errors.Is(err, ErrRefused) {
 		c.refused = &c.token
@@ -255,7 +262,7 @@ func (c *connection) ended(err error) error {
 	return err
 }
 
-// accepted begins a right.
+// accepted resets the state after the relay has accepted c.token.
 func (c *connection) accepted() {
 	c.viewer, c.waiting, c.complaint = false, false, ""
 	c.lastAcks, _ = c.queue.counts()
@@ -266,14 +273,15 @@ func (c *connection) accepted() {
 	}
 }
 
-// show offers the relay a token on the open connection.
+// show sends the token of r on the open connection. If the refresh has failed,
+// it sets the time of the next one.
 func (c *connection) show(r renewal) error {
 	if r.err != nil {
 		wait := c.backOff()
 		c.renewAt.Reset(wait)
 		if text := r.err.Error(); text != c.complaint {
 			c.complaint = text
-			c.cfg.Logger.Error("the token could not be refreshed and is tried again from time to time", "error", r.err)
+			c.cfg.Logger.Error("the token could not be refreshed; the device will try again", "error", r.err)
 		}
 		return nil
 	}
@@ -282,8 +290,9 @@ func (c *connection) show(r renewal) error {
 	return c.send(hello(r.token))
 }
 
-// send writes, and where that fails says what the reader knows of the reason: the
-// relay may have closed, with a code, in that very moment.
+// send sends a message. If that fails, it returns the error that ended reading,
+// if there is one soon: the relay may just have closed the connection with a
+// code.
 func (c *connection) send(data []byte) error {
 	err := write(c.ctx, c.ws, data)
 	if err == nil {
@@ -299,12 +308,13 @@ func (c *connection) send(data []byte) error {
 	}
 }
 
+// backOff returns how long to wait before the next refresh. The delay doubles.
 func (c *connection) backOff() time.Duration {
 	c.renewDelay = min(max(2*c.renewDelay, 2*firstDelay), lastDelay)
 	return c.renewDelay/2 + mathrand.N(c.renewDelay/2)
 }
 
-// heed does what the relay asked for.
+// heed handles the answers in the inbox.
 func (c *connection) heed(stop context.Context) error {
 	for _, a := range c.told.take() {
 		switch {
@@ -314,7 +324,7 @@ func (c *connection) heed(stop context.Context) error {
 			}
 			c.token = c.shown
 			if c.viewer {
-				c.queue.rewind() // what was refused meanwhile
+				c.queue.rewind() // send again what the relay refused meanwhile
 			}
 			c.accepted()
 			c.cfg.Logger.Info("token refreshed")
@@ -323,26 +333,26 @@ func (c *connection) heed(stop context.Context) error {
 		case a.Status == "viewer" && !c.viewer:
 			c.viewer = true
 			if c.waiting || c.renewal != nil {
-				break // it is on its way
+				break // a refresh is under way
 			}
 			var wait time.Duration
 			if confirmed, _ := c.queue.counts(); confirmed == c.lastAcks {
-				wait = c.backOff() // the right was of no use: it may never be
+				wait = c.backOff() // no message was accepted, and a new token may not help
 			}
 			c.renewAt.Reset(wait)
-			c.cfg.Logger.Warn("the relay takes no more messages until it sees another token", "again_in", wait.Round(time.Millisecond))
+			c.cfg.Logger.Warn("the relay accepts no messages before the device sends another token", "again_in", wait.Round(time.Millisecond))
 		case a.Error == "Invalid message format":
-			c.cfg.Logger.Error("the relay does not understand a message, which is left out", "detail", a.Detail)
+			c.cfg.Logger.Error("the relay refused the form of a message; the message is dropped", "detail", a.Detail)
 			c.queue.drop()
 		case a.Error != "":
-			c.cfg.Logger.Error("refused", "error", a.Error) // and closes the connection
+			c.cfg.Logger.Error("the relay reports an error", "error", a.Error) // the relay then closes the connection
 		}
 	}
 	return nil
 }
 
-// listen reads what the relay sends, which for a device are answers besides what
-// every viewer gets. It answers pings, too.
+// listen reads the relay's messages: answers to the device, and the frames that
+// every viewer gets. Reading also answers pings.
 func (c *connection) listen() {
 	for {
 		_, data, err := c.ws.Read(c.ctx)
@@ -359,7 +369,7 @@ func (c *connection) listen() {
 	}
 }
 
-// ping cuts a connection whose other end has vanished.
+// ping sends pings, and cuts the connection if the relay does not answer one.
 func (c *connection) ping() {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
@@ -373,17 +383,18 @@ func (c *connection) ping() {
 		err := c.ws.Ping(ctx)
 		cancel()
 		if err != nil {
-			cut(c.socket) // which reading notices
+			cut(c.socket) // ends reading
 			return
 		}
 	}
 }
 
-// answer is what of the relay's messages concerns a device.
+// answer has the fields of the relay's messages that concern a device.
 type answer struct{ Type, Pos, Ack, Error, Status, Detail string }
 
-// read decodes a message and keeps the position. Of a message that cannot be read,
-// such as one whose connection was cut in the middle, nothing is kept.
+// read parses a message and stores its position. If the message is malformed,
+// for example because the connection was cut within it, read returns a zero
+// answer.
 func (p *publisher) read(data []byte) (a answer) {
 	if json.Unmarshal(data, &a) != nil {
 		return answer{}
@@ -394,8 +405,8 @@ func (p *publisher) read(data []byte) (a answer) {
 	return a
 }
 
-// inbox hands answers over without ever keeping the reader waiting, which the relay
-// would wait for in turn.
+// inbox passes answers from listen to serve. It is not bounded, because listen
+// must never wait: the relay would then wait for it.
 type inbox struct {
 	mu     sync.Mutex
 	list   []answer
@@ -404,8 +415,8 @@ type inbox struct {
 
 func newInbox() *inbox { return &inbox{filled: make(chan struct{}, 1)} }
 
-// put adds an answer, unless it repeats the last one: a viewer that goes on
-// publishing is told each time.
+// put adds an answer, unless it is the same status as the last one. The relay
+// sends the status "viewer" for each message of a device that may not publish.
 func (i *inbox) put(a answer) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -415,6 +426,7 @@ func (i *inbox) put(a answer) {
 	signal(i.filled)
 }
 
+// take returns all answers and empties the inbox.
 func (i *inbox) take() []answer {
 	i.mu.Lock()
 	defer i.mu.Unlock()

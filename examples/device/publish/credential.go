@@ -17,51 +17,59 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/files"
 )
 
-// maxTokenFile is more than any token file holds, in bytes.
+// maxTokenFile is the largest token file that is read, in bytes.
 const maxTokenFile = 16 << 10
 
-// CredentialConfig says where a Credential is kept and renewed. File is required.
+// CredentialConfig configures a Credential. File is required.
 type CredentialConfig struct {
-	// File holds what `server token -pair` prints, {"token":…,"expires_at":…,"refresh_token":…}, or a bare token.
+	// File holds a token, or the output of `server token -pair`:
+	// {"token":…,"expires_at":…,"refresh_token":…}.
 	File string
-	// RefreshURL is where the relay makes new pairs; see the func of that name. Empty: nowhere.
+	// RefreshURL is the relay's URL for a refresh; see the function RefreshURL.
+	// If empty, the token is not refreshed.
 	RefreshURL string
-	// InsecureRefreshOverHTTP lets refresh tokens go over a network in the clear. Whoever reads one has the device.
+	// InsecureRefreshOverHTTP allows to send refresh tokens over a network in
+	// the clear. A person who reads one can publish as the device.
 	InsecureRefreshOverHTTP bool
-	// Client makes the requests; nil is a client of its own.
+	// Client makes the requests. If nil, the Credential has a client of its
+	// own.
 	Client *http.Client
-	Logger *slog.Logger // nil: silence
+	Logger *slog.Logger // if nil, nothing is logged
 }
 
-// Credential is Tokens from a file. A pair is refreshed after about two thirds of the
-// access token's lifetime, and the new one is in the file before it is used, so that
-// a device may lose its power at any time. The one moment that no client can guard is
-// between the relay's answer and the file: an old refresh token is good for some
-// seconds after its use, and shown later looks stolen.
+// Credential is Tokens in a file. It refreshes a pair after about two thirds of
+// the access token's lifetime, and writes the new pair to the file before it is
+// used. So a device may lose its power at nearly any time. Only between the
+// relay's answer and the write can the new pair be lost: the relay accepts the
+// old refresh token for some seconds after its use, and later takes it for
+// stolen.
 //
-// A bare token is used until it expires. In either case the file is read again
-// whenever a token is wanted, so that somebody may replace it meanwhile.
+// A token without a refresh token is used until it expires. The Credential
+// reads the file again each time that it needs a token, so the operator can
+// replace the file meanwhile.
 //
-// A Credential is safe for concurrent use. Two must not share a file.
+// A Credential may be used by many goroutines. Two Credentials must not share a
+// file.
 type Credential struct {
 	cfg  CredentialConfig
-	busy chan struct{} // full while somebody uses what follows
+	busy chan struct{} // full while a goroutine uses the fields below
 
-	file    []byte // the file as it was seen last
+	file    []byte // the content of the file when it was last read or written
 	pair    pair
 	renewAt time.Time
 	unsaved bool   // pair is newer than the file
 	refused string // the refresh token that was refused
 }
 
-// pair is the form of the file and of the relay's answer.
+// pair is the content of the file, and the relay's answer to a refresh.
 type pair struct {
 	Token        string `json:"token"`
 	ExpiresAt    int64  `json:"expires_at,omitempty"` // Unix seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
 }
 
-// NewCredential reads the file for the first time.
+// NewCredential returns the credential in the file. It returns an error if the
+// file cannot be read or parsed, or if the refresh URL is not safe.
 func NewCredential(cfg CredentialConfig) (*Credential, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -70,7 +78,7 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 		cfg.Client = &http.Client{}
 	}
 	client := *cfg.Client
-	// A redirected request would show the refresh token to whoever it is sent to.
+	// A redirected request would send the refresh token to another server.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	cfg.Client = &client
 	c := &Credential{cfg: cfg, busy: make(chan struct{}, 1)}
@@ -83,7 +91,7 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 		}
 	}
 	if info, err := os.Stat(cfg.File); err == nil && info.Mode().Perm()&0o077 != 0 {
-		cfg.Logger.Warn("the token file can be read by others than its owner: chmod 600 it", "file", cfg.File)
+		cfg.Logger.Warn("other users can read the token file: run chmod 600", "file", cfg.File)
 	}
 	return c, nil
 }
@@ -91,29 +99,31 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 // Format implements [fmt.Formatter], so that no verb prints a token.
 func (c *Credential) Format(w fmt.State, _ rune) { fmt.Fprint(w, "credential of ", c.cfg.File) }
 
-// Refreshes reports whether the credential can renew itself.
+// Refreshes reports whether the credential can refresh its token.
 func (c *Credential) Refreshes() bool {
 	c.busy <- struct{}{}
 	defer func() { <-c.busy }()
 	return c.pair.RefreshToken != "" && c.cfg.RefreshURL != ""
 }
 
-// Token returns the present token, after a refresh where that is due.
+// Token returns the token, after a refresh if one is due.
 func (c *Credential) Token(ctx context.Context) (Token, error) {
 	if err := c.begin(ctx); err != nil {
 		return Token{}, err
 	}
 	defer func() { <-c.busy }()
 	if !c.renewAt.IsZero() && !time.Now().Before(c.renewAt) && c.pair.RefreshToken != "" {
-		// By this machine's clock, which may be wrong: the relay decides.
+		// The clock of this machine may be wrong, so a failure is not an error:
+		// the relay decides whether the token is valid.
 		if err := c.refresh(ctx); err != nil {
-			c.cfg.Logger.Error("the token is due and could not be refreshed", "error", err)
+			c.cfg.Logger.Error("the token could not be refreshed in time", "error", err)
 		}
 	}
 	return c.present(), nil
 }
 
-// Refresh replaces old, unless it was replaced already.
+// Refresh returns a new token. If old is no longer the token of the credential,
+// it returns that token without a refresh.
 func (c *Credential) Refresh(ctx context.Context, old Token) (Token, error) {
 	if err := c.begin(ctx); err != nil {
 		return Token{}, err
@@ -127,7 +137,8 @@ func (c *Credential) Refresh(ctx context.Context, old Token) (Token, error) {
 	return c.present(), nil
 }
 
-// begin waits for its turn and looks at the file.
+// begin waits until no other goroutine uses the credential, and reads the file.
+// The caller then has to empty c.busy.
 func (c *Credential) begin(ctx context.Context) error {
 	select {
 	case c.busy <- struct{}{}:
@@ -135,7 +146,7 @@ func (c *Credential) begin(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err := c.read(); err != nil {
-		c.cfg.Logger.Error("what was read before is used", "error", err)
+		c.cfg.Logger.Error("the token file cannot be used; the device goes on with the token that it has", "error", err)
 	}
 	if c.unsaved {
 		c.save(nil)
@@ -143,9 +154,10 @@ func (c *Credential) begin(ctx context.Context) error {
 	return nil
 }
 
+// present returns the token that the credential has.
 func (c *Credential) present() Token { return Token{c.pair.Token, c.renewAt} }
 
-// read takes over what is in the file, if that is not what was there before.
+// read reads the file, and takes over its content if it has changed.
 func (c *Credential) read() error {
 	data, err := files.Read(c.cfg.File, maxTokenFile)
 	if err != nil {
@@ -160,14 +172,15 @@ func (c *Credential) read() error {
 	}
 	c.file, c.pair, c.unsaved = data, p, false
 	c.renewAt = time.Time{}
-	// It is not known when it was issued but by this machine's clock.
+	// Nobody measured when the token was issued, so this depends on the clock
+	// of this machine.
 	if ends, lifetime := p.times(); !ends.IsZero() && p.RefreshToken != "" {
 		c.renewAt = ends.Add(share(lifetime) - lifetime)
 	}
 	return nil
 }
 
-// refresh replaces the pair.
+// refresh replaces the pair by a new one from the relay.
 func (c *Credential) refresh(ctx context.Context) error {
 	switch {
 	case c.pair.RefreshToken == "":
@@ -175,15 +188,15 @@ func (c *Credential) refresh(ctx context.Context) error {
 	case c.pair.RefreshToken == c.refused:
 		return ErrRefreshRefused
 	case c.cfg.RefreshURL == "":
-		return errors.New("publish: there is a refresh token and no address to use it at")
+		return errors.New("publish: there is a refresh token, but no refresh URL")
 	}
 	if err := checkRefreshURL(c.cfg.RefreshURL, c.cfg.InsecureRefreshOverHTTP); err != nil {
-		return err // the file may have been a bare token's before
+		return err // NewCredential does not check this for a file without a refresh token
 	}
 	// A refresh token is good once. One whose successor cannot be kept must not be used.
 	slot, err := files.Reserve(c.cfg.File, maxTokenFile/4)
 	if err != nil {
-		return fmt.Errorf("publish: a new pair could not be kept, so none is asked for: %w", err)
+		return fmt.Errorf("publish: a new pair could not be saved, so the token is not refreshed: %w", err)
 	}
 	defer slot.Discard()
 	next, err := c.exchange(ctx)
@@ -197,7 +210,8 @@ func (c *Credential) refresh(ctx context.Context) error {
 	ends, lifetime := next.times()
 	c.renewAt = time.Time{}
 	if !ends.IsZero() {
-		// Counted from now, so that this machine's clock need not be right.
+		// The lifetime begins now, so the clock of this machine need not be
+		// right.
 		c.renewAt = time.Now().Add(share(lifetime))
 	}
 	c.save(slot)
@@ -215,20 +229,21 @@ func (c *Credential) save(slot *files.Slot) {
 		err = slot.Commit(append(data, '\n'))
 	}
 	if err != nil {
-		c.cfg.Logger.Error("the new pair is not in the token file: until it is, the device must not be restarted", "error", err)
+		c.cfg.Logger.Error("the new pair could not be saved in the token file: do not restart the device before it is saved", "error", err)
 		return
 	}
 	c.file, c.unsaved = append(data, '\n'), false
 }
 
-// share is the part of a lifetime after which a token is renewed: about two thirds,
-// never twice the same, lest all devices come at once.
+// share returns the part of a lifetime after which a token is refreshed. It is
+// about two thirds, and random, so that devices do not all refresh at once.
 func share(lifetime time.Duration) time.Duration {
 	return time.Duration(float64(lifetime) * (0.60 + 0.13*mathrand.Float64()))
 }
 
-// times returns when the access token ends and how long it lasts at least, as far as
-// it says so: times in tokens are whole seconds. It is not verified: that is for the relay.
+// times returns when the access token expires, and the least lifetime that it
+// can have, because times in tokens are whole seconds. If they are unknown,
+// they are zero. The token is not verified; the relay does that.
 func (p pair) times() (ends time.Time, lifetime time.Duration) {
 	var claims struct {
 		Expires float64 `json:"exp"`
@@ -242,7 +257,7 @@ func (p pair) times() (ends time.Time, lifetime time.Duration) {
 	if claims.Expires == 0 {
 		claims.Expires = float64(p.ExpiresAt)
 	}
-	const most = 1 << 40 // seconds; a date beyond it means nothing
+	const most = 1 << 40 // seconds; a later date is invalid
 	if claims.Expires <= 0 || claims.Expires > most {
 		return time.Time{}, 0
 	}
@@ -254,9 +269,10 @@ func (p pair) times() (ends time.Time, lifetime time.Duration) {
 	return ends, max(lifetime-time.Second, 0)
 }
 
-var errTokenFile = errors.New(`must hold a token, or {"token":…,"expires_at":…,"refresh_token":…} as ` + "`server token -pair` prints")
+var errTokenFile = errors.New(`must hold a token, or {"token":…,"expires_at":…,"refresh_token":…}, the output of ` + "`server token -pair`")
 
-// parsePair reads a pair or a bare token. Its error quotes nothing.
+// parsePair parses a pair, or a token without JSON. Its error does not quote
+// data.
 func parsePair(data []byte) (pair, error) {
 	data = bytes.TrimSpace(data)
 	p := pair{Token: string(data)}
@@ -272,7 +288,8 @@ func parsePair(data []byte) (pair, error) {
 	return p, nil
 }
 
-// plain reports whether s is some printable characters without spaces, as tokens are.
+// plain reports whether s is not empty and has only printable ASCII characters
+// other than the space, as tokens do.
 func plain(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -17,7 +17,7 @@ func TestRefreshURL(t *testing.T) {
 		"ws://localhost:3000/ws":         "http://localhost:3000/auth/refresh",
 		"wss://relay.example/ws":         "https://relay.example/auth/refresh",
 		"wss://relay.example/stage/ws":   "https://relay.example/stage/auth/refresh",
-		"wss://u:p@relay.example/ws?x=1": "https://relay.example/auth/refresh", // a password is for /ws alone
+		"wss://u:p@relay.example/ws?x=1": "https://relay.example/auth/refresh", // a password is only for /ws
 		"wss://[::1]:8443":               "https://[::1]:8443/auth/refresh",
 		"https://relay.example/ws":       "",
 		"relay.example/ws":               "",
@@ -75,7 +75,8 @@ func TestTokenFiles(t *testing.T) {
 	}
 }
 
-// Refresh tokens cross no network in the clear, unless somebody asks for that danger.
+// Refresh tokens are not sent over a network in the clear, unless the
+// configuration allows it.
 func TestRefreshOnlyOverTLS(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(`{"token":"a.b.c","refresh_token":"r"}`), 0o600); err != nil {
@@ -102,7 +103,7 @@ func TestRefreshOnlyOverTLS(t *testing.T) {
 			t.Errorf("%s, insecure %v: %v", tc.url, tc.insecure, err)
 		}
 	}
-	// A bare token has no refresh token to lose.
+	// A file without a refresh token needs no safe URL.
 	if err := os.WriteFile(file, []byte("a.b.c"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestRefreshOnlyOverTLS(t *testing.T) {
 	}
 }
 
-// However it is printed, a token is not.
+// No way to print a Token or a Credential shows the token.
 func TestTokensDoNotPrint(t *testing.T) {
 	const canary = "canary7731"
 	file := filepath.Join(t.TempDir(), "token")
@@ -136,6 +137,6 @@ func TestTokensDoNotPrint(t *testing.T) {
 		t.Error(logs)
 	}
 	if !strings.Contains(logs.String(), "chmod 600") {
-		t.Error("nobody is told that others can read the file")
+		t.Error("the log does not warn that others can read the file")
 	}
 }

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// Bounds on a refresh. The relay repeats an answer that was lost for some seconds, so
-// all attempts are made within them.
+// The times of a refresh. If an answer was lost, the relay gives it again only
+// for some seconds, so all attempts are made within these.
 const (
-	exchangeWait = 5 * time.Second        // one attempt
-	exchangeAll  = 15 * time.Second       // within which the last one begins
-	exchangeStep = 250 * time.Millisecond // before the third attempt; then doubled
+	exchangeWait = 5 * time.Second        // for one attempt
+	exchangeAll  = 15 * time.Second       // from the first attempt to the start of the last
+	exchangeStep = 250 * time.Millisecond // before the third attempt, then doubled
 )
 
-// RefreshURL is where the relay at that WebSocket address makes new pairs:
-// wss://host/ws has it at https://host/auth/refresh.
+// RefreshURL returns the refresh URL of the relay with this WebSocket URL. For
+// wss://host/ws it is https://host/auth/refresh.
 func RefreshURL(relay string) (string, error) {
 	u, err := url.Parse(relay)
 	if err != nil || u.Host == "" {
@@ -42,15 +42,17 @@ func RefreshURL(relay string) (string, error) {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Join("/", path.Dir(u.Path), "auth/refresh")}).String(), nil
 }
 
-var errRelayURL = errors.New("publish: the relay's address must look like wss://relay.example/ws")
+var errRelayURL = errors.New("publish: the URL of the relay must look like wss://relay.example/ws")
 
+// checkRefreshURL returns an error if refresh is no URL, or if a refresh token
+// would be sent there in the clear and insecure is not set.
 func checkRefreshURL(refresh string, insecure bool) error {
 	u, err := url.Parse(refresh)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("publish: the refresh address must look like https://relay.example/auth/refresh")
+		return errors.New("publish: the refresh URL must look like https://relay.example/auth/refresh")
 	case u.Scheme == "http" && !Loopback(u.Hostname()) && !insecure:
-		return errors.New("publish: a refresh token must not go over a network in the clear: use wss:// for the relay, and https:// for its refresh address")
+		return errors.New("publish: a refresh token must not be sent over a network in the clear: use wss:// for the relay, and https:// for the refresh URL")
 	}
 	return nil
 }
@@ -65,12 +67,13 @@ func Loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// exchange uses the refresh token. What can be lost on the way, the request or the
-// answer, is cured by asking again with the same token, at once.
+// exchange sends the refresh token and returns the new pair. If the request or
+// the answer is lost, it tries again with the same token.
 func (c *Credential) exchange(ctx context.Context) (pair, error) {
 	begun := time.Now()
 	for wait := time.Duration(0); ; wait = max(2*wait, exchangeStep) {
-		// An exchange that has begun is brought to its end: its answer is the only way on.
+		// An attempt goes on after ctx has ended, because only its answer has
+		// the new pair.
 		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), exchangeWait)
 		p, err := c.ask(attempt)
 		cancel()
@@ -91,7 +94,8 @@ func (c *Credential) exchange(ctx context.Context) (pair, error) {
 	}
 }
 
-// ask makes one attempt. Any error but ErrRefreshRefused leaves it open what the relay has done.
+// ask makes one attempt. After any error but ErrRefreshRefused, it is unknown
+// whether the relay has made a new pair.
 func (c *Credential) ask(ctx context.Context) (pair, error) {
 	body, err := json.Marshal(map[string]string{"refresh_token": c.pair.RefreshToken})
 	if err != nil {
@@ -111,8 +115,8 @@ func (c *Credential) ask(ctx context.Context) (pair, error) {
 	if err != nil {
 		return pair{}, fmt.Errorf("publish: refreshing: %w", err)
 	}
-	// Only what the relay itself says counts: in between there may be a proxy, or the
-	// page of a hotel's network.
+	// Only an answer of the relay itself counts. A proxy or the login page of a
+	// hotel's network may have answered instead.
 	var said struct{ Error string }
 	isJSON := json.Unmarshal(answer, &said) == nil
 	switch {
@@ -123,7 +127,7 @@ func (c *Credential) ask(ctx context.Context) (pair, error) {
 	}
 	p, err := parsePair(answer)
 	if err != nil || !isJSON || p.RefreshToken == "" {
-		return pair{}, fmt.Errorf("publish: refreshing: %s answers something else than a pair", c.cfg.RefreshURL)
+		return pair{}, fmt.Errorf("publish: refreshing: the answer of %s is not a pair", c.cfg.RefreshURL)
 	}
 	return p, nil
 }

@@ -28,7 +28,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// house is the real relay with the real issuer, on a listener of the test's choice.
+// house is the real relay with the real issuer, on a listener of the test.
 type house struct {
 	t      *testing.T
 	keys   *wsauth.HS256
@@ -42,11 +42,11 @@ type house struct {
 	connections, refreshes atomic.Int64
 	audit                  sync.Map // wsauth.EventKind to *atomic.Int64
 
-	// onRefresh stands before the issuer, where it is set.
+	// onRefresh, if not nil, handles the requests to the issuer.
 	onRefresh func(w http.ResponseWriter, r *http.Request, issuer http.Handler)
 }
 
-const origin = "127.0.0.1:7777" // where the pipes lead
+const origin = "127.0.0.1:7777" // the address of the pipes
 
 type houseConfig struct {
 	lifetime time.Duration
@@ -115,7 +115,7 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 		<-served
 		_ = h.log.Close()
 		if _, ok := ln.(*pipes); ok {
-			time.Sleep(2 * time.Second) // what nobody reads any more has its deadline, in fake time
+			time.Sleep(2 * time.Second) // the deadlines of unread connections pass, in fake time
 		}
 	})
 	return h
@@ -183,10 +183,10 @@ func (h *house) credential() *publish.Credential {
 	return c
 }
 
-// whole is longer than anything takes, in fake time, so that what never ends fails.
+// whole is longer than any test takes, in fake time. After it, a test fails.
 const whole = 24 * time.Hour
 
-// run publishes in the background. The returned func waits for the end.
+// run calls publish.Run in a goroutine. wait returns its error.
 func (h *house) run(ctx context.Context, source publish.Source, tokens publish.Tokens) (wait func() error) {
 	ctx, cancel := context.WithTimeout(ctx, whole)
 	done := make(chan error, 1)
@@ -200,7 +200,8 @@ func (h *house) run(ctx context.Context, source publish.Source, tokens publish.T
 	return func() error { return <-done }
 }
 
-// expect reads the relay's log and wants the numbers from 0 up to last: each once, in order.
+// expect fails the test unless the relay's log gets the numbers from 0 to last,
+// each once and in order.
 func (h *house) expect(ctx context.Context, last int) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, whole)
@@ -242,9 +243,9 @@ func (s *ticking) Next(ctx context.Context) (wire.Message, error) {
 	}
 }
 
-// pipes is a listener in memory, whose connections testing/synctest can wait for. A
-// bare net.Pipe would not do: two ends that ping each other in the same moment, as
-// they do in fake time, both wait for the other to read.
+// pipes is a listener in memory, whose connections testing/synctest can wait
+// for. A bare net.Pipe would not do: two ends that ping each other in the same
+// moment, as they do in fake time, both wait for the other to read.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -273,8 +274,8 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, err
 }
 
-// buffered is an end of a pipe that takes what is written as a kernel does, without
-// waiting for the other end to read it.
+// buffered is an end of a pipe that takes what is written as a kernel does,
+// without waiting for the other end to read it.
 type buffered struct {
 	net.Conn
 	mu     sync.Mutex
@@ -359,21 +360,22 @@ func (h *house) holdsNo(secrets ...string) {
 	}
 }
 
-// drop answers nothing: what the issuer did is lost on the way.
+// drop cuts the connection without an answer, as if the answer were lost.
 func drop(w http.ResponseWriter) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 		_ = conn.Close()
 	}
 }
 
-// discarded takes an answer that shall not arrive.
+// discarded is a ResponseWriter that discards the answer.
 type discarded struct{ header http.Header }
 
 func (d discarded) Header() http.Header         { return d.header }
 func (d discarded) Write(p []byte) (int, error) { return io.Discard.Write(p) }
 func (d discarded) WriteHeader(int)             {}
 
-// expectKept is expect for what is in the log now, of which the oldest may be gone.
+// expectKept is expect for the entries that the log has now. It accepts that
+// the oldest were dropped.
 func (h *house) expectKept(t *testing.T, last int) {
 	t.Helper()
 	b, err := h.log.Reader(history.Oldest()).Next(t.Context())
@@ -389,7 +391,7 @@ func (h *house) expectKept(t *testing.T, last int) {
 	}
 }
 
-// until ends as soon as done says so.
+// until is a source that ends when done returns true.
 type until struct {
 	ticking
 	done func() bool

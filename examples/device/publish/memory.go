@@ -5,7 +5,8 @@ import (
 	"github.com/shirou/gopsutil/v4/mem"
 )
 
-// Memory returns the machine's figures, or nil where the system does not tell.
+// Memory returns the memory figures of this machine, or nil if they are
+// unknown.
 func Memory() *wire.Memory {
 	v, err := mem.VirtualMemory()
 	if err != nil || v.Total == 0 {
@@ -19,14 +20,15 @@ func Memory() *wire.Memory {
 	}
 }
 
-// What a pretended memory holds, in MB, and how full it is when a life begins.
+// The simulated memory.
 const (
-	pretendedTotal = 1024
-	pretendedStart = 0.2
+	pretendedTotal = 1024 // its size in MB
+	pretendedStart = 0.2  // the used share when a life begins
 )
 
-// Pretended returns the figures of a memory that so many bytes of text fill, after
-// some were said. It is for machines whose own never fills.
+// Pretended returns the figures of a simulated memory after said bytes of text.
+// The memory is full after full bytes. It is for a machine whose memory never
+// fills.
 func Pretended(said, full int64) *wire.Memory {
 	used := min(1, pretendedStart+(1-pretendedStart)*float64(said)/float64(full))
 	return &wire.Memory{AvailableMB: round(pretendedTotal * (1 - used)), PercentUsed: round(100 * used), TotalMB: pretendedTotal}
@@ -34,12 +36,13 @@ func Pretended(said, full int64) *wire.Memory {
 
 func round(f float64) float64 { return float64(int64(f*10+0.5)) / 10 }
 
-// Mark is how full memory may be before a life ends. A machine that is fuller when a
-// life begins has to fall below it first, or it would only ever restart.
+// Mark is the used memory at which a life ends. If more is used when a life
+// begins, the use must first fall below the mark; otherwise the device would
+// restart all the time.
 type Mark struct {
-	Percent float64 // zero: no mark
+	Percent float64 // 0 means that memory never ends a life
 
-	below bool // memory was, in this life
+	below bool // in this life, the use was below the mark
 }
 
 // Begin begins a life.

@@ -10,33 +10,33 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// Muse is a Source that needs no model: it strings sentences together, word by
-// word, with the machine's real memory figures, and starts anew after each life
-// as the installation does.
+// Muse is a [Source] without a model. It makes random sentences, word by word,
+// with the memory figures of this machine. After each life it begins anew, as
+// the installation does.
 //
-// With Figures of [Pretended] and a Mark, it is memory that ends a life.
+// A life ends after about Life sentences, or when memory passes Mark.
 type Muse struct {
-	Pace time.Duration // between words; default 120 ms
-	Life int           // sentences in a life, about; default 24
+	Pace time.Duration // the mean time between words; 0 means 120 ms
+	Life int           // about how many sentences a life has; 0 means 24
 
 	Restarts float64             // the number of the first life
-	Figures  func() *wire.Memory // nil: Memory
-	Mark     Mark                // of memory, that ends a life too
+	Figures  func() *wire.Memory // the memory figures; if nil, Memory
+	Mark     Mark                // the used memory at which a life ends
 
-	words   []string // of the sentence under way
+	words   []string // the rest of the sentence
 	left    int      // sentences left in this life
 	since   int      // words since the last memory figures
-	born    bool     // whether the first life has begun
-	opening bool     // whether the next message opens a life
+	born    bool     // the first life has begun
+	opening bool     // the next message is the first of a life
 }
 
-// Next waits for the pace and returns the next word.
+// Next waits for about Pace and returns the next word.
 func (m *Muse) Next(ctx context.Context) (wire.Message, error) {
 	pace := m.Pace
 	if pace <= 0 {
 		pace = 120 * time.Millisecond
 	}
-	// Thinking is uneven: most words come quickly, some take their time.
+	// The pause is random, because thinking is not regular.
 	timer := time.NewTimer(pace/2 + rand.N(pace))
 	defer timer.Stop()
 	select {
@@ -76,6 +76,7 @@ func (m *Muse) Next(ctx context.Context) (wire.Message, error) {
 	return msg, nil
 }
 
+// rebirth begins a life and returns the message that announces it.
 func (m *Muse) rebirth() wire.Message {
 	if m.born {
 		m.Restarts++

@@ -19,8 +19,8 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// scripted serves one connection after the other, each in f's hands once it has
-// authenticated.
+// scripted serves connections, and calls f with each after it has
+// authenticated. n is the number of the connection, from 1.
 func scripted(t *testing.T, f func(n int, say func(string), hear func() string)) *http.Client {
 	ln := newPipes()
 	var n atomic.Int64
@@ -53,7 +53,7 @@ func scripted(t *testing.T, f func(n int, say func(string), hear func() string))
 	return &http.Client{Transport: &http.Transport{DialContext: ln.dial}}
 }
 
-// day is a context for what would never end if it failed.
+// day returns a context that ends a test which would otherwise never end.
 func day(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	t.Cleanup(cancel)
@@ -69,13 +69,14 @@ func parse(t *testing.T, data string) wire.Message {
 	return m
 }
 
-// The right ends unnoticed while a message is under way. Whatever followed it before
-// the next token is accepted would be taken, and it would not.
+// The relay refuses a message, because the token has expired, and then accepts
+// another token. A message that was sent in between would be accepted, so that
+// the order would be lost.
 func TestNothingOvertakesWhatIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		client := scripted(t, func(_ int, say func(string), hear func() string) {
-			parse(t, hear()) // 0, which is refused below
+			parse(t, hear()) // message 0, which is refused below
 			say(`{"status":"expiring","expires_at":1}`)
 			if token := hear(); token != `{"token":"good"}` {
 				t.Errorf("got %q, want a token", token)
@@ -113,7 +114,8 @@ func TestNothingOvertakesWhatIsRefused(t *testing.T) {
 	})
 }
 
-// A message that the relay does not understand is left out and keeps nothing back.
+// A message whose form the relay refuses is dropped, and later messages are
+// sent.
 func TestRefusedMessageIsLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
@@ -135,7 +137,8 @@ func TestRefusedMessageIsLeftOut(t *testing.T) {
 	})
 }
 
-// A relay that vanishes without a word is noticed, also while there is nothing to say.
+// The device detects a relay that no longer answers, even if there is nothing
+// to send.
 func TestDeadLinkIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -157,7 +160,7 @@ func TestDeadLinkIsNoticed(t *testing.T) {
 	})
 }
 
-// A relay that asks for patience gets it, within reason.
+// The device waits as long as Retry-After asks, up to five minutes.
 func TestRetryAfter(t *testing.T) {
 	for header, least := range map[string]time.Duration{"40": 40 * time.Second, "999999999": 5 * time.Minute, "-3": 0, "soon": 0} {
 		synctest.Test(t, func(t *testing.T) {

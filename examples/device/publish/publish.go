@@ -1,5 +1,6 @@
-// Package publish is the sending half of the installation: it keeps one
-// authenticated connection to a relay open and sends what a Source says over it.
+// Package publish sends the messages of a [Source] to a relay. It keeps one
+// authenticated connection open, and loses no message when the connection is
+// lost.
 package publish
 
 import (
@@ -16,70 +17,76 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// Waiting times between attempts to connect: doubled from the first to the last,
-// each drawn at random from its upper half, so that devices and viewers do not all
-// return in the same moment after the server restarted.
+// The delay between attempts to connect doubles from firstDelay to lastDelay.
+// The wait is random, between half the delay and the delay, so that devices do
+// not all return at the same moment after a restart of the relay.
 const (
 	firstDelay = 500 * time.Millisecond
 	lastDelay  = 30 * time.Second
 
-	// longDelay is for what another attempt does not cure: somebody decided against
-	// this device, or another one has its place. Refused tokens approach it in larger
-	// steps than two, because the relay blocks addresses that go on showing them.
+	// longDelay is the delay if another attempt will not help: the operator
+	// ended the connection, or another session replaced this one. After a
+	// refused token the delay grows by refusedStep, up to longDelay, because
+	// the relay blocks an address that sends refused tokens again and again.
 	longDelay   = 5 * time.Minute
 	refusedStep = 8
 )
 
-// Bounds on what the relay may take its time for.
+// Limits of time.
 const (
-	answerWait = 10 * time.Second // the handshake, each write, the answer to a token
-	pingEvery  = 30 * time.Second // a link that is dead in both directions is noticed by nothing else
-	lingerWait = 3 * time.Second  // acknowledgements, once Run is to end
-	closeWait  = time.Second      // the answer to the close frame
+	answerWait = 10 * time.Second // for the handshake, each write, the answer to a token
+	pingEvery  = 30 * time.Second // only a ping detects a link that is dead in both directions
+	lingerWait = 3 * time.Second  // for acknowledgements, when Run has to end
+	closeWait  = time.Second      // for the answer to the close frame
 )
 
-// Why a connection ended, where it matters for what comes next.
+// Why the relay ended a connection.
 var (
 	ErrRefused  = errors.New("publish: the relay refused the token")
-	ErrReplaced = errors.New("publish: another session of this device has taken its place: is the same token in use elsewhere?")
+	ErrReplaced = errors.New("publish: another session of this device replaced this one: check whether its token is used elsewhere")
 	ErrEnded    = errors.New("publish: the relay's operator ended the connection")
 
 	errLost = errors.New("publish: the connection was lost")
 )
 
-// Source says what to publish. Next waits until the next message is due, and returns
-// when ctx ends. It is called from one goroutine, a little ahead of what is sent.
+// Source makes the messages to publish. Next waits until the next message is
+// due, and returns when ctx ends. One goroutine calls it, up to 256 messages
+// ahead of the acknowledgements.
 type Source interface {
 	Next(ctx context.Context) (wire.Message, error)
 }
 
-// Config says what to publish and where. URL, Tokens and Source are required.
+// Config configures Run. URL, Tokens and Source are required.
 type Config struct {
 	URL    string // the relay's endpoint: ws://… or wss://…, without a query
 	Tokens Tokens
 	Source Source
-	Logger *slog.Logger // nil: silence
+	Logger *slog.Logger // if nil, nothing is logged
 
-	// Client makes the connections; nil is http.DefaultClient.
+	// Client makes the connections. If nil, it is http.DefaultClient.
 	Client *http.Client
-	// Observe is told of every change, from one goroutine at a time. It must not block.
+	// Observe, if not nil, is called after every change, by one goroutine at a
+	// time. It must not block.
 	Observe func(State)
 }
 
-// State is how publishing goes.
+// State is the state of a Run.
 type State struct {
-	Connected      bool // the relay takes messages
-	Acknowledged   int  // messages that it has, since the start
-	Unacknowledged int  // messages that wait to be sent or acknowledged
+	Connected      bool // the relay accepts messages
+	Acknowledged   int  // messages that the relay has acknowledged since the start
+	Unacknowledged int  // messages that are not sent or not acknowledged
 }
 
-// Run publishes until ctx or the source ends. In either case it waits until all is
-// acknowledged, but not for long where it was told to end.
+// Run publishes the messages of the source until the source or ctx ends. If the
+// source ends, Run waits until all messages are acknowledged and returns the
+// error of the source. If ctx ends, it waits for three seconds at most and
+// returns the error of ctx.
 //
-// It connects again whenever the connection is lost, and sends what was not
-// acknowledged once more, under the same ids, so that nothing is lost and nothing
-// published twice. A token that expires is replaced while the connection stays. A
-// refused one is tried again too, since it may be replaced meanwhile.
+// If the connection is lost, Run connects again and sends the messages that are
+// not acknowledged again, with the same ids. So no message is lost or published
+// twice. Run replaces a token before it expires, on the open connection. After
+// a refused token it tries again, because the operator may have replaced the
+// token.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -100,7 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 		switch ended := p.queue.finished(); {
 		case ctx.Err() != nil:
 			if waiting > 0 {
-				cfg.Logger.Warn("ended before all was acknowledged", "messages", waiting)
+				cfg.Logger.Warn("ended before all messages were acknowledged", "messages", waiting)
 			}
 			return ctx.Err()
 		case ended != nil:
@@ -134,17 +141,18 @@ func Run(ctx context.Context, cfg Config) error {
 // maxMessage is the relay's limit for one message, in bytes.
 const maxMessage = 64 << 10
 
+// publisher is the state of a Run across connections.
 type publisher struct {
 	cfg     Config
 	queue   *queue
-	pos     string       // where the relay's stream was last seen, so as not to be told it all again
-	refused *Token       // shown last and not accepted
-	renewal chan renewal // a refresh that is under way, nil if none is
+	pos     string       // the last position, so that the relay does not send the history again
+	refused *Token       // the last token, if it was refused
+	renewal chan renewal // the result of a refresh that is under way, or nil
 }
 
-// feed takes what the source says for as long as there is room.
+// feed puts the messages of the source into the queue, while there is room.
 func (p *publisher) feed(ctx context.Context) {
-	prefix := rand.Text()[:10] // of the ids: another run of the same device uses others
+	prefix := rand.Text()[:10] // makes the ids differ from those of another run
 	for count := 0; ; {
 		for p.queue.full() {
 			select {
@@ -163,10 +171,10 @@ func (p *publisher) feed(ctx context.Context) {
 		m.ID = prefix + "-" + strconv.Itoa(count)
 		data, err := json.Marshal(m)
 		if err == nil && len(data) > maxMessage {
-			err = errors.New("larger than the relay takes") // and closes the connection for, each time that it is sent
+			err = errors.New("larger than the relay accepts") // the relay would close the connection each time
 		}
 		if err != nil {
-			p.cfg.Logger.Error("a message was left out", "bytes", len(data), "error", err)
+			p.cfg.Logger.Error("a message is not published", "bytes", len(data), "error", err)
 			continue
 		}
 		count++
@@ -174,19 +182,20 @@ func (p *publisher) feed(ctx context.Context) {
 	}
 }
 
+// observe calls Config.Observe.
 func (p *publisher) observe(connected bool) {
 	confirmed, waiting := p.queue.counts()
 	p.cfg.Observe(State{connected, confirmed, waiting})
 }
 
-// renewal is what became of a refresh.
+// renewal is the result of a refresh.
 type renewal struct {
 	token Token
 	err   error
 }
 
-// renew begins to replace old, beside the connection and whatever becomes of that:
-// an answer that nobody waits for is a pair that is lost.
+// renew begins to refresh old, in a goroutine that goes on if the connection
+// ends. Otherwise the answer, and with it the new pair, could be lost.
 func (p *publisher) renew(ctx context.Context, old Token) {
 	p.renewal = make(chan renewal, 1)
 	go func(done chan<- renewal) {
@@ -195,8 +204,8 @@ func (p *publisher) renew(ctx context.Context, old Token) {
 	}(p.renewal)
 }
 
-// settle waits for a refresh that is under way, and forgets what became of it: the
-// Tokens know.
+// settle waits for a refresh that is under way. It ignores the result, because
+// the Tokens have it.
 func (p *publisher) settle() {
 	if p.renewal != nil {
 		<-p.renewal
@@ -204,7 +213,7 @@ func (p *publisher) settle() {
 	}
 }
 
-// token returns what to show on a new connection.
+// token returns the token for a new connection.
 func (p *publisher) token(ctx context.Context) (Token, error) {
 	p.settle()
 	if p.refused == nil {
@@ -212,7 +221,8 @@ func (p *publisher) token(ctx context.Context) (Token, error) {
 	}
 	token, err := p.cfg.Tokens.Refresh(ctx, *p.refused)
 	if errors.Is(err, ErrNoRefresh) {
-		// The refusal may have been the relay's mistake, and be mended there.
+		// The relay may have refused a valid token by a mistake that the
+		// operator then fixes.
 		p.cfg.Logger.Error("the token was refused", "error", err)
 		return p.cfg.Tokens.Token(ctx)
 	}

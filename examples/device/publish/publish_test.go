@@ -21,7 +21,7 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// numbers is a Source that says 0, 1, 2 … and ends after the last.
+// numbers is a Source of the texts 0, 1, 2 … up to last.
 type numbers struct{ next, last int }
 
 func (n *numbers) Next(ctx context.Context) (wire.Message, error) {
@@ -32,8 +32,8 @@ func (n *numbers) Next(ctx context.Context) (wire.Message, error) {
 	return wire.Message{Text: strconv.Itoa(n.next - 1)}, ctx.Err()
 }
 
-// fakeRelay accepts "good" and hands every message to got, with the number of its
-// connection; it cuts the connection where got says so.
+// fakeRelay accepts the token "good" and calls got with every message and the
+// number of its connection. If got returns false, it cuts the connection.
 func fakeRelay(t *testing.T, got func(connection int, text string) (goOn bool)) (url string) {
 	var connections atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +48,7 @@ func fakeRelay(t *testing.T, got func(connection int, text string) (goOn bool)) 
 		if err != nil {
 			return
 		}
-		// A viewer's frame may come before the answer, and must not be taken for it.
+		// A viewer's frame may arrive before the answer, and is not the answer.
 		_ = ws.Write(ctx, websocket.MessageText, []byte(`{"type":"history","messages":[]}`))
 		if string(data) != `{"token":"good"}` {
 			_ = ws.Write(ctx, websocket.MessageText, []byte(`{"error":"Authentication failed"}`))
@@ -62,7 +62,7 @@ func fakeRelay(t *testing.T, got func(connection int, text string) (goOn bool)) 
 			}
 			var m wire.Message
 			if json.Unmarshal(data, &m) != nil || !got(n, m.Text) {
-				return // before it is acknowledged
+				return // without an acknowledgement
 			}
 			_ = ws.Write(ctx, websocket.MessageText, wire.Ack(m.ID))
 		}
@@ -87,8 +87,8 @@ func TestRunPublishesInOrder(t *testing.T) {
 	}
 }
 
-// What was not acknowledged when the connection was lost is sent again, before
-// what follows it, and the end waits for the last acknowledgement.
+// After the connection was lost, unacknowledged messages are sent again, before
+// later ones. Run ends after the last acknowledgement.
 func TestRunSendsAgain(t *testing.T) {
 	var mu sync.Mutex
 	acknowledged := map[string]int{}
@@ -114,7 +114,7 @@ func TestRunSendsAgain(t *testing.T) {
 	}
 }
 
-// A message that the relay would never take must not keep the others back.
+// A message that is too large for the relay is not sent, and the others are.
 func TestRunLeavesOutWhatIsTooLarge(t *testing.T) {
 	texts := make(chan string, 3)
 	url := fakeRelay(t, func(_ int, text string) bool { texts <- text; return true })
@@ -127,7 +127,7 @@ func TestRunLeavesOutWhatIsTooLarge(t *testing.T) {
 	}
 }
 
-// list is a Source that says its items.
+// list is a Source of its items.
 type list []string
 
 func (l *list) Next(context.Context) (wire.Message, error) {
@@ -153,8 +153,8 @@ func TestRunAsksForAnotherToken(t *testing.T) {
 	}
 }
 
-// A life has a prompt, words, memory figures, and an end after which the next one
-// is counted.
+// A life has a prompt, words and memory figures. After it ends, the number of
+// the next one is one higher.
 func TestMuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := publish.Muse{Life: 4}

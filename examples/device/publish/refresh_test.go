@@ -18,8 +18,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// For six hours on tokens of fifteen minutes, one connection carries every message
-// once and in order, and the file always holds the pair that counts.
+// For six hours, with tokens that are valid for fifteen minutes, one connection
+// carries every message once and in order. The file holds the current pair.
 func TestRefreshesForHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pace, span = time.Second, 6 * time.Hour
@@ -34,25 +34,25 @@ func TestRefreshesForHours(t *testing.T) {
 		if n := h.connections.Load(); n != 1 {
 			t.Errorf("%d connections\n%s", n, h.logs)
 		}
-		// Each token lasts for about two thirds of its time.
+		// Each token is used for about two thirds of its lifetime.
 		if n := h.refreshes.Load(); n < 32 || n > 42 {
 			t.Errorf("%d refreshes in six hours", n)
 		}
 		if e, v := h.events(wsauth.EventRefreshed), h.events(wsauth.EventExpired); e != h.refreshes.Load() || v != 0 {
-			t.Errorf("%d rights were renewed and %d ended", e, v)
+			t.Errorf("%d tokens were replaced and %d expired", e, v)
 		}
 		now := h.read()
 		if now.RefreshToken == first.RefreshToken {
 			t.Error("the file holds the first pair")
 		}
 		if _, err := h.issuer.Refresh(t.Context(), now.RefreshToken, wsauth.Peer{}); err != nil {
-			t.Error("the file's refresh token is worth nothing:", err)
+			t.Error("the refresh token in the file is not valid:", err)
 		}
 		h.holdsNo(first.Token, first.RefreshToken, now.Token, now.RefreshToken)
 	})
 }
 
-// The same on real sockets, with the shortest lifetimes that there are.
+// The same on real sockets, with the shortest lifetimes that are possible.
 func TestRefreshesOnRealSockets(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,7 +62,7 @@ func TestRefreshesOnRealSockets(t *testing.T) {
 	h.put()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	// Publishes until it has refreshed four times, however long that takes.
+	// The source ends after four refreshes, so no time is assumed.
 	source := &until{ticking: ticking{numbers{last: 1 << 30}, 5 * time.Millisecond}, done: func() bool { return h.refreshes.Load() >= 4 }}
 	wait := h.run(ctx, source, h.credential())
 	if err := wait(); !errors.Is(err, io.EOF) {
@@ -77,7 +77,7 @@ func TestRefreshesOnRealSockets(t *testing.T) {
 	}
 }
 
-// What goes wrong with a refresh costs neither the connection nor a message.
+// A fault of a refresh ends no connection and loses no message.
 func TestRefreshFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -158,9 +158,9 @@ func TestRefreshFaults(t *testing.T) {
 	}
 }
 
-// While the issuer is out of reach for longer than the token is good, the device
-// becomes a viewer, keeps what it has to say, and is a publisher again on the same
-// connection when the issuer is back.
+// If the issuer is unreachable until the token has expired, the device becomes
+// a viewer and keeps its messages. When the issuer is back, the device
+// publishes again on the same connection.
 func TestRefreshAfterExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{lifetime: 15 * time.Minute})
@@ -179,13 +179,13 @@ func TestRefreshAfterExpiry(t *testing.T) {
 			t.Error(err)
 		}
 		if n, ended := h.connections.Load(), h.events(wsauth.EventExpired); n != 1 || ended != 1 {
-			t.Errorf("%d connections, %d rights ended\n%s", n, ended, h.logs)
+			t.Errorf("%d connections, %d tokens expired\n%s", n, ended, h.logs)
 		}
 	})
 }
 
-// A right that is taken away in the middle of a stream loses nothing of it, whether
-// the relay makes a viewer of the device or closes.
+// No message is lost if a token is revoked within a stream, whether the relay
+// makes the device a viewer or closes the connection.
 func TestRevokedInMidStream(t *testing.T) {
 	for _, choice := range []wsauth.OnExpiry{wsauth.OnExpiryView, wsauth.OnExpiryClose} {
 		synctest.Test(t, func(t *testing.T) {
@@ -209,8 +209,8 @@ func TestRevokedInMidStream(t *testing.T) {
 	}
 }
 
-// A refused refresh token is never shown again, and the log says what to do; a new
-// pair in the file is found without a restart, and nothing was lost.
+// A refused refresh token is never sent again, and the log says what to do. A
+// new pair in the file is used without a restart, and no message is lost.
 func TestRefreshRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{lifetime: 15 * time.Minute})
@@ -238,7 +238,8 @@ func TestRefreshRefused(t *testing.T) {
 	})
 }
 
-// A bare token is used until it expires, and an operator's new one is found.
+// A token without a refresh token is used until it expires. A new token in the
+// file is used without a restart.
 func TestBareToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{})
@@ -267,9 +268,9 @@ func TestBareToken(t *testing.T) {
 	})
 }
 
-// A device that lost its power after it had written the pair, and before it used it,
-// begins with that pair; one that lost it before it had written gets the same answer
-// again, if it is quick.
+// If a device loses its power after it has written a pair, it begins with that
+// pair. If it loses its power before, it gets the same answer again within some
+// seconds.
 func TestCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{lifetime: 15 * time.Minute})
@@ -293,7 +294,7 @@ func TestCrash(t *testing.T) {
 			t.Error("after a crash the old pair is used:", err)
 		}
 
-		// Not written: the file is as it was before.
+		// The pair was not written: the file is as before.
 		h.write(first.Token, first.ExpiresAt.Unix(), first.RefreshToken)
 		time.Sleep(10 * time.Second)
 		if again, err := h.credential().Refresh(t.Context(), publish.Token{Value: first.Token}); err != nil || again.Value != token.Value {
@@ -305,12 +306,14 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// A pair that could not be kept is not asked for, so the old one stays good.
+// If a new pair could not be saved, none is asked for, and the old one stays
+// valid.
 func TestRefreshNeedsItsFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{lifetime: 15 * time.Minute})
 		first := h.put()
-		// Stops root too, which a directory that is not writable would not.
+		// This prevents the write even for root; a read-only directory would
+		// not.
 		if err := os.MkdirAll(h.file+".new/taken", 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +326,7 @@ func TestRefreshNeedsItsFile(t *testing.T) {
 	})
 }
 
-// The link breaks, again and again, also while a token is being refreshed.
+// The link breaks again and again, even during a refresh.
 func TestRefreshOverABadLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipes()
@@ -362,7 +365,8 @@ func TestRefreshOverABadLink(t *testing.T) {
 	})
 }
 
-// A device whose place is taken, or that was sent away, does not come back at once.
+// A device that was replaced, or whose connection the operator ended, does not
+// come back at once.
 func TestLongAbsence(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -370,7 +374,7 @@ func TestLongAbsence(t *testing.T) {
 	}{
 		{"ended by the operator", func(h *house, id string) { h.gate.End(id) }},
 		{"replaced", func(h *house, _ string) {
-			// Another one shows a token of the same device.
+			// Another session authenticates as the same device.
 			token, err := h.keys.SignAt(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)}, time.Now())
 			if err != nil {
 				h.t.Fatal(err)
@@ -410,7 +414,8 @@ func TestLongAbsence(t *testing.T) {
 	}
 }
 
-// Told to end, the device waits for its acknowledgements and closes in due form.
+// When ctx ends, the device waits for the acknowledgements and sends a close
+// frame.
 func TestRunEndsInForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{lifetime: time.Hour})

@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// Token is what the relay wants to see. It prints, and logs, without its value.
+// Token is a token for the relay. Its value is never printed or logged.
 type Token struct {
 	Value string
-	// RenewAt is when to ask for the next one. Zero: not before the relay says that this one expires.
+	// RenewAt is when to refresh the token. If zero, it is refreshed when the
+	// relay reports that it will expire.
 	RenewAt time.Time
 }
 
@@ -22,23 +23,23 @@ func (t Token) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "token") }
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (t Token) LogValue() slog.Value { return slog.StringValue("token") }
 
-// Tokens is where Run gets its tokens from. Both methods return when ctx ends, or
-// shortly after.
+// Tokens supplies the tokens of Run. When ctx ends, both methods return at once
+// or within seconds.
 type Tokens interface {
-	// Token returns what to show on a new connection.
+	// Token returns the token for a new connection.
 	Token(ctx context.Context) (Token, error)
-	// Refresh returns what replaces old, which expires, has expired or was refused.
-	// Its error is ErrNoRefresh where there is no way to get one.
+	// Refresh returns a token to replace old, which will expire, has expired or
+	// was refused. If there is no other token, the error is ErrNoRefresh.
 	Refresh(ctx context.Context, old Token) (Token, error)
 }
 
-// Errors of Tokens.
+// Errors of a [Credential].
 var (
 	ErrNoRefresh      = errors.New("publish: there is no other token: make one with `server token`, or a pair that refreshes itself with `server token -pair`, and put it into the token file")
-	ErrRefreshRefused = errors.New("publish: the relay refused the refresh token, which is final: make a new pair with `server token -pair` and put it into the token file")
+	ErrRefreshRefused = errors.New("publish: the relay refused the refresh token and will not accept it later: make a new pair with `server token -pair` and put it into the token file")
 )
 
-// TokenFunc is a func that makes tokens, as Tokens.
+// TokenFunc is a function that makes a token, as Tokens.
 type TokenFunc func() (string, error)
 
 // Token calls f.
