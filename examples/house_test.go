@@ -1,5 +1,5 @@
-// Package examples_test holds the rules of the house: which package may import which,
-// and in which words they speak.
+// Package examples_test holds the rules of the house: which package may import
+// which, and in which words they speak.
 package examples_test
 
 import (
@@ -14,9 +14,9 @@ import (
 
 const module = "github.com/relayguard/relayguard/"
 
-// packages are those of the library, each with what it may import beside the standard
-// library, itself and its own subpackages: of this module its parent, and of others
-// only this.
+// packages are those of the library, each with what it may import beside the
+// standard library, itself and its own subpackages: of this module its parent,
+// and of others only this.
 var packages = []pkg{
 	{"headers", "", []string{"golang.org/x/time/rate"}}, // the rate of violation reports
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
@@ -62,9 +62,9 @@ func importsOf(t *testing.T, patterns ...string) map[string][]string {
 
 func standard(path string) bool { return !strings.Contains(strings.Split(path, "/")[0], ".") }
 
-// TestImports holds the rule that makes the packages usable one by one: none of the
-// five imports another, a subpackage imports its parent and never the reverse, and each
-// third-party import is one that is listed here.
+// TestImports holds the rule that makes the packages usable one by one: none of
+// the five imports another, a subpackage imports its parent and never the
+// reverse, and each third-party import is one that is listed here.
 func TestImports(t *testing.T) {
 	imports := importsOf(t, module+"...")
 	for _, p := range packages {
@@ -98,7 +98,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// ranks are the rooms of the server, from the lowest. A room imports lower ones only.
+// ranks are the rooms of the server, from the lowest. A room imports lower ones
+// only.
 var ranks = [][]string{
 	{"relay", "trail", "certificate", "tracker", "web", "doctor", "watch/suspect"},
 	{"config"},
@@ -152,8 +153,8 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// TestImportersKeepTheirVersions builds a service whose dependencies are older than
-// those of the server, and that imports one package.
+// TestImportersKeepTheirVersions builds a service whose dependencies are older
+// than those of the server, and that imports one package.
 func TestImportersKeepTheirVersions(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the first page: its programs compile as they are pasted, its links
-// lead somewhere, and it names every package.
+// TestReadme holds the first page: its programs compile as they are pasted, its
+// links lead somewhere, and it names every package.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"unicode"
 )
 
-// parse returns the documentation of a package of the library, which holds everything
-// that is exported, and its files.
+// parse returns the documentation of a package of the library, which holds
+// everything that is exported, and its files.
 func parse(t *testing.T, path string) (*doc.Package, []*ast.File) {
 	t.Helper()
 	dir := filepath.Join("..", path)
@@ -41,8 +41,9 @@ func parse(t *testing.T, path string) (*doc.Package, []*ast.File) {
 	return p, files
 }
 
-// TestVocabulary holds what is the same in every package: how a bad configuration is
-// reported, what constants are called, and how the text of an error begins.
+// TestVocabulary holds what is the same in every package: how a bad
+// configuration is reported, what constants are called, and how the text of an
+// error begins.
 func TestVocabulary(t *testing.T) {
 	for _, p := range packages {
 		t.Run(p.path, func(t *testing.T) {
@@ -102,8 +103,8 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// beginsWithWordOf reports whether name begins with a word of typ, or with all of it,
-// and goes on.
+// beginsWithWordOf reports whether name begins with a word of typ, or with all
+// of it, and goes on.
 func beginsWithWordOf(name, typ string) bool {
 	for _, word := range append(words(typ), typ) {
 		if len(name) > len(word) && strings.HasPrefix(name, word) {
@@ -150,8 +151,8 @@ func checkErrors(t *testing.T, pkg string, d *ast.GenDecl) {
 	}
 }
 
-// checkErrorMethod looks at the first text in a method Error. Reasons are parts of an
-// error's text, and exempt.
+// checkErrorMethod looks at the first text in a method Error. Reasons are parts
+// of an error's text, and exempt.
 func checkErrorMethod(t *testing.T, pkg string, d *ast.FuncDecl) {
 	t.Helper()
 	if d.Name.Name != "Error" || d.Recv == nil || d.Type.Results == nil || len(d.Type.Params.List) > 0 {

@@ -52,8 +52,8 @@ func (b *board) line() string {
 	return fmt.Sprintf("%s · life %.0f · memory %.1f%% · %d sent · %d waiting", state, b.restarts, b.memory, b.state.Acknowledged, b.state.Unacknowledged)
 }
 
-// screen writes log lines, and below the last of them one that changes. Where it is
-// no terminal, there are log lines only.
+// screen writes log lines, and below the last of them one that changes. Where
+// it is no terminal, there are log lines only.
 type screen struct {
 	w    io.Writer
 	live bool

@@ -30,7 +30,8 @@ func inMemory(t *testing.T) []string {
 	return operable(t, []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=1000"})
 }
 
-// runVerb runs a command and returns what it printed; code is what it must end with.
+// runVerb runs a command and returns what it printed; code is what it must end
+// with.
 func runVerb(t *testing.T, code int, env []string, args ...string) (stdout, stderr string) {
 	t.Helper()
 	p := launch(t, false, t.TempDir(), env, args...)
@@ -137,8 +138,8 @@ func TestArchiveWithPassphrase(t *testing.T) {
 	s.shows("one")
 }
 
-// Without a server, the verbs work on the directory; with one that takes no calls,
-// the directory is locked.
+// Without a server, the verbs work on the directory; with one that takes no
+// calls, the directory is locked.
 func TestArchiveOffline(t *testing.T) {
 	dir, history := t.TempDir(), filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, history))
@@ -202,8 +203,8 @@ func archiveOf(t *testing.T, entries []history.Entry, to ...age.Recipient) []byt
 	return b.Bytes()
 }
 
-// What is not whole, was edited or is something else is refused by the verb and by
-// the server itself, each saying which, and nothing changes.
+// What is not whole, was edited or is something else is refused by the verb and
+// by the server itself, each saying which, and nothing changes.
 func TestImportRefuses(t *testing.T) {
 	pair, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -317,14 +318,15 @@ func TestImportOfALargeArchive(t *testing.T) {
 	s.shows(texts[n-20:]...)
 }
 
-// One message, or everything, is gone from pages, memory and disk, and a copy of
-// the disk that was taken before does not bring it back.
+// One message, or everything, is gone from pages, memory and disk, and a copy
+// of the disk that was taken before does not bring it back.
 func guideErasure(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, dir))
 	s, p := serving(t, env)
 	device := s.publisher()
-	// A restart signal with a text is kept, and is also what clears viewers' pages.
+	// A restart signal with a text is kept, and is also what clears viewers'
+	// pages.
 	device.send(`{"text":"erase me","id":"r","status":{"is_restarting":true}}`)
 	device.publish("b", "c")
 	behind, _, _ := s.viewer().position(3)

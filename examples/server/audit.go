@@ -43,7 +43,8 @@ func setupAudit(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-// followAudit prints entries as they come, until the server or an interrupt ends it.
+// followAudit prints entries as they come, until the server or an interrupt
+// ends it.
 func (c *call) followAudit(n int) error {
 	client, err := c.client()
 	if err != nil {
@@ -64,8 +65,8 @@ func (c *call) followAudit(n int) error {
 	return err
 }
 
-// auditColumns is an entry for people. What a stranger may have chosen is quoted, so
-// that it does nothing to a terminal.
+// auditColumns is an entry for people. What a stranger may have chosen is
+// quoted, so that it does nothing to a terminal.
 func auditColumns(e trail.Entry) []string {
 	var rest []string
 	add := func(name, value string) {

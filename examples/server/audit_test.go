@@ -65,8 +65,8 @@ func TestAuditIsRead(t *testing.T) {
 	}
 }
 
-// A follower sees what comes, until it leaves or the server stops; there are not
-// more than eight.
+// A follower sees what comes, until it leaves or the server stops; there are
+// not more than eight.
 func TestAuditIsFollowed(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	s.refuse("192.0.2.1")
@@ -128,7 +128,8 @@ func TestAuditIsQuoted(t *testing.T) {
 	}
 }
 
-// A hundred bad tokens are one suspicion, in the log, the metrics and the audit.
+// A hundred bad tokens are one suspicion, in the log, the metrics and the
+// audit.
 func TestSuspicionIsToldOnce(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c); production(c); c.MaxAttempts = 10_000 })
 	for range 40 {

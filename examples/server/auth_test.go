@@ -83,8 +83,8 @@ func guideRefresh(t *testing.T) {
 	p.await(func(m map[string]any) bool { return m["ack"] == "2" })
 }
 
-// A refresh token that is used twice shows that it is in two hands: both lose all,
-// at once, and the open session too.
+// A refresh token that is used twice shows that it is in two hands: both lose
+// all, at once, and the open session too.
 func TestReusedRefreshToken(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	stolen := s.pair(testDevice)
@@ -154,7 +154,8 @@ func TestAuthSurvivesRestart(t *testing.T) {
 	}
 }
 
-// A time with an offset that can be read and not written keeps no other from the file.
+// A time with an offset that can be read and not written keeps no other from
+// the file.
 func TestRevocationOfAnOddTime(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	code, out := s.verb("revoke", "-before", "2026-11-24T18:00:00+24:00", testDevice)
@@ -174,8 +175,9 @@ func TestRevocationOfAnOddTime(t *testing.T) {
 	}
 }
 
-// A line of refresh tokens that began before the time takes with it what has been
-// issued since, and the answer says so; without one, what is younger is spared.
+// A line of refresh tokens that began before the time takes with it what has
+// been issued since, and the answer says so; without one, what is younger is
+// spared.
 func TestRevokedBefore(t *testing.T) {
 	for _, line := range []bool{false, true} {
 		s := start(t, withAuth(t.TempDir()))
@@ -201,7 +203,8 @@ func TestRevokedBefore(t *testing.T) {
 	}
 }
 
-// Of two reloads at once, the secrets that were read first are not the last in force.
+// Of two reloads at once, the secrets that were read first are not the last in
+// force.
 func TestReloadsAreOneAfterTheOther(t *testing.T) {
 	s := start(t, nil)
 	old := environment(map[string]string{"JWT_SECRET": newSecret()})
@@ -361,7 +364,8 @@ func guideRotate(t *testing.T) {
 	}
 	srv.env.Store(&env)
 	device := srv.publisher()
-	// What the operator's call does; the environment of a test cannot be changed under it.
+	// What the operator's call does; the environment of a test cannot be
+	// changed under it.
 	secret, previous = renewed, testSecret
 	if err := srv.srv.Reload(); err != nil {
 		t.Fatal(err)

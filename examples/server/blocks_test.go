@@ -85,7 +85,8 @@ func TestBlockEndsConnections(t *testing.T) {
 	}
 }
 
-// A connection that was admitted just before its address was blocked is ended too.
+// A connection that was admitted just before its address was blocked is ended
+// too.
 func TestBlockLeavesNoGap(t *testing.T) {
 	s := start(t, nil)
 	if err := s.srv.Watch.Limiter().Block(netip.MustParsePrefix("127.0.0.0/8"), time.Now().Add(time.Hour)); err != nil {

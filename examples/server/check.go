@@ -34,7 +34,8 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 	}
 }
 
-// reportCertificate prints whether the certificate can be used and for how long.
+// reportCertificate prints whether the certificate can be used and for how
+// long.
 func reportCertificate(w io.Writer, cfg config.Config, now time.Time) error {
 	if cfg.TLSCert == "" {
 		return nil

@@ -20,9 +20,9 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// scissors passes connections on to addr and cuts each, in both directions, after
-// a random number of bytes: between frames, inside of them, inside the handshake.
-// Once blunt is closed, it cuts no more.
+// scissors passes connections on to addr and cuts each, in both directions,
+// after a random number of bytes: between frames, inside of them, inside the
+// handshake. Once blunt is closed, it cuts no more.
 func scissors(t *testing.T, addr string, most int, blunt <-chan struct{}) (through string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,9 +120,9 @@ func follow(t *testing.T, addr, last string, deadline time.Time) (shown []string
 	return shown
 }
 
-// TestNothingIsLostWhenConnectionsAreCut publishes a thousand messages while the
-// connections of the device and of its viewers are cut again and again. Each viewer
-// ends with exactly what was published.
+// TestNothingIsLostWhenConnectionsAreCut publishes a thousand messages while
+// the connections of the device and of its viewers are cut again and again.
+// Each viewer ends with exactly what was published.
 func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	const n, viewers = 1000, 4
 	s := start(t, func(c *config.Config) {
@@ -130,7 +130,8 @@ func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 		c.PublishRate, c.PublishBurst = 1e6, 1e6
 	})
 	sent := make(chan struct{})
-	// The device waits before it connects again, so its connections live longer.
+	// The device waits before it connects again, so its connections live
+	// longer.
 	toDevice, toViewers := scissors(t, s.addr, 60_000, sent), scissors(t, s.addr, 12_000, sent)
 	deadline := time.Now().Add(6 * testkit.Patience)
 

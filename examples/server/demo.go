@@ -28,13 +28,14 @@ const (
 	demoTTL     = 24 * time.Hour
 )
 
-// demoVariables are what a demonstration takes from its environment. Every other
-// variable is the installation's, which a demonstration must neither read nor change:
-// its secrets, its directories, its error tracker.
+// demoVariables are what a demonstration takes from its environment. Every
+// other variable is the installation's, which a demonstration must neither read
+// nor change: its secrets, its directories, its error tracker.
 var demoVariables = []string{"HOST", "PORT", "TRUSTED_PROXIES", "RATE_LIMIT_CONNECTIONS", "RATE_LIMIT_WINDOW", "LOG_LEVEL", "LOG_FORMAT"}
 
-// demoEnvironment is env with only the demonstration's variables, and with a secret and
-// devices of its own. It has no operator's listener, since no one else knows the secret.
+// demoEnvironment is env with only the demonstration's variables, and with a
+// secret and devices of its own. It has no operator's listener, since no one
+// else knows the secret.
 func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 	own := map[string]string{
 		"JWT_SECRET":        newSecret(),
@@ -57,8 +58,8 @@ func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 }
 
 // startDemo starts the built-in device against the server that listens at addr,
-// and says on stdout where to look. The returned func waits for the device's end,
-// which comes with ctx.
+// and says on stdout where to look. The returned func waits for the device's
+// end, which comes with ctx.
 func startDemo(ctx context.Context, cfg config.Config, addr net.Addr, log *slog.Logger, stdout io.Writer) (stop func(), err error) {
 	guest, err := demoToken(cfg, guestDevice)
 	if err != nil {
@@ -95,8 +96,8 @@ func demoToken(cfg config.Config, device string) (string, error) {
 	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, demoTTL, time.Now())
 }
 
-// demoMemory is how many bytes of text fill the built-in device's memory: about two
-// minutes of them, so that whoever looks for a while sees a life end.
+// demoMemory is how many bytes of text fill the built-in device's memory: about
+// two minutes of them, so that whoever looks for a while sees a life end.
 const demoMemory = 5 << 10
 
 // mortal is the built-in device's mind. Its memory is pretended, since a desk's
@@ -122,8 +123,8 @@ type sourceFunc func(context.Context) (wire.Message, error)
 
 func (f sourceFunc) Next(ctx context.Context) (wire.Message, error) { return f(ctx) }
 
-// reachable is addr as a client on this machine can use it: a server that listens
-// on all addresses is not to be found at 0.0.0.0.
+// reachable is addr as a client on this machine can use it: a server that
+// listens on all addresses is not to be found at 0.0.0.0.
 func reachable(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {

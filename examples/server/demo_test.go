@@ -8,8 +8,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// Whoever looks at the demonstration for some minutes sees memory fill, and a life
-// end because it has.
+// Whoever looks at the demonstration for some minutes sees memory fill, and a
+// life end because it has.
 func TestDemoFillsItsMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mind, began := mortal(), time.Now()
@@ -39,7 +39,8 @@ func TestDemoFillsItsMemory(t *testing.T) {
 	})
 }
 
-// A demonstration takes nothing from the installation that it may be started beside.
+// A demonstration takes nothing from the installation that it may be started
+// beside.
 func TestDemoEnvironment(t *testing.T) {
 	var cfg config.Config
 	asked := func(name string) (string, bool) { return "installation", true }

@@ -67,7 +67,8 @@ func TestDiskFails(t *testing.T) {
 	}
 	p.room(math.MaxUint64)
 	texts := []string{"a", "b", "c", "d"}
-	// The next attempt is ten seconds after the failure, with a message that comes.
+	// The next attempt is ten seconds after the failure, with a message that
+	// comes.
 	deadline := time.NewTimer(3 * testkit.Patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)

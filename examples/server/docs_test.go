@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// documented holds the part of a file between two lines to what the program says. With
-// UPDATE_DOCS=1 it writes that part.
+// documented holds the part of a file between two lines to what the program
+// says. With UPDATE_DOCS=1 it writes that part.
 func documented(t *testing.T, name, begin, end, want string) {
 	t.Helper()
 	text, err := os.ReadFile(name)

@@ -75,8 +75,8 @@ func answering(path string, code int, text string) deployment {
 
 const csp = "Content-Security-Policy"
 
-// broken is one row for each thing that can be wrong, with the line that must name
-// it and no other.
+// broken is one row for each thing that can be wrong, with the line that must
+// name it and no other.
 func broken() map[string]breakage {
 	asset := func(r *http.Response) bool { return r.StatusCode == 200 && r.Request.URL.Path == "/favicon.svg" }
 	return map[string]breakage{

@@ -29,8 +29,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/site"
 )
 
-// deployment is a relay behind a front that ends TLS for art.example, and breaks
-// one thing. Zero: nothing.
+// deployment is a relay behind a front that ends TLS for art.example, and
+// breaks one thing. Zero: nothing.
 type deployment struct {
 	relay     func(*config.Config)            // the relay's own configuration
 	answer    func(*http.Response)            // what the front does to an answer
@@ -92,7 +92,8 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 			r.SetURL(to)
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
-			// As if the client were no neighbour of the relay, which trusts those.
+			// As if the client were no neighbour of the relay, which trusts
+			// those.
 			r.Out.Header.Set("X-Forwarded-For", "192.0.2.9")
 			r.Out.Header.Set("X-Real-IP", "192.0.2.9")
 			if d.request != nil {
@@ -221,7 +222,8 @@ func guideDoctor(t *testing.T) {
 	}
 }
 
-// The verb against real processes: exit codes, the form for people and for machines.
+// The verb against real processes: exit codes, the form for people and for
+// machines.
 func TestDoctorVerb(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)

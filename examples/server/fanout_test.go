@@ -13,7 +13,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// One frame is encoded for all viewers that stand at the same place, however many.
+// One frame is encoded for all viewers that stand at the same place, however
+// many.
 func TestFramesAreShared(t *testing.T) {
 	const viewers, messages = 50, 20
 	s := start(t, crowded)
@@ -40,8 +41,8 @@ func TestFramesAreShared(t *testing.T) {
 	}
 }
 
-// fill publishes n messages of some size and returns when a viewer has the last one. A
-// slow viewer may have missed others, if the log drops them.
+// fill publishes n messages of some size and returns when a viewer has the last
+// one. A slow viewer may have missed others, if the log drops them.
 func fill(s *testSite, n int) {
 	s.t.Helper()
 	device, watcher := s.publisher(), s.viewer()
@@ -85,8 +86,8 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 	}
 }
 
-// A viewer that falls behind what is kept is told so by a history frame, and then
-// goes on live.
+// A viewer that falls behind what is kept is told so by a history frame, and
+// then goes on live.
 func TestFallenBehind(t *testing.T) {
 	const n = 600
 	s := start(t, func(c *config.Config) { unlimited(c); c.HistoryKeep, c.HistoryTrimAt = 20, 30 })

@@ -126,8 +126,8 @@ func guideNoSecretInLogs(t *testing.T) {
 	}
 }
 
-// TestGuessingIsBlocked lets one address show bad tokens until it is turned away
-// before the upgrade, which is what keeps guessing cheap for the server.
+// TestGuessingIsBlocked lets one address show bad tokens until it is turned
+// away before the upgrade, which is what keeps guessing cheap for the server.
 func TestGuessingIsBlocked(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); c.RateConnections = 100 })
 	guess := func() int {
@@ -204,7 +204,8 @@ func guideStatePerConnection(t *testing.T) {
 	if _, code := parse(t, answerTo(t, s, `{"text":"on another's right"}`)); code != 4401 {
 		t.Errorf("a second connection published on the first one's token: code %d", code)
 	}
-	// A failed peer that reads nothing and answers nothing is gone all the same.
+	// A failed peer that reads nothing and answers nothing is gone all the
+	// same.
 	for name, after := range map[string][]byte{
 		"answers no close":   nil,
 		"stalls in a header": {finText},
@@ -300,8 +301,8 @@ func guideNothingHeld(t *testing.T) {
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
-		// Half a frame and then nothing: the keep-alive ends it. Its bound is 40
-		// seconds on the wire, so here it is made shorter.
+		// Half a frame and then nothing: the keep-alive ends it. Its bound is
+		// 40 seconds on the wire, so here it is made shorter.
 		s := start(t, func(c *config.Config) { c.PingEvery, c.PongWait = 200*time.Millisecond, 200*time.Millisecond })
 		c := upgraded(t, s.addr)
 		c.write([]byte{finText, 0x80 | 100, 0, 0})

@@ -78,7 +78,8 @@ func guideForget(t *testing.T) {
 	if s.srv.Watch.Limiter().Stats().Clients == 0 {
 		t.Fatal("nothing was remembered, so nothing can be forgotten")
 	}
-	// No sweep runs; the next client's arrival drops what is older than two windows.
+	// No sweep runs; the next client's arrival drops what is older than two
+	// windows.
 	testkit.Eventually(t, "idle clients are gone", func() bool {
 		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
 			p.cut()
@@ -93,7 +94,8 @@ func guideForget(t *testing.T) {
 
 func guideClientIP(t *testing.T) {
 	t.Run("forged", func(t *testing.T) {
-		// The peer is no proxy here, so whatever it says about itself is nothing.
+		// The peer is no proxy here, so whatever it says about itself is
+		// nothing.
 		s := start(t, func(c *config.Config) { c.Proxies = nil })
 		for i := range 10 {
 			n := strconv.Itoa(i)
@@ -109,7 +111,8 @@ func guideClientIP(t *testing.T) {
 			{"X-Forwarded-For", "192.0.2.1"}, {"X-Forwarded-For", "192.0.2.9, 192.0.2.2"}, {"X-Real-IP", "192.0.2.3"},
 		} {
 			s.viewer(header...)
-			// What stands left of the address that the proxy saw is the client's own claim.
+			// What stands left of the address that the proxy saw is the
+			// client's own claim.
 			if p, _ := connect(t, s.addr, "X-Forwarded-For", "198.51.100.7, "+lastAddr(header[1])); p != nil {
 				t.Errorf("%s: admitted twice", header)
 			}
@@ -402,8 +405,8 @@ func guideLimitsAreConfigured(t *testing.T) {
 	}
 }
 
-// The dependencies of all modules are audited on every change, and how to update
-// them is written down.
+// The dependencies of all modules are audited on every change, and how to
+// update them is written down.
 func guideDependencies(t *testing.T) {
 	for name, wants := range map[string][]string{
 		"../../.ci/run":             {`"$tools/govulncheck" -db "file://$tools/vulndb/osv" ./... ./examples/...`, `(cd examples/interop && "$tools/govulncheck"`, "tidy .\ntidy examples\n", "tidy examples/interop\n"},

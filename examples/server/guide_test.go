@@ -56,7 +56,8 @@ func TestGuide(t *testing.T) {
 		{"A9", guideRoles},
 		{"A10", guideAudit},
 		{"A11", guideRotate},
-		// N1 and N2 need a proxy and fail2ban: examples/interop, proxies and deploy.
+		// N1 and N2 need a proxy and fail2ban: examples/interop, proxies and
+		// deploy.
 		{"N3", guideTLS},
 		{"D1", guideRetention},
 		{"D2", guideRestartClears},
@@ -236,7 +237,8 @@ func plainError(t *testing.T, name string, res *http.Response, body string) {
 	}
 }
 
-// panicking is a site whose every page panics with something that must not show.
+// panicking is a site whose every page panics with something that must not
+// show.
 func panicking(t *testing.T, change func(*config.Config)) *testSite {
 	s := start(t, nil)
 	cfg := s.cfg

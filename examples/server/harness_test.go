@@ -38,14 +38,15 @@ const (
 	testDevice = "pi-1"
 )
 
-// TestMain lets the test binary be the server, so that tests can watch a process
-// of its own: its exit code, its signals, its files.
+// TestMain lets the test binary be the server, so that tests can watch a
+// process of its own: its exit code, its signals, its files.
 func TestMain(m *testing.M) {
 	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
 		main()
 		return
 	}
-	// What runs in parallel here waits for answers and deadlines, not for a processor.
+	// What runs in parallel here waits for answers and deadlines, not for a
+	// processor.
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		_ = parallel.Value.Set("8")
@@ -102,7 +103,8 @@ func newToken(cfg config.Config, device string, ttl time.Duration) (string, erro
 	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, ttl, time.Now())
 }
 
-// verifier signs what the server's own does not, such as a token of another time.
+// verifier signs what the server's own does not, such as a token of another
+// time.
 func verifier(t *testing.T, cfg config.Config) *wsauth.HS256 {
 	t.Helper()
 	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.Keys(), Devices: cfg.Devices})
@@ -129,7 +131,8 @@ func (s *testSite) verb(args ...string) (code int, output string) {
 	return code, out.String()
 }
 
-// testConfig is what the environment with nothing but the required variables says.
+// testConfig is what the environment with nothing but the required variables
+// says.
 func testConfig(t *testing.T) config.Config {
 	t.Helper()
 	cfg, err := config.Load(environment(nil))
@@ -168,7 +171,8 @@ func (s *testSite) token(device string, ttl time.Duration) string {
 	return token
 }
 
-// get requests path and returns the answer with its body. Redirects are answers.
+// get requests path and returns the answer with its body. Redirects are
+// answers.
 func (s *testSite) get(path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	return s.do("GET", path, header...)
@@ -275,7 +279,8 @@ func (p *peer) send(text string) {
 func (p *peer) leave() { _ = p.ws.Close(websocket.StatusNormalClosure, "") }
 func (p *peer) cut()   { _ = p.ws.CloseNow() }
 
-// next returns the next message, decoded, or the error that ended the connection.
+// next returns the next message, decoded, or the error that ended the
+// connection.
 func (p *peer) next() (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
@@ -304,8 +309,8 @@ func (p *peer) await(pass func(map[string]any) bool) map[string]any {
 	}
 }
 
-// texts reads frames until n messages came, and returns their texts and the types
-// of the frames that brought them.
+// texts reads frames until n messages came, and returns their texts and the
+// types of the frames that brought them.
 func (p *peer) texts(n int) (texts, kinds []string) {
 	p.t.Helper()
 	for len(texts) < n {
@@ -327,7 +332,8 @@ func (p *peer) until(text string) {
 	})
 }
 
-// end reads until the connection ends and returns what came before and its code.
+// end reads until the connection ends and returns what came before and its
+// code.
 func (p *peer) end() (messages []map[string]any, code int) {
 	p.t.Helper()
 	for {

@@ -18,8 +18,9 @@ import (
 // healthWait is less than a container's health check should be given.
 const healthWait = 3 * time.Second
 
-// setupHealth asks the server at HOST and PORT whether it takes connections: a health
-// check for images that hold nothing but this program. It reads no secret.
+// setupHealth asks the server at HOST and PORT whether it takes connections: a
+// health check for images that hold nothing but this program. It reads no
+// secret.
 func setupHealth(*flag.FlagSet) func(*call) error {
 	return func(c *call) error {
 		if err := c.noArgs(); err != nil {
@@ -46,7 +47,8 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A server that listens on all addresses is asked at the one that is always there.
+	// A server that listens on all addresses is asked at the one that is always
+	// there.
 	switch ip, _ := netip.ParseAddr(host); ip {
 	case netip.IPv4Unspecified():
 		host = "127.0.0.1"
@@ -63,8 +65,8 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 	}
 	res, err := (&http.Transport{ // no proxy, no redirects
 		DisableKeepAlives: true,
-		// The certificate names the site and not this machine's own address, which is all that
-		// is asked here, and nothing secret is sent.
+		// The certificate names the site and not this machine's own address,
+		// which is all that is asked here, and nothing secret is sent.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}).RoundTrip(req)
 	if err != nil {

@@ -74,7 +74,8 @@ func (x *export) run(c *call) error {
 		return err
 	}
 	draw, ended := progressLine(c.stderr)
-	// An export ends early with its context only, so that is how the source does it.
+	// An export ends early with its context only, so that is how the source
+	// does it.
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
 	all := func(yield func(history.Entry) bool) {
@@ -150,8 +151,8 @@ func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipi
 	return []age.Recipient{r}, err
 }
 
-// storedEntries reads the history of the running server, or else that in HISTORY_DIR.
-// An error comes once, and last.
+// storedEntries reads the history of the running server, or else that in
+// HISTORY_DIR. An error comes once, and last.
 func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.Entry, error], error) {
 	entries, err := operator(cfg).Export(ctx)
 	if err == nil || !offline(cfg, err) {
@@ -177,8 +178,8 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 	}, nil
 }
 
-// offline reports whether err means that no server runs, and there is a directory
-// to work on instead. Its lock is the last word on whether one does.
+// offline reports whether err means that no server runs, and there is a
+// directory to work on instead. Its lock is the last word on whether one does.
 func offline(cfg config.Config, err error) bool {
 	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, operate.ErrNoAddr))
 }
@@ -231,8 +232,8 @@ func setupImport(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-// report writes what was done: as JSON to standard output, or else as text to standard
-// error.
+// report writes what was done: as JSON to standard output, or else as text to
+// standard error.
 func (c *call) report(value any, format string, args ...any) error {
 	if c.json {
 		return json.NewEncoder(c.stdout).Encode(value)
@@ -268,8 +269,8 @@ func identities(identity, passphrase string) ([]age.Identity, error) {
 	return nil, nil
 }
 
-// readArchive checks the whole archive here, before anything changes anywhere, and
-// holds no more of it than will be kept.
+// readArchive checks the whole archive here, before anything changes anywhere,
+// and holds no more of it than will be kept.
 func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) ([]history.Entry, archive.Progress, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 
 const invalidJSON = `{"error":"Invalid JSON"}`
 
-// TestHostile sends what no honest client would, one row for each way, and checks
-// the exact answer. A viewer that was there before is served afterwards.
+// TestHostile sends what no honest client would, one row for each way, and
+// checks the exact answer. A viewer that was there before is served afterwards.
 func TestHostile(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000 })
 	watcher, device := s.viewer(), s.publisher()
@@ -175,8 +175,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// A refusal meets the moment in which the connection's history is written, or what
-// is published meanwhile. The close frame goes out all the same.
+// A refusal meets the moment in which the connection's history is written, or
+// what is published meanwhile. The close frame goes out all the same.
 func TestRefusalBesideTheStream(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000; c.RateConnections = 10_000 })
 	stop := make(chan struct{})

@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// Every log that a test of this package has a server write is looked through when
-// all have run: no test has to think of it.
+// Every log that a test of this package has a server write is looked through
+// when all have run: no test has to think of it.
 var everyLog struct {
 	mu   sync.Mutex
 	logs []*testkit.Log
@@ -26,8 +26,9 @@ func newLog() *testkit.Log {
 	return b
 }
 
-// leak is what no log may hold: a JSON Web Token, which begins with the base64url of
-// {" and goes on after a dot; a refresh token; or a secret that some test uses.
+// leak is what no log may hold: a JSON Web Token, which begins with the
+// base64url of {" and goes on after a dot; a refresh token; or a secret that
+// some test uses.
 var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + testSecret + `|Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E`)
 
 // leaks returns what has got into the logs, with the line around it.

@@ -96,7 +96,8 @@ func descriptors(t *testing.T) int {
 // TestDemo runs the README's command and looks at what it promises: a page, a
 // stream within moments, and a token that works.
 func TestDemo(t *testing.T) {
-	// The real installation's environment: the demonstration leaves all of it alone.
+	// The real installation's environment: the demonstration leaves all of it
+	// alone.
 	installation := t.TempDir()
 	history, auth, in := filepath.Join(installation, "history"), filepath.Join(installation, "auth"), testkit.NewIngest(t, nil)
 	if err := os.Mkdir(auth, 0o700); err != nil {

@@ -1,5 +1,5 @@
-// Command server is the relay: one device publishes its text, token by token, and
-// any number of people watch it live on a web page.
+// Command server is the relay: one device publishes its text, token by token,
+// and any number of people watch it live on a web page.
 //
 //	server               serve, as the environment says
 //	server -demo         serve without any environment, with a built-in device
@@ -42,16 +42,16 @@ const (
 	exitFailed = 1 // a bad environment, or the server could not go on
 	exitUsage  = 2
 
-	// exitUnreachable is the doctor's, apart from exitFailed so that a CI job can tell
-	// a bad deployment from a missing one.
+	// exitUnreachable is the doctor's, apart from exitFailed so that a CI job
+	// can tell a bad deployment from a missing one.
 	exitUnreachable = 3
 )
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		// A viewer that watches costs memory and no garbage: collecting four times as often
-		// as usual costs nothing that can be measured while it watches, and saves a third of
-		// the memory that it takes.
+		// A viewer that watches costs memory and no garbage: collecting four
+		// times as often as usual costs nothing that can be measured while it
+		// watches, and saves a third of the memory that it takes.
 		debug.SetGCPercent(25)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -157,8 +157,8 @@ func guideMetrics(t *testing.T) {
 		`relayguard_http_responses_total{code="404"}`:                            1,
 		`relayguard_http_responses_total{code="200"}`:                            1,
 		`relayguard_addresses_blocked_total`:                                     0,
-		// Four to the watcher and four to the device, live; one history of two to the
-		// third viewer, to each of the bad ones, and to the last.
+		// Four to the watcher and four to the device, live; one history of two
+		// to the third viewer, to each of the bad ones, and to the last.
 		"relayguard_frames_delivered_total":   12,
 		"relayguard_messages_delivered_total": 16,
 		"relayguard_merges_total":             0,
@@ -184,8 +184,8 @@ func guideMetrics(t *testing.T) {
 	}
 }
 
-// Every kind of event is there from the start, at 0, so that its first time is a
-// rise.
+// Every kind of event is there from the start, at 0, so that its first time is
+// a rise.
 func TestMetricsHoldEveryKind(t *testing.T) {
 	got := start(t, nil).operator().scrape()
 	for _, kind := range wsauth.EventKinds() {

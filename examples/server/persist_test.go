@@ -40,7 +40,8 @@ func serving(t *testing.T, env []string) (*testSite, *process) {
 	return &testSite{t: t, addr: p.addr, cfg: testConfig(t)}, p
 }
 
-// publish sends texts, under ids that are the same, and waits until all are stored.
+// publish sends texts, under ids that are the same, and waits until all are
+// stored.
 func (p *peer) publish(texts ...string) {
 	p.t.Helper()
 	for _, text := range texts {
@@ -63,8 +64,8 @@ func (s *testSite) shows(want ...string) {
 	}
 }
 
-// A viewer goes on where it was, over a restart of the server, and a device's ids
-// are known.
+// A viewer goes on where it was, over a restart of the server, and a device's
+// ids are known.
 func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	env := durable(t, dir)
@@ -91,8 +92,8 @@ func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 	}
 }
 
-// What a restart signal clears is known again too when the device sends it anew,
-// whether or not the signal itself is kept.
+// What a restart signal clears is known again too when the device sends it
+// anew, whether or not the signal itself is kept.
 func TestRestartSignalIsRemembered(t *testing.T) {
 	for name, signal := range map[string]string{
 		"bare": `{"text":"","id":"r","status":{"is_restarting":true}}`,
@@ -331,7 +332,8 @@ func TestHistoryRefusesToStart(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) { refused(t, durable(t, row.dir, row.more...), row.want) })
 	}
-	// Nothing of all that has harmed the good one. Its end is cut: that is told.
+	// Nothing of all that has harmed the good one. Its end is cut: that is
+	// told.
 	segments, _ = filepath.Glob(filepath.Join(good, "*.segment"))
 	info, err := os.Stat(segments[0])
 	if err == nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// raw is a connection whose every byte the test writes itself: what no WebSocket
-// library would send.
+// raw is a connection whose every byte the test writes itself: what no
+// WebSocket library would send.
 type raw struct {
 	t    *testing.T
 	conn net.Conn
@@ -63,8 +63,8 @@ func (c *raw) write(b []byte) {
 }
 
 // rest returns all that the server sends until it ends the connection. A close
-// frame is answered, as an honest client would, unless the peer is mute; a reset
-// is an end too.
+// frame is answered, as an honest client would, unless the peer is mute; a
+// reset is an end too.
 func (c *raw) rest() []byte {
 	c.t.Helper()
 	var b []byte
@@ -78,7 +78,8 @@ func (c *raw) rest() []byte {
 		if err != nil {
 			return b
 		}
-		// The last frame is the close frame: two bytes, and a payload that fits them.
+		// The last frame is the close frame: two bytes, and a payload that fits
+		// them.
 		if i := bytes.LastIndexByte(b, finClose); !answered && i >= 0 && i+1 < len(b) && len(b) == i+2+int(b[i+1]) {
 			answered = true
 			_, _ = c.conn.Write(clientFrame(finClose, b[i+2:]))

@@ -35,8 +35,8 @@ func (s *testSite) resume(pos string) *peer {
 	return p
 }
 
-// A viewer that comes back gets what it missed, or the history where that is not
-// to be had any more.
+// A viewer that comes back gets what it missed, or the history where that is
+// not to be had any more.
 func TestResume(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.HistoryKeep, c.HistoryTrimAt = 4, 5 })
 	device := s.publisher()
@@ -101,8 +101,8 @@ func (s *testSite) ends(want string) bool {
 	return strings.HasSuffix(strings.Join(s.texts(), " "), want)
 }
 
-// A message that is sent again, on this connection or another one, is acknowledged
-// again and published once.
+// A message that is sent again, on this connection or another one, is
+// acknowledged again and published once.
 func TestPublishOnce(t *testing.T) {
 	s := start(t, crowded)
 	ack := func(p *peer, id string) {
@@ -147,8 +147,8 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
-// Who came while there was nothing sees a life end like everybody else: as the live
-// message that says so.
+// Who came while there was nothing sees a life end like everybody else: as the
+// live message that says so.
 func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	for _, signal := range []string{`{"text":"","status":{"is_restarting":true}}`, `{"text":"again","status":{"is_restarting":true}}`} {
 		s := start(t, crowded)
@@ -166,7 +166,8 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	}
 }
 
-// What has become too old is not to be had from the frames that were made of it.
+// What has become too old is not to be had from the frames that were made of
+// it.
 func TestExpiredIsNotInAFrame(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.HistoryMaxAge = time.Hour })
 	device := s.publisher()

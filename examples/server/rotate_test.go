@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// A secret is changed on a running server: first with a grace for what the old one
-// signed, then without.
+// A secret is changed on a running server: first with a grace for what the old
+// one signed, then without.
 func TestSecretsAreReloaded(t *testing.T) {
 	const newSecret = "Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E"
 	dir := t.TempDir()

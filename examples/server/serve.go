@@ -52,8 +52,8 @@ func serve(ctx context.Context, demo bool, env envcheck.Lookup, stdout, stderr i
 	return exitOK
 }
 
-// noKeepAlive has the kernel send no keep-alives: WebSocket pings and net/http's
-// timeouts find peers that are gone sooner, and through proxies too.
+// noKeepAlive has the kernel send no keep-alives: WebSocket pings and
+// net/http's timeouts find peers that are gone sooner, and through proxies too.
 var noKeepAlive = net.ListenConfig{KeepAlive: -1}
 
 // listen opens the listeners and serves s on them until ctx ends.

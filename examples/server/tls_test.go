@@ -173,7 +173,8 @@ func guideTLS(t *testing.T) {
 		}
 	}
 
-	// The WebSocket, with HTTP/1.1 as browsers open it, from the site's own page alone.
+	// The WebSocket, with HTTP/1.1 as browsers open it, from the site's own
+	// page alone.
 	viewer := ca.peer(s.addr, "Origin", "https://"+s.addr)
 	device := ca.peer(s.addr)
 	device.authenticate(s.token(testDevice, time.Hour))
@@ -202,8 +203,8 @@ func guideTLS(t *testing.T) {
 	}
 }
 
-// A certificate is renewed under a running server: whoever comes sees the new one,
-// whoever watches stays, and a pair that is not one changes nothing.
+// A certificate is renewed under a running server: whoever comes sees the new
+// one, whoever watches stays, and a pair that is not one changes nothing.
 func TestCertificateIsReloaded(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -353,7 +354,8 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// Behind forwarded ports, the allowed origin knows where browsers find the site.
+// Behind forwarded ports, the allowed origin knows where browsers find the
+// site.
 func TestRedirectPort(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -379,7 +381,8 @@ func TestRedirectPort(t *testing.T) {
 	}
 }
 
-// The process itself, with both listeners, and what it says of a pair that is none.
+// The process itself, with both listeners, and what it says of a pair that is
+// none.
 func TestTLSProcess(t *testing.T) {
 	ca := newCA(t)
 	files, redirect := ca.files(7), "127.0.0.1:"+freePort(t)

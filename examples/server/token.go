@@ -21,12 +21,12 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// defaultTTL is how long a token made by hand is valid. Devices run unattended for
-// weeks; the operator can choose less.
+// defaultTTL is how long a token made by hand is valid. Devices run unattended
+// for weeks; the operator can choose less.
 const defaultTTL = 30 * 24 * time.Hour
 
-// setupToken prints a token for one of the allowed devices, or with -pair the first
-// pair of a family, in the form that refreshing answers with.
+// setupToken prints a token for one of the allowed devices, or with -pair the
+// first pair of a family, in the form that refreshing answers with.
 func setupToken(flags *flag.FlagSet) func(*call) error {
 	device := flags.String("device", "", "the device's `ID`; may be left out if only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is valid")
@@ -91,8 +91,8 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-// newPair is a new pair in the form that refreshing answers with, so that a device
-// reads one form only.
+// newPair is a new pair in the form that refreshing answers with, so that a
+// device reads one form only.
 func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, error) {
 	if owner, other := ownedByOther(cfg.AuthDir); other {
 		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this as that user", owner)
@@ -118,7 +118,8 @@ func setupSecret(*flag.FlagSet) func(*call) error {
 	}
 }
 
-// newSecret is 256 random bits in a form that every shell and file leaves alone.
+// newSecret is 256 random bits in a form that every shell and file leaves
+// alone.
 func newSecret() string {
 	b := make([]byte, 32)
 	rand.Read(b) // never fails

@@ -32,8 +32,8 @@ var never = []string{
 	"eyJ", "rgrt_", testSecret, "192.0.2", "4711@", "2001:db8", "childhood", "artist", "/home", "127.0.0.1", "tq8x",
 }
 
-// guideErrorTracking looks at what arrives at an ingest: an error, a panic, and that
-// of a running server.
+// guideErrorTracking looks at what arrives at an ingest: an error, a panic, and
+// that of a running server.
 func guideErrorTracking(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	cfg := testConfig(t)

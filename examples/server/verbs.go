@@ -17,8 +17,9 @@ import (
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
-// verb is one of the program's commands. The table of all of them is what usage, the
-// help of each, the package comment and the README's list are made from.
+// verb is one of the program's commands. The table of all of them is what
+// usage, the help of each, the package comment and the README's list are made
+// from.
 type verb struct {
 	name  string
 	args  string // flags and arguments, as usage shows them
@@ -172,8 +173,8 @@ type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
-// exitError ends the program with a code of its own, and with a message unless err is
-// nil.
+// exitError ends the program with a code of its own, and with a message unless
+// err is nil.
 type exitError struct {
 	code int
 	err  error
@@ -223,7 +224,8 @@ func ask[T any](c *call, do func(*operate.Client, context.Context) (T, error), t
 	return c.print(answer, func(w io.Writer) { text(w, answer) })
 }
 
-// tell runs one call to the running server that has no answer, and says that it is done.
+// tell runs one call to the running server that has no answer, and says that it
+// is done.
 func (c *call) tell(do func(*operate.Client, context.Context) error, done string) error {
 	client, err := c.client()
 	if err != nil {
@@ -256,8 +258,8 @@ func (c *call) done(text string) error {
 	return err
 }
 
-// writeTable prints a heading and a line for each element of a list, or the text for an
-// empty one.
+// writeTable prints a heading and a line for each element of a list, or the
+// text for an empty one.
 func writeTable[T any](w io.Writer, list []T, empty, heading string, row func(T) []any) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, empty)

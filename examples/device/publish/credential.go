@@ -193,7 +193,8 @@ func (c *Credential) refresh(ctx context.Context) error {
 	if err := checkRefreshURL(c.cfg.RefreshURL, c.cfg.InsecureRefreshOverHTTP); err != nil {
 		return err // NewCredential does not check this for a file without a refresh token
 	}
-	// A refresh token is good once. One whose successor cannot be kept must not be used.
+	// A refresh token is good once. One whose successor cannot be kept must not
+	// be used.
 	slot, err := files.Reserve(c.cfg.File, maxTokenFile/4)
 	if err != nil {
 		return fmt.Errorf("publish: a new pair could not be saved, so the token is not refreshed: %w", err)
@@ -218,8 +219,9 @@ func (c *Credential) refresh(ctx context.Context) error {
 	return nil
 }
 
-// save writes the pair to the file. The old refresh token is worth nothing any more,
-// so a pair that could not be written is used all the same, and written later.
+// save writes the pair to the file. The old refresh token is worth nothing any
+// more, so a pair that could not be written is used all the same, and written
+// later.
 func (c *Credential) save(slot *files.Slot) {
 	data, err := json.Marshal(c.pair)
 	if err == nil && slot == nil {

@@ -13,16 +13,17 @@ import (
 	"runtime"
 )
 
-// Slot is room on the disk for the next content of a file. It shows, before anything
-// irrevocable is done, that the content can be kept.
+// Slot is room on the disk for the next content of a file. It shows, before
+// anything irrevocable is done, that the content can be kept.
 type Slot struct {
 	path string // of the file
 	f    *os.File
 }
 
-// Reserve makes a slot of size bytes for the file at path, which need not exist. If
-// path is a link, the file is what it links to. The slot is a file beside it, so its
-// directory must be writable. The caller ends the slot with Commit or Discard.
+// Reserve makes a slot of size bytes for the file at path, which need not
+// exist. If path is a link, the file is what it links to. The slot is a file
+// beside it, so its directory must be writable. The caller ends the slot with
+// Commit or Discard.
 func Reserve(path string, size int) (*Slot, error) {
 	switch target, err := filepath.EvalSymlinks(path); {
 	case err == nil:
@@ -47,9 +48,9 @@ func Reserve(path string, size int) (*Slot, error) {
 	return s, nil
 }
 
-// Commit makes data the file's content, in one step: a crash leaves the old content or
-// the new. When it returns nil, the new content is on the disk. It ends the slot in
-// every case.
+// Commit makes data the file's content, in one step: a crash leaves the old
+// content or the new. When it returns nil, the new content is on the disk. It
+// ends the slot in every case.
 func (s *Slot) Commit(data []byte) error {
 	_, err := s.f.WriteAt(data, 0)
 	if err == nil {
@@ -74,14 +75,16 @@ func (s *Slot) Commit(data []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Discard ends a slot that is not committed. It does nothing to one that has ended.
+// Discard ends a slot that is not committed. It does nothing to one that has
+// ended.
 func (s *Slot) Discard() {
 	if s.f.Close() == nil {
 		_ = os.Remove(s.f.Name())
 	}
 }
 
-// Replace makes data the content of the file at path, in one step and on the disk.
+// Replace makes data the content of the file at path, in one step and on the
+// disk.
 func Replace(path string, data []byte) error {
 	s, err := Reserve(path, len(data))
 	if err != nil {
@@ -90,8 +93,8 @@ func Replace(path string, data []byte) error {
 	return s.Commit(data)
 }
 
-// Create writes data to a new file at path. Its error is [fs.ErrExist] if there is
-// one already.
+// Create writes data to a new file at path. Its error is [fs.ErrExist] if there
+// is one already.
 func Create(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

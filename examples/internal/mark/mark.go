@@ -1,10 +1,12 @@
-// Package mark is how a measurement recognises its own messages in whatever a server makes of them: alone in a frame,
-// many in one, inside any envelope. Each message begins with a mark that names the run, counts and says when it was
-// sent:
+// Package mark is how a measurement recognises its own messages in whatever a
+// server makes of them: alone in a frame, many in one, inside any envelope.
+// Each message begins with a mark that names the run, counts and says when it
+// was sent:
 //
 //	run=k3v9q2xa n=000000123 t=1764028140123456789
 //
-// A mark needs no escaping in JSON. Messages of other runs, which a server may still keep, are not found.
+// A mark needs no escaping in JSON. Messages of other runs, which a server may
+// still keep, are not found.
 package mark
 
 import (
@@ -32,7 +34,8 @@ func CheckRun(run string) error {
 	return nil
 }
 
-// Append appends message n of run to dst, filled up to size bytes. A size too small for the mark gives the mark alone.
+// Append appends message n of run to dst, filled up to size bytes. A size too
+// small for the mark gives the mark alone.
 func Append(dst []byte, run string, n int64, at time.Time, size int) []byte {
 	start := len(dst)
 	dst = fmt.Appendf(dst, "run=%s n=%09d t=%d ", run, n, at.UnixNano())
@@ -48,12 +51,14 @@ type Finder struct{ prefix []byte }
 // NewFinder returns a finder for a run that CheckRun accepts.
 func NewFinder(run string) *Finder { return &Finder{[]byte("run=" + run + " n=")} }
 
-// Tail is what a Finder remembers between two pieces of one message: the few bytes that may be the beginning of a mark.
-// The zero value is the beginning of a message.
+// Tail is what a Finder remembers between two pieces of one message: the few
+// bytes that may be the beginning of a mark. The zero value is the beginning of
+// a message.
 type Tail struct{ b []byte }
 
-// Scan calls found for each mark in the next piece of a message, and returns how many marks were broken. last says that
-// the message ends with this piece. The bytes are not kept.
+// Scan calls found for each mark in the next piece of a message, and returns
+// how many marks were broken. last says that the message ends with this piece.
+// The bytes are not kept.
 func (f *Finder) Scan(tail *Tail, piece []byte, last bool, found func(n, unixNano int64)) (broken int) {
 	if len(tail.b) > 0 {
 		piece = append(tail.b, piece...)
@@ -91,7 +96,8 @@ const (
 	cut // good so far, and not at its end
 )
 
-// parse reads "000000123 t=1764028140123456789 " and returns how many bytes of it are certainly no new mark.
+// parse reads "000000123 t=1764028140123456789 " and returns how many bytes of
+// it are certainly no new mark.
 func parse(b []byte) (n, at int64, size int, s state) {
 	n, size, s = number(b)
 	if s != good {

@@ -1,4 +1,5 @@
-// Package terminal says whether a program talks to a person, and asks for secrets.
+// Package terminal says whether a program talks to a person, and asks for
+// secrets.
 package terminal
 
 import (
@@ -11,8 +12,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Is reports whether f is a terminal. A null device, which is a character device too,
-// is none.
+// Is reports whether f is a terminal. A null device, which is a character
+// device too, is none.
 func Is(f any) bool {
 	_, ok := descriptor(f)
 	return ok
@@ -33,14 +34,16 @@ func descriptor(f any) (fd int, ok bool) {
 	return fd, term.IsTerminal(fd)
 }
 
-// ReadPassword writes prompt to out and reads a line from standard input, without
-// showing it. It returns an error if standard input is no terminal, or if ctx ends.
+// ReadPassword writes prompt to out and reads a line from standard input,
+// without showing it. It returns an error if standard input is no terminal, or
+// if ctx ends.
 func ReadPassword(ctx context.Context, prompt string, out io.Writer) (string, error) {
 	fd, ok := descriptor(os.Stdin)
 	if !ok {
 		return "", errors.New("standard input is no terminal")
 	}
-	// Reading does not end with ctx, so the terminal's state is restored from here.
+	// Reading does not end with ctx, so the terminal's state is restored from
+	// here.
 	before, err := term.GetState(fd)
 	if err != nil {
 		return "", err

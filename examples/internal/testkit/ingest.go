@@ -25,7 +25,8 @@ type Ingest struct {
 // DSNKey is the key in an ingest's DSN.
 const DSNKey = "0123456789abcdef0123456789abcdef"
 
-// NewIngest starts one, which does not answer before hold is closed unless hold is nil.
+// NewIngest starts one, which does not answer before hold is closed unless hold
+// is nil.
 func NewIngest(t *testing.T, hold chan struct{}) *Ingest {
 	in := &Ingest{hold: hold}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,15 +50,16 @@ func NewIngest(t *testing.T, hold chan struct{}) *Ingest {
 	return in
 }
 
-// Counts returns how many requests came, and how many envelopes of them are kept.
+// Counts returns how many requests came, and how many envelopes of them are
+// kept.
 func (in *Ingest) Counts() (asked, kept int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.asked, len(in.envelopes)
 }
 
-// Events are the payloads of all envelopes, each of one event and nothing else. The
-// envelope's own header names the DSN, which is the ingest's to know.
+// Events are the payloads of all envelopes, each of one event and nothing else.
+// The envelope's own header names the DSN, which is the ingest's to know.
 func (in *Ingest) Events(t *testing.T) (events []map[string]any, texts []string) {
 	t.Helper()
 	in.mu.Lock()

@@ -1,5 +1,5 @@
-// Package testkit is what tests of the examples share: patience, a log that is read
-// while it is written, and tokens made by hand.
+// Package testkit is what tests of the examples share: patience, a log that is
+// read while it is written, and tokens made by hand.
 package testkit
 
 import (
@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must happen. It is no bound that a program
-// promises, only the point at which waiting is given up.
+// Patience is how long a test waits for what must happen. It is no bound that a
+// program promises, only the point at which waiting is given up.
 const Patience = time.Minute
 
 // Eventually waits until ok holds, and fails the test if it never does.
@@ -31,8 +31,8 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Missing skips a test for which the machine lacks a part, or fails it if CI=true: CI has
-// every part. how says what to install.
+// Missing skips a test for which the machine lacks a part, or fails it if
+// CI=true: CI has every part. how says what to install.
 func Missing(t testing.TB, how string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -41,8 +41,8 @@ func Missing(t testing.TB, how string) {
 	t.Skip(how)
 }
 
-// Log collects what a program writes, for a test that reads it meanwhile. Its zero
-// value is ready. It is safe for concurrent use.
+// Log collects what a program writes, for a test that reads it meanwhile. Its
+// zero value is ready. It is safe for concurrent use.
 type Log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -30,8 +30,8 @@ func (e *SchemaError) Answer() []byte {
 
 // Decode reads a publisher's message. Unknown fields are dropped, a timestamp
 // among them; null is not "absent"; names are compared exactly, and none may
-// appear twice in one object, since parsers disagree on which of the two counts.
-// Every error is a *SchemaError.
+// appear twice in one object, since parsers disagree on which of the two
+// counts. Every error is a *SchemaError.
 func Decode(data []byte) (Message, error) {
 	var m Message
 	hasText := false
@@ -117,9 +117,9 @@ func status(data json.RawMessage) (*Status, error) {
 	return &s, nil
 }
 
-// object calls field for every member of the JSON object in data. encoding/json's
-// own struct decoding would not do: it folds the case of names and lets the last
-// of two equal names win.
+// object calls field for every member of the JSON object in data.
+// encoding/json's own struct decoding would not do: it folds the case of names
+// and lets the last of two equal names win.
 func object(data []byte, path string, field func(name string, value json.RawMessage) error) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {

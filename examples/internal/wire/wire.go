@@ -1,7 +1,7 @@
-// Package wire is the relay's protocol: the messages that a publisher sends, the
-// check that every one of them passes, and the frames that viewers receive. The
-// server, the device and the load generator share it, so that there is one place
-// to read what goes over the wire.
+// Package wire is the relay's protocol: the messages that a publisher sends,
+// the check that every one of them passes, and the frames that viewers receive.
+// The server, the device and the load generator share it, so that there is one
+// place to read what goes over the wire.
 package wire
 
 import (
@@ -37,7 +37,8 @@ type Status struct {
 	NumRestarts  *float64 `json:"num_restarts,omitempty"`
 }
 
-// Restarting reports whether m is a restart signal, which clears the conversation.
+// Restarting reports whether m is a restart signal, which clears the
+// conversation.
 func (m *Message) Restarting() bool {
 	return m.Status != nil && m.Status.IsRestarting != nil && *m.Status.IsRestarting
 }
@@ -55,11 +56,12 @@ func (m *Message) Encode(now time.Time) []byte {
 	out.Timestamp = now.UnixMilli()
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
-	// The text is never put into HTML unescaped by a client of this protocol, and
-	// six bytes for each "<" would be paid once per viewer.
+	// The text is never put into HTML unescaped by a client of this protocol,
+	// and six bytes for each "<" would be paid once per viewer.
 	enc.SetEscapeHTML(false)
-	// Encoding cannot fail: Decode lets no NaN or infinity in, and a caller that
-	// builds one by hand gets a message without the figure it could not say.
+	// Encoding cannot fail: Decode lets no NaN or infinity in, and a caller
+	// that builds one by hand gets a message without the figure it could not
+	// say.
 	if err := enc.Encode(out); err != nil {
 		out.Memory, out.Status = nil, nil
 		buf.Reset()
@@ -77,8 +79,8 @@ const (
 )
 
 // Frame joins encoded messages into the text of one frame. pos is the opaque
-// position behind the last of them, which a client that reconnects shows; it must
-// need no escaping in JSON. Empty leaves it out.
+// position behind the last of them, which a client that reconnects shows; it
+// must need no escaping in JSON. Empty leaves it out.
 func Frame(kind Kind, pos string, messages ...[]byte) []byte {
 	n := len(`{"type":"","pos":"","messages":[]}`) + len(kind) + len(pos) + len(messages)
 	for _, m := range messages {

@@ -82,7 +82,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// A SchemaError goes back to the client and into logs, so no value may be in it.
+// A SchemaError goes back to the client and into logs, so no value may be in
+// it.
 func TestErrorsHoldNoValue(t *testing.T) {
 	const canary = "canary7731"
 	for _, in := range []string{

@@ -1,5 +1,6 @@
-// Package bench_test measures the packages beside their peers, each set up as its documentation recommends: ratios
-// within one run, never times of one machine. The tests hold the peers to doing the same thing.
+// Package bench_test measures the packages beside their peers, each set up as
+// its documentation recommends: ratios within one run, never times of one
+// machine. The tests hold the peers to doing the same thing.
 package bench_test
 
 import (
@@ -12,8 +13,9 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// writer is a ResponseWriter that costs nothing. Its header is filled again and again, so that the growth of a map, which
-// all pay alike, does not hide what they do.
+// writer is a ResponseWriter that costs nothing. Its header is filled again and
+// again, so that the growth of a map, which all pay alike, does not hide what
+// they do.
 type writer struct{ h http.Header }
 
 func newWriter() *writer { return &writer{make(http.Header, 16)} }
@@ -31,7 +33,8 @@ func nine() headers.Policy {
 	return p
 }
 
-// sets are policies, and the same ones for the peer. Its options for HSTS are those that say what the policy says.
+// sets are policies, and the same ones for the peer. Its options for HSTS are
+// those that say what the policy says.
 var sets = []struct {
 	name   string
 	count  int

@@ -15,9 +15,11 @@ type contender struct {
 	run  func(n int)
 }
 
-// compare lets the first contender run against each of the others, a round of n in turns, and logs how many times as
-// long the others took: the median of the rounds, and the quartiles around it. What the machine does meanwhile strikes
-// both sides of a round alike, or one round among many. No times are reported, since they are true on one machine only.
+// compare lets the first contender run against each of the others, a round of n
+// in turns, and logs how many times as long the others took: the median of the
+// rounds, and the quartiles around it. What the machine does meanwhile strikes
+// both sides of a round alike, or one round among many. No times are reported,
+// since they are true on one machine only.
 func compare(b *testing.B, n int, first contender, others ...contender) {
 	b.Helper()
 	ratios := make([][]float64, len(others))

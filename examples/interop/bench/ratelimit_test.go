@@ -25,8 +25,9 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// client is who asks: the address for relayguard, and the key for the others, which want a string. Making the string is
-// not counted against them where decisions are measured, only where handlers are.
+// client is who asks: the address for relayguard, and the key for the others,
+// which want a string. Making the string is not counted against them where
+// decisions are measured, only where handlers are.
 type client struct {
 	addr netip.Addr
 	key  string
@@ -53,13 +54,15 @@ type limits struct {
 	handler func(http.Handler) http.Handler
 }
 
-// peer makes limiters that admit limit a window. What it remembers of a client it forgets some time after the window.
+// peer makes limiters that admit limit a window. What it remembers of a client
+// it forgets some time after the window.
 type peer struct {
 	name string
 	make func(tb testing.TB, limit int, window time.Duration) limits
 }
 
-// relayguard's decisions: a connection that comes and stays, and one that comes and goes.
+// relayguard's decisions: a connection that comes and stays, and one that comes
+// and goes.
 var (
 	admit = peer{"relayguard, Admit", func(tb testing.TB, limit int, window time.Duration) limits {
 		l := newLimiter(tb, limit, window)
@@ -148,7 +151,8 @@ var peers = []peer{
 	}},
 }
 
-// visitors is what tutorials make of golang.org/x/time/rate: a map under a mutex, and a goroutine that sweeps it.
+// visitors is what tutorials make of golang.org/x/time/rate: a map under a
+// mutex, and a goroutine that sweeps it.
 type visitors struct {
 	mu    sync.Mutex
 	m     map[string]*visitor

@@ -24,8 +24,8 @@ var (
 	errDevice   = errors.New("device is not on the list")
 )
 
-// verify is one library, made to check what wsauth checks: HS256 and nothing else, "exp" required and in the future,
-// "device" on the list.
+// verify is one library, made to check what wsauth checks: HS256 and nothing
+// else, "exp" required and in the future, "device" on the list.
 type verify struct {
 	name string
 	f    func(token []byte) error
@@ -115,7 +115,8 @@ func TestVerifiersAgree(t *testing.T) {
 const textToken = "Lorem.ipsum.dolor.sit.amet,.consectetur.adipiscing.elit.sed.do.eiusmod.tempor.incididunt.ut.labore." +
 	"et.dolore.magna.aliqua.Ut.enim.ad.minim.veniam.quis.nostrud.exercitation.ullamco"
 
-// unsignedToken has the whole shape of a good token, and a header that says "none".
+// unsignedToken has the whole shape of a good token, and a header that says
+// "none".
 func unsignedToken(tb testing.TB) []byte {
 	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	_, rest, ok := bytes.Cut(validToken(tb), []byte("."))
@@ -125,8 +126,9 @@ func unsignedToken(tb testing.TB) []byte {
 	return append([]byte(header+"."), rest...)
 }
 
-// BenchmarkVerify takes turns, so that whatever else the machine does hits all alike, and reports medians of the turns:
-// the time of each library, and how many times as long as ours it takes.
+// BenchmarkVerify takes turns, so that whatever else the machine does hits all
+// alike, and reports medians of the turns: the time of each library, and how
+// many times as long as ours it takes.
 //
 //	go test -run '^$' -bench Verify -benchtime 2000x ./bench/
 func BenchmarkVerify(b *testing.B) {

@@ -12,7 +12,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// axe is the source of axe-core, which looks for what keeps people from using a page.
+// axe is the source of axe-core, which looks for what keeps people from using a
+// page.
 func axe(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("node_modules", "axe-core", "axe.min.js"))
@@ -38,8 +39,8 @@ var views = []struct {
 	{"phone, forced colours", 360, 740, []string{"forced-colors", "active", "prefers-color-scheme", "dark"}},
 }
 
-// accessible has axe look at the page as it is, in every view. Nothing serious may
-// be found, and no view may need a second direction of scrolling.
+// accessible has axe look at the page as it is, in every view. Nothing serious
+// may be found, and no view may need a second direction of scrolling.
 func (b *browser) accessible(source, state string) {
 	b.t.Helper()
 	type violation struct{ ID, Impact, Help, Where string }

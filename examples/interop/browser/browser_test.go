@@ -42,7 +42,8 @@ func TestPage(t *testing.T) {
 
 	b.silent()
 
-	// The same ears, shown that they hear: an error, and what the policy forbids.
+	// The same ears, shown that they hear: an error, and what the policy
+	// forbids.
 	before := len(b.complaints())
 	b.holds("an inline script does not run", `(() => {
 		console.error('heard');

@@ -81,7 +81,8 @@ func (d *door) hold() {
 	})
 }
 
-// status answers with nothing but that, and with Retry-After if seconds is not 0.
+// status answers with nothing but that, and with Retry-After if seconds is not
+// 0.
 func (d *door) status(code, seconds int) {
 	d.set(func(w http.ResponseWriter, _ *http.Request) {
 		if seconds != 0 {

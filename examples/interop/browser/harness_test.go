@@ -89,9 +89,9 @@ func (b *browser) listen(event any) {
 	}
 }
 
-// fromNetwork says whether the entry is the browser's own note of a connection that
-// failed because the server is stopped, or that the endpoint refused. No page can
-// keep it from that.
+// fromNetwork says whether the entry is the browser's own note of a connection
+// that failed because the server is stopped, or that the endpoint refused. No
+// page can keep it from that.
 func fromNetwork(e *log.Entry) bool {
 	if strings.HasPrefix(e.Text, "WebSocket connection to ") {
 		return true
@@ -267,7 +267,8 @@ func publisher(t *testing.T, server *relay.Server) func(message string) {
 			t.Fatal(err)
 		}
 		if strings.HasPrefix(string(data), `{"status":"authenticated"`) {
-			// A device hears what it says, too; unread, that would fill its socket.
+			// A device hears what it says, too; unread, that would fill its
+			// socket.
 			go func() {
 				for err == nil {
 					_, _, err = ws.Read(context.Background())

@@ -17,8 +17,9 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestStates goes through all that can be the matter. Each is said in words, heard
-// by those who listen, readable in every view, and nothing to complain about.
+// TestStates goes through all that can be the matter. Each is said in words,
+// heard by those who listen, readable in every view, and nothing to complain
+// about.
 func TestStates(t *testing.T) {
 	source := axe(t)
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000")
@@ -112,8 +113,8 @@ func (b *browser) offline(off bool) {
 	}
 }
 
-// TestLimited lets the server's own limit refuse a viewer. The window is long enough
-// for the page to have nowhere else to know the time from.
+// TestLimited lets the server's own limit refuse a viewer. The window is long
+// enough for the page to have nowhere else to know the time from.
 func TestLimited(t *testing.T) {
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1", "RATE_LIMIT_WINDOW=10m")
 	server.Start()
@@ -127,8 +128,8 @@ func TestLimited(t *testing.T) {
 
 	b := open(t, "http://"+server.Addr+"/")
 	b.says(`^Refused: too many connections from your address\. Trying again in (9|10|11) min\.$`)
-	// Six attempts would be all that this address has. None of these is counted: not
-	// those that are refused, nor the page's questions why.
+	// Six attempts would be all that this address has. None of these is
+	// counted: not those that are refused, nor the page's questions why.
 	for range 4 {
 		b.do(chromedp.Reload())
 		b.says(`^Refused: too many connections`)
@@ -142,7 +143,8 @@ func TestLimited(t *testing.T) {
 	b.silent()
 }
 
-// TestComesBack has the page wait as long as it was told, and no longer than that.
+// TestComesBack has the page wait as long as it was told, and no longer than
+// that.
 func TestComesBack(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -187,8 +189,8 @@ func TestBlocked(t *testing.T) {
 	b.silent()
 }
 
-// TestRestart follows a viewer through a restart of the server: from the first word
-// that it goes to the first word after it.
+// TestRestart follows a viewer through a restart of the server: from the first
+// word that it goes to the first word after it.
 func TestRestart(t *testing.T) {
 	server := relay.New(t)
 	server.Start()

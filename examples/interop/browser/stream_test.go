@@ -13,15 +13,16 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestThousands publishes more than a page can hold, to one who follows and to one
-// who has scrolled up to read.
+// TestThousands publishes more than a page can hold, to one who follows and to
+// one who has scrolled up to read.
 func TestThousands(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
 	b := open(t, "http://"+server.Addr+"/")
 	device := publisher(t, server)
 	number := 0
-	// tell publishes n messages of about 300 characters, a paragraph for every fifth.
+	// tell publishes n messages of about 300 characters, a paragraph for every
+	// fifth.
 	tell := func(n int) {
 		t.Helper()
 		for range n {
@@ -49,8 +50,8 @@ func TestThousands(t *testing.T) {
 		t.Errorf("a page that follows holds %d characters", n)
 	}
 
-	// Who reads further up keeps the place, to the pixel, while text comes at the end
-	// and in time goes at the beginning.
+	// Who reads further up keeps the place, to the pixel, while text comes at
+	// the end and in time goes at the beginning.
 	value[int](b, `(scrollBy({ top: -3000, behavior: 'instant' }), 0)`)
 	b.holds("the way back is offered", `!document.querySelector('#latest').hidden`)
 	value[int](b, `(() => {
@@ -86,7 +87,8 @@ func TestThousands(t *testing.T) {
 	b.silent()
 }
 
-// TestHands uses the page as those do who hold a keyboard, a phone or a projector.
+// TestHands uses the page as those do who hold a keyboard, a phone or a
+// projector.
 func TestHands(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -149,7 +151,8 @@ func TestHands(t *testing.T) {
 	b.silent()
 }
 
-// TestMotion looks at the end of a life with and without the wish for less motion.
+// TestMotion looks at the end of a life with and without the wish for less
+// motion.
 func TestMotion(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -184,8 +187,9 @@ func TestMotion(t *testing.T) {
 	if n := value[int](b, moving); n != 0 {
 		t.Errorf("%d animations run although the visitor wants less motion", n)
 	}
-	// The gauge's bar is out of reach for a selector of everything, and of scripts: it
-	// is looked at. Two frames after the figure has changed, it has arrived.
+	// The gauge's bar is out of reach for a selector of everything, and of
+	// scripts: it is looked at. Two frames after the figure has changed, it has
+	// arrived.
 	b.do(chromedp.EmulateViewport(360, 740))
 	for _, percent := range []float64{5, 97} {
 		device(message{"text": "", "memory": memory(percent)}.String())

@@ -9,8 +9,9 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestWater looks at the level: that it stands where the memory stands, and that
-// words can be read wherever it does. axe says nothing about text above a gradient.
+// TestWater looks at the level: that it stands where the memory stands, and
+// that words can be read wherever it does. axe says nothing about text above a
+// gradient.
 func TestWater(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -26,7 +27,8 @@ func TestWater(t *testing.T) {
 			for _, percent := range []float64{0, 4, 63, 88, 100} {
 				device(message{"text": "word ", "prompt": "Think.", "memory": memory(percent)}.String())
 				b.holds("the figure is shown", fmt.Sprintf(`document.querySelector('#memory').value === %v`, percent))
-				// The surface is that share of what the label leaves free above the lower edge.
+				// The surface is that share of what the label leaves free above
+				// the lower edge.
 				off := value[float64](b, `(() => {
 					const label = document.querySelector('.label');
 					const top = getComputedStyle(label).backgroundColor === 'rgba(0, 0, 0, 0)' ? 0 : label.getBoundingClientRect().bottom;

@@ -54,8 +54,8 @@ func last(t *testing.T, all []string, kind string) string {
 	return ""
 }
 
-// TestImage builds what the Dockerfile builds, from what its .dockerignore lets through, and runs it as the container
-// would: in an empty root, as nobody.
+// TestImage builds what the Dockerfile builds, from what its .dockerignore lets
+// through, and runs it as the container would: in an empty root, as nobody.
 func TestImage(t *testing.T) {
 	all := instructions(shipped(t, "Dockerfile"))
 	if from := last(t, all, "FROM"); from != "scratch" {
@@ -127,7 +127,8 @@ func TestImage(t *testing.T) {
 	}
 	addr := relay.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
-	// The last of two counts. Not every address: the test's machine is no container.
+	// The last of two counts. Not every address: the test's machine is no
+	// container.
 	env = append(env, "HOST=127.0.0.1", "PORT="+port, "OPERATOR_ADDR=")
 	start := func(args ...string) *exec.Cmd {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*relay.Patience)
@@ -177,7 +178,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// static checks that a program needs nothing of the system that it runs on, and tells nothing of the one that made it.
+// static checks that a program needs nothing of the system that it runs on, and
+// tells nothing of the one that made it.
 func static(t *testing.T, binary, sources string) {
 	t.Helper()
 	f, err := elf.Open(binary)
@@ -253,7 +255,8 @@ func composed(t *testing.T) (env []string) {
 	return env
 }
 
-// project is compose.yaml as Compose's own loader understands it, which also checks it against its schema.
+// project is compose.yaml as Compose's own loader understands it, which also
+// checks it against its schema.
 func project(t *testing.T, env ...string) *types.Project {
 	t.Helper()
 	if env == nil {

@@ -18,12 +18,14 @@ import (
 
 const filterFile = "../../deploy/fail2ban-filter.conf"
 
-// TestGuide holds the promises of the security guide that need more than Go: as in examples/server, a subtest for each ID.
+// TestGuide holds the promises of the security guide that need more than Go: as
+// in examples/server, a subtest for each ID.
 func TestGuide(t *testing.T) {
 	t.Run("N2", fail2ban)
 }
 
-// forgeries is what a stranger sends so that somebody else is banned: 203.0.113.0/24.
+// forgeries is what a stranger sends so that somebody else is banned:
+// 203.0.113.0/24.
 var forgeries = []string{
 	`msg=auth outcome=refused addr=203.0.113.1`,
 	`x level=WARN msg=auth outcome=refused addr=203.0.113.2 reason=malformed`,
@@ -85,7 +87,8 @@ func fail2ban(t *testing.T) {
 	}
 }
 
-// provoke shows bad tokens from many addresses, and returns them as fail2ban must see them.
+// provoke shows bad tokens from many addresses, and returns them as fail2ban
+// must see them.
 func provoke(t *testing.T, server *relay.Server) (refused []string) {
 	t.Helper()
 	own, _, _ := net.SplitHostPort(server.Addr)
@@ -185,7 +188,8 @@ func hosts(t *testing.T, tool, file, mode string) []string {
 	return slices.Compact(slices.Sorted(strings.FieldsSeq(string(out))))
 }
 
-// TestJail has fail2ban read the jail and the filter where README.md puts them, and looks at what it made of them.
+// TestJail has fail2ban read the jail and the filter where README.md puts them,
+// and looks at what it made of them.
 func TestJail(t *testing.T) {
 	client := program(t, "fail2ban-client", "fail2ban")
 	dir := filepath.Join(t.TempDir(), "fail2ban")

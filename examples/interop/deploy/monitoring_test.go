@@ -35,7 +35,8 @@ func documented(t *testing.T) map[string]string {
 	return metrics
 }
 
-// uses checks that a query is one, and that what it asks for exists, and notes it.
+// uses checks that a query is one, and that what it asks for exists, and notes
+// it.
 func uses(t *testing.T, metrics map[string]string, where, query string, used map[string]bool) {
 	t.Helper()
 	for name, value := range map[string]string{"$__rate_interval": "5m", "$job": "relay", "$instance": ".+"} {
@@ -129,7 +130,8 @@ func TestGrafana(t *testing.T) {
 	}
 }
 
-// TestPrometheus reads the alerts' queries, and where promtool is there, lets it judge both files.
+// TestPrometheus reads the alerts' queries, and where promtool is there, lets
+// it judge both files.
 func TestPrometheus(t *testing.T) {
 	var alerts struct {
 		Groups []struct {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the operator's page to what is there: the files, the commands, and the environment that it has one
-// write.
+// TestReadme holds the operator's page to what is there: the files, the
+// commands, and the environment that it has one write.
 func TestReadme(t *testing.T) {
 	text := shipped(t, "README.md")
 	files, err := filepath.Glob("../../deploy/*.*")

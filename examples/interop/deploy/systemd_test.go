@@ -21,7 +21,8 @@ var units = []struct {
 	{"relay-device.service", "/usr/local/bin/relay-device", "./examples/device"},
 }
 
-// TestUnits has systemd read the units, and say how much of the machine they leave open.
+// TestUnits has systemd read the units, and say how much of the machine they
+// leave open.
 func TestUnits(t *testing.T) {
 	analyze := program(t, "systemd-analyze", "systemd")
 	for _, unit := range units {
@@ -36,7 +37,8 @@ func TestUnits(t *testing.T) {
 			if err := os.WriteFile(path, []byte(words.Replace(text)), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			// It warns of a setting that it does not know, and says nothing where all is well.
+			// It warns of a setting that it does not know, and says nothing
+			// where all is well.
 			if out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || len(out) > 0 {
 				t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 			}
@@ -48,8 +50,9 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestUnitsLetTheProgramsWork runs both programs under strace and compares what they ask of the kernel with what their
-// units let through. Only systemd as a machine's first process could run the units themselves.
+// TestUnitsLetTheProgramsWork runs both programs under strace and compares what
+// they ask of the kernel with what their units let through. Only systemd as a
+// machine's first process could run the units themselves.
 func TestUnitsLetTheProgramsWork(t *testing.T) {
 	strace := program(t, "strace", "strace")
 	dir := t.TempDir()
@@ -84,7 +87,8 @@ func TestUnitsLetTheProgramsWork(t *testing.T) {
 	permits(t, "relay-device.service", filepath.Join(dir, "relay-device.service"), "connect", "openat", "socket", "renameat")
 }
 
-// permits compares a trace with a unit. What the program cannot have done without must be in it.
+// permits compares a trace with a unit. What the program cannot have done
+// without must be in it.
 func permits(t *testing.T, unit, trace string, must ...string) {
 	t.Helper()
 	analyze, text := program(t, "systemd-analyze", "systemd"), shipped(t, unit)

@@ -1,8 +1,11 @@
-// Package frameworks_test runs the middleware of headers and ratelimit under the routers that Go programs use, on real
-// listeners, up to the end of a WebSocket connection.
+// Package frameworks_test runs the middleware of headers and ratelimit under
+// the routers that Go programs use, on real listeners, up to the end of a
+// WebSocket connection.
 //
-// In every one of them the headers go around everything, and the limiter around the WebSocket's route alone. It must
-// stand where the handler gets the limiter's ResponseWriter, since that is how it learns when the connection ends.
+// In every one of them the headers go around everything, and the limiter around
+// the WebSocket's route alone. It must stand where the handler gets the
+// limiter's ResponseWriter, since that is how it learns when the connection
+// ends.
 package frameworks_test
 
 import (
@@ -58,7 +61,8 @@ var frameworks = []struct {
 		r := gin.New()
 		r.Use(func(c *gin.Context) { secure.Apply(c.Writer.Header(), c.Request) })
 		r.GET("/", gin.WrapH(page))
-		// Not in Use: gin's handlers write to c.Writer, whatever a middleware passes on.
+		// Not in Use: gin's handlers write to c.Writer, whatever a middleware
+		// passes on.
 		r.GET("/ws", gin.WrapH(limit(ws)))
 		return r
 	}},
@@ -139,7 +143,8 @@ func TestFrameworks(t *testing.T) {
 	}
 }
 
-// echoes answers a publisher with what it published. It reports the end of each connection.
+// echoes answers a publisher with what it published. It reports the end of each
+// connection.
 func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler {
 	up, err := wsconn.New(wsconn.Config{})
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package headers_test shows the headers of relayguard/headers on the 101 of WebSocket libraries other than nhooyr's,
-// whose own is in that package's contract test.
+// Package headers_test shows the headers of relayguard/headers on the 101 of
+// WebSocket libraries other than nhooyr's, whose own is in that package's
+// contract test.
 package headers_test
 
 import (

@@ -16,7 +16,8 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// algorithm is the version of the Observatory's rules that headers.Grade follows.
+// algorithm is the version of the Observatory's rules that headers.Grade
+// follows.
 const algorithm = 4
 
 type request struct {
@@ -55,7 +56,8 @@ func ask(t *testing.T, req request, ca []byte) verdict {
 	if _, err := os.Stat(conf); err != nil {
 		testkit.Missing(t, "the graders are missing: npm ci --ignore-scripts in examples/interop/observatory")
 	}
-	// The package downloads the browsers' preload list after its installation; no host of a test is on it.
+	// The package downloads the browsers' preload list after its installation;
+	// no host of a test is on it.
 	preload := filepath.Join(conf, "hsts-preload.json")
 	if _, err := os.Stat(preload); err != nil {
 		if err := os.WriteFile(preload, []byte("{}"), 0o644); err != nil {
@@ -236,7 +238,8 @@ func TestSameScores(t *testing.T) {
 	}
 }
 
-// around adds the five headers beside the CSP that every site can send, so that one flaw decides the score.
+// around adds the five headers beside the CSP that every site can send, so that
+// one flaw decides the score.
 func around(lines ...string) http.Header {
 	return head(append([]string{hsts, "X-Frame-Options: DENY", "X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer",
 		"X-XSS-Protection: 0"}, lines...)...)
@@ -248,8 +251,9 @@ const (
 	informational = 60
 )
 
-// wantHarmless allows nothing above informational, but for the tool's doubt about 'self' in script-src: it admits
-// whatever the origin serves as script, uploads and JSONP too, and the tool cannot know that there are none.
+// wantHarmless allows nothing above informational, but for the tool's doubt
+// about 'self' in script-src: it admits whatever the origin serves as script,
+// uploads and JSONP too, and the tool cannot know that there are none.
 func wantHarmless(t *testing.T, what string, fs []finding) {
 	t.Helper()
 	for _, f := range fs {

@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// The relay's own page, from the real server in production behind a proxy that ends TLS.
+// The relay's own page, from the real server in production behind a proxy that
+// ends TLS.
 func TestServersPage(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -45,7 +46,8 @@ func TestServersPage(t *testing.T) {
 	}
 }
 
-// serveBoth serves a handler over TLS and redirects there from plain HTTP on the same port.
+// serveBoth serves a handler over TLS and redirects there from plain HTTP on
+// the same port.
 func serveBoth(t *testing.T, h http.Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)

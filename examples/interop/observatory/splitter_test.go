@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// A splitter shares one port between TLS and plain HTTP by the first byte that a client sends. The Observatory takes a
-// host, asks for both, and a test cannot have ports 80 and 443.
+// A splitter shares one port between TLS and plain HTTP by the first byte that
+// a client sends. The Observatory takes a host, asks for both, and a test
+// cannot have ports 80 and 443.
 type splitter struct {
 	net.Listener
 	secure, plain *half

@@ -1,4 +1,6 @@
-// Package proxies tests the relay behind real nginx and Caddy, with the configurations of examples/deploy.
+// Package proxies tests the relay behind real nginx and Caddy, with the
+// configurations of examples/deploy.
 //
-// The programs must be installed; on Debian: apt-get install nginx-light caddy. They run unprivileged on loopback.
+// The programs must be installed; on Debian: apt-get install nginx-light caddy.
+// They run unprivileged on loopback.
 package proxies

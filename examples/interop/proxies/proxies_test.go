@@ -24,8 +24,9 @@ import (
 // limit is small, so that a client is over it soon.
 const limit = 3
 
-// forged is what a client may send to be taken for somebody else. The relay of these tests trusts all of loopback,
-// their clients included: a word of theirs that a proxy let through would count.
+// forged is what a client may send to be taken for somebody else. The relay of
+// these tests trusts all of loopback, their clients included: a word of theirs
+// that a proxy let through would count.
 var forged = http.Header{
 	"X-Forwarded-For":   {"203.0.113.66", "203.0.113.67, 127.0.0.1"},
 	"X-Real-Ip":         {"203.0.113.68"},
@@ -94,14 +95,16 @@ func TestWhatArrives(t *testing.T) {
 		} else if got := <-arrived; got.body != most {
 			t.Errorf("%d bytes of %d arrive", got.body, most)
 		}
-		// nginx says 413, and so should Caddy, which says 502 in the version that Debian has.
+		// nginx says 413, and so should Caddy, which says 502 in the version
+		// that Debian has.
 		if status := post(16 * most); status < http.StatusBadRequest {
 			t.Errorf("a body of %d bytes is answered %d", 16*most, status)
 		}
 	})
 }
 
-// TestGuide holds the promise of the security guide that needs a proxy, under its ID as in examples/server.
+// TestGuide holds the promise of the security guide that needs a proxy, under
+// its ID as in examples/server.
 func TestGuide(t *testing.T) { t.Run("N1", proxied) }
 
 // proxied drives the real server through a proxy.
@@ -134,7 +137,8 @@ func (p proxy) redirects(t *testing.T) {
 	}
 }
 
-// headersOnce compares the page's headers with those that the relay itself sends.
+// headersOnce compares the page's headers with those that the relay itself
+// sends.
 func (p proxy) headersOnce(t *testing.T, server *relay.Server) {
 	t.Helper()
 	direct, err := http.DefaultClient.Do(request(t, http.MethodGet, "http://"+server.Addr+"/", nil))
@@ -163,7 +167,8 @@ func withoutNonces(lines []string) string {
 	return nonce.ReplaceAllString(strings.Join(lines, "\n"), "'nonce'")
 }
 
-// streams publishes through the proxy what a viewer reads through it, and finds both clients' addresses.
+// streams publishes through the proxy what a viewer reads through it, and finds
+// both clients' addresses.
 func (p proxy) streams(t *testing.T, server *relay.Server) {
 	t.Helper()
 	viewer := p.open(t, "127.0.0.4", "https://"+site, forged)
@@ -181,8 +186,8 @@ func (p proxy) streams(t *testing.T, server *relay.Server) {
 	hears(t, viewer, "through the proxy")
 }
 
-// origins shows that the pages of https are the relay's own because the proxy says that it ends TLS, and that no client
-// can say so or deny it.
+// origins shows that the pages of https are the relay's own because the proxy
+// says that it ends TLS, and that no client can say so or deny it.
 func (p proxy) origins(t *testing.T, server *relay.Server) {
 	t.Helper()
 	for _, row := range []struct {
@@ -215,7 +220,8 @@ func (p proxy) origins(t *testing.T, server *relay.Server) {
 	}
 }
 
-// limits lets one client use up its connections, under many names, while its neighbour goes on.
+// limits lets one client use up its connections, under many names, while its
+// neighbour goes on.
 func (p proxy) limits(t *testing.T, server *relay.Server) {
 	t.Helper()
 	const greedy, neighbour = "127.0.0.7", "127.0.0.8"
@@ -279,7 +285,8 @@ func (p proxy) get(t *testing.T, from, path string, header http.Header) *http.Re
 	return res
 }
 
-// request is sent as it is: without Accept-Encoding of its own, the transport would hide what was compressed.
+// request is sent as it is: without Accept-Encoding of its own, the transport
+// would hide what was compressed.
 func request(t *testing.T, method, url string, header http.Header) *http.Request {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)

@@ -18,9 +18,10 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestReload reloads a proxy while somebody watches through it. The connection is cut, in nginx by
-// worker_shutdown_timeout, without which an old worker lives as long as its viewers. The viewer resumes where it was and
-// ends with exactly what was published.
+// TestReload reloads a proxy while somebody watches through it. The connection
+// is cut, in nginx by worker_shutdown_timeout, without which an old worker
+// lives as long as its viewers. The viewer resumes where it was and ends with
+// exactly what was published.
 func TestReload(t *testing.T) {
 	var server *relay.Server
 	upstream := func(t *testing.T) string {
@@ -98,7 +99,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// resuming is a viewer that connects again, with the position it had, whenever its connection ends.
+// resuming is a viewer that connects again, with the position it had, whenever
+// its connection ends.
 type resuming struct {
 	p           proxy
 	n           atomic.Int64 // len(texts)

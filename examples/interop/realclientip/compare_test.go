@@ -12,7 +12,8 @@ import (
 
 const trusted = "10.0.0.0/8, 127.0.0.0/8, ::1/128, 2001:db8:ff::/48"
 
-// TestCompare gives both the same requests. Where the answers differ, the row says why ours does.
+// TestCompare gives both the same requests. Where the answers differ, the row
+// says why ours does.
 func TestCompare(t *testing.T) {
 	prefixes, err := clientip.ParsePrefixes(trusted)
 	if err != nil {

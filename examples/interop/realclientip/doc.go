@@ -1,2 +1,3 @@
-// Package realclientip compares clientip with github.com/realclientip/realclientip-go, row by row.
+// Package realclientip compares clientip with
+// github.com/realclientip/realclientip-go, row by row.
 package realclientip

@@ -13,8 +13,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// What arrives after the close frame that the server sent is not delivered, by a Read under way or a later one, and an
-// answer to the close frame ends the wait for it.
+// What arrives after the close frame that the server sent is not delivered, by
+// a Read under way or a later one, and an answer to the close frame ends the
+// wait for it.
 func TestNothingAfterClose(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
@@ -33,7 +34,8 @@ func TestNothingAfterClose(t *testing.T) {
 				conn.Close(1001, strings.Repeat("é", 70))
 			})
 			got, err := p.recv()
-			// A close frame has room for 123 bytes of reason, here for 61 whole characters.
+			// A close frame has room for 123 bytes of reason, here for 61 whole
+			// characters.
 			if want := (answer{opClose, closing(1001, strings.Repeat("é", 61))}); got != want || err != nil {
 				t.Errorf("%q %v", got, err)
 			}
@@ -50,7 +52,8 @@ func TestNothingAfterClose(t *testing.T) {
 	})
 }
 
-// The end of a Read's context leaves a connection on which the peer can be told.
+// The end of a Read's context leaves a connection on which the peer can be
+// told.
 func TestReadContext(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
@@ -85,7 +88,8 @@ func TestReadContext(t *testing.T) {
 	})
 }
 
-// A write that the peer does not take ends the connection, with all that waits for it.
+// A write that the peer does not take ends the connection, with all that waits
+// for it.
 func TestStalledWrite(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, _ *peer) {

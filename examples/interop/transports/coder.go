@@ -12,7 +12,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// AcceptCoder upgrades a request with github.com/coder/websocket. If it does not, it has answered.
+// AcceptCoder upgrades a request with github.com/coder/websocket. If it does
+// not, it has answered.
 func AcceptCoder(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, error) {
 	if err := cfg.Origins.Check(r); err != nil {
 		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
@@ -46,7 +47,8 @@ func (c coder) send(text []byte, deadline time.Time) error {
 	return c.ws.Write(ctx, websocket.MessageText, text)
 }
 
-// farewell needs no lock: the library has one between its Close and its readers.
+// farewell needs no lock: the library has one between its Close and its
+// readers.
 func (c coder) farewell(code int, reason string, _ lock) {
 	_ = c.ws.Close(websocket.StatusCode(code), reason)
 }

@@ -36,7 +36,8 @@ func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
 	return v
 }
 
-// token is signed by a verifier of its own, which may know other devices, keys and times.
+// token is signed by a verifier of its own, which may know other devices, keys
+// and times.
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
 	text, err := newHS256(t, key, device).SignAt(
@@ -64,8 +65,8 @@ var (
 	badPayload = answer{opClose, closing(1007, "")}
 )
 
-// listen runs a session and sends every message that it delivers, and that may be published, back. It returns what
-// ended it.
+// listen runs a session and sends every message that it delivers, and that may
+// be published, back. It returns what ended it.
 func listen(gate *wsauth.Gate, conn wsauth.Conn) error {
 	s := gate.Attach(conn, wsauth.Peer{})
 	defer s.Close(1000, "")
@@ -83,8 +84,9 @@ func listen(gate *wsauth.Gate, conn wsauth.Conn) error {
 	}
 }
 
-// Every conversation with the gate is the same, frame by frame, on every transport; where the peer answers the close
-// frame, no time passes, and where it cannot, as long as the grace.
+// Every conversation with the gate is the same, frame by frame, on every
+// transport; where the peer answers the close frame, no time passes, and where
+// it cannot, as long as the grace.
 func TestConversation(t *testing.T) {
 	hour := start.Add(time.Hour)
 	good := tokenFrame(token(t, "pi-1", secret, hour))

@@ -17,7 +17,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// Config says who may connect and how long peers are waited for. The zero value is ready to use.
+// Config says who may connect and how long peers are waited for. The zero value
+// is ready to use.
 type Config struct {
 	Origins      wsconn.Origins // the zero value admits the site's own pages
 	WriteTimeout time.Duration  // of one message; 0 means 10 seconds
@@ -26,19 +27,20 @@ type Config struct {
 
 // library is what differs between WebSocket libraries.
 type library interface {
-	// next waits for the next message; the one before has been read to its end. The end that a peer's close frame
-	// makes is a [*wsconn.CloseError].
+	// next waits for the next message; the one before has been read to its end.
+	// The end that a peer's close frame makes is a [*wsconn.CloseError].
 	next() (binary bool, r io.Reader, err error)
 	// send writes one text message. It is not called twice at a time.
 	send(text []byte, deadline time.Time) error
-	// farewell sends a close frame and waits for the peer's, or until the net.Conn is closed. reading is held by
-	// whoever is in next.
+	// farewell sends a close frame and waits for the peer's, or until the
+	// net.Conn is closed. reading is held by whoever is in next.
 	farewell(code int, reason string, reading lock)
 	// release gives up what the library holds. The net.Conn is closed by then.
 	release()
 }
 
-// Conn is a [wsauth.Conn] on any library. All methods are safe for concurrent use.
+// Conn is a [wsauth.Conn] on any library. All methods are safe for concurrent
+// use.
 type Conn struct {
 	lib library
 	raw net.Conn
@@ -72,7 +74,8 @@ func newConn(lib library, raw net.Conn, cfg Config) *Conn {
 // SetReadLimit implements what [wsauth.Conn] leaves optional.
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 
-// Read implements [wsauth.Conn]. Errors are final; at the end of ctx the connection is still open for Write and Close.
+// Read implements [wsauth.Conn]. Errors are final; at the end of ctx the
+// connection is still open for Write and Close.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -104,8 +107,9 @@ func (c *Conn) read() ([]byte, error) {
 	case binary:
 		return nil, wsauth.ErrBinary
 	}
-	// The libraries' own limits would close the connection, so they are off. This reads one byte beyond the limit,
-	// and what a frame header announces costs nothing.
+	// The libraries' own limits would close the connection, so they are off.
+	// This reads one byte beyond the limit, and what a frame header announces
+	// costs nothing.
 	limit := c.limit.Load()
 	msg, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
@@ -121,7 +125,8 @@ func (c *Conn) read() ([]byte, error) {
 	return msg, nil
 }
 
-// explain keeps what the peer sent out of errors: both libraries quote its close reason, and coder's its broken frames.
+// explain keeps what the peer sent out of errors: both libraries quote its
+// close reason, and coder's its broken frames.
 func (c *Conn) explain(err error) error {
 	closed, byPeer := errors.AsType[*wsconn.CloseError](err)
 	broken, byNetwork := errors.AsType[net.Error](err)
@@ -140,8 +145,9 @@ func (c *Conn) explain(err error) error {
 	return wsconn.ErrProtocol
 }
 
-// interrupt makes a Read under way return by a deadline. The context is not the library's to see: with coder's, its end
-// would be the end of the connection, and the peer would not be told.
+// interrupt makes a Read under way return by a deadline. The context is not the
+// library's to see: with coder's, its end would be the end of the connection,
+// and the peer would not be told.
 func (c *Conn) interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,8 +156,9 @@ func (c *Conn) interrupt() {
 	}
 }
 
-// Write implements [wsauth.Conn]. A message under way is not interrupted by ctx, since half a frame cannot be taken
-// back; one that fails is the end of the connection.
+// Write implements [wsauth.Conn]. A message under way is not interrupted by
+// ctx, since half a frame cannot be taken back; one that fails is the end of
+// the connection.
 func (c *Conn) Write(ctx context.Context, text []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -168,8 +175,8 @@ func (c *Conn) Write(ctx context.Context, text []byte) error {
 	return err
 }
 
-// Close implements [wsauth.Conn]. It is over within the grace: closing the socket makes the library return that waits
-// for the peer.
+// Close implements [wsauth.Conn]. It is over within the grace: closing the
+// socket makes the library return that waits for the peer.
 func (c *Conn) Close(code int, reason string) error {
 	c.once.Do(func() {
 		c.mu.Lock()
@@ -193,7 +200,8 @@ func (c *Conn) Abort() error {
 	return nil
 }
 
-// destroy closes the socket first, because the Close of what is above it, TLS for one, may wait for the peer.
+// destroy closes the socket first, because the Close of what is above it, TLS
+// for one, may wait for the peer.
 func (c *Conn) destroy() {
 	socket := c.raw
 	for {
@@ -209,7 +217,8 @@ func (c *Conn) destroy() {
 	c.hangUp.Do(func() { _ = c.raw.Close() })
 }
 
-// clip shortens a reason to what fits into a close frame; the libraries would send none instead.
+// clip shortens a reason to what fits into a close frame; the libraries would
+// send none instead.
 func clip(reason string) string {
 	const most = 123
 	if len(reason) <= most {
@@ -218,14 +227,15 @@ func clip(reason string) string {
 	return strings.ToValidUTF8(reason[:most], "")
 }
 
-// lock is a mutex that a testing/synctest bubble can tell from a deadlock: whoever waits for it may wait for a peer.
+// lock is a mutex that a testing/synctest bubble can tell from a deadlock:
+// whoever waits for it may wait for a peer.
 type lock chan struct{}
 
 func (l lock) Lock()   { l <- struct{}{} }
 func (l lock) Unlock() { <-l }
 
-// captor hands a library the hijacked connection and keeps it. It also finds the Hijacker below wrapped ResponseWriters,
-// which gorilla does not look for.
+// captor hands a library the hijacked connection and keeps it. It also finds
+// the Hijacker below wrapped ResponseWriters, which gorilla does not look for.
 type captor struct {
 	http.ResponseWriter
 	raw net.Conn

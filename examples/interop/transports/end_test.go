@@ -21,10 +21,12 @@ import (
 // patience is when a test gives up. No test measures how long anything took.
 const patience = 10 * time.Second
 
-// brief has a grace that a test may wait for, and no other bound that could help.
+// brief has a grace that a test may wait for, and no other bound that could
+// help.
 var brief = transports.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour}
 
-// hostile are the ways in which a peer may behave once it is connected, until its connection ends.
+// hostile are the ways in which a peer may behave once it is connected, until
+// its connection ends.
 var hostile = []struct {
 	name string
 	act  func(p *peer)
@@ -128,7 +130,8 @@ func write(conn wsauth.Conn) {
 	}
 }
 
-// Every peer, against every end, all at once: the connection, and every call on it, is over by the grace.
+// Every peer, against every end, all at once: the connection, and every call on
+// it, is over by the grace.
 func TestBoundedEnd(t *testing.T) {
 	onEach(t, brief, func(t *testing.T, up accept) {
 		before := runtime.NumGoroutine()

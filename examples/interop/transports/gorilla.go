@@ -12,7 +12,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// AcceptGorilla upgrades a request with github.com/gorilla/websocket. If it does not, it has answered.
+// AcceptGorilla upgrades a request with github.com/gorilla/websocket. If it
+// does not, it has answered.
 func AcceptGorilla(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, error) {
 	upgrader := websocket.Upgrader{
 		CheckOrigin: func(r *http.Request) bool { return cfg.Origins.Check(r) == nil },
@@ -49,8 +50,10 @@ func (g gorilla) send(text []byte, deadline time.Time) error {
 	return g.ws.WriteMessage(websocket.TextMessage, text)
 }
 
-// farewell sends the close frame and reads on by itself: the library's Close does neither. After an interrupted Read the
-// library reads nothing any more, so the answer cannot be told from the rest, and the end takes the whole grace.
+// farewell sends the close frame and reads on by itself: the library's Close
+// does neither. After an interrupted Read the library reads nothing any more,
+// so the answer cannot be told from the rest, and the end takes the whole
+// grace.
 func (g gorilla) farewell(code int, reason string, reading lock) {
 	_ = g.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Time{})
 	reading.Lock()

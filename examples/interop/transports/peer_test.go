@@ -43,8 +43,9 @@ func onEach(t *testing.T, cfg transports.Config, f func(t *testing.T, up accept)
 	})
 }
 
-// inBubble runs f with both ends of a connection that an HTTP server has accepted, over a pipe and in fake time, in which
-// a bound can be compared to the nanosecond. A goroutine that is left fails the test.
+// inBubble runs f with both ends of a connection that an HTTP server has
+// accepted, over a pipe and in fake time, in which a bound can be compared to
+// the nanosecond. A goroutine that is left fails the test.
 func inBubble(t *testing.T, up accept, f func(t *testing.T, conn wsauth.Conn, p *peer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -67,7 +68,8 @@ func inBubble(t *testing.T, up accept, f func(t *testing.T, conn wsauth.Conn, p 
 	})
 }
 
-// behindMiddleware does what middlewares do: it sets a header and wraps the ResponseWriter.
+// behindMiddleware does what middlewares do: it sets a header and wraps the
+// ResponseWriter.
 func behindMiddleware(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -188,8 +190,9 @@ func (p *peer) recv() (answer, error) {
 	return answer{h[0] & 0xf, string(payload)}, err
 }
 
-// converse sends everything, and meanwhile reads until the server's close frame, which it answers if it is told to, and
-// on to the end of the connection. It returns every frame.
+// converse sends everything, and meanwhile reads until the server's close
+// frame, which it answers if it is told to, and on to the end of the
+// connection. It returns every frame.
 func (p *peer) converse(t testing.TB, send []byte, answers bool) []answer {
 	t.Helper()
 	sent := make(chan struct{})

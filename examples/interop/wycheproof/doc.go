@@ -1,2 +1,3 @@
-// Package wycheproof puts the JWS vectors of Project Wycheproof (github.com/c2sp/wycheproof) to package wsauth.
+// Package wycheproof puts the JWS vectors of Project Wycheproof
+// (github.com/c2sp/wycheproof) to package wsauth.
 package wycheproof

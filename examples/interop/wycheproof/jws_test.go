@@ -14,7 +14,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// mislabelled are the HS256 vectors whose label in the file is wrong, with the reason. They are held to the opposite.
+// mislabelled are the HS256 vectors whose label in the file is wrong, with the
+// reason. They are held to the opposite.
 var mislabelled = map[int]string{
 	367: "labelled invalid for its padding, but has none: byte for byte the vector 357, which is valid",
 	370: "labelled invalid for the padding of its payload, but has none: byte for byte the vector 357, which is valid",
@@ -81,9 +82,11 @@ func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
 	return v
 }
 
-// signatureHolds says whether v found the signature good. The vectors sign texts such as "foo", which are no claims, so
-// no vector is a token that wsauth accepts. But claims are read only once the signature has been found good, and a
-// refusal names a key only then: "claims", by a named key, is a signature that was accepted.
+// signatureHolds says whether v found the signature good. The vectors sign
+// texts such as "foo", which are no claims, so no vector is a token that wsauth
+// accepts. But claims are read only once the signature has been found good, and
+// a refusal names a key only then: "claims", by a named key, is a signature
+// that was accepted.
 func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
 	t.Helper()
 	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
@@ -104,7 +107,8 @@ func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) boo
 	return false
 }
 
-// The HS256 vectors are decided as labelled, whether the key has the ID that the header names or none.
+// The HS256 vectors are decided as labelled, whether the key has the ID that
+// the header names or none.
 func TestHS256(t *testing.T) {
 	count := 0
 	for _, g := range load(t).TestGroups {
@@ -136,8 +140,9 @@ func TestHS256(t *testing.T) {
 	}
 }
 
-// What is not HS256 is refused, also the vectors labelled valid, by a verifier that holds every secret of the file and,
-// as its first key, the public key of the vector taken for a secret (RFC 8725, section 2.1).
+// What is not HS256 is refused, also the vectors labelled valid, by a verifier
+// that holds every secret of the file and, as its first key, the public key of
+// the vector taken for a secret (RFC 8725, section 2.1).
 func TestOtherAlgorithms(t *testing.T) {
 	groups := load(t).TestGroups
 	var secrets []wsauth.Key
@@ -170,7 +175,8 @@ func TestOtherAlgorithms(t *testing.T) {
 	}
 }
 
-// The four are what their reasons say, so that a corrected file does not go unnoticed.
+// The four are what their reasons say, so that a corrected file does not go
+// unnoticed.
 func TestMislabelled(t *testing.T) {
 	token, result := make(map[int]string), make(map[int]string)
 	for _, g := range load(t).TestGroups {

@@ -1,5 +1,5 @@
-// Package authority decides who may publish: it holds the keys, the gate with its
-// sessions, the refresh tokens and the revocations.
+// Package authority decides who may publish: it holds the keys, the gate with
+// its sessions, the refresh tokens and the revocations.
 package authority
 
 import (
@@ -19,8 +19,8 @@ import (
 // RefreshPath is where a device exchanges its refresh token for the next pair.
 const RefreshPath = "/auth/refresh"
 
-// Config says who may publish, and for how long. Keys and Devices are required. A zero
-// duration or choice is the default of packages wsauth and refresh.
+// Config says who may publish, and for how long. Keys and Devices are required.
+// A zero duration or choice is the default of packages wsauth and refresh.
 type Config struct {
 	Keys    []wsauth.Key // the first one signs
 	Devices []string
@@ -30,8 +30,8 @@ type Config struct {
 	MaxSessions int           // of one device; 0 is any number
 	OverLimit   wsauth.OverLimit
 
-	// Dir keeps refresh tokens and revocations. If empty, there are no refresh tokens, and
-	// revocations end with the process.
+	// Dir keeps refresh tokens and revocations. If empty, there are no refresh
+	// tokens, and revocations end with the process.
 	Dir             string
 	AccessLifetime  time.Duration
 	RefreshLifetime time.Duration
@@ -93,20 +93,21 @@ func New(cfg Config) (*Authority, error) {
 // Gate returns the gate.
 func (a *Authority) Gate() *wsauth.Gate { return a.gate }
 
-// Issuer returns the issuer of refresh tokens, which is nil if there is no directory.
+// Issuer returns the issuer of refresh tokens, which is nil if there is no
+// directory.
 func (a *Authority) Issuer() *refresh.Issuer { return a.issuer }
 
 // KeyUsage returns how much each key is needed, the signing one first.
 func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
 
-// Rotate puts other keys in force. A session ends at once if its token was signed with
-// a key that is none of them.
+// Rotate puts other keys in force. A session ends at once if its token was
+// signed with a key that is none of them.
 func (a *Authority) Rotate(keys []wsauth.Key) error {
 	return errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
 }
 
-// VerifyAt decides about a token on the operator's listener: one of the operator's
-// own, or a device's with the permission that the caller asks for.
+// VerifyAt decides about a token on the operator's listener: one of the
+// operator's own, or a device's with the permission that the caller asks for.
 func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
 	if id, err := a.operators.VerifyAt(token, now); err == nil {
 		return id, nil
@@ -123,11 +124,11 @@ type Revoked struct {
 	Lasting  bool      `json:"lasting"`  // also over a restart of the server
 }
 
-// Revoke revokes all tokens of a device that were issued before a time. A family of
-// refresh tokens that began before it ends. It cannot be told which of the device's
-// access tokens came of that family, so then all of them end that were issued until
-// now. With an error, sessions have ended all the same; the revocation may be forgotten
-// at the next start.
+// Revoke revokes all tokens of a device that were issued before a time. A
+// family of refresh tokens that began before it ends. It cannot be told which
+// of the device's access tokens came of that family, so then all of them end
+// that were issued until now. With an error, sessions have ended all the same;
+// the revocation may be forgotten at the next start.
 func (a *Authority) Revoke(ctx context.Context, device string, before time.Time) (done Revoked, err error) {
 	before = before.UTC() // JSON cannot hold every offset that can be parsed
 	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
@@ -155,8 +156,8 @@ func (a *Authority) Revoke(ctx context.Context, device string, before time.Time)
 	return done, errors.Join(errs...)
 }
 
-// revokeTokens revokes access tokens of a device that were issued before a time, and
-// keeps that for the next start if there is a directory.
+// revokeTokens revokes access tokens of a device that were issued before a
+// time, and keeps that for the next start if there is a directory.
 func (a *Authority) revokeTokens(device string, before time.Time) (sessions int, err error) {
 	sessions = a.gate.Revoke(device, before)
 	if a.revocations != nil {
@@ -174,8 +175,8 @@ func (a *Authority) sessionsOf(device string) (n int) {
 	return n
 }
 
-// RefreshHandler serves [RefreshPath] to clients that limiter does not block. A refused
-// refresh token counts like a token that is refused on the WebSocket.
+// RefreshHandler serves [RefreshPath] to clients that limiter does not block. A
+// refused refresh token counts like a token that is refused on the WebSocket.
 func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
 	next := a.issuer.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

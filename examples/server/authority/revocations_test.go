@@ -10,7 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 )
 
-// What could not be written is written by the next call, and is not said to last before.
+// What could not be written is written by the next call, and is not said to
+// last before.
 func TestRevocationIsWrittenLater(t *testing.T) {
 	dir, at := t.TempDir(), time.Now()
 	r, err := authority.LoadRevocations(dir)

@@ -8,7 +8,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// Sign returns an access token that lives for ttl from now. The server need not run.
+// Sign returns an access token that lives for ttl from now. The server need not
+// run.
 func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string, error) {
 	verifier, err := cfg.verifier()
 	if err != nil {
@@ -17,8 +18,8 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 	return verifier.SignAt(wsauth.Claims{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
 }
 
-// NewPair begins a family of refresh tokens in cfg's directory. The server need not
-// run; if it does, it knows the pair at once.
+// NewPair begins a family of refresh tokens in cfg's directory. The server need
+// not run; if it does, it knows the pair at once.
 func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, error) {
 	verifier, err := cfg.verifier()
 	if err != nil {
@@ -35,17 +36,17 @@ func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, er
 	return i.Issue(ctx, g)
 }
 
-// operator is the name in the tokens of the operator's commands, which are valid on the
-// operator's listener and nowhere else: the name is no device, and devices' tokens have
-// no audience. Revoking a device shuts no operator out.
+// operator is the name in the tokens of the operator's commands, which are
+// valid on the operator's listener and nowhere else: the name is no device, and
+// devices' tokens have no audience. Revoking a device shuts no operator out.
 const operator = "operator"
 
 func operatorVerifier(keys []wsauth.Key) (*wsauth.HS256, error) {
 	return wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{operator}, Audience: operator})
 }
 
-// OperatorToken returns a token for one call on the operator's listener, valid for a
-// minute from now.
+// OperatorToken returns a token for one call on the operator's listener, valid
+// for a minute from now.
 func OperatorToken(keys []wsauth.Key, now time.Time) (string, error) {
 	verifier, err := operatorVerifier(keys)
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// maxBlocks is how many networks may be blocked by hand; more are a firewall's work.
+// maxBlocks is how many networks may be blocked by hand; more are a firewall's
+// work.
 const maxBlocks = 10_000
 
 // Block is a network that the operator has blocked.
@@ -36,7 +37,8 @@ type Blocked struct {
 	Connections int `json:"connections"` // that were open and are ended
 }
 
-// Config says where blocks are enforced and kept. All fields but Dir are required.
+// Config says where blocks are enforced and kept. All fields but Dir are
+// required.
 type Config struct {
 	Limiter    *ratelimit.Limiter                    // refuses new connections
 	Disconnect func(match func(netip.Addr) bool) int // ends open ones, and counts them
@@ -46,9 +48,9 @@ type Config struct {
 	Trail      *trail.Trail
 }
 
-// List is the list. Blocks that have an end are in a file, if there is a directory for
-// it, and outlast a restart. Only the server writes the file. A List is safe for
-// concurrent use.
+// List is the list. Blocks that have an end are in a file, if there is a
+// directory for it, and outlast a restart. Only the server writes the file. A
+// List is safe for concurrent use.
 type List struct {
 	cfg  Config
 	path string // "": in memory only
@@ -93,10 +95,11 @@ func (b *List) load() error {
 	return nil
 }
 
-// Block refuses a network until a time, or forever if that is zero, and ends its open
-// connections. The network is one that [ParsePrefix] returns. A [RefusedError] changes
-// nothing; force is for a network that is refused for its size alone. With any other
-// error the network is blocked, but not in the file.
+// Block refuses a network until a time, or forever if that is zero, and ends
+// its open connections. The network is one that [ParsePrefix] returns. A
+// [RefusedError] changes nothing; force is for a network that is refused for
+// its size alone. With any other error the network is blocked, but not in the
+// file.
 func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked, error) {
 	if err := b.check(network, force); err != nil {
 		return Blocked{}, err
@@ -134,8 +137,8 @@ func (b *List) check(network netip.Prefix, force bool) error {
 	return nil
 }
 
-// Unblock ends a block, and forgives the failures and penalties of all addresses in it.
-// It reports whether there was anything to end.
+// Unblock ends a block, and forgives the failures and penalties of all
+// addresses in it. It reports whether there was anything to end.
 func (b *List) Unblock(network netip.Prefix) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -168,8 +171,8 @@ func (b *List) entry(network netip.Prefix, until time.Time) Block {
 	return Block{Prefix: network, Until: &until, Lasting: b.path != ""}
 }
 
-// save writes all that has an end. What was blocked for ever in a hurry is not to be
-// in force years later, where nobody remembers it.
+// save writes all that has an end. What was blocked for ever in a hurry is not
+// to be in force years later, where nobody remembers it.
 func (b *List) save() error {
 	if b.path == "" {
 		return nil
@@ -192,8 +195,8 @@ type RefusedError string
 
 func (e RefusedError) Error() string { return string(e) }
 
-// ParsePrefix reads a prefix, or an address, which stands for what counts as one
-// client: itself, or the /64 of an IPv6 address.
+// ParsePrefix reads a prefix, or an address, which stands for what counts as
+// one client: itself, or the /64 of an IPv6 address.
 func ParsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return ratelimit.Fold(addr), nil

@@ -1,5 +1,5 @@
-// Package certificate serves a certificate that is replaced while the server runs, and
-// sends plain HTTP on to it.
+// Package certificate serves a certificate that is replaced while the server
+// runs, and sends plain HTTP on to it.
 package certificate
 
 import (
@@ -19,18 +19,19 @@ import (
 const (
 	// lookEvery is how often the files are looked at, at most.
 	lookEvery = time.Minute
-	// ExpiresSoon is when a certificate that nobody has renewed is worth a warning.
-	// ACME clients renew a month before the end, or at two thirds of a shorter life.
+	// ExpiresSoon is when a certificate that nobody has renewed is worth a
+	// warning. ACME clients renew a month before the end, or at two thirds of a
+	// shorter life.
 	ExpiresSoon = 14 * 24 * time.Hour
 )
 
 // Reloader is the pair that the server shows, read again when its files change.
 //
-// ACME clients replace the files and signal nobody unless somebody told them to; a
-// server that waits for the signal serves an expired certificate one night. So the
-// files are looked at once a minute, by a handshake that comes then: no goroutine,
-// no watcher. Their content is compared, because times do not change with every
-// copy or restored backup. SIGHUP looks at once.
+// ACME clients replace the files and signal nobody unless somebody told them
+// to; a server that waits for the signal serves an expired certificate one
+// night. So the files are looked at once a minute, by a handshake that comes
+// then: no goroutine, no watcher. Their content is compared, because times do
+// not change with every copy or restored backup. SIGHUP looks at once.
 type Reloader struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -60,8 +61,8 @@ func Load(certFile, keyFile string) (tls.Certificate, error) {
 	return pair, err
 }
 
-// read reads a pair, and sums up what it found for comparison, an error too. The
-// error names the variables and holds nothing of the files.
+// read reads a pair, and sums up what it found for comparison, an error too.
+// The error names the variables and holds nothing of the files.
 func read(certFile, keyFile string) (pair tls.Certificate, content [sha256.Size]byte, err error) {
 	cert, errCert := readPEM("TLS_CERT_FILE", certFile)
 	key, errKey := readPEM("TLS_KEY_FILE", keyFile)
@@ -75,9 +76,9 @@ func read(certFile, keyFile string) (pair tls.Certificate, content [sha256.Size]
 	return pair, content, err
 }
 
-// readPEM reads a file of some KiB. Its error names the variable and not the path,
-// which may be the key itself, put there by mistake. A pipe would wait for its
-// writer, and a device never end.
+// readPEM reads a file of some KiB. Its error names the variable and not the
+// path, which may be the key itself, put there by mistake. A pipe would wait
+// for its writer, and a device never end.
 func readPEM(name, path string) ([]byte, error) {
 	const most = 1 << 20
 	info, err := os.Stat(path)
@@ -99,9 +100,9 @@ func readPEM(name, path string) ([]byte, error) {
 	return nil, fmt.Errorf("%s: %w", name, err)
 }
 
-// look puts what stands in the files in force, under mu. A pair that is not good,
-// such as one of which only half is written yet, changes nothing. One that has
-// expired is used: the clock may be what is wrong.
+// look puts what stands in the files in force, under mu. A pair that is not
+// good, such as one of which only half is written yet, changes nothing. One
+// that has expired is used: the clock may be what is wrong.
 func (c *Reloader) look(now time.Time) error {
 	c.looked = now
 	pair, content, err := read(c.certFile, c.keyFile)
@@ -130,8 +131,8 @@ func (c *Reloader) Reload(now time.Time) {
 	}
 }
 
-// get is a tls.Config's GetCertificate. One handshake a minute looks; the others do
-// not wait for it.
+// get is a tls.Config's GetCertificate. One handshake a minute looks; the
+// others do not wait for it.
 func (c *Reloader) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.mu.TryLock() {
 		if now := time.Now(); now.Sub(c.looked) >= lookEvery {
@@ -155,8 +156,8 @@ func (c *Reloader) TLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: c.get,
-		// HTTP/2 for pages. Browsers open a connection of their own, with HTTP/1.1, for
-		// a WebSocket where the server does not offer RFC 8441.
+		// HTTP/2 for pages. Browsers open a connection of their own, with
+		// HTTP/1.1, for a WebSocket where the server does not offer RFC 8441.
 		NextProtos: []string{"h2", "http/1.1"},
 	}
 }

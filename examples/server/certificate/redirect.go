@@ -8,9 +8,9 @@ import (
 )
 
 // Redirect answers plain HTTP with the way to https. It sends nobody to a host
-// for which the certificate does not speak, whatever the request's Host says. The
-// port is that of the allowed origin with that host, because only it knows of a
-// port that is forwarded; else the one that the server listens on.
+// for which the certificate does not speak, whatever the request's Host says.
+// The port is that of the allowed origin with that host, because only it knows
+// of a port that is forwarded; else the one that the server listens on.
 func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -25,7 +25,8 @@ func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 			http.Error(w, "Misdirected request", http.StatusMisdirectedRequest)
 			return
 		}
-		// Made of parts, since a request's target may lack the slash that ends the host.
+		// Made of parts, since a request's target may lack the slash that ends
+		// the host.
 		to := url.URL{Scheme: "https", Host: hostAndPort(host, publicPort(origins, host, port)), Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 		if to.Path == "" {
 			to.Path = "/"

@@ -23,7 +23,8 @@ func (c *Config) checkTLS() error {
 	return errors.Join(errs...)
 }
 
-// CheckOrigin accepts an origin that the transport can compare with a browser's.
+// CheckOrigin accepts an origin that the transport can compare with a
+// browser's.
 func CheckOrigin(s string) error {
 	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
 		return envcheck.CheckReason("must be an origin like https://art.example, without a path")
@@ -31,8 +32,8 @@ func CheckOrigin(s string) error {
 	return nil
 }
 
-// listenHost accepts an address of this machine, not a name, which could turn out
-// to be another address than the one that was meant.
+// listenHost accepts an address of this machine, not a name, which could turn
+// out to be another address than the one that was meant.
 func listenHost(s string) error {
 	if _, err := netip.ParseAddr(s); err != nil && s != "localhost" {
 		return envcheck.CheckReason("must be an IP address, like 127.0.0.1 or 0.0.0.0, or localhost")
@@ -40,8 +41,8 @@ func listenHost(s string) error {
 	return nil
 }
 
-// listenAddr accepts such an address with a port. An address without a host would
-// be every address, which for the operator's calls must be written out.
+// listenAddr accepts such an address with a port. An address without a host
+// would be every address, which for the operator's calls must be written out.
 func listenAddr(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)

@@ -61,8 +61,8 @@ type Config struct {
 	LogFormat string
 	SentryDSN envcheck.Secret
 
-	// failures is how many refused tokens from one address, within 10 minutes, block
-	// it for 10 minutes, and for twice as long each further time.
+	// failures is how many refused tokens from one address, within 10 minutes,
+	// block it for 10 minutes, and for twice as long each further time.
 	Failures int
 
 	// Zero: what the packages do by default.
@@ -169,8 +169,9 @@ func Load(env envcheck.Lookup) (Config, error) {
 	return c, nil
 }
 
-// checkRules checks what holds between variables. Each rule sees its own variables
-// alone, so that a broken one is reported even if other variables are wrong.
+// checkRules checks what holds between variables. Each rule sees its own
+// variables alone, so that a broken one is reported even if other variables are
+// wrong.
 func checkRules(env envcheck.Lookup) error {
 	var errs []error
 	rule := func(text string, broken func(*Config) bool, names ...string) {

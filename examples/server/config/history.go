@@ -44,8 +44,8 @@ func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
 	return disk, c.Advice(err)
 }
 
-// ownDirectory refuses a directory in which others keep things: the journal makes
-// its directory private, which for /var/lib would be a disaster.
+// ownDirectory refuses a directory in which others keep things: the journal
+// makes its directory private, which for /var/lib would be a disaster.
 func ownDirectory(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "lock")); err == nil {
 		return nil // it was a journal's before

@@ -2,10 +2,11 @@
 // what of the security guide's production checklists it keeps.
 //
 // It opens few connections, one after the other, and publishes nothing. What it
-// sends would not harm a server that has nothing wrong: requests for pages, three
-// tokens that no server accepts, one message that is too large. It needs nothing
-// but the protocol, so it works against any server that speaks it. Nothing that
-// the server answers, or fails to answer, makes it wait or read without a bound.
+// sends would not harm a server that has nothing wrong: requests for pages,
+// three tokens that no server accepts, one message that is too large. It needs
+// nothing but the protocol, so it works against any server that speaks it.
+// Nothing that the server answers, or fails to answer, makes it wait or read
+// without a bound.
 package doctor
 
 import (
@@ -31,17 +32,19 @@ var ErrUnreachable = errors.New("the server is not reachable")
 type Config struct {
 	// URL is the page's address, http or https. The WebSocket is ws beside it.
 	URL string
-	// Token, where there is one, is shown to the server: it must be accepted, or
-	// refused like any other where it has expired. It is shown only over TLS with a
-	// good certificate.
+	// Token, where there is one, is shown to the server: it must be accepted,
+	// or refused like any other where it has expired. It is shown only over TLS
+	// with a good certificate.
 	Token string
-	// ForeignOrigin is the origin that must be refused; default https://evil.example.
+	// ForeignOrigin is the origin that must be refused; default
+	// https://evil.example.
 	ForeignOrigin string
-	// SkipRateLimit leaves out the lines that use up this address's connections.
+	// SkipRateLimit leaves out the lines that use up this address's
+	// connections.
 	SkipRateLimit bool
 
-	// Timeout bounds every single step; default 10 seconds. All together are bounded
-	// by Total; default 3 minutes.
+	// Timeout bounds every single step; default 10 seconds. All together are
+	// bounded by Total; default 3 minutes.
 	Timeout, Total time.Duration
 	// Roots verify the certificate; nil: the system's.
 	Roots *x509.CertPool
@@ -61,8 +64,8 @@ const (
 	Skipped Outcome = "skipped" // not looked at; Seen says why
 )
 
-// Item is one line of a report. The names of its fields in JSON, and the IDs, stay
-// what they are.
+// Item is one line of a report. The names of its fields in JSON, and the IDs,
+// stay what they are.
 type Item struct {
 	ID        string  `json:"id"`
 	Checklist string  `json:"checklist"` // "pre-deployment" or "post-deployment"
@@ -97,8 +100,8 @@ func ParseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// Run looks at the server. Its error is of the configuration, or [ErrUnreachable];
-// whatever else goes wrong is in the report.
+// Run looks at the server. Its error is of the configuration, or
+// [ErrUnreachable]; whatever else goes wrong is in the report.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	u, err := ParseURL(cfg.URL)
 	if err != nil {
@@ -197,8 +200,8 @@ func (p *probe) host() string { return p.url.Hostname() }
 // origin is the site's own, as browsers send it.
 func (p *probe) origin() string { return p.url.Scheme + "://" + p.url.Host }
 
-// dial remembers whether the server is so near that it may take this machine for
-// its proxy, or that no firewall is between.
+// dial remembers whether the server is so near that it may take this machine
+// for its proxy, or that no firewall is between.
 func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
@@ -211,14 +214,15 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return conn, err
 }
 
-// insecureTLS connects to whoever answers. The certificate has a line of its own,
-// and what is found behind a bad one is worth knowing too; nothing secret is sent.
+// insecureTLS connects to whoever answers. The certificate has a line of its
+// own, and what is found behind a bad one is worth knowing too; nothing secret
+// is sent.
 func (p *probe) insecureTLS() *tls.Config {
 	return &tls.Config{ServerName: p.host(), InsecureSkipVerify: true}
 }
 
-// clean makes a text of one harmless line: a hostile server's words must not steer
-// a terminal.
+// clean makes a text of one harmless line: a hostile server's words must not
+// steer a terminal.
 func clean(s string) string {
 	const most = 400
 	s = strings.Map(func(r rune) rune {
@@ -242,8 +246,8 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// said is what a server answered, for a line of its own: JSON in quotes is hard to
-// read.
+// said is what a server answered, for a line of its own: JSON in quotes is hard
+// to read.
 func said(s string) string {
 	const most = 80
 	switch {

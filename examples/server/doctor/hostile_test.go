@@ -108,8 +108,8 @@ func drip(c net.Conn, text string) {
 	}
 }
 
-// hostile is a server whose pages are there and whose WebSocket is what the test
-// makes of it.
+// hostile is a server whose pages are there and whose WebSocket is what the
+// test makes of it.
 func hostile(page func(net.Conn, *http.Request), socket func(net.Conn)) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -136,8 +136,9 @@ func fine(c net.Conn, r *http.Request) {
 	fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
-// TestHostile has servers that answer the first request and then do their worst. A
-// report comes all the same, of every line, with nothing that steers a terminal.
+// TestHostile has servers that answer the first request and then do their
+// worst. A report comes all the same, of every line, with nothing that steers a
+// terminal.
 func TestHostile(t *testing.T) {
 	frames := func(b ...byte) func(net.Conn) {
 		return func(c net.Conn) { _, _ = c.Write(b) }
@@ -217,7 +218,8 @@ func text(s string) []byte {
 	return append(b, s...)
 }
 
-// The whole run is bounded, whatever its steps are, and it leaves nothing behind.
+// The whole run is bounded, whatever its steps are, and it leaves nothing
+// behind.
 func TestTotal(t *testing.T) {
 	before := runtime.NumGoroutine()
 	url := listen(t, hostile(fine, func(net.Conn) {}))

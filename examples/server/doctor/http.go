@@ -55,7 +55,8 @@ func read(res *http.Response) answer {
 	return answer{status: res.StatusCode, proto: res.ProtoMajor, header: res.Header, body: string(body), err: err}
 }
 
-// within is the end of a step that may take d: all of the run has an end as well.
+// within is the end of a step that may take d: all of the run has an end as
+// well.
 func (p *probe) within(d time.Duration) time.Time {
 	deadline := time.Now().Add(d)
 	if total, ok := p.ctx.Deadline(); ok && total.Before(deadline) {

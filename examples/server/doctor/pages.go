@@ -45,7 +45,8 @@ func missingHeaders(h http.Header) (problems []string) {
 	return problems
 }
 
-// checkHeaders judges one answer under id, and keeps it for the lines about all.
+// checkHeaders judges one answer under id, and keeps it for the lines about
+// all.
 func (p *probe) checkHeaders(id, name string, a answer, statuses ...int) {
 	if a.err != nil {
 		p.note(id, Fail, "no answer: %s", plainError(a.err))
@@ -183,8 +184,8 @@ func (p *probe) checkExposed(missing answer) {
 	var problems []string
 	for _, path := range internal {
 		a := p.get(path)
-		// A page that answers every path alike shows nothing with it. 401 is the
-		// operator's listener, which has no business here.
+		// A page that answers every path alike shows nothing with it. 401 is
+		// the operator's listener, which has no business here.
 		if a.err == nil && a.status != missing.status && (a.status/100 == 2 || a.status == http.StatusUnauthorized) {
 			problems = append(problems, fmt.Sprintf("/%s is answered %d", path, a.status))
 		}
@@ -201,7 +202,8 @@ func (p *probe) checkAll() {
 		}
 		for _, name := range []string{"Server", "X-Powered-By", "X-AspNet-Version", "Via"} {
 			v := a.header.Get(name)
-			// A bare "Server: nginx" cannot be switched off there, and tells little.
+			// A bare "Server: nginx" cannot be switched off there, and tells
+			// little.
 			if v != "" && (name != "Server" && name != "Via" || versioned.MatchString(v)) {
 				banners = append(banners, name+": "+quote(v))
 			}
@@ -246,8 +248,8 @@ func hstsProblem(lines []string) string {
 	return quote(lines[0]) + " has no max-age"
 }
 
-// checkProduction draws the one conclusion where both signs of NODE_ENV=production
-// are missing: one cause is named once.
+// checkProduction draws the one conclusion where both signs of
+// NODE_ENV=production are missing: one cause is named once.
 func (p *probe) checkProduction() {
 	p.checkAll()
 	refused := p.foreign == http.StatusForbidden

@@ -18,7 +18,8 @@ const (
 // colours of a terminal, for the outcome alone.
 var colours = map[Outcome]string{OK: "\x1b[32m", Warn: "\x1b[33m", Fail: "\x1b[1;31m", Manual: "\x1b[36m", Skipped: "\x1b[2m"}
 
-// WriteText writes a line for each item, and under what is not ok how to mend it.
+// WriteText writes a line for each item, and under what is not ok how to mend
+// it.
 func (r Report) WriteText(w io.Writer, colour bool) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "%s\n", clean(r.URL))

@@ -18,10 +18,11 @@ import (
 )
 
 const (
-	// endBound is how long a refused connection may last; the protocol says a second.
+	// endBound is how long a refused connection may last; the protocol says a
+	// second.
 	endBound = 5 * time.Second
-	// historyWait is how long the history may take to come. Where there is none,
-	// nothing comes.
+	// historyWait is how long the history may take to come. Where there is
+	// none, nothing comes.
 	historyWait = 2 * time.Second
 
 	maxHistory     = 1200
@@ -88,8 +89,8 @@ func (p *probe) checkOrigin(own *socket, a answer) {
 	p.judge("origin", problems, "%s may connect, %s gets 403", p.origin(), p.ForeignOrigin)
 }
 
-// checkHistory looks at the first frame, where one comes, and at those that bring
-// the rest of a history that is sent in pieces.
+// checkHistory looks at the first frame, where one comes, and at those that
+// bring the rest of a history that is sent in pieces.
 func (p *probe) checkHistory(s *socket) {
 	_ = s.conn.SetReadDeadline(p.within(min(historyWait, p.Timeout)))
 	if _, err := s.r.Peek(1); isTimeout(err) {
@@ -120,8 +121,8 @@ const (
 	piecePause = 500 * time.Millisecond
 )
 
-// history counts the messages of the first frame and of the pieces behind it, until
-// there is certainly too much.
+// history counts the messages of the first frame and of the pieces behind it,
+// until there is certainly too much.
 func (p *probe) history(s *socket, first []byte) (n int, problems []string) {
 	until := p.within(min(historyWait, p.Timeout))
 	n, problems = historyProblems(first, time.Now())
@@ -238,8 +239,8 @@ func (p *probe) checkJSON(s *socket) {
 }
 
 // badTokens are three ways of being bad. More would count against this address,
-// which ten failures in ten minutes block. An expired token cannot be made without
-// the secret; Config.Token may be one.
+// which ten failures in ten minutes block. An expired token cannot be made
+// without the secret; Config.Token may be one.
 func badTokens() []string {
 	part := base64.RawURLEncoding.EncodeToString
 	claims := part(fmt.Appendf(nil, `{"device":"doctor","exp":%d}`, time.Now().Add(time.Hour).Unix()))
@@ -320,8 +321,8 @@ func (p *probe) checkSize() {
 		p.note("websocket.size", Fail, "no connection: %s", refusal(a))
 		return
 	}
-	// What is too large may be refused before it has arrived; then sending fails, and
-	// the close frame is still to be read.
+	// What is too large may be refused before it has arrived; then sending
+	// fails, and the close frame is still to be read.
 	_ = s.send(opText, []byte(`{"token":"`+strings.Repeat("a", 8<<10)+`"}`))
 	if e := s.end(min(endBound, p.Timeout), false); e.code != 1009 {
 		p.note("websocket.size", Fail, "8 KiB before authentication are closed with %d, not 1009", e.code)
@@ -388,8 +389,8 @@ func expired(token string, now time.Time) bool {
 	return err == nil && json.Unmarshal(claims, &c) == nil && c.Exp > 0 && c.Exp <= float64(now.Unix())
 }
 
-// checkRateLimit holds connections until one is refused, but eleven at most, and
-// gives all of them back.
+// checkRateLimit holds connections until one is refused, but eleven at most,
+// and gives all of them back.
 func (p *probe) checkRateLimit() {
 	ids := []string{"rate-limit", "rate-limit.answer", "proxy.forwarded", "websocket.cleanup"}
 	rest := func(ids []string, why string) {

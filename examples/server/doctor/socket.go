@@ -26,7 +26,8 @@ const (
 )
 
 const (
-	// maxMessage is the largest message that is read: more than 1,200 long ones.
+	// maxMessage is the largest message that is read: more than 1,200 long
+	// ones.
 	maxMessage = 32 << 20
 	// maxSocket is all that is read from one connection.
 	maxSocket = 48 << 20
@@ -37,9 +38,9 @@ var (
 	errTooLarge     = errors.New("more was sent than is read here")
 )
 
-// socket is a WebSocket client that answers nothing by itself and trusts nothing.
-// A library would hide the bytes that are compared here, and wait where the test
-// is whether the server does.
+// socket is a WebSocket client that answers nothing by itself and trusts
+// nothing. A library would hide the bytes that are compared here, and wait
+// where the test is whether the server does.
 type socket struct {
 	p    *probe
 	conn net.Conn
@@ -95,7 +96,8 @@ func (s *socket) send(op byte, payload []byte) error {
 	return err
 }
 
-// frame reads one frame. What a header announces costs nothing before it arrives.
+// frame reads one frame. What a header announces costs nothing before it
+// arrives.
 func (s *socket) frame(most int64) (first byte, payload []byte, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(s.r, head[:2]); err != nil {
@@ -167,9 +169,9 @@ type ending struct {
 	why     error    // what ended the reading otherwise
 }
 
-// end reads until the server ends the connection or wait is over, and never ends it
-// itself. Mute, it does not even answer the close frame, as a peer may that wants to
-// keep what it holds.
+// end reads until the server ends the connection or wait is over, and never
+// ends it itself. Mute, it does not even answer the close frame, as a peer may
+// that wants to keep what it holds.
 func (s *socket) end(wait time.Duration, mute bool) (e ending) {
 	defer s.conn.Close()
 	_ = s.conn.SetDeadline(s.p.within(wait))

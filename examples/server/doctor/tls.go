@@ -78,8 +78,8 @@ func (p *probe) handshake(cfg *tls.Config) (tls.ConnectionState, error) {
 	return secure.ConnectionState(), nil
 }
 
-// checkVersions offers what must be refused. Whatever ends such a handshake is a
-// refusal, for others succeed.
+// checkVersions offers what must be refused. Whatever ends such a handshake is
+// a refusal, for others succeed.
 func (p *probe) checkVersions() {
 	var problems []string
 	for _, v := range []uint16{tls.VersionTLS10, tls.VersionTLS11} {
@@ -144,7 +144,8 @@ func (p *probe) checkRedirect() {
 	p.note("tls.redirect", OK, "port 80 answers %d to %s", a.status, quote(to.String()))
 }
 
-// checkPorts knocks at the ports that only a proxy and the operator should reach.
+// checkPorts knocks at the ports that only a proxy and the operator should
+// reach.
 func (p *probe) checkPorts() {
 	for _, at := range []struct{ id, port string }{{"ports.app", "3000"}, {"ports.operator", "3001"}} {
 		if at.port == p.port() {

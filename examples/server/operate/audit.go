@@ -57,12 +57,12 @@ func (c *Config) handleAudit(mux *http.ServeMux) {
 // heartbeat is how soon a follower that is gone is found out.
 const heartbeat = 30 * time.Second
 
-// follow writes entries and all that come after last, one a line, until the reader
-// leaves or the server stops.
+// follow writes entries and all that come after last, one a line, until the
+// reader leaves or the server stops.
 func (c *Config) follow(w http.ResponseWriter, r *http.Request, entries []trail.Entry, last uint64) {
 	control := http.NewResponseController(w)
-	// Following takes any time. What is read from now on is only whether the reader is
-	// still there.
+	// Following takes any time. What is read from now on is only whether the
+	// reader is still there.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -104,8 +104,8 @@ func (c *Client) Audit(ctx context.Context, n int) ([]trail.Entry, error) {
 	return get[[]trail.Entry](ctx, c, http.MethodGet, "/audit?n="+strconv.Itoa(n))
 }
 
-// FollowAudit calls entry with the newest n events and then with those that come, until
-// entry or the server ends it. It always returns an error.
+// FollowAudit calls entry with the newest n events and then with those that
+// come, until entry or the server ends it. It always returns an error.
 func (c *Client) FollowAudit(ctx context.Context, n int, entry func(trail.Entry) error) error {
 	res, err := c.ask(ctx, http.MethodGet, "/audit?follow=true&n="+strconv.Itoa(n), nil)
 	if err != nil {

@@ -25,7 +25,8 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 			return
 		}
 		if err != nil {
-			// The network is blocked all the same; what failed is to make it last.
+			// The network is blocked all the same; what failed is to make it
+			// last.
 			http.Error(w, "Blocked, but it will be forgotten at the next start: "+err.Error(), http.StatusInternalServerError)
 			return
 		}

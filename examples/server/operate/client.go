@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Bounds on one call: how long a short answer may take, how long the beginning of
-// another one may, and how large a short one may be.
+// Bounds on one call: how long a short answer may take, how long the beginning
+// of another one may, and how large a short one may be.
 const (
 	callWait   = 10 * time.Second
 	headerWait = time.Minute
@@ -24,14 +24,15 @@ var ErrNoAddr = errors.New("OPERATOR_ADDR is empty, so the server takes no calls
 
 var errForeign = errors.New("the answer is not this server's JSON")
 
-// Client calls the operator's listener of a running server. Each call of [Handler] is a
-// method beside its handler.
+// Client calls the operator's listener of a running server. Each call of
+// [Handler] is a method beside its handler.
 type Client struct {
 	Addr  string                 // host:port; if empty, every call is an ErrNoAddr
 	Token func() (string, error) // makes the token of one call
 }
 
-// ask makes one call. An answer other than 2xx is an error. The caller closes the body.
+// ask makes one call. An answer other than 2xx is an error. The caller closes
+// the body.
 func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	if c.Addr == "" {
 		return nil, ErrNoAddr

@@ -18,8 +18,8 @@ import (
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// Archives may be large and the reader slow: a transfer may take any time, as long
-// as it goes on within this.
+// Archives may be large and the reader slow: a transfer may take any time, as
+// long as it goes on within this.
 const transferWait = 30 * time.Second
 
 // History is what the calls about the history work on.
@@ -41,8 +41,8 @@ type Imported struct {
 	Kept     int    `json:"kept"`     // of them; the others are beyond what is kept
 }
 
-// Exported returns the messages of entries as viewers see them, which is what an
-// archive holds.
+// Exported returns the messages of entries as viewers see them, which is what
+// an archive holds.
 func Exported(entries []history.Entry) iter.Seq[history.Entry] {
 	return func(yield func(history.Entry) bool) {
 		for _, e := range entries {

@@ -1,6 +1,7 @@
-// Package operate is the relay's second listener: what its operator may ask of a
-// running server. Every call needs a token with the permission admin, also on the
-// loopback address, because browsers and other users of the machine reach it too.
+// Package operate is the relay's second listener: what its operator may ask of
+// a running server. Every call needs a token with the permission admin, also on
+// the loopback address, because browsers and other users of the machine reach
+// it too.
 package operate
 
 import (
@@ -62,7 +63,8 @@ func (c *Config) check() error {
 //	DELETE /history/{seq}           erases one message, by its number in an export
 //	GET    /metrics                 site/metrics.md, in Prometheus's text format
 //
-// Answers are JSON, errors plain text. Without a good token every path is a 401.
+// Answers are JSON, errors plain text. Without a good token every path is a
+// 401.
 func Handler(cfg Config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -77,7 +79,8 @@ func Handler(cfg Config) (http.Handler, error) {
 	return admins(cfg.Authority, mux), nil
 }
 
-// Reports asks for the counts of what browsers reported against the page's policy.
+// Reports asks for the counts of what browsers reported against the page's
+// policy.
 func (c *Client) Reports(ctx context.Context) (headers.ReportStats, error) {
 	return get[headers.ReportStats](ctx, c, http.MethodGet, "/reports")
 }

@@ -74,7 +74,8 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		}
 		done, err := c.Authority.Revoke(r.Context(), r.PathValue("device"), before)
 		if err != nil {
-			// The sessions are ended all the same; what failed is to make it last.
+			// The sessions are ended all the same; what failed is to make it
+			// last.
 			http.Error(w, fmt.Sprintf("Ended %d sessions and %d lines of refresh tokens, but not all could be revoked: %v",
 				done.Sessions, done.Families, err), http.StatusInternalServerError)
 			return
@@ -146,8 +147,8 @@ func (c *Client) EndSession(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/sessions/"+url.PathEscape(id))
 }
 
-// Revoke revokes all tokens of a device that were issued before a time; the zero time
-// is now.
+// Revoke revokes all tokens of a device that were issued before a time; the
+// zero time is now.
 func (c *Client) Revoke(ctx context.Context, device string, before time.Time) (authority.Revoked, error) {
 	path := "/devices/" + url.PathEscape(device) + "/revoke"
 	if !before.IsZero() {
@@ -161,7 +162,8 @@ func (c *Client) Families(ctx context.Context) (Families, error) {
 	return get[Families](ctx, c, http.MethodGet, "/families")
 }
 
-// EndFamily ends one of them, and the sessions of its device's tokens until now.
+// EndFamily ends one of them, and the sessions of its device's tokens until
+// now.
 func (c *Client) EndFamily(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/families/"+url.PathEscape(id))
 }

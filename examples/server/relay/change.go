@@ -13,8 +13,9 @@ import (
 
 var errNoMessage = errors.New("it is no message as this relay stores it")
 
-// Check refuses what must not be put into the relay's log from outside: all but a
-// message exactly as viewers see it. Frames are made of stored bytes as they are.
+// Check refuses what must not be put into the relay's log from outside: all but
+// a message exactly as viewers see it. Frames are made of stored bytes as they
+// are.
 func Check(e history.Entry) error {
 	m, err := wire.Decode(e.Data)
 	if err != nil {
@@ -42,9 +43,9 @@ func (r *Relay) Import(ctx context.Context, entries []history.Entry) error {
 	return err
 }
 
-// Erase takes messages out of the history, by their sequence numbers, and returns
-// how many there were. Viewers get what is left as a whole, so that pages which
-// show an erased one do no longer.
+// Erase takes messages out of the history, by their sequence numbers, and
+// returns how many there were. Viewers get what is left as a whole, so that
+// pages which show an erased one do no longer.
 func (r *Relay) Erase(ctx context.Context, seqs ...uint64) (int, error) {
 	n, err := r.cfg.Log.Delete(ctx, seqs...)
 	r.frames.forget()

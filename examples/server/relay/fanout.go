@@ -9,41 +9,45 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// fanout carries the log to all viewers. A few couriers, one for each processor, go
-// round: to every viewer a courier gives what it has not had, as one frame, and goes
-// on without waiting. A viewer whose socket does not take a frame whole is left to a
-// goroutine of its own until it has, and then has missed nothing, since its cursor
-// has not moved: what came meanwhile is merged.
+// fanout carries the log to all viewers. A few couriers, one for each
+// processor, go round: to every viewer a courier gives what it has not had, as
+// one frame, and goes on without waiting. A viewer whose socket does not take a
+// frame whole is left to a goroutine of its own until it has, and then has
+// missed nothing, since its cursor has not moved: what came meanwhile is
+// merged.
 //
 // # Cost
 //
-// What a delivery costs is the system call. Of the time in [wsconn.Conn.StartFrame], a
-// profile has 92 % in write(2), 3 % in the lock around it and the rest in the runtime
-// around both; a frame is encoded once, and no delivery allocates, sets a timer or a
-// deadline, or wakes a goroutine. With 1,000 viewers and 25 messages a second a
-// delivery takes 1.10 times the processor of a bare loop of writes with deadlines
-// (gws 0.99, gorilla 1.23, melody 1.31, centrifuge 1.34; November 2026, server and load
-// on a core each, in examples/interop: go run ./bench/fanout cpu).
+// What a delivery costs is the system call. Of the time in
+// [wsconn.Conn.StartFrame], a profile has 92 % in write(2), 3 % in the lock
+// around it and the rest in the runtime around both; a frame is encoded once,
+// and no delivery allocates, sets a timer or a deadline, or wakes a goroutine.
+// With 1,000 viewers and 25 messages a second a delivery takes 1.10 times the
+// processor of a bare loop of writes with deadlines (gws 0.99, gorilla 1.23,
+// melody 1.31, centrifuge 1.34; November 2026, server and load on a core each,
+// in examples/interop: go run ./bench/fanout cpu).
 //
-// A viewer that keeps up has two goroutines, both asleep: one reads for it, the other
-// is the WebSocket library's. It takes about 15 KB: stacks of 4 KiB each, since what is
-// called between here and the read just fits; 5 KB of heap, of which the library's
-// connection with its locks, timers and buffers is 2.7 KB, our own 0.9 KB, its two
-// goroutines 0.9 KB and the socket 0.4 KB; and what the collector leaves in between. With
-// GODEBUG=adaptivestackstart=0, as the shipped units and image have it, the library's
-// goroutine keeps 2 KiB and a viewer takes 13 KB (bare 5, gws 9, gorilla 16, melody 25,
-// centrifuge 28: fanout idle).
+// A viewer that keeps up has two goroutines, both asleep: one reads for it, the
+// other is the WebSocket library's. It takes about 15 KB: stacks of 4 KiB each,
+// since what is called between here and the read just fits; 5 KB of heap, of
+// which the library's connection with its locks, timers and buffers is 2.7 KB,
+// our own 0.9 KB, its two goroutines 0.9 KB and the socket 0.4 KB; and what the
+// collector leaves in between. With GODEBUG=adaptivestackstart=0, as the
+// shipped units and image have it, the library's goroutine keeps 2 KiB and a
+// viewer takes 13 KB (bare 5, gws 9, gorilla 16, melody 25, centrifuge 28:
+// fanout idle).
 //
 // # Under load
 //
 // A round takes longer the more viewers there are, and the messages that come
-// meanwhile are merged in the next: so what a viewer costs a second falls, and how
-// late it is rises, to the length of a round and no further. After each round a
-// courier rests for a third of its time, which leaves a quarter of each processor to
-// accepting, reading and publishing however many viewers there are. On one core, 13,000
-// viewers get 25 messages a second with a p99 of 241 ms, where gws, which keeps up to
-// 4,000, is at a second with 5,000. 10,000 viewers lost nothing in ten minutes, and
-// with 1 % of them stalled, who were dropped, the others' p99 was 1.02 times as long.
+// meanwhile are merged in the next: so what a viewer costs a second falls, and
+// how late it is rises, to the length of a round and no further. After each
+// round a courier rests for a third of its time, which leaves a quarter of each
+// processor to accepting, reading and publishing however many viewers there
+// are. On one core, 13,000 viewers get 25 messages a second with a p99 of 241
+// ms, where gws, which keeps up to 4,000, is at a second with 5,000. 10,000
+// viewers lost nothing in ten minutes, and with 1 % of them stalled, who were
+// dropped, the others' p99 was 1.02 times as long.
 type fanout struct {
 	log      *history.Log
 	frames   *frameCache
@@ -232,8 +236,8 @@ func (c *courier) round() {
 	}
 }
 
-// visit gives v one frame of what it has not had. A long history takes several, one
-// in each round, so that the others need not wait for all of it.
+// visit gives v one frame of what it has not had. A long history takes several,
+// one in each round, so that the others need not wait for all of it.
 func (c *courier) visit(v *viewer) {
 	if v.busy || v.gone.Load() || !c.find(v) {
 		return
@@ -272,8 +276,8 @@ func (c *courier) find(v *viewer) bool {
 	all := b.To
 	b = piece(b)
 	c.part = b.To != all
-	// A position that is not of this epoch, or of another server's log, says nothing
-	// about what a client shows that has just come.
+	// A position that is not of this epoch, or of another server's log, says
+	// nothing about what a client shows that has just come.
 	whole := !v.begun && (v.fresh || v.resumed && b.Reset)
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {

@@ -11,10 +11,10 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// A frame carries at most pieceBytes of messages, or one that is larger, so that a
-// viewer who does not take it holds no more than that. A long history goes out in
-// pieces that end where a sequence number is a multiple of pieceCount: whoever
-// joins when, most of them are the same.
+// A frame carries at most pieceBytes of messages, or one that is larger, so
+// that a viewer who does not take it holds no more than that. A long history
+// goes out in pieces that end where a sequence number is a multiple of
+// pieceCount: whoever joins when, most of them are the same.
 const (
 	pieceBytes = 64 << 10
 	pieceCount = 256
@@ -60,8 +60,8 @@ func encode(b history.Batch, whole bool) shared {
 	return s
 }
 
-// layout is the text of a frame. With whole, or where the batch does not continue
-// what the viewer shows, the frame replaces it.
+// layout is the text of a frame. With whole, or where the batch does not
+// continue what the viewer shows, the frame replaces it.
 func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	messages := make([][]byte, 0, len(b.Entries)+1)
 	kind := wire.Live
@@ -81,14 +81,14 @@ func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	return wire.Frame(kind, b.To.String(), messages...), kind
 }
 
-// leads reports whether the note of b is a message of its own before the entries.
-// Where the restart signal is kept, it is the first entry too.
+// leads reports whether the note of b is a message of its own before the
+// entries. Where the restart signal is kept, it is the first entry too.
 func leads(b history.Batch, whole bool) bool {
 	return b.Reset && b.Note != nil && !whole && (len(b.Entries) == 0 || !bytes.Equal(b.Entries[0].Data, b.Note))
 }
 
-// frameCache remembers the newest frames. Viewers that keep up ask for the same one
-// within moments of each other; those that join, for the same pieces of the
+// frameCache remembers the newest frames. Viewers that keep up ask for the same
+// one within moments of each other; those that join, for the same pieces of the
 // history.
 type frameCache struct {
 	mu     sync.Mutex
@@ -99,8 +99,8 @@ type frameCache struct {
 	encoded   atomic.Uint64
 }
 
-// frameRing holds two megabytes at the most, where messages are not larger than a
-// piece.
+// frameRing holds two megabytes at the most, where messages are not larger than
+// a piece.
 type frameRing struct {
 	slots [32]frameSlot
 	next  int
@@ -117,8 +117,8 @@ type frameSlot struct {
 	frame func() *shared
 }
 
-// get returns the frame of b. since is what forgotten said before b was read from
-// the log.
+// get returns the frame of b. since is what forgotten said before b was read
+// from the log.
 func (c *frameCache) get(b history.Batch, whole bool, since uint64) *shared {
 	return c.slot(b, whole, since)()
 }
@@ -139,8 +139,8 @@ func (c *frameCache) slot(b history.Batch, whole bool, since uint64) func() *sha
 			return s.frame
 		}
 	}
-	// Encoding happens outside the lock, once; others at the same cursor wait for
-	// that one and nobody else does.
+	// Encoding happens outside the lock, once; others at the same cursor wait
+	// for that one and nobody else does.
 	frame := sync.OnceValue(func() *shared {
 		c.encoded.Add(1)
 		s := encode(b, whole)

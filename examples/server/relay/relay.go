@@ -1,20 +1,21 @@
 // Package relay carries what publishers say to everybody who watches. One
-// endpoint serves both: every connection is a viewer, and becomes a publisher by
-// showing a token.
+// endpoint serves both: every connection is a viewer, and becomes a publisher
+// by showing a token.
 //
-// A message goes Session.Next, Session.Authorize, wire.Decode, history.Log.Append;
-// every viewer's cursor then reads it from the log. There is no queue per viewer:
-// one that is slow only has an older cursor, and finds what it missed merged into
-// one frame, or a history frame where that is no longer kept.
+// A message goes Session.Next, Session.Authorize, wire.Decode,
+// history.Log.Append; every viewer's cursor then reads it from the log. There
+// is no queue per viewer: one that is slow only has an older cursor, and finds
+// what it missed merged into one frame, or a history frame where that is no
+// longer kept.
 //
 // # Messages that are sent again
 //
 // The newest 1,000 ids of each device are known again. They stand beside the
-// messages in the log, unseen by viewers, and a restart signal carries the newest
-// 256 of each device (64 KiB in all) of what it clears. So where the log is
-// durable they are known after a restart of the server too, as long as the log
-// keeps those messages. Not known then are ids of messages that retention has
-// dropped, that were erased, or that an import has replaced.
+// messages in the log, unseen by viewers, and a restart signal carries the
+// newest 256 of each device (64 KiB in all) of what it clears. So where the log
+// is durable they are known after a restart of the server too, as long as the
+// log keeps those messages. Not known then are ids of messages that retention
+// has dropped, that were erased, or that an import has replaced.
 package relay
 
 import (
@@ -52,24 +53,25 @@ type Config struct {
 	Upgrader *wsconn.Upgrader
 	ClientIP func(*http.Request) netip.Addr // for logs and the audit; required
 
-	// Barred, if set, says that an address may not be connected any more. It is asked
-	// once the connection is in reach of [Relay.Disconnect], so that none slips through
-	// between an admission and a block.
+	// Barred, if set, says that an address may not be connected any more. It is
+	// asked once the connection is in reach of [Relay.Disconnect], so that none
+	// slips through between an admission and a block.
 	Barred func(netip.Addr) bool
-	// OnEnd, if set, is called with every connection that has ended, and how long it
-	// lasted, in the connection's goroutine.
+	// OnEnd, if set, is called with every connection that has ended, and how
+	// long it lasted, in the connection's goroutine.
 	OnEnd func(addr netip.Addr, lasted time.Duration)
 
-	// PublishRate and PublishBurst bound one publisher's messages a second. Over
-	// them the relay reads slower, so nothing is lost. Defaults: 200 and 400.
+	// PublishRate and PublishBurst bound one publisher's messages a second.
+	// Over them the relay reads slower, so nothing is lost. Defaults: 200 and
+	// 400.
 	PublishRate  rate.Limit
 	PublishBurst int
 
 	Logger *slog.Logger // nil: silence
 }
 
-// Relay is an http.Handler for the WebSocket endpoint. It is safe for concurrent
-// use.
+// Relay is an http.Handler for the WebSocket endpoint. It is safe for
+// concurrent use.
 type Relay struct {
 	cfg    Config
 	log    *slog.Logger
@@ -127,8 +129,8 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	addr := r.cfg.ClientIP(req)
-	// Before the client knows that it is connected: what is published once it does
-	// is live to it, and what was there before is history.
+	// Before the client knows that it is connected: what is published once it
+	// does is live to it, and what was there before is history.
 	v := r.newViewer(req)
 	conn, err := r.cfg.Upgrader.Accept(w, req) // answers the request itself where it fails
 	if err != nil {
@@ -147,22 +149,23 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.counts.connected.Add(1)
 	r.log.Info("connected", "addr", addr)
-	// In a goroutine of its own, so that net/http lets go of the request and its
-	// buffers: for a viewer who only watches they would be most of what it costs.
+	// In a goroutine of its own, so that net/http lets go of the request and
+	// its buffers: for a viewer who only watches they would be most of what it
+	// costs.
 	go r.attend(v, addr)
 }
 
-// attend serves a connection until it ends. For as long as a viewer watches, this
-// goroutine sleeps in a read, so what is called from here to there keeps its frames
-// small: together they fit into a stack of 4 KiB.
+// attend serves a connection until it ends. For as long as a viewer watches,
+// this goroutine sleeps in a read, so what is called from here to there keeps
+// its frames small: together they fit into a stack of 4 KiB.
 func (r *Relay) attend(v *viewer, addr netip.Addr) {
 	ended := causePanic
 	defer r.end(v, addr, time.Now(), &ended)
 	ended = cause(r.serve(v, addr))
 }
 
-// end is deferred: whatever ended the connection, a panic included, the socket is
-// gone after it.
+// end is deferred: whatever ended the connection, a panic included, the socket
+// is gone after it.
 func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) {
 	if p := recover(); p != nil {
 		// The value may quote what a stranger sent.
@@ -186,8 +189,8 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
-// serve reads from a connection while the couriers write to it, and returns what
-// ended it.
+// serve reads from a connection while the couriers write to it, and returns
+// what ended it.
 func (r *Relay) serve(v *viewer, addr netip.Addr) error {
 	session := r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: addr})
 	r.fanout.join(v)
@@ -196,8 +199,8 @@ func (r *Relay) serve(v *viewer, addr netip.Addr) error {
 	return r.read(session)
 }
 
-// cause is what ended a connection, in words of our own: an error's text may hold
-// the reason that the peer gave, which is a stranger's.
+// cause is what ended a connection, in words of our own: an error's text may
+// hold the reason that the peer gave, which is a stranger's.
 func cause(err error) string {
 	switch {
 	case errors.Is(err, wsauth.ErrAuthenticationFailed):
@@ -220,8 +223,8 @@ func cause(err error) string {
 func (r *Relay) read(session *wsauth.Session) error {
 	var limit *rate.Limiter // most never publish
 	for {
-		// Reading is given up with the connection: a context that ends would leave it
-		// open.
+		// Reading is given up with the connection: a context that ends would
+		// leave it open.
 		data, err := session.Next(context.Background())
 		if err != nil {
 			return err
@@ -244,7 +247,8 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 		return err
 	}
 	if err := session.Authorize(wsauth.Publish); err != nil {
-		// The right has ended, or never held this permission; watching needs none.
+		// The right has ended, or never held this permission; watching needs
+		// none.
 		return session.Reply(ctx, viewerOnly)
 	}
 	m, err := wire.Decode(data)
@@ -293,8 +297,8 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error
 	return err
 }
 
-// Trimmed is to be called when the log has dropped entries, so that those which were
-// too old are not to be had from memory either.
+// Trimmed is to be called when the log has dropped entries, so that those which
+// were too old are not to be had from memory either.
 func (r *Relay) Trimmed(t history.Trim) {
 	if t.Reason == history.TrimByAge {
 		r.frames.forget()
@@ -320,8 +324,8 @@ func (r *Relay) remove(conn *wsconn.Conn) {
 }
 
 // Disconnect ends the connections of the addresses that match, publishers and
-// viewers alike, with 1008, and returns how many there were. It does not wait for
-// them, nor keep them from coming back.
+// viewers alike, with 1008, and returns how many there were. It does not wait
+// for them, nor keep them from coming back.
 func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -350,15 +354,15 @@ func (r *Relay) Stopping() bool {
 }
 
 // Shutdown refuses new connections, sends 1001 to the open ones and waits until
-// all are gone or ctx ends; then it cuts what is left. http.Server.Shutdown does
-// not do this, because it forgets hijacked connections.
+// all are gone or ctx ends; then it cuts what is left. http.Server.Shutdown
+// does not do this, because it forgets hijacked connections.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	defer r.fanout.close()
 	r.mu.Lock()
 	r.stopping = true
 	for conn := range r.conns {
-		// Each is bounded by the connection's own grace, and side by side they take
-		// no longer than one.
+		// Each is bounded by the connection's own grace, and side by side they
+		// take no longer than one.
 		go conn.Close(codeGoingAway, "server stopping")
 	}
 	r.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 const remembered = 1000
 
 // Of what a restart signal clears, it carries the ids itself: as many of each
-// device as may wait for their acknowledgement, and as many bytes as are nothing
-// beside the least that a history may be limited to.
+// device as may wait for their acknowledgement, and as many bytes as are
+// nothing beside the least that a history may be limited to.
 const (
 	carried      = 256
 	carriedBytes = 64 << 10
@@ -41,11 +41,11 @@ func Shown(data []byte) []byte {
 	return message
 }
 
-// seen knows the newest ids of each device, so that a message which is sent again,
-// because its acknowledgement was lost, is not published twice.
+// seen knows the newest ids of each device, so that a message which is sent
+// again, because its acknowledgement was lost, is not published twice.
 type seen struct {
-	// order is held for writing while a restart signal clears, so that it carries
-	// every id of what it clears, and for reading while others publish.
+	// order is held for writing while a restart signal clears, so that it
+	// carries every id of what it clears, and for reading while others publish.
 	order sync.RWMutex
 
 	mu      sync.Mutex

@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// LagBounds are the upper bounds of [Lag.Counts]. A viewer that keeps up is within
-// the first few: they are around the pace at which the log wakes its readers.
+// LagBounds are the upper bounds of [Lag.Counts]. A viewer that keeps up is
+// within the first few: they are around the pace at which the log wakes its
+// readers.
 var LagBounds = [...]time.Duration{
 	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
 	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
 }
 
 // Lag is how far behind viewers were, one observation for each live frame: from
-// the moment at which its oldest message was stored to the end of the write that
-// took it to the viewer.
+// the moment at which its oldest message was stored to the end of the write
+// that took it to the viewer.
 type Lag struct {
 	Counts [len(LagBounds)]uint64 // by bound, not cumulative
 	Count  uint64                 // of all, those beyond the last bound included

@@ -8,8 +8,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// viewer is a connection as a courier sees it. What is not atomic belongs to the
-// courier.
+// viewer is a connection as a courier sees it. What is not atomic belongs to
+// the courier.
 type viewer struct {
 	conn    *wsconn.Conn
 	courier *courier
@@ -26,9 +26,9 @@ type viewer struct {
 	gone atomic.Bool
 }
 
-// newViewer goes on where the client says that it was. A position that cannot be
-// read counts as none: the client then gets the history, which is right in every
-// case.
+// newViewer goes on where the client says that it was. A position that cannot
+// be read counts as none: the client then gets the history, which is right in
+// every case.
 func (r *Relay) newViewer(req *http.Request) *viewer {
 	since, err := history.ParsePosition(req.URL.Query().Get("since"))
 	if err != nil {

@@ -17,7 +17,8 @@ const reportPath = "/csp-reports"
 // Policy is around everything that this server answers.
 func Policy(cfg config.Config) (*headers.Middleware, error) {
 	p := headers.Strict()
-	// The page fills a wall or a projector, which must not fall asleep meanwhile.
+	// The page fills a wall or a projector, which must not fall asleep
+	// meanwhile.
 	p.Permissions = p.Permissions.With("fullscreen", headers.Self).With("screen-wake-lock", headers.Self)
 	p.ReportingEndpoints = []headers.Endpoint{{Name: "csp", URL: reportPath}}
 	p.CSP = p.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
@@ -30,9 +31,9 @@ func Policy(cfg config.Config) (*headers.Middleware, error) {
 	return headers.New(p)
 }
 
-// Recovered answers a panic of next with a plain 500. net/http's own recovery would cut
-// the connection without an answer and log the panic's value, which may quote
-// what a stranger sent.
+// Recovered answers a panic of next with a plain 500. net/http's own recovery
+// would cut the connection without an answer and log the panic's value, which
+// may quote what a stranger sent.
 func Recovered(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -60,8 +61,8 @@ func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	if s.degraded.Load() {
-		// Still 200: the relay serves from memory, and taking it out of rotation would
-		// make an outage of a disk failure.
+		// Still 200: the relay serves from memory, and taking it out of
+		// rotation would make an outage of a disk failure.
 		plain(w, http.StatusOK, "degraded")
 		return
 	}

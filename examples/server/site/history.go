@@ -8,9 +8,9 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// openHistory opens the log, from HISTORY_DIR where that is set. What fails here
-// ends the start; what fails later does not end the relay: it goes on in memory,
-// and says so in the log, in /readyz and in the metrics.
+// openHistory opens the log, from HISTORY_DIR where that is set. What fails
+// here ends the start; what fails later does not end the relay: it goes on in
+// memory, and says so in the log, in /readyz and in the metrics.
 func (s *Site) openHistory() error {
 	keeps := s.cfg.Retention()
 	keeps.OnTrim = func(t history.Trim) {
@@ -47,8 +47,8 @@ func (s *Site) openHistory() error {
 	return nil
 }
 
-// DiskState records that the history's disk fails, or that all is written again if err
-// is nil. The journal calls it.
+// DiskState records that the history's disk fails, or that all is written again
+// if err is nil. The journal calls it.
 func (s *Site) DiskState(err error) {
 	s.degraded.Store(err != nil)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// Metrics are what Prometheus may read of this server. Labels have values of closed
-// sets only: no address, device or token ever becomes one, or a stranger could fill
-// the memory of both sides. metrics.md lists them all.
+// Metrics are what Prometheus may read of this server. Labels have values of
+// closed sets only: no address, device or token ever becomes one, or a stranger
+// could fill the memory of both sides. metrics.md lists them all.
 type Metrics struct {
 	Registry  *prometheus.Registry
 	responses *prometheus.CounterVec
@@ -27,7 +27,8 @@ func newMetrics(s *Site) *Metrics {
 		responses: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "http_responses_total",
 			Help: "Answers to requests other than of the WebSocket, by status."}, []string{"code"}),
 	}
-	// What has not happened yet is 0 and not absent, or its first time would be no rise.
+	// What has not happened yet is 0 and not absent, or its first time would be
+	// no rise.
 	m.responses.WithLabelValues("200")
 	m.responses.WithLabelValues("500")
 	m.Registry.MustRegister(m.responses, s.Watch, newFigures(s),
@@ -39,8 +40,8 @@ func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{})
 }
 
-// answers counts the responses of next. It must not be around the WebSocket, whose
-// answer ends with the connection.
+// answers counts the responses of next. It must not be around the WebSocket,
+// whose answer ends with the connection.
 func (m *Metrics) answers(next http.Handler) http.Handler {
 	return promhttp.InstrumentHandlerCounter(m.responses, next)
 }
@@ -62,7 +63,8 @@ type figure struct {
 	read func(snapshot, func(value float64, labels ...string))
 }
 
-// figures is the collector of all of them, so that one scrape reads each part once.
+// figures is the collector of all of them, so that one scrape reads each part
+// once.
 type figures struct {
 	of  *Site
 	all []figure

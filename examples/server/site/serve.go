@@ -23,9 +23,9 @@ const (
 	requestsGrace = time.Second
 )
 
-// Serve answers on public, and on operator unless it is nil, until ctx ends. Then it
-// stops in order: not ready, 1001 to all viewers, and last the listeners, so that
-// readiness can be seen failing.
+// Serve answers on public, and on operator unless it is nil, until ctx ends.
+// Then it stops in order: not ready, 1001 to all viewers, and last the
+// listeners, so that readiness can be seen failing.
 func (s *Site) Serve(ctx context.Context, public, operator net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
 	served := make(chan error, 2)

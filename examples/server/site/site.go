@@ -1,5 +1,5 @@
-// Package site is the assembled server: the parts of the relay, in the order in which
-// a request meets them.
+// Package site is the assembled server: the parts of the relay, in the order in
+// which a request meets them.
 package site
 
 import (
@@ -28,20 +28,22 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// sendBuffer is what the kernel may hold for a viewer that does not read, in bytes. The
-// history waits for it in one piece of that size at a time, and live messages are merged
-// meanwhile, so more would only be older.
+// sendBuffer is what the kernel may hold for a viewer that does not read, in
+// bytes. The history waits for it in one piece of that size at a time, and live
+// messages are merged meanwhile, so more would only be older.
 const sendBuffer = 64 << 10
 
-// Options are what a Site needs beside its configuration. Load and Log are required.
+// Options are what a Site needs beside its configuration. Load and Log are
+// required.
 type Options struct {
 	Load    func() (config.Config, error) // reads the configuration again
 	Log     *slog.Logger
 	Protect func(secrets ...string) // if set, called with new secrets before they are in force
 }
 
-// Site is a server that is ready to serve. It is safe for concurrent use. Its exported
-// parts are for programs that embed it, and for tests; do not set them.
+// Site is a server that is ready to serve. It is safe for concurrent use. Its
+// exported parts are for programs that embed it, and for tests; do not set
+// them.
 type Site struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
@@ -171,8 +173,8 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	return secure.Handler(mux), nil
 }
 
-// Grants returns the part of an authority's configuration that cfg says, for the server
-// and for commands that make tokens without it.
+// Grants returns the part of an authority's configuration that cfg says, for
+// the server and for commands that make tokens without it.
 func Grants(cfg config.Config) authority.Config {
 	return authority.Config{
 		Keys: cfg.Keys(), Devices: cfg.Devices,
@@ -181,27 +183,28 @@ func Grants(cfg config.Config) authority.Config {
 	}
 }
 
-// Imports returns the bounds that cfg sets to an archive, for the server and for
-// commands that read one without it.
+// Imports returns the bounds that cfg sets to an archive, for the server and
+// for commands that read one without it.
 func Imports(cfg config.Config) operate.Limits {
 	return operate.Limits{Keep: cfg.HistoryTrimAt, MaxBytes: cfg.HistoryMaxBytes}
 }
 
-// ended looks at a connection's length, unless this server ended it by stopping.
+// ended looks at a connection's length, unless this server ended it by
+// stopping.
 func (s *Site) ended(addr netip.Addr, lasted time.Duration) {
 	if !s.stopping.Load() {
 		s.Watch.Ended(addr, lasted)
 	}
 }
 
-// Reload reads the certificate and the secrets again and puts them in force. What cannot
-// be used changes nothing. Every outcome is logged.
+// Reload reads the certificate and the secrets again and puts them in force.
+// What cannot be used changes nothing. Every outcome is logged.
 func (s *Site) Reload() error {
 	if s.cert != nil {
 		s.cert.Reload(time.Now())
 	}
-	// One after the other: of two, the one that has read the older files must not be the
-	// last to put them in force.
+	// One after the other: of two, the one that has read the older files must
+	// not be the last to put them in force.
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg, err := s.opts.Load()
@@ -220,9 +223,9 @@ func (s *Site) Reload() error {
 // Close closes the history. Serve does so too.
 func (s *Site) Close() error { return s.History.Close() }
 
-// ListenRedirect serves the redirect to https, if one is wanted, until stop is called.
-// public is the address that it leads to. Its headers are the site's, without HSTS,
-// which RFC 6797 section 7.2 forbids over plain HTTP.
+// ListenRedirect serves the redirect to https, if one is wanted, until stop is
+// called. public is the address that it leads to. Its headers are the site's,
+// without HSTS, which RFC 6797 section 7.2 forbids over plain HTTP.
 func (s *Site) ListenRedirect(public net.Addr) (stop func(), err error) {
 	if s.cfg.RedirectAddr == "" {
 		return func() {}, nil

@@ -8,9 +8,9 @@ import (
 	"github.com/getsentry/sentry-go"
 )
 
-// scrubbed is a new event with that of e which may leave this machine: what went
-// wrong and where in the code. Whatever the library or a later version of it adds
-// stays here.
+// scrubbed is a new event with that of e which may leave this machine: what
+// went wrong and where in the code. Whatever the library or a later version of
+// it adds stays here.
 func (t *Tracker) scrubbed(e *sentry.Event) *sentry.Event {
 	clean := sentry.NewEvent()
 	clean.EventID, clean.Timestamp, clean.Level, clean.Platform = e.EventID, e.Timestamp, e.Level, e.Platform
@@ -30,8 +30,8 @@ func (t *Tracker) scrubbed(e *sentry.Event) *sentry.Event {
 	return clean
 }
 
-// places are frames without variables, source and the paths of whoever built this,
-// and without those of the way from the log to here.
+// places are frames without variables, source and the paths of whoever built
+// this, and without those of the way from the log to here.
 func places(frames []sentry.Frame) (kept []sentry.Frame) {
 	for _, f := range frames {
 		if f.Module == "log/slog" || strings.HasPrefix(f.Function, "(*errorHandler)") || strings.HasPrefix(f.Function, "(*Tracker)") {
@@ -49,8 +49,8 @@ func places(frames []sentry.Frame) (kept []sentry.Frame) {
 	return kept
 }
 
-// What an error's text may quote and an event must not. Go quotes what came from
-// elsewhere, so no quotation leaves at all.
+// What an error's text may quote and an event must not. Go quotes what came
+// from elsewhere, so no quotation leaves at all.
 var unsaid = []struct {
 	what *regexp.Regexp
 	as   string

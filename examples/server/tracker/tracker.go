@@ -1,5 +1,5 @@
-// Package tracker sends errors and panics to an error tracker, without anything that
-// must not leave the machine.
+// Package tracker sends errors and panics to an error tracker, without anything
+// that must not leave the machine.
 package tracker
 
 import (
@@ -15,7 +15,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds on sending errors to a tracker: its failure must cost the relay nothing.
+// Bounds on sending errors to a tracker: its failure must cost the relay
+// nothing.
 const (
 	queue       = 30                     // events that wait; more are dropped
 	burst       = 20                     // events at once; more are dropped, and in the log only
@@ -32,8 +33,9 @@ type Config struct {
 	Secrets     []string // see [Tracker.Protect]; DSN is one too
 }
 
-// Tracker sends errors and panics to an error tracker that speaks Sentry's protocol.
-// All that leaves is what scrubbed lets through. A nil Tracker does nothing.
+// Tracker sends errors and panics to an error tracker that speaks Sentry's
+// protocol. All that leaves is what scrubbed lets through. A nil Tracker does
+// nothing.
 type Tracker struct {
 	client *sentry.Client
 	pace   *rate.Limiter
@@ -69,8 +71,8 @@ func New(cfg Config) (*Tracker, error) {
 	return t, err
 }
 
-// CheckDSN reports whether s can be a [Config]'s DSN. It holds a key, so the error does
-// not quote it.
+// CheckDSN reports whether s can be a [Config]'s DSN. It holds a key, so the
+// error does not quote it.
 func CheckDSN(s string) error {
 	if _, err := sentry.NewDsn(s); err != nil {
 		return errors.New("must be a DSN like https://KEY@HOST/PROJECT, as the error tracker shows it")
@@ -78,7 +80,8 @@ func CheckDSN(s string) error {
 	return nil
 }
 
-// Protect keeps secrets out of every event from now on. Empty ones are passed over.
+// Protect keeps secrets out of every event from now on. Empty ones are passed
+// over.
 func (t *Tracker) Protect(secrets ...string) {
 	if t == nil {
 		return

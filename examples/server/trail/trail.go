@@ -1,5 +1,5 @@
-// Package trail keeps the newest security events in memory, for an operator that has no
-// log at hand.
+// Package trail keeps the newest security events in memory, for an operator
+// that has no log at hand.
 package trail
 
 import (
@@ -58,8 +58,8 @@ const (
 	maxField     = 256 // bytes of what a stranger may have chosen
 )
 
-// Trail keeps the newest entries in memory, for whoever has no log at hand. It is
-// safe for concurrent use.
+// Trail keeps the newest entries in memory, for whoever has no log at hand. It
+// is safe for concurrent use.
 type Trail struct {
 	mu        sync.Mutex
 	ring      [Length]Entry
@@ -90,9 +90,9 @@ func (t *Trail) Add(e Entry) {
 	}
 }
 
-// After returns the entries after seq, as far as they are kept, and a channel that
-// is closed when there are more, or no more will come. Where some are kept no more,
-// the first entry says how many.
+// After returns the entries after seq, as far as they are kept, and a channel
+// that is closed when there are more, or no more will come. Where some are kept
+// no more, the first entry says how many.
 func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -111,8 +111,8 @@ func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 	return entries, t.changed
 }
 
-// Newest returns the newest n entries of those since a time, oldest first, and the
-// Seq after which to go on.
+// Newest returns the newest n entries of those since a time, oldest first, and
+// the Seq after which to go on.
 func (t *Trail) Newest(n int, since time.Time) (entries []Entry, last uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,8 +150,8 @@ func (t *Trail) Followers() int {
 	return t.followers
 }
 
-// Follow takes one of the [MaxFollowers] places, if one is free. The caller gives it
-// back by leave.
+// Follow takes one of the [MaxFollowers] places, if one is free. The caller
+// gives it back by leave.
 func (t *Trail) Follow() (leave func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
-// The trail is bounded in entries and in their size, and says what it has dropped.
+// The trail is bounded in entries and in their size, and says what it has
+// dropped.
 func TestTrailIsBounded(t *testing.T) {
 	tr := trail.New()
 	_, changed := tr.After(0)

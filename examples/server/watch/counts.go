@@ -16,9 +16,9 @@ const Namespace = "relayguard"
 // originRefusal stands among the limiter's reasons in the metric of refusals.
 const originRefusal = "origin"
 
-// counts are the metrics of security events. Labels have values of closed sets only:
-// no address, device or token ever becomes one, or a stranger could fill the memory of
-// both sides.
+// counts are the metrics of security events. Labels have values of closed sets
+// only: no address, device or token ever becomes one, or a stranger could fill
+// the memory of both sides.
 type counts struct {
 	refused   *prometheus.CounterVec
 	auth      *prometheus.CounterVec
@@ -37,8 +37,8 @@ func newCounts() counts {
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: Namespace, Name: "addresses_blocked_total",
 			Help: "Blocks of addresses that showed too many bad tokens."}),
 	}
-	// An event that has not happened yet is 0 and not absent, or its first time would be
-	// no rise.
+	// An event that has not happened yet is 0 and not absent, or its first time
+	// would be no rise.
 	for _, reason := range []ratelimit.Reason{
 		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 		originRefusal,

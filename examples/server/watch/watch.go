@@ -1,6 +1,6 @@
-// Package watch gives the relay's security events their consequences: a line in the
-// log, a metric, an entry in the trail, and a penalty for the address that they come
-// from.
+// Package watch gives the relay's security events their consequences: a line in
+// the log, a metric, an entry in the trail, and a penalty for the address that
+// they come from.
 package watch
 
 import (
@@ -18,21 +18,22 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// maxSuspects is how many clients are watched for suspicious patterns, in some two
-// megabytes.
+// maxSuspects is how many clients are watched for suspicious patterns, in some
+// two megabytes.
 const maxSuspects = 5000
 
 // Config is what the events go to. All fields are required.
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
-	// Limits are those of the limiter that penalties are for. New makes the limiter, so
-	// that neither exists without the other; it sets OnReject and Observe itself.
+	// Limits are those of the limiter that penalties are for. New makes the
+	// limiter, so that neither exists without the other; it sets OnReject and
+	// Observe itself.
 	Limits ratelimit.Config
 }
 
-// Watch takes the events. It is a [prometheus.Collector] of their counts, and safe for
-// concurrent use.
+// Watch takes the events. It is a [prometheus.Collector] of their counts, and
+// safe for concurrent use.
 type Watch struct {
 	log      *slog.Logger
 	trail    *trail.Trail
@@ -60,8 +61,9 @@ func New(cfg Config) (*Watch, error) {
 // Limiter returns the limiter.
 func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 
-// Event takes an event of the audit. A refused token counts against the address that
-// showed it, so that a client that goes on guessing is blocked before it is upgraded.
+// Event takes an event of the audit. A refused token counts against the address
+// that showed it, so that a client that goes on guessing is blocked before it
+// is upgraded.
 func (w *Watch) Event(e wsauth.Event) {
 	w.audit(e)
 	w.event(e)
@@ -90,8 +92,8 @@ func (w *Watch) Barred(addr netip.Addr) bool {
 	return blocked
 }
 
-// Ended looks at the length of a connection that has ended by itself. The connections
-// of a blocked address are ended for it.
+// Ended looks at the length of a connection that has ended by itself. The
+// connections of a blocked address are ended for it.
 func (w *Watch) Ended(addr netip.Addr, lasted time.Duration) {
 	if !w.Barred(addr) {
 		w.suspicious(w.suspects.Ended(addr, lasted, time.Now()))
@@ -104,9 +106,9 @@ func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint6
 	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
 }
 
-// suspicious records e if it happened. The log record's format is stable, so that other
-// programs can read it: msg=suspicious, then outcome (failures, churn or origins),
-// addr, count and within. Later versions may only append.
+// suspicious records e if it happened. The log record's format is stable, so
+// that other programs can read it: msg=suspicious, then outcome (failures,
+// churn or origins), addr, count and within. Later versions may only append.
 func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	if !happened {
 		return

@@ -3,9 +3,9 @@
 //
 // [Policy] is what the page lives under. It has no inline script or style and
 // never turns text into markup. It opens one WebSocket, ws beside itself, and
-// never sends anything. A browser hides from a page why an upgrade was refused; so
-// after a refusal the page asks ws once more, without an upgrade, and is told by the
-// status and Retry-After.
+// never sends anything. A browser hides from a page why an upgrade was refused;
+// so after a refusal the page asks ws once more, without an upgrade, and is
+// told by the status and Retry-After.
 package web
 
 import (
@@ -52,10 +52,10 @@ type file struct {
 	contentType, etag string
 }
 
-// Handler serves the page at "/" and its parts beside it. Other paths are a plain
-// 404, other methods than GET and HEAD a 405. The parts may be stored but must be
-// asked for again: after an upgrade, nobody runs yesterday's script against
-// today's page.
+// Handler serves the page at "/" and its parts beside it. Other paths are a
+// plain 404, other methods than GET and HEAD a 405. The parts may be stored but
+// must be asked for again: after an upgrade, nobody runs yesterday's script
+// against today's page.
 func Handler() http.Handler {
 	files := load()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,8 +113,8 @@ func load() map[string]file {
 	return files
 }
 
-// matches compares weakly, as RFC 9110 section 13.1.2 asks of If-None-Match. The
-// tags are hexadecimal, so a comma is always a separator.
+// matches compares weakly, as RFC 9110 section 13.1.2 asks of If-None-Match.
+// The tags are hexadecimal, so a comma is always a separator.
 func matches(lines []string, etag string) bool {
 	for tag := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 		tag = strings.TrimSpace(tag)

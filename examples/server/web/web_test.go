@@ -84,8 +84,8 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// The page's script runs by a nonce of its own in every answer, and no store keeps
-// one for another visitor.
+// The page's script runs by a nonce of its own in every answer, and no store
+// keeps one for another visitor.
 func TestPolicy(t *testing.T) {
 	mw, err := headers.New(headers.Strict())
 	if err != nil {

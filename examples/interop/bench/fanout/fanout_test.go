@@ -9,7 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// A tiny round of everybody, so that no peer falls into disrepair. What it measures is not looked at.
+// A tiny round of everybody, so that no peer falls into disrepair. What it
+// measures is not looked at.
 func TestEverybody(t *testing.T) {
 	if lack := missing(); lack != "" {
 		testkit.Missing(t, lack)

@@ -1,5 +1,6 @@
-// Command fanout measures the relay's fan-out beside its peers (command peers), each as a process of its own that has one
-// core, while the load generator (examples/load) has the other:
+// Command fanout measures the relay's fan-out beside its peers (command peers),
+// each as a process of its own that has one core, while the load generator
+// (examples/load) has the other:
 //
 //	cd examples/interop && go run ./bench/fanout -quick cpu
 //
@@ -8,8 +9,9 @@
 //	idle    memory per idle viewer
 //	storm   time until 5,000 viewers that reconnect at once all have the history
 //
-// The contestants take turns in each round, so that what else the machine does strikes all alike. Trust the ratios, and
-// not the figures, which are one machine's. It needs taskset (util-linux) and two cores.
+// The contestants take turns in each round, so that what else the machine does
+// strikes all alike. Trust the ratios, and not the figures, which are one
+// machine's. It needs taskset (util-linux) and two cores.
 package main
 
 import (
@@ -156,8 +158,8 @@ type result struct {
 	Rows        []*row  `json:"rows"`
 }
 
-// measure lets the contestants take turns and prints the table. A contestant that fails is told of, and does not keep the
-// others from being measured.
+// measure lets the contestants take turns and prints the table. A contestant
+// that fails is told of, and does not keep the others from being measured.
 func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	if lack := missing(); lack != "" {
 		return errors.New(lack)

@@ -89,11 +89,13 @@ const (
 	maxLatency = 250 // ms, that p99 must stay below
 	closeness  = 1.1 // of the bounds between which the most is known
 
-	// A publisher that is this much behind shows a machine that cannot go on, whatever the viewers see.
+	// A publisher that is this much behind shows a machine that cannot go on,
+	// whatever the viewers see.
 	leastHeld = 0.95
 )
 
-// most doubles the viewers until they are too many, and then halves the distance.
+// most doubles the viewers until they are too many, and then halves the
+// distance.
 func most(ctx context.Context, b *bench, name string, o *options, show func(string)) (float64, float64, error) {
 	good, bad := 0, 0
 	p99 := 0.0
@@ -122,8 +124,8 @@ func most(ctx context.Context, b *bench, name string, o *options, show func(stri
 	return float64(good), p99, nil
 }
 
-// tries is how often a number of viewers may fail. Whatever else runs on the machine can only make it fail, so
-// once well is well.
+// tries is how often a number of viewers may fail. Whatever else runs on the
+// machine can only make it fail, so once well is well.
 const tries = 3
 
 func (b *bench) holds(ctx context.Context, name string, o *options, viewers int) (l *loaded, well bool, err error) {
@@ -181,7 +183,8 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 
 func (b *bench) close() { os.RemoveAll(b.dir) }
 
-// load runs a fresh server of that name on one core and the load generator against it on the other.
+// load runs a fresh server of that name on one core and the load generator
+// against it on the other.
 func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded, error) {
 	addr, err := freeAddr()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 
 const writeWait = 10 * time.Second
 
-// bare is the floor: one encoded frame, and a loop that writes it to every socket. It answers no ping and reads only to
-// learn that a viewer is gone.
+// bare is the floor: one encoded frame, and a loop that writes it to every
+// socket. It answers no ping and reads only to learn that a viewer is gone.
 type bare struct {
 	hub *hub[*bareViewer, []byte]
 	to  []*bareViewer

@@ -7,8 +7,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// onGorilla is laid out as gorilla's chat example: a queue and two goroutines for each viewer, pings, and whoever lets
-// the queue run full is dropped. Frames are PreparedMessages.
+// onGorilla is laid out as gorilla's chat example: a queue and two goroutines
+// for each viewer, pings, and whoever lets the queue run full is dropped.
+// Frames are PreparedMessages.
 type onGorilla struct {
 	upgrader websocket.Upgrader
 	hub      *hub[*gorillaViewer, *websocket.PreparedMessage]

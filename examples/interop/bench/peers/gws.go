@@ -6,8 +6,8 @@ import (
 	"github.com/lxzan/gws"
 )
 
-// onGWS broadcasts with a Broadcaster, as gws's README says. Its queue of each connection is asynchronous, so the history
-// stands in it before any message.
+// onGWS broadcasts with a Broadcaster, as gws's README says. Its queue of each
+// connection is asynchronous, so the history stands in it before any message.
 type onGWS struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader

@@ -1,12 +1,14 @@
-// Command peers is the relay's fan-out on other libraries, for command fanout to measure beside it: viewers connect to
-// /ws, get the newest messages in one frame, and then each message in a frame of its own as it is published. Each library
-// is used as its own documentation recommends. There is no authentication and no limit of any kind, which is in the
-// peers' favour.
+// Command peers is the relay's fan-out on other libraries, for command fanout
+// to measure beside it: viewers connect to /ws, get the newest messages in one
+// frame, and then each message in a frame of its own as it is published. Each
+// library is used as its own documentation recommends. There is no
+// authentication and no limit of any kind, which is in the peers' favour.
 //
 //	peers -peer bare|gws|gorilla|centrifuge|melody -listen 127.0.0.1:3100 -history 1000
 //
-// POST /start?run=…&first=…&count=…&rate=…&size=… publishes, and answers {"published":N,"seconds":S} when it has. That is
-// what the load generator (examples/load) sends with -publish=false -start.
+// POST /start?run=…&first=…&count=…&rate=…&size=… publishes, and answers
+// {"published":N,"seconds":S} when it has. That is what the load generator
+// (examples/load) sends with -publish=false -start.
 package main
 
 import (
@@ -32,7 +34,8 @@ import (
 type peer interface {
 	// ServeHTTP takes a viewer.
 	http.Handler
-	// publish sends an encoded message to everybody, and keeps it for who comes later.
+	// publish sends an encoded message to everybody, and keeps it for who comes
+	// later.
 	publish(message []byte) error
 }
 
@@ -111,8 +114,9 @@ func start(w http.ResponseWriter, r *http.Request, p peer) {
 	fmt.Fprintf(w, `{"published":%d,"seconds":%g}`+"\n", count, time.Since(begun).Seconds())
 }
 
-// hub is what every library but centrifuge leaves to its user: who watches, and what was published. F is a frame in the
-// library's own form, made once for all viewers.
+// hub is what every library but centrifuge leaves to its user: who watches, and
+// what was published. F is a frame in the library's own form, made once for all
+// viewers.
 type hub[C comparable, F any] struct {
 	keep   int
 	encode func([]byte) F
@@ -127,7 +131,8 @@ func newHub[C comparable, F any](keep int, encode func([]byte) F) *hub[C, F] {
 	return &hub[C, F]{keep: keep, encode: encode, viewers: map[C]struct{}{}}
 }
 
-// join adds a viewer. first is called with the history, where there is one, before any message can reach the viewer.
+// join adds a viewer. first is called with the history, where there is one,
+// before any message can reach the viewer.
 func (h *hub[C, F]) join(viewer C, first func(F)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,8 +6,10 @@ import (
 	"github.com/olahol/melody"
 )
 
-// onMelody uses Broadcast, as melody's README does. A session is registered before HandleConnect is called, so a viewer
-// that comes while something is published may see that twice; the measurements publish to viewers that are there.
+// onMelody uses Broadcast, as melody's README does. A session is registered
+// before HandleConnect is called, so a viewer that comes while something is
+// published may see that twice; the measurements publish to viewers that are
+// there.
 type onMelody struct {
 	m   *melody.Melody
 	hub *hub[*melody.Session, []byte]

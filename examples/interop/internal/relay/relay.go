@@ -1,4 +1,5 @@
-// Package relay runs the real server as a process, for tests of what stands before it.
+// Package relay runs the real server as a process, for tests of what stands
+// before it.
 package relay
 
 import (
@@ -35,7 +36,8 @@ type Server struct {
 	log []string
 }
 
-// New builds the server, which stops with the test. More variables, as NAME=value, go into env.
+// New builds the server, which stops with the test. More variables, as
+// NAME=value, go into env.
 func New(t *testing.T, env ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, Addr: FreeAddr(t), binary: filepath.Join(t.TempDir(), "server")}
@@ -57,7 +59,8 @@ func New(t *testing.T, env ...string) *Server {
 	return s
 }
 
-// FreeAddr returns an address that nobody listens on: of 127.0.0.1, or of the host that is named.
+// FreeAddr returns an address that nobody listens on: of 127.0.0.1, or of the
+// host that is named.
 func FreeAddr(t *testing.T, host ...string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(append(host, "127.0.0.1")[0], "0"))
@@ -131,7 +134,8 @@ func (s *Server) Token() string {
 	return s.Verb("token")
 }
 
-// Verb runs a command with the server's environment, and returns what it prints.
+// Verb runs a command with the server's environment, and returns what it
+// prints.
 func (s *Server) Verb(args ...string) string {
 	s.t.Helper()
 	cmd := exec.Command(s.binary, args...)

@@ -1,7 +1,7 @@
-// Package suspect notices clients that behave like no visitor does: many refused
-// tokens, connections that end as soon as they began, pages of many foreign origins.
-// It blocks nobody. It says so once, so that whoever reads the log sees one line and
-// not thousands.
+// Package suspect notices clients that behave like no visitor does: many
+// refused tokens, connections that end as soon as they began, pages of many
+// foreign origins. It blocks nobody. It says so once, so that whoever reads the
+// log sees one line and not thousands.
 package suspect
 
 import (
@@ -28,8 +28,8 @@ const (
 // Kinds returns all of them.
 func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins} }
 
-// Bounds of what is not suspicious yet. A page that is reloaded, a wall of screens
-// behind one address and a mistyped token stay well within them.
+// Bounds of what is not suspicious yet. A page that is reloaded, a wall of
+// screens behind one address and a mistyped token stay well within them.
 const (
 	Short = 10 * time.Second // a connection that ends within this counts as churn
 	Quiet = 10 * time.Minute // how long nothing more is said of a client and kind
@@ -51,9 +51,9 @@ type Event struct {
 	Within time.Duration // since the first of what was counted
 }
 
-// Detector counts by client, as package ratelimit tells clients apart. It holds a
-// fixed number of them: the one that did nothing for longest makes room. It is safe
-// for concurrent use.
+// Detector counts by client, as package ratelimit tells clients apart. It holds
+// a fixed number of them: the one that did nothing for longest makes room. It
+// is safe for concurrent use.
 type Detector struct {
 	mu    sync.Mutex
 	max   int
@@ -87,8 +87,8 @@ func (d *Detector) Len() int {
 	return len(d.byNet)
 }
 
-// Failed counts a refused token. Like its siblings it says whether that makes the
-// client suspicious now.
+// Failed counts a refused token. Like its siblings it says whether that makes
+// the client suspicious now.
 func (d *Detector) Failed(addr netip.Addr, now time.Time) (Event, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

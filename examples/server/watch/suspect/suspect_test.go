@@ -14,8 +14,8 @@ var (
 	stranger = netip.MustParseAddr("192.0.2.7")
 )
 
-// Each kind is told once, when its bound is passed and not before, and again only
-// after the quiet.
+// Each kind is told once, when its bound is passed and not before, and again
+// only after the quiet.
 func TestOnce(t *testing.T) {
 	for _, row := range []struct {
 		kind suspect.Kind
