@@ -14,13 +14,15 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
-// proxies are the trusted ones of most tests: a load balancer's network in both families, and this machine.
+// proxies are the trusted networks of most tests: this machine, and the network
+// of a load balancer in IPv4 and IPv6.
 var proxies = append(clientip.Loopback(),
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ff::/48"))
 
 const proxy = "10.0.0.1:40000"
 
-// request has the given peer, and headers as "Name: value" lines.
+// request returns a request from the given peer, with header fields as "Name:
+// value" lines.
 func request(peer string, lines ...string) *http.Request {
 	r := httptest.NewRequest("GET", "/ws", nil)
 	r.RemoteAddr = peer
@@ -249,7 +251,8 @@ func TestScheme(t *testing.T) {
 	}
 }
 
-// TestErrorsHideTheValue: a header's value is its sender's, and errors end up in logs.
+// TestErrorsHideTheValue checks that errors, which are logged, do not repeat
+// the value of a header field, which any client may choose.
 func TestErrorsHideTheValue(t *testing.T) {
 	const secret = "\x1b[31mhunter2"
 	for _, c := range []*clientip.Resolver{clientip.Behind(proxies...), clientip.Forwarded(proxies...)} {
