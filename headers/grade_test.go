@@ -9,7 +9,7 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// head reads "Name: value" lines.
+// head returns a header with "Name: value" lines.
 func head(lines ...string) http.Header {
 	h := make(http.Header)
 	for _, l := range lines {
@@ -51,7 +51,7 @@ func TestGradeOfPresets(t *testing.T) {
 
 func TestGradeOutcomes(t *testing.T) {
 	tests := []struct {
-		why, result string // result with its points
+		why, result string // result and its points
 		header      http.Header
 	}{
 		{"nothing but default-src 'none'", "csp-implemented-with-no-unsafe-default-src-none +10", head(csp + "default-src 'none'; img-src 'self'")},
@@ -134,7 +134,7 @@ func TestGradeOutcomes(t *testing.T) {
 	}
 }
 
-// Bonus points count only from 90 up, and nothing goes below zero.
+// Bonus points count only from 90 points on, and no score is negative.
 func TestGradeScore(t *testing.T) {
 	good := []string{strict, hsts, "Referrer-Policy: no-referrer", "Cross-Origin-Resource-Policy: same-origin"}
 	for _, tt := range []struct {
@@ -171,17 +171,17 @@ func TestGradeRemarks(t *testing.T) {
 		{"default-src stands in for no base-uri", "base-uri is absent", strict},
 		{"nor for form-action", "form-action is absent", strict},
 		{"nor for frame-ancestors", "frame-ancestors is absent", csp + "default-src 'none'"},
-		{"script-src-elem is never looked at", "script-src-elem undoes", csp + "script-src 'self'; script-src-elem 'unsafe-inline'"},
+		{"script-src-elem is never looked at", "script-src-elem allows script", csp + "script-src 'self'; script-src-elem 'unsafe-inline'"},
 		{"blob: runs script", "script-src allows blob:", csp + "script-src blob:"},
-		{"a host called self", "keyword without its quotes", csp + "script-src self"},
+		{"a host called self", "keyword without quotes", csp + "script-src self"},
 		{"several policies", "holds several policies", csp + "default-src 'self', script-src 'none'"},
-		{"subdomains", "leaves subdomains out", hsts},
+		{"subdomains", "does not include subdomains", hsts},
 		{"no number", "max-age is not a number", "Strict-Transport-Security: max-age=year"},
 		{"isolation", "Cross-Origin-Opener-Policy", "Cross-Origin-Opener-Policy: unsafe-none"},
 		{"permissions", "Permissions-Policy", nosniff},
 		{"the XSS filter as an oracle", "X-Xss-Protection", "X-XSS-Protection: 1"},
 		{"a version", "Server", "Server: Apache/2.4.1"},
-		{"an origin echoed", "does not echo", "Access-Control-Allow-Origin: https://a.example\nAccess-Control-Allow-Credentials: true"},
+		{"an origin echoed", "does not repeat every Origin", "Access-Control-Allow-Origin: https://a.example\nAccess-Control-Allow-Credentials: true"},
 	} {
 		got := strings.Join(remarksOf(headers.Grade(head(strings.Split(tt.header, "\n")...), true)), "\n")
 		if !strings.Contains(got, tt.want) {

@@ -107,6 +107,7 @@ func TestFields(t *testing.T) {
 		if got := w.Header().Get("RateLimit"); got != `"client";r=9;t=60` {
 			t.Errorf("admitted: %q", got)
 		}
+		// The requests of httptest come from 192.0.2.1.
 		l.Block(netip.MustParsePrefix("192.0.2.0/24"), time.Time{})
 		w = httptest.NewRecorder()
 		l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
