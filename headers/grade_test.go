@@ -77,7 +77,7 @@ func TestGradeOutcomes(t *testing.T) {
 		{"tried out, not enforced", "csp-not-implemented-but-reporting-enabled -25", head("Content-Security-Policy-Report-Only: default-src 'none'")},
 		{"two lines are read as one policy", "csp-header-invalid -25", head(csp+"img-src 'self'; default-src 'self'", csp+"x; img-src *")},
 
-		{"half a year and a white lie", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000")},
+		{"half a year, in other case", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000")},
 		{"a day", "hsts-implemented-max-age-less-than-six-months -10", head("Strict-Transport-Security: max-age=86400")},
 		{"no number passes there", "hsts-implemented-max-age-at-least-six-months +0", head(`Strict-Transport-Security: max-age="1"`)},
 		{"a number too long to count", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: max-age=" + strings.Repeat("9", 60))},
@@ -168,7 +168,7 @@ func TestGradeRemarks(t *testing.T) {
 	for _, tt := range []struct{ why, want, header string }{
 		{"any host can be a WebSocket's", "connect-src allows wss:", csp + "default-src 'none'; connect-src 'self' wss:"},
 		{"and in the clear", "connect-src allows ws:", csp + "default-src 'self' ws:"},
-		{"default-src stands in for no base-uri", "base-uri is absent", strict},
+		{"default-src is no fallback for base-uri", "base-uri is absent", strict},
 		{"nor for form-action", "form-action is absent", strict},
 		{"nor for frame-ancestors", "frame-ancestors is absent", csp + "default-src 'none'"},
 		{"script-src-elem is never looked at", "script-src-elem allows script", csp + "script-src 'self'; script-src-elem 'unsafe-inline'"},

@@ -191,7 +191,7 @@ func TestHTTP2(t *testing.T) {
 		answer <- resp.StatusCode
 	}()
 	if <-entered {
-		t.Error("the handler was told that it could hijack")
+		t.Error("the handler gets a Hijacker")
 	}
 	resp, err := s.Client().Get(s.URL)
 	if err != nil {

@@ -26,7 +26,7 @@ func TestRetryAfter(t *testing.T) {
 		{5 * time.Second, 5, 6, "5 seconds are left: not 60"},
 		{time.Minute, 60, 66, "at most a tenth more"},
 		{time.Hour, 3600, 3610, "at most ten seconds more"},
-		{0, -1, -1, "nobody knows: no header"},
+		{0, -1, -1, "unknown: no header"},
 	} {
 		seen := make(map[int]bool)
 		for range 500 {
@@ -76,7 +76,7 @@ func TestRefuse(t *testing.T) {
 			t.Errorf("%+v: %v", test.decision, w.Header())
 		}
 		if test.status == 403 && w.Header().Get("Retry-After") != "" {
-			t.Errorf("%+v: a blocked client is told for how long", test.decision)
+			t.Errorf("%+v: a blocked client learns for how long", test.decision)
 		}
 	}
 }
