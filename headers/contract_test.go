@@ -1,6 +1,6 @@
 package headers_test
 
-//lint:file-ignore SA1019 nhooyr.io/websocket is frozen and goes on under another path; its 101 is what counts here.
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen; only its 101 matters.
 
 import (
 	"bufio"
@@ -24,7 +24,7 @@ import (
 
 var modified = time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)
 
-// recovering answers a panic with a plain 500.
+// recovering answers 500 after a panic.
 func recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -36,7 +36,7 @@ func recovering(next http.Handler) http.Handler {
 	})
 }
 
-// site has a path for every kind of answer.
+// site has a path for every kind of response.
 func site(t *testing.T, mw *headers.Middleware, upstream string) http.Handler {
 	mux := http.NewServeMux()
 	text := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "text") }
@@ -85,7 +85,7 @@ func site(t *testing.T, mw *headers.Middleware, upstream string) http.Handler {
 	return recovering(mux)
 }
 
-// careless is an upstream with a policy of its own.
+// careless returns the URL of an upstream server with its own policy.
 func careless(t *testing.T) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src *")
@@ -96,7 +96,7 @@ func careless(t *testing.T) string {
 	return s.URL
 }
 
-// contract is where every header must be, and is.
+// contract lists requests whose responses must carry every header.
 var contract = []struct {
 	status       int
 	method, path string
@@ -148,7 +148,8 @@ func TestContract(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, _ = io.Copy(io.Discard, res.Body) // to close it sooner would cut the handler off in HTTP/2
+				// Closing the body sooner would cancel the request in HTTP/2.
+				_, _ = io.Copy(io.Discard, res.Body)
 				res.Body.Close()
 				if res.StatusCode != c.status || res.Proto != version {
 					t.Errorf("%s %s: got %s %s, want %d", c.method, c.path, res.Proto, res.Status, c.status)
@@ -159,7 +160,7 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// wantPolicy holds that every header of the policy is there, once, with its value.
+// wantPolicy requires every header of the policy, once, with its value.
 func wantPolicy(t *testing.T, where string, got http.Header, p headers.Policy) {
 	t.Helper()
 	for name, want := range sent(t, p, true) {
@@ -185,7 +186,8 @@ func TestContractUpgrade(t *testing.T) {
 	wantPolicy(t, "the 101 of nhooyr.io/websocket", res.Header, p)
 }
 
-// A handler that writes its own 101, as gorilla/websocket does, gets the headers from Apply.
+// A handler that writes its own 101, as gorilla/websocket does, gets the
+// headers from Apply, and has none without it.
 func TestHandWrittenHead(t *testing.T) {
 	p := headers.Strict()
 	mw := must(t, p)
@@ -216,7 +218,7 @@ func TestHandWrittenHead(t *testing.T) {
 	}
 }
 
-// exchange sends text as it is and reads one response.
+// exchange sends the text unchanged and reads one response.
 func exchange(t *testing.T, s *httptest.Server, text string, secure bool) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -235,8 +237,8 @@ func exchange(t *testing.T, s *httptest.Server, text string, secure bool) *http.
 	return res
 }
 
-// Where no middleware reaches. The rows are the list in the package's documentation: should one of them begin to carry
-// the headers, the list is to be shortened.
+// The rows are the responses that the documentation of the package lists as out
+// of reach. If one of them begins to carry the headers, shorten that list.
 func TestOutOfReach(t *testing.T) {
 	mw := must(t, headers.Strict())
 	s := httptest.NewUnstartedServer(http.TimeoutHandler(mw.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -264,7 +266,8 @@ func TestOutOfReach(t *testing.T) {
 	}
 }
 
-// TimeoutHandler outside hands on what is answered in time.
+// A response that is written in time passes through TimeoutHandler with its
+// headers.
 func TestInsideTimeoutHandler(t *testing.T) {
 	p := headers.Strict()
 	h := http.TimeoutHandler(must(t, p).Handler(http.NotFoundHandler()), time.Minute, "late")
@@ -273,7 +276,7 @@ func TestInsideTimeoutHandler(t *testing.T) {
 	wantPolicy(t, "404 inside TimeoutHandler", w.Header(), p)
 }
 
-// A response that a proxy hands on may also be given its headers in ModifyResponse alone.
+// A proxy may also set the headers only in ModifyResponse.
 func TestModifyResponse(t *testing.T) {
 	p := headers.Strict()
 	p.HSTS.Always = true
@@ -289,7 +292,8 @@ func TestModifyResponse(t *testing.T) {
 	wantPolicy(t, "ModifyResponse", w.Header(), p)
 }
 
-// The one header of a policy that the standard library takes away, on errors of ServeContent.
+// Cache-Control is the only header of a policy that the standard library
+// deletes. It does so if ServeContent fails.
 func TestServeContentDropsCacheControl(t *testing.T) {
 	p := headers.Baseline()
 	p.CacheControl = "public, max-age=60"

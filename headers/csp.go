@@ -7,26 +7,29 @@ import (
 	"strings"
 )
 
-// A Source is one item of a directive's value: a keyword with its quotes, a scheme, a host, a hash, or, in directives
-// that are no source lists, whatever stands there (an endpoint's name in report-to).
+// Source is one item of the value of a directive: a keyword with its quotes, a
+// scheme, a host or a hash. In a directive that is not a source list, it is any
+// item, such as the name of an endpoint in report-to.
 type Source string
 
-// Sources of Content Security Policy Level 3. The quotes belong to them. Write the
-// others as they are, with their quotes: "'unsafe-hashes'".
+// Sources of Content Security Policy Level 3. The quotes belong to them. Write
+// other keywords as strings with their quotes, such as "'unsafe-hashes'".
 const (
 	Self          = "'self'"
 	None          = "'none'"
 	Any           = "*"
 	StrictDynamic = "'strict-dynamic'"
 
-	// NonceSource stands for 'nonce-…' with 128 fresh bits in every response; see Nonce and NonceAttr.
+	// NonceSource becomes 'nonce-…' with a new random value of 128 bits in
+	// every response; see [Nonce] and [NonceAttr].
 	NonceSource = "'nonce'"
 )
 
-// A CSP is a Content-Security-Policy: directives in the order in which they were added. It is immutable; With and
-// Without return changed copies, so a CSP may be shared and derived from anywhere. The zero value is no policy.
+// CSP is a Content-Security-Policy: a list of directives in the order in which
+// they were added. It is immutable; With and Without return changed copies. The
+// zero value has no directive and omits the header.
 //
-// A CSP is checked by New, not while it is put together.
+// [New] checks a CSP; With and Without do not.
 type CSP struct {
 	directives []directive
 }
@@ -36,8 +39,10 @@ type directive struct {
 	sources []Source
 }
 
-// With returns a copy in which the directive has exactly these sources. A directive that was there keeps its place, a
-// new one goes to the end. Directives without a value (upgrade-insecure-requests) take no sources.
+// With returns a copy in which the directive has exactly these sources. An
+// existing directive keeps its place; a new one is added at the end. A
+// directive without a value, such as upgrade-insecure-requests, takes no
+// sources.
 func (c CSP) With(name string, sources ...Source) CSP {
 	d := directive{strings.ToLower(name), slices.Clone(sources)}
 	ds := slices.Clone(c.directives)
@@ -49,7 +54,7 @@ func (c CSP) With(name string, sources ...Source) CSP {
 	return CSP{ds}
 }
 
-// Without returns a copy that lacks the directives.
+// Without returns a copy without the named directives.
 func (c CSP) Without(names ...string) CSP {
 	var ds []directive
 	for _, d := range c.directives {
@@ -60,8 +65,8 @@ func (c CSP) Without(names ...string) CSP {
 	return CSP{ds}
 }
 
-// Sources returns a copy of the directive's sources, and whether the directive is there. It does not fall back to
-// default-src.
+// Sources returns a copy of the sources of the directive, and whether the
+// directive is there. It does not fall back to default-src.
 func (c CSP) Sources(name string) ([]Source, bool) {
 	if i := c.index(strings.ToLower(name)); i >= 0 {
 		return slices.Clone(c.directives[i].sources), true
@@ -69,7 +74,7 @@ func (c CSP) Sources(name string) ([]Source, bool) {
 	return nil, false
 }
 
-// All yields the directives in order.
+// All yields the directives in order, each with a copy of its sources.
 func (c CSP) All() iter.Seq2[string, []Source] {
 	return func(yield func(string, []Source) bool) {
 		for _, d := range c.directives {
@@ -80,10 +85,11 @@ func (c CSP) All() iter.Seq2[string, []Source] {
 	}
 }
 
-// IsZero reports whether the policy has no directive, and so no header.
+// IsZero reports whether the CSP has no directive.
 func (c CSP) IsZero() bool { return len(c.directives) == 0 }
 
-// String returns the header's value. NonceSource appears as 'nonce', a form that ParseCSP reads and browsers ignore.
+// String returns the value of the header. NonceSource appears as 'nonce', which
+// ParseCSP reads and browsers ignore.
 func (c CSP) String() string {
 	var b strings.Builder
 	for i, d := range c.directives {
@@ -107,12 +113,15 @@ func (c CSP) has(s Source) bool {
 	return slices.ContainsFunc(c.directives, func(d directive) bool { return slices.Contains(d.sources, s) })
 }
 
-// ParseCSP reads a policy as a header or a <meta> element carries it, and refuses what New would refuse in it, all at
-// once. Directive names and quoted keywords are folded to lower case. For every policy it accepts,
-// ParseCSP(c.String()) gives c again.
+// ParseCSP reads a policy in the form of the header or of a <meta> element. It
+// refuses everything that [New] would refuse, and returns all mistakes, joined
+// with [errors.Join], each an [*Error]. It converts the names of directives and
+// quoted keywords to lower case. For every CSP c that it returns,
+// ParseCSP(c.String()) returns c again.
 //
-// Browsers are more lenient: they skip what they do not know. This one is for policies that somebody is about to send;
-// Grade reads as browsers do.
+// Browsers skip the parts of a policy that they do not know. ParseCSP refuses
+// them, because it is for a policy that you are about to send. [Grade] reads
+// policies as browsers do.
 func ParseCSP(policy string) (CSP, error) {
 	var c CSP
 	var errs []error
@@ -140,12 +149,14 @@ func ParseCSP(policy string) (CSP, error) {
 	return c, nil
 }
 
-// isCSPSpace is the ASCII whitespace of the grammar; Unicode has more, which browsers do not split at.
+// isCSPSpace reports whether r is ASCII whitespace. Browsers do not split at
+// other whitespace of Unicode.
 func isCSPSpace(r rune) bool {
 	return r == ' ' || r == '\t' || r == '\n' || r == '\f' || r == '\r'
 }
 
-// foldKeyword lowers a quoted keyword; nonces and hashes are case-sensitive after their prefix.
+// foldKeyword converts a quoted keyword to lower case. Nonces and hashes are
+// case-sensitive after their prefix.
 func foldKeyword(s Source) Source {
 	if len(s) > 1 && s[0] == '\'' {
 		if low := Source(strings.ToLower(string(s))); keywords[low] != 0 {

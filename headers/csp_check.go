@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// kind is what a directive's value consists of, and which keywords have a meaning in it.
+// kind is the kind of value that a directive has, with the keywords that have a
+// meaning in it.
 type kind uint16
 
 const (
 	fetches    kind = 1 << iota // a source list
-	scripts                     // governs script: 'unsafe-eval', 'strict-dynamic'
+	scripts                     // governs script
 	styles                      // governs style
-	elements                    // governs elements, so nonces count
-	attributes                  // governs attributes, so 'unsafe-hashes' counts
+	elements                    // governs elements, so nonces apply
+	attributes                  // governs attributes: 'unsafe-hashes' applies
 	flag                        // takes no value
 	sandboxes                   // sandbox tokens
 	locations                   // report-uri
@@ -59,7 +60,8 @@ var directives = map[string]kind{
 	"webrtc":                    webrtc,
 }
 
-// keywords gives the kinds of directive in which a keyword has a meaning; any of the bits is enough.
+// keywords maps each keyword to the kinds of directive in which it has a
+// meaning. One common bit is enough.
 var keywords = map[Source]kind{
 	"'self'":                     fetches,
 	"'none'":                     fetches | policies,
@@ -109,7 +111,7 @@ type fault struct {
 
 const whole = -1
 
-// field returns the path of the fault within a CSP.
+// field returns the path of the fault within the CSP.
 func (f fault) field() string {
 	if f.at == whole {
 		return fmt.Sprintf("[%q]", f.directive)
@@ -161,14 +163,15 @@ func (k kind) refusesList(list []Source) Reason {
 	return ""
 }
 
-// refuses says why one item cannot stand in a directive of this kind, or nothing.
+// refuses returns the reason to refuse an item in a directive of this kind, or
+// "".
 func (k kind) refuses(s Source) Reason {
 	if s == "" || strings.ContainsFunc(string(s), func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ';' || r == ',' }) {
 		return ReasonCharacter
 	}
 	switch {
 	case k&flag != 0:
-		return "" // refusesList says it once
+		return "" // refusesList reports it
 	case k&sandboxes != 0:
 		if !slices.Contains(sandboxTokens, s) {
 			return ReasonValue
@@ -226,7 +229,8 @@ func isNonceOrHash(s Source) bool { return s == NonceSource || isHash(s) }
 
 var digestLen = map[string]int{"'sha256-": 32, "'sha384-": 48, "'sha512-": 64}
 
-// isHash accepts both alphabets of base64, as browsers do, and checks the digest's length.
+// isHash accepts both alphabets of base64, as browsers do, and checks the
+// length of the digest.
 func isHash(s Source) bool {
 	t := string(s)
 	if len(t) < 9 || t[len(t)-1] != '\'' {
@@ -241,7 +245,8 @@ func isHash(s Source) bool {
 	return err == nil && len(sum) == want
 }
 
-// isBareKeyword recognises a keyword, nonce or hash whose quotes were forgotten.
+// isBareKeyword reports whether s is a keyword, nonce or hash without its
+// quotes.
 func isBareKeyword(s Source) bool {
 	low := Source(strings.ToLower(string(s)))
 	if _, ok := keywords["'"+low+"'"]; ok {

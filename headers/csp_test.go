@@ -15,7 +15,7 @@ const (
 
 func TestParseCSP(t *testing.T) {
 	tests := []struct {
-		why, in, want string // want empty: the text is canonical already
+		why, in, want string // want is empty if it equals in
 	}{
 		{"the usual", "default-src 'none'; script-src 'self'", ""},
 		{"names and keywords in any case, loose spaces", " Default-SRC  'NONE' ;;\timg-src\n'Self' ;", "default-src 'none'; img-src 'self'"},
@@ -90,7 +90,7 @@ func TestParseCSP(t *testing.T) {
 	}
 }
 
-// What is put together by hand is checked as strictly as what is parsed.
+// New checks a CSP made by With as strictly as ParseCSP checks a text.
 func TestInjectionThroughWith(t *testing.T) {
 	for _, c := range []headers.CSP{
 		headers.CSP{}.With("img-src; script-src *"),
@@ -168,7 +168,8 @@ func FuzzParseCSP(f *testing.F) {
 		if err != nil || again.String() != s {
 			t.Fatalf("%q becomes %q, %v", s, again, err)
 		}
-		// What is parsed can be sent, but for the endpoint, which another header defines.
+		// New accepts every CSP that ParseCSP accepts, except for the endpoint,
+		// which another header defines.
 		_, err = headers.New(headers.Policy{CSP: c.Without("report-to")})
 		if err != nil {
 			t.Fatalf("New refuses what ParseCSP accepts: %v", err)

@@ -16,7 +16,7 @@ func Example() {
 	policy.CSP = policy.CSP.With("img-src", headers.Self, "data:")
 	mw, err := headers.New(policy)
 	if err != nil {
-		panic(err) // names every mistake at once
+		panic(err) // every mistake in the policy
 	}
 	site := mw.Handler(http.NotFoundHandler())
 
@@ -29,12 +29,13 @@ func Example() {
 	// default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'
 }
 
-// A policy written by hand fails silently in the browser; New says what is wrong with it.
+// Browsers report no error for a wrong policy. New returns every mistake in it.
 func ExampleNew_incorrect() {
 	_, err := headers.New(headers.Policy{
 		FrameOptions: "ALLOW-FROM https://partner.example",
 		CSP: headers.CSP{}.
-			With("script-src", "self", "'nonce-r4nd0m'"). // a host called "self", and a nonce that everybody knows
+			// A host called "self", and a nonce that everyone knows.
+			With("script-src", "self", "'nonce-r4nd0m'").
 			With("object-src", headers.None, "data:"),
 		HSTS: headers.HSTS{MaxAge: headers.Year, Preload: true},
 	})
@@ -44,8 +45,8 @@ func ExampleNew_incorrect() {
 	// headers: Policy.FrameOptions is not one of the choices: "ALLOW-FROM https://partner.example"
 	// headers: Policy.CSP["script-src"][0] is a keyword that needs single quotes; without them it is the name of a host: "self"
 	// headers: Policy.CSP["script-src"][1] is a nonce that would be the same in every response; use NonceSource: "'nonce-r4nd0m'"
-	// headers: Policy.CSP["object-src"] has 'none' beside other sources, where it is ignored
-	// headers: Policy.HSTS.Preload contradicts another value: it needs a MaxAge of a year and IncludeSubDomains, not "max-age=31536000; preload"
+	// headers: Policy.CSP["object-src"] has 'none' next to other sources, so browsers ignore 'none'
+	// headers: Policy.HSTS.Preload contradicts another value: Preload needs a MaxAge of a year and IncludeSubDomains, not "max-age=31536000; preload"
 	// true
 }
 
@@ -72,7 +73,8 @@ func ExampleMiddleware_With() {
 	// /docs/: "public, max-age=3600" ""
 }
 
-// A library that writes the head of its 101 itself, as gorilla/websocket does, is handed the headers.
+// A library that writes its own 101, such as gorilla/websocket, gets the
+// headers as an argument.
 func ExampleMiddleware_Apply() {
 	mw, _ := headers.New(headers.Baseline())
 	upgrade := func(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +90,7 @@ func ExampleMiddleware_Apply() {
 func ExampleNonceAttr() {
 	policy := headers.Strict()
 	policy.CSP = policy.CSP.With("script-src", headers.NonceSource, headers.StrictDynamic)
-	policy.CacheControl = "no-store" // a stored page would hand its nonce to everybody
+	policy.CacheControl = "no-store" // or a cache would reuse the nonce
 	mw, err := headers.New(policy)
 	if err != nil {
 		panic(err)
@@ -106,7 +108,7 @@ func ExampleParseCSP() {
 	fmt.Println(err)
 	// Output:
 	// default-src 'none'; img-src 'self' https://cdn.example <nil>
-	// headers: Content-Security-Policy: "img-src": "'self'," contains a character that cannot stand there
+	// headers: Content-Security-Policy: "img-src": "'self'," contains a character that is not allowed there
 }
 
 func ExampleNewReportHandler() {
@@ -123,7 +125,8 @@ func ExampleNewReportHandler() {
 
 	const body = `{"csp-report":{"effective-directive":"img-src","blocked-uri":"https://ads.example/1?u=me","document-uri":"https://relay.example/"}}`
 	reports.Receive("application/csp-report", []byte(body))
-	reports.Receive("application/csp-report", []byte(body)) // told once, counted twice
+	// The second report is counted, but OnViolation is not called again.
+	reports.Receive("application/csp-report", []byte(body))
 	fmt.Println(reports.Stats().Accepted)
 	// Output:
 	// img-src blocked https://ads.example on /
@@ -144,5 +147,5 @@ func ExampleGrade() {
 	// Output:
 	// 105 A+
 	// -5 x-content-type-options: absent
-	// 0 Content-Security-Policy: connect-src allows wss:, so script can send what it reads to any host
+	// 0 Content-Security-Policy: connect-src allows wss:, so scripts can send data to any host
 }

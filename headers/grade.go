@@ -6,30 +6,38 @@ import (
 	"strings"
 )
 
-// A Grading is what Grade found.
+// Grading is the result of [Grade].
 type Grading struct {
-	Score    int    // 0 to 135 from headers alone; what is over 100 are bonus points
+	// Score is from 0 to 135, of which up to 35 are bonus points.
+	Score    int
 	Grade    string // "A+" to "F"
 	Findings []Finding
 }
 
-// A Finding is the outcome of one test, or a remark.
+// Finding is the outcome of one test, or a remark.
 type Finding struct {
-	Test   string // the Observatory's name of the test, say "x-frame-options"; of a remark the header
-	Result string // the Observatory's name of the outcome, say "x-frame-options-not-implemented"; of a remark nothing
-	Points int    // what it adds to 100
+	// Test is the Observatory's name of the test, such as "x-frame-options".
+	// For a remark it is the name of the header.
+	Test string
+	// Result is the Observatory's name of the outcome, such as
+	// "x-frame-options-not-implemented". It is empty for a remark.
+	Result string
+	Points int    // added to 100
 	Reason string // the outcome in words
-	Remark bool   // the Observatory does not look at this
+	Remark bool   // not a test of the Observatory
 }
 
-// Grade scores a response by the rules of MDN's HTTP Observatory (algorithm 4, npm package 1.4.8), and adds remarks on
-// what that tool overlooks: bare ws: and wss:, directives that default-src does not stand in for, script-src-elem,
-// several policies in one header, isolation headers, versions of software.
+// Grade scores a response by the rules of MDN's HTTP Observatory (algorithm 4,
+// npm package 1.4.8). It adds remarks on problems that the Observatory does not
+// test: ws: and wss: without a host, directives for which default-src is no
+// fallback, script-src-elem, several policies in one header, headers for
+// isolation, and versions of software.
 //
-// tls says that the response came over TLS with a good certificate. It is then taken for granted that plain HTTP
-// redirects there, which the Observatory tries. Nor can a header tell whether the page's scripts carry integrity
-// attributes (±5 to -50 points there), whether its <meta> elements hold policies, whether the host is on the HSTS preload
-// list (5 points): those count as 0 here.
+// Set tls if the response came over TLS with a valid certificate. Grade then
+// assumes that plain HTTP redirects to TLS, which the Observatory tests. It
+// counts 0 points for three things that the headers do not show: integrity
+// attributes of scripts (±5 to -50 points in the Observatory), policies in
+// <meta> elements, and the HSTS preload list (5 points).
 func Grade(h http.Header, tls bool) Grading {
 	csp := observe(h, tls)
 	var g Grading
@@ -53,7 +61,7 @@ func Grade(h http.Header, tls bool) Grading {
 	return g
 }
 
-// bonusFrom is the score without bonus points from which they count.
+// bonusFrom is the score without bonus points from which bonus points count.
 const bonusFrom = 90
 
 func score(fs []Finding) int {
@@ -84,7 +92,8 @@ func letter(score int) string {
 	return "F"
 }
 
-// outcome is what a result means; those that are absent from the table do not occur.
+// outcome holds the points and the meaning of a result. A result that is not in
+// the table does not occur.
 type outcome struct {
 	points int
 	reason string
@@ -93,8 +102,8 @@ type outcome struct {
 var outcomes = map[string]outcome{
 	cspNone:        {10, "nothing unsafe, and default-src is 'none'"},
 	cspSafe:        {5, "nothing unsafe"},
-	cspStyleOnly:   {0, "unsafe sources, but for styles only"},
-	cspDuplicates:  {0, "report-uri or report-to stands twice"},
+	cspStyleOnly:   {0, "unsafe sources, but only for styles"},
+	cspDuplicates:  {0, "report-uri or report-to occurs twice"},
 	cspPassive:     {-10, "images or media may come over plain HTTP"},
 	cspEval:        {-10, "'unsafe-eval' is allowed"},
 	cspInline:      {-20, "inline or arbitrary script is allowed, or no source of scripts or objects is named"},
@@ -118,12 +127,12 @@ var outcomes = map[string]outcome{
 	"cross-origin-resource-sharing-implemented-with-public-access":     {0, "any origin may read it, without credentials"},
 	"cross-origin-resource-sharing-implemented-with-restricted-access": {0, "one named origin may read it"},
 
-	"redirection-to-https": {0, "taken for granted over TLS"},
+	"redirection-to-https": {0, "assumed, since the response came over TLS"},
 	"redirection-missing":  {-20, "the page is served over plain HTTP"},
 
-	"referrer-policy-private":         {5, "other sites learn the origin at most"},
+	"referrer-policy-private":         {5, "other sites get at most the origin"},
 	"referrer-policy-not-implemented": {0, "left to the browser's default"},
-	"referrer-policy-unsafe":          {-5, "other sites learn more than they should"},
+	"referrer-policy-unsafe":          {-5, "other sites get more than they should"},
 	"referrer-policy-header-invalid":  {-5, "not a policy"},
 
 	hstsLong: {0, "six months or more"},
@@ -138,7 +147,7 @@ var outcomes = map[string]outcome{
 
 	"x-frame-options-implemented-via-csp": {5, "the policy has frame-ancestors"},
 	"x-frame-options-sameorigin-or-deny":  {0, "DENY or SAMEORIGIN"},
-	"x-frame-options-allow-from-origin":   {0, "ALLOW-FROM, which no browser obeys"},
+	"x-frame-options-allow-from-origin":   {0, "ALLOW-FROM, which browsers ignore"},
 	"x-frame-options-not-implemented":     {-20, "any site may frame the page"},
 	"x-frame-options-header-invalid":      {-20, "is neither DENY nor SAMEORIGIN"},
 
@@ -149,13 +158,14 @@ var outcomes = map[string]outcome{
 	"corp-header-invalid":                {-5, "not a policy"},
 }
 
-// observed is a header as the Observatory's HTTP client hands it on: several lines joined by commas.
+// observed returns a header as the Observatory's HTTP client does: several
+// lines are joined by commas.
 func observed(h http.Header, name string) (value string, present bool) {
 	lines := h[name]
 	return strings.Join(lines, ", "), len(lines) > 0
 }
 
-// observedWord is the form in which most values are compared.
+// observedWord returns a header in the form in which most values are compared.
 func observedWord(h http.Header, name string) string {
 	v, _ := observed(h, name)
 	return strings.ToLower(strings.TrimSpace(v))
@@ -199,7 +209,7 @@ func gradeReferrer(h http.Header) string {
 
 const (
 	hstsLong  = "hsts-implemented-max-age-at-least-six-months"
-	sixMonths = 15552000 // 180 days, which many sites use for six months
+	sixMonths = 15552000 // 180 days, a common value for six months
 )
 
 func gradeHSTS(h http.Header, tls bool) string {
@@ -215,7 +225,8 @@ func gradeHSTS(h http.Header, tls bool) string {
 	result := "hsts-header-invalid"
 	for part := range strings.SplitSeq(strings.ToLower(value), ";") {
 		if age, ok := strings.CutPrefix(strings.TrimSpace(part), "max-age="); ok {
-			// A max-age that is no number, a quoted one for instance, passes there.
+			// The Observatory accepts a max-age that is not a number, such as a
+			// quoted one.
 			if n, isNumber := leadingInt(age); isNumber && n < sixMonths {
 				result = "hsts-implemented-max-age-less-than-six-months"
 			} else {
@@ -226,7 +237,8 @@ func gradeHSTS(h http.Header, tls bool) string {
 	return result
 }
 
-// leadingInt reads the digits that a text begins with, and stops counting where it is certainly enough.
+// leadingInt reads the digits at the beginning of a text. It stops when the
+// number is large enough for every comparison.
 func leadingInt(s string) (n int, ok bool) {
 	s = strings.TrimSpace(s)
 	negative := strings.HasPrefix(s, "-")

@@ -16,23 +16,26 @@ const (
 	cookieSessionPlain     = "cookies-session-without-secure-flag"
 )
 
-// cookieFaults goes from bad to worse; the worst one found is the result.
+// cookieFaults are in the order of severity. The most severe fault is the
+// result.
 var cookieFaults = []string{
 	cookiePlainHSTS, cookiePlain, cookieSessionPlainHSTS, cookieSameSite, cookieCSRF, cookieSessionScript,
 	cookieSessionPlain,
 }
 
-// cookie is what of a Set-Cookie line matters here. http.ParseSetCookie is stricter than the tool in names and values
-// and forgets whether SameSite was understood.
+// cookie holds the attributes of a Set-Cookie line that the grade depends on.
+// http.ParseSetCookie is stricter than the Observatory about names and values,
+// and does not report whether SameSite was valid.
 type cookie struct {
 	name, domain, path string
 	secure, httpOnly   bool
-	sameSite           string // lower case; empty where absent or not understood
+	sameSite           string // lower case; empty if absent or invalid
 }
 
 func gradeCookies(h http.Header, tls bool) string {
 	protected := gradeHSTS(h, tls) == hstsLong
-	jar := make(map[[3]string]cookie) // a later cookie replaces one of its name, domain and path
+	// A later cookie replaces one with the same name, domain and path.
+	jar := make(map[[3]string]cookie)
 	worst := -1
 	fault := func(is bool, what string) {
 		if is {
@@ -70,8 +73,9 @@ func gradeCookies(h http.Header, tls bool) string {
 	return "cookies-secure-with-httponly-sessions"
 }
 
-// parseCookie reads a Set-Cookie line as a browser does. Not ok: the browser would not keep it, or it is the one that the
-// tool leaves out (Heroku's load balancer sets it).
+// parseCookie reads a Set-Cookie line as a browser does. It returns false if a
+// browser would refuse the cookie, and for the cookie of Heroku's load
+// balancer, which the Observatory ignores.
 func parseCookie(raw string) (c cookie, ok bool) {
 	pair, rest, _ := strings.Cut(raw, ";")
 	name, _, found := strings.Cut(pair, "=")

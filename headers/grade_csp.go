@@ -20,8 +20,9 @@ const (
 	cspDuplicates  = "csp-implemented-but-duplicate-directives"
 )
 
-// sources is a directive's value as a set. Where two directives fall back to default-src they share one, and what is
-// struck from one is struck from both, as in the tool.
+// sources is the value of a directive as a set. Two directives that fall back
+// to default-src share one set, so a source that is deleted from one is deleted
+// from both, as in the Observatory.
 type sources map[string]bool
 
 func (s sources) any(is func(string) bool) bool {
@@ -33,17 +34,18 @@ func (s sources) any(is func(string) bool) bool {
 	return false
 }
 
-// An observation is a CSP as the Observatory reads it.
+// observation is a CSP as the Observatory reads it.
 type observation struct {
 	directives map[string]sources
-	repeated   bool // report-uri or report-to stands twice
+	repeated   bool // report-uri or report-to occurs twice
 	result     string
 }
 
-// minPolicy is the length of the shortest text that the tool tries to read.
+// minPolicy is the length of the shortest text that the Observatory reads.
 const minPolicy = 6
 
-// readPolicy reports whether the policy can be read. Nothing is unknown to it: it judges by the names that matter.
+// readPolicy returns the policy, and whether it can be read. It accepts unknown
+// directives and sources.
 func readPolicy(policy string) (o observation, ok bool) {
 	o.directives = make(map[string]sources)
 	policy = strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(policy))
@@ -74,7 +76,7 @@ func readPolicy(policy string) (o observation, ok bool) {
 	return o, true
 }
 
-// of returns the directive's sources, or those that stand in for it.
+// of returns the sources of the directive or of its fallback.
 func (o observation) of(name string) sources {
 	for _, n := range []string{name, "default-src"} {
 		if s := o.directives[n]; s != nil {
@@ -113,13 +115,13 @@ func observe(h http.Header, tls bool) observation {
 func (o observation) judge(tls bool) string {
 	script, style, object := o.of("script-src"), o.of("style-src"), o.of("object-src")
 
-	// Browsers that know nonces and hashes ignore 'unsafe-inline' beside them,
+	// Browsers that know nonces and hashes ignore 'unsafe-inline' beside them.
 	for _, s := range []sources{script, style} {
 		if s.any(isNonceOrHashText) {
 			delete(s, "'unsafe-inline'")
 		}
 	}
-	// and those that know 'strict-dynamic' ignore hosts and schemes.
+	// Browsers that know 'strict-dynamic' ignore hosts and schemes beside it.
 	if script["'strict-dynamic'"] {
 		if !script.any(isNonceOrHashText) {
 			return cspInvalid
@@ -149,7 +151,8 @@ func (o observation) judge(tls bool) string {
 	return cspSafe
 }
 
-// anyActive looks at everything but images and media, at report-uri too.
+// anyActive reports whether is returns true for a source of any directive
+// except img-src and media-src. It also tests the URLs of report-uri.
 func (o observation) anyActive(is func(string) bool) bool {
 	for name, set := range o.directives {
 		if name != "img-src" && name != "media-src" && set.any(is) {

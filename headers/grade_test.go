@@ -9,7 +9,7 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// head reads "Name: value" lines.
+// head returns a header with "Name: value" lines.
 func head(lines ...string) http.Header {
 	h := make(http.Header)
 	for _, l := range lines {
@@ -51,7 +51,7 @@ func TestGradeOfPresets(t *testing.T) {
 
 func TestGradeOutcomes(t *testing.T) {
 	tests := []struct {
-		why, result string // result with its points
+		why, result string // result and its points
 		header      http.Header
 	}{
 		{"nothing but default-src 'none'", "csp-implemented-with-no-unsafe-default-src-none +10", head(csp + "default-src 'none'; img-src 'self'")},
@@ -77,7 +77,7 @@ func TestGradeOutcomes(t *testing.T) {
 		{"tried out, not enforced", "csp-not-implemented-but-reporting-enabled -25", head("Content-Security-Policy-Report-Only: default-src 'none'")},
 		{"two lines are read as one policy", "csp-header-invalid -25", head(csp+"img-src 'self'; default-src 'self'", csp+"x; img-src *")},
 
-		{"half a year and a white lie", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000")},
+		{"half a year, in other case", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000")},
 		{"a day", "hsts-implemented-max-age-less-than-six-months -10", head("Strict-Transport-Security: max-age=86400")},
 		{"no number passes there", "hsts-implemented-max-age-at-least-six-months +0", head(`Strict-Transport-Security: max-age="1"`)},
 		{"a number too long to count", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: max-age=" + strings.Repeat("9", 60))},
@@ -134,7 +134,7 @@ func TestGradeOutcomes(t *testing.T) {
 	}
 }
 
-// Bonus points count only from 90 up, and nothing goes below zero.
+// Bonus points count only from 90 points on, and no score is negative.
 func TestGradeScore(t *testing.T) {
 	good := []string{strict, hsts, "Referrer-Policy: no-referrer", "Cross-Origin-Resource-Policy: same-origin"}
 	for _, tt := range []struct {
@@ -168,20 +168,20 @@ func TestGradeRemarks(t *testing.T) {
 	for _, tt := range []struct{ why, want, header string }{
 		{"any host can be a WebSocket's", "connect-src allows wss:", csp + "default-src 'none'; connect-src 'self' wss:"},
 		{"and in the clear", "connect-src allows ws:", csp + "default-src 'self' ws:"},
-		{"default-src stands in for no base-uri", "base-uri is absent", strict},
+		{"default-src is no fallback for base-uri", "base-uri is absent", strict},
 		{"nor for form-action", "form-action is absent", strict},
 		{"nor for frame-ancestors", "frame-ancestors is absent", csp + "default-src 'none'"},
-		{"script-src-elem is never looked at", "script-src-elem undoes", csp + "script-src 'self'; script-src-elem 'unsafe-inline'"},
+		{"script-src-elem is never looked at", "script-src-elem allows script", csp + "script-src 'self'; script-src-elem 'unsafe-inline'"},
 		{"blob: runs script", "script-src allows blob:", csp + "script-src blob:"},
-		{"a host called self", "keyword without its quotes", csp + "script-src self"},
+		{"a host called self", "keyword without quotes", csp + "script-src self"},
 		{"several policies", "holds several policies", csp + "default-src 'self', script-src 'none'"},
-		{"subdomains", "leaves subdomains out", hsts},
+		{"subdomains", "does not include subdomains", hsts},
 		{"no number", "max-age is not a number", "Strict-Transport-Security: max-age=year"},
 		{"isolation", "Cross-Origin-Opener-Policy", "Cross-Origin-Opener-Policy: unsafe-none"},
 		{"permissions", "Permissions-Policy", nosniff},
 		{"the XSS filter as an oracle", "X-Xss-Protection", "X-XSS-Protection: 1"},
 		{"a version", "Server", "Server: Apache/2.4.1"},
-		{"an origin echoed", "does not echo", "Access-Control-Allow-Origin: https://a.example\nAccess-Control-Allow-Credentials: true"},
+		{"an origin echoed", "does not repeat every Origin", "Access-Control-Allow-Origin: https://a.example\nAccess-Control-Allow-Credentials: true"},
 	} {
 		got := strings.Join(remarksOf(headers.Grade(head(strings.Split(tt.header, "\n")...), true)), "\n")
 		if !strings.Contains(got, tt.want) {

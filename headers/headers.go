@@ -1,32 +1,57 @@
-// Package headers puts the security headers on every response: one validated Policy, one middleware that costs one
-// allocation, a receiver for the browsers' violation reports, and a grader.
+// Package headers sets security headers on every response of an HTTP server,
+// from one policy that is checked when the server starts. It also receives the
+// violation reports of browsers, and grades the headers of a response.
 //
-//	mw, err := headers.New(headers.Strict()) // every mistake at once
-//	http.ListenAndServe(addr, mw.Handler(mux))
+//	package main
 //
-// # What no middleware reaches
+//	import (
+//		"log"
+//		"net/http"
 //
-// The middleware sets the headers before it calls the next handler, so they stand on pages, assets, redirects, 304, 4xx,
-// 5xx after a recovered panic, and the 101 of a WebSocket. Three kinds of answer are out of its reach:
+//		"github.com/relayguard/relayguard/headers"
+//	)
 //
-//   - What net/http says before any handler runs: 400 for a request that it cannot read or for plain HTTP on a TLS port,
-//     431 for a head that is too long, 501 for an unknown transfer coding.
-//   - A head that somebody writes by hand to the hijacked connection, as gorilla/websocket does with its 101: give it the
-//     headers with Apply.
-//   - What a handler outside the middleware answers by itself: http.TimeoutHandler its 503, a proxy its 502. So let the
-//     middleware be the outermost of all handlers.
+//	func main() {
+//		mw, err := headers.New(headers.Strict())
+//		if err != nil {
+//			log.Fatal(err) // every mistake in the policy
+//		}
+//		site := http.FileServer(http.Dir("public"))
+//		log.Fatal(http.ListenAndServe("localhost:8080", mw.Handler(site)))
+//	}
 //
-// A handler below may replace or delete what was set. In the standard library, http.ServeContent and http.ServeFile
-// delete Cache-Control when they fail; nothing else of a Policy is touched. A panic that nobody recovers ends the
-// connection without an answer: recover below the middleware.
+// # Reach
+//
+// The middleware sets the headers before it calls the next handler. So they are
+// on pages, assets, redirects, 304, 4xx, 5xx after a recovered panic, and on
+// the 101 of a WebSocket. Three kinds of response do not get them:
+//
+//   - Responses that net/http writes before it calls a handler: 400 to a
+//     request that it cannot read and to plain HTTP on a TLS port, 431 to a
+//     header that is too long, 501 to an unknown transfer coding.
+//   - Responses that a handler writes to the hijacked connection, such as the
+//     101 of gorilla/websocket. Set their headers with [Middleware.Apply].
+//   - Responses of a handler outside of the middleware, such as the 503 of
+//     http.TimeoutHandler or the 502 of a proxy. Make the middleware the
+//     outermost handler.
+//
+// A handler inside of the middleware may replace or delete headers. In the
+// standard library, http.ServeContent and http.ServeFile delete Cache-Control
+// when they fail, and change no other header of a Policy. If a handler panics
+// and nothing recovers, the connection ends without a response. Recover inside
+// of the middleware.
 //
 // # Cost
 //
-// Setting nine fixed headers is one allocation, which keeps the values of one response apart from those of all others. A
-// policy with NonceSource pays for the nonce and for the request's new context; the others do not.
+// Nine fixed headers cost one allocation per response, which keeps the values
+// of each response separate. Only a policy with [NonceSource] pays for a nonce
+// and for a new context of the request.
 //
-// The time of unrolled/secure v1.17.0 as a multiple of this package's, November 2026 (in examples/interop:
-// go test ./bench -run '^$' -bench Headers -benchtime 300x; median and quartiles of one run):
+// The table shows the time of unrolled/secure v1.17.0 as a multiple of the time
+// of this package, as the median and the quartiles of one run in November 2026.
+// To measure it, run in examples/interop:
+//
+//	go test ./bench -run '^$' -bench Headers -benchtime 300x
 //
 //	              time                 allocations here, there
 //	six headers   8.3 (7.9 to 9.2)     1, 18

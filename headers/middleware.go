@@ -7,16 +7,18 @@ import (
 	"strings"
 )
 
-// A Middleware sets the headers of one Policy. It is immutable and safe for concurrent use.
+// Middleware sets the headers of one [Policy]. It is immutable and safe for
+// concurrent use.
 type Middleware struct {
 	policy Policy
-	plain  head     // for a request that came without TLS
-	secure head     // for one that came with it
-	names  []string // everything that either may set or delete
+	plain  head     // for a request without TLS
+	secure head     // for a request over TLS
+	names  []string // every header that either sets or deletes
 	nonce  bool
 }
 
-// head is what a response gets: names in canonical form, values beside them, and where nonces belong.
+// head holds the headers of a response: their names in canonical form, their
+// values, the places of nonces, and the headers to delete.
 type head struct {
 	names  []string
 	values []string
@@ -24,13 +26,14 @@ type head struct {
 	drop   []string
 }
 
-// slot is a value that holds nonces: the texts around them.
+// slot is a value with nonces: its index, and the texts around the nonces.
 type slot struct {
 	at    int
 	parts []string
 }
 
-// New returns the middleware of the policy, or every mistake in it, joined; each is a *ConfigError.
+// New returns the middleware of the policy, or every mistake in the policy,
+// joined with [errors.Join], each a [*ConfigError].
 func New(p Policy) (*Middleware, error) { return build(p, nil) }
 
 func build(p Policy, inherited []string) (*Middleware, error) {
@@ -68,7 +71,8 @@ func (p *Policy) head(tls bool, drop []string) head {
 			continue
 		}
 		if l.name == cspHeader || l.name == reportOnlyHeader {
-			// A source follows a space, which no other text in a policy contains.
+			// A source follows a space, which no other text in a policy
+			// contains.
 			if parts := strings.Split(l.value, " "+string(NonceSource)); len(parts) > 1 {
 				h.nonces = append(h.nonces, slot{len(h.values), parts})
 			}
@@ -84,7 +88,7 @@ func (p *Policy) head(tls bool, drop []string) head {
 	return h
 }
 
-// Policy returns a copy of the policy that the middleware was made from.
+// Policy returns a copy of the middleware's policy.
 func (m *Middleware) Policy() Policy {
 	p := m.policy
 	p.ReportingEndpoints = slices.Clone(p.ReportingEndpoints)
@@ -92,10 +96,11 @@ func (m *Middleware) Policy() Policy {
 	return p
 }
 
-// Handler sets the headers before it calls next, so they stand on everything that next answers, errors and upgrades
-// included, unless next replaces or deletes them. The ResponseWriter is passed on as it is: Flusher, Hijacker and
-// ReaderFrom stay what they were. Let it be the outermost of all handlers; what it cannot reach is listed in the
-// package's documentation.
+// Handler returns a handler that sets the headers and then calls next. So they
+// are on every response of next, including errors and upgrades, unless next
+// replaces or deletes them. The ResponseWriter is passed on unchanged, with its
+// Flusher, Hijacker and ReaderFrom. Make this the outermost handler; the
+// documentation of the package lists the responses that it does not reach.
 func (m *Middleware) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.nonce {
@@ -106,11 +111,14 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Apply sets the headers in h as Handler does, for code that writes a head of its own: the header argument of gorilla's
-// Upgrade, a response in ReverseProxy.ModifyResponse. It replaces what stood there.
+// Apply sets the headers in h as [Middleware.Handler] does, and replaces
+// existing ones. Use it for code that writes its own response header, such as
+// the argument of gorilla's Upgrade, or for a response in
+// ReverseProxy.ModifyResponse.
 //
-// A policy with NonceSource takes the nonce from the request's context. Where Handler was not passed there is none, and
-// the nonce sent is one that no page knows.
+// A policy with [NonceSource] uses the nonce in the context of r. If Handler
+// was not called for this request, there is none; Apply then sends a new nonce,
+// which no page contains.
 func (m *Middleware) Apply(h http.Header, r *http.Request) {
 	set := &m.plain
 	if m.policy.HSTS.Always || r.TLS != nil {
@@ -119,8 +127,9 @@ func (m *Middleware) Apply(h http.Header, r *http.Request) {
 	for _, name := range set.drop {
 		delete(h, name)
 	}
-	// One copy for this response alone, each header's slice capped at its own element: whoever changes or appends to a
-	// value in h reaches neither the neighbour nor the next response.
+	// The response gets its own copy of the values, and the capacity of each
+	// slice is one. A handler that changes or appends to a value in h cannot
+	// change another header or another response.
 	values := make([]string, len(set.values))
 	copy(values, set.values)
 	if len(set.nonces) > 0 {
@@ -137,19 +146,25 @@ func (m *Middleware) Apply(h http.Header, r *http.Request) {
 	}
 }
 
-// Strip deletes from h every header that the middleware sets or removes. It is for ReverseProxy.ModifyResponse below
-// Handler: the proxy adds the upstream's headers to those that are there, and a policy that stands twice is another
-// policy.
+// Strip deletes every header from h that the middleware sets or removes. Use it
+// in ReverseProxy.ModifyResponse of a proxy inside of Handler. The proxy adds
+// the headers of the upstream server to the existing ones, and a header that
+// occurs twice is another policy.
 func (m *Middleware) Strip(h http.Header) {
 	for _, name := range m.names {
 		delete(h, name)
 	}
 }
 
-// With derives the middleware of a route: change edits a copy of the policy. The route's handler is wrapped by the
-// derived middleware below the original one; what the change emptied is removed there, the rest replaced.
+// With returns the middleware for a route. The function change edits a copy of
+// the policy. Wrap the handler of the route with the new middleware, inside of
+// the original one. The new middleware replaces the headers of the original
+// one, and deletes those that change has emptied. With returns the same errors
+// as [New].
 //
-//	docs, err := mw.With(func(p *headers.Policy) { p.CacheControl = "public, max-age=3600" })
+//	docs, err := mw.With(func(p *headers.Policy) {
+//		p.CacheControl = "public, max-age=3600"
+//	})
 //	mux.Handle("/docs/", docs.Handler(files))
 func (m *Middleware) With(change func(*Policy)) (*Middleware, error) {
 	p := m.Policy()

@@ -24,14 +24,15 @@ func must(t testing.TB, p headers.Policy) *headers.Middleware {
 	return mw
 }
 
-// nine is a policy of nine headers with fixed values.
+// nine returns a policy of nine headers with fixed values.
 func nine() headers.Policy {
 	p := headers.Strict()
 	p.HSTS, p.OriginAgent = headers.HSTS{}, ""
 	return p
 }
 
-// A handler that scribbles over what it finds in its header reaches neither another header nor another response.
+// A handler that changes the values of a header must not change another header
+// or another response.
 func TestValuesAreNeverShared(t *testing.T) {
 	for _, p := range []headers.Policy{headers.Strict(), withNonce()} {
 		mw := must(t, p)
@@ -83,14 +84,15 @@ func TestOneAllocation(t *testing.T) {
 	}
 }
 
-// writer is a ResponseWriter that costs nothing.
+// writer is a ResponseWriter without cost.
 type writer struct{ h http.Header }
 
 func (w *writer) Header() http.Header         { return w.h }
 func (w *writer) Write(b []byte) (int, error) { return len(b), nil }
 func (w *writer) WriteHeader(int)             {}
 
-// The writer that arrives is the one that was sent: its Hijacker, Flusher and ReaderFrom are not hidden.
+// The handler gets the original ResponseWriter, with its Hijacker, Flusher and
+// ReaderFrom.
 func TestWriterIsNotWrapped(t *testing.T) {
 	var got http.ResponseWriter
 	w := httptest.NewRecorder()
@@ -146,10 +148,11 @@ func TestWith(t *testing.T) {
 	base.CacheControl = "no-store"
 	mw := must(t, base)
 	route, err := mw.With(func(p *headers.Policy) {
-		p.CacheControl = "public, max-age=60"                         // replaced
-		p.EmbedderPolicy = ""                                         // removed
-		p.HSTS = headers.HSTS{}                                       // removed from TLS responses
-		p.CSPReportOnly = headers.CSP{}.With("img-src", headers.None) // added
+		// Replaced, removed, removed from TLS responses, and added.
+		p.CacheControl = "public, max-age=60"
+		p.EmbedderPolicy = ""
+		p.HSTS = headers.HSTS{}
+		p.CSPReportOnly = headers.CSP{}.With("img-src", headers.None)
 		p.CSP = p.CSP.With("img-src", headers.Self, "data:").Without("object-src")
 	})
 	if err != nil {
@@ -177,7 +180,7 @@ func TestWith(t *testing.T) {
 	if _, err := mw.With(func(p *headers.Policy) { p.FrameOptions = "?" }); err == nil {
 		t.Error("With accepts what New refuses")
 	}
-	// What a route removed stays removed in a route derived from it.
+	// A header that a route removed stays removed in a route derived from it.
 	deeper, err := route.With(func(p *headers.Policy) { p.NoSniff = false })
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +247,8 @@ func TestNonce(t *testing.T) {
 	}
 }
 
-// Two middlewares on one response agree on its nonce, or the page could satisfy only one of their policies.
+// Two middlewares of one response must use the same nonce. Otherwise the page
+// could satisfy only one of their policies.
 func TestNonceOfNestedMiddleware(t *testing.T) {
 	outer := must(t, headers.Policy{CSPReportOnly: headers.CSP{}.With("script-src", headers.NonceSource)})
 	inner := must(t, headers.Policy{CSP: headers.CSP{}.With("script-src", headers.NonceSource)})
@@ -264,7 +268,8 @@ func TestWithoutNonce(t *testing.T) {
 	if n, a := headers.Nonce(context.Background()), headers.NonceAttr(context.Background()); n != "" || a != "" {
 		t.Errorf("got %q, %q without a middleware", n, a)
 	}
-	// Apply alone sends a nonce that nobody knows, never an empty one or the placeholder.
+	// Without Handler, Apply sends a new nonce, and never an empty one or the
+	// placeholder.
 	mw := must(t, withNonce())
 	one, two := make(http.Header), make(http.Header)
 	r := httptest.NewRequest("GET", "/", nil)
@@ -274,7 +279,7 @@ func TestWithoutNonce(t *testing.T) {
 	if a == b || strings.Contains(a, "'nonce'") || strings.Contains(a, "'nonce-'") {
 		t.Errorf("got %q, then %q", a, b)
 	}
-	// A policy without NonceSource leaves the request alone.
+	// A policy without NonceSource does not change the request.
 	var same bool
 	must(t, headers.Strict()).Handler(http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) { same = got == r })).
 		ServeHTTP(httptest.NewRecorder(), r)

@@ -10,18 +10,21 @@ import (
 
 type nonceKey struct{}
 
-// Nonce returns the nonce of the response under way, or "" where no middleware whose CSP holds NonceSource was passed.
-// It is 128 random bits in URL-safe base64: html/template would write the + of the standard alphabet as &#43;.
+// Nonce returns the nonce of the response to the request with this context. It
+// is "" if no middleware whose CSP contains [NonceSource] has handled the
+// request. A nonce has 128 random bits, in URL-safe base64: html/template would
+// escape the + of standard base64 as &#43;.
 //
-// A page with a nonce must not be stored by a shared cache, which would hand one nonce to everybody: send it with
-// Cache-Control: no-store or private.
+// Send a page with a nonce with Cache-Control: no-store or private. Otherwise a
+// shared cache would send the same nonce to everyone.
 func Nonce(ctx context.Context) string {
 	nonce, _ := ctx.Value(nonceKey{}).(string)
 	return nonce
 }
 
-// NonceAttr returns the attribute nonce="…" for a <script> or <style> element in html/template. Without a nonce it is
-// empty, and the browser refuses the element.
+// NonceAttr returns the attribute nonce="…" for a <script> or <style> element
+// in html/template. If there is no nonce, it returns "", and the browser
+// refuses the element.
 func NonceAttr(ctx context.Context) template.HTMLAttr {
 	nonce := Nonce(ctx)
 	if nonce == "" {
@@ -30,7 +33,8 @@ func NonceAttr(ctx context.Context) template.HTMLAttr {
 	return template.HTMLAttr(`nonce="` + nonce + `"`)
 }
 
-// withNonce keeps a nonce that an outer middleware made, so that all policies of one response agree.
+// withNonce keeps the nonce of an outer middleware, so that all policies of a
+// response have the same nonce.
 func withNonce(r *http.Request) *http.Request {
 	if Nonce(r.Context()) != "" {
 		return r
@@ -40,6 +44,6 @@ func withNonce(r *http.Request) *http.Request {
 
 func newNonce() string {
 	var b [16]byte
-	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	rand.Read(b[:]) // never fails: it would end the process
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }

@@ -7,30 +7,32 @@ import (
 	"strings"
 )
 
-// Permissions is a Permissions-Policy: for each feature the origins that may use it. Like CSP it is immutable, ordered,
-// and checked by New. The zero value is no header.
+// Permissions is a Permissions-Policy: a list of features, each with the
+// origins that may use it. It is immutable and keeps its order, as [CSP] does,
+// and [New] checks it. The zero value omits the header.
 type Permissions struct {
 	features []directive
 }
 
-// With returns a copy in which exactly these origins may use the feature: Self, Any, or origins such as
-// "https://video.example". No origin at all denies it to everyone, the page itself included.
+// With returns a copy in which exactly these origins may use the feature:
+// [Self], [Any], or origins such as "https://video.example". Without origins,
+// no page may use it, not even the page itself.
 //
-// Names of features are not checked against a list, for browsers add and drop them all the time: Chromium warns on its
-// console about one that it does not know.
+// Names of features are not compared with a list, because browsers often add
+// and drop features. Chromium warns on its console if it does not know a name.
 func (p Permissions) With(feature string, origins ...Source) Permissions {
 	return Permissions{CSP{p.features}.With(feature, origins...).directives}
 }
 
-// Without returns a copy that says nothing about the features.
+// Without returns a copy without the named features.
 func (p Permissions) Without(features ...string) Permissions {
 	return Permissions{CSP{p.features}.Without(features...).directives}
 }
 
-// IsZero reports whether no feature is named.
+// IsZero reports whether there is no feature.
 func (p Permissions) IsZero() bool { return len(p.features) == 0 }
 
-// String returns the header's value.
+// String returns the value of the header.
 func (p Permissions) String() string {
 	var b strings.Builder
 	for i, f := range p.features {
@@ -59,8 +61,10 @@ func (p Permissions) String() string {
 	return b.String()
 }
 
-// DenyAll denies every powerful feature that browsers ask the user about, that reaches hardware, or that tells one
-// machine from another. All of them are known to current Chromium, so its console stays silent.
+// DenyAll denies all features that are powerful: those for which browsers ask
+// the user, that access hardware, or that help to identify a machine. Current
+// versions of Chromium know all of them, so there are no warnings on the
+// console.
 func DenyAll() Permissions {
 	var p Permissions
 	for _, f := range powerful {

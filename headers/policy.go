@@ -8,15 +8,20 @@ import (
 	"time"
 )
 
-// A Policy is the set of headers that every response carries. An empty field is an absent header, so the zero Policy
-// sends nothing: start from Baseline or Strict. A Policy is checked by New and copied there.
+// Policy is a set of response headers. An empty field omits its header, so the
+// zero Policy sends no header; start from [Baseline] or [Strict]. [New] checks
+// a Policy and copies it.
+//
+// Browsers enforce CSP. They only report violations of CSPReportOnly, so you
+// can try out a CSP there. A handler may replace Cache-Control in its own
+// response.
 type Policy struct {
 	NoSniff            bool           // X-Content-Type-Options: nosniff
-	FrameOptions       FrameOptions   // X-Frame-Options (RFC 7034), for browsers without frame-ancestors
+	FrameOptions       FrameOptions   // X-Frame-Options (RFC 7034)
 	XSSProtection      XSSProtection  // X-XSS-Protection
 	ReferrerPolicy     ReferrerPolicy // Referrer-Policy
 	CSP                CSP            // Content-Security-Policy
-	CSPReportOnly      CSP            // Content-Security-Policy-Report-Only: tried out beside CSP
+	CSPReportOnly      CSP            // Content-Security-Policy-Report-Only
 	HSTS               HSTS           // Strict-Transport-Security (RFC 6797)
 	Permissions        Permissions    // Permissions-Policy
 	OpenerPolicy       OpenerPolicy   // Cross-Origin-Opener-Policy
@@ -24,14 +29,17 @@ type Policy struct {
 	ResourcePolicy     ResourcePolicy // Cross-Origin-Resource-Policy
 	OriginAgent        OriginAgent    // Origin-Agent-Cluster
 	ReportingEndpoints []Endpoint     // Reporting-Endpoints
-	CacheControl       string         // Cache-Control (RFC 9111), which a handler may replace for its own response
+	CacheControl       string         // Cache-Control (RFC 9111)
 
-	// Remove names headers to delete: what outer middleware or, through Apply, an upstream server has set. A header that
-	// the handler itself sets later stays, for the ResponseWriter is not wrapped.
+	// Remove names headers to delete: those that an outer middleware has set
+	// or, with [Middleware.Apply], those of an upstream server. A header that a
+	// handler sets later is not deleted, because the ResponseWriter is not
+	// wrapped.
 	Remove []string
 }
 
-// FrameOptions is a value of X-Frame-Options.
+// FrameOptions is a value of X-Frame-Options. It is for browsers that do not
+// know frame-ancestors of a CSP.
 type FrameOptions string
 
 // Values of X-Frame-Options.
@@ -40,9 +48,11 @@ const (
 	FrameSameOrigin FrameOptions = "SAMEORIGIN"
 )
 
-// XSSProtection is a value of X-XSS-Protection, which steers a filter that no current browser has. OWASP advises
-// XSSOff, since the filter itself could be turned against a page in the browsers that had one; scanners and older
-// guides, the one behind Baseline among them, ask for XSSBlock. With a CSP that refuses inline script both are harmless.
+// XSSProtection is a value of X-XSS-Protection. The header controls a filter
+// that no current browser has. OWASP recommends XSSOff, because attackers could
+// use the filter itself against a page in browsers that had it. Scanners and
+// older guides, such as the one that Baseline follows, require XSSBlock. With a
+// CSP that refuses inline script, both are harmless.
 type XSSProtection string
 
 // Values of X-XSS-Protection.
@@ -106,20 +116,30 @@ const (
 	AgentSiteKeyed   OriginAgent = "?0"
 )
 
-// HSTS is Strict-Transport-Security. Over plain HTTP the header means nothing and RFC 6797 section 7.2 forbids it, so
-// it goes out only where r.TLS is set, or where Always says that a proxy in front ends TLS for every request.
+// HSTS is a value of Strict-Transport-Security. RFC 6797, section 7.2, forbids
+// the header over plain HTTP, where browsers ignore it. So it is sent only if
+// r.TLS is set, or if Always is.
 type HSTS struct {
-	MaxAge            time.Duration // whole seconds; 0: no header, unless Withdraw
+	// MaxAge is the time for which browsers use only TLS, in whole seconds. If
+	// zero, the header is not sent, unless Withdraw is set.
+	MaxAge            time.Duration
 	IncludeSubDomains bool
-	Preload           bool // asks for the browsers' built-in list, which is hard to leave: a year and IncludeSubDomains needed
-	Withdraw          bool // max-age=0: browsers forget the host; MaxAge must be 0
+	// Preload asks to be in the list that is built into browsers. It needs
+	// MaxAge of a year and IncludeSubDomains. It is hard to leave the list
+	// again.
+	Preload bool
+	// Withdraw sends max-age=0, so that browsers forget the host. MaxAge must
+	// be 0.
+	Withdraw bool
 
-	// Always takes every request for one that came over TLS, for this header and for upgrade-insecure-requests. Behind a
-	// proxy that also serves plain HTTP it would lock users out of a site without a certificate.
+	// Always treats every request as one over TLS, for this header and for
+	// upgrade-insecure-requests. Set it if a proxy in front ends TLS for every
+	// request. If the proxy also serves plain HTTP and the site has no
+	// certificate, users cannot reach the site any more.
 	Always bool
 }
 
-// value returns the header, or "" if none is sent.
+// value returns the value of the header, or "" if it is not sent.
 func (h HSTS) value() string {
 	if h.MaxAge == 0 && !h.Withdraw {
 		return ""
@@ -134,18 +154,20 @@ func (h HSTS) value() string {
 	return s
 }
 
-// An Endpoint is a name under which report-to, in a CSP, finds the URL for reports.
+// Endpoint gives a name to a URL for reports. The directive report-to of a CSP
+// refers to the name.
 type Endpoint struct {
-	Name string // a lower-case key of RFC 8941, say "csp"
-	URL  string // https, or an absolute path on the same origin
+	Name string // a lower-case key of RFC 8941, such as "csp"
+	URL  string // an https URL, or an absolute path on the same origin
 }
 
-// Year is the usual max-age of HSTS: 31,536,000 seconds.
+// Year is a common MaxAge of HSTS: 31,536,000 seconds.
 const Year = 365 * 24 * time.Hour
 
-// Baseline returns the six headers that every site can send today: nosniff, DENY for frames, the XSS filter on, a
-// referrer that leaves the site as an origin only, a CSP that admits the site's own files and no inline script or style,
-// and HSTS for a year.
+// Baseline returns the six headers that every site can send today: nosniff,
+// DENY for frames, the XSS filter in block mode, a referrer that is only the
+// origin for other sites, a CSP that allows files of the site and no inline
+// script or style, and HSTS for a year.
 func Baseline() Policy {
 	return Policy{
 		NoSniff:        true,
@@ -165,10 +187,13 @@ func Baseline() Policy {
 	}
 }
 
-// Strict returns Baseline with a CSP that starts from nothing, and with the headers that keep other origins' documents
-// out of the page's process. It suits a page whose scripts, styles and images are files of its own origin, with a
-// WebSocket to it: in connect-src, 'self' covers wss: of the same host. Such a page cannot embed anything of another
-// origin that does not send Cross-Origin-Resource-Policy, and nobody can embed it.
+// Strict returns Baseline with a stricter CSP, which starts from default-src
+// 'none', and with headers that isolate the page's process from documents of
+// other origins. It is for a page whose scripts, styles and images are files of
+// its own origin. A WebSocket to the same host is allowed, since 'self' in
+// connect-src includes wss:. The page can embed a resource of another origin
+// only if the resource has Cross-Origin-Resource-Policy. No page can embed this
+// one.
 func Strict() Policy {
 	p := Baseline()
 	p.CSP = CSP{}.
@@ -189,7 +214,8 @@ func Strict() Policy {
 	return p
 }
 
-// Canonical forms, so that a lookup in http.Header finds them.
+// The names are in canonical form, so that a lookup in an http.Header finds
+// them.
 const (
 	sniffHeader       = "X-Content-Type-Options"
 	frameHeader       = "X-Frame-Options"
@@ -210,7 +236,7 @@ const (
 // line is one header of a policy.
 type line struct{ name, value string }
 
-// lines returns the headers whose value is a fixed text, empty ones included.
+// lines returns the headers whose value is a fixed text, including empty ones.
 func (p *Policy) lines() []line {
 	sniff := ""
 	if p.NoSniff {

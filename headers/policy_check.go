@@ -44,10 +44,11 @@ func (p *Policy) check() []error {
 	return errs
 }
 
-// reportFunc takes a mistake: the field's path in the Policy, the reason, and its particulars as for fmt.Sprintf.
+// reportFunc gets one mistake: the path of the field in the Policy, the reason,
+// and its details as for fmt.Sprintf.
 type reportFunc func(field string, reason ConfigReason, format string, args ...any)
 
-// fieldCSP is a CSP and the field of a Policy that holds it.
+// fieldCSP is a CSP with the name of the field of a Policy that holds it.
 type fieldCSP struct {
 	field string
 	csp   CSP
@@ -61,7 +62,7 @@ func oneOf[T ~string](bad reportFunc, field string, got T, want ...T) {
 	switch {
 	case got == "" || slices.Contains(want, got):
 	case !isPrintable(string(got)):
-		bad(field, ConfigMalformed, "%q contains a character that cannot stand there", got)
+		bad(field, ConfigMalformed, "%q contains a character that is not allowed there", got)
 	default:
 		bad(field, ConfigUnknown, "%q", got)
 	}
@@ -81,9 +82,9 @@ func (p *Policy) checkHSTS(bad reportFunc) {
 	case h.MaxAge == 0 && h.IncludeSubDomains && !h.Withdraw:
 		bad("HSTS.MaxAge", ConfigMissing, "IncludeSubDomains has no effect without it")
 	case h.Preload && (h.MaxAge < Year || !h.IncludeSubDomains):
-		bad("HSTS.Preload", ConfigConflict, "it needs a MaxAge of a year and IncludeSubDomains, not %q", h.value())
+		bad("HSTS.Preload", ConfigConflict, "Preload needs a MaxAge of a year and IncludeSubDomains, not %q", h.value())
 	case h.Withdraw && h.MaxAge != 0:
-		bad("HSTS.Withdraw", ConfigConflict, "it needs a MaxAge of 0, not %v", h.MaxAge)
+		bad("HSTS.Withdraw", ConfigConflict, "Withdraw needs a MaxAge of 0, not %v", h.MaxAge)
 	}
 }
 
@@ -117,7 +118,7 @@ func (p *Policy) checkCache(bad reportFunc) {
 		return
 	}
 	if !isPrintable(p.CacheControl) || strings.Contains(p.CacheControl, ";") {
-		bad("CacheControl", ConfigMalformed, "%q contains a character that cannot stand there", p.CacheControl)
+		bad("CacheControl", ConfigMalformed, "%q contains a character that is not allowed there", p.CacheControl)
 		return
 	}
 	for item := range strings.SplitSeq(p.CacheControl, ",") {

@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// sent returns what a policy puts on a response to a request that came over TLS, or not.
+// sent returns the headers that a policy sets on the response to a request,
+// over TLS or not.
 func sent(t testing.TB, p headers.Policy, tls bool) http.Header {
 	t.Helper()
 	mw, err := headers.New(p)
@@ -27,7 +28,7 @@ func sent(t testing.TB, p headers.Policy, tls bool) http.Header {
 	return h
 }
 
-// problems lists the errors that New joined.
+// problems returns the errors that New joined.
 func problems(t *testing.T, err error) []*headers.ConfigError {
 	t.Helper()
 	if err == nil {
@@ -101,7 +102,7 @@ func wantExactly(t *testing.T, got http.Header, want map[string]string) {
 	}
 }
 
-// A zero policy sends nothing, so whoever forgets to choose one sees it at once in every tool.
+// A zero policy sends nothing, so every tool shows that no policy was chosen.
 func TestZeroPolicySendsNothing(t *testing.T) {
 	wantExactly(t, sent(t, headers.Policy{}, true), nil)
 }
@@ -150,7 +151,7 @@ func TestNewRefuses(t *testing.T) {
 		policy p
 		field  string
 		reason error
-		text   string // part of the first error's
+		text   string // part of the first error's text
 	}{
 		{"header injection", p{FrameOptions: "DENY\r\nSet-Cookie: a=b"}, "Policy.FrameOptions", headers.ConfigMalformed, "character"},
 		{"a bare LF splits as well for some proxies", p{ReferrerPolicy: "origin\n"}, "Policy.ReferrerPolicy", headers.ConfigMalformed, "character"},
@@ -217,7 +218,7 @@ func TestNewReportsEverythingAtOnce(t *testing.T) {
 	}
 }
 
-// New copies what it is given: a Policy that is changed afterwards changes nothing.
+// New copies the policy, so later changes to the original have no effect.
 func TestPolicyIsCopied(t *testing.T) {
 	p := headers.Policy{ReportingEndpoints: []headers.Endpoint{{Name: "csp", URL: "/a"}}, Remove: []string{"Server"}}
 	mw, err := headers.New(p)

@@ -16,54 +16,77 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// ReportConfig bounds a ReportHandler. Zero fields mean the defaults.
+// ReportConfig sets the bounds of a [ReportHandler]. A zero field means its
+// default.
 type ReportConfig struct {
-	MaxBody     int64         // bytes of one request; default 65,536
-	Rate        float64       // reports a second, over all clients; default 10
-	Burst       int           // reports at once; default 100
-	MaxDistinct int           // different violations remembered at a time; default 256
-	Window      time.Duration // after it the remembered ones are dropped whole, and told anew; default 1 hour
+	// MaxBody is the maximum size of a request's body in bytes. Default 65,536.
+	MaxBody int64
+	// Rate is the maximum number of reports per second, of all clients
+	// together. Default 10.
+	Rate float64
+	// Burst is the maximum number of reports at once. Default 100.
+	Burst int
+	// MaxDistinct is the maximum number of different violations that are kept
+	// at a time. Default 256.
+	MaxDistinct int
+	// Window is the time after which all kept violations are dropped. A
+	// violation that is reported again then counts as new. Default one hour.
+	Window time.Duration
 
-	// Log gets one record for each violation that is new in its window, and none for its repetitions. Nil: silence.
+	// Log gets one record for each violation that is new in its window. If nil,
+	// nothing is logged.
 	Log *slog.Logger
-	// OnViolation is called as Log is, from the goroutine that serves the report. Nil: nobody is told.
+	// OnViolation is called for each violation that is new in its window, in
+	// the goroutine that serves the report. If nil, nothing is called.
 	OnViolation func(Violation)
 }
 
-// A Violation is what is kept of a report. Anybody can send one, so nothing in it is text of the sender's choice: each
-// field is one of a closed set of words, or an origin or a path reduced to harmless characters.
+// Violation is the part of a report that is kept. Anyone can send a report, so
+// no field holds free text of the sender. Each field is a word of a closed set,
+// or an origin or a path of harmless characters.
 type Violation struct {
-	Kind       string // type of the report: "csp-violation", "coep", "coop", "permissions-policy-violation", … or "other"
-	Directive  string // effective CSP directive, or "other"; empty for other kinds
-	Blocked    string // scheme://host of what was blocked, or "inline", "eval", "data", "blob", "extension", "other", …
-	Page       string // path of the page without query, or "other"
-	ReportOnly bool   // the policy that was violated is not enforced
+	// Kind is the type of the report: "csp-violation", "coep", "coop",
+	// "permissions-policy-violation" and others, or "other".
+	Kind string
+	// Directive is the effective directive of the CSP, or "other". It is empty
+	// for other kinds.
+	Directive string
+	// Blocked is scheme://host of the blocked resource, or a word such as
+	// "inline", "eval", "data", "blob", "extension" or "other".
+	Blocked string
+	// Page is the path of the page, without the query, or "other".
+	Page string
+	// ReportOnly reports whether the violated policy is not enforced.
+	ReportOnly bool
 }
 
-// A ViolationCount says how often a violation was reported in the current window.
+// ViolationCount is the number of reports of a violation in the current window.
 type ViolationCount struct {
 	Violation
 	Count       uint64
 	First, Last time.Time
 }
 
-// ReportStats is what a ReportHandler has seen. The totals count from its making, in reports, but for Oversize and
-// Malformed, which count requests.
+// ReportStats holds the counts of a [ReportHandler] since it was made. They
+// count reports, except for Oversize and Malformed, which count requests.
 type ReportStats struct {
 	Accepted  uint64 // counted in a violation
-	Throttled uint64 // over the rate; a request turned away unread counts as one
-	Overflow  uint64 // new while MaxDistinct others were remembered
-	Oversize  uint64 // body over MaxBody
-	Malformed uint64 // unknown content type, or not what it says
+	Throttled uint64 // over Rate; an unread request counts as one
+	Overflow  uint64 // new, but MaxDistinct violations are kept
+	Oversize  uint64 // longer than MaxBody
+	Malformed uint64 // unknown content type, or not of that type
 
-	Violations []ViolationCount // of the current window, most frequent first
+	// Violations are those of the current window, the most frequent first.
+	Violations []ViolationCount
 }
 
-// A ReportHandler receives the reports that browsers send to a policy's report-uri (application/csp-report) and
-// Reporting-Endpoints (application/reports+json). It answers 204 to everything, so it tells nobody anything and no
-// browser tries again. It is safe for concurrent use, starts no goroutine and keeps at most MaxDistinct violations.
+// ReportHandler receives the reports that browsers send to the report-uri of a
+// CSP (application/csp-report) and to Reporting-Endpoints
+// (application/reports+json). It answers every request with 204, so senders
+// learn nothing and browsers do not try again. It is safe for concurrent use,
+// starts no goroutine, and keeps at most MaxDistinct violations.
 //
-// It reads whatever arrives until the server's own ReadTimeout: set one.
+// It has no timeout for reading a request. Set ReadTimeout of the http.Server.
 type ReportHandler struct {
 	cfg     ReportConfig
 	limiter *rate.Limiter
@@ -74,7 +97,9 @@ type ReportHandler struct {
 	stats ReportStats // without Violations
 }
 
-// NewReportHandler returns a handler within the bounds of cfg, or an error that joins a *ConfigError for each negative one.
+// NewReportHandler returns a handler with the bounds of cfg. If fields are
+// negative, it returns an error for each, joined with [errors.Join], each a
+// [*ConfigError].
 func NewReportHandler(cfg ReportConfig) (*ReportHandler, error) {
 	var errs []error
 	bound := func(field string, negative bool) {
@@ -108,7 +133,7 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// ServeHTTP answers 204, whatever was sent.
+// ServeHTTP reads the reports in the request, and answers 204 in every case.
 func (h *ReportHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		h.serve(r, time.Now())
@@ -138,7 +163,8 @@ func (h *ReportHandler) serve(r *http.Request, now time.Time) {
 	h.ReceiveAt(r.Header.Get("Content-Type"), body, now)
 }
 
-// refuse counts a request that held no report, and lets it cost as much as one.
+// refuse counts a request without a report. It takes as much of the rate as one
+// report.
 func (h *ReportHandler) refuse(n *uint64, now time.Time) {
 	h.limiter.AllowN(now, 1)
 	h.mu.Lock()
@@ -146,12 +172,13 @@ func (h *ReportHandler) refuse(n *uint64, now time.Time) {
 	h.mu.Unlock()
 }
 
-// Receive takes in the body of one request.
+// Receive records the reports in the body of one request. Call it if you read
+// the request yourself, instead of ServeHTTP.
 func (h *ReportHandler) Receive(contentType string, body []byte) {
 	h.ReceiveAt(contentType, body, time.Now())
 }
 
-// ReceiveAt is Receive at a given time.
+// ReceiveAt is [ReportHandler.Receive] at the time now.
 func (h *ReportHandler) ReceiveAt(contentType string, body []byte, now time.Time) {
 	violations, err := ParseReports(contentType, body)
 	if err != nil {
@@ -165,7 +192,7 @@ func (h *ReportHandler) ReceiveAt(contentType string, body []byte, now time.Time
 	}
 }
 
-// record reports whether the violation is new in this window.
+// record counts the violation, and reports whether it is new in this window.
 func (h *ReportHandler) record(v Violation, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -189,7 +216,8 @@ func (h *ReportHandler) record(v Violation, now time.Time) bool {
 	return !known
 }
 
-// roll drops what is remembered when its window is over. A dropped map gives its memory back; a cleared one does not.
+// roll drops the violations of a window that has ended. It makes a new map,
+// because clear would keep the memory of the old one.
 func (h *ReportHandler) roll(now time.Time) {
 	if now.Sub(h.since) >= h.cfg.Window {
 		h.since = now
@@ -210,7 +238,7 @@ func (h *ReportHandler) tell(v Violation) {
 // Stats returns a copy of the counts.
 func (h *ReportHandler) Stats() ReportStats { return h.StatsAt(time.Now()) }
 
-// StatsAt is Stats at a given time.
+// StatsAt is [ReportHandler.Stats] at the time now.
 func (h *ReportHandler) StatsAt(now time.Time) ReportStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -231,7 +259,8 @@ func (h *ReportHandler) StatsAt(now time.Time) ReportStats {
 	return s
 }
 
-// legacyReport is the body of a report-uri report, CSP Level 3 section 5.3.
+// legacyReport is the body of a report to report-uri (CSP Level 3, section
+// 5.3).
 type legacyReport struct {
 	Report *struct {
 		Document    string `json:"document-uri"`
@@ -242,7 +271,7 @@ type legacyReport struct {
 	} `json:"csp-report"`
 }
 
-// report is one item of the Reporting API.
+// report is one report of the Reporting API.
 type report struct {
 	Type string `json:"type"`
 	URL  string `json:"url"`
@@ -256,8 +285,9 @@ type report struct {
 
 var errReport = errors.New("headers: not a violation report")
 
-// ParseReports reads the body of a request as its content type says and reduces every report in it to a Violation.
-// Its error says nothing of the body.
+// ParseReports reads the body of a request in the format of its content type,
+// and reduces each report in it to a [Violation]. Its error does not quote the
+// body.
 func ParseReports(contentType string, body []byte) ([]Violation, error) {
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -333,7 +363,8 @@ var (
 	}
 )
 
-// blockedWord keeps of a URL its origin: the rest may hold what a user typed or a token.
+// blockedWord keeps only the origin of a URL. The rest may contain a token or
+// the input of a user.
 func blockedWord(s string) string {
 	if s == "" || slices.Contains(blockedKeywords, s) {
 		return s

@@ -38,7 +38,7 @@ func TestParseReports(t *testing.T) {
 	}
 	tests := []struct {
 		why, contentType, body string
-		want                   []headers.Violation // nil: an error
+		want                   []headers.Violation // nil if there is an error
 	}{
 		{"report-uri, everything but origin and path dropped", legacy, example,
 			[]headers.Violation{{Kind: "csp-violation", Directive: "script-src-elem", Blocked: "https://evil.example:8443", Page: "/view", ReportOnly: true}}},
@@ -84,7 +84,8 @@ func reporter(t *testing.T, cfg headers.ReportConfig) *headers.ReportHandler {
 	return h
 }
 
-// Whatever is sent, the answer is the same, and later reports are still counted.
+// The handler gives the same answer to every request, and still counts later
+// reports.
 func TestReportHandlerAlwaysAnswers204(t *testing.T) {
 	h := reporter(t, headers.ReportConfig{MaxBody: 4096})
 	s := httptest.NewServer(h)
@@ -150,7 +151,7 @@ func TestReportsAreBounded(t *testing.T) {
 	for i := range 12 {
 		h.ReceiveAt(legacy, report(i%5), start)
 	}
-	// Ten pass the burst: 0 1 2 3 4 0 1 2 3 4, of which 3 and 4 find the table full.
+	// The burst admits ten: 0 1 2 3 4 0 1 2 3 4. For 3 and 4 the table is full.
 	got := h.StatsAt(start)
 	if got.Accepted != 6 || got.Overflow != 4 || got.Throttled != 2 || len(got.Violations) != 3 || len(told) != 3 {
 		t.Errorf("got %+v and %d told, want 6 accepted, 4 overflowed, 2 throttled, 3 told once each", got, len(told))
@@ -160,7 +161,7 @@ func TestReportsAreBounded(t *testing.T) {
 			t.Errorf("got %+v, want a count of 2", v)
 		}
 	}
-	// A second brings one token, a minute a new window.
+	// One second adds one token. One minute begins a new window.
 	h.ReceiveAt(legacy, report(0), start.Add(time.Second))
 	h.ReceiveAt(legacy, report(0), start.Add(time.Second))
 	if got = h.StatsAt(start.Add(time.Second)); got.Accepted != 7 || got.Throttled != 3 || got.Violations[0].Count != 3 {
@@ -175,7 +176,8 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 }
 
-// A list costs what its reports cost, so one request cannot carry past the rate.
+// Each report of a list counts against the rate, so one request cannot exceed
+// it.
 func TestRateCountsReportsNotRequests(t *testing.T) {
 	h := reporter(t, headers.ReportConfig{Burst: 5})
 	now := time.Now()
@@ -183,7 +185,8 @@ func TestRateCountsReportsNotRequests(t *testing.T) {
 	if got := h.StatsAt(now); got.Accepted != 5 || got.Throttled != 95 {
 		t.Errorf("got %+v, want 5 accepted", got)
 	}
-	// Garbage costs too, or it would be free to parse.
+	// A malformed body counts against the rate too, since parsing it costs
+	// time.
 	h = reporter(t, headers.ReportConfig{Burst: 2})
 	for range 5 {
 		r := httptest.NewRequest("POST", "/", strings.NewReader("{"))
@@ -194,7 +197,7 @@ func TestRateCountsReportsNotRequests(t *testing.T) {
 	}
 }
 
-// Nothing that a sender chose freely reaches a log line or the counts that a server may show.
+// No text that the sender chose freely may reach the log or the counts.
 func TestReportsAreNotTrusted(t *testing.T) {
 	var lines bytes.Buffer
 	h := reporter(t, headers.ReportConfig{Log: slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))})

@@ -13,9 +13,10 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// address returns the i-th of many addresses, half of them IPv6, spread over all networks.
+// address returns the i-th of many addresses. Half of them are IPv6, and they
+// are spread over all networks.
 func address(i uint64) netip.Addr {
-	i *= 0x9e3779b97f4a7c15 // odd: no two are equal
+	i *= 0x9e3779b97f4a7c15 // the factor is odd, so no two are equal
 	if i&1 == 0 {
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], uint32(i>>32))
@@ -26,7 +27,7 @@ func address(i uint64) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// BenchmarkAdmit is one connection that comes and goes.
+// BenchmarkAdmit opens and ends one connection.
 func BenchmarkAdmit(b *testing.B) {
 	const million = 1_000_000
 	for name, clients := range map[string]uint64{"clients=1": 1, "clients=1000000": million} {
@@ -46,7 +47,8 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 }
 
-// BenchmarkAdmitParallel is the same client on every core: one shard, the worst case.
+// BenchmarkAdmitParallel admits the same client on every core. All calls use
+// one shard, which is the worst case.
 func BenchmarkAdmitParallel(b *testing.B) {
 	l := newLimiter(b, ratelimit.Config{Limit: 1 << 24})
 	b.RunParallel(func(pb *testing.PB) {
@@ -57,7 +59,7 @@ func BenchmarkAdmitParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkRefuse is the attacker's price.
+// BenchmarkRefuse measures what a refusal costs the server.
 func BenchmarkRefuse(b *testing.B) {
 	l := newLimiter(b, ratelimit.Config{Limit: 1, Window: time.Hour})
 	l.Admit(alice)
@@ -67,13 +69,17 @@ func BenchmarkRefuse(b *testing.B) {
 	}
 }
 
-// BenchmarkLongestCall passes a million clients through three windows, so that keys are added, renewed and dropped, and
-// reports the longest call. A call holds one lock at a time, so no lock is held for longer.
+// BenchmarkLongestCall passes a million clients through three windows, so that
+// keys are added, renewed and dropped, and reports the longest call. A call
+// holds one lock at a time, so no lock is held longer than that.
 //
-// The clock also sees the pauses of a machine that others use. Those strike at random, while a pause of the package's
-// own making, as when maps grow or a generation is dropped, returns at the same place in every pass. So there are three
-// numbers: the longest call of all; the longest that returns in every pass, to the nearest ten thousand calls; and the
-// longest time that merely reading the clock took. Run it with -benchtime 10x.
+// On a machine that others use, the clock also measures pauses by other
+// processes. They occur at random, while a pause that the package causes, such
+// as the growth of a map or the drop of a generation, occurs at the same place
+// in every pass. So the benchmark reports three numbers: the longest call; the
+// longest time that some group of ten thousand calls reached in every pass; and
+// the longest time that it took only to read the clock. Run it with -benchtime
+// 10x.
 func BenchmarkLongestCall(b *testing.B) {
 	const million, part = 1_000_000, 10_000
 	var worst, idle time.Duration
@@ -112,8 +118,9 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestMemory: a key costs 64 bytes at most, at any number of keys; and twice that, for the rest of the window, where it
-// comes back in the next one, since the older generation lives on until it is dropped whole.
+// TestMemory holds the memory to 64 bytes a key, for any number of keys. If the
+// keys return in the next window, they may take twice that until its end,
+// because the older generation is still there.
 func TestMemory(t *testing.T) {
 	sizes := []uint64{50_000, 140_000, 280_000, 1_000_000}
 	if testing.Short() {
@@ -149,7 +156,8 @@ func TestMemory(t *testing.T) {
 
 var flood = flag.Uint64("flood", 3_000_000, "distinct addresses in TestFlood")
 
-// TestFlood pushes many more distinct addresses than MaxKeys through two windows. Give it -flood 10000000.
+// TestFlood admits many more addresses than MaxKeys in two windows. Run it with
+// -flood 10000000 for more.
 func TestFlood(t *testing.T) {
 	if testing.Short() {
 		t.Skip("millions of steps")
@@ -175,7 +183,7 @@ func TestFlood(t *testing.T) {
 		t.Errorf("after the flood: %+v", st)
 	}
 	if _, d := l.AdmitAt(alice, end); d.Coarse || d.Remaining != 9 {
-		t.Errorf("who held a connection: %+v", d)
+		t.Errorf("the client with an open connection: %+v", d)
 	}
 	if !held.Release() {
 		t.Error("its slot is gone")

@@ -10,10 +10,10 @@ import (
 
 // blocklist holds the networks that Block refuses.
 type blocklist struct {
-	size  atomic.Int64 // so that an empty list costs one load
+	size  atomic.Int64 // makes the check of an empty list one load
 	mu    sync.RWMutex
-	until map[netip.Prefix]time.Time // zero: for ever
-	bits4 [33]int                    // how many networks there are of each length
+	until map[netip.Prefix]time.Time // the zero time is forever
+	bits4 [33]int                    // number of networks of each length
 	bits6 [129]int
 }
 
@@ -21,7 +21,7 @@ func (b *blocklist) init() { b.until = make(map[netip.Prefix]time.Time) }
 
 func (b *blocklist) len() int { return int(b.size.Load()) }
 
-// find returns when the longest block of addr ends.
+// find returns the end of the block of addr that ends last.
 func (b *blocklist) find(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
 	if b.size.Load() == 0 || !addr.IsValid() {
 		return time.Time{}, false
@@ -56,7 +56,8 @@ func (b *blocklist) lengths(addr netip.Addr) []int {
 func (b *blocklist) add(p netip.Prefix, until, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// A few at a time: whoever adds blocks also clears expired ones away, and no call takes long.
+	// Each call also removes expired blocks, but looks at eight at most, so
+	// that no call takes long.
 	looked := 0
 	for old, u := range b.until {
 		if !u.IsZero() && !now.Before(u) {
@@ -91,14 +92,17 @@ func (b *blocklist) drop(p netip.Prefix) {
 
 var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 
-// Block refuses every new connection from the network until the given time, the zero Time meaning for ever. Blocking it
-// again replaces the time. Connections that are open stay open. It returns an error if the prefix is invalid, and only
-// then. Blocks are not bounded in number, and meant to be thousands at most.
+// Block refuses new connections from the network until the given time. The zero
+// time is forever. If the network is blocked already, the new time replaces the
+// old one. Open connections stay open. Block returns an error if the prefix is
+// invalid, and only then. The number of blocks is not limited, but the list is
+// meant for some thousands.
 func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
 	return l.BlockAt(network, until, time.Now())
 }
 
-// BlockAt is [Limiter.Block] at the given time, which only says which earlier blocks are over.
+// BlockAt is [Limiter.Block] at the time now. This time only decides which
+// earlier blocks have expired.
 func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
 	p, err := plainPrefix(network)
 	if err != nil {
@@ -108,8 +112,9 @@ func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
 	return nil
 }
 
-// Unblock ends a block of exactly this network, and every penalty and counted failure of clients within it. It says
-// whether there was any.
+// Unblock removes the block of exactly this network, and the penalties and
+// counted failures of all clients in it. It reports whether there was anything
+// to remove.
 func (l *Limiter) Unblock(network netip.Prefix) bool {
 	p, err := plainPrefix(network)
 	if err != nil {
@@ -119,12 +124,13 @@ func (l *Limiter) Unblock(network netip.Prefix) bool {
 	return l.forgive(p) || removed
 }
 
-// Blocked says whether addr is refused now, by Block or by a penalty, and until when; zero is for ever.
+// Blocked reports whether addr is blocked now, by Block or by a penalty, and
+// the end of the block that ends last. The zero time is forever.
 func (l *Limiter) Blocked(addr netip.Addr) (until time.Time, blocked bool) {
 	return l.BlockedAt(addr, time.Now())
 }
 
-// BlockedAt is [Limiter.Blocked] at the given time.
+// BlockedAt is [Limiter.Blocked] at the time now.
 func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
 	until, blocked = l.blocks.find(addr, now)
 	if blocked && until.IsZero() {
@@ -136,10 +142,12 @@ func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, bl
 	return until, blocked
 }
 
-// Blocks returns a copy of what was blocked by [Limiter.Block] and is not over now: networks, and until when.
+// Blocks returns a copy of the networks that [Limiter.Block] has blocked, each
+// with the end of its block. The zero time is forever. Expired blocks and
+// penalties are not included.
 func (l *Limiter) Blocks() map[netip.Prefix]time.Time { return l.BlocksAt(time.Now()) }
 
-// BlocksAt is [Limiter.Blocks] at the given time.
+// BlocksAt is [Limiter.Blocks] at the time now.
 func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
 	l.blocks.mu.RLock()
 	defer l.blocks.mu.RUnlock()
@@ -152,7 +160,8 @@ func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
 	return m
 }
 
-// plainPrefix masks a network, and turns an IPv4-mapped one into IPv4.
+// plainPrefix masks a network, and makes an IPv4-mapped IPv6 network an IPv4
+// network.
 func plainPrefix(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
 		return p, errPrefix

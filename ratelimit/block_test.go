@@ -29,7 +29,7 @@ func TestBlock(t *testing.T) {
 		{"2001:db8::1/128", "2001:db8::2", hour, start, false, "blocks are exact, not folded"},
 		{"192.0.2.1/32", "192.0.2.1", hour, hour, false, "over at its time"},
 		{"192.0.2.1/32", "192.0.2.1", hour, hour.Add(-1), true, "and not before"},
-		{"192.0.2.1/32", "192.0.2.1", time.Time{}, start.AddDate(200, 0, 0), true, "for ever"},
+		{"192.0.2.1/32", "192.0.2.1", time.Time{}, start.AddDate(200, 0, 0), true, "forever"},
 	} {
 		l := newLimiter(t, ratelimit.Config{})
 		if err := l.BlockAt(netip.MustParsePrefix(test.network), test.until, start); err != nil {
@@ -82,7 +82,8 @@ func TestBlockOverlapping(t *testing.T) {
 	}
 }
 
-// TestBlocksAreCleared: a list that is only ever added to must not grow without end.
+// TestBlocksAreCleared adds blocks to a list and never removes one. The list
+// must not grow without limit.
 func TestBlocksAreCleared(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{})
 	now := start
@@ -121,7 +122,7 @@ func TestPenalty(t *testing.T) {
 		if again, still := l.FailAt(alice, now.Add(time.Second)); !blocked || !still || !again.Equal(until) {
 			t.Errorf("failing while blocked: until %v, then %v", until, again)
 		}
-		// The failure before the loop began counts for the first block.
+		// The failure before the loop counts for the first block.
 		if got := until.Sub(now); got != want*time.Minute {
 			t.Fatalf("blocked for %v, want %v", got, want*time.Minute)
 		}
@@ -137,7 +138,7 @@ func TestPenalty(t *testing.T) {
 		}
 	}
 
-	now = now.Add(time.Hour) // quiet for MaxBlock after the last one: begins anew
+	now = now.Add(time.Hour) // MaxBlock after the last one: begins anew
 	for range 3 {
 		if until, blocked := l.FailAt(alice, now); blocked && until.Sub(now) != 10*time.Minute {
 			t.Errorf("after a quiet hour: blocked for %v", until.Sub(now))
@@ -200,7 +201,7 @@ func TestPenaltyOff(t *testing.T) {
 	}
 }
 
-// TestPenaltyIsBounded: addresses are cheap for some; what is remembered of them is not.
+// TestPenaltyIsBounded fails from more addresses than the limiter may remember.
 func TestPenaltyIsBounded(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{MaxKeys: 400, Penalty: ratelimit.Penalty{Failures: 2}})
 	for i := range 10_000 {

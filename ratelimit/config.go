@@ -10,67 +10,87 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Config says what a [Limiter] allows. The zero value is usable: ten connections a minute for each address that
-// connects directly.
+// Config sets the limits of a [Limiter]. The zero value allows each address ten
+// connections a minute, and does not trust any proxy.
 type Config struct {
-	// Limit is how many connections of one client are counted in a window. Default 10.
+	// Limit is the number of connections of one client that count in a window.
+	// Default 10, at most 16,777,216.
 	Limit int
-	// Window is how long a client's count lasts. Default one minute; at least a millisecond, at most 366 days.
+	// Window is the length of the time window. Default one minute, at least one
+	// millisecond, at most 366 days.
 	Window time.Duration
-	// MaxAttempts is how many connections a client may open in a window, given back or not. Default 6×Limit; at least
-	// Limit.
+	// MaxAttempts is the number of connections that a client may open in a
+	// window, including those that have ended. Default 6×Limit, at least Limit.
 	MaxAttempts int
-	// MaxOpen is how many connections a client may hold at once, across windows. Default 5×Limit; at least Limit.
+	// MaxOpen is the number of connections that a client may hold open at once,
+	// in whichever windows they began. Default 5×Limit, at least Limit.
 	MaxOpen int
-	// MaxKeys is how many clients are known one by one; see the package's section on memory. Default 1,000,000, which
-	// takes some 40 MB when all are used, and 80 MB when all come back in the next window.
+	// MaxKeys is the number of clients that the limiter knows one by one; see
+	// the section Memory of the package. Default 1,000,000. That many clients
+	// take about 40 MB, or 80 MB if all of them return in the next window.
 	MaxKeys int
 
-	// ClientIP says which address a request comes from; see package clientip. Default: the peer of the TCP connection.
-	// Requests for which it returns the zero Addr count as one client together.
+	// ClientIP returns the address of the client that sent the request; see
+	// package clientip. If nil, it is the other end of the TCP connection. All
+	// requests for which it returns the zero Addr count as one client.
 	ClientIP func(*http.Request) netip.Addr
 
-	// Process limits the admissions of all clients together, and may be shared between limiters. It is asked last, so
-	// that what is refused for another reason uses none of it. Default: no such limit.
+	// Process limits the admissions of all clients together. Several limiters
+	// may share it. It is asked last, so a connection that is refused for
+	// another reason takes no token from it. If nil, there is no such limit.
 	Process *rate.Limiter
 
-	// Penalty blocks clients that fail too often. Default: nobody is blocked by failing.
+	// Penalty blocks clients that fail too often. The zero value blocks no one.
 	Penalty Penalty
 
-	// DryRun decides and reports, and refuses nobody: Decision.Allowed is always true, and Decision.Reason says what
-	// would have happened. What would have been refused is not counted, as it would not have been.
+	// DryRun makes the limiter decide and report, but refuse nothing.
+	// Decision.Allowed is then always true, and Decision.Reason is the reason
+	// for which the connection would have been refused. Such a connection does
+	// not count.
 	DryRun bool
 
-	// ProblemJSON answers refusals with application/problem+json (RFC 9457) in place of plain text.
+	// ProblemJSON makes the body of a refusal application/problem+json (RFC
+	// 9457) instead of plain text.
 	ProblemJSON bool
-	// Fields adds the IETF's RateLimit header fields to what Handler admits and refuses. Default: none.
+	// Fields adds the RateLimit header fields of an IETF draft to the responses
+	// of Handler. Default FieldsNone.
 	Fields Fields
 
-	// Observe, if set, is called by Handler with every decision: the place to count. It runs in the request's goroutine.
+	// Observe, if set, is called by Handler with every decision, in the
+	// goroutine of the request. Use it to count decisions.
 	Observe func(*http.Request, Decision)
-	// OnReject, if set, is called by Handler with refusals (in a dry run: would-be ones), thinned to be logged: ten at
-	// once, then one each RejectEvery. Suppressed is how many were left out since the call before.
+	// OnReject, if set, is called by Handler with refusals, for a log. It gets
+	// ten refusals at once, then one every RejectEvery; suppressed is the
+	// number of refusals left out since the previous call. In a dry run, it
+	// gets the decisions that would have been refusals.
 	OnReject func(r *http.Request, d Decision, suppressed uint64)
-	// RejectEvery is the pace of OnReject. Default one second; negative: every refusal.
+	// RejectEvery is the time between two calls of OnReject. Default one
+	// second. If negative, OnReject gets every refusal.
 	RejectEvery time.Duration
 }
 
-// Penalty blocks a client after Failures failures within a time. The zero value blocks nobody.
+// Penalty blocks a client that fails several times within some time. The zero
+// value blocks no one.
 type Penalty struct {
-	// Failures is how many reports of [Limiter.Fail] block a client. Zero: none do.
+	// Failures is the number of calls of [Limiter.Fail] that block a client. If
+	// zero, no client is blocked, and the other fields must be zero too. At
+	// most 16,777,216.
 	Failures int
-	// Within is the time in which they must fall. Default 10 minutes.
+	// Within is the time within which the failures must occur. Default 10
+	// minutes, at most 366 days.
 	Within time.Duration
-	// Block is how long the first block lasts; each further one lasts twice the one before. Default 10 minutes.
+	// Block is the duration of the first block. Each further block lasts twice
+	// as long as the one before. Default 10 minutes, at most 366 days.
 	Block time.Duration
-	// MaxBlock is where doubling ends. Default 24 hours; at least Block. A client without failure for 2×MaxBlock
-	// begins anew.
+	// MaxBlock is the longest duration of a block. Default 24 hours or Block,
+	// whichever is longer; at most 366 days. If MaxBlock has passed since the
+	// end of a client's last block, its next block lasts for Block again.
 	MaxBlock time.Duration
 }
 
-// ConfigError is one problem of a [Config]. It never holds a value.
+// ConfigError is one mistake in a [Config]. It never holds a value.
 type ConfigError struct {
-	Field  string // with its struct, such as "Config.Limit" or "Penalty.Block"
+	Field  string // with its struct, such as "Penalty.Block"
 	Reason error  // wraps a [ConfigReason]
 }
 
@@ -79,7 +99,8 @@ func (e *ConfigError) Error() string { return "ratelimit: " + e.Field + " " + e.
 // Unwrap returns the reason.
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// ConfigReason is why a field of a [Config] is refused. The set is closed. It is an error, so that [errors.Is] finds it.
+// ConfigReason is why a field of a [Config] is refused. The set is closed. It
+// is an error, so that [errors.Is] finds it.
 type ConfigReason string
 
 // The reasons of a [ConfigError].
@@ -97,13 +118,14 @@ const (
 	defaultWindow  = time.Minute
 	defaultMaxKeys = 1_000_000
 
-	// maxLimit keeps every product and counter below 32 bits.
+	// maxLimit keeps all products and counters below 32 bits.
 	maxLimit = 1 << 24
 	minTime  = time.Millisecond
 	maxTime  = 366 * 24 * time.Hour
 )
 
-// withDefaults returns c with every zero field replaced by what it means, and all problems joined.
+// withDefaults returns c with the defaults in place of zero fields, or all
+// mistakes, joined.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	bad := func(field string, reason ConfigReason, bound string) {
@@ -139,10 +161,10 @@ func (c Config) withDefaults() (Config, error) {
 	count("Config.MaxOpen", &c.MaxOpen, 5*sound, 5*maxLimit)
 	count("Config.MaxKeys", &c.MaxKeys, defaultMaxKeys, 1<<30)
 	if c.MaxAttempts > 0 && c.MaxAttempts < sound {
-		bad("Config.MaxAttempts", ConfigTooSmall, "below Config.Limit, which could then never be reached")
+		bad("Config.MaxAttempts", ConfigTooSmall, "at least Config.Limit, which would never apply otherwise")
 	}
 	if c.MaxOpen > 0 && c.MaxOpen < sound {
-		bad("Config.MaxOpen", ConfigTooSmall, "below Config.Limit, which could then never be reached")
+		bad("Config.MaxOpen", ConfigTooSmall, "at least Config.Limit, which would never apply otherwise")
 	}
 	if c.Fields < FieldsNone || c.Fields > FieldsDraft10 {
 		bad("Config.Fields", ConfigUnknown, "FieldsNone, FieldsDraft06 or FieldsDraft10")
@@ -164,13 +186,13 @@ func (c Config) withDefaults() (Config, error) {
 		span("Penalty.Block", &p.Block, 10*time.Minute)
 		span("Penalty.MaxBlock", &p.MaxBlock, max(24*time.Hour, min(p.Block, maxTime)))
 		if p.MaxBlock > 0 && p.MaxBlock < p.Block {
-			bad("Penalty.MaxBlock", ConfigTooSmall, "below Penalty.Block")
+			bad("Penalty.MaxBlock", ConfigTooSmall, "at least Penalty.Block")
 		}
 	}
 	return c, errors.Join(errs...)
 }
 
-// peer is the address of the TCP connection's other end.
+// peer returns the address of the other end of the TCP connection.
 func peer(r *http.Request) netip.Addr {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

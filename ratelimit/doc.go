@@ -1,52 +1,99 @@
-// Package ratelimit says who may open a connection, how often, and how many at once.
+// Package ratelimit limits the connections of each client: how many it may open
+// within a time window, and how many it may hold open at once. It also blocks
+// networks, and clients that fail too often.
 //
-// A client is an IPv4 address or an IPv6 /64 ([Fold]). Three limits hold for each, in one decision:
+//	package main
 //
-//   - Limit connections counted in a window. A connection that ends in the window that counted it is given back, and
-//     the window's end resets the count.
-//   - MaxAttempts admissions in a window, never given back, so that a loop of connecting and closing ends.
-//   - MaxOpen connections open at once, whatever window they began in, so that holding on does not add up.
+//	import (
+//		"log"
+//		"net/http"
 //
-// A window is fixed, and belongs to the client: it begins with the first connection after the last window ended. What
-// is refused changes nothing: it neither lengthens a window nor counts in it, and the promised Retry-After holds.
+//		"github.com/relayguard/relayguard/ratelimit"
+//	)
 //
-// # Connections, not requests
+//	func main() {
+//		lim, err := ratelimit.New(ratelimit.Config{}) // 10 a minute each
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		ws := http.NotFoundHandler() // put your WebSocket handler here
+//		http.Handle("/ws", lim.Handler(ws))
+//		log.Fatal(http.ListenAndServe("localhost:8080", nil))
+//	}
 //
-// [Limiter.Handler] holds the slot for as long as the connection lives. For an upgraded connection that is until Close
-// of the net.Conn that Hijack returned, long after the handler may have returned; for any other request until the
-// handler returns or panics. An upgrade that fails therefore frees its slot at once, and keeps its attempt. A server's
-// ConnState hook cannot do this: it reports StateHijacked at the upgrade and nothing afterwards.
+// A client is an IPv4 address or an IPv6 /64 network ([Fold]). Behind a reverse
+// proxy, set Config.ClientIP, since otherwise all requests come from the
+// address of the proxy.
+//
+// # Limits
+//
+// One decision applies three limits to a client:
+//
+//   - Config.Limit is the number of connections that count in a window. A
+//     connection no longer counts after it has ended, or after the window has
+//     ended.
+//   - Config.MaxAttempts is the number of admissions in a window. They count
+//     until the end of the window, so a client cannot connect and disconnect
+//     without end.
+//   - Config.MaxOpen is the number of open connections, in whichever window
+//     they began, so a client cannot collect connections over many windows.
+//
+// Each client has its own window of fixed length. It begins with the first
+// admission after the previous window has ended. A refusal changes nothing: it
+// does not count, and it does not extend the window, so a client that waits for
+// its Retry-After can connect again.
+//
+// # Connections
+//
+// [Limiter.Handler] counts connections, not requests. If the next handler
+// hijacks the connection, as WebSocket libraries do, the connection counts
+// until the net.Conn from Hijack is closed, even if the handler has returned
+// long before. Otherwise it counts until the handler returns or panics. A
+// failed upgrade therefore no longer counts against Limit and MaxOpen, but
+// still counts against MaxAttempts. The hook http.Server.ConnState could not do
+// this: it reports StateHijacked at the upgrade, and nothing afterwards.
 //
 // # Memory
 //
-// What is known of clients lives in two generations of sharded maps. Once per window the older is dropped whole, by
-// whichever call comes first: there is no sweep, no goroutine and nothing to close. An idle client is forgotten within
-// twice the window. Clients with an open connection are counted apart and are never forgotten. Past MaxKeys clients,
-// newcomers share the bucket of their network (IPv4 /24, IPv6 /48) instead of getting one of their own.
+// The limiter keeps its clients in maps of two generations. Once per window,
+// the next call drops the older generation as a whole. There is no goroutine,
+// no sweep through the maps, and nothing to close. An idle client is forgotten
+// within two windows. A client with an open connection is never forgotten. If
+// Config.MaxKeys clients are known, each further client shares a bucket with
+// the other unknown clients of its network (an IPv4 /24 or an IPv6 /48).
 //
 // # Blocking
 //
-// [Limiter.Block] refuses a network until a given time. [Penalty] does so by itself: report what failed with
-// [Limiter.Fail], and an address that fails too often is blocked for a time that doubles with each recurrence. A
-// blocked client is answered 403, a limited one 429 with Retry-After.
+// [Limiter.Block] refuses a network until a given time. [Penalty] blocks single
+// clients: report each failure, such as a refused token, with [Limiter.Fail]. A
+// client that fails too often is blocked, and each further block lasts twice as
+// long. Handler answers 403 to a blocked client, and 429 with Retry-After to a
+// client over a limit.
 //
-// Every method is safe for concurrent use.
+// # Concurrency
 //
-// # Beside others
+// All methods are safe for concurrent use.
 //
-// Time as a multiple of this package's, one run, November 2026 (in examples/interop:
-// go test ./bench -run '^$' -bench 'Admit|Handler' -benchtime 60x; bytes: -bench Heap -benchtime 1x):
+// # Cost
 //
-//	                      one client   a million   Handler   allocations   bytes a client
-//	Admit                 1            1           1         0             59 (connection held)
-//	Admit and Release     1.30         1.27                  0             35
-//	go-chi/httprate       2.06         1.44        3.64      3             38
-//	ulule/limiter         1.63         1.83        3.20      2             198
-//	sethvargo/go-limiter  0.52         0.74        2.65      0             140
-//	didip/tollbooth v7    2.65         1.56        8.01      0             252
-//	map of x/time/rate    1.07         0.95        0.59      0             188
+// The table shows the times of other packages as multiples of the time of this
+// one, in one run of November 2026. To measure them, run in examples/interop:
 //
-// Allocations are those of a decision. go-limiter decides faster: it keeps one count, where Admit also keeps attempts
-// and open connections. The others' decisions were given a ready string as key. Handler here also watches for the
-// upgrade.
+//	go test ./bench -run '^$' -bench 'Admit|Handler' -benchtime 60x
+//	go test ./bench -run '^$' -bench Heap -benchtime 1x
+//
+//	                      one     a                 allocs  bytes
+//	                      client  million  Handler  each    a client
+//	Admit                 1       1        1        0       59 (if held)
+//	Admit and Release     1.30    1.27              0       35
+//	go-chi/httprate       2.06    1.44     3.64     3       38
+//	ulule/limiter         1.63    1.83     3.20     2       198
+//	sethvargo/go-limiter  0.52    0.74     2.65     0       140
+//	didip/tollbooth v7    2.65    1.56     8.01     0       252
+//	map of x/time/rate    1.07    0.95     0.59     0       188
+//
+// Allocations are those of one decision. go-limiter decides faster because it
+// keeps one count for each key, while Admit also keeps attempts and open
+// connections. The other packages got their keys as strings made beforehand.
+// Limiter.Handler also watches for the upgrade.
 package ratelimit

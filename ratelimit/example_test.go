@@ -14,7 +14,7 @@ import (
 )
 
 func Example() {
-	websocket := http.NotFoundHandler() // stands for yours
+	websocket := http.NotFoundHandler() // put your WebSocket handler here
 
 	lim, err := ratelimit.New(ratelimit.Config{
 		Limit:    10,
@@ -30,12 +30,13 @@ func Example() {
 	// Output: 0 open
 }
 
-// A limiter around the whole server counts pages, scripts and images as well: the eleventh file of a page is refused.
+// A limiter around the whole server also counts pages, scripts and images, so
+// it refuses the later files of a page. Wrap only the route of the WebSocket.
 func ExampleLimiter_Handler_incorrect() {
 	lim, _ := ratelimit.New(ratelimit.Config{Limit: 2, MaxAttempts: 2})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
-	everything := lim.Handler(mux) // wrong: mount it on the route that holds connections, and only there
+	everything := lim.Handler(mux) // wrong
 
 	for _, file := range []string{"/", "/page.css", "/page.js"} {
 		w := httptest.NewRecorder()
@@ -92,8 +93,9 @@ func ExampleLimiter_Block() {
 	// Output: true
 }
 
-// Observe is for counting, OnReject for logging: it is thinned, and told how much it did not see. At most 50 upgrades a
-// second are admitted from all clients together.
+// Observe counts every decision. OnReject gets some of the refusals for the
+// log, and the number of those left out. All clients together may open at most
+// 50 connections a second.
 func ExampleConfig() {
 	refused := make(map[ratelimit.Reason]int)
 	_, err := ratelimit.New(ratelimit.Config{

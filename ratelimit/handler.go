@@ -9,16 +9,19 @@ import (
 	"syscall"
 )
 
-// Handler admits requests to next, or refuses them. It counts exactly the requests that it is mounted on: put it on the
-// route of the WebSocket, not around the whole server.
+// Handler returns a handler that admits requests to next, or refuses them with
+// [Limiter.Refuse]. Every request to it counts, so wrap only the route of the
+// WebSocket, not the whole server.
 //
-// The slot is held until the connection that next hijacks is closed, or until next returns or panics if it hijacks
-// nothing (a failed upgrade, HTTP/2). If next hijacks and then panics, nobody is left to close the connection, and
-// Handler closes it.
+// The slot of an admitted request is released when next returns or panics. If
+// next hijacks the connection, the slot is released when that connection is
+// closed. If next hijacks the connection and then panics, Handler closes it,
+// because no other code will.
 //
-// The hijacked net.Conn is wrapped; NetConn() on it returns the one beneath, as in crypto/tls, and SyscallConn() its
-// socket. Where the ResponseWriter
-// given to Handler cannot be hijacked, next gets that very one.
+// The net.Conn that next hijacks is a wrapper. Its method NetConn returns the
+// connection inside, as that of crypto/tls does, and SyscallConn returns the
+// socket. If the ResponseWriter cannot be hijacked, as in HTTP/2, next gets it
+// unchanged.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		slot, d := l.Admit(l.cfg.ClientIP(r))
@@ -63,7 +66,8 @@ func (l *Limiter) report(r *http.Request, d Decision) {
 	l.cfg.OnReject(r, d, l.suppressed.Swap(0))
 }
 
-// hijackable says whether w, or what it wraps, can be hijacked, as http.ResponseController would find out.
+// hijackable reports whether w, or a ResponseWriter that w wraps, can be
+// hijacked. It follows Unwrap as http.ResponseController does.
 func hijackable(w http.ResponseWriter) bool {
 	for {
 		if _, ok := w.(http.Hijacker); ok {
@@ -77,7 +81,7 @@ func hijackable(w http.ResponseWriter) bool {
 	}
 }
 
-// writer watches for Hijack.
+// writer notes the connection that is hijacked through it.
 type writer struct {
 	http.ResponseWriter
 	slot *Slot
@@ -90,8 +94,9 @@ func (w *writer) Flush() { _ = w.FlushError() }
 
 func (w *writer) FlushError() error { return http.NewResponseController(w.ResponseWriter).Flush() }
 
-// WriteHeaderNow serves gin, whose WriteHeader only takes note: WebSocket libraries look for this method between the 101
-// and Hijack.
+// WriteHeaderNow is for gin, whose WriteHeader only stores the status.
+// WebSocket libraries look for this method after they have set the status 101,
+// and call it before they hijack.
 func (w *writer) WriteHeaderNow() {
 	if now, ok := w.ResponseWriter.(interface{ WriteHeaderNow() }); ok {
 		now.WriteHeaderNow()
@@ -104,12 +109,13 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	w.conn = &conn{Conn: c, slot: w.slot}
-	// A connection that is forgotten instead of closed is closed by the garbage collector; so must its slot be.
+	// The garbage collector closes a connection that nothing refers to any
+	// more. Its slot must be released then too.
 	runtime.AddCleanup(w.conn, func(s *Slot) { s.Release() }, w.slot)
 	return w.conn, rw, nil
 }
 
-// conn is a hijacked connection that gives its slot back when it is closed.
+// conn is a hijacked connection that releases its slot when it is closed.
 type conn struct {
 	net.Conn
 	slot *Slot
@@ -120,7 +126,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// SyscallConn returns the socket beneath, if the connection is one: what passes through here is not changed.
+// SyscallConn returns the socket, if the connection is a socket. It may be used
+// directly, since conn does not change the data.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := c.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()
@@ -128,5 +135,5 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// NetConn returns the connection beneath.
+// NetConn returns the connection inside.
 func (c *conn) NetConn() net.Conn { return c.Conn }

@@ -16,7 +16,8 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// upgrade hijacks, answers 101, and hands the connection over.
+// upgrade hijacks the connection, answers 101, and sends the connection to
+// conns.
 func upgrade(t *testing.T, conns chan<- net.Conn) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _, err := w.(http.Hijacker).Hijack()
@@ -38,7 +39,7 @@ func serve(t *testing.T, h http.Handler) *httptest.Server {
 	return s
 }
 
-// dial opens a connection of its own, and returns the answer to one request on it.
+// dial opens a new connection and returns the answer to one request on it.
 func dial(t *testing.T, s *httptest.Server) *http.Response {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -75,7 +76,7 @@ func TestHandler(t *testing.T) {
 
 	c := <-conns
 	c.Close()
-	c.Close() // twice, as libraries do: one place is given back
+	c.Close() // libraries close twice; only the first may count
 	if got := dial(t, s).StatusCode; got != 101 {
 		t.Errorf("after one was closed: %d", got)
 	}
@@ -90,8 +91,8 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// TestSlotIsFreed: whatever an upgrade's handler does short of holding the connection, nothing stays held, and the
-// attempt stays counted.
+// TestSlotIsFreed runs handlers that do not keep the connection. No slot may
+// stay held, and each attempt must still count.
 func TestSlotIsFreed(t *testing.T) {
 	for why, next := range map[string]http.HandlerFunc{
 		"returns without writing": func(http.ResponseWriter, *http.Request) {},
@@ -140,7 +141,8 @@ func TestSlotIsFreed(t *testing.T) {
 	}
 }
 
-// TestForgottenConnection: a connection that nobody closes is closed by the garbage collector, and its slot with it.
+// TestForgottenConnection drops a connection without closing it. The garbage
+// collector closes the connection, and its slot must be released too.
 func TestForgottenConnection(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{})
 	h := l.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -189,7 +191,7 @@ func TestHTTP2(t *testing.T) {
 		answer <- resp.StatusCode
 	}()
 	if <-entered {
-		t.Error("the handler was told that it could hijack")
+		t.Error("the handler gets a Hijacker")
 	}
 	resp, err := s.Client().Get(s.URL)
 	if err != nil {
@@ -205,15 +207,15 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
-// plainWriter hides everything but the ResponseWriter, as careless middleware does.
+// plainWriter hides all optional interfaces, as some middleware does.
 type plainWriter struct{ http.ResponseWriter }
 
-// liar has a method Hijack that cannot work.
+// liar has a method Hijack that always fails.
 type liar struct{ http.ResponseWriter }
 
 func (liar) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, http.ErrNotSupported }
 
-// unwrapper is middleware as it should be.
+// unwrapper has the method Unwrap, as middleware should.
 type unwrapper struct{ http.ResponseWriter }
 
 func (u unwrapper) Unwrap() http.ResponseWriter { return u.ResponseWriter }
@@ -253,7 +255,8 @@ func TestWithoutHijacker(t *testing.T) {
 	}
 }
 
-// TestWriter: what is between must not take anything away from the handler.
+// TestWriter checks that the wrapped ResponseWriter and connection can do
+// everything that the original ones can.
 func TestWriter(t *testing.T) {
 	outer, inner := newLimiter(t, ratelimit.Config{}), newLimiter(t, ratelimit.Config{})
 	conns := make(chan net.Conn, 1)

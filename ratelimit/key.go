@@ -6,12 +6,15 @@ import (
 	"net/netip"
 )
 
-// Fold returns the network that counts as one client: an IPv4 address alone (/32), or the /64 of an IPv6 address, which
-// is what one subscriber is given at least. Zones are dropped, and IPv4-mapped addresses are IPv4 addresses. For an
-// invalid address it returns the zero Prefix, which is a client like any other.
+// Fold returns the network that counts as one client: the /32 of an IPv4
+// address, or the /64 of an IPv6 address, which is the least that a provider
+// gives to one subscriber. It drops zones, and treats an IPv4-mapped IPv6
+// address as an IPv4 address. For an invalid address it returns the zero
+// Prefix, which counts as one client too.
 func Fold(addr netip.Addr) netip.Prefix { return fold(addr, 32, 64) }
 
-// coarse returns the network whose clients share one bucket when there are too many to know them one by one.
+// coarse returns the network whose clients share one bucket if MaxKeys clients
+// are known already.
 func coarse(addr netip.Addr) netip.Prefix { return fold(addr, 24, 48) }
 
 func fold(addr netip.Addr, bits4, bits6 int) netip.Prefix {
@@ -29,15 +32,16 @@ func fold(addr netip.Addr, bits4, bits6 int) netip.Prefix {
 
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
-// Keys of IPv6 networks are their first 64 bits. The others borrow from ff00::/8: multicast addresses open no
-// connections.
+// The key of an IPv6 network is the first 64 bits of its address. Other keys
+// use prefixes from ff00::/8: those are multicast addresses, from which no
+// connection comes.
 const (
 	key4      = 0xff00 << 48
 	keyCoarse = 0xff01 << 48
 	keyNone   = 0xff02 << 48
 )
 
-// keyOf returns the key of a client's network, as returned by Fold.
+// keyOf returns the key of a client's network, as Fold returns it.
 func keyOf(client netip.Prefix) uint64 {
 	switch addr := client.Addr(); {
 	case addr.Is4():
@@ -50,13 +54,15 @@ func keyOf(client netip.Prefix) uint64 {
 	return keyNone
 }
 
-// coarseKey spreads networks over a fixed number of buckets, so that the coarse ones are bounded as well.
+// coarseKey maps the networks to a fixed number of buckets, so that they take a
+// limited amount of memory.
 func (l *Limiter) coarseKey(network netip.Prefix) uint64 {
 	n, _ := bits.Mul64(l.hash(keyOf(network)+1), uint64(l.coarse))
 	return keyCoarse | n
 }
 
-// hash mixes a key with the limiter's random seed: without it, clients could choose to meet in one shard.
+// hash mixes the key with the random seed of the limiter. Without the seed,
+// attackers could choose addresses that all fall into one shard.
 func (l *Limiter) hash(key uint64) uint64 {
 	hi, lo := bits.Mul64(key^l.seed[0], l.seed[1])
 	hi, lo = bits.Mul64(hi^lo^l.seed[0], l.seed[1])

@@ -11,53 +11,63 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Reason says why a connection was, or in a dry run would have been, refused.
+// Reason is why a connection is refused, or would be refused in a dry run. The
+// set is closed.
 type Reason string
 
-// The reasons. An admitted connection has ReasonNone.
+// The reasons of a [Decision].
 const (
 	ReasonNone     Reason = ""
-	ReasonLimit    Reason = "limit"    // Config.Limit connections counted in this window
+	ReasonLimit    Reason = "limit"    // Config.Limit in this window
 	ReasonAttempts Reason = "attempts" // Config.MaxAttempts in this window
 	ReasonOpen     Reason = "open"     // Config.MaxOpen open at once
-	ReasonProcess  Reason = "process"  // Config.Process, by all clients together
-	ReasonBlocked  Reason = "blocked"  // by Limiter.Block
-	ReasonPenalty  Reason = "penalty"  // by Config.Penalty
+	ReasonProcess  Reason = "process"  // Config.Process, of all clients
+	ReasonBlocked  Reason = "blocked"  // blocked by Limiter.Block
+	ReasonPenalty  Reason = "penalty"  // blocked by Config.Penalty
 )
 
-// Decision is what [Limiter.Admit] decided, and why. The zero value is a refusal.
+// Decision is the answer of [Limiter.Admit]. The zero value is a refusal.
 type Decision struct {
 	Allowed bool
 	Reason  Reason
-	// Client is the network that was counted; wider than [Fold] says where Coarse is set, invalid where the address was.
+	// Client is the network that counts as the client: the result of [Fold], or
+	// a wider network if Coarse is set. It is invalid if the address was
+	// invalid.
 	Client netip.Prefix
-	// Coarse says that Config.MaxKeys clients are known already and this one shares the bucket of its network.
+	// Coarse is set if Config.MaxKeys other clients are known already, so this
+	// client shares a bucket with others of its network.
 	Coarse bool
-	// Limit and Remaining are the window's limit and how many more connections it would admit now.
+	// Limit is Config.Limit. Remaining is the number of connections that the
+	// client could still open now.
 	Limit, Remaining int
 	// Reset is the time until the client's window ends.
 	Reset time.Duration
-	// RetryAfter is the time after which another attempt can succeed: exact for ReasonLimit, ReasonAttempts, ReasonProcess,
-	// ReasonPenalty and ReasonBlocked (zero: never by itself). For ReasonOpen nobody knows when a connection will end; it is then
-	// the window, or a minute if that is shorter. Zero where Reason is ReasonNone.
+	// RetryAfter is the time after which another attempt can succeed. It is
+	// exact, except for ReasonOpen: no one knows when a connection will end, so
+	// RetryAfter is then the window, or one minute if the window is longer. It
+	// is zero if Reason is ReasonNone, and also if waiting does not help: for a
+	// block that lasts forever, and for a Process that admits nothing.
 	RetryAfter time.Duration
 }
 
-// shards are many enough for contention to be rare, and no power of two: Go's maps double in steps, and a million keys
-// spread over 2ⁿ maps would sit right after a doubling, half empty.
+// shards is large enough to make contention rare. It is not a power of two,
+// because Go's maps double in size: a million keys in 2ⁿ maps would fill each
+// of them just past the last doubling, and leave it half empty.
 const shards = 160
 
 // before is a period before all others.
 const before = math.MinInt64
 
-// Limiter decides who may open a connection. Make one with [New].
+// Limiter decides which connections clients may open. Make it with [New].
 type Limiter struct {
-	cfg     Config
-	began   time.Time
-	seed    [2]uint64
-	coarse  int // number of coarse buckets
-	shards  [shards]shard
-	periods [2]atomic.Int64 // the latest period of clients and strikes that all shards were turned to
+	cfg    Config
+	began  time.Time
+	seed   [2]uint64
+	coarse int // number of coarse buckets
+	shards [shards]shard
+	// periods are the latest periods of clients and of strikes to which all
+	// shards have moved.
+	periods [2]atomic.Int64
 
 	keys, strikes, open atomic.Int64
 
@@ -70,17 +80,20 @@ type shard struct {
 	mu      sync.Mutex
 	clients table[client]
 	strikes table[strike]
-	// open counts connections apart from the generations, so that whoever holds one is never forgotten.
+	// open counts open connections. It is separate from the generations, so
+	// that a client with an open connection is never forgotten.
 	open map[uint64]uint32
 }
 
-// client is one window of a client. At 16 bytes, a key costs 64 at most in a Go map, however full.
+// client is one window of a client. It has 16 bytes, so that a key takes at
+// most 64 bytes in a Go map at any load of the map.
 type client struct {
 	start             int64 // since Limiter.began, in nanoseconds
 	counted, attempts uint32
 }
 
-// New returns a Limiter, or every problem of the configuration: an errors.Join of *[ConfigError].
+// New returns a Limiter, or all mistakes in the configuration, joined with
+// [errors.Join], each a [*ConfigError].
 func New(c Config) (*Limiter, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -107,11 +120,12 @@ func New(c Config) (*Limiter, error) {
 	return l, nil
 }
 
-// Admit asks for a connection from addr now. If the decision allows it, release the slot when the connection ends;
-// otherwise the slot is empty and nothing has changed.
+// Admit decides whether a connection from addr may be opened now. If the
+// decision allows it, call Release of the slot when the connection ends.
+// Otherwise the slot is empty, and nothing has changed.
 func (l *Limiter) Admit(addr netip.Addr) (Slot, Decision) { return l.AdmitAt(addr, time.Now()) }
 
-// AdmitAt is [Limiter.Admit] at the given time.
+// AdmitAt is [Limiter.Admit] at the time now.
 func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
 	m := l.turn(now)
 	network := Fold(addr)
@@ -132,8 +146,9 @@ func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
 	return slot, d
 }
 
-// decide is the one place where a connection is counted, under one lock. It reports crowded, and decides nothing, where
-// the key is unknown and there is no room to know it.
+// decide counts one connection, under one lock; nothing else counts
+// connections. It returns crowded, without a decision, if the key is unknown
+// and MaxKeys keys are known.
 func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot Slot, crowded bool) {
 	s := l.shard(key)
 	s.mu.Lock()
@@ -184,7 +199,8 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 	return slot, false
 }
 
-// untilToken is the time until a limiter that has just refused has a whole token.
+// untilToken returns the time until r, which has just refused, has a whole
+// token.
 func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 	if r.Limit() <= 0 || r.Burst() < 1 {
 		return 0
@@ -193,8 +209,9 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 	return time.Duration(missing / float64(r.Limit()) * float64(time.Second))
 }
 
-// Slot is the place that an admitted connection holds. Only its first Release counts. A Slot must not be copied after
-// it has been released; the zero Slot, which comes with a refusal, holds nothing.
+// Slot is the place of an admitted connection. Only its first Release has an
+// effect. Do not copy a Slot after its Release. The zero Slot, which Admit
+// returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
 	key      uint64
@@ -202,8 +219,10 @@ type Slot struct {
 	released uint32
 }
 
-// Release gives the place back, and says whether it was held until now: to the count of open connections in any case,
-// to the window's count only if that window is the one that counted it. It may be called from any goroutine.
+// Release gives the place back, and reports whether the slot held one until
+// now. The connection no longer counts against MaxOpen, and no longer against
+// Limit if the window that counted it has not ended. It still counts against
+// MaxAttempts. Any goroutine may call Release.
 func (s *Slot) Release() bool {
 	if s.l == nil || !atomic.CompareAndSwapUint32(&s.released, 0, 1) {
 		return false
@@ -224,14 +243,15 @@ func (s *Slot) Release() bool {
 	return true
 }
 
-// moment is a point in time, and the periods of clients and strikes that it lies in.
+// moment is a time with its periods of clients and of strikes.
 type moment struct {
 	at      int64 // since Limiter.began, in nanoseconds
 	periods [2]int64
 }
 
-// turn drops the generations that are over by now, in every shard. Shards turn by themselves too; doing it for all
-// keeps idle ones from holding on to what should be forgotten.
+// turn drops the generations that have expired by now, in every shard. Each
+// shard does so itself when it is used; turn also reaches shards that are not
+// used.
 func (l *Limiter) turn(now time.Time) moment {
 	m := moment{at: int64(now.Sub(l.began))}
 	m.periods[0] = floorDiv(m.at, int64(l.cfg.Window))
@@ -265,7 +285,8 @@ func (s *shard) turn(l *Limiter, m moment) {
 	}
 }
 
-// floorDiv rounds down below zero too: explicit times may lie before New.
+// floorDiv rounds down, also for negative numbers: the given time may be before
+// New.
 func floorDiv(a, b int64) int64 {
 	q := a / b
 	if a%b < 0 {
@@ -274,18 +295,19 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// Stats is a Limiter's size.
+// Stats holds the sizes of a Limiter.
 type Stats struct {
-	Clients int // known one by one, or coarse buckets
+	Clients int // known one by one, or as coarse buckets
 	Open    int // connections that hold a slot
-	Failing int // clients with failures or penalties remembered
-	Blocks  int // networks blocked by Block, expired ones perhaps included
+	Failing int // clients with failures or penalties
+	Blocks  int // networks in the block list, some perhaps expired
 }
 
-// Stats returns the Limiter's size now, after forgetting what is due.
+// Stats returns the sizes of the Limiter now, after it has dropped expired
+// data.
 func (l *Limiter) Stats() Stats { return l.StatsAt(time.Now()) }
 
-// StatsAt is [Limiter.Stats] at the given time.
+// StatsAt is [Limiter.Stats] at the time now.
 func (l *Limiter) StatsAt(now time.Time) Stats {
 	l.turn(now)
 	return Stats{

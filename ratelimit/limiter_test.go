@@ -14,7 +14,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// start is far from now, so that a method which looks at the real clock by mistake is found out.
+// start is far from now, so that a method fails the tests if it uses the real
+// clock instead of the given time.
 var start = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 
 var (
@@ -31,7 +32,8 @@ func newLimiter(t testing.TB, c ratelimit.Config) *ratelimit.Limiter {
 	return l
 }
 
-// admit asks n times, and returns the slots that were given and the last decision.
+// admit calls AdmitAt n times, and returns the slots of the admitted
+// connections and the last decision.
 func admit(l *ratelimit.Limiter, addr netip.Addr, now time.Time, n int) (slots []*ratelimit.Slot, d ratelimit.Decision) {
 	for range n {
 		var slot ratelimit.Slot
@@ -73,8 +75,9 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestRefusalChangesNothing guards against refused attempts that lengthen the window (a client that retries is locked
-// out for ever) or that give back what they never took (the limit erodes).
+// TestRefusalChangesNothing guards against two mistakes: refused attempts that
+// extend the window, which would lock out a client that retries forever, and
+// refused attempts that release a slot that they never had.
 func TestRefusalChangesNothing(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 2})
 	admit(l, alice, start, 2)
@@ -95,8 +98,8 @@ func TestRefusalChangesNothing(t *testing.T) {
 	}
 }
 
-// TestOldSlots: connections of an earlier window that end now must not make room in this one, where they were never
-// counted.
+// TestOldSlots releases connections of an earlier window. They must not make
+// room in the current window, which never counted them.
 func TestOldSlots(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 10})
 	old, _ := admit(l, alice, start, 10)
@@ -112,7 +115,8 @@ func TestOldSlots(t *testing.T) {
 	}
 }
 
-// TestAttempts: a loop of connecting and closing is never over its limit, and must end all the same.
+// TestAttempts connects and disconnects in a loop, which never exceeds Limit.
+// MaxAttempts must stop it.
 func TestAttempts(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 10})
 	admitted := 0
@@ -129,7 +133,7 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// TestOpen: holding ten connections of each of many windows must not add up.
+// TestOpen holds ten connections of each of many windows. MaxOpen must stop it.
 func TestOpen(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 10})
 	var held []*ratelimit.Slot
@@ -143,7 +147,7 @@ func TestOpen(t *testing.T) {
 	if len(held) != 50 || d.Reason != ratelimit.ReasonOpen || d.RetryAfter != time.Minute {
 		t.Errorf("held %d, then %+v", len(held), d)
 	}
-	// Days without a new connection: the held ones are not forgotten.
+	// Held connections must not be forgotten after days without a new one.
 	now = now.Add(48 * time.Hour)
 	if st := l.StatsAt(now); st.Clients != 0 || st.Open != 50 {
 		t.Errorf("after two days: %+v", st)
@@ -161,7 +165,8 @@ func TestProcess(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 2, Process: rate.NewLimiter(1, 3)})
 	admit(l, alice, start, 2)
 	for range 100 {
-		l.AdmitAt(alice, start) // over its own limit: takes nothing from the others
+		// Refused by its own limit, so it takes no token from Process.
+		l.AdmitAt(alice, start)
 	}
 	if _, d := l.AdmitAt(bob, start); !d.Allowed {
 		t.Errorf("third of three: %+v", d)
@@ -175,7 +180,8 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// TestProcessClosed: a process-wide limit of zero is a switch; no time can be promised.
+// TestProcessClosed uses a Process that admits nothing. RetryAfter cannot name
+// a time then.
 func TestProcessClosed(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Process: rate.NewLimiter(0, 0)})
 	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonProcess || d.RetryAfter != 0 {
@@ -183,7 +189,8 @@ func TestProcessClosed(t *testing.T) {
 	}
 }
 
-// TestConcurrent: the decision is one step, however many ask at once, also while windows turn.
+// TestConcurrent checks that a decision is atomic while several goroutines ask
+// and windows end.
 func TestConcurrent(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{
 		Limit: 3, MaxAttempts: 1 << 24, MaxOpen: 5, MaxKeys: 4, Penalty: ratelimit.Penalty{Failures: 1 << 20},
@@ -267,7 +274,7 @@ func TestClientsAreFolded(t *testing.T) {
 			t.Errorf("%s shares another's bucket", addr)
 		}
 	}
-	// Who has no address is limited too, as one client.
+	// All clients without an address count as one.
 	if slots, _ := admit(l, netip.Addr{}, start, 2); len(slots) != 1 {
 		t.Errorf("without an address: admitted %d", len(slots))
 	}
@@ -297,7 +304,8 @@ func TestMaxKeys(t *testing.T) {
 		t.Errorf("a known client: %+v", d)
 	}
 
-	// Two windows on there is room again, and who held a connection all the time was never a newcomer.
+	// Two windows later there is room again. A client that held a connection
+	// through both windows never became unknown.
 	later := start.Add(2 * time.Minute)
 	if _, d := l.AdmitAt(next(9), later); !d.Allowed || d.Coarse {
 		t.Errorf("two windows later: %+v", d)
@@ -311,7 +319,8 @@ func TestMaxKeys(t *testing.T) {
 	}
 }
 
-// TestForgetting: data about idle clients is gone after twice the window, by whatever call comes first.
+// TestForgetting checks that the first call after two windows forgets idle
+// clients.
 func TestForgetting(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{})
 	for i := range 1000 {
@@ -329,7 +338,7 @@ func TestForgetting(t *testing.T) {
 	}
 }
 
-// TestClocks: callers' clocks may disagree a little, and explicit times may lie before New.
+// TestClocks uses times that differ between callers, and times before New.
 func TestClocks(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 1})
 	admit(l, alice, start, 1)
@@ -380,7 +389,7 @@ func TestConfig(t *testing.T) {
 	for _, test := range []struct {
 		config ratelimit.Config
 		want   problems
-		text   string // part of the error's
+		text   string // part of the error's text
 		why    string
 	}{
 		{ratelimit.Config{}, nil, "", "the zero value is usable"},
@@ -388,8 +397,8 @@ func TestConfig(t *testing.T) {
 		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, Fields: 99}, problems{
 			"Config.Limit": small, "Config.Window": small, "Config.MaxAttempts": small, "Config.MaxOpen": small,
 			"Config.MaxKeys": small, "Config.Fields": unknown}, "ratelimit: Config.Limit is too small: at least 1", "all problems at once"},
-		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, problems{"Config.MaxAttempts": small}, "below Config.Limit", "would make Limit unreachable"},
-		{ratelimit.Config{Limit: 10, MaxOpen: 9}, problems{"Config.MaxOpen": small}, "below Config.Limit", "would make Limit unreachable"},
+		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, problems{"Config.MaxAttempts": small}, "at least Config.Limit", "would make Limit unreachable"},
+		{ratelimit.Config{Limit: 10, MaxOpen: 9}, problems{"Config.MaxOpen": small}, "at least Config.Limit", "would make Limit unreachable"},
 		{ratelimit.Config{Window: 60}, problems{"Config.Window": small}, "at least 1ms", "60 nanoseconds were meant as seconds"},
 		{ratelimit.Config{Window: 367 * 24 * time.Hour}, problems{"Config.Window": large}, "at most 8784h0m0s", "more than a year"},
 		{ratelimit.Config{Limit: 1 << 60}, problems{"Config.Limit": large}, "at most 16777216", "no overflow of the defaults that follow from it"},
@@ -397,7 +406,7 @@ func TestConfig(t *testing.T) {
 		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: -1, Within: -1, Block: -1, MaxBlock: -1}}, problems{
 			"Penalty.Failures": small, "Penalty.Within": small, "Penalty.Block": small, "Penalty.MaxBlock": small}, "", "all problems at once"},
 		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: time.Hour, MaxBlock: time.Minute}},
-			problems{"Penalty.MaxBlock": small}, "below Penalty.Block", "shorter than the first block"},
+			problems{"Penalty.MaxBlock": small}, "at least Penalty.Block", "shorter than the first block"},
 		{ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1, Block: 48 * time.Hour}}, nil, "", "MaxBlock follows Block"},
 	} {
 		l, err := ratelimit.New(test.config)

@@ -10,8 +10,9 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// model is what the package's documentation says, written down in the plainest way: one record per client, kept for
-// ever, with every connection that it holds.
+// model does what the package's documentation says, in the simplest way: it
+// keeps one record per client forever, with every connection that the client
+// holds.
 type model struct {
 	limit, attempts, open int
 	window                time.Duration
@@ -47,7 +48,8 @@ func (m *model) client(addr netip.Addr) *modelClient {
 	return m.clients[key]
 }
 
-// admit says what the limiter must answer; the caller adds the slot.
+// admit returns the decision that the limiter must make. The caller adds the
+// slot.
 func (m *model) admit(c *modelClient, now time.Time) (d ratelimit.Decision) {
 	start, tries, counted := c.start, c.tries, c.counted()
 	if !c.known || now.Sub(c.start) >= m.window {
@@ -69,8 +71,9 @@ func (m *model) admit(c *modelClient, now time.Time) (d ratelimit.Decision) {
 	return d
 }
 
-// TestModel drives the limiter and the model with the same million random steps: admissions, releases (also second
-// ones), small steps of the clock, steps to the very boundary of a window, and long silences.
+// TestModel drives the limiter and the model with the same million random
+// steps: admissions, first and second releases, small steps of the clock, steps
+// to within a nanosecond of a window's end, and long pauses.
 func TestModel(t *testing.T) {
 	steps := 1_000_000
 	if testing.Short() {
@@ -112,7 +115,7 @@ func TestModel(t *testing.T) {
 			if want.Allowed {
 				want.Remaining = min(m.limit-c.counted(), m.attempts-c.tries, m.open-len(c.held))
 			} else {
-				want.Remaining = got.Remaining // checked below, by what it promises
+				want.Remaining = got.Remaining // checked below
 			}
 			if got != want {
 				fail("%v: %+v\nwant %+v", addr, got, want)

@@ -6,18 +6,20 @@ import (
 	"time"
 )
 
-// strike is what is known of a client that failed. Times are since Limiter.began, in nanoseconds.
+// strike holds the failures of a client. Times are since Limiter.began, in
+// nanoseconds.
 type strike struct {
 	since    int64 // of the first failure that counts
 	until    int64 // end of the latest block
 	failures uint32
-	blocks   uint32 // how many in a row; each doubles the next
+	blocks   uint32 // in a row; each lasts twice as long as the one before
 }
 
-// memory is how long a client's strikes must be remembered after its last failure.
+// memory returns the time, in nanoseconds, for which a strike must be kept
+// after the client's last failure.
 func (p Penalty) memory() int64 { return int64(max(p.Within, 2*p.MaxBlock)) }
 
-// length is how long the next block lasts after so many before it.
+// length returns the duration of a block that follows this number of blocks.
 func (p Penalty) length(before uint32) time.Duration {
 	d := p.Block
 	for ; before > 0 && d < p.MaxBlock; before-- {
@@ -26,17 +28,21 @@ func (p Penalty) length(before uint32) time.Duration {
 	return min(d, p.MaxBlock)
 }
 
-// Fail reports that a client did something that deserves a penalty, like failing to authenticate, and says whether it
-// is blocked now, and until when. Failures are counted as [Config.Penalty] says, from the first one on; failures of a
-// client that is blocked already change nothing. Connections that are open stay open.
+// Fail counts a failure of the client at addr, such as a refused token, and
+// reports whether the client is blocked now and until when. A client with
+// Penalty.Failures failures within Penalty.Within of the first one is blocked.
+// A failure of a client that is already blocked changes nothing. Open
+// connections stay open.
 //
-// At most MaxKeys/4 failing clients are remembered; past that, newcomers go unpunished. This fails open, because the
-// other choice is to punish their neighbours, and the limits still hold for them.
+// The limiter remembers at most MaxKeys/4 failing clients. If there are more,
+// the failures of further clients are not counted. This fails open, since the
+// alternative would be to block innocent clients of the same network. The
+// limits still apply.
 func (l *Limiter) Fail(addr netip.Addr) (until time.Time, blocked bool) {
 	return l.FailAt(addr, time.Now())
 }
 
-// FailAt is [Limiter.Fail] at the given time.
+// FailAt is [Limiter.Fail] at the time now.
 func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
 	p := l.cfg.Penalty
 	if p.Failures == 0 {
@@ -77,10 +83,13 @@ func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, block
 	return until, blocked
 }
 
-// Forgive forgets a client's failures and ends its penalty, as after a success. Blocks made with Block stay.
+// Forgive removes the counted failures and the penalty of the client at addr.
+// Call it after a success, such as an accepted token. Blocks by [Limiter.Block]
+// stay.
 func (l *Limiter) Forgive(addr netip.Addr) { l.forgive(Fold(addr)) }
 
-// penalized says whether the client of this key is blocked by a penalty, in which case it completes the decision.
+// penalized reports whether a penalty blocks the client with this key. If so,
+// it sets the reason and the time in d.
 func (s *shard) penalized(key uint64, at int64, d *Decision) bool {
 	if s.strikes.len() == 0 {
 		return false
@@ -111,7 +120,7 @@ func (l *Limiter) penaltyOf(addr netip.Addr, now time.Time) (until time.Time, pe
 	return now.Add(d.RetryAfter), true
 }
 
-// forgive forgets the strikes of every client within a network.
+// forgive removes the strikes of all clients in the network.
 func (l *Limiter) forgive(network netip.Prefix) (any bool) {
 	if l.strikes.Load() == 0 {
 		return false

@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-// Status is the HTTP status of a refusal: 403 Forbidden for the blocked, 429 Too Many Requests for the limited.
+// Status returns the HTTP status of a response for this reason: 403 Forbidden
+// for a blocked client, 429 Too Many Requests for a client over a limit, 200 OK
+// for ReasonNone.
 func (r Reason) Status() int {
 	switch r {
 	case ReasonNone:
@@ -20,11 +22,15 @@ func (r Reason) Status() int {
 	return http.StatusTooManyRequests
 }
 
-// Refuse answers a request that was refused, as [Limiter.Handler] does: 403, or 429 with Retry-After, and a body that
-// names neither the reason nor the client. Plain text unless Config.ProblemJSON is set.
+// Refuse answers a refused request as [Limiter.Handler] does: with status 403,
+// or 429 and Retry-After, and with Cache-Control: no-store. The body names
+// neither the reason nor the client. It is plain text, or problem+json if
+// Config.ProblemJSON is set.
 //
-// Retry-After (RFC 9110, section 10.2.3) is Decision.RetryAfter plus a random part of up to a tenth of it, at most ten
-// seconds, rounded up to seconds: never too early, at least 1, and not the same moment for all who wait.
+// Retry-After (RFC 9110, section 10.2.3) is Decision.RetryAfter plus a random
+// time, of up to a tenth of it and at most ten seconds, rounded up to whole
+// seconds. So it is at least 1 and never too early, and clients do not all
+// return at the same moment.
 func (l *Limiter) Refuse(w http.ResponseWriter, d Decision) {
 	status := d.Reason.Status()
 	if status == http.StatusOK {
@@ -51,21 +57,27 @@ func jitter(d time.Duration) time.Duration {
 	return rand.N(min(d/10, 10*time.Second) + 1)
 }
 
-// seconds rounds up.
+// seconds returns d in seconds, rounded up.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// Fields is a version of the IETF's RateLimit header fields, which are still a draft
-// (draft-ietf-httpapi-ratelimit-headers) and were renamed along the way.
+// Fields is a version of the RateLimit header fields. They are a draft of the
+// IETF (draft-ietf-httpapi-ratelimit-headers), whose versions use different
+// names.
 type Fields int
 
-// The versions.
+// The versions of the header fields.
 const (
-	FieldsNone    Fields = iota
-	FieldsDraft06        // RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset
-	FieldsDraft10        // RateLimit-Policy: "client";q=10;w=60 and RateLimit: "client";r=9;t=42
+	FieldsNone Fields = iota
+	// FieldsDraft06 is RateLimit-Limit, RateLimit-Remaining and
+	// RateLimit-Reset.
+	FieldsDraft06
+	// FieldsDraft10 is RateLimit-Policy: "client";q=10;w=60 and RateLimit:
+	// "client";r=9;t=42.
+	FieldsDraft10
 )
 
-// set writes the fields for clients that have a window; the blocked have none.
+// set writes the fields for a client that has a window. A blocked client has
+// none.
 func (f Fields) set(h http.Header, d Decision, c Config) {
 	if d.Reset <= 0 {
 		return

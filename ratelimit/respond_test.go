@@ -26,7 +26,7 @@ func TestRetryAfter(t *testing.T) {
 		{5 * time.Second, 5, 6, "5 seconds are left: not 60"},
 		{time.Minute, 60, 66, "at most a tenth more"},
 		{time.Hour, 3600, 3610, "at most ten seconds more"},
-		{0, -1, -1, "nobody knows: no header"},
+		{0, -1, -1, "unknown: no header"},
 	} {
 		seen := make(map[int]bool)
 		for range 500 {
@@ -76,7 +76,7 @@ func TestRefuse(t *testing.T) {
 			t.Errorf("%+v: %v", test.decision, w.Header())
 		}
 		if test.status == 403 && w.Header().Get("Retry-After") != "" {
-			t.Errorf("%+v: a blocked client is told for how long", test.decision)
+			t.Errorf("%+v: a blocked client learns for how long", test.decision)
 		}
 	}
 }
@@ -107,7 +107,8 @@ func TestFields(t *testing.T) {
 		if got := w.Header().Get("RateLimit"); got != `"client";r=9;t=60` {
 			t.Errorf("admitted: %q", got)
 		}
-		l.Block(netip.MustParsePrefix("192.0.2.0/24"), time.Time{}) // httptest's client
+		// The requests of httptest come from 192.0.2.1.
+		l.Block(netip.MustParsePrefix("192.0.2.0/24"), time.Time{})
 		w = httptest.NewRecorder()
 		l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 		if got := w.Header().Get("RateLimit"); got != "" || w.Code != 403 {
@@ -116,8 +117,9 @@ func TestFields(t *testing.T) {
 	})
 }
 
-// TestObserver: every decision is counted, and refusals are thinned for the log without losing their number. Refusals
-// of one attacker alone have been seen to write 169,000 lines in four hours.
+// TestObserver checks that Observe gets every decision, and that OnReject gets
+// some refusals and the number of all others. A single attacker is known to
+// have caused 169,000 log lines in four hours.
 func TestObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		observed := make(map[ratelimit.Reason]int)
@@ -134,7 +136,7 @@ func TestObserver(t *testing.T) {
 				suppressed += n
 			},
 		})
-		held, _ := l.Admit(netip.MustParseAddr("192.0.2.1")) // httptest's client
+		held, _ := l.Admit(netip.MustParseAddr("192.0.2.1")) // as httptest
 		h := l.Handler(http.NotFoundHandler())
 		for range 30 {
 			for range 100 {
@@ -145,7 +147,8 @@ func TestObserver(t *testing.T) {
 		if observed[ratelimit.ReasonLimit] != 3000 {
 			t.Errorf("observed %v, want 3000", observed)
 		}
-		// Ten at once, then one for each of 29 further seconds; the last 99 are still to be told.
+		// Ten calls at once, then one in each of 29 further seconds. The last
+		// 99 refusals are not reported yet.
 		if lines != 39 || suppressed+99 != 3000-39 {
 			t.Errorf("%d lines that speak of %d more", lines, suppressed)
 		}
@@ -180,7 +183,7 @@ func TestObserverEvery(t *testing.T) {
 	}
 }
 
-// TestTime is Admit and its like on the clock of this process.
+// TestTime calls the methods that use the clock of the process.
 func TestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(t, ratelimit.Config{Limit: 1, Penalty: ratelimit.Penalty{Failures: 1, Block: time.Minute}})

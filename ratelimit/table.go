@@ -1,15 +1,17 @@
 package ratelimit
 
-// table remembers values by key in two generations. What is not renewed for a whole period is dropped together with
-// its generation, by letting go of a map: no sweep that would stall, and no memory that a cleared map would keep.
-// A value lives between one and two periods after its last renewal.
+// table stores values by key, in two generations. A value that is not renewed
+// for a whole period is dropped together with its generation. Dropping a map
+// takes no time under the lock, unlike a sweep, and frees its memory, unlike
+// clear. A value is kept for one to two periods after its last renewal.
 type table[V any] struct {
 	period     int64
 	young, old map[uint64]V
 }
 
-// turn moves the table to the given period and returns how many values it has dropped. Periods gone by are ignored, so
-// that callers whose clocks differ a little do no harm.
+// turn moves the table to the given period, and returns the number of values
+// that it has dropped. It ignores earlier periods, so that callers whose clocks
+// differ a little do no harm.
 func (t *table[V]) turn(period int64) (dropped int) {
 	switch {
 	case period <= t.period:
@@ -32,7 +34,7 @@ func (t *table[V]) get(key uint64) (v V, known bool) {
 	return v, known
 }
 
-// update stores a known key's value without prolonging its life.
+// update stores the value of a known key, and does not renew it.
 func (t *table[V]) update(key uint64, v V) {
 	if _, young := t.young[key]; young {
 		t.young[key] = v
@@ -41,7 +43,8 @@ func (t *table[V]) update(key uint64, v V) {
 	t.old[key] = v
 }
 
-// renew stores a value that lives for a period at least, and says whether its key is new.
+// renew stores a value for at least one period, and reports whether the key is
+// new.
 func (t *table[V]) renew(key uint64, v V) (added bool) {
 	before := t.len()
 	delete(t.old, key)

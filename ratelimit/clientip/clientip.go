@@ -1,15 +1,46 @@
-// Package clientip says which address a request really comes from, behind declared proxies.
+// Package clientip finds the address of the client that sent a request, even if
+// the request came through reverse proxies. It believes header fields only if a
+// proxy that you trust has sent them, so no client can choose its own address.
 //
-// Anybody can send X-Forwarded-For. It means something only where the peer of the TCP connection is a proxy that is
-// known to set it, and only the part that known proxies have written. So every [Resolver] but [Direct] is given the
-// networks of the trusted proxies, ignores headers from anyone else, and reads lists from the right, where the nearest
-// proxy has added its word, up to the first address that is not trusted.
+//	package main
 //
-// What cannot be understood there fails closed: the answer is then the peer's own address, and [Result] says why. The
-// price is that such clients are counted as one with their proxy; the gain is that nobody chooses his own address.
+//	import (
+//		"fmt"
+//		"log"
+//		"net/http"
 //
-// A trusted proxy must itself set or append to the header that the resolver reads. One that passes on what clients send
-// hands them the choice; test it with a forged header.
+//		"github.com/relayguard/relayguard/ratelimit/clientip"
+//	)
+//
+//	func main() {
+//		resolver := clientip.Behind(clientip.Loopback()...)
+//		http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+//			fmt.Fprintln(w, resolver.Addr(r))
+//		})
+//		log.Fatal(http.ListenAndServe("localhost:8080", nil))
+//	}
+//
+// # Trust
+//
+// Any client can send X-Forwarded-For. So you give the networks of your trusted
+// proxies to every [Resolver] except [Direct]. It ignores the header fields of
+// a request whose peer, the other end of the TCP connection, is outside of
+// these networks. It reads a list of addresses from the right, because each
+// proxy appends the address of its own peer, and stops at the first address
+// that it does not trust.
+//
+// A trusted proxy must itself set the header field, or append to it. If it
+// passes on the field of the client, the client can choose its address. Test
+// your proxy with a forged field.
+//
+// # Failures
+//
+// If a resolver cannot understand the header field of a trusted proxy, it fails
+// closed: the result is the address of the peer, and Result.Err gives the
+// reason. All clients for which this happens count as one client together with
+// the proxy.
+//
+// # Concurrency
 //
 // A Resolver is immutable and safe for concurrent use.
 package clientip
@@ -22,10 +53,11 @@ import (
 	"strings"
 )
 
-// Source says what an address was read from.
+// Source is the place from which an address was read. [FromHeader] uses the
+// name of its header field, in lower case.
 type Source string
 
-// The sources. [FromHeader] has its header's name, in lower case, as source.
+// The sources of the other resolvers.
 const (
 	SourcePeer          Source = "peer"
 	SourceXForwardedFor Source = "x-forwarded-for"
@@ -33,20 +65,21 @@ const (
 	SourceForwarded     Source = "forwarded"
 )
 
-// Reason says why a header was not believed, or an item of a list of networks
-// refused. The set is closed.
+// Reason is why a header field is not believed, or why an item of a list of
+// networks is refused. The set is closed.
 type Reason string
 
 // The reasons of an [Error].
 const (
 	ReasonNotAnAddress Reason = "not an address"
-	ReasonObfuscated   Reason = "obfuscated or unknown" // RFC 7239, sections 6.2 and 6.3
+	ReasonObfuscated   Reason = "obfuscated or unknown" // RFC 7239, 6.2 and 6.3
 	ReasonMalformed    Reason = "malformed"
 	ReasonAmbiguous    Reason = "more than one value"
-	ReasonNoAddress    Reason = "peer without an address" // a unix socket, or a RemoteAddr that is none
+	ReasonNoAddress    Reason = "peer without an address" // as on a unix socket
 )
 
-// Error says which header was not believed, and why. It never repeats the header's value.
+// Error reports a header field that is not believed. It never holds the value
+// of the field.
 type Error struct {
 	Source Source
 	Reason Reason
@@ -54,17 +87,21 @@ type Error struct {
 
 func (e *Error) Error() string { return "clientip: " + string(e.Source) + ": " + string(e.Reason) }
 
-// Result is the answer of a [Resolver].
+// Result is the answer of [Resolver.Resolve].
 type Result struct {
-	// Addr is the client's address, without zone, IPv4 where it was mapped into IPv6. It is invalid only if the peer
-	// has none, as on a unix socket.
+	// Addr is the address of the client, without a zone. An IPv4-mapped IPv6
+	// address is given as IPv4. Addr is invalid only if the peer has no
+	// address, as on a unix socket.
 	Addr   netip.Addr
 	Source Source
-	// Err is a *[Error] if a trusted peer's header was not understood, and Addr therefore is the peer's own.
+	// Err is an [*Error] if the header field of a trusted peer could not be
+	// understood, or if the peer has no address. In the first case Addr is the
+	// address of the peer.
 	Err error
 }
 
-// Resolver finds the address of a request's client. The zero value is [Direct].
+// Resolver finds the address of the client that sent a request. The zero value
+// is [Direct].
 type Resolver struct {
 	trusted []netip.Prefix
 	unix    bool
@@ -81,40 +118,53 @@ const (
 	forwarded
 )
 
-// Direct believes no header: the client is the peer.
+// Direct returns a resolver that ignores all header fields: the client is the
+// peer.
 func Direct() *Resolver { return &Resolver{} }
 
-// Behind believes the X-Forwarded-For of trusted peers: the client is its right-most address that is not trusted, over
-// all its lines; where there is none, X-Real-IP; else the left-most of the trusted, which then is the client. With no
-// trusted networks it is [Direct].
+// Behind returns a resolver that reads X-Forwarded-For from trusted peers, all
+// lines as one list. The client is the first of these that exists:
+//
+//   - the right-most address of the list that is not trusted
+//   - the address in X-Real-IP, if it is not trusted
+//   - the left-most address of the list
+//   - the address in X-Real-IP
+//   - the peer
+//
+// Without trusted networks, Behind is [Direct].
 func Behind(trusted ...netip.Prefix) *Resolver {
 	return &Resolver{kind: behind, trusted: plainPrefixes(trusted)}
 }
 
-// FromHeader believes a header of trusted peers that holds a single address, like CF-Connecting-IP. More than one line
-// or value is ambiguous and not believed.
+// FromHeader returns a resolver that reads a header field with a single address
+// from trusted peers, such as CF-Connecting-IP. A field with more than one line
+// or value is an error ([ReasonAmbiguous]).
 func FromHeader(name string, trusted ...netip.Prefix) *Resolver {
 	return &Resolver{kind: fromHeader, header: textproto.CanonicalMIMEHeaderKey(name), trusted: plainPrefixes(trusted)}
 }
 
-// Forwarded believes the Forwarded header (RFC 7239) of trusted peers: the client is the right-most "for" that is not
-// trusted.
+// Forwarded returns a resolver that reads the header field Forwarded (RFC 7239)
+// from trusted peers. The client is the right-most address in a "for" parameter
+// that is not trusted, or the left-most if all of them are trusted.
 func Forwarded(trusted ...netip.Prefix) *Resolver {
 	return &Resolver{kind: forwarded, trusted: plainPrefixes(trusted)}
 }
 
-// TrustUnix returns a resolver that also trusts peers on a unix socket, which have no address that a prefix could
-// match. Whoever may open the socket's file is then trusted.
+// TrustUnix returns a copy of the resolver that also trusts peers on a unix
+// socket. Such a peer has no address that could be in a trusted network. Every
+// process that may open the socket's file is then trusted.
 func (c *Resolver) TrustUnix() *Resolver {
 	d := *c
 	d.unix = true
 	return &d
 }
 
-// Addr returns the client's address; invalid only if the peer has none. It fits ratelimit.Config.ClientIP.
+// Addr returns the address of the client. It is invalid only if the peer has no
+// address. Use this method as ratelimit.Config.ClientIP.
 func (c *Resolver) Addr(r *http.Request) netip.Addr { return c.Resolve(r).Addr }
 
-// Resolve returns the client's address, where it was found, and whether a trusted peer's header was not understood.
+// Resolve returns the address of the client, its source, and an error if the
+// header field of a trusted peer could not be understood.
 func (c *Resolver) Resolve(r *http.Request) Result {
 	peer, trusted := c.peer(r)
 	own := Result{Addr: peer, Source: SourcePeer}
@@ -151,8 +201,11 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 	return own
 }
 
-// Scheme returns "https" if the client used TLS and otherwise "http": the connection's own TLS counts, and a trusted
-// peer's X-Forwarded-Proto (Forwarded's "proto" for a resolver made by that name), if all its values say so.
+// Scheme returns "https" if the connection itself uses TLS, or if a trusted
+// peer reports that the client used TLS. Otherwise it returns "http". The peer
+// reports it in X-Forwarded-Proto, or, if the resolver was made by [Forwarded],
+// in the "proto" parameters of Forwarded. If there are several values, all must
+// be https or wss.
 func (c *Resolver) Scheme(r *http.Request) string {
 	if r.TLS != nil {
 		return "https"
@@ -193,12 +246,13 @@ func (c *Resolver) secure(r *http.Request) (secure bool) {
 	return secure
 }
 
-// isSecure knows wss as well: some proxies name the protocol that follows the upgrade.
+// isSecure also accepts wss, since some proxies name the protocol after the
+// upgrade.
 func isSecure(proto string) bool {
 	return strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
 }
 
-// Trusts says whether addr lies within a trusted network.
+// Trusts reports whether addr is in a trusted network.
 func (c *Resolver) Trusts(addr netip.Addr) bool {
 	addr = plain(addr)
 	for _, p := range c.trusted {
@@ -209,7 +263,8 @@ func (c *Resolver) Trusts(addr netip.Addr) bool {
 	return false
 }
 
-// peer returns the address of the connection's other end, and whether its headers count.
+// peer returns the address of the peer, and whether its header fields are
+// believed.
 func (c *Resolver) peer(r *http.Request) (addr netip.Addr, trusted bool) {
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		addr = plain(ap.Addr())
@@ -222,10 +277,11 @@ func (c *Resolver) peer(r *http.Request) (addr netip.Addr, trusted bool) {
 	return netip.Addr{}, local != nil && local.Network() == "unix"
 }
 
-// isClient says whether an address was found that is no proxy's.
+// isClient reports whether an address was found that is not a trusted proxy's.
 func (c *Resolver) isClient(found Result) bool { return found.Addr.IsValid() && !c.Trusts(found.Addr) }
 
-// list reads X-Forwarded-For: all lines are one list, as RFC 9110, section 5.3, says, read from its end.
+// list reads X-Forwarded-For from its end. All lines are one list (RFC 9110,
+// section 5.3).
 func (c *Resolver) list(lines []string) (found Result) {
 	found.Source = SourceXForwardedFor
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -253,7 +309,7 @@ func (c *Resolver) list(lines []string) (found Result) {
 	return found
 }
 
-// single reads a header that holds one address.
+// single reads a header field with one address.
 func (c *Resolver) single(lines []string, source Source) (found Result) {
 	found.Source = source
 	switch {
@@ -275,8 +331,9 @@ func (c *Resolver) single(lines []string, source Source) (found Result) {
 	return found
 }
 
-// elements reads Forwarded. A line that does not parse makes the whole header doubtful: a quotation mark that a client
-// leaves open would otherwise swallow what the proxy appended.
+// elements reads Forwarded. If one line is malformed, the whole field is
+// refused: an opening quotation mark of the client could otherwise hide the
+// part that the proxy has appended.
 func (c *Resolver) elements(lines []string) (found Result) {
 	found.Source = SourceForwarded
 	for i := len(lines) - 1; i >= 0; i-- {

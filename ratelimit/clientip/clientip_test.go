@@ -14,13 +14,15 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
-// proxies are the trusted ones of most tests: a load balancer's network in both families, and this machine.
+// proxies are the trusted networks of most tests: this machine, and the network
+// of a load balancer in IPv4 and IPv6.
 var proxies = append(clientip.Loopback(),
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ff::/48"))
 
 const proxy = "10.0.0.1:40000"
 
-// request has the given peer, and headers as "Name: value" lines.
+// request returns a request from the given peer, with header fields as "Name:
+// value" lines.
 func request(peer string, lines ...string) *http.Request {
 	r := httptest.NewRequest("GET", "/ws", nil)
 	r.RemoteAddr = peer
@@ -72,7 +74,7 @@ func TestDirect(t *testing.T) {
 		{"[fe80::1%eth0]:1", nil, "fe80::1", peer, "", "the zone is dropped"},
 		{"@", nil, "invalid IP", peer, clientip.ReasonNoAddress, "a unix socket"},
 		{"", nil, "invalid IP", peer, clientip.ReasonNoAddress, "nothing at all"},
-		{"192.0.2.1", nil, "invalid IP", peer, clientip.ReasonNoAddress, "no port: middleware has put a header's word here"},
+		{"192.0.2.1", nil, "invalid IP", peer, clientip.ReasonNoAddress, "no port: middleware has changed RemoteAddr"},
 	}
 	check(t, clientip.Direct(), rows)
 	check(t, new(clientip.Resolver), rows)
@@ -85,13 +87,13 @@ func TestBehind(t *testing.T) {
 	check(t, clientip.Behind(proxies...), []row{
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", xff, "", "one proxy"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1, 10.0.0.9, 10.0.0.8"}, "192.0.2.1", xff, "", "three proxies"},
-		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1"}, "192.0.2.1", xff, "", "what the client claimed stands to the left"},
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1"}, "192.0.2.1", xff, "", "the client's own claim is on the left"},
 		{proxy, []string{"X-Forwarded-For: 10.0.0.2, 192.0.2.1, 10.0.0.9"}, "192.0.2.1", xff, "", "a claim to be a proxy"},
-		{proxy, []string{"X-Forwarded-For: <script>, 192.0.2.1"}, "192.0.2.1", xff, "", "garbage of the client's is not even read"},
+		{proxy, []string{"X-Forwarded-For: <script>, 192.0.2.1"}, "192.0.2.1", xff, "", "the client's part is not read"},
 
 		{proxy, []string{"X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", xff, "", "several lines are one list"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 10.0.0.9"}, "192.0.2.1", xff, "", "the walk goes on in the line before"},
-		{proxy, []string{"X-Forwarded-For: 192.0.2.1,"}, "192.0.2.1", xff, "", "a comma at the end hides nobody"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1,"}, "192.0.2.1", xff, "", "a comma at the end"},
 		{proxy, []string{"X-Forwarded-For: ,, 192.0.2.1 ,\t, "}, "192.0.2.1", xff, "", "empty items (RFC 9110, 5.6.1)"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For:"}, "192.0.2.1", xff, "", "an empty line"},
 
@@ -106,8 +108,8 @@ func TestBehind(t *testing.T) {
 		{"[2001:db8:ff::1]:1", []string{"X-Forwarded-For: 192.0.2.1, 2001:db8:ff:1::2"}, "192.0.2.1", xff, "", "IPv6 proxies"},
 		{"127.0.0.1:1", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", xff, "", "a proxy on this machine"},
 
-		{"6.6.6.6:1", []string{"X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
-		{"[::ffff:6.6.6.6]:1", []string{"X-Forwarded-For: 10.0.0.1"}, "6.6.6.6", peer, "", "whatever is claimed"},
+		{"6.6.6.6:1", []string{"X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
+		{"[::ffff:6.6.6.6]:1", []string{"X-Forwarded-For: 10.0.0.1"}, "6.6.6.6", peer, "", "nor is an IPv4-mapped one"},
 		{"@", []string{"X-Forwarded-For: 192.0.2.1"}, "invalid IP", peer, clientip.ReasonNoAddress, "a unix socket is trusted only by TrustUnix"},
 
 		{proxy, []string{"X-Forwarded-For: unknown"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "the proxy does not say"},
@@ -120,8 +122,8 @@ func TestBehind(t *testing.T) {
 		{proxy, []string{"X-Forwarded-For: [192.0.2.1]"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "brackets are for IPv6"},
 		{proxy, []string{"X-Forwarded-For: [2001:db8::1"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "half a bracket"},
 		{proxy, []string{"X-Forwarded-For: [2001:db8::1]x"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "junk behind the bracket"},
-		{proxy, []string{"X-Forwarded-For: 0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "nobody's address"},
-		{proxy, []string{"X-Forwarded-For: ::ffff:0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "nobody's, mapped"},
+		{proxy, []string{"X-Forwarded-For: 0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "the unspecified address"},
+		{proxy, []string{"X-Forwarded-For: ::ffff:0.0.0.0"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "the unspecified address, mapped"},
 		{proxy, []string{"X-Forwarded-For: \"192.0.2.1\""}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "quoted"},
 
 		{proxy, nil, "10.0.0.1", peer, "", "a proxy's own request, like a health check"},
@@ -168,7 +170,7 @@ func TestForwarded(t *testing.T) {
 		{proxy, []string{"Forwarded: f r=192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonMalformed, "no token"},
 		{proxy, []string{"Forwarded: for=nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
-		{"6.6.6.6:1", []string{"Forwarded: for=192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
+		{"6.6.6.6:1", []string{"Forwarded: for=192.0.2.1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
 	})
 }
 
@@ -181,7 +183,7 @@ func TestFromHeader(t *testing.T) {
 		{proxy, []string{"CF-Connecting-IP: 6.6.6.6", "CF-Connecting-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "two lines"},
 		{proxy, []string{"CF-Connecting-IP: 6.6.6.6, 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "two values"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
-		{"6.6.6.6:1", []string{"CF-Connecting-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "nobody else can say anything"},
+		{"6.6.6.6:1", []string{"CF-Connecting-IP: 192.0.2.1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
 	})
 	check(t, clientip.FromHeader("", proxies...), []row{
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "without a name nothing is read"},
@@ -249,7 +251,8 @@ func TestScheme(t *testing.T) {
 	}
 }
 
-// TestErrorsHideTheValue: a header's value is its sender's, and errors end up in logs.
+// TestErrorsHideTheValue checks that errors, which are logged, do not repeat
+// the value of a header field, which any client may choose.
 func TestErrorsHideTheValue(t *testing.T) {
 	const secret = "\x1b[31mhunter2"
 	for _, c := range []*clientip.Resolver{clientip.Behind(proxies...), clientip.Forwarded(proxies...)} {

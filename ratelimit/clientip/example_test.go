@@ -15,30 +15,32 @@ func Example() {
 	resolver := clientip.Behind(trusted...)
 
 	r := httptest.NewRequest("GET", "/ws", nil)
-	r.RemoteAddr = "10.0.0.1:40000"                             // the proxy
-	r.Header.Set("X-Forwarded-For", "8.8.8.8, 192.0.2.1:51234") // the client's lie, then the proxy's word
+	// A trusted proxy appends the second address to the client's invented one.
+	r.RemoteAddr = "10.0.0.1:40000"
+	r.Header.Set("X-Forwarded-For", "8.8.8.8, 192.0.2.1:51234")
 	fmt.Println(resolver.Addr(r))
 
-	r.RemoteAddr = "203.0.113.9:40000" // no proxy of ours
+	r.RemoteAddr = "203.0.113.9:40000" // not a trusted proxy
 	fmt.Println(resolver.Addr(r))
 	// Output:
 	// 192.0.2.1
 	// 203.0.113.9
 }
 
-// Taking the first address of X-Forwarded-For is taking the client's word: it is limited under any name it likes.
+// The first address of X-Forwarded-For comes from the client, which can invent
+// it. Trust only your own proxies, never all addresses.
 func ExampleBehind_incorrect() {
 	r := httptest.NewRequest("GET", "/ws", nil)
 	r.RemoteAddr = "10.0.0.1:40000"
 	r.Header.Set("X-Forwarded-For", "8.8.8.8, 192.0.2.1")
 
-	everyone, err := clientip.ParsePrefixes("0.0.0.0/0") // wrong: trusts whoever comes
+	everyone, err := clientip.ParsePrefixes("0.0.0.0/0") // wrong
 	fmt.Println(everyone, err)
 
 	right := clientip.Behind(clientip.Private()...)
 	fmt.Println(right.Addr(r))
 	// Output:
-	// [] clientip: "0.0.0.0/0" trusts every address there is
+	// [] clientip: "0.0.0.0/0" would trust every address
 	// 192.0.2.1
 }
 

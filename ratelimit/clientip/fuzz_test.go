@@ -8,9 +8,10 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
-// FuzzResolve asserts, for any headers: an untrusted peer never influences the answer; the answer is a trusted address
-// only if no other was there; an address that the trusted proxy appended cannot be displaced; and an error always means
-// the peer's own address.
+// FuzzResolve asserts for any header fields: an untrusted peer has no influence
+// on the result; the result is a trusted address only if the list has no other;
+// an address that the trusted proxy appended is always found; and after an
+// error the result is the address of the peer.
 func FuzzResolve(f *testing.F) {
 	for _, seed := range []string{
 		"", ",", "192.0.2.1", "192.0.2.1,", "10.0.0.1, 192.0.2.1:80", "[2001:db8::1]:443", "unknown", "::ffff:1.2.3.4",
@@ -44,7 +45,8 @@ func FuzzResolve(f *testing.F) {
 				t.Fatalf("resolver %d: %q", i, got.Err)
 			}
 
-			// Where all is understood, and the answer is trusted, nothing else may have been there.
+			// If there is no error and the result is a trusted address, the
+			// list must not hold an untrusted one.
 			if i == 1 && got.Err == nil && c.Trusts(got.Addr) {
 				for _, line := range lines {
 					name, value, _ := strings.Cut(line, ":")
@@ -71,7 +73,9 @@ func FuzzResolve(f *testing.F) {
 	})
 }
 
-// FuzzParsePrefixes asserts that what is accepted prints to what is accepted again, equally, and never trusts all.
+// FuzzParsePrefixes asserts that the printed form of an accepted list is
+// accepted again with an equal result, and that no accepted list trusts all
+// addresses.
 func FuzzParsePrefixes(f *testing.F) {
 	for _, seed := range []string{"", "none", "loopback,private", "10.0.0.1/8", "::ffff:1.2.3.4", "0.0.0.0/0", "fe80::1%x"} {
 		f.Add(seed)

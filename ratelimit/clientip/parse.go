@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// parseNode reads an address as proxies write it: bare, with a port, in brackets, with a zone.
+// parseNode reads an address in the forms that proxies write: bare, with a
+// port, in brackets, or with a zone.
 func parseNode(s string) (addr netip.Addr, reason Reason) {
 	host := s
 	switch {
@@ -36,7 +37,8 @@ func parseNode(s string) (addr netip.Addr, reason Reason) {
 	return plain(addr), ""
 }
 
-// isPort says whether s is empty, or a colon and a port, or what RFC 7239 allows to hide one.
+// isPort reports whether s is empty, or a colon followed by a port number or by
+// an obfuscated port of RFC 7239.
 func isPort(s string) bool {
 	if s == "" {
 		return true
@@ -51,10 +53,10 @@ func isPort(s string) bool {
 	return err == nil
 }
 
-// element is one hop of a Forwarded header.
+// element is one element of a Forwarded field, written by one proxy.
 type element struct{ node, proto string }
 
-// parseForwarded reads one line of RFC 7239, section 4:
+// parseForwarded reads one line of a Forwarded field (RFC 7239, section 4):
 //
 //	for=192.0.2.60;proto=http, for="[2001:db8:cafe::17]:4711"
 func parseForwarded(s string) (elements []element, ok bool) {
@@ -64,7 +66,7 @@ func parseForwarded(s string) (elements []element, ok bool) {
 		for {
 			s = strings.TrimLeft(s, " \t")
 			if s == "" || s[0] == ',' || s[0] == ';' {
-				// Nothing between separators.
+				// Separators may follow each other directly.
 			} else {
 				var name, value string
 				if name, value, s, ok = parsePair(s); !ok || slices.Contains(seen, name) {
@@ -97,7 +99,8 @@ func parseForwarded(s string) (elements []element, ok bool) {
 	}
 }
 
-// parsePair reads token=token or token="quoted", and returns the name in lower case.
+// parsePair reads token=token or token="quoted", and returns the name in lower
+// case.
 func parsePair(s string) (name, value, rest string, ok bool) {
 	name, s, ok = strings.Cut(s, "=")
 	if !ok || name == "" || !isToken(name) || s == "" {
@@ -109,7 +112,8 @@ func parsePair(s string) (name, value, rest string, ok bool) {
 		if end < 0 {
 			end = len(s)
 		}
-		// Strictly an address with a port needs quotes; senders that forget them mean nothing else.
+		// RFC 7239 requires quotes around an address with a port. Some senders
+		// omit them, and the meaning is still clear.
 		if value = s[:end]; value == "" || !isToken(strings.NewReplacer(":", "", "[", "", "]", "").Replace(value)) {
 			return "", "", "", false
 		}
@@ -130,7 +134,8 @@ func parsePair(s string) (name, value, rest string, ok bool) {
 	return "", "", "", false
 }
 
-// isToken says whether s consists of token characters (RFC 9110, section 5.6.2).
+// isToken reports whether s consists of token characters (RFC 9110, section
+// 5.6.2).
 func isToken(s string) bool {
 	for _, c := range []byte(s) {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
@@ -145,8 +150,9 @@ func Loopback() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
 
-// Private returns the networks of private use: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 (RFC 1918) and fc00::/7
-// (RFC 4193). Loopback is not among them.
+// Private returns the private networks: 10.0.0.0/8, 172.16.0.0/12,
+// 192.168.0.0/16 (RFC 1918) and fc00::/7 (RFC 4193). It does not include
+// Loopback.
 func Private() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
@@ -156,12 +162,12 @@ func Private() []netip.Prefix {
 
 // The reasons of a [PrefixError].
 const (
-	ReasonNotAPrefix   Reason = "neither a network, nor an address, nor one of loopback, private, none"
-	ReasonTrustsAll    Reason = "trusts every address there is"
-	ReasonNoneWithMore Reason = "stands beside others"
+	ReasonNotAPrefix   Reason = "is neither a network, nor an address, nor one of the words loopback, private and none"
+	ReasonTrustsAll    Reason = "would trust every address"
+	ReasonNoneWithMore Reason = "must be alone in the list"
 )
 
-// PrefixError is one problem of a list of networks.
+// PrefixError is one item of a list of networks that [ParsePrefixes] refuses.
 type PrefixError struct {
 	Item   string
 	Reason Reason
@@ -171,8 +177,11 @@ func (e *PrefixError) Error() string {
 	return "clientip: " + strconv.Quote(e.Item) + " " + string(e.Reason)
 }
 
-// ParsePrefixes reads networks separated by commas: prefixes, single addresses, and the words loopback, private and
-// none (alone: trust nobody). An empty list is none. It reports all problems at once, an errors.Join of *[PrefixError].
+// ParsePrefixes reads a list of networks separated by commas. An item is a
+// prefix, a single address, or one of the words loopback, private and none. The
+// word none must be alone. It is the empty list, as is the empty string.
+// ParsePrefixes returns all problems at once, joined with [errors.Join], each a
+// [*PrefixError].
 func ParsePrefixes(s string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	var errs []error
@@ -227,7 +236,8 @@ func trim(s string) string { return strings.Trim(s, " \t") }
 
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
-// plainPrefix masks a network, and turns an IPv4-mapped one into IPv4, since that is what addresses are turned into.
+// plainPrefix masks a network, and makes an IPv4-mapped IPv6 network an IPv4
+// network, since addresses are converted in the same way.
 func plainPrefix(p netip.Prefix) netip.Prefix {
 	if p.IsValid() && p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

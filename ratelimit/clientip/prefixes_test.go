@@ -11,9 +11,9 @@ import (
 
 func TestParsePrefixes(t *testing.T) {
 	for _, test := range []struct{ in, want, why string }{
-		{"", "[]", "nobody"},
-		{"none", "[]", "nobody, said aloud"},
-		{" , ", "[]", "nobody"},
+		{"", "[]", "no network"},
+		{"none", "[]", "no network, by name"},
+		{" , ", "[]", "no network"},
 		{"loopback", "[127.0.0.0/8 ::1/128]", "a word"},
 		{"Private", "[10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7]", "another, in any case"},
 		{"10.0.0.0/8, 2001:db8::/32", "[10.0.0.0/8 2001:db8::/32]", "networks"},
