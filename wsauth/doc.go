@@ -54,9 +54,9 @@
 //	}
 //
 // The package works with any WebSocket library: a [Conn] is any type with the
-// methods Read, Write, Close and Abort. Package wsauth/wsconn has one, built on
-// net/http and nhooyr.io/websocket. Package wsauth/refresh issues refresh
-// tokens, so that devices can use short-lived access tokens for months.
+// methods Read, Write, Close and Abort. Package wsauth/wsconn provides one,
+// built on net/http and nhooyr.io/websocket. Package wsauth/refresh issues
+// refresh tokens, so that devices can use short-lived access tokens for months.
 //
 // # The messages of a session
 //
@@ -97,7 +97,7 @@
 // # What is checked
 //
 // [HS256] is stricter than JWT libraries on purpose. It accepts one algorithm
-// (RFC 8725, section 3.1) and reads only the compact serialization with
+// only (RFC 8725, section 3.1) and reads only the compact serialization with
 // canonical base64url. It refuses "crit" and "b64", refuses a header or claims
 // in which a name occurs twice, and requires "exp" as a positive integer.
 //

@@ -28,7 +28,7 @@ type Key struct {
 	// Secret is the HMAC key, at least 32 bytes (RFC 7518, section 3.2).
 	Secret []byte
 	// Until is when the key, and every authentication with it, expires. The
-	// zero time means never; the first key of a ring must have it.
+	// zero time means never. In the first key of a ring, Until must be zero.
 	Until time.Time
 }
 

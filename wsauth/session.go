@@ -208,11 +208,12 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 }
 
 // Close closes the connection with a close code and a reason. If this takes
-// longer than [Config].CloseTimeout, Close aborts the connection and returns an
-// error that is [os.ErrDeadlineExceeded]; if Abort hangs too, Close returns
-// after another CloseTimeout. Only the first call has an effect; other calls
-// wait for it and return its result. If the Gate has decided to close the
-// session, the code and reason of the Gate are sent instead.
+// longer than [Config].CloseTimeout, Close aborts the connection, and its error
+// matches [os.ErrDeadlineExceeded] with [errors.Is]. If the Abort of the Conn
+// hangs too, Close returns after another CloseTimeout. Only the first call has
+// an effect; other calls wait for it and return its result. If the Gate has
+// decided to close the session, the code and reason of the Gate are sent
+// instead.
 func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
 
 // dismiss sends answer, closes the connection and returns cause.

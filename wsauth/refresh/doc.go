@@ -1,7 +1,7 @@
 // Package refresh issues refresh tokens for package wsauth. A device exchanges
 // each refresh token once for a new pair of a short-lived access token and the
-// next refresh token, so it can stay connected for months although a stolen
-// access token expires within minutes.
+// next refresh token. So it can stay connected for months with access tokens
+// that expire within minutes.
 //
 // This program prints a first pair and serves the exchange:
 //

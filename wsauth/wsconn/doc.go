@@ -1,7 +1,7 @@
-// Package wsconn accepts WebSocket connections whose every read, write and
-// close ends within a bounded time, even if the client stops to read or to
-// answer. It is the transport of package wsauth, built on net/http and
-// nhooyr.io/websocket, and also works without wsauth.
+// Package wsconn accepts WebSocket connections and bounds how long a client can
+// delay a write, a close or the answer to a ping. It is the transport of
+// package wsauth, built on net/http and nhooyr.io/websocket, and also works
+// without wsauth.
 //
 // This program returns every message to its sender:
 //
