@@ -8,7 +8,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// A valid token beside the bare check of its MAC, and garbage of several kinds.
+// BenchmarkVerify compares a valid token with the bare check of its MAC, and
+// several kinds of invalid tokens.
 func BenchmarkVerify(b *testing.B) {
 	v := newHS256(b, nil)
 	token := []byte(forge(common, good(`,"iat":1800000000,"jti":"0123456789"`), secret))
@@ -40,7 +41,8 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// What every message of a publisher pays, beside many others that do.
+// BenchmarkAuthorize measures the cost of one message of a publisher while
+// other publishers send too.
 func BenchmarkAuthorize(b *testing.B) {
 	gate, _, _ := newGate(b, wsauth.Config{})
 	s := gate.Attach(newScript(tokenMessage(live("pi-1")), `{}`), wsauth.Peer{})

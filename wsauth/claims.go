@@ -8,16 +8,17 @@ import (
 	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
 )
 
-// maxTime is the last second of the year 9999, beyond which time formats break.
+// maxTime is the last second of the year 9999. RFC 3339 cannot express later
+// times.
 const maxTime = 253402300799
 
-// claims as they were written; nil is absent.
+// claimSet is the claims as they were written. A claim that is absent is nil.
 type claimSet struct {
 	device, exp, nbf, iat, iss, aud, jti, role, scope []byte
 }
 
-// readClaims collects the claims that matter and refuses a set in which any name occurs twice: which of two values
-// counts is something that decoders disagree about.
+// readClaims collects the claims that HS256 uses. It refuses a set in which a
+// name occurs twice, because decoders disagree about which value counts.
 func readClaims(text []byte) (claimSet, bool) {
 	var c claimSet
 	if len(text) == 0 || text[0] != '{' {
@@ -56,7 +57,8 @@ func readClaims(text []byte) (claimSet, bool) {
 	return c, m.Err == nil
 }
 
-// identify turns the claims of a token that key signed into an identity, or says why not.
+// identify returns the identity in the claims of a token that key signed, or an
+// [*Error].
 func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, error) {
 	id := Identity{KeyID: key.id, key: key.material}
 	refuse := func(r Reason) (Identity, error) {
@@ -142,7 +144,8 @@ func limitTo(granted []string, scope []string) []string {
 	return p
 }
 
-// name reads a claim that is a short text without control characters.
+// name reads a claim that is a string of at most maxName bytes without control
+// characters.
 func name(value []byte) (string, bool) {
 	text, ok := strictjson.String(value)
 	if !ok || len(text) > maxName {
@@ -156,7 +159,7 @@ func name(value []byte) (string, bool) {
 	return text, true
 }
 
-// seconds reads a NumericDate (RFC 7519, section 2), as a positive integer only.
+// seconds reads a NumericDate (RFC 7519, section 2) that is a positive integer.
 func seconds(value []byte) (time.Time, bool) {
 	n, ok := strictjson.Int(value)
 	if !ok || n <= 0 || n > maxTime {
@@ -165,7 +168,7 @@ func seconds(value []byte) (time.Time, bool) {
 	return time.Unix(n, 0), true
 }
 
-// audiences reads "aud", one text or a list of them.
+// audiences reads "aud", which is a string or a list of strings.
 func audiences(value []byte) ([]string, bool) {
 	if one, ok := name(value); ok {
 		return []string{one}, true

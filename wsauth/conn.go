@@ -7,33 +7,39 @@ import (
 	"net/netip"
 )
 
-// Conn is a WebSocket connection on which whole messages are read and written. A [Session] reads from one goroutine
-// at a time; Write, Close and Abort may be called from any number of others meanwhile.
+// Conn is a WebSocket connection that reads and writes whole messages. A
+// [Session] calls Read from one goroutine at a time. It may call Write, Close
+// and Abort from any number of goroutines, also during a Read.
 //
-// A Conn may also have a method SetReadLimit(int64), the largest message in bytes that Read may return from now on.
-// Without it the Conn must keep a limit of its own.
+// A Conn may also have a method SetReadLimit(int64). It sets the maximum size
+// in bytes of the messages that Read returns from then on. A Conn without this
+// method must have a limit of its own.
 type Conn interface {
-	// Read returns the next text message. It reports [ErrBinary], [ErrInvalidUTF8] and [ErrTooBig] with those
-	// errors and leaves the connection open, so that the peer can be told; any other error means that the
-	// connection is over. The Session does not keep the slice.
+	// Read returns the next text message. After [ErrBinary], [ErrInvalidUTF8]
+	// and [ErrTooBig], the connection must stay open, so that the Session can
+	// answer. Any other error means that the connection has ended. The Session
+	// does not keep the slice.
 	Read(ctx context.Context) ([]byte, error)
 	// Write sends one text message. It must not keep text.
 	Write(ctx context.Context, text []byte) error
-	// Close sends a close frame with the code and reason (RFC 6455, section 7.4), gives the peer a moment to
-	// answer and closes the connection. Closing twice is harmless.
+	// Close sends a close frame with the code and reason (RFC 6455, section
+	// 7.4), gives the client a short time to answer and closes the connection.
+	// A second call must have no effect.
 	Close(code int, reason string) error
-	// Abort closes the connection at once, without a close frame, and makes every other call return.
+	// Abort closes the connection immediately, without a close frame, and makes
+	// every other call return.
 	Abort() error
 }
 
-// Errors with which a Conn's Read reports a message that it does not deliver.
+// Errors of a Conn's Read for a message that it does not return.
 var (
 	ErrBinary      = errors.New("wsauth: binary message")
 	ErrInvalidUTF8 = errors.New("wsauth: text message is not UTF-8")
 	ErrTooBig      = errors.New("wsauth: message exceeds the read limit")
 )
 
-// Close codes that a Session uses. Those of the range for private use mirror HTTP's 401 and 409.
+// Close codes of a Session. Those from 4000 on, the range for private use,
+// mirror 401 and 409 of HTTP.
 const (
 	codeUnsupportedData      = 1003
 	codeInvalidPayload       = 1007
@@ -43,14 +49,15 @@ const (
 	codeReplaced             = 4409 // by a newer session of the same device
 )
 
-// Peer is who is at the other end, for the audit.
+// Peer identifies the client of a connection, for the audit.
 type Peer struct {
-	Addr netip.Addr // the client's address, as the caller resolved it
-	ID   string     // the caller's name for the connection, if it has one
+	Addr netip.Addr // the address of the client
+	ID   string     // your name for the connection, or empty
 }
 
-// RemoteAddr is the address that a request's connection comes from: behind a proxy the proxy's, and of a Unix socket the
-// zero Addr.
+// RemoteAddr returns the address of the other end of r's connection. Behind a
+// proxy, this is the address of the proxy. For a Unix socket, it is the zero
+// Addr.
 func RemoteAddr(r *http.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return ap.Addr().Unmap()

@@ -1,110 +1,180 @@
-// Package wsauth decides who may publish on a WebSocket connection. Everybody may connect and watch; a connection
-// becomes a publisher by sending a token, {"token":"…"}, as a message, and stays one until the token expires.
+// Package wsauth decides who may publish on a WebSocket connection. Any client
+// may connect and watch; a client that sends a valid token may also publish,
+// until the token expires or is revoked.
 //
-// The package knows no WebSocket library: a [Conn] is anything with Read, Write, Close and Abort. Package
-// wsauth/wsconn is one, made of net/http and nhooyr.io/websocket.
+// This program prints what authenticated clients send:
 //
-//	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
-//	gate, err := wsauth.New(wsauth.Config{Verifier: v})
-//	up, err := wsconn.New(wsconn.Config{})
-//	// per request to the endpoint:
-//	conn, err := up.Accept(w, r)
-//	s := gate.Attach(conn, wsauth.Peer{Addr: wsauth.RemoteAddr(r)})
-//	defer s.Close(1000, "")
-//	for {
-//		msg, err := s.Next(ctx)
+//	package main
+//
+//	import (
+//		"fmt"
+//		"log"
+//		"net/http"
+//		"os"
+//
+//		"github.com/relayguard/relayguard/wsauth"
+//		"github.com/relayguard/relayguard/wsauth/wsconn"
+//	)
+//
+//	func main() {
+//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
+//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Devices: []string{"pi-1"},
+//		})
 //		if err != nil {
-//			return
+//			log.Fatal(err)
 //		}
-//		if err := s.Authorize(wsauth.Publish); err != nil {
-//			return
+//		gate, err := wsauth.New(wsauth.Config{Verifier: tokens})
+//		if err != nil {
+//			log.Fatal(err)
 //		}
-//		publish(msg)
+//		upgrader, err := wsconn.New(wsconn.Config{})
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		http.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
+//			conn, err := upgrader.Accept(w, r)
+//			if err != nil {
+//				return // Accept has answered the request
+//			}
+//			peer := wsauth.Peer{Addr: wsauth.RemoteAddr(r)}
+//			session := gate.Attach(conn, peer)
+//			defer session.Close(1000, "")
+//			for {
+//				msg, err := session.Next(r.Context())
+//				if err != nil {
+//					return
+//				}
+//				if session.Authorize(wsauth.Publish) == nil {
+//					fmt.Printf("%s\n", msg)
+//				}
+//			}
+//		})
+//		log.Fatal(http.ListenAndServe("localhost:3000", nil))
 //	}
 //
-// # While connected
+// The package works with any WebSocket library: a [Conn] is any type with the
+// methods Read, Write, Close and Abort. Package wsauth/wsconn provides one,
+// built on net/http and nhooyr.io/websocket. Package wsauth/refresh issues
+// refresh tokens, so that devices can use short-lived access tokens for months.
 //
-// A right ends at its instant: [Session.Authorize] asks the clock and the ring of keys at every message, without a
-// lock, and a timer, not a goroutine, tells the peer that says nothing. [HS256.Rotate], [Gate.Revoke] and [Gate.End]
-// reach open sessions before they return, and wait for no peer. Who has lost his right watches on, or is closed, as
-// [Config].OnExpiry says; who shows a token in time keeps it without a gap.
+// # The messages of a session
 //
-//	{"status":"authenticated","expires_at":N}  a token was accepted; N is when the right ends, in Unix seconds
-//	{"status":"expiring","expires_at":N}       it ends soon: another token now renews it
-//	{"status":"viewer"}                        it has ended; another token of the device makes it a publisher again
-//	close 4401                                 the same, where [OnExpiryClose] was chosen
-//	close 4409                                 a newer session of the device took its place
-//	close 1008                                 the operator ended it
+// A client authenticates with the message {"token":"…"}. The session answers
+// it, and later reports each change with one of these messages or close codes:
 //
-// # What a peer can learn and cost
+//   - {"status":"authenticated","expires_at":N}: the token was accepted. The
+//     authentication ends at N, in Unix seconds.
+//   - {"status":"expiring","expires_at":N}: the authentication ends soon.
+//     Another token sent now renews it.
+//   - {"status":"viewer"}: the authentication has ended. Another token of the
+//     same device starts a new one.
+//   - Close code 4401: a token was refused, the first message contained none,
+//     or the authentication has ended and [Config].OnExpiry is [OnExpiryClose].
+//   - Close code 4409: a newer session of the same device replaced this one.
+//   - Close code 1008: the operator ended the session with [Gate.End].
 //
-// Whatever is wrong with a token, the answer is the same bytes and the same close code, sent by the same code. Before
-// authentication a connection may send messages of 4 KiB and has one attempt. A token that is not shaped like one
-// (RFC 7515, compact serialization, HS256) is refused without allocating and without reaching the signature library.
-// The end of a connection is bounded in time whatever the peer, or the Conn, does.
+// An authentication ends exactly when its token expires. [Session.Authorize]
+// checks the clock and the ring of keys for every message, without a lock. For
+// a client that sends nothing, a timer reports the end; it needs no goroutine.
+// When [HS256.Rotate], [Gate.Revoke] or [Gate.End] returns, the authentication
+// of the open sessions that it affects has ended; none of the three waits for a
+// client. A client that sends a new token in time stays authenticated without a
+// gap.
+//
+// # What a client can learn and cost
+//
+// Every refused token gets the same answer, byte for byte, and the same close
+// code, from the same code path. Before authentication, a client may send
+// messages of at most 4 KiB and has one attempt. Text that does not have the
+// form of a token (RFC 7515, compact serialization, HS256) is refused without
+// an allocation and without a call of the signature library. A connection ends
+// within a bounded time, whatever the client or the Conn does.
+//
+// No error and no [Event] ever contains a token, a secret or the text of a
+// message.
 //
 // # What is checked
 //
-// [HS256] is deliberately stricter than JWT libraries are: the algorithm is pinned (RFC 8725, section 3.1), only the
-// compact serialization with canonical base64url is read, "crit" and "b64" are refused, no member may occur twice in
-// header or claims, and "exp" must be there as a positive integer.
+// [HS256] is stricter than JWT libraries on purpose. It accepts one algorithm
+// only (RFC 8725, section 3.1) and reads only the compact serialization with
+// canonical base64url. It refuses "crit" and "b64", refuses a header or claims
+// in which a name occurs twice, and requires "exp" as a positive integer.
 //
 // # Choosing lifetimes
 //
-// A token is as good as a password for as long as it lasts, wherever it has got to. What to choose follows from how a
-// device gets its next one:
+// Anyone who has a token can use it until it expires. Choose the lifetime by
+// the way in which a device gets its next token:
 //
-//	package refresh, a device that refreshes     access 15 minutes, refresh 90 days, idle 7 days (the defaults)
-//	a token put on the device by hand          days to weeks, as long as somebody comes by; Gate.Revoke ends it sooner
-//	a test, a guest                            minutes
+//   - The device refreshes with package wsauth/refresh: 15 minutes for access
+//     tokens, 90 days for refresh tokens, 7 days for the idle timeout. These
+//     are the defaults.
+//   - You put the token on the device by hand: days to weeks, until your next
+//     visit. [Gate.Revoke] ends it sooner.
+//   - A test or a guest: minutes.
 //
-// The access lifetime is how long a stolen access token is worth something that nobody has noticed, and how often the
-// disk of the store is written; below a minute it buys little. The idle timeout must be longer than the device may be
-// switched off: after it, somebody has to bring a new pair. [Config].MaxLifetime bounds all of that from the side of the
-// server, for tokens that were signed elsewhere or with more generosity. ExpiryWarning must leave a device the time to
-// refresh twice, since the first answer may get lost.
+// The lifetime of access tokens bounds how long a stolen token is valid while
+// the theft is unnoticed. It also determines how often the store writes to its
+// disk. A lifetime below a minute adds little safety. The idle timeout must be
+// longer than a device may be switched off, because after it you must bring a
+// new pair. [Config].MaxLifetime bounds the lifetime on the side of the server,
+// for tokens that were signed elsewhere or with longer lifetimes.
+// [Config].ExpiryWarning must leave a device the time to refresh twice, because
+// the first answer may get lost.
 //
 // # When a secret has leaked
 //
-// Whoever has the key can make any token, so what matters is the key and not the tokens. In this order:
+// Anyone who has the key can sign any token, so replace the key; revoking
+// single tokens does not help. In this order:
 //
-//  1. [HS256.Rotate] to a new key alone. All that stands on the old one ends at once, open sessions included, before
-//     the call returns. (A planned change keeps the old key in the ring, behind the new one, with an Until or until
-//     [HS256.KeyUsage] says that nobody has needed it for the lifetime of a token.)
-//  2. Refresh tokens are not signed and survive: devices get their next access token by themselves. Where the store of
-//     the families may have been read as well, nothing is lost either, since it has hashes only; where it may have been
-//     written, end the families, with RevokeDevice of package wsauth/refresh, and bring new pairs.
-//  3. The audit: every authenticated event since the leak with a key ID of the old key, its address and its token ID,
-//     says what was done with it.
+//  1. Call [HS256.Rotate] with a new key alone. Every authentication by the old
+//     key, in open sessions too, ends before the call returns. For a planned
+//     change, keep the old key in the ring behind the new one. Give it an
+//     Until, or remove it when [HS256.KeyUsage] shows that it has verified no
+//     token for as long as a token is valid.
+//  2. Keep the refresh tokens: they are not signed, so they stay valid, and
+//     devices get their next access token by themselves. A stranger who has
+//     read the store of the families cannot use it, because it contains only
+//     hashes. If a stranger may have written to the store, end the families
+//     with RevokeDevice of package wsauth/refresh and bring new pairs to the
+//     devices.
+//  3. Search the audit for authenticated events with the ID of the old key
+//     since the leak. Their addresses and token IDs show how the key was used.
 //
-// Where one device's token has leaked and not the key, [Gate.Revoke] with the present time, and RevokeDevice, are all;
-// other devices notice nothing. A Gate remembers a revocation as long as it lives: keep it beside, and repeat it at the
-// start, as examples/server does.
+// If only the token of one device has leaked, call [Gate.Revoke] with the
+// present time, and RevokeDevice of package wsauth/refresh. Other devices are
+// not affected. A Gate keeps a revocation in memory only: store revocations in
+// a file and repeat them at the next start, as examples/server does.
 //
 // # Another WebSocket library, another JWT library
 //
-// [Conn] is the seam to the first: four methods, of which Abort is the one that libraries get wrong, since it has to
-// work while a read or a write hangs. The package examples/interop/transports has coder/websocket and
-// gorilla/websocket on it, and a suite of hostile peers that any other must pass. What it needs from a library is the
-// net.Conn below, got by a Hijacker around the ResponseWriter.
+// To use another WebSocket library, implement [Conn]. Abort is the method that
+// is hardest to get right, because it must work while a read or a write hangs.
+// Package examples/interop/transports implements Conn with coder/websocket and
+// gorilla/websocket, and tests every implementation against hostile clients. It
+// needs the net.Conn below the library, which it gets from a Hijacker around
+// the ResponseWriter.
 //
-// [Verifier] is the seam to the second: one method, which gets a token and the time and returns an [Identity]. A
-// Verifier on RS256, on introspection or on another library may be a few lines; that it is as strict as [HS256] is then
-// its own matter, and only what a [Rechecker] says of keys reaches sessions that are open. Package
-// wsauth/refresh says in its Signer what an Issuer needs of it. Inside HS256, the library that computes the MAC is one
-// file of thirty lines, jwx.go.
+// To use another JWT library or another kind of token, such as RS256 or
+// introspection, implement [Verifier]. Its one method takes a token and the
+// time and returns an [Identity]. Make it as strict as [HS256]. Implement
+// [Rechecker] too, so that a withdrawn key ends open sessions. To issue refresh
+// tokens, package wsauth/refresh needs a Signer. In HS256, only the file
+// jwx.go, of about thirty lines, uses the library that computes the MAC.
 //
 // # Cost
 //
-// The time of others as a multiple of this package's, for the same checks, November 2026 (in examples/interop:
-// go test ./bench -run '^$' -bench Verify -benchtime 2000x; ranges of the medians of three runs):
+// The table gives the time that other libraries need for the same checks, as a
+// multiple of the time that this package needs, in November 2026. The ranges
+// are the medians of three runs of this command in examples/interop. The rows
+// "allocations" give numbers of allocations.
 //
-//	                               wsauth        golang-jwt v5    jwx v2's jwt.Parse
-//	valid token                    1             2.9 to 3.1       8.9 to 10.9
-//	  allocations                  16            49               168
-//	garbage: text                  1             9.7 to 12        12 to 15
-//	garbage: unsigned ("none")     1             20 to 30         26 to 38
-//	  allocations                  0             8, 45            14, 78
+//	go test ./bench -run '^$' -bench Verify -benchtime 2000x
 //
-// No token, secret or message text is ever part of an error or an [Event].
+//	                             wsauth  golang-jwt v5  jwx v2's jwt.Parse
+//	valid token                  1       2.9 to 3.1     8.9 to 10.9
+//	  allocations                16      49             168
+//	garbage: text                1       9.7 to 12      12 to 15
+//	garbage: unsigned ("none")   1       20 to 30       26 to 38
+//	  allocations                0       8, 45          14, 78
 package wsauth

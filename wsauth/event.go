@@ -6,33 +6,55 @@ import (
 	"time"
 )
 
-// EventKind is what happened to the authentication of a session, or of a request for one. The set is closed.
+// EventKind is the kind of an [Event]. The set is closed; [EventKinds] returns
+// all kinds.
 type EventKind string
 
-// Kinds of event.
+// Kinds of event of a connection.
 const (
-	EventAuthenticated EventKind = "authenticated" // a token was accepted, and the connection had no right before
-	EventRefreshed     EventKind = "refreshed"     // another token was accepted while the right still stood
-	EventRefused       EventKind = "refused"       // a token was refused, or none was sent; Reason says why
-	EventDenied        EventKind = "denied"        // a permission was missing; once for each token
-	EventExpired       EventKind = "expired"       // the right ended with its token
-	EventRevoked       EventKind = "revoked"       // the right was taken away: a key withdrawn, or [Gate.Revoke]
-	EventReplaced      EventKind = "replaced"      // a newer session of the device took the place of this one
-	EventEnded         EventKind = "ended"         // a connection that had authenticated ended; Reason says why if this package ended it
-
-	// EventOriginRefused is an upgrade that was refused because of the page that asked for it. It comes from the
-	// transport, for example wsauth/wsconn, and has no session; Detail says what was compared.
+	// EventAuthenticated: a token was accepted, and the session was not
+	// authenticated before.
+	EventAuthenticated EventKind = "authenticated"
+	// EventRefreshed: another token was accepted while the session was
+	// authenticated.
+	EventRefreshed EventKind = "refreshed"
+	// EventRefused: a token was refused, or the first message contained none.
+	// Reason says why.
+	EventRefused EventKind = "refused"
+	// EventDenied: [Session.Authorize] refused an action because the identity
+	// does not have the permission. It occurs once for each token.
+	EventDenied EventKind = "denied"
+	// EventExpired: the authentication ended because the token expired.
+	EventExpired EventKind = "expired"
+	// EventRevoked: the authentication ended because the key was withdrawn or
+	// [Gate.Revoke] was called.
+	EventRevoked EventKind = "revoked"
+	// EventReplaced: a newer session of the same device replaced this one.
+	EventReplaced EventKind = "replaced"
+	// EventEnded: the connection of a session that had authenticated ended.
+	// Reason says why if this package ended it, and is empty otherwise.
+	EventEnded EventKind = "ended"
+	// EventOriginRefused: the transport, such as wsauth/wsconn, refused a
+	// request from a foreign page. It belongs to no session; Detail contains
+	// the origins that were compared.
 	EventOriginRefused EventKind = "origin_refused"
 )
 
-// Kinds of event of an issuer of refresh tokens, package wsauth/refresh. TokenID is the access token's, or the newest
-// one's of the family where none was made.
+// Kinds of event of an issuer of package wsauth/refresh. TokenID is the ID of
+// the new access token. If there is none, it is that of the newest access token
+// of the family.
 const (
-	EventPairIssued    EventKind = "pair_issued"    // a family began
-	EventPairRotated   EventKind = "pair_rotated"   // a refresh token was used and replaced
-	EventPairRepeated  EventKind = "pair_repeated"  // the last answer was given again, within the grace
-	EventPairRefused   EventKind = "pair_refused"   // a refresh token was refused; Reason says why
-	EventFamilyRevoked EventKind = "family_revoked" // a family was ended; Reason is [ReasonReused] or [ReasonRevoked]
+	// EventPairIssued: a new family began.
+	EventPairIssued EventKind = "pair_issued"
+	// EventPairRotated: a refresh token was used and replaced.
+	EventPairRotated EventKind = "pair_rotated"
+	// EventPairRepeated: the previous answer was given again, within the grace.
+	EventPairRepeated EventKind = "pair_repeated"
+	// EventPairRefused: a refresh token was refused. Reason says why.
+	EventPairRefused EventKind = "pair_refused"
+	// EventFamilyRevoked: a family was ended. Reason is [ReasonReused] or
+	// [ReasonRevoked].
+	EventFamilyRevoked EventKind = "family_revoked"
 )
 
 // kinds is the closed set, with the level at which each is logged.
@@ -56,8 +78,8 @@ var kinds = [...]struct {
 	{EventFamilyRevoked, slog.LevelWarn},
 }
 
-// EventKinds returns all kinds of event, for example to prepare a counter for
-// each. The slice is the caller's.
+// EventKinds returns all kinds of event, for example to create a counter for
+// each. The caller may modify the slice.
 func EventKinds() []EventKind {
 	all := make([]EventKind, len(kinds))
 	for i, k := range kinds {
@@ -66,8 +88,8 @@ func EventKinds() []EventKind {
 	return all
 }
 
-// Level returns the level at which [AuditLog] writes events of this kind: Info
-// for authenticated, refreshed, ended, pair_issued, pair_rotated and
+// Level returns the level at which [AuditLog] logs events of this kind. It is
+// Info for authenticated, refreshed, ended, pair_issued, pair_rotated and
 // pair_repeated, and Warn for all others.
 func (k EventKind) Level() slog.Level {
 	for _, known := range kinds {
@@ -78,68 +100,79 @@ func (k EventKind) Level() slog.Level {
 	return slog.LevelWarn
 }
 
-// Reason says why a token or an action was refused. The set is closed; a Reason is safe to log and to count, and is
-// never sent to the peer.
+// Reason is why a token or an action was refused. The set is closed. You may
+// log and count a Reason; it is never sent to the client.
 type Reason string
 
 // Reasons for refusing a token.
 const (
-	ReasonNoToken     Reason = "no_token"      // the first message carried none
-	ReasonMalformed   Reason = "malformed"     // not a compact JWS in canonical base64url, or not a string
+	ReasonNoToken     Reason = "no_token"      // the first message contained no token
+	ReasonMalformed   Reason = "malformed"     // not a string, or not a compact JWS in canonical base64url
 	ReasonAlgorithm   Reason = "algorithm"     // "alg" is not HS256
-	ReasonHeader      Reason = "header"        // "crit", "b64", duplicate members, or no JSON object
-	ReasonKey         Reason = "key"           // no key of that ID is in force
-	ReasonSignature   Reason = "signature"     // no key made this signature
-	ReasonClaims      Reason = "claims"        // missing, duplicate or ill-typed claims
+	ReasonHeader      Reason = "header"        // "crit", "b64", a name twice, or not a JSON object
+	ReasonKey         Reason = "key"           // no key of this ID is valid now
+	ReasonSignature   Reason = "signature"     // no key of the ring made this signature
+	ReasonClaims      Reason = "claims"        // a claim is missing, occurs twice or has the wrong type
 	ReasonExpired     Reason = "expired"       // "exp" has passed
-	ReasonNotYetValid Reason = "not_yet_valid" // "nbf" has not come
-	ReasonIssuer      Reason = "issuer"        // "iss" is not the configured one
+	ReasonNotYetValid Reason = "not_yet_valid" // "nbf" has not passed
+	ReasonIssuer      Reason = "issuer"        // "iss" is not the configured issuer
 	ReasonAudience    Reason = "audience"      // "aud" does not name this service
 	ReasonDevice      Reason = "device"        // "device" is not on the list
 	ReasonRole        Reason = "role"          // "role" is unknown
-	ReasonOtherDevice Reason = "other_device"  // a refresh with another device's token
-	ReasonOlder       Reason = "older"         // a refresh with a token that expires earlier
-	ReasonSessions    Reason = "sessions"      // the device has as many sessions as it may
-	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or the device's tokens up to a time were
-	ReasonVerifier    Reason = "verifier"      // a Verifier failed without giving a reason
+	ReasonOtherDevice Reason = "other_device"  // the session belongs to another device
+	ReasonOlder       Reason = "older"         // the token expires before the one that it should renew
+	ReasonSessions    Reason = "sessions"      // the device has reached [Config].MaxSessions
+	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or [Gate.Revoke] was called
+	ReasonVerifier    Reason = "verifier"      // a Verifier failed without a reason
 )
 
-// Reasons for refusing an action, beside [ReasonExpired] and [ReasonRevoked].
+// Reasons for refusing an action, besides [ReasonExpired] and [ReasonRevoked].
 const (
-	ReasonNotAuthenticated Reason = "not_authenticated" // no token was accepted on this connection
-	ReasonPermission       Reason = "permission"        // the identity does not hold the permission
-	ReasonReplaced         Reason = "replaced"          // a newer session of the device took the place of this one
+	ReasonNotAuthenticated Reason = "not_authenticated" // the connection has sent no valid token
+	ReasonPermission       Reason = "permission"        // the identity does not have the permission
+	ReasonReplaced         Reason = "replaced"          // a newer session of the device replaced this one
 	ReasonOperator         Reason = "operator"          // [Gate.End] was called
-	ReasonOrigin           Reason = "origin"            // the page that asked for the connection is a foreign one
+	ReasonOrigin           Reason = "origin"            // a foreign page asked for the connection
 )
 
-// Reasons for refusing a refresh token, beside [ReasonMalformed], [ReasonExpired] and those of [HS256.SignAt].
+// Reasons for refusing a refresh token, besides [ReasonMalformed],
+// [ReasonExpired] and those of [HS256.SignAt].
 const (
 	ReasonUnknown     Reason = "unknown"     // of no family: never issued, revoked, or ended long ago
-	ReasonReused      Reason = "reused"      // used before: it, or its successor, is in two hands
-	ReasonUnavailable Reason = "unavailable" // the store or the signer failed; the token may be good
+	ReasonReused      Reason = "reused"      // used before: two clients have it or its successor
+	ReasonUnavailable Reason = "unavailable" // the store or the signer failed; the token may be valid
 )
 
-// Event is one line of the audit. It never holds a token. Device, TokenID and KeyID come from a token whose signature
-// was good and are empty otherwise. Events of one session may come from several goroutines; Time says in which order
-// they happened.
+// Event is one entry of the audit. It never contains a token. Events of one
+// session may come from several goroutines; sort them by Time.
 type Event struct {
-	Time                   time.Time
-	Kind                   EventKind
-	Reason                 Reason // empty for EventAuthenticated and EventRefreshed
-	Peer                   Peer
-	SessionID              string // see [Session.ID]
+	Time      time.Time
+	Kind      EventKind
+	Reason    Reason // why something was refused or ended; empty otherwise
+	Peer      Peer
+	SessionID string // see [Session.ID]
+
+	// Device, TokenID and KeyID come from a token with a valid signature, and
+	// are empty otherwise.
 	Device, TokenID, KeyID string
-	ExpiresAt              time.Time // for EventAuthenticated and EventRefreshed: when the right ends
-	Detail                 string    // for EventOriginRefused. It quotes a stranger: to be logged quoted, and never shown as markup
+
+	// ExpiresAt is when the authentication ends, for EventAuthenticated and
+	// EventRefreshed. For EventPairIssued, EventPairRotated and
+	// EventPairRepeated, it is when the new refresh token expires.
+	ExpiresAt time.Time
+	// Detail is set for EventOriginRefused. It contains text from a stranger:
+	// quote it in logs, and never show it as HTML.
+	Detail string
 }
 
-// AuditLog returns a [Config].Audit that writes each event as one record of l; nil is silence. The record's format is
-// stable, so that other programs can read it. Its message is "auth" and its attributes are, in this order:
+// AuditLog returns a function for [Config].Audit that logs each event as one
+// record of l. If l is nil, nothing is logged. The format of the records is
+// stable, so that other programs can read them. The message is "auth". The
+// attributes are, in this order:
 //
-//	outcome     the Kind
+//	outcome     Kind
 //	addr        Peer.Addr
-//	reason      the Reason
+//	reason      Reason
 //	device      Device
 //	token_id    TokenID
 //	key_id      KeyID
@@ -147,8 +180,9 @@ type Event struct {
 //	session_id  SessionID
 //	detail      Detail
 //
-// outcome and addr are always there, the others where they are not empty. Later versions may only append. The level
-// is that of the Kind, [EventKind.Level].
+// A record always has outcome and addr. It has the other attributes only if
+// they are not empty. Later versions may only append attributes. The level is
+// [EventKind.Level] of the Kind.
 func AuditLog(l *slog.Logger) func(Event) {
 	if l == nil {
 		return func(Event) {}

@@ -17,7 +17,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// The lines are a promise to whoever reads them by program: fail2ban, alerts, reports.
+// Other programs read these lines, such as fail2ban, alerts and reports, so
+// their format must not change.
 func TestAuditLogFormat(t *testing.T) {
 	peer := wsauth.Peer{Addr: netip.MustParseAddr("192.0.2.1"), ID: "not written"}
 	for _, row := range []struct {
@@ -69,7 +70,8 @@ var timeless = &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.At
 	return a
 }}
 
-// Nothing that belongs to a day without trouble is a warning, or the operator learns to ignore warnings.
+// Events that are no problem must not be warnings, or the operator learns to
+// ignore warnings.
 func TestAuditLogLevels(t *testing.T) {
 	levels := map[wsauth.EventKind]slog.Level{
 		wsauth.EventAuthenticated: slog.LevelInfo,
@@ -106,7 +108,8 @@ func TestAuditLogLevels(t *testing.T) {
 	}
 }
 
-// The sets are closed: whoever adds a kind or a reason does it in event.go, and a kind is in the list, once.
+// All kinds and reasons are declared in event.go, and each kind is in the list
+// once.
 func TestSetsAreClosed(t *testing.T) {
 	if kinds := constants(t, "event.go", "EventKind"); !slices.Equal(kinds, asText(wsauth.EventKinds())) {
 		t.Errorf("declared:\n%q\nlisted:\n%q", kinds, wsauth.EventKinds())
@@ -152,7 +155,8 @@ func asText(kinds []wsauth.EventKind) (texts []string) {
 	return texts
 }
 
-// constants are the values of the constants of a type, of this package, in the order of a file.
+// constants returns the values of the constants of a type of this package, in
+// the order of the file.
 func constants(t *testing.T, file, typ string) (values []string) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)

@@ -14,7 +14,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// A WebSocket on which only those who have shown a token are listened to.
+// This server accepts messages only from clients that have sent a valid token.
 func Example() {
 	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
 		Keys:    []wsauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
@@ -34,7 +34,7 @@ func Example() {
 	http.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := upgrader.Accept(w, r)
 		if err != nil {
-			return // it is answered
+			return // Accept has answered the request
 		}
 		session := gate.Attach(conn, wsauth.Peer{})
 		defer session.Close(1000, "")
@@ -71,7 +71,8 @@ func ExampleHS256() {
 	// wsauth: token refused: malformed
 }
 
-// An incident: somebody else may have pi-1's token. The session on it ends at once, and only a new token helps.
+// A stranger may have the token of pi-1. Revoke ends its sessions immediately,
+// and pi-1 needs a new token.
 func ExampleGate_Revoke() {
 	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
 		Keys:    []wsauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
@@ -95,17 +96,17 @@ func ExampleGate_Revoke() {
 	}
 	_, err = gate.VerifyAt([]byte(stolen), noon)
 	fmt.Println(err)
-	fmt.Println(gate.Revoke("pi-1", noon), "sessions were open on it")
+	fmt.Println(gate.Revoke("pi-1", noon), "sessions ended")
 	_, err = gate.VerifyAt([]byte(stolen), noon)
 	fmt.Println(err)
 	// Output:
 	// <nil>
-	// 0 sessions were open on it
+	// 0 sessions ended
 	// wsauth: token refused: revoked
 }
 
-// Anybody can write claims. Reading them without checking the signature, here to see "quickly" whose token it is,
-// believes the sender.
+// Anyone can write claims. Without a check of the signature, this code believes
+// any sender.
 func ExampleHS256_incorrect() {
 	forged := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(`{"device":"pi-1","exp":9999999999}`)) + "."
 

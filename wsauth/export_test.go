@@ -6,7 +6,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
-// Verifications counts the calls into jwx that check a signature, so that tests see what never gets there.
+// Verifications counts the signature checks of jwx, so that tests notice tokens
+// that are refused without one.
 var Verifications atomic.Int64
 
 func init() { hs256Verifier = counted{hs256Verifier} }

@@ -14,7 +14,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Whatever is accepted, a plain reading of RFC 7515 and RFC 7519 accepts as well.
+// A plain implementation of RFC 7515 and RFC 7519 accepts every token that
+// HS256 accepts.
 func FuzzVerify(f *testing.F) {
 	f.Add(forge(common, good(""), secret))
 	f.Add(forge(`{"alg":"HS256","kid":"x"}`, good(`,"aud":["a"],"scope":"publish"`), secret))
@@ -38,7 +39,8 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// Claims are fuzzed under a good signature, since no fuzzer finds one. What is accepted, encoding/json reads the same.
+// The claims are signed, since no fuzzer finds a valid signature. encoding/json
+// reads the same values from accepted claims.
 func FuzzClaims(f *testing.F) {
 	f.Add(good(""))
 	f.Add(good(`,"aud":[],"jti":"\ud83d\ude00","nbf":1,"iat":2,"role":"admin","scope":"publish admin"`))
@@ -68,9 +70,11 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-// A session never returns a message before a good token, nor anything that is no JSON, never authorizes without a right
-// that stands, and ends whatever comes. Lines of the input are messages; "T" stands for a good token and "B" for a bad
-// one, "K" for a rotation that withdraws its key, "R" for the revocation of its device and "X" for the operator's end.
+// A session never returns a message before a valid token, nor text that is not
+// JSON. It never authorizes without a valid authentication, and it ends after
+// any input. Lines of the input are messages. "T" is a valid token, "B" an
+// invalid one, "K" a rotation that withdraws the key, "R" a revocation of the
+// device, and "X" a call of End.
 func FuzzSession(f *testing.F) {
 	for _, seed := range []string{
 		"T\n{\"text\":\"x\"}\nT\n5", "{}\nT", "B\nT", "T\nB\n{}", `{"token":null}`, "T\n{\"token\":\"a\",\"token\":\"b\"}\n{}",

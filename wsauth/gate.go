@@ -7,85 +7,108 @@ import (
 	"time"
 )
 
-// Verifier decides about tokens. [HS256] is one. The error of a refused token should be an [*Error]. VerifyAt
-// must be safe for concurrent use and must not keep token.
+// Verifier decides whether a token is valid. [HS256] is a Verifier.
 type Verifier interface {
+	// VerifyAt returns the identity in token if the token is valid at the time
+	// now. The error of a refused token should be an [*Error]. VerifyAt must be
+	// safe for concurrent use and must not keep token.
 	VerifyAt(token []byte, now time.Time) (Identity, error)
 }
 
-// Rechecker is what a Verifier may also be, so that the end of an identity that it vouched for earlier reaches open
-// sessions. [HS256] is one. StandsAt and EndsAt must be quick, safe for concurrent use, and must not call the Gate.
+// Rechecker is an optional interface of a [Verifier]. With it, the end of an
+// identity reaches the open sessions that authenticated with it. [HS256] is a
+// Rechecker. ValidAt and EndsAt must be fast and safe for concurrent use, and
+// must not call the Gate.
 type Rechecker interface {
-	// StandsAt is asked on every [Session.Authorize] whether id still stands, and reports the reason if not.
-	StandsAt(id Identity, now time.Time) (Reason, bool)
-	// EndsAt is when StandsAt will refuse id unless something changes before; the zero time is never.
+	// ValidAt reports whether id, which VerifyAt returned earlier, is still
+	// valid at the time now, and the reason if not. Every [Session.Authorize]
+	// calls it.
+	ValidAt(id Identity, now time.Time) (Reason, bool)
+	// EndsAt returns the time from which ValidAt will refuse id, if nothing
+	// changes before. The zero time means never.
 	EndsAt(id Identity) time.Time
-	// Watch registers changed, which is to be called whenever StandsAt or EndsAt may have begun to answer
-	// differently, after they have, and without any lock that those take. It asks about every session that holds a
-	// right, also those on which nobody says anything.
+	// Watch registers changed. Call changed after every change that may affect
+	// the results of ValidAt or EndsAt, without holding a lock that these
+	// methods take. changed then checks every authenticated session, including
+	// those of clients that send nothing.
 	Watch(changed func())
 }
 
-// OnExpiry is what becomes of a connection whose right has ended, because it expired or was revoked.
+// OnExpiry is what a session does when its authentication ends, because it
+// expired or was revoked.
 type OnExpiry int
 
 // Choices of [Config].OnExpiry.
 const (
-	// OnExpiryView tells the peer {"status":"viewer"} and leaves the connection open. Another token of the same
-	// device makes it a publisher again.
+	// OnExpiryView sends {"status":"viewer"} to the client and leaves the
+	// connection open. Another token of the same device authenticates it again.
 	OnExpiryView OnExpiry = iota
-	// OnExpiryClose closes with 4401.
+	// OnExpiryClose closes the connection with the code 4401.
 	OnExpiryClose
 )
 
-// OverLimit is what happens when a device authenticates once more than [Config].MaxSessions allows.
+// OverLimit is what happens when a device that has [Config].MaxSessions
+// sessions authenticates once more.
 type OverLimit int
 
 // Choices of [Config].OverLimit.
 const (
-	// OverLimitRefuse refuses the token like any other that is not good. A connection whose peer has vanished counts until
-	// that is noticed, so a device that reconnects may have to try again.
+	// OverLimitRefuse refuses the new token with the same answer as an invalid
+	// token. A connection whose client has vanished counts until the server
+	// notices that, so a device that reconnects may have to try again.
 	OverLimitRefuse OverLimit = iota
-	// OverLimitReplace closes the device's oldest session with 4409. Two peers that share a token and reconnect
-	// by themselves then take turns.
+	// OverLimitReplace closes the oldest session of the device with the code
+	// 4409. Two clients that share a token and reconnect automatically replace
+	// each other again and again.
 	OverLimitReplace
 )
 
-// Config says how a [Gate] works. Only Verifier is required.
+// Config configures a [Gate]. Only Verifier is required.
 type Config struct {
-	// Verifier decides about tokens.
+	// Verifier decides whether a token is valid.
 	Verifier Verifier
-	// Audit receives every event, on the goroutine that caused it and without any lock held; it should not block.
-	// Nil is silence; [AuditLog] makes lines of a log.
+	// Audit is called with every event, on the goroutine that caused the event
+	// and without a lock held. It should not block. If nil, events are
+	// discarded. [AuditLog] returns a function that logs them.
 	Audit func(Event)
-	// AnonymousLimit is the largest message in bytes before authentication; 0 means 4 KiB.
+	// AnonymousLimit is the maximum size of a message before authentication, in
+	// bytes. 0 means 4 KiB.
 	AnonymousLimit int64
-	// MessageLimit is the largest message in bytes after authentication; 0 means 64 KiB.
+	// MessageLimit is the maximum size of a message after authentication, in
+	// bytes. 0 means 64 KiB.
 	MessageLimit int64
-	// CloseTimeout bounds the end of a session: an answer that is still to be written, the close frame and the
-	// wait for the peer's. After it the connection is aborted. 0 means 2 seconds.
+	// CloseTimeout bounds the end of a session: sending a last answer and the
+	// close frame, and waiting for the close frame of the client. After
+	// CloseTimeout, the connection is aborted. 0 means 2 seconds.
 	CloseTimeout time.Duration
 
-	// OnExpiry is what becomes of a connection whose right has ended.
+	// OnExpiry is what a session does when its authentication ends.
 	OnExpiry OnExpiry
-	// ExpiryWarning is how long before the end of its right a peer is told {"status":"expiring","expires_at":N}, at
-	// most half of what the right lasts. 0 means 60 seconds, or a tenth of what the right lasts where that is less.
+	// ExpiryWarning is how long before the end of its authentication a client
+	// receives {"status":"expiring","expires_at":N}. It is limited to half of
+	// the duration of the authentication. 0 means 60 seconds, or a tenth of the
+	// duration if that is less.
 	ExpiryWarning time.Duration
-	// MaxLifetime bounds how long a token is worth anything, counted from its "iat" (from its first use where "iat" is
-	// in the future), whatever its "exp" says. Tokens without "iat" are then refused. 0 means no bound.
+	// MaxLifetime bounds how long a token is valid, whatever its "exp" says. It
+	// counts from "iat", or from the first use if "iat" is in the future. If
+	// MaxLifetime is set, tokens without "iat" are refused. 0 means no bound.
 	MaxLifetime time.Duration
 
-	// MaxSessions is how many sessions of one device may hold a right at the same time; 0 means any number.
+	// MaxSessions is how many sessions of one device may be authenticated at
+	// the same time. 0 means any number.
 	MaxSessions int
 	// OverLimit is what happens beyond MaxSessions.
 	OverLimit OverLimit
 }
 
-// ConfigError is one problem of a [Config], [HS256Config] or [Claims]. It never
-// holds a value.
+// ConfigError is one problem of a [Config], an [HS256Config] or [Claims]. It
+// never contains a value.
 type ConfigError struct {
-	Field  string // with its struct, such as "Config.Verifier" or "HS256Config.Keys[1].Secret"
-	Reason error  // a [ConfigReason]: a predicate such as "must not be negative"
+	// Field is the field with its struct, such as "Config.Verifier" or
+	// "HS256Config.Keys[1].Secret".
+	Field string
+	// Reason is a [ConfigReason].
+	Reason error
 }
 
 func (e *ConfigError) Error() string { return "wsauth: " + e.Field + " " + e.Reason.Error() }
@@ -93,8 +116,10 @@ func (e *ConfigError) Error() string { return "wsauth: " + e.Field + " " + e.Rea
 // Unwrap returns the reason, for [errors.Is].
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// ConfigReason is why a field of a configuration is refused, in this package and
-// its subpackages. The set is closed. It is an error, so that [errors.Is] finds it.
+// ConfigReason is why a field of a configuration is refused, in this package
+// and its subpackages. The set is closed. A ConfigReason is an error, so that
+// [errors.Is] finds it in a ConfigError. Its text is a predicate, such as "is
+// required".
 type ConfigReason string
 
 func (r ConfigReason) Error() string { return string(r) }
@@ -114,18 +139,18 @@ const (
 // Gate attaches sessions to connections. It is safe for concurrent use.
 type Gate struct {
 	cfg     Config
-	recheck Rechecker // nil if the Verifier is none
-	prefix  string    // of session IDs, so that those of two processes differ
+	recheck Rechecker // nil if the Verifier is not a Rechecker
+	prefix  string    // of session IDs, so that the IDs of two processes differ
 
-	// mu guards what follows and, of every Session, what says so. It is never held while a peer is written to or the
-	// Audit is called.
+	// mu guards the fields below, and the fields of every Session that say so.
+	// It is never held while a message is written or Audit is called.
 	mu      sync.Mutex
-	last    uint64                // the last session's number
-	devices map[string][]*Session // those that hold a right, the longest-standing first
-	revoked map[string]time.Time  // by device: tokens issued before are worth nothing
+	last    uint64                // the number of the last session
+	devices map[string][]*Session // the authenticated sessions, the oldest first
+	revoked map[string]time.Time  // by device: tokens issued before are invalid
 }
 
-// New makes a Gate. Its error joins a [*ConfigError] for every problem.
+// New returns a Gate. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Gate, error) {
 	var errs []error
 	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
@@ -182,8 +207,9 @@ func New(cfg Config) (*Gate, error) {
 	return g, nil
 }
 
-// Attach begins a session on conn. It takes conn over: from now on the caller reads through [Session.Next] and ends
-// the connection with [Session.Close], in every case and at the latest when Next has returned an error.
+// Attach starts a session on conn. From then on, read only with [Session.Next].
+// Always end the connection with [Session.Close], at the latest when Next has
+// returned an error. You may still write to conn.
 func (g *Gate) Attach(conn Conn, peer Peer) *Session {
 	g.mu.Lock()
 	g.last++
@@ -193,8 +219,9 @@ func (g *Gate) Attach(conn Conn, peer Peer) *Session {
 	return s
 }
 
-// VerifyAt decides about a token as a session would: by the Verifier, [Config].MaxLifetime and what [Gate.Revoke] was
-// told. So a Gate is a Verifier too, for requests that come on no session.
+// VerifyAt verifies token as a session does: with the Verifier,
+// [Config].MaxLifetime and the revocations of [Gate.Revoke]. So a Gate is a
+// [Verifier] too, for requests outside of a session.
 func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
 	id, err := g.verify(token, now)
 	if err != nil {
@@ -230,7 +257,7 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 	return id, nil
 }
 
-// isRevoked needs mu. A token that does not say when it was issued counts as older than any.
+// isRevoked needs mu. A token without "iat" counts as issued before any time.
 func (g *Gate) isRevoked(id *Identity) bool {
 	return id.IssuedAt.Before(g.revoked[id.Device])
 }

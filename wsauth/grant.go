@@ -7,34 +7,35 @@ import (
 	"time"
 )
 
-// grant is the right that one token gave to one session. It ends once, for one reason, and for good; another token
-// makes another grant.
+// grant is the authentication of one session by one token. It ends once and
+// never starts again; another token makes another grant.
 type grant struct {
 	Identity
 	lost   atomic.Pointer[Reason] // why it ended; written under Gate.mu
-	denied atomic.Bool            // that a permission is missing was audited
+	denied atomic.Bool            // whether EventDenied has been audited
 
-	// Under Gate.mu:
-	lead   time.Duration // how long before the end the peer is told
-	warned time.Time     // the end that the peer was told of
+	// Guarded by Gate.mu:
+	lead   time.Duration // how long before the end the client is warned
+	warned time.Time     // the end that the client was warned of
 }
 
-// verdict is how a session is to be closed that somebody else than its reader ends.
+// verdict is how to close a session that the Gate ends, not its reader.
 type verdict struct {
 	code   int
 	why    string
 	reason Reason
 }
 
-// aftermath is what is left to do when the lock is released: the lock is for deciding, and whoever is told or closed
-// may take his time.
+// aftermath is the work that is left after the lock is released, because it may
+// wait for a client or for Audit.
 type aftermath struct {
 	events []Event
 	push   []*Session // that have a status to write
 	close  []*Session // that have a verdict
 }
 
-// settle returns without waiting for any peer. Each of the goroutines ends with its session at the latest.
+// settle does the work in todo without waiting for any client. Each of its
+// goroutines ends when its session ends, or sooner.
 func (g *Gate) settle(todo *aftermath) {
 	for _, e := range todo.events {
 		g.cfg.Audit(e)
@@ -43,12 +44,13 @@ func (g *Gate) settle(todo *aftermath) {
 		go s.push()
 	}
 	for _, s := range todo.close {
-		go func() { _ = s.Close(0, "") }() // the verdict's code counts
+		go func() { _ = s.Close(0, "") }() // sends the code of the verdict
 	}
 }
 
-// stands reports whether a grant is still worth anything. Without a recheck it takes no lock.
-func (g *Gate) stands(r *grant, now time.Time) (Reason, bool) {
+// valid reports whether a grant is valid at the time now, and the reason if
+// not. It takes no lock of the Gate.
+func (g *Gate) valid(r *grant, now time.Time) (Reason, bool) {
 	if reason := r.lost.Load(); reason != nil {
 		return *reason, false
 	}
@@ -56,12 +58,12 @@ func (g *Gate) stands(r *grant, now time.Time) (Reason, bool) {
 		return ReasonExpired, false
 	}
 	if g.recheck != nil {
-		return g.recheck.StandsAt(r.Identity, now)
+		return g.recheck.ValidAt(r.Identity, now)
 	}
 	return "", true
 }
 
-// endOf is when a right ends as things are.
+// endOf returns when an authentication with id ends if nothing changes before.
 func (g *Gate) endOf(id *Identity) time.Time {
 	if g.recheck != nil {
 		if end := g.recheck.EndsAt(*id); !end.IsZero() && end.Before(id.ExpiresAt) {
@@ -71,8 +73,9 @@ func (g *Gate) endOf(id *Identity) time.Time {
 	return id.ExpiresAt
 }
 
-// lead is how long before its end a right of that lifetime is announced to end. Half of it at most: a peer that
-// refreshes whenever it is told to shall not be told all the time.
+// lead returns how long before its end a client is warned, for an
+// authentication of that lifetime. It is at most half of the lifetime, or a
+// client that refreshes after each warning would be warned again immediately.
 func (g *Gate) lead(lifetime time.Duration) time.Duration {
 	if g.cfg.ExpiryWarning > 0 {
 		return min(g.cfg.ExpiryWarning, lifetime/2)
@@ -80,8 +83,8 @@ func (g *Gate) lead(lifetime time.Duration) time.Duration {
 	return min(time.Minute, lifetime/10)
 }
 
-// admit gives a session the right that id stands for, or returns why not. It reports whether its caller must deliver
-// the status that says so.
+// admit authenticates a session with id, or returns why not. It reports whether
+// the caller must deliver the status message.
 func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (deliver bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -92,7 +95,7 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 		return false, id.refused(ReasonRevoked)
 	}
 	r := &grant{Identity: id}
-	if reason, ok := g.stands(r, now); !ok { // the ring may have turned since the token was verified
+	if reason, ok := g.valid(r, now); !ok { // after a Rotate since verify
 		return false, id.refused(reason)
 	}
 	kind, ends := EventAuthenticated, g.endOf(&id)
@@ -100,7 +103,7 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 		if old.Device != id.Device {
 			return false, id.refused(ReasonOtherDevice)
 		}
-		if reason, ok := g.stands(old, now); ok {
+		if reason, ok := g.valid(old, now); ok {
 			kind = EventRefreshed
 			if ends.Before(g.endOf(&old.Identity)) {
 				return false, id.refused(ReasonOlder)
@@ -125,13 +128,14 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 	return s.tell(statusAt("authenticated", ends)), nil
 }
 
-// attend does what is due on a session that holds a right and sets its timer to what is due next. It needs mu.
+// attend ends the authentication of a session, or warns the client, if that is
+// due now, and sets the timer to the next time. It needs mu.
 func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 	r := s.grant.Load()
 	if s.ended.Load() || r == nil || r.lost.Load() != nil {
 		return
 	}
-	if reason, ok := g.stands(r, now); !ok {
+	if reason, ok := g.valid(r, now); !ok {
 		g.lapse(s, r, reason, now, true, todo)
 		return
 	}
@@ -144,7 +148,8 @@ func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 			todo.push = append(todo.push, s)
 		}
 	}
-	// A clock that is set meanwhile lets the timer come early, and it is set again; Authorize asks the clock itself.
+	// If the clock is changed, the timer may fire early and is set again.
+	// Authorize does not depend on the timer.
 	switch wait := next.Sub(now); {
 	case s.timer == nil:
 		s.timer = time.AfterFunc(wait, s.tick)
@@ -161,8 +166,9 @@ func (s *Session) tick() {
 	s.gate.settle(&todo)
 }
 
-// lapse ends a right that expired or was revoked. Where the peer is answered by whoever found out, it need not be told.
-// It needs mu.
+// lapse ends an authentication that expired or was revoked. It tells the client
+// only if tell is set; without it, the caller has a message to answer. It needs
+// mu.
 func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bool, todo *aftermath) {
 	if s.ended.Load() || s.grant.Load() != r || !r.lost.CompareAndSwap(nil, &reason) {
 		return
@@ -180,7 +186,8 @@ func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bo
 	}
 }
 
-// expel ends a session that holds a right together with its connection. It needs mu.
+// expel ends the authentication of a session and closes its connection. It
+// needs mu.
 func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 	r := s.grant.Load()
 	r.lost.Store(&v.reason)
@@ -191,17 +198,17 @@ func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 	s.condemn(v, todo)
 }
 
-// condemn needs mu. From here on no message is delivered, and the verdict goes before whatever else would close the
-// session.
+// condemn needs mu. After it, Next returns no message, and the session is
+// closed with v, not with the code of its reader.
 func (s *Session) condemn(v verdict, todo *aftermath) {
 	s.ended.Store(true)
 	s.verdict = &v
 	todo.close = append(todo.close, s)
 }
 
-// tell makes text what the peer is to be told of its state, in place of what it was not told yet: a peer that reads
-// more slowly than its state changes hears the newest. It reports whether the caller must see to the delivery; else
-// somebody is at it. It needs mu.
+// tell sets text as the next status message, in place of one that has not been
+// sent: a client that reads slowly gets only the newest. It reports whether the
+// caller must call deliver; if not, another goroutine is in it. It needs mu.
 func (s *Session) tell(text []byte) bool {
 	s.status = text
 	if s.telling {
@@ -211,7 +218,7 @@ func (s *Session) tell(text []byte) bool {
 	return true
 }
 
-// deliver writes what there is to tell, in order.
+// deliver writes status messages, in order, until there are no more.
 func (s *Session) deliver(ctx context.Context) error {
 	for {
 		s.gate.mu.Lock()
@@ -232,7 +239,9 @@ func (s *Session) deliver(ctx context.Context) error {
 	}
 }
 
-// push delivers beside the reader. A peer that does not take it learns its state from the answer to its next message.
+// push delivers from another goroutine than the reader's. A client that does
+// not read the message in time learns its state from the answer to its next
+// one.
 func (s *Session) push() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.gate.cfg.CloseTimeout)
 	defer cancel()

@@ -15,9 +15,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-const epoch = 946684800 // when fake time begins
+const epoch = 946684800 // when the time of synctest begins
 
-// What a publisher hears that says nothing more after its token, and when.
+// A client that sends only its token receives these messages at these times.
 func TestSilentSession(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -62,14 +62,15 @@ func TestSilentSession(t *testing.T) {
 	}
 }
 
-// Refreshing moves the end, and each token is announced to end once.
+// A refresh moves the end, and the client is warned once for each token.
 func TestRefreshMovesTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{})
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(59*time.Minute + 30*time.Second)
-		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil { // asks again, though nothing has changed
+		// Rotate checks all sessions again, although nothing has changed.
+		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil {
 			t.Fatal(err)
 		}
 		p.expect(t, "before", "0s authenticated,946688400", "59m0s expiring,946688400")
@@ -92,7 +93,8 @@ func TestRefreshMovesTheEnd(t *testing.T) {
 	})
 }
 
-// A viewer that was a publisher becomes one again on the same connection.
+// A client whose authentication has ended can authenticate again on the same
+// connection.
 func TestReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, _, audit := newGate(t, wsauth.Config{})
@@ -106,7 +108,8 @@ func TestReturn(t *testing.T) {
 		if list := gate.Sessions(); len(list) != 1 || !list[0].Since.Equal(p.start.Add(time.Minute)) {
 			t.Errorf("%+v", list)
 		}
-		// Nothing of it is left after the end of the connection.
+		// The gate keeps no trace of the session after the end of the
+		// connection.
 		p.Session.Close(1000, "")
 		time.Sleep(time.Hour)
 		p.expect(t, "after the end", "1m0s close 1000 ")
@@ -117,7 +120,7 @@ func TestReturn(t *testing.T) {
 	})
 }
 
-// Where the caller finds out, which answers the peer's message, the peer is not told twice.
+// If Authorize notices the end, the client gets only the answer of the caller.
 func TestAuthorizeFindsTheEnd(t *testing.T) {
 	for _, row := range []struct {
 		onExpiry wsauth.OnExpiry
@@ -136,7 +139,7 @@ func TestAuthorizeFindsTheEnd(t *testing.T) {
 			}
 			synctest.Wait()
 			if err := p.AuthorizeAt(wsauth.Publish, time.Now()); err == nil {
-				t.Error("a right that has ended is back")
+				t.Error("an authentication that has ended is valid again")
 			}
 			time.Sleep(2 * time.Hour)
 			p.expect(t, fmt.Sprint(row.onExpiry), row.want...)
@@ -145,7 +148,8 @@ func TestAuthorizeFindsTheEnd(t *testing.T) {
 	}
 }
 
-// Rotation drops nobody whose key stays, and whose key goes hears so at once.
+// A rotation ends no session whose key stays in the ring, and immediately ends
+// the others.
 func TestRotateReachesOpenSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{})
@@ -157,7 +161,8 @@ func TestRotateReachesOpenSessions(t *testing.T) {
 		}
 		p.say(`{"text":"x"}`)
 		p.expect(t, "in the grace", "0s authenticated,946688400", "0s published:true")
-		// The end of the grace is announced as that of a token is, and a new token may end before the old one's "exp".
+		// The client is warned before the end of the old key as before the end
+		// of a token. Its next token may expire earlier than the old one.
 		time.Sleep(9 * time.Minute)
 		fresh := forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+1200), other)
 		p.expect(t, "before the end of the grace", "9m0s expiring,946685400")
@@ -180,7 +185,7 @@ func TestRotateReachesOpenSessions(t *testing.T) {
 	})
 }
 
-// A grace that is not used ends like a token.
+// If the client sends no new token, its authentication ends with the old key.
 func TestGraceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
@@ -198,7 +203,8 @@ func TestGraceEnds(t *testing.T) {
 	})
 }
 
-// A peer that does not read delays nobody, and hears the newest of its states if it reads again.
+// A client that does not read delays no other client, and gets only the newest
+// status when it reads again.
 func TestStalledPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, _ := newGate(t, wsauth.Config{CloseTimeout: time.Minute})
@@ -209,7 +215,7 @@ func TestStalledPeer(t *testing.T) {
 		slow.mu.Lock()
 		slow.stall = make(chan struct{})
 		slow.mu.Unlock()
-		time.Sleep(9 * time.Second) // the warning is under way to the slow one
+		time.Sleep(9 * time.Second) // slow has not read its warning yet
 		synctest.Wait()
 		if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
 			t.Fatal(err)
@@ -220,7 +226,7 @@ func TestStalledPeer(t *testing.T) {
 		quick.expect(t, "quick", "0s authenticated,946684810", "9s expiring,946684810", "9s viewer")
 		slow.expect(t, "slow", "0s authenticated,946684810")
 		if err := slow.Authorize(wsauth.Publish); err == nil {
-			t.Error("the right outlives its key on a connection that does not read")
+			t.Error("the authentication outlives its key on a connection that does not read")
 		}
 		slow.say(tokenMessage(forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+60), other)))
 		time.Sleep(time.Second)
@@ -231,7 +237,8 @@ func TestStalledPeer(t *testing.T) {
 	})
 }
 
-// A push to a peer that never reads is given up, and a later one is tried again.
+// If a client never reads, the gate gives up sending a status, and tries again
+// with the next one.
 func TestPushIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, _, _ := newGate(t, wsauth.Config{})
@@ -250,7 +257,7 @@ func TestPushIsBounded(t *testing.T) {
 	})
 }
 
-// Nothing is said after the end.
+// A session sends nothing after its end.
 func TestEndGoesBeforeStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, _, _ := newGate(t, wsauth.Config{CloseTimeout: time.Hour})
@@ -259,7 +266,7 @@ func TestEndGoesBeforeStatus(t *testing.T) {
 		p.mu.Lock()
 		p.stall = make(chan struct{})
 		p.mu.Unlock()
-		time.Sleep(time.Minute) // the warning is under way, and more has happened since
+		time.Sleep(time.Minute) // the warning is not written yet, and more has happened since
 		go p.Session.Close(1000, "")
 		synctest.Wait()
 		close(p.stall)
@@ -272,7 +279,8 @@ func TestEndGoesBeforeStatus(t *testing.T) {
 	})
 }
 
-// turning is a ring that turns between the check of a token and its session's admission.
+// turning is a Verifier whose ring is rotated between the check of a token and
+// the authentication of its session.
 type turning struct{ *wsauth.HS256 }
 
 func (v turning) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
@@ -295,13 +303,14 @@ func TestRotateDuringAdmission(t *testing.T) {
 	}
 }
 
-// torn is a Verifier that answers one question late, and then with no.
+// torn is a Verifier whose ValidAt waits for the test and then returns its
+// answer.
 type torn struct {
 	wsauth.Verifier
 	ask chan chan bool
 }
 
-func (v torn) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+func (v torn) ValidAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
 	select {
 	case answer := <-v.ask:
 		return wsauth.ReasonRevoked, <-answer
@@ -313,7 +322,8 @@ func (v torn) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
 func (torn) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
 func (torn) Watch(func())                     {}
 
-// What was found out about a token is no reason against the one that has taken its place meanwhile.
+// If a token is found invalid after a newer token has replaced it, the session
+// stays authenticated.
 func TestRefreshDuringAuthorize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := torn{newHS256(t, nil), make(chan chan bool, 1)}
@@ -335,13 +345,14 @@ func TestRefreshDuringAuthorize(t *testing.T) {
 		answer <- false
 		synctest.Wait()
 		if err := p.Authorize(wsauth.Publish); err != nil || len(gate.Sessions()) != 1 {
-			t.Error("the refreshed right is gone:", err)
+			t.Error("the refreshed authentication has ended:", err)
 		}
 		p.Session.Close(1000, "")
 	})
 }
 
-// Nor does a peer that stalls delay the end of others, where the end is a close; its own end is bounded.
+// With OnExpiryClose, a client that does not read delays the end of no other
+// session, and its own session ends in time.
 func TestStalledPeerIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, _, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
@@ -366,15 +377,15 @@ func TestStalledPeerIsClosed(t *testing.T) {
 	})
 }
 
-// fickle is a Verifier of somebody else's, who changes his mind and tells of it when asked to.
+// fickle is a Verifier that can declare its identities invalid.
 type fickle struct {
 	wsauth.Verifier
 	against atomic.Bool
 	tell    func()
 }
 
-func (f *fickle) StandsAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
-	return "a reason of his own", !f.against.Load()
+func (f *fickle) ValidAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+	return "a reason of its own", !f.against.Load()
 }
 
 func (*fickle) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
@@ -398,13 +409,13 @@ func TestRecheck(t *testing.T) {
 		p.expect(t, "told once")
 		f.against.Store(false)
 		if err := p.Authorize(wsauth.Publish); err == nil {
-			t.Error("what ended stands again")
+			t.Error("an authentication that has ended is valid again")
 		}
 		p.Session.Close(1000, "")
 	})
 }
 
-// Nothing holds a session that has ended, though its token has long to live.
+// Nothing refers to a session after its end, although its token is still valid.
 func TestEndedSessionIsForgotten(t *testing.T) {
 	gate, _, _ := newGate(t, wsauth.Config{})
 	session := func() weak.Pointer[wsauth.Session] {
@@ -415,7 +426,7 @@ func TestEndedSessionIsForgotten(t *testing.T) {
 		s.Close(1000, "")
 		return weak.Make(s)
 	}()
-	for range 1000 { // its last goroutine may take a moment to end
+	for range 1000 { // the last goroutine of the session may end a little later
 		if runtime.GC(); session.Value() == nil {
 			return
 		}

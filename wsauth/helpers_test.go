@@ -23,7 +23,7 @@ var (
 
 const common = `{"alg":"HS256","typ":"JWT"}`
 
-// forge signs whatever it is given, also what no signer would.
+// forge signs any header and any claims, even invalid ones.
 func forge(header, claims string, key []byte) string {
 	enc := base64.RawURLEncoding
 	signed := enc.EncodeToString([]byte(header)) + "." + enc.EncodeToString([]byte(claims))
@@ -49,7 +49,7 @@ func newHS256(t testing.TB, change func(*wsauth.HS256Config)) *wsauth.HS256 {
 	return v
 }
 
-// reasonOf is why err refuses, "" where there is no error.
+// reasonOf returns why err refuses a token, and "" if err is nil.
 func reasonOf(t testing.TB, err error) wsauth.Reason {
 	t.Helper()
 	if err == nil {
@@ -62,10 +62,10 @@ func reasonOf(t testing.TB, err error) wsauth.Reason {
 	return refused.Reason
 }
 
-// script is a Conn whose peer says what it was told to and then waits.
+// script is a Conn whose client sends the given messages and then waits.
 type script struct {
-	mu     sync.Mutex // of wrote and what follows
-	in     []any      // string: a message; error: what Read returns; func(): what happens before the next
+	mu     sync.Mutex // guards wrote and the fields below
+	in     []any      // string: a message; error: a result of Read; func(): called before the next
 	wrote  []string
 	code   int
 	reason string

@@ -13,54 +13,63 @@ import (
 
 // Bounds of a configuration and of a token.
 const (
-	minSecret = 32   // bytes of a key's secret at least (RFC 7518, section 3.2)
-	maxKeys   = 8    // keys in a ring at most: each may cost a signature check per token
-	maxToken  = 4096 // bytes of a token at most
-	maxName   = 128  // bytes of a device, token ID, key ID, issuer, audience or role at most
+	minSecret = 32   // bytes of a secret (RFC 7518, section 3.2)
+	maxKeys   = 8    // keys in a ring: each may cost a signature check per token
+	maxToken  = 4096 // bytes of a token
+	maxName   = 128  // bytes of a device, role, issuer, audience or ID
 )
 
 // Key is one secret of a ring. It prints as its ID only.
 type Key struct {
-	// ID, of letters, digits, "-" and "_", is matched with the "kid" of a token's header. A key without ID is tried for every token whose "kid" is
-	// no other key's.
+	// ID is compared with "kid" in the header of a token. It is empty, or at
+	// most 128 letters, digits, "-" and "_". A key without ID is tried for
+	// every token whose "kid" is not the ID of another key.
 	ID string
 	// Secret is the HMAC key, at least 32 bytes (RFC 7518, section 3.2).
 	Secret []byte
-	// Until is when the key, and all that stands on it, ends; the zero time is never. The first key of a ring has
-	// no end.
+	// Until is when the key, and every authentication with it, expires. The
+	// zero time means never. In the first key of a ring, Until must be zero.
 	Until time.Time
 }
 
 // Format implements [fmt.Formatter], so that no verb prints the secret.
 func (k Key) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "key "+strconv.Quote(k.ID)) }
 
-// HS256Config says which tokens are good. Keys and Devices are required.
+// HS256Config configures an [HS256]. Keys and Devices are required.
 type HS256Config struct {
-	// Keys is the ring, of at most 8: the first signs, all verify until their time.
+	// Keys is the ring of 1 to 8 keys. The first key signs. Every key verifies
+	// until its Until.
 	Keys []Key
-	// Devices lists the devices whose tokens are accepted: letters, digits, "-" and "_".
+	// Devices are the devices whose tokens are accepted. Each name has 1 to 128
+	// letters, digits, "-" and "_".
 	Devices []string
-	// Issuer is what "iss" must be; empty accepts any and none.
+	// Issuer is the required value of "iss", of at most 128 bytes. If empty,
+	// tokens with any "iss", or without "iss", are accepted.
 	Issuer string
-	// Audience must be among "aud"; empty accepts only tokens without "aud" (RFC 7519, section 4.1.3).
+	// Audience must be one of the values of "aud". It has at most 128 bytes. If
+	// empty, only tokens without "aud" are accepted (RFC 7519, section 4.1.3).
 	Audience string
-	// Leeway is granted to clocks that differ, at most 5 minutes; 0 means none.
+	// Leeway is how much the clocks of signer and verifier may differ, at most
+	// 5 minutes. 0 means not at all.
 	Leeway time.Duration
-	// Roles says what each value of the claim "role" permits. Nil means {"publisher": [Publish], "admin":
-	// [Publish, Admin]}.
+	// Roles maps each value of the claim "role" to its permissions. Nil means
+	// {"publisher": [Publish], "admin": [Publish, Admin]}.
 	Roles map[string][]string
-	// DefaultRole is that of a token without "role"; empty means "publisher".
+	// DefaultRole is the role of a token without "role". Empty means
+	// "publisher". It must be in Roles.
 	DefaultRole string
 }
 
-// material is a secret as identities refer to it: two are the same key if they are the same pointer.
+// material is the secret of a key. A secret that stays in the ring when it is
+// rotated keeps its material, so that an identity can refer to its key by the
+// pointer.
 type material struct {
 	secret []byte
 	uses   atomic.Uint64
 	last   atomic.Int64 // Unix nanoseconds, 0 for never
 }
 
-func (m *material) vouched(now time.Time) {
+func (m *material) countUse(now time.Time) {
 	m.uses.Add(1)
 	at := now.UnixNano()
 	for last := m.last.Load(); at > last && !m.last.CompareAndSwap(last, at); last = m.last.Load() {
@@ -75,7 +84,9 @@ type ringKey struct {
 
 func (k *ringKey) inForce(now time.Time) bool { return k.until.IsZero() || now.Before(k.until) }
 
-// HS256 verifies and signs JSON Web Tokens (RFC 7519) with HMAC-SHA256. It is safe for concurrent use.
+// HS256 verifies and signs JSON Web Tokens (RFC 7519) with HMAC-SHA256. A token
+// has at most 4096 bytes, and each device, role, issuer, audience and ID in it
+// at most 128 bytes. HS256 is safe for concurrent use.
 type HS256 struct {
 	cfg     HS256Config
 	devices map[string]bool
@@ -85,7 +96,8 @@ type HS256 struct {
 	watchers []func()
 }
 
-// NewHS256 makes a verifier. Its error joins a [*ConfigError] for every problem.
+// NewHS256 returns an HS256. Its error joins a [*ConfigError] for every
+// problem.
 func NewHS256(cfg HS256Config) (*HS256, error) {
 	var errs []error
 	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
@@ -137,10 +149,13 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 	return h, nil
 }
 
-// Rotate replaces the ring. Whoever authenticated with a key that is still in it, and whose time has not come, keeps
-// his right; the rights that stand on any other key end at once, and the sessions that held them are told or closed, see
-// [Config].OnExpiry, without waiting for any of them. Its error joins a [*ConfigError] for every problem, as of
-// HS256Config.Keys; the ring then stays as it was.
+// Rotate replaces the ring of keys. Sessions that authenticated with a key that
+// is still in the ring and has not expired are not affected. Every other
+// authentication ends before Rotate returns. Its client receives a message or a
+// close frame, as [Config].OnExpiry says; Rotate does not wait for that.
+//
+// The error of Rotate joins a [*ConfigError] of HS256Config.Keys for every
+// problem. After an error, the ring is as it was.
 func (h *HS256) Rotate(keys ...Key) error {
 	h.mu.Lock()
 	ring, err := newRing(*h.ring.Load(), keys)
@@ -157,23 +172,25 @@ func (h *HS256) Rotate(keys ...Key) error {
 	return nil
 }
 
-// Watch implements [Rechecker]. Every [Gate] on this verifier is registered for good, and lives as long.
+// Watch implements [Rechecker]. It never releases changed, so a [Gate] stays in
+// memory as long as its HS256.
 func (h *HS256) Watch(changed func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watchers = append(h.watchers[:len(h.watchers):len(h.watchers)], changed)
 }
 
-// KeyUsage says how much a key of the ring is needed.
+// KeyUsage reports how often a key of the ring was used.
 type KeyUsage struct {
 	ID    string
 	Until time.Time // see [Key]
-	Count uint64    // how many tokens it has vouched for that were accepted, since it came into a ring
-	Last  time.Time // when the last one was; zero: never
+	Count uint64    // tokens that it verified since it was added to a ring
+	Last  time.Time // when it verified the last one; zero: never
 }
 
-// KeyUsage tells in the order of the ring how often and when last each key has vouched. An old key that nobody has
-// needed for the lifetime of a token can go.
+// KeyUsage returns the use of each key, in the order of the ring. You can
+// remove an old key if it has verified no token for as long as a token is
+// valid.
 func (h *HS256) KeyUsage() []KeyUsage {
 	ring := *h.ring.Load()
 	list := make([]KeyUsage, len(ring))
@@ -186,7 +203,8 @@ func (h *HS256) KeyUsage() []KeyUsage {
 	return list
 }
 
-// newRing checks keys and builds a ring that shares the material of secrets that old already had.
+// newRing checks keys and returns their ring. Secrets that old contains keep
+// their material.
 func newRing(old []ringKey, keys []Key) ([]ringKey, error) {
 	var errs []error
 	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
@@ -231,9 +249,9 @@ func share(old []ringKey, secret []byte) *material {
 	return &material{secret: bytes.Clone(secret)}
 }
 
-// StandsAt implements [Rechecker]: an identity stands as long as the key that signed its token is in the ring and in
-// force.
-func (h *HS256) StandsAt(id Identity, now time.Time) (Reason, bool) {
+// ValidAt implements [Rechecker]. An identity is valid as long as the key that
+// signed its token is in the ring and has not expired.
+func (h *HS256) ValidAt(id Identity, now time.Time) (Reason, bool) {
 	for _, k := range *h.ring.Load() {
 		if k.material == id.key {
 			if k.inForce(now) {
@@ -245,7 +263,8 @@ func (h *HS256) StandsAt(id Identity, now time.Time) (Reason, bool) {
 	return ReasonRevoked, false
 }
 
-// EndsAt implements [Rechecker]: an identity ends with the key that signed its token.
+// EndsAt implements [Rechecker]. An identity ends with the key that signed its
+// token.
 func (h *HS256) EndsAt(id Identity) time.Time {
 	for _, k := range *h.ring.Load() {
 		if k.material == id.key {
@@ -255,7 +274,8 @@ func (h *HS256) EndsAt(id Identity) time.Time {
 	return time.Time{}
 }
 
-// validName admits what needs no escape in any notation, and no more than maxName of it.
+// validName accepts names of at most maxName bytes that need no escape in any
+// notation.
 func validName(d string) bool {
 	if d == "" || len(d) > maxName {
 		return false

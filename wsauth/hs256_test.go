@@ -12,7 +12,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// problems lists what a joined error complains about, as "Struct.Field reason".
+// problems returns the problems in a joined error, as "Struct.Field reason".
 func problems(err error) map[string]bool {
 	found := make(map[string]bool)
 	var walk func(error)
@@ -141,28 +141,28 @@ func TestRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stands := func(at time.Time) bool { _, ok := v.StandsAt(id, at); return ok }
+	stands := func(at time.Time) bool { _, ok := v.ValidAt(id, at); return ok }
 	if err := v.Rotate(wsauth.Key{Secret: []byte("short")}); err == nil || !stands(now) {
-		t.Error("a bad ring was taken, or spoilt the old one:", err)
+		t.Error("an invalid ring was accepted, or changed the old one:", err)
 	}
 	until := now.Add(time.Hour)
 	if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: until}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.VerifyAt(token, now); err != nil || !stands(now) {
-		t.Error("nobody is to be dropped by a rotation with grace:", err)
+		t.Error("a rotation with an Until ends an authentication:", err)
 	}
 	if stands(until) {
-		t.Error("the grace has no end")
+		t.Error("the old key is valid after its Until")
 	}
 	if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.VerifyAt(token, now); reasonOf(t, err) != wsauth.ReasonSignature || stands(now) {
-		t.Error("a rotation without grace leaves the old key's rights:", err)
+		t.Error("a rotation without the old key does not end its authentications:", err)
 	}
-	if _, ok := v.StandsAt(wsauth.Identity{Device: "pi-1", ExpiresAt: until}, now); ok {
-		t.Error("an identity that nobody verified stands")
+	if _, ok := v.ValidAt(wsauth.Identity{Device: "pi-1", ExpiresAt: until}, now); ok {
+		t.Error("an identity that was not verified is valid")
 	}
 }
 
@@ -174,7 +174,7 @@ func TestKeyUsage(t *testing.T) {
 	mine, old := forge(common, good(""), secret), forge(common, good(""), other)
 	show(old, now.Add(2*time.Second))
 	show(old, now.Add(time.Second)) // a little late, from another goroutine
-	// None of these was vouched for.
+	// None of these tokens is accepted.
 	show(mine+"x", now)
 	show(forge(common, `{"device":"pi-9","exp":9999999999}`, secret), now)
 	show(mine, now.Add(2*time.Hour))
@@ -189,7 +189,7 @@ func TestKeyUsage(t *testing.T) {
 	}
 	usedOld := wsauth.KeyUsage{ID: "old", Until: until, Count: 2, Last: now.Add(2 * time.Second)}
 	expect("at first", wsauth.KeyUsage{ID: "new"}, usedOld)
-	// A rotation keeps the counts of the keys that stay.
+	// A rotation keeps the counts of the keys that stay in the ring.
 	if err := v.Rotate(wsauth.Key{ID: "newer", Secret: bytes.Repeat([]byte("n"), 32)}, keys[1]); err != nil {
 		t.Fatal(err)
 	}

@@ -8,27 +8,32 @@ import (
 	"time"
 )
 
-// Permissions that the default roles of [HS256Config] grant. Any other string may be a permission, too.
+// Permissions of the default roles of [HS256Config]. Any other string can be a
+// permission too.
 const (
 	Publish = "publish"
 	Admin   = "admin"
 )
 
-// Identity is what a verified token says about its bearer. Its slices are shared and must not be modified.
+// Identity is the content of a verified token. Its slices are shared; do not
+// modify them.
 type Identity struct {
-	Device      string    // the "device" claim, on the list of devices
+	Device      string    // the "device" claim
 	TokenID     string    // the "jti" claim, may be empty
-	KeyID       string    // the ID of the key that signed, may be empty
+	KeyID       string    // the ID of the key that signed the token, may be empty
 	Issuer      string    // the "iss" claim, may be empty
 	Role        string    // the "role" claim, or the default role
-	Permissions []string  // what the role grants, limited by the "scope" claim
-	IssuedAt    time.Time // the "iat" claim, zero if there is none
-	ExpiresAt   time.Time // the "exp" claim plus the leeway, or what [Config].MaxLifetime makes of it; from this instant on the identity is worth nothing
+	Permissions []string  // those of the role, limited by the "scope" claim
+	IssuedAt    time.Time // the "iat" claim, or zero
+	// ExpiresAt is the "exp" claim plus the leeway, limited by
+	// [Config].MaxLifetime. From ExpiresAt on, the identity is invalid.
+	ExpiresAt time.Time
 
-	key *material // the key it stands on, for revocation
+	key *material // that signed the token
 }
 
-// Can reports whether the identity holds permission p. It does not look at the time.
+// Can reports whether the identity has permission p. It does not check the
+// time.
 func (id Identity) Can(p string) bool { return slices.Contains(id.Permissions, p) }
 
 func (id *Identity) refused(r Reason) *Error {
@@ -41,11 +46,14 @@ func (id *Identity) forbidden(p string, r Reason) *Error {
 	return e
 }
 
-// Error says why a token was refused, or why [Session.Authorize] refused an action. Device, TokenID and KeyID are set
-// only where the token's signature was good; what an unsigned token claims is nobody's word.
+// Error says why a token was refused, or why [Session.Authorize] refused an
+// action.
 type Error struct {
-	Reason                 Reason
-	Permission             string // that the action needs; empty where a token was refused
+	Reason     Reason
+	Permission string // that the action needs; empty if a token was refused
+
+	// Device, TokenID and KeyID are set only if the signature of the token is
+	// valid: anyone can write anything into an unsigned token.
 	Device, TokenID, KeyID string
 }
 
@@ -56,12 +64,12 @@ func (e *Error) Error() string {
 	return "wsauth: token refused: " + string(e.Reason)
 }
 
-// Errors with which [Session.Next] ends, beside those of the Conn and of the context.
+// Errors of [Session.Next], besides those of the Conn and of the context.
 var (
 	ErrAuthenticationFailed = errors.New("wsauth: authentication failed")
 	ErrInvalidJSON          = errors.New("wsauth: message is not JSON")
 	ErrSessionClosed        = errors.New("wsauth: session is closed")
 )
 
-// errAborted says that a session could not be closed in an orderly way within its bound.
+// errAborted is the result of a Close that took longer than CloseTimeout.
 var errAborted = fmt.Errorf("wsauth: connection aborted: %w", os.ErrDeadlineExceeded)

@@ -7,10 +7,11 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
-// This file is the only one that knows jwx, so that another library is one file's matter. Of jwx only the primitive is
-// used: its parser accepts serializations, headers and claims that this package refuses, and costs three times as much
-// as all of the checks here. The two objects are made once, so that nothing that is registered in jwx later, for
-// another algorithm or in place of this one, has any effect here.
+// Only this file uses jwx, so that another library can replace it here. It uses
+// only the primitive: the parser of jwx accepts serializations, headers and
+// claims that this package refuses, and takes three times as long as all checks
+// of this package. The two objects are created once, so that an algorithm that
+// is registered in jwx later, even in place of HS256, has no effect here.
 var (
 	hs256Signer   = primitive(jws.NewSigner(jwa.HS256))
 	hs256Verifier = primitive(jws.NewVerifier(jwa.HS256))
@@ -27,7 +28,7 @@ func signHS256(signingInput, secret []byte) ([]byte, error) {
 	return hs256Signer.Sign(signingInput, secret)
 }
 
-// verifyHS256 compares in constant time.
+// verifyHS256 compares the signatures in constant time.
 func verifyHS256(signingInput, signature, secret []byte) bool {
 	return hs256Verifier.Verify(signingInput, signature, secret) == nil
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// beforeSignature are the reasons of the front: a token refused for one of them has cost no signature check.
+// beforeSignature reports whether r is a reason that is found without a
+// signature check.
 func beforeSignature(r wsauth.Reason) bool {
 	switch r {
 	case wsauth.ReasonMalformed, wsauth.ReasonAlgorithm, wsauth.ReasonHeader, wsauth.ReasonKey:
@@ -20,8 +21,8 @@ func beforeSignature(r wsauth.Reason) bool {
 	return false
 }
 
-// Whatever is accepted here, jwx's own reading of the whole token accepts as well; whatever the front refuses never
-// reaches jwx, and whatever it admits does.
+// jwx accepts every token that HS256 accepts. HS256 calls jwx for every token
+// with a valid form and a known key, and for no other.
 func FuzzVerifyAgainstJWX(f *testing.F) {
 	f.Add(common, good(""), "", "")
 	f.Add(`{"alg":"HS256","kid":"x"}`, good(`,"jti":"1"`), "", "")

@@ -8,7 +8,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m, secret, other) }
 
-// The search finds what it is for.
+// The search finds tokens and keys.
 func TestLeaksAreFound(t *testing.T) {
 	for _, s := range []string{live("pi-1"), string(secret), string(other)} {
 		if !leaktest.Finds(s, secret, other) {

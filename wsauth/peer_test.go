@@ -15,8 +15,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth/internal/leaktest"
 )
 
-// peer is a Conn in fake time, and a caller that reads it as a relay does. It keeps what the other end hears, with the
-// time since it was made, and what the gate audits.
+// peer is a Conn in the time of synctest, together with a goroutine that reads
+// it as a relay does. It records every message to the client with the time
+// since its start.
 type peer struct {
 	*wsauth.Session
 	in    chan string
@@ -26,7 +27,7 @@ type peer struct {
 
 	mu    sync.Mutex
 	heard []string
-	stall chan struct{} // while not nil and not closed, writes do not return, nor does Close
+	stall chan struct{} // until it is closed, Write and Close do not return
 }
 
 func connect(t testing.TB, gate *wsauth.Gate) *peer {
@@ -66,7 +67,8 @@ func (p *peer) hear(format string, args ...any) {
 	p.heard = append(p.heard, time.Since(p.start).String()+" "+fmt.Sprintf(format, args...))
 }
 
-// heardSince is what the peer has heard since this was last asked, shortened.
+// heardSince returns, shortened, what the client has received since the last
+// call.
 func (p *peer) heardSince() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +139,7 @@ func (p *peer) Abort() error {
 	return nil
 }
 
-// record is an Audit that can be read while it is written.
+// record is an Audit that a test can read meanwhile.
 type record struct {
 	mu     sync.Mutex
 	events []wsauth.Event
@@ -150,7 +152,7 @@ func (r *record) audit(e wsauth.Event) {
 	r.events = append(r.events, e)
 }
 
-// lines are the events since this was last asked, as "kind reason device".
+// lines returns the events since the last call, as "kind reason device".
 func (r *record) lines() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,14 +164,15 @@ func (r *record) lines() []string {
 	return lines
 }
 
-// lasting is a token that is issued now and lasts so long.
+// lasting returns the message of a token that is issued now and is valid for
+// lifetime.
 func lasting(device string, lifetime time.Duration) string {
 	now := time.Now()
 	return tokenMessage(forge(common,
 		fmt.Sprintf(`{"device":%q,"iat":%d,"exp":%d}`, device, now.Unix(), now.Add(lifetime).Unix()), secret))
 }
 
-// newGate makes a gate on a verifier of its own, and a record of its audit.
+// newGate returns a gate with a new verifier, and a record of its audit.
 func newGate(t testing.TB, cfg wsauth.Config) (*wsauth.Gate, *wsauth.HS256, *record) {
 	t.Helper()
 	v, r := newHS256(t, nil), &record{}

@@ -11,15 +11,15 @@ import (
 	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
 )
 
-// What a peer is told. The same bytes whatever the reason.
+// The answers to a client, which are the same bytes for every reason.
 var (
 	answerRefused = []byte(`{"error":"Authentication failed"}`)
 	answerNotJSON = []byte(`{"error":"Invalid JSON"}`)
 	answerViewer  = []byte(`{"status":"viewer"}`)
 )
 
-// Session is the authentication state of one connection. Next must be called from one goroutine at a time; all other
-// methods are safe for concurrent use.
+// Session is the authentication state of one connection. Only one goroutine at
+// a time may call Next. All other methods are safe for concurrent use.
 type Session struct {
 	gate *Gate
 	conn Conn
@@ -27,44 +27,54 @@ type Session struct {
 
 	number uint64
 
-	// The newest token's. All grants of a session are for the same device. Written under Gate.mu.
+	// grant is that of the newest token, nil before authentication. All grants
+	// of a session are for the same device. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
 
-	// Under Gate.mu:
-	since   time.Time   // when a right began that stands since
-	timer   *time.Timer // to what is due next; nil before authentication
-	status  []byte      // what the peer is to be told, nil for nothing
-	telling bool        // somebody is telling it
-	verdict *verdict    // how the session is to be closed, if that was decided for it
+	// Guarded by Gate.mu:
+	since   time.Time   // when the present authentication began
+	timer   *time.Timer // for the next warning or end; nil before authentication
+	status  []byte      // the message to send to the client, nil for none
+	telling bool        // a goroutine is sending status
+	verdict *verdict    // how the Gate has decided to close the session, if so
 
 	end    sync.Once
 	endErr error
 }
 
-// ID names the session in the audit and for [Gate.End]. It is unique among all gates and no secret.
+// ID returns the name of the session in the audit and for [Gate.End]. It is
+// unique among all gates and not secret.
 func (s *Session) ID() string { return s.gate.prefix + strconv.FormatUint(s.number, 10) }
 
-// Next returns the next message that is not a token. Token messages, objects with a member "token", it answers itself:
-// {"status":"authenticated","expires_at":N} for a token that is accepted, the first one as well as a later one of the
-// same device that does not expire earlier, which renews the session. A token member makes a message a token message
-// whatever else it holds.
+// Next returns the next message that contains no token. The message is valid
+// JSON, nested at most 32 levels deep, and the client has authenticated. Check
+// the content yourself, and call [Session.Authorize] before you act on it.
 //
-// What else happens to the session is told to the peer, or closes the connection, at its time, also while nobody is in
-// Next: {"status":"expiring","expires_at":N}, {"status":"viewer"}, and the closes with 4401, 4409 and 1008 that
-// [Config].OnExpiry, [Config].OverLimit and [Gate.End] speak of, after which Next returns an error.
+// Next answers token messages itself. A token message is a JSON object with a
+// member "token", whatever other members it has. If the token is accepted, the
+// answer is {"status":"authenticated","expires_at":N}. A later token renews the
+// authentication if it is of the same device and does not expire earlier.
 //
-// A returned message is valid JSON, nested at most 32 deep, from a connection that has authenticated; what is in it
-// is the caller's to check. That it may be acted on now is [Session.Authorize]'s to say.
+// Other changes reach the client when they happen, even if no goroutine is in
+// Next: the messages {"status":"expiring","expires_at":N} and
+// {"status":"viewer"}, and the close codes 4401, 4409 and 1008 of
+// [Config].OnExpiry, [Config].OverLimit and [Gate.End]. After one of these
+// codes, Next returns an error.
 //
-// Any error is final. The peer has then been told as much as it may know, and the connection is closed:
+// Every error is final. These errors mean that the session has sent an answer
+// and closed the connection:
 //
-//	{"error":"Authentication failed"}, 4401   [ErrAuthenticationFailed]: a token was refused, or the first message was none
-//	{"error":"Invalid JSON"}, 1007            [ErrInvalidJSON], [ErrInvalidUTF8]
-//	{"error":"Invalid JSON"}, 1003            [ErrBinary]
-//	nothing, 1009                             [ErrTooBig]
+//	error                     answer                             code
+//	ErrAuthenticationFailed   {"error":"Authentication failed"}  4401
+//	ErrInvalidJSON            {"error":"Invalid JSON"}           1007
+//	ErrInvalidUTF8            {"error":"Invalid JSON"}           1007
+//	ErrBinary                 {"error":"Invalid JSON"}           1003
+//	ErrTooBig                 none                               1009
 //
-// After an error of the context, or of the connection itself, the caller closes the session with a code of its choice.
+// [ErrAuthenticationFailed] means that a token was refused, or that the first
+// message contained none. After any other error, such as that of ctx or of the
+// connection, close the session with a code of your choice.
 func (s *Session) Next(ctx context.Context) ([]byte, error) {
 	for {
 		if s.ended.Load() {
@@ -100,7 +110,7 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// present decides about a token and answers it.
+// present verifies a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
 	now := time.Now()
 	id, err := s.gate.verify(token, now)
@@ -123,7 +133,8 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 	return nil
 }
 
-// refuse is the one way in which a connection learns that its token, or the lack of one, was not good enough.
+// refuse is the only code that refuses a token or the lack of one, so that a
+// client cannot tell the reasons apart.
 func (s *Session) refuse(cause error) error {
 	refused, ok := errors.AsType[*Error](cause)
 	if !ok {
@@ -141,21 +152,24 @@ func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identit
 	}
 }
 
-// Authorize reports whether the connection may do what p names, now. Its error is an [*Error]. While the right
-// stands it takes no lock, and it is meant to be asked for every single action: a token that expires, or a key that is
-// withdrawn, while the connection is open counts from that instant.
+// Authorize returns nil if the client has the permission p now. Otherwise, it
+// returns an [*Error]. Call it for every action, since a token may expire, or
+// its key may be withdrawn, while the connection is open. As long as the
+// authentication is valid, Authorize takes no lock.
 //
-// Where Authorize finds the end of a right before the session's timer does, the peer is not told {"status":"viewer"}:
-// the caller has a message of the peer's to answer.
+// If Authorize notices the end of the authentication before the timer of the
+// session does, the client receives no {"status":"viewer"}, because you have a
+// message to answer.
 func (s *Session) Authorize(p string) error { return s.AuthorizeAt(p, time.Now()) }
 
-// AuthorizeAt is [Session.Authorize] at the time now. A right that it finds ended has ended.
+// AuthorizeAt is [Session.Authorize] at the time now. If the authentication is
+// no longer valid at that time, it ends and does not start again.
 func (s *Session) AuthorizeAt(p string, now time.Time) error {
 	r := s.grant.Load()
 	if r == nil {
 		return &Error{Reason: ReasonNotAuthenticated, Permission: p}
 	}
-	if reason, ok := s.gate.stands(r, now); !ok {
+	if reason, ok := s.gate.valid(r, now); !ok {
 		if r.lost.Load() == nil {
 			var todo aftermath
 			s.gate.mu.Lock()
@@ -174,8 +188,9 @@ func (s *Session) AuthorizeAt(p string, now time.Time) error {
 	return nil
 }
 
-// Identity returns what the connection's token says, and whether there is one. It does not say that the identity still
-// stands; [Session.Authorize] does.
+// Identity returns the identity of the newest accepted token, and false if the
+// client has sent none. It does not check whether the identity is still valid;
+// [Session.Authorize] does.
 func (s *Session) Identity() (Identity, bool) {
 	if r := s.grant.Load(); r != nil {
 		return r.Identity, true
@@ -183,7 +198,8 @@ func (s *Session) Identity() (Identity, bool) {
 	return Identity{}, false
 }
 
-// Reply sends one text message to this connection only.
+// Reply sends one text message to the client. It returns [ErrSessionClosed]
+// after the session has ended.
 func (s *Session) Reply(ctx context.Context, text []byte) error {
 	if s.ended.Load() {
 		return ErrSessionClosed
@@ -191,13 +207,16 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 	return s.conn.Write(ctx, text)
 }
 
-// Close ends the connection with a close code and a reason, within [Config].CloseTimeout whatever the peer does; a
-// connection that takes longer is aborted, and the error is [os.ErrDeadlineExceeded]. Only the first call has an effect; others
-// wait for it and return its result. Where the Gate has decided to close the session, its code and reason go before
-// the caller's.
+// Close closes the connection with a close code and a reason. If this takes
+// longer than [Config].CloseTimeout, Close aborts the connection, and its error
+// matches [os.ErrDeadlineExceeded] with [errors.Is]. If the Abort of the Conn
+// hangs too, Close returns after another CloseTimeout. Only the first call has
+// an effect; other calls wait for it and return its result. If the Gate has
+// decided to close the session, the code and reason of the Gate are sent
+// instead.
 func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
 
-// dismiss tells the peer and closes; what remains to be said about it is cause.
+// dismiss sends answer, closes the connection and returns cause.
 func (s *Session) dismiss(code int, answer []byte, cause error) error {
 	_ = s.finish(code, "", answer)
 	return cause
@@ -221,10 +240,11 @@ func (s *Session) finish(code int, reason string, answer []byte) error {
 	return s.endErr
 }
 
-// farewell must come to its end even on a Conn whose methods do not, so they run beside it.
+// farewell must end even if the methods of the Conn do not, so they run in
+// goroutines of their own.
 func (s *Session) farewell(code int, reason string, answer []byte) error {
 	timeout := s.gate.cfg.CloseTimeout
-	done := make(chan error, 2) // room for the end of both, so that neither goroutine outlives its call
+	done := make(chan error, 2) // room for both results, so that no goroutine waits to send one
 	go func() {
 		if answer != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), timeout/2)
@@ -263,8 +283,9 @@ const (
 	otherMessage
 )
 
-// classify looks at a message as far as authentication goes. The token is nil where the message holds one that
-// cannot be good: a value that is no string, or more than one.
+// classify returns the kind of a message and the token in it. The token is nil
+// if the message contains one that cannot be valid: not a string, or more than
+// one.
 func classify(msg []byte) (messageKind, []byte) {
 	var count int
 	var value []byte

@@ -30,12 +30,12 @@ func attach(t testing.TB, conn wsauth.Conn, audit func(wsauth.Event)) (*wsauth.S
 	return gate.Attach(conn, wsauth.Peer{ID: "peer"}), v
 }
 
-// live is a token that is good at the real time.
+// live returns a token that is valid now.
 func live(device string) string {
 	return forge(common, fmt.Sprintf(`{"device":%q,"exp":%d}`, device, time.Now().Unix()+3600), secret)
 }
 
-// Every message that a peer may send, before and after it has authenticated.
+// Every kind of message, before and after authentication.
 func TestMessages(t *testing.T) {
 	mine, theirs := live("pi-1"), live("pi-2")
 	ok := fmt.Sprintf(`{"status":"authenticated","expires_at":%d}`, time.Now().Unix()+3600)
@@ -170,7 +170,7 @@ func TestReadLimits(t *testing.T) {
 	}
 }
 
-// A right ends at its instant, on the connection that is open, and not before.
+// An authentication ends exactly at its time, on the open connection.
 func TestAuthorize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -225,13 +225,13 @@ func TestAuthorize(t *testing.T) {
 			t.Errorf("the end is to be audited once: %+v", events)
 		}
 
-		// A new token on the same connection renews the right.
+		// A new token on the same connection renews the authentication.
 		conn.in = []any{tokenMessage(live("pi-1")), `{}`}
 		s.Next(t.Context())
 		if got := denied(wsauth.Publish); got != "" {
 			t.Error("renewed:", got)
 		}
-		// The key goes, and the right with it.
+		// Without the key, the authentication ends.
 		if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +241,7 @@ func TestAuthorize(t *testing.T) {
 	})
 }
 
-// stuck is a Conn on which everything waits for ever, Abort too if it is told to.
+// stuck is a Conn whose methods wait forever, and Abort too if deaf is set.
 type stuck struct {
 	*script
 	deaf    bool
@@ -260,7 +260,7 @@ func (c *stuck) Abort() error {
 	return nil
 }
 
-// Whatever the Conn does, a refusal comes to its end.
+// A refused connection ends in time, whatever the Conn does.
 func TestBoundedEnd(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

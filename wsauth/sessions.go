@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// SessionInfo describes a session that holds a right.
+// SessionInfo describes an authenticated session.
 type SessionInfo struct {
 	ID       string // see [Session.ID]
 	Peer     Peer
 	Identity Identity
-	Since    time.Time // when it got its right; refreshing does not change that
-	EndsAt   time.Time // when the right ends unless it is refreshed
+	Since    time.Time // when it authenticated; refreshing does not change Since
+	EndsAt   time.Time // when its authentication ends unless it is refreshed
 }
 
-// Sessions lists the sessions that hold a right, the longest-standing first.
+// Sessions returns all authenticated sessions, the one with the oldest Since
+// first.
 func (g *Gate) Sessions() []SessionInfo {
 	g.mu.Lock()
 	var list []SessionInfo
@@ -35,8 +36,10 @@ func (g *Gate) Sessions() []SessionInfo {
 	return list
 }
 
-// End takes the right of a session that holds one away and closes it with 1008, without waiting for
-// that. It reports whether there was such a session. The token stays good; see [Gate.Revoke].
+// End ends the authentication of one session and closes its connection with the
+// code 1008. It does not wait for the close. It returns false if no
+// authenticated session has this ID. The token stays valid; to revoke it, call
+// [Gate.Revoke].
 func (g *Gate) End(sessionID string) bool {
 	var todo aftermath
 	g.mu.Lock()
@@ -54,13 +57,18 @@ func (g *Gate) End(sessionID string) bool {
 	return false
 }
 
-// Revoke makes all tokens of device that were issued before a time worthless, now and whenever they are shown, and
-// ends the rights that stand on them at once. It returns how many sessions lost theirs. A token without "iat" counts
-// as issued before any time. "iat" has whole seconds, so a token issued in the very second of issuedBefore is revoked
-// unless that is a whole second itself. A time in the future shuts the device out until then.
+// Revoke makes all tokens of device that were issued before issuedBefore
+// invalid, for open sessions and for later ones. It ends the authentication of
+// these open sessions before it returns, and returns their number. A token
+// without "iat" counts as issued before any time. "iat" has whole seconds, so a
+// token issued in the same second as issuedBefore is revoked, unless
+// issuedBefore is a whole second. If issuedBefore is in the future, the device
+// cannot authenticate with any token issued until then.
 //
-// The time of a device never goes back. A Gate remembers it for as long as it lives; whoever needs more, across
-// restarts, takes the device off the Verifier's list or its key from the ring.
+// For each device, the latest issuedBefore of all calls counts. A Gate keeps it
+// in memory only. To make a revocation outlast a restart, store it and call
+// Revoke again, remove the device from the list of the Verifier, or remove the
+// key from the ring.
 func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	now := time.Now()
 	var todo aftermath
@@ -80,8 +88,8 @@ func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	return ended
 }
 
-// recheckAll asks the Verifier about every session that holds a right, and ends those rights that it does not stand by
-// any longer.
+// recheckAll asks the Verifier about every authenticated session, and ends each
+// authentication that is no longer valid.
 func (g *Gate) recheckAll() {
 	now := time.Now()
 	var todo aftermath
@@ -95,7 +103,8 @@ func (g *Gate) recheckAll() {
 	g.settle(&todo)
 }
 
-// room makes room for one more session of the device, or reports that there is none. It needs mu.
+// room reports whether one more session of the device may authenticate. With
+// OverLimitReplace, it ends the oldest one first. It needs mu.
 func (g *Gate) room(device string, todo *aftermath) bool {
 	for limit := g.cfg.MaxSessions; limit > 0 && len(g.devices[device]) >= limit; {
 		if g.cfg.OverLimit == OverLimitRefuse {
@@ -106,7 +115,8 @@ func (g *Gate) room(device string, todo *aftermath) bool {
 	return true
 }
 
-// withdraw takes a session from the list and stops its timer. It needs mu and is harmless twice.
+// withdraw removes a session from the list and stops its timer. It needs mu,
+// and a second call has no effect.
 func (g *Gate) withdraw(s *Session) {
 	r := s.grant.Load()
 	if r == nil {

@@ -40,14 +40,14 @@ func TestSessionsAndEnd(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		if gate.End("nobody") || gate.End(viewer.ID()) || gate.End("") {
-			t.Error("ended somebody that holds no right")
+			t.Error("ended a session that is not authenticated")
 		}
 		if !gate.End(first.ID()) {
 			t.Error("not found")
 		}
 		var denied *wsauth.Error
 		if err := first.Authorize(wsauth.Publish); !errors.As(err, &denied) || denied.Reason != wsauth.ReasonOperator {
-			t.Error("the right outlives its end:", err)
+			t.Error("the authentication outlives End:", err)
 		}
 		if devicesOf(gate.Sessions()) != "pi-1" || gate.End(first.ID()) {
 			t.Error("still listed")
@@ -82,9 +82,9 @@ func TestRevoke(t *testing.T) {
 		if n := gate.Revoke("pi-1", cut); n != 0 {
 			t.Error("ended again", n)
 		}
-		gate.Revoke("pi-1", cut.Add(-time.Hour)) // takes nothing back
+		gate.Revoke("pi-1", cut.Add(-time.Hour)) // an earlier time has no effect
 		before.expect(t, "issued before", "0s authenticated,946688400", "10s viewer")
-		undated.expect(t, "nobody knows when", "0s authenticated,946688400", "10s viewer")
+		undated.expect(t, "without iat", "0s authenticated,946688400", "10s viewer")
 		after.expect(t, "issued at that time", "10s authenticated,946688410")
 		neighbour.expect(t, "another device", "0s authenticated,946688400")
 		if devicesOf(gate.Sessions()) != "pi-2 pi-1" {
@@ -111,7 +111,7 @@ func TestRevoke(t *testing.T) {
 		undated.expect(t, "shut out", "10s viewer", "10s error:Authentication failed", "10s close 4401 ")
 		time.Sleep(time.Minute)
 		after.say(lasting("pi-1", time.Hour))
-		after.expect(t, "let in again", "10s viewer", "1m10s authenticated,946688470")
+		after.expect(t, "accepted again", "10s viewer", "1m10s authenticated,946688470")
 		for _, p := range []*peer{after, neighbour} {
 			p.Session.Close(1000, "")
 		}
@@ -125,7 +125,7 @@ func TestRevoke(t *testing.T) {
 func TestSessionLimit(t *testing.T) {
 	for _, row := range []struct {
 		over          wsauth.OverLimit
-		first, second []string // what the two of three hear whom it may concern
+		first, second []string // what the first two of three clients receive
 		third         []string
 		listed        int
 		audit         string
@@ -141,7 +141,7 @@ func TestSessionLimit(t *testing.T) {
 			time.Sleep(time.Second)
 			second.say(lasting("pi-1", time.Hour))
 			neighbour.say(lasting("pi-2", time.Hour))
-			first.say(lasting("pi-1", time.Hour)) // refreshing makes nobody younger and takes no place
+			first.say(lasting("pi-1", time.Hour)) // refreshing changes neither Since nor the count
 			time.Sleep(time.Second)
 			for _, p := range []*peer{first, second, neighbour} {
 				p.heardSince()
@@ -158,7 +158,8 @@ func TestSessionLimit(t *testing.T) {
 			if n := len(gate.Sessions()); n != row.listed+1 {
 				t.Error(n, "listed")
 			}
-			// The end of a connection frees its place, and so does the end of a right.
+			// When a connection or an authentication ends, the device may open
+			// another session.
 			second.Session.Close(1000, "")
 			fourth := connect(t, gate)
 			fourth.say(lasting("pi-1", time.Second))
@@ -193,7 +194,7 @@ func TestMaxLifetime(t *testing.T) {
 		{"counted from its making", fmt.Sprintf(`{"device":"pi-1","iat":%d,"exp":%d}`, at-59, at+3600), time.Second, ""},
 		{"too old, whatever it says", fmt.Sprintf(`{"device":"pi-1","iat":%d,"exp":%d}`, at-60, at+3600), 0, wsauth.ReasonExpired},
 		{"no way to lengthen it", fmt.Sprintf(`{"device":"pi-1","iat":%d,"exp":%d}`, at+1800, at+3600), time.Minute, ""},
-		{"nobody knows when it was made", fmt.Sprintf(`{"device":"pi-1","exp":%d}`, at+3600), 0, wsauth.ReasonClaims},
+		{"no iat", fmt.Sprintf(`{"device":"pi-1","exp":%d}`, at+3600), 0, wsauth.ReasonClaims},
 	} {
 		id, err := gate.VerifyAt([]byte(forge(common, row.claims, secret)), now)
 		if got := reasonOf(t, err); got != row.want || err == nil && id.ExpiresAt.Sub(now) != row.lasts {
@@ -202,7 +203,8 @@ func TestMaxLifetime(t *testing.T) {
 	}
 }
 
-// A token can be limited to one of the permissions of its role, and then holds no other on its session.
+// A token can be limited to one permission of its role, and its session then
+// has no other.
 func TestScopedSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{})
@@ -240,7 +242,8 @@ func TestScopedSession(t *testing.T) {
 	})
 }
 
-// Everything at once, in random order: nothing is left, and each session that held a right ends once.
+// All operations run in parallel and in random order. No session is left, and
+// each that was authenticated ends once.
 func TestConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{MaxSessions: 3, OverLimit: wsauth.OverLimitReplace})

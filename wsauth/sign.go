@@ -9,22 +9,24 @@ import (
 	"time"
 )
 
-// Claims is what a token is to say. Device and ExpiresAt are required.
+// Claims is the content of a token to sign.
 type Claims struct {
-	Device    string
-	ExpiresAt time.Time
+	Device    string    // required; a device of [HS256Config]
+	ExpiresAt time.Time // required
 	NotBefore time.Time // zero: absent
 	IssuedAt  time.Time // zero: the time of signing
 	TokenID   string    // empty: random
 	Role      string    // empty: the default role
-	Scope     []string  // nil: all that the role grants
+	Scope     []string  // nil: all permissions of the role
 }
 
-// Sign makes a token with the first key of the ring at the present time.
+// Sign is [HS256.SignAt] at the present time.
 func (h *HS256) Sign(c Claims) (string, error) { return h.SignAt(c, time.Now()) }
 
-// SignAt makes a token with the first key of the ring. It refuses, with the [*Error] of [HS256.VerifyAt], to
-// make one that would not be accepted from NotBefore, or else from now, on.
+// SignAt returns a token, signed with the first key of the ring at the time
+// now. If [HS256.VerifyAt] would refuse the token at now, or at NotBefore if
+// that is later, SignAt returns the [*Error] of VerifyAt instead. If ExpiresAt
+// is zero, the error is a [*ConfigError].
 func (h *HS256) SignAt(c Claims, now time.Time) (string, error) {
 	if c.TokenID == "" {
 		c.TokenID = rand.Text()

@@ -9,12 +9,13 @@ import (
 )
 
 const (
-	signatureLen = 43  // 32 bytes in base64url without padding
-	maxHeader    = 512 // bytes of an encoded header at most
-	maxMembers   = 32  // members of a header or a claims set at most
+	signatureLen = 43  // characters of 32 bytes in base64url without padding
+	maxHeader    = 512 // characters of an encoded header
+	maxMembers   = 32  // members of a header or a set of claims
 )
 
-// Refusals of tokens that were not signed by us carry nothing but the reason, so one of each is enough.
+// Errors for tokens without a valid signature contain only a reason, so they
+// are allocated once.
 var (
 	errMalformed = &Error{Reason: ReasonMalformed}
 	errAlgorithm = &Error{Reason: ReasonAlgorithm}
@@ -23,14 +24,15 @@ var (
 	errSignature = &Error{Reason: ReasonSignature}
 )
 
-// Verify decides about a token at the present time; its error is an [*Error].
+// Verify is [HS256.VerifyAt] at the present time.
 func (h *HS256) Verify(token []byte) (Identity, error) { return h.VerifyAt(token, time.Now()) }
 
-// VerifyAt decides about a token at the time now; its error is an [*Error].
+// VerifyAt returns the identity in token if the token is valid at the time now.
+// Its error is an [*Error].
 func (h *HS256) VerifyAt(token []byte, now time.Time) (Identity, error) {
 	id, err := h.verify(token, now)
 	if err == nil {
-		id.key.vouched(now)
+		id.key.countUse(now)
 	}
 	return id, err
 }
@@ -51,7 +53,7 @@ func (h *HS256) verify(token []byte, now time.Time) (Identity, error) {
 	return h.identify(claims, key, now)
 }
 
-// signer finds the key that made the signature.
+// signer returns the key that made the signature.
 func (h *HS256) signer(p parts, now time.Time) (*ringKey, *Error) {
 	signature := make([]byte, decodedLen(signatureLen))
 	if !decode(signature, p.signature) {
@@ -79,13 +81,14 @@ func (h *HS256) signer(p parts, now time.Time) (*ringKey, *Error) {
 	return nil, refused
 }
 
-// parts of a compact JWS (RFC 7515, section 7.1), still encoded but for the key ID.
+// parts are the parts of a compact JWS (RFC 7515, section 7.1). All except the
+// key ID are still encoded.
 type parts struct {
 	signed, claims, signature []byte
 	keyID                     shortText
 }
 
-// shortText is text without an allocation.
+// shortText is a text that needs no allocation.
 type shortText struct {
 	text [maxName]byte
 	len  int
@@ -93,8 +96,9 @@ type shortText struct {
 
 func (t *shortText) is(s string) bool { return string(t.text[:t.len]) == s }
 
-// split is the front: it admits nothing but a compact JWS in canonical base64url without padding whose header says
-// HS256 and nothing that would have to be understood. It checks the cheapest first.
+// split returns the parts of a compact JWS in canonical base64url without
+// padding whose header names HS256 and has no member that [HS256] would have to
+// understand. It refuses everything else, and makes the cheapest checks first.
 func split(token []byte) (parts, *Error) {
 	var p parts
 	if len(token) > maxToken {
@@ -120,11 +124,12 @@ func split(token []byte) (parts, *Error) {
 	return p, nil
 }
 
-// commonHeader is {"alg":"HS256","typ":"JWT"}, which most tokens carry.
+// commonHeader is {"alg":"HS256","typ":"JWT"}, which most tokens have.
 const commonHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
-// gate reads the header (RFC 7515, section 4): unknown members are ignored, as they must be, save those that change
-// what is signed or demand to be understood.
+// gate reads the header (RFC 7515, section 4). It ignores unknown members, as
+// the RFC requires, and refuses "crit" and "b64": the first requires an
+// extension, the second changes the text that is signed.
 func gate(header []byte) (keyID shortText, refused *Error) {
 	if string(header) == commonHeader {
 		return keyID, nil
@@ -141,7 +146,8 @@ func gate(header []byte) (keyID shortText, refused *Error) {
 	n, algorithm := 0, false
 	m := strictjson.Read(text)
 	for m.Next() {
-		// A name in escapes could hide one that matters, and nobody writes header names so.
+		// An escaped name could be one that matters in disguise, and no signer
+		// escapes names.
 		if n == maxMembers || bytes.IndexByte(m.Name(), '\\') >= 0 {
 			return keyID, errHeader
 		}
@@ -174,7 +180,8 @@ func gate(header []byte) (keyID shortText, refused *Error) {
 	return keyID, nil
 }
 
-// base64url: the value of each character plus one, 0 for those outside the alphabet (RFC 4648, section 5).
+// base64url is the value of each character plus one, and 0 for all characters
+// outside of the alphabet (RFC 4648, section 5).
 var base64url = func() (t [256]byte) {
 	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
 		t[c] = byte(i) + 1
@@ -182,8 +189,10 @@ var base64url = func() (t [256]byte) {
 	return t
 }()
 
-// canonical reports whether b is what an encoder writes: only the alphabet, a length that can be, and no stray bits
-// in the last character. Without the last, four spellings of one signature would verify.
+// canonical reports whether b is what an encoder writes: only characters of the
+// alphabet, a possible length, and no unused bits set in the last character.
+// Without the check of the last character, four spellings of one signature
+// would be valid.
 func canonical(b []byte) bool {
 	for _, c := range b {
 		if base64url[c] == 0 {

@@ -27,11 +27,11 @@ func TestVerify(t *testing.T) {
 		want        wsauth.Reason
 	}{
 		{"the plain case", valid, ""},
-		{"unknown claims are nobody's business", with(`,"name":"\u00e9","nested":{"a":[1,{"b":null}]}`), ""},
+		{"unknown claims are ignored", with(`,"name":"\u00e9","nested":{"a":[1,{"b":null}]}`), ""},
 		{"unknown header members must be ignored", head(`{"alg":"HS256","cty":"x","jku":"https://evil"}`), ""},
 		{"white space in the JSON", head(" {\n\"alg\" : \"HS256\"}"), wsauth.ReasonHeader},
 
-		// The shape of the token.
+		// The form of the token.
 		{"empty", "", wsauth.ReasonMalformed},
 		{"dots only", "..", wsauth.ReasonMalformed},
 		{"two parts", header + "." + claims, wsauth.ReasonMalformed},
@@ -85,7 +85,7 @@ func TestVerify(t *testing.T) {
 		{"two devices, of which jwx takes the last", with(`,"device":"pi-1"`), wsauth.ReasonClaims},
 		{"two devices, one in escapes", with(`,"\u0064evice":"pi-1"`), wsauth.ReasonClaims},
 		{"two of an unknown name", with(`,"x":1,"x":1`), wsauth.ReasonClaims},
-		{"more members than anybody needs", with(strings.Join(members(40), "")), wsauth.ReasonClaims},
+		{"too many members", with(strings.Join(members(40), "")), wsauth.ReasonClaims},
 		{"no exp", forge(common, `{"device":"pi-1"}`, secret), wsauth.ReasonClaims},
 		{"exp 0, which jwx takes for never", exp("0"), wsauth.ReasonClaims},
 		{"exp negative", exp("-1"), wsauth.ReasonClaims},
@@ -110,10 +110,10 @@ func TestVerify(t *testing.T) {
 		{"device in capitals", forge(common, fmt.Sprintf(`{"exp":%d,"device":"PI-1"}`, at+9), secret), wsauth.ReasonDevice},
 		{"device with half a surrogate pair", forge(common, fmt.Sprintf(`{"exp":%d,"device":"\ud800"}`, at+9), secret), wsauth.ReasonClaims},
 		{"the claim is Device", forge(common, fmt.Sprintf(`{"exp":%d,"Device":"pi-1"}`, at+9), secret), wsauth.ReasonClaims},
-		{"meant for somebody", with(`,"aud":"somebody"`), wsauth.ReasonAudience},
-		{"meant for nobody", with(`,"aud":[]`), wsauth.ReasonAudience},
+		{"an audience", with(`,"aud":"somebody"`), wsauth.ReasonAudience},
+		{"no audience in the list", with(`,"aud":[]`), wsauth.ReasonAudience},
 		{"aud a number", with(`,"aud":1`), wsauth.ReasonClaims},
-		{"from anybody", with(`,"iss":"anybody"`), ""},
+		{"any issuer", with(`,"iss":"anybody"`), ""},
 		{"jti too long", with(`,"jti":"` + strings.Repeat("x", 129) + `"`), wsauth.ReasonClaims},
 		{"jti with a line break, which could forge a log line", with(`,"jti":"a\nb"`), wsauth.ReasonClaims},
 		{"unknown role", with(`,"role":"god"`), wsauth.ReasonRole},
@@ -178,7 +178,7 @@ func TestPermissions(t *testing.T) {
 		{``, true, false},
 		{`,"role":"admin"`, true, true},
 		{`,"role":"admin","scope":"admin"`, false, true},
-		{`,"role":"publisher","scope":"publish admin"`, true, false}, // a scope limits, it never grants
+		{`,"role":"publisher","scope":"publish admin"`, true, false}, // a scope never adds a permission
 		{`,"scope":""`, false, false},
 	} {
 		id, err := v.VerifyAt([]byte(forge(common, good(row.extra), secret)), now)
@@ -188,7 +188,7 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// Refusals name a device only where a signature vouches for it.
+// An Error names a device only if the signature is valid.
 func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 	v := newHS256(t, nil)
 	claims := fmt.Sprintf(`{"device":"pi-1","jti":"t1","exp":%d}`, now.Unix()-1)
@@ -202,7 +202,7 @@ func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 	}
 }
 
-// What is not shaped like a token costs no allocation.
+// Text without the form of a token costs no allocation.
 func TestGarbageAllocatesNothing(t *testing.T) {
 	v := newHS256(t, nil)
 	for name, token := range garbage {

@@ -15,24 +15,29 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// familyExt ends the names of files that hold a family; others in the directory are left alone.
+// familyExt is the end of the name of each file of a family. Other files in the
+// directory are ignored.
 const familyExt = ".family"
 
-// dirStore keeps each family in a file of its own.
+// dirStore is a [Store] in a directory.
 type dirStore struct {
 	dir  string
 	most int
-	mu   sync.Mutex // held by all that write
+	mu   sync.Mutex // held by every method that writes
 }
 
-// NewDirStore makes a [Store] that keeps each family in a file of its own, so that devices outlast a restart. A file is
-// replaced as a whole, and is on the disk before the answer that depends on it is given.
+// NewDirStore returns a [Store] that keeps each family in a file in dir, so
+// that devices can refresh after a restart. A file is replaced as a whole, and
+// is on the disk before the Issuer gives the answer that depends on it.
 //
-// One process at a time may refresh and revoke. Others may meanwhile issue, in the same directory: a command that makes
-// the first pair for a device needs no word with the server.
+// Only one process at a time may refresh and revoke. Other processes may issue
+// in the same directory meanwhile: a command can issue the first pair for a
+// device while the server runs.
 //
-// The store holds at most maxFamilies in dir, which it creates for its owner alone if it is not there. maxFamilies of 0
-// means 10,000. A negative number is a [*ConfigError]; other errors are the file system's.
+// The store contains at most maxFamilies; 0 means 10,000. If dir does not
+// exist, it is created with access for its owner only. If maxFamilies is
+// negative, the error is a [*ConfigError]; other errors are those of the file
+// system.
 func NewDirStore(dir string, maxFamilies int) (Store, error) {
 	if maxFamilies < 0 {
 		return nil, &ConfigError{"NewDirStore.maxFamilies", wsauth.ConfigNegative}
@@ -55,7 +60,7 @@ func (s *dirStore) Create(_ context.Context, f StoredFamily, now time.Time) erro
 	}
 	if left := len(ids); left >= s.most {
 		for _, id := range ids {
-			// One that cannot be read takes up its room until somebody has looked at it.
+			// A file that cannot be read counts until the operator removes it.
 			if old, found, err := s.load(id); err == nil && found && !now.Before(old.ValidUntil) {
 				if err := os.Remove(s.path(id)); err == nil {
 					left--
@@ -130,12 +135,13 @@ func (s *dirStore) ids() ([]string, error) {
 	return ids, nil
 }
 
-// isFamilyID keeps every other text, which may have come from anywhere, from becoming part of a path.
+// isFamilyID reports whether id can be the ID of a family. Any other text must
+// not become part of a path, since a stranger may have written it.
 func isFamilyID(id string) bool {
 	return len(id) == 2*handleLen && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// load needs no lock: a file is there as a whole or not at all.
+// load needs no lock, because a file always has its whole content.
 func (s *dirStore) load(id string) (f StoredFamily, found bool, err error) {
 	if !isFamilyID(id) {
 		return f, false, nil
@@ -160,7 +166,8 @@ func (s *dirStore) save(f StoredFamily) error {
 	if err != nil {
 		return err
 	}
-	// The same name every time, so that crashes leave no more than one for each family behind.
+	// The name is always the same, so that crashes leave at most one file for
+	// each family.
 	temporary := s.path(f.ID) + ".new"
 	file, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -182,11 +189,11 @@ func (s *dirStore) save(f StoredFamily) error {
 	return s.sync()
 }
 
-// sync makes renamings and removals last. Were an old generation back after a power failure, the device's next refresh
-// would look like theft.
+// sync makes renamings and removals durable. If an old generation came back
+// after a power failure, the next refresh of the device would look like theft.
 func (s *dirStore) sync() error {
 	if runtime.GOOS == "windows" {
-		return nil // it has no such call for directories
+		return nil // Windows cannot sync a directory
 	}
 	d, err := os.Open(s.dir)
 	if err != nil {

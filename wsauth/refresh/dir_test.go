@@ -30,8 +30,8 @@ func families(t testing.TB, dir string) []string {
 	return files
 }
 
-// A device goes on after a restart, with the token it has and with the one whose answer the restart swallowed, and a
-// stolen one is still known.
+// After a restart, a device can use its token, and the token whose answer was
+// lost. A stolen token is still recognized.
 func TestDirStoreRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
 	restart := func() (*refresh.Issuer, *trail) {
@@ -73,7 +73,7 @@ func TestDirStoreRestart(t *testing.T) {
 	}
 }
 
-// What another process issues, the server knows.
+// The server accepts a token that another process has issued.
 func TestDirStoreShared(t *testing.T) {
 	dir := t.TempDir()
 	server, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
@@ -116,7 +116,7 @@ func TestDirStoreBound(t *testing.T) {
 	}
 }
 
-// Only the owner may read what is there; it holds no token.
+// Only the owner may read the files, and they contain no token.
 func TestDirStoreFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
@@ -132,7 +132,8 @@ func TestDirStoreFiles(t *testing.T) {
 	}
 }
 
-// A file that cannot be understood refuses nobody for good and lets nobody in.
+// A damaged file accepts no token, and the refresh token works again after a
+// repair.
 func TestDirStoreDamage(t *testing.T) {
 	dir := t.TempDir()
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
@@ -163,7 +164,7 @@ func TestDirStoreDamage(t *testing.T) {
 	if err := os.WriteFile(mine, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Left behind by a crash, or put there by somebody.
+	// Files of a crash, and foreign files.
 	for _, name := range []string{filepath.Base(mine) + ".new", "notes.txt", "x.family"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
@@ -177,7 +178,8 @@ func TestDirStoreDamage(t *testing.T) {
 	}
 }
 
-// An ID that an operator was given by somebody is no path, even where a file is there that says it is that family.
+// The ID in a request of the operator never becomes a path, even if a file
+// there names that ID.
 func TestDirStoreIDs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "refresh")
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })

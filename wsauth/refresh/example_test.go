@@ -11,8 +11,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// Devices that stay for months on access tokens of minutes.
-func ExampleIssuer() {
+// A device refreshes, refreshes again because the answer was lost, and then a
+// thief uses the old token.
+func Example() {
 	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
 		Keys:    []wsauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
 		Devices: []string{"pi-1"},
@@ -28,7 +29,7 @@ func ExampleIssuer() {
 		Signer: tokens,
 		OnRevoked: func(r refresh.Revocation) {
 			ended := gate.Revoke(r.Family.Device, r.IssuedBefore)
-			fmt.Println(r.Reason, "by", r.Family.Device, "so", ended, "sessions ended")
+			fmt.Println("revoked:", r.Reason, "by", r.Family.Device, "-", ended, "sessions ended")
 		},
 	})
 	if err != nil {
@@ -37,22 +38,22 @@ func ExampleIssuer() {
 	http.Handle("/auth/refresh", issuer.Handler())
 
 	ctx, now := context.Background(), time.Now()
-	first, err := issuer.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now) // for the device's owner to put there
+	first, err := issuer.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now) // put it on the device
 	if err != nil {
 		log.Fatal(err)
 	}
 	second, err := issuer.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now)
-	fmt.Println("used:", err)
+	fmt.Println("first use:", err)
 	again, err := issuer.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now.Add(10*time.Second))
-	fmt.Println("answer lost:", err, again == second)
+	fmt.Println("again within the grace:", err, again == second)
 	_, err = issuer.RefreshAt(ctx, first.RefreshToken, wsauth.Peer{}, now.Add(time.Minute))
-	fmt.Println("used again later:", err)
+	fmt.Println("again after the grace:", err)
 	_, err = issuer.RefreshAt(ctx, second.RefreshToken, wsauth.Peer{}, now.Add(time.Minute))
 	fmt.Println("its successor:", err)
 	// Output:
-	// used: <nil>
-	// answer lost: <nil> true
-	// reused by pi-1 so 0 sessions ended
-	// used again later: wsauth: token refused: reused
+	// first use: <nil>
+	// again within the grace: <nil> true
+	// revoked: reused by pi-1 - 0 sessions ended
+	// again after the grace: wsauth: token refused: reused
 	// its successor: wsauth: token refused: unknown
 }

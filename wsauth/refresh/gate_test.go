@@ -10,8 +10,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// A thief who refreshes gets a session at most until the owner does: then both lose theirs, also where all of it
-// happens at the very beginning of a second, which is all that "iat" can tell.
+// A thief who refreshes has a session until the device refreshes: then both
+// lose theirs. This also works if everything happens at the beginning of one
+// second, the unit of "iat".
 func TestIssuerReuseEndsSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate, err := wsauth.New(wsauth.Config{Verifier: newHS256(t)})
@@ -34,7 +35,7 @@ func TestIssuerReuseEndsSessions(t *testing.T) {
 			s := gate.Attach(&script{[]string{`{"token":"` + p.Token + `"}`, "{}"}}, wsauth.Peer{})
 			defer s.Close(1000, "")
 			if _, err := s.Next(t.Context()); err != nil || s.Authorize(wsauth.Publish) != nil {
-				t.Fatal("no right to lose:", err)
+				t.Fatal("not authenticated:", err)
 			}
 			sessions = append(sessions, s)
 		}

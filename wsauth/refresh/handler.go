@@ -17,20 +17,33 @@ const (
 	readTimeout = 10 * time.Second
 )
 
-// answerRefused is the answer of a Session, too.
+// answerRefused is the answer to every refused token. A [wsauth.Session] sends
+// the same text.
 var answerRefused = []byte(`{"error":"Authentication failed"}`)
 
-// Handler serves [Issuer.Refresh], for one path, such as /auth/refresh. It needs no cookie and takes nothing but
-// application/json, so that no page of another origin can call it unasked.
+// Handler returns a handler for [Issuer.Refresh], for one path such as
+// /auth/refresh. It uses no cookie and accepts only application/json. A page of
+// another origin cannot call it: the browser first sends a CORS preflight,
+// which gets 405.
 //
-//	POST, Content-Type: application/json, {"refresh_token":"…"} of at most 1 KiB, sent within 10 seconds
-//	200 {"token":"…","expires_at":N,"refresh_token":"…"}, N in Unix seconds
-//	401 {"error":"Authentication failed"}: whatever is wrong with the body or with the refresh token
-//	503 {"error":"Unavailable"}: nothing was decided; the same token may be used again
-//	405, 413, 415: not a POST, too large, not JSON
+// The request is a POST with Content-Type: application/json and the body
+// {"refresh_token":"…"}, of at most 1 KiB, which must arrive within 10 seconds.
+// The answers are:
 //
-// A client that gets no answer, or a 503, sends the same request again at once, within the grace. Over a network,
-// serve it with TLS only.
+//   - 200 {"token":"…","expires_at":N,"refresh_token":"…"}: the next pair. The
+//     access token expires at N, in Unix seconds.
+//   - 401 {"error":"Authentication failed"}: the refresh token, or the JSON of
+//     the body, was refused. The answer is the same for every reason.
+//   - 503 {"error":"Unavailable"}: the store or the signer failed. The client
+//     may use the same refresh token again.
+//   - 400: the body did not arrive whole, or not in time.
+//   - 405: the method is not POST.
+//   - 413: the body is too large.
+//   - 415: the Content-Type is not application/json.
+//
+// A client that gets 503 or no answer should immediately send the same request
+// again, within [Config].Grace. Over a network, serve the handler only with
+// TLS.
 func (i *Issuer) Handler() http.Handler { return http.HandlerFunc(i.serve) }
 
 func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
@@ -44,7 +57,8 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Unsupported media type", http.StatusUnsupportedMediaType)
 		return
 	}
-	// Where it is not supported, the body is all in memory and there is nothing to wait for.
+	// A ResponseWriter without this support has the whole body in memory, so
+	// there is nothing to wait for.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -56,7 +70,8 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// A body that is none is an empty token, so that all refusals take the same way.
+	// A malformed body counts as an empty token, so that the same code refuses
+	// both.
 	token, _ := readBody(body)
 	pair, err := i.Refresh(r.Context(), token, wsauth.Peer{Addr: i.cfg.ClientIP(r)})
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
@@ -88,7 +103,8 @@ func answer(w http.ResponseWriter, status int, text []byte) {
 	_, _ = w.Write(text)
 }
 
-// readBody admits an object with the one member "refresh_token", a string, and no other.
+// readBody returns the token in an object whose only member is "refresh_token",
+// a string.
 func readBody(body []byte) (token string, ok bool) {
 	members := 0
 	m := strictjson.Read(body)

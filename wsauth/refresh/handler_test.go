@@ -58,13 +58,13 @@ func TestIssuerHandler(t *testing.T) {
 	if next := post(i, refreshBody(got["refresh_token"].(string))); next.Code != 200 {
 		t.Error(next.Code)
 	}
-	// The address of httptest's requests.
+	// httptest requests come from this address.
 	if want := netip.MustParseAddr("192.0.2.1"); r.events[1].Peer.Addr != want {
 		t.Errorf("address %v", r.events[1].Peer.Addr)
 	}
 }
 
-// Every refusal is the same to the last byte, and is reported.
+// Every refusal has the same bytes and is reported.
 func TestIssuerHandlerRefusals(t *testing.T) {
 	var reported []wsauth.Reason
 	i, _ := newIssuer(t, func(c *refresh.Config) {
@@ -167,7 +167,8 @@ func TestIssuerHandlerPlain(t *testing.T) {
 	}
 }
 
-// A client that begins a request and never ends it is rid of within the bound, by a server without any timeouts.
+// If a client never finishes its request, the handler ends it in time, even in
+// a server without timeouts.
 func TestIssuerHandlerStalledBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, _ := newIssuer(t, nil)
@@ -233,8 +234,9 @@ func TestIssuerHandlerUnavailable(t *testing.T) {
 	}
 }
 
-// A body that is answered with a pair is one object with the one member that encoding/json reads the same; every other
-// is refused in the same bytes, or is too large. TOKEN stands for a live token.
+// If a body is answered with a pair, it is an object with one member that
+// encoding/json reads too. Every other body gets the same refusal or is too
+// large. TOKEN is replaced with a valid token.
 func FuzzIssuerBody(f *testing.F) {
 	for _, seed := range []string{
 		refreshBody("TOKEN"), ` { "refresh\u005ftoken" : "TOKEN" } `, `{"refresh_token":"TOKEN","refresh_token":"TOKEN"}`,

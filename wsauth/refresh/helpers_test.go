@@ -23,7 +23,7 @@ func newHS256(t testing.TB) *wsauth.HS256 {
 	return v
 }
 
-// reasonOf is why err refuses, "" where there is no error.
+// reasonOf returns why err refuses a token, and "" if err is nil.
 func reasonOf(t testing.TB, err error) wsauth.Reason {
 	t.Helper()
 	if err == nil {
@@ -36,7 +36,7 @@ func reasonOf(t testing.TB, err error) wsauth.Reason {
 	return refused.Reason
 }
 
-// script is a Conn whose peer says its messages and then nothing.
+// script is a Conn whose client sends the given messages and then waits.
 type script struct{ messages []string }
 
 func (c *script) Read(ctx context.Context) ([]byte, error) {

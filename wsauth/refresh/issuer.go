@@ -1,5 +1,3 @@
-// Package refresh issues pairs of a short-lived access token, for package wsauth, and a refresh token that is good for one
-// next pair. So a device stays for months on tokens that are worth little when stolen.
 package refresh
 
 import (
@@ -15,64 +13,70 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Signer makes access tokens. [wsauth.HS256] is one. It refuses with a [*wsauth.Error]; any other error is a failure of its
-// own. SignAt must be safe for concurrent use.
+// Signer signs access tokens. [wsauth.HS256] is a Signer.
 type Signer interface {
+	// SignAt returns an access token, signed at the time now. If it refuses the
+	// claims, its error is a [*wsauth.Error]; any other error means that the
+	// Signer failed. SignAt must be safe for concurrent use.
 	SignAt(c wsauth.Claims, now time.Time) (string, error)
 }
 
-// Config says how an [Issuer] works. Only Signer is required.
+// Config configures an [Issuer]. Only Signer is required.
 type Config struct {
-	// Signer makes the access tokens.
+	// Signer signs the access tokens.
 	Signer Signer
-	// AccessLifetime is how long an access token is good, from 2 seconds to 24 hours; 0 means 15 minutes. A stolen
-	// one is good for the rest of it unless it is revoked, so it should be short.
+	// AccessLifetime is how long an access token is valid, from 2 seconds to 24
+	// hours. 0 means 15 minutes. It should be short, because a stolen access
+	// token is valid until it expires or is revoked.
 	AccessLifetime time.Duration
-	// IdleTimeout ends a family that is not refreshed for so long, at least AccessLifetime; 0 means 7 days.
+	// IdleTimeout ends a family that is not refreshed for this time. It is at
+	// least AccessLifetime and at most 100 years. 0 means 7 days.
 	IdleTimeout time.Duration
-	// Lifetime ends a family, however often it is refreshed, at least AccessLifetime; 0 means 90 days. No access
-	// token outlives its family's.
+	// Lifetime ends a family, however often it is refreshed. It is at least
+	// AccessLifetime and at most 100 years. 0 means 90 days. No access token is
+	// valid longer than its family.
 	Lifetime time.Duration
-	// Grace is how long a refresh token that was used may be used again, in case the answer was lost, and as long
-	// as its successor was not used. The same answer is then given again. It is at most AccessLifetime less a
-	// second; 0 means 20 seconds, or half of AccessLifetime if that is less. A thief who is as quick after the
-	// owner as this goes unnoticed until one of them is not.
+	// Grace is how long a used refresh token may be used again, because its
+	// answer may have been lost. The second use gets the same answer, unless
+	// the successor has been used. Grace is at most AccessLifetime less a
+	// second. 0 means 20 seconds, or half of AccessLifetime if that is less. A
+	// thief who refreshes within the grace after the device is noticed as soon
+	// as one of the two is slower.
 	Grace time.Duration
-	// Store keeps the families, for example a [DirStore]; nil keeps them in memory, where they end with the process.
+	// Store keeps the families, such as the store of [NewDirStore]. If nil,
+	// they are kept in memory, and all refresh tokens are invalid after a
+	// restart.
 	Store Store
-	// MaxFamilies bounds the store in memory, at about half a kilobyte each; 0 means 10,000. A Store has a bound of
-	// its own.
+	// MaxFamilies is the maximum number of families in memory, of about half a
+	// kilobyte each. 0 means 10,000. If Store is set, its own maximum applies
+	// instead.
 	MaxFamilies int
 
-	// Audit receives every event, on the goroutine that caused it; it should not block. Nil is silence.
+	// Audit is called with every event, on the goroutine that caused the event.
+	// It should not block. If nil, events are discarded.
 	Audit func(wsauth.Event)
-	// OnRevoked is told of every family that is revoked, once, before the call that revoked it returns. What it is
-	// for is to end the sessions that stand on the family's access tokens, which are good for the rest of their time
-	// otherwise, with [wsauth.Gate.Revoke]. It should not block.
+	// OnRevoked is called once for every family that is revoked, before the
+	// call that revoked it returns. It should not block. In it, call
+	// [wsauth.Gate.Revoke]. Otherwise the access tokens of the family stay
+	// valid, and its sessions stay open, until the tokens expire.
 	OnRevoked func(Revocation)
-	// OnFailure is told by [Issuer.Handler] of every request whose refresh token was refused, before it is
-	// answered, so that addresses that fail often can be blocked. It is not told of failures of the store.
+	// OnFailure is called by [Issuer.Handler] for every refused refresh token,
+	// before the request is answered, so that you can block addresses that fail
+	// often. It is not called if the store or the signer fails.
 	OnFailure func(*http.Request, wsauth.Reason)
-	// ClientIP says whose request it is, for the audit; nil is [wsauth.RemoteAddr].
+	// ClientIP returns the address of the client of a request, for the audit.
+	// If nil, [wsauth.RemoteAddr] is used.
 	ClientIP func(*http.Request) netip.Addr
 }
 
-// Issuer makes pairs of an access token, for [wsauth.Session], and a refresh token that is good for one next pair. It is safe
-// for concurrent use.
-//
-// All pairs that follow one another are a family. A refresh token ends as it is used (RFC 9700, section 4.14.2), and
-// using one again after the grace, or after its successor was used, shows that it is in two hands. Whose are the right
-// ones cannot be told, so the family is revoked.
-//
-// A refresh token is random bytes that say nothing. The store has only their SHA-256. A slow hash as for passwords
-// would protect nothing: those slow down guessing among the few texts that people choose, and among 2²⁵⁶ there is no
-// guessing at any speed; it would only let strangers make the server work.
+// Issuer issues pairs of an access token and a refresh token. It is safe for
+// concurrent use.
 type Issuer struct {
 	cfg   Config
 	store Store
 }
 
-// New makes an Issuer. Its error joins a [*ConfigError] for every problem.
+// New returns an Issuer. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Issuer, error) {
 	var errs []error
 	bad := func(field string, r wsauth.ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
@@ -95,7 +99,8 @@ func New(cfg Config) (*Issuer, error) {
 	span("AccessLifetime", &cfg.AccessLifetime, 15*time.Minute, 2*time.Second, 24*time.Hour)
 	span("IdleTimeout", &cfg.IdleTimeout, 7*24*time.Hour, cfg.AccessLifetime, forever)
 	span("Lifetime", &cfg.Lifetime, 90*24*time.Hour, cfg.AccessLifetime, forever)
-	// What is given again must still be good for something, and NumericDate has no fractions.
+	// An access token that is given again must still be valid, and NumericDate
+	// has no fractions.
 	span("Grace", &cfg.Grace, min(20*time.Second, cfg.AccessLifetime/2), 0, cfg.AccessLifetime-time.Second)
 	if cfg.MaxFamilies < 0 {
 		bad("MaxFamilies", wsauth.ConfigNegative)
@@ -124,11 +129,13 @@ func New(cfg Config) (*Issuer, error) {
 	return &Issuer{cfg: cfg, store: cfg.Store}, nil
 }
 
-// ConfigError is one problem of a [Config], or of a call of [NewDirStore]. It never
-// holds a value.
+// ConfigError is one problem of a [Config], or of a parameter of [NewDirStore].
+// It never contains a value.
 type ConfigError struct {
-	Field  string // with its struct, such as "Config.Signer"
-	Reason error  // a [wsauth.ConfigReason]: a predicate such as "must not be negative"
+	// Field is the field with its struct, such as "Config.Signer".
+	Field string
+	// Reason is a [wsauth.ConfigReason].
+	Reason error
 }
 
 func (e *ConfigError) Error() string { return "refresh: " + e.Field + " " + e.Reason.Error() }
@@ -136,17 +143,21 @@ func (e *ConfigError) Error() string { return "refresh: " + e.Field + " " + e.Re
 // Unwrap returns the reason, for [errors.Is].
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// Grant is what the access tokens of a family say. Only Device is required.
+// Grant is the content of the access tokens of a family. Only Device is
+// required.
 type Grant struct {
 	Device string
 	Role   string   // empty: the default role
-	Scope  []string // nil: all that the role grants
+	Scope  []string // nil: all permissions of the role
 }
 
-// Pair is an access token and the refresh token for the next pair. It prints, and logs, as its ID only.
+// Pair is an access token and the refresh token for the next pair. It prints
+// and logs as its TokenID only.
 type Pair struct {
-	Token        string    // the access token
-	TokenID      string    // the access token's "jti": the family's ID, a dot and a running number
+	Token string // the access token
+	// TokenID is the "jti" of the access token: the ID of the family, a dot and
+	// the number of the pair in the family, from 1.
+	TokenID      string
 	ExpiresAt    time.Time // when the access token expires
 	RefreshToken string
 	RefreshUntil time.Time // when the refresh token expires if it is not used
@@ -158,24 +169,27 @@ func (p Pair) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "pair "+p.T
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (p Pair) LogValue() slog.Value { return slog.StringValue("pair " + p.TokenID) }
 
-// Revocation is the end of a family before its time, in terms of [wsauth.Gate.Revoke].
+// Revocation describes a family that was revoked. Its Family.Device and
+// IssuedBefore are the arguments for [wsauth.Gate.Revoke].
 type Revocation struct {
-	Family       Family
-	Reason       wsauth.Reason // wsauth.ReasonReused or wsauth.ReasonRevoked
-	IssuedBefore time.Time     // all access tokens of the family were, and no earlier time will do
+	Family Family
+	Reason wsauth.Reason // wsauth.ReasonReused or wsauth.ReasonRevoked
+	// IssuedBefore is later than the issue of every access token of the family.
+	IssuedBefore time.Time
 }
 
-// UnavailableError says that the store or the signer failed, so that nothing was decided. The same token may be used
-// again.
+// UnavailableError means that the store or the signer failed, so that the token
+// was neither accepted nor refused. The client may use the same token again.
 type UnavailableError struct{ Err error }
 
 func (e *UnavailableError) Error() string { return "refresh: unavailable: " + e.Err.Error() }
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// Issue begins a family at the present time and makes its first pair. Whoever may call it decides who gets tokens: it
-// is not for the public. Its error is a [*wsauth.Error] where the Signer refuses the grant, else an
-// [*UnavailableError], holding [ErrTooManyFamilies] where the store is full.
+// Issue starts a family at the present time and returns its first pair. Do not
+// let strangers call it, since it checks no token. If the Signer refuses the
+// grant, the error is a [*wsauth.Error]. Otherwise it is an
+// [*UnavailableError], which wraps [ErrTooManyFamilies] if the store is full.
 func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 	return i.IssueAt(ctx, g, time.Now())
 }
@@ -186,7 +200,8 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 	f := StoredFamily{
 		Family: Family{
 			ID: token.family(), Device: g.Device, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
-			// Whole seconds, as those in tokens: no access token can then end after its family.
+			// EndsAt has whole seconds, as tokens do. Otherwise an access token
+			// could end after its family.
 			EndsAt: time.Unix(now.Add(i.cfg.Lifetime).Unix(), 0),
 		},
 		Current: token.sum(),
@@ -203,8 +218,10 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 	return pair, nil
 }
 
-// Refresh uses a refresh token at the present time. Its error is a [*wsauth.Error], or an [*UnavailableError] if
-// nothing was decided. Of several calls with one token, however parallel, one rotates and the others get the same pair.
+// Refresh uses a refresh token at the present time and returns the next pair.
+// If the token is refused, the error is a [*wsauth.Error]; if the store or the
+// signer failed, it is an [*UnavailableError]. Of several parallel calls with
+// the same token, one rotates it, and the others return the same pair.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.Peer) (Pair, error) {
 	return i.RefreshAt(ctx, refreshToken, peer, time.Now())
 }
@@ -215,7 +232,8 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 	if !ok {
 		return Pair{}, i.refuse(&wsauth.Error{Reason: wsauth.ReasonMalformed}, Family{}, peer, now)
 	}
-	// Whoever loses the race for a rotation finds the winner's the second time.
+	// If another call rotates the token between Load and Rotate, the second try
+	// finds the result of that call.
 	for range 2 {
 		f, found, err := i.store.Load(ctx, token.family())
 		switch {
@@ -235,7 +253,8 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 		case isPrevious && now.Before(f.RotatedAt.Add(i.cfg.Grace)):
 			pair, err = i.pair(f.Family, token.next(f.Salt), now)
 		default:
-			// Nobody knows a family's handle but from one of its tokens, so this was one, not a guess.
+			// The handle of a family is known only from its tokens, so this was
+			// one of them and not a guess.
 			if _, err = i.revoke(ctx, f.ID, wsauth.ReasonReused, peer, now); err == nil {
 				err = &wsauth.Error{Reason: wsauth.ReasonReused}
 			}
@@ -251,10 +270,12 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 	return Pair{}, i.refuse(unavailable(errLostRace), Family{}, peer, now)
 }
 
-// errLostRace can only come of a store that refuses a rotation and then does not show the other one.
+// errLostRace occurs only if a store refuses a rotation but then does not
+// return the family that another call has rotated.
 var errLostRace = errors.New("store is inconsistent")
 
-// rotate moves f on to its next generation, and is false if another call has just done so.
+// rotate moves f to its next generation. It returns false if another call has
+// done that since f was loaded.
 func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken, now time.Time) (Pair, bool, error) {
 	next := *f
 	next.Salt = newSalt()
@@ -263,7 +284,7 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 	next.Generation++
 	next.RotatedAt = now
 	next.ValidUntil = i.validUntil(next.Family)
-	// A token that the signer would refuse must not be used up.
+	// Sign first: if the signer refuses, the refresh token must stay valid.
 	pair, err := i.pair(next.Family, successor, now)
 	if err != nil {
 		return Pair{}, false, err
@@ -276,7 +297,8 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 	return pair, rotated, nil
 }
 
-// pair makes the pair of f's generation. It depends on f and the token alone, so that it can be made again.
+// pair returns the pair of f's generation. Its result depends only on f and
+// token, so that the same pair can be given again.
 func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error) {
 	p := Pair{TokenID: f.tokenID(), RefreshToken: token.String(), RefreshUntil: f.ValidUntil}
 	p.ExpiresAt = time.Unix(f.RotatedAt.Add(i.cfg.AccessLifetime).Unix(), 0)
@@ -304,8 +326,9 @@ func (i *Issuer) validUntil(f Family) time.Time {
 	return f.EndsAt
 }
 
-// RevokeDevice ends all families of a device at the present time and says how many there were. Its error is an
-// [*UnavailableError]; families may remain then.
+// RevokeDevice revokes all families of a device at the present time and returns
+// how many there were. Its error joins an [*UnavailableError] for every
+// failure; families may then remain.
 func (i *Issuer) RevokeDevice(ctx context.Context, device string) (int, error) {
 	return i.RevokeDeviceAt(ctx, device, time.Now())
 }
@@ -328,8 +351,8 @@ func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Tim
 	return n, errors.Join(errs...)
 }
 
-// RevokeFamily ends one family at the present time and says whether there was one of that ID. Its error is an
-// [*UnavailableError].
+// RevokeFamily revokes one family at the present time. It returns false if
+// there is no family of this ID. Its error is an [*UnavailableError].
 func (i *Issuer) RevokeFamily(ctx context.Context, id string) (bool, error) {
 	return i.RevokeFamilyAt(ctx, id, time.Now())
 }
@@ -339,8 +362,8 @@ func (i *Issuer) RevokeFamilyAt(ctx context.Context, id string, now time.Time) (
 	return i.revoke(ctx, id, wsauth.ReasonRevoked, wsauth.Peer{}, now)
 }
 
-// Families lists the families that can still be refreshed, in no order. Its error is an [*UnavailableError]; there may
-// be more families then.
+// Families returns the families that can still be refreshed, in no particular
+// order. If its error, an [*UnavailableError], is not nil, there may be more.
 func (i *Issuer) Families(ctx context.Context) ([]Family, error) {
 	return i.FamiliesAt(ctx, time.Now())
 }
@@ -357,13 +380,14 @@ func (i *Issuer) FamiliesAt(ctx context.Context, now time.Time) ([]Family, error
 	return live, unavailable(err)
 }
 
-// revoke ends a family. Only the call that found it tells of it.
+// revoke ends a family. Of several calls for one family, only the call that
+// removes it calls Audit and OnRevoked.
 func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, peer wsauth.Peer, now time.Time) (bool, error) {
 	f, found, err := i.store.Remove(ctx, id)
 	if found {
 		i.audit(wsauth.EventFamilyRevoked, reason, f.Family, peer, now)
 		last := now
-		if f.RotatedAt.After(last) { // a refresh that was quicker than this call
+		if f.RotatedAt.After(last) { // a refresh came first
 			last = f.RotatedAt
 		}
 		i.cfg.OnRevoked(Revocation{Family: f.Family, Reason: reason, IssuedBefore: last.Add(time.Nanosecond)})
@@ -371,7 +395,8 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, pe
 	return found, unavailable(err)
 }
 
-// refuse reports err, a *wsauth.Error or an *UnavailableError, and completes it by what is known of the family.
+// refuse audits err, a *wsauth.Error or an *UnavailableError, and returns it
+// with the device and token ID of the family.
 func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
 	reason := wsauth.ReasonUnavailable
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {

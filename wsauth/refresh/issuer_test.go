@@ -17,7 +17,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// trail collects what an Issuer reports.
+// trail records the events and revocations of an Issuer.
 type trail struct {
 	mu      sync.Mutex
 	events  []wsauth.Event
@@ -155,8 +155,8 @@ func TestIssuerRefusesGrants(t *testing.T) {
 	}
 }
 
-// Every row is a story: at a time after the beginning, the token of that generation is used. The outcome is the
-// generation that is answered with, or a reason.
+// In each step of a row, the token of generation use is used at the time at.
+// want is the generation of the answer, or a reason.
 func TestIssuerStories(t *testing.T) {
 	const grace, idle, life = 20 * time.Second, time.Hour, 3 * time.Hour
 	type step struct {
@@ -189,7 +189,7 @@ func TestIssuerStories(t *testing.T) {
 			got := string(reasonOf(t, err))
 			if err == nil {
 				if k := slices.Index(pairs, p); k > 0 {
-					got = fmt.Sprint(k) // the very same answer
+					got = fmt.Sprint(k) // the same pair again
 				} else {
 					got = fmt.Sprint(len(pairs))
 					pairs = append(pairs, p)
@@ -211,8 +211,8 @@ func TestIssuerStories(t *testing.T) {
 	}
 }
 
-// What is not a refresh token of the family does it no harm, unless it has the family's handle, which only a token
-// reveals.
+// Text that is not a refresh token of the family does not affect it, unless it
+// contains the handle of the family, which only its tokens contain.
 func TestIssuerForged(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	foreign, _ := newIssuer(t, nil)
@@ -346,7 +346,7 @@ func TestIssuerBound(t *testing.T) {
 	}
 	later := now.Add(time.Minute)
 	if _, err := i.RefreshAt(t.Context(), b.RefreshToken, wsauth.Peer{}, later); err != nil {
-		t.Error("a full store must not end anyone:", err)
+		t.Error("a full store must not end a family:", err)
 	}
 	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-2"}, now.Add(time.Hour)); err != nil {
 		t.Error("the idle one leaves room:", err)
@@ -356,7 +356,7 @@ func TestIssuerBound(t *testing.T) {
 	}
 }
 
-// What a caller does with its Grant afterwards is no business of the family's.
+// A family keeps its scope when the caller changes the slice in the Grant.
 func TestIssuerKeepsScope(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	scope := []string{wsauth.Publish}
@@ -374,7 +374,7 @@ func TestIssuerKeepsScope(t *testing.T) {
 	}
 }
 
-// The methods without a time are those with one, at the present.
+// The methods without a time use the present time.
 func TestIssuerPresent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, r := newIssuer(t, nil)
@@ -404,7 +404,7 @@ func TestIssuerPresent(t *testing.T) {
 	})
 }
 
-// A device that refreshes in time, and again because its answer was lost, warns nobody.
+// Refreshing in time, and again after a lost answer, logs no warning.
 func TestHealthyRefreshLogsNoWarning(t *testing.T) {
 	var log bytes.Buffer
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Audit = wsauth.AuditLog(slog.New(slog.NewTextHandler(&log, nil))) })
@@ -420,7 +420,7 @@ func TestHealthyRefreshLogsNoWarning(t *testing.T) {
 	if _, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now.Add(time.Hour)); err == nil {
 		t.Fatal("a stolen token is good")
 	}
-	if n := strings.Count(log.String(), "level=WARN "); n != 2 { // the family's end, and the refusal
+	if n := strings.Count(log.String(), "level=WARN "); n != 2 { // family_revoked and pair_refused
 		t.Error(log.String())
 	}
 }

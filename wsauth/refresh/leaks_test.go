@@ -8,7 +8,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m, secret) }
 
-// The search finds what it is for.
+// The search finds tokens and keys.
 func TestLeaksAreFound(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	p := issue(t, i, "pi-1")

@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// ErrTooManyFamilies is why a [Store] that is full creates no family.
+// ErrTooManyFamilies is the error of [Store].Create if the store is full.
 var ErrTooManyFamilies = errors.New("refresh: too many families of refresh tokens")
 
-// Family is the line of pairs that began with one [Issuer.Issue]. Nothing in it is secret.
+// Family describes the pairs that followed one call of [Issuer.Issue]. It
+// contains no secret.
 type Family struct {
 	ID         string // random, of digits and the letters a to f
 	Device     string
 	Role       string
 	Scope      []string
 	Generation uint64    // the number of the newest pair, from 1
-	IssuedAt   time.Time // when the first pair was made
-	RotatedAt  time.Time // when the newest pair was made
+	IssuedAt   time.Time // when the first pair was issued
+	RotatedAt  time.Time // when the newest pair was issued
 	ValidUntil time.Time // when the family ends if it is not refreshed
-	EndsAt     time.Time // when it ends in any case
+	EndsAt     time.Time // when the family ends even if it is refreshed
 }
 
 func (f Family) tokenID() string {
@@ -33,30 +34,42 @@ func (f Family) tokenID() string {
 	return f.ID + "." + strconv.FormatUint(f.Generation, 10)
 }
 
-// StoredFamily is what a [Store] keeps of a family. No refresh token can be made of it, unless of the one before
-// the newest.
+// StoredFamily is a family in a [Store]. The newest refresh token can be
+// computed from it only together with the refresh token before.
 type StoredFamily struct {
 	Family
-	Current  [sha256.Size]byte // the hash of the newest refresh token's secret
-	Previous [sha256.Size]byte // the hash of the one before, zero in the first generation
-	Salt     [sha256.Size]byte // what the newest was made with, of the one before
+	// Current is the SHA-256 of the secret of the newest refresh token.
+	Current [sha256.Size]byte
+	// Previous is the SHA-256 of the secret of the refresh token before the
+	// newest. It is zero in the first generation.
+	Previous [sha256.Size]byte
+	// Salt is the random value from which, with the refresh token before it,
+	// the newest refresh token was computed.
+	Salt [sha256.Size]byte
 }
 
-// Store keeps families. It must be safe for concurrent use, keep copies of what it is given and bound itself;
-// families past their ValidUntil it may drop at any time. Its errors mean that it failed, and go to the caller of the
-// [Issuer].
+// Store keeps families. It must be safe for concurrent use, keep copies of its
+// arguments, and limit how many families it keeps. It may remove families after
+// their ValidUntil at any time. An error of a Store means that the Store
+// failed; the [Issuer] returns it in an [*UnavailableError].
 type Store interface {
-	// Create adds a family, or fails with [ErrTooManyFamilies] if there is no room at the time now.
+	// Create adds a family. If there is no room for it at the time now, Create
+	// returns [ErrTooManyFamilies].
 	Create(ctx context.Context, f StoredFamily, now time.Time) error
-	// Load returns the family of that ID, if there is one.
+	// Load returns the family of this ID, and false if there is none.
 	Load(ctx context.Context, id string) (StoredFamily, bool, error)
-	// Rotate replaces the family of f's ID if it is there and its generation is the one before f's, and says
-	// whether it was so. Checking and replacing must be one atomic step, and once true must be durable.
+	// Rotate replaces the family with the ID of f and returns true. It does
+	// nothing and returns false if there is no such family or if its generation
+	// is not the one before f's. The check and the replacement must be one
+	// atomic step. When Rotate has returned true, the change must be durable.
 	Rotate(ctx context.Context, f StoredFamily) (bool, error)
-	// Remove deletes the family of that ID and returns it, if there is one. Of several calls one may get it. Both a
-	// family and an error mean that it is gone, but perhaps not for good.
+	// Remove deletes the family of this ID and returns it, and false if there
+	// is none. Only one of several calls may return it. If Remove returns both
+	// true and an error, the family is deleted, but may come back after a
+	// failure.
 	Remove(ctx context.Context, id string) (StoredFamily, bool, error)
-	// List returns all families, in a slice that is the caller's. With an error, it returns those that it can.
+	// List returns all families, in a slice that the caller may modify. With an
+	// error, it returns those that it can read.
 	List(ctx context.Context) ([]Family, error)
 }
 
@@ -74,7 +87,7 @@ func (s *memoryStore) Create(_ context.Context, f StoredFamily, now time.Time) e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.families) >= s.most {
-		// Only now, so that it costs something only where there is something to gain.
+		// Search for expired families only if the room is needed.
 		for id, old := range s.families {
 			if !now.Before(old.ValidUntil) {
 				delete(s.families, id)

@@ -17,7 +17,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// However the store fails, the error says so, nothing is decided, and the next try goes on as if nothing had been.
+// If the store fails, the error says so, no token is used up, and the next try
+// succeeds.
 func TestIssuerStoreFails(t *testing.T) {
 	store := &faultyStore{}
 	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = store })
@@ -54,7 +55,7 @@ func TestIssuerStoreFails(t *testing.T) {
 			t.Fatalf("%s: changed something: %+v", row.method, store.families)
 		}
 	}
-	store.fails = "the race" // lost, but to nobody
+	store.fails = "the race" // refuse a rotation that no other call has made
 	if _, ok := errors.AsType[*refresh.UnavailableError](use(second.RefreshToken, now)); !ok {
 		t.Error("an inconsistent store")
 	}
@@ -67,8 +68,9 @@ func TestIssuerStoreFails(t *testing.T) {
 	}
 }
 
-// Whoever loses the race for a rotation has the answer of the winner; where the winner revoked, it has none. The signer
-// is called between loading and rotating, so it can let another call overtake.
+// If two calls rotate one token, the slower one returns the pair of the faster
+// one. If the faster one revokes, the slower one is refused. The Signer is
+// called between Load and Rotate, so that it can start the faster call.
 func TestIssuerLosesRace(t *testing.T) {
 	var overtake func()
 	i, r := newIssuer(t, func(c *refresh.Config) {
@@ -102,7 +104,8 @@ func TestIssuerLosesRace(t *testing.T) {
 	}
 }
 
-// The store has hashes only, and a salt that makes a token of nothing but the one before it.
+// The store contains only hashes, and salts with which a token can be computed
+// only from the one before.
 func TestIssuerStoresHashes(t *testing.T) {
 	store := &faultyStore{}
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = store })
@@ -153,12 +156,13 @@ func TestIssuerStoresHashes(t *testing.T) {
 	}
 }
 
-// The sessions of a family that is gone are to end, also where the store fears that it may come back.
+// The sessions of a removed family end even if the Store cannot make the
+// removal durable.
 func TestIssuerRevokesInDoubt(t *testing.T) {
 	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = &faultyStore{fails: "Remove, late"} })
 	issue(t, i, "pi-1")
 	if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now); n != 1 || !errors.Is(err, errDisk) || len(r.revoked) != 1 {
-		t.Errorf("%d, %v, %d told", n, err, len(r.revoked))
+		t.Errorf("%d, %v, %d calls of OnRevoked", n, err, len(r.revoked))
 	}
 }
 
@@ -166,7 +170,8 @@ type signerFunc func(wsauth.Claims, time.Time) (string, error)
 
 func (f signerFunc) SignAt(c wsauth.Claims, now time.Time) (string, error) { return f(c, now) }
 
-// A token is not used up where no access token can be made, as for a device that is taken off the list for a while.
+// A refresh token is not used up if the Signer refuses, such as for a device
+// that is removed from the list for a while.
 func TestIssuerSignerFails(t *testing.T) {
 	var failure error
 	i, _ := newIssuer(t, func(c *refresh.Config) {
@@ -195,7 +200,8 @@ func TestIssuerSignerFails(t *testing.T) {
 	}
 }
 
-// Random histories agree with a model that remembers every token: each byte uses one of the last tokens, after a while.
+// Random histories agree with a model that remembers every token. Each byte is
+// a time to wait and one of the last tokens to use.
 func FuzzIssuerHistory(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add([]byte{0, 1, 1, 0x41, 0, 1, 0xf1})
@@ -241,7 +247,7 @@ func FuzzIssuerHistory(f *testing.F) {
 
 var errDisk = errors.New("disk on fire")
 
-// faultyStore is a RefreshStore that fails where it is told to.
+// faultyStore is a Store whose method fails returns an error.
 type faultyStore struct {
 	fails    string
 	families []refresh.StoredFamily

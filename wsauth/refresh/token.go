@@ -11,15 +11,17 @@ import (
 )
 
 const (
-	// tokenPrefix makes refresh tokens recognizable to secret scanners.
+	// tokenPrefix lets secret scanners recognize refresh tokens.
 	tokenPrefix = "rgrt_"
 	handleLen   = 16
 	secretLen   = 32
-	tokenLen    = (handleLen + secretLen) / 3 * 4 // no bits are left over, so each token has one spelling
+	tokenLen    = (handleLen + secretLen) / 3 * 4 // no bits remain, so each token has one spelling
 )
 
-// refreshToken is a handle, which all tokens of a family share and nothing but them reveals, and the secret of one
-// generation. The handle finds the family of any token, however old, without a record of every one that was used.
+// refreshToken consists of the handle of a family and the secret of one
+// generation. All tokens of a family have the same handle, and only they
+// contain it. By the handle, the store finds the family of any token, however
+// old, without a record of every used token.
 type refreshToken struct {
 	handle [handleLen]byte
 	secret [secretLen]byte
@@ -41,7 +43,7 @@ func readToken(text string) (t refreshToken, ok bool) {
 	if !ok || len(encoded) != tokenLen {
 		return t, false
 	}
-	// The decoder skips line breaks; a text with any comes out too short.
+	// The decoder skips line breaks, so a text that contains one is too short.
 	b, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil || len(b) != handleLen+secretLen {
 		return t, false
@@ -55,8 +57,9 @@ func (t refreshToken) String() string {
 	return string(base64.RawURLEncoding.AppendEncode([]byte(tokenPrefix), b))
 }
 
-// family is the public ID of the token's family. It is looked up in no constant time: what the time could tell is how
-// far a hash agrees with another, and nobody can aim a hash.
+// family returns the public ID of the family, a hash of the handle. Its lookup
+// need not take constant time: the time could only reveal how much of one hash
+// agrees with another, and no one can choose a hash.
 func (t refreshToken) family() string {
 	sum := sha256.Sum256(t.handle[:])
 	return hex.EncodeToString(sum[:handleLen])
@@ -69,8 +72,9 @@ func (t refreshToken) is(sum [sha256.Size]byte) bool {
 	return subtle.ConstantTimeCompare(own[:], sum[:]) == 1
 }
 
-// next is the token's successor. It is made of the token and a random salt, which is stored, so that a lost answer can
-// be given again although the store knows neither token: only both together make the successor.
+// next returns the successor of the token, computed from the token and a random
+// salt. The store contains the salt but neither token, so that a lost answer
+// can be given again, but only to a client that has the token.
 func (t refreshToken) next(salt [sha256.Size]byte) refreshToken {
 	mac := hmac.New(sha256.New, salt[:])
 	mac.Write(t.secret[:])

@@ -13,35 +13,47 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Config says how connections are accepted and how long their peers are waited for. The zero value is ready to use.
+// Config configures an [Upgrader]. The zero value is ready to use.
 type Config struct {
-	// Origins decides which pages may connect; its zero value admits the site's own.
+	// Origins decides which pages may connect. Its zero value accepts only
+	// pages of the same origin.
 	Origins Origins
-	// WriteTimeout is how long a write may go without any progress; 0 means 10 seconds.
+	// WriteTimeout is how long a write may wait without progress. 0 means 10
+	// seconds.
 	WriteTimeout time.Duration
-	// CloseGrace is how long a peer has to answer a close frame; 0 means 1 second.
+	// CloseGrace is how long to wait for the client's answer to a close frame.
+	// 0 means 1 second.
 	CloseGrace time.Duration
-	// PingInterval is the time between pings; 0 means 30 seconds.
+	// PingInterval is the time between pings. 0 means 30 seconds.
 	PingInterval time.Duration
-	// PongTimeout is how long after a ping a peer may send nothing at all; 0 means 10 seconds.
+	// PongTimeout is how long after a ping the client may send nothing. 0 means
+	// 10 seconds.
 	PongTimeout time.Duration
-	// Audit is told of every request whose origin was refused, before it is answered, as a
-	// [wsauth.EventOriginRefused]; it should not block. Nil is silence.
+	// Audit is called with a [wsauth.EventOriginRefused] for every request
+	// whose origin is refused, before the answer. It should not block. If nil,
+	// the events are discarded.
 	Audit func(wsauth.Event)
-	// ClientIP says whose request it is, for the audit; nil is [wsauth.RemoteAddr].
+	// ClientIP returns the address of the client of a request, for the audit.
+	// If nil, [wsauth.RemoteAddr] is used.
 	ClientIP func(*http.Request) netip.Addr
-	// SendBuffer asks the operating system to hold at most so many bytes for a TCP peer that does not read; 0 leaves
-	// it to the system, which on Linux may be 4 MiB a connection. What a slow peer has not taken is then with the
-	// caller, who can merge or drop it.
+	// SendBuffer asks the operating system for a send buffer of this many bytes
+	// for each TCP connection. It limits the data that waits for a client that
+	// does not read. With a small buffer, data for a slow client stays in your
+	// program, which can merge or drop it. 0 leaves the size to the system;
+	// Linux may use 4 MiB for each connection.
 	SendBuffer int
-	// ReadLimit is the largest message in bytes until [Conn.SetReadLimit] is called; 0 means 4 KiB.
+	// ReadLimit is the maximum size of a message in bytes, until
+	// [Conn.SetReadLimit] is called. 0 means 4 KiB.
 	ReadLimit int64
 }
 
-// ConfigError is one problem of a [Config]. It never holds a value.
+// ConfigError is one problem of a [Config]. It never contains a value.
 type ConfigError struct {
-	Field  string // with its struct, such as "Config.WriteTimeout" or "Origins.Allow[0]"
-	Reason error  // a [wsauth.ConfigReason]: a predicate such as "must not be negative"
+	// Field is the field with its struct, such as "Config.WriteTimeout" or
+	// "Origins.Allow[0]".
+	Field string
+	// Reason is a [wsauth.ConfigReason].
+	Reason error
 }
 
 func (e *ConfigError) Error() string { return "wsconn: " + e.Field + " " + e.Reason.Error() }
@@ -49,10 +61,11 @@ func (e *ConfigError) Error() string { return "wsconn: " + e.Field + " " + e.Rea
 // Unwrap returns the reason, for [errors.Is].
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// Upgrader turns HTTP requests into WebSocket connections. It is safe for concurrent use.
+// Upgrader turns HTTP requests into WebSocket connections. It is safe for
+// concurrent use.
 type Upgrader struct{ cfg Config }
 
-// New makes an Upgrader. Its error joins a [*ConfigError] for every problem.
+// New returns an Upgrader. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Upgrader, error) {
 	var errs []error
 	positive := func(field string, d *time.Duration, standard time.Duration) {
@@ -93,10 +106,11 @@ func New(cfg Config) (*Upgrader, error) {
 	return &Upgrader{cfg}, nil
 }
 
-// UpgradeError says why a request was not upgraded, and how it was answered.
+// UpgradeError says why a request was not upgraded, and with which status it
+// was answered.
 type UpgradeError struct {
 	Status int   // the HTTP status that was sent
-	Err    error // an [*OriginError] where Status is 403
+	Err    error // an [*OriginError] if Status is 403; may be nil otherwise
 }
 
 func (e *UpgradeError) Error() string {
@@ -109,18 +123,19 @@ func (e *UpgradeError) Error() string {
 
 func (e *UpgradeError) Unwrap() error { return e.Err }
 
-// Accept upgrades the request. If it does not, it has answered, in plain text that says nothing but the status:
+// Accept upgrades the request r to a WebSocket connection. Headers that you
+// have set on w are sent with the 101. If Accept returns an error, an
+// [*UpgradeError], it has answered the request, with the text of the status:
 //
 //	405  the method is not GET
 //	426  the request does not ask for a WebSocket
-//	403  it comes from a foreign page; the error holds an [*OriginError]
-//	400  its handshake is broken (RFC 6455, section 4.2.1)
+//	403  the request comes from a foreign page; see [OriginError]
+//	400  the handshake is malformed (RFC 6455, section 4.2.1)
 //	500  w cannot be hijacked
-//
-// The error is an [*UpgradeError]. Headers that were set on w go out with the 101.
 func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if status, err := u.check(w, r); status != 0 {
-		if status == http.StatusUpgradeRequired && r.ProtoMajor == 1 { // RFC 9113 section 8.2.2 forbids both in HTTP/2
+		// RFC 9113, section 8.2.2, forbids both headers in HTTP/2.
+		if status == http.StatusUpgradeRequired && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "websocket")
 		}
@@ -137,7 +152,7 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	c.base = baseOf(c.raw)
 	c.direct = directTo(c.raw)
 	if tcp, ok := c.base.(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
-		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // what the system thinks best is no failure
+		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
 	c.pinger = time.AfterFunc(u.cfg.PingInterval, c.sendPing)
@@ -145,7 +160,8 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	return c, nil
 }
 
-// check looks at all that the handshake needs, so that the library, whose errors quote the request, finds no fault.
+// check verifies everything that the handshake needs, so that the library never
+// fails there: its errors quote the request.
 func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 	h := r.Header
 	switch {

@@ -16,7 +16,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// What is not upgraded is answered with the status's text and nothing else.
+// A request that is not upgraded gets the text of the status and nothing else.
 func TestRefusedUpgrades(t *testing.T) {
 	var events []wsauth.Event
 	up, err := wsconn.New(wsconn.Config{Audit: func(e wsauth.Event) { events = append(events, e) }})
@@ -175,7 +175,8 @@ func FuzzOrigin(f *testing.F) {
 	})
 }
 
-// Messages that the transport itself refuses, with the connection left open for an answer.
+// The transport refuses these messages and leaves the connection open for an
+// answer.
 func TestRefusedMessages(t *testing.T) {
 	fragment := frame(opText, "{")
 	fragment[0] &^= 0x80
@@ -184,7 +185,7 @@ func TestRefusedMessages(t *testing.T) {
 		name string
 		wire []byte
 		want error
-		code int // of a close frame that the transport sends by itself
+		code int // of the close frame of the transport, or 0
 	}{
 		{"binary", frame(opBinary, "x"), wsauth.ErrBinary, 0},
 		{"broken UTF-8", frame(opText, "\xff"), wsauth.ErrInvalidUTF8, 0},
@@ -245,7 +246,7 @@ func TestCloseReason(t *testing.T) {
 	}
 }
 
-// What arrives together with the handshake is not lost.
+// Data that arrives together with the handshake is not lost.
 func TestEarlyMessage(t *testing.T) {
 	got := make(chan string, 1)
 	s := serve(t, brief, func(c *wsconn.Conn) {
@@ -267,7 +268,8 @@ func TestEarlyMessage(t *testing.T) {
 	})
 }
 
-// Over TLS, where closing may wait for the peer by itself and a write that timed out cannot be resumed.
+// Over TLS, Close may wait for the client, and a write cannot continue after a
+// timeout.
 func TestTLS(t *testing.T) {
 	leakCheck(t)
 	up, err := wsconn.New(brief)

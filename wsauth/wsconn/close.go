@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// Close sends a close frame, unless one was sent already, waits until the peer answers, but not beyond
-// [Config].CloseGrace, and closes the connection. What the peer still sends meanwhile is read and discarded: a socket
-// closed with unread data resets the connection, and the peer would not see the close frame. A reason longer than 123
-// bytes is cut. Further calls wait for the first.
+// Close sends a close frame if none was sent yet, waits for the answer of the
+// client for at most [Config].CloseGrace, and closes the connection. It cuts a
+// reason after 123 bytes. Meanwhile, Close reads and discards data: a socket
+// that is closed with unread data resets the connection, and the client would
+// not get the close frame. Other calls wait for the first.
 func (c *Conn) Close(code int, reason string) error {
 	c.shut(code, reason)
 	c.drain()
@@ -18,15 +19,15 @@ func (c *Conn) Close(code int, reason string) error {
 	return err
 }
 
-// Abort closes the connection at once, without a close frame.
+// Abort closes the connection immediately, without a close frame.
 func (c *Conn) Abort() error {
 	c.destroy()
 	c.lib.release()
 	return c.hangErr
 }
 
-// shut sends the one close frame of this connection. From here on its end is certain: the killer closes the socket
-// after the grace, which makes every read and write return that is still waiting for the peer.
+// shut sends the only close frame of the connection. After CloseGrace, the
+// killer closes the socket, so that every read and write returns.
 func (c *Conn) shut(code int, reason string) {
 	c.shutOnce.Do(func() {
 		c.closing.Store(true)
@@ -41,8 +42,8 @@ func (c *Conn) shut(code int, reason string) {
 	})
 }
 
-// drain reads until the peer's close frame, the end of the stream or the killer. A Read that is under way does the
-// same and gives up readMu only then.
+// drain reads until the close frame of the client, the end of the stream, or
+// the killer. A running Read does the same before it releases readMu.
 func (c *Conn) drain() {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -55,15 +56,15 @@ func (c *Conn) drain() {
 	if c.ioErr == nil {
 		_, _ = c.readMessage()
 	}
-	// The library stops at what it does not understand, and where it was interrupted.
+	// The library stops at an invalid frame, and after an interrupted read.
 	rest := make([]byte, 512)
 	for c.ioErr == nil {
 		_, c.ioErr = c.raw.Read(rest)
 	}
 }
 
-// libraryGone is the library closing its end: after a close frame, the peer's or the answer to ours; or because a
-// control frame stalled for five seconds.
+// libraryGone is called when the library closes its end: after a close frame of
+// the client, or after a control frame that stalled for five seconds.
 func (c *Conn) libraryGone() error {
 	shut := true
 	c.shutOnce.Do(func() { shut = false; c.closing.Store(true) })
@@ -73,13 +74,14 @@ func (c *Conn) libraryGone() error {
 	return c.hangUp()
 }
 
-// hangUp closes the connection in the ordinary way, which over TLS may wait for the peer.
+// hangUp closes the connection. Over TLS, this may wait for the client.
 func (c *Conn) hangUp() error {
 	c.hangOnce.Do(func() { c.hangErr = c.raw.Close() })
 	return c.hangErr
 }
 
-// destroy closes the socket first, so that nothing has to wait, and then the rest.
+// destroy closes the socket and then the rest, so that nothing waits for the
+// client.
 func (c *Conn) destroy() {
 	c.closing.Store(true)
 	c.retire()
@@ -89,7 +91,7 @@ func (c *Conn) destroy() {
 	_ = c.hangUp()
 }
 
-// retire stops the timers for good.
+// retire stops the timers forever.
 func (c *Conn) retire() {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()
@@ -100,7 +102,8 @@ func (c *Conn) retire() {
 	}
 }
 
-// baseOf follows NetConn, as crypto/tls and wrappers like it have it, down to the socket.
+// baseOf returns the socket below conn. It calls the method NetConn, which
+// tls.Conn and similar wrappers have.
 func baseOf(conn net.Conn) net.Conn {
 	for {
 		wrapper, ok := conn.(interface{ NetConn() net.Conn })

@@ -15,7 +15,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Errors of a Conn, beside those of package wsauth. None holds anything that the peer sent.
+// Errors of a Conn, besides those of package wsauth. They contain nothing that
+// the client sent.
 var (
 	ErrClosed       = errors.New("wsconn: connection is closed")
 	ErrProtocol     = errors.New("wsconn: peer violated the protocol")
@@ -23,48 +24,49 @@ var (
 	ErrStalled      = errors.New("wsconn: write made no progress")
 )
 
-// CloseError says that the peer has closed the connection, with the code it gave (1005: none).
+// CloseError means that the client closed the connection. Code is the code of
+// its close frame, or 1005 if it sent none.
 type CloseError struct{ Code int }
 
 func (e *CloseError) Error() string {
 	return fmt.Sprintf("wsconn: peer closed the connection (%d)", e.Code)
 }
 
-// Conn is the server's end of a WebSocket connection and a [wsauth.Conn]. All methods are safe for concurrent use.
+// Conn is the server's end of a WebSocket connection, and a [wsauth.Conn]. All
+// methods are safe for concurrent use.
 type Conn struct {
 	cfg  *Config
 	lib  library
-	raw  net.Conn // as Hijack returned it: its Close may do more than close the socket
-	base net.Conn // the socket below it
+	raw  net.Conn // from Hijack; its Close may do more than close the socket
+	base net.Conn // the socket below raw
 
 	limit atomic.Int64
 
-	// Reading. early is what had arrived with the handshake; partial the message that is not read to its end;
-	// readErr what every further Read returns; ioErr why raw cannot be read any more; refused that
-	// the library has closed because of what it read.
+	// Guarded by readMu:
 	readMu  lock
-	early   []byte
-	partial io.Reader
-	readErr error
-	ioErr   error
-	refused bool
+	early   []byte    // what arrived with the handshake
+	partial io.Reader // the rest of a message that was not read completely
+	readErr error     // what every further Read returns
+	ioErr   error     // why raw can no longer be read
+	refused bool      // the library has closed because of what it read
 
-	// Writing. writeMu is held for a whole frame; ping and pong wait for whoever holds it to be done.
+	// writeMu is held for a whole frame. ping and pong are frames that wait
+	// until it is released.
 	writeMu lock
 	direct  *direct
 	ping    atomic.Bool
 	pong    atomic.Pointer[[]byte]
 
-	// Timers and the read deadline.
+	// timeMu guards the timers and the read deadline.
 	timeMu      sync.Mutex
 	pinger      *time.Timer
 	killer      *time.Timer
 	gone        bool
 	interrupted bool
-	awaiting    atomic.Bool // a ping was sent and nothing has been read since
+	awaiting    atomic.Bool // a ping was sent, and nothing has been read since
 
 	stalled  atomic.Bool // a write has made no progress
-	closing  atomic.Bool // a close frame is sent or about to be: no data goes out or is delivered any more
+	closing  atomic.Bool // no more data is sent or returned: a close frame was sent or follows
 	shutOnce sync.Once
 	hangOnce sync.Once
 	hangErr  error
@@ -72,15 +74,20 @@ type Conn struct {
 
 var _ wsauth.Conn = (*Conn)(nil)
 
-// NetConn returns the net.Conn below, for its addresses and options. It must not be read, written or closed.
+// NetConn returns the net.Conn below, for its addresses and options. Do not
+// read, write or close it.
 func (c *Conn) NetConn() net.Conn { return c.raw }
 
-// SetReadLimit sets the largest message in bytes that Read returns, from the next message on.
+// SetReadLimit sets the maximum size in bytes of the messages that Read
+// returns, from the next message on.
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 
-// Read returns the next text message; the slice is the caller's. It answers pings and close frames on the way, so
-// something must always be reading. Errors are final; after [wsauth.ErrBinary], [wsauth.ErrInvalidUTF8] and
-// [wsauth.ErrTooBig], and after the end of ctx, the connection is still open, but only for writing and [Conn.Close].
+// Read returns the next text message. The caller may modify the slice. Read
+// also answers pings and close frames, so call it again and again, even if you
+// expect no message. Every error is final. After [wsauth.ErrBinary],
+// [wsauth.ErrInvalidUTF8], [wsauth.ErrTooBig] and an error of ctx, you can
+// still write and must call [Conn.Close]; after any other error, the connection
+// has ended.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -96,7 +103,7 @@ func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 	}
 	returned := false
 	defer func() {
-		if !returned { // a panic: whoever closes must not read on and meet it again
+		if !returned { // a panic: Close must not read further and panic too
 			c.ioErr = ErrClosed
 			c.destroy()
 		}
@@ -145,8 +152,9 @@ func (c *Conn) readMessage() ([]byte, error) {
 	}
 }
 
-// readPartial grows the message as it arrives: what a frame header announces costs nothing. It asks for one byte more
-// than the limit and no further, since the library waits until it has all that it was asked for.
+// readPartial allocates memory as the message arrives, not as its header
+// announces. It asks for at most one byte more than the limit, because the
+// library waits until it has everything that it was asked for.
 func (c *Conn) readPartial() ([]byte, error) {
 	limit := c.limit.Load()
 	msg := make([]byte, 0, 512)
@@ -180,7 +188,8 @@ func (c *Conn) skipPartial() error {
 	return err
 }
 
-// explain turns the end of reading into an error that can be shown, and draws the consequence.
+// explain returns the error of Read for err, without text of the client, and
+// closes or aborts the connection as that error requires.
 func (c *Conn) explain(err error) error {
 	switch {
 	case errors.Is(err, wsauth.ErrBinary), errors.Is(err, wsauth.ErrInvalidUTF8), errors.Is(err, wsauth.ErrTooBig):
@@ -220,7 +229,7 @@ func (c *Conn) readRaw(b []byte) (int, error) {
 		return n, nil
 	}
 	if c.awaiting.Load() {
-		c.awaitAnswer() // the time in which nobody read is not the peer's
+		c.awaitAnswer() // do not count the time in which no one was reading
 	}
 	n, err := c.raw.Read(b)
 	if n > 0 && c.awaiting.Load() {
@@ -232,7 +241,7 @@ func (c *Conn) readRaw(b []byte) (int, error) {
 	return n, err
 }
 
-// interrupt makes a Read under way return, for the end of its context.
+// interrupt makes a running Read return when its context ends.
 func (c *Conn) interrupt() {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()

@@ -5,18 +5,19 @@ import (
 	"syscall"
 )
 
-// direct writes to a socket what it takes without waiting. A nil direct takes nothing. It is used under writeMu.
+// direct writes to a socket without waiting. A nil direct writes nothing. Its
+// use needs writeMu.
 type direct struct {
 	socket  syscall.RawConn
-	attempt func(fd uintptr) bool // made once, so that a write allocates nothing
+	attempt func(fd uintptr) bool // created once, so that write allocates nothing
 
 	p   []byte
 	n   int
 	err error
 }
 
-// directTo needs the connection itself to offer its socket, not one that it wraps: what a wrapper like crypto/tls does
-// to the bytes must not be left out.
+// directTo returns nil if conn itself does not offer its socket. It must not
+// use the socket below a wrapper such as tls.Conn, which changes the bytes.
 func directTo(conn net.Conn) *direct {
 	offering, ok := conn.(syscall.Conn)
 	if !ok || !socketsTakeBytes {
@@ -29,7 +30,7 @@ func directTo(conn net.Conn) *direct {
 	d := &direct{socket: socket}
 	d.attempt = func(fd uintptr) bool {
 		d.n, d.err = writeSocket(fd, d.p)
-		return true // do not wait until it takes more
+		return true // false would wait until the socket takes more
 	}
 	return d
 }

@@ -2,7 +2,8 @@
 
 package wsconn
 
-// socketsTakeBytes is false where a socket is no descriptor that write takes: there, every frame may wait.
+// socketsTakeBytes is false if a socket is not a descriptor for the system call
+// write. Every frame may then wait.
 const socketsTakeBytes = false
 
 func writeSocket(uintptr, []byte) (int, error) { return 0, nil }

@@ -6,7 +6,8 @@ import "syscall"
 
 const socketsTakeBytes = true
 
-// writeSocket writes to a descriptor that is in non-blocking mode, as the runtime's are.
+// writeSocket writes to a descriptor in non-blocking mode, which all
+// descriptors of the runtime have.
 func writeSocket(fd uintptr, p []byte) (int, error) {
 	for {
 		n, err := syscall.Write(int(fd), p)

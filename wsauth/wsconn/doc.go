@@ -1,28 +1,61 @@
-// Package wsconn is the WebSocket transport of package wsauth, made of net/http and nhooyr.io/websocket. It can be
-// used without wsauth as well.
+// Package wsconn accepts WebSocket connections and bounds how long a client can
+// delay a write, a close or the answer to a ping. It is the transport of
+// package wsauth, built on net/http and nhooyr.io/websocket, and also works
+// without wsauth.
 //
-//	up, err := wsconn.New(wsconn.Config{})
-//	http.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
-//		conn, err := up.Accept(w, r)
+// This program returns every message to its sender:
+//
+//	package main
+//
+//	import (
+//		"log"
+//		"net/http"
+//
+//		"github.com/relayguard/relayguard/wsauth/wsconn"
+//	)
+//
+//	func main() {
+//		upgrader, err := wsconn.New(wsconn.Config{})
 //		if err != nil {
-//			return // answered already
+//			log.Fatal(err)
 //		}
-//		defer conn.Close(1000, "")
-//		…
-//	})
+//		http.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
+//			conn, err := upgrader.Accept(w, r)
+//			if err != nil {
+//				return // Accept has answered the request
+//			}
+//			defer conn.Close(1000, "")
+//			for {
+//				msg, err := conn.Read(r.Context())
+//				if err != nil {
+//					return
+//				}
+//				if conn.Write(r.Context(), msg) != nil {
+//					return
+//				}
+//			}
+//		})
+//		log.Fatal(http.ListenAndServe("localhost:3000", nil))
+//	}
 //
-// The library does the handshake and takes frames apart. What this package adds is that nothing waits for a peer
-// longer than it must, because it holds the net.Conn below the library:
+// The library completes the handshake and decodes frames. This package uses the
+// net.Conn below the library to add:
 //
-//   - Close sends one close frame and is over within [Config].CloseGrace, whatever the peer does, also one that stalls
-//     in the middle of a frame. Nothing that arrives after a close frame, sent or received, is delivered.
-//   - A write that makes no progress within [Config].WriteTimeout ends the connection; one that makes some goes on.
-//   - A peer that does not answer a ping is dropped. There is one timer per connection and no goroutine for it.
-//   - A [Frame] is encoded once and written to any number of connections, without a context, a timer or an allocation
-//     for each.
-//   - The Origin header is compared whole: scheme, host and port.
+//   - [Conn.Close] sends one close frame and returns within
+//     [Config].CloseGrace, even if the client stalls in the middle of a frame.
+//     A message that arrives after a close frame, sent or received, is
+//     discarded.
+//   - A write that makes no progress for [Config].WriteTimeout ends the
+//     connection. A write that makes progress continues.
+//   - A client that does not answer a ping is disconnected. This takes one
+//     timer for each connection and no goroutine.
+//   - A [Frame] is encoded once and written to any number of connections. A
+//     write needs no context, no timer and no allocation.
+//   - The Origin header is compared completely: scheme, host and port.
 //
-// Compression is never negotiated: with context takeover it would cost more than a megabyte a connection.
+// Compression is never negotiated. With context takeover, it would need more
+// than a megabyte of memory for each connection.
 //
-// The handler may return while the connection lives on; net/http's own buffers of the request are then freed.
+// The handler of the request may return while the connection stays open. The
+// buffers of net/http for the request are then freed.
 package wsconn

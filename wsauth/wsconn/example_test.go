@@ -10,7 +10,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// One message, encoded once, to everybody.
+// A message is encoded once and written to every connection.
 func ExampleConn_WriteFrame() {
 	var viewers []*wsconn.Conn
 	frame := wsconn.NewFrame([]byte(`{"type":"live","messages":[]}`))
@@ -29,7 +29,7 @@ func ExampleUpgrader_Accept() {
 	http.HandleFunc("GET /echo", func(w http.ResponseWriter, r *http.Request) {
 		conn, err := up.Accept(w, r)
 		if err != nil {
-			return // it is answered
+			return // Accept has answered the request
 		}
 		defer conn.Close(1000, "")
 		for {
@@ -42,7 +42,8 @@ func ExampleUpgrader_Accept() {
 	})
 }
 
-// The host alone is not an origin: the page of an http:// site can be anybody's who sits on the network.
+// A comparison of hosts is not enough: anyone in the network can change a page
+// that comes over http://.
 func ExampleOrigins_Check_incorrect() {
 	r := httptest.NewRequest("GET", "https://relay.example/ws", nil)
 	r.Header.Set("Origin", "http://relay.example")

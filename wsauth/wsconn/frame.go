@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// First bytes of frames that a server sends: FIN and the opcode (RFC 6455, section 5.2).
+// First bytes of frames that a server sends: FIN and the opcode (RFC 6455,
+// section 5.2).
 const (
 	headText  = 0x80 | 0x1
 	headClose = 0x80 | 0x8
@@ -15,17 +16,17 @@ const (
 )
 
 const (
-	maxControl = 125            // payload of a control frame at most
-	maxReason  = maxControl - 2 // of which a close frame's code takes two
+	maxControl = 125            // bytes of payload in a control frame
+	maxReason  = maxControl - 2 // the code of a close frame takes two
 )
 
 var pingFrame = []byte{headPing, 0}
 
-// Frame is one text message as it goes over the wire, encoded once and written to any number of connections. It is
-// immutable and safe for concurrent use.
+// Frame is an encoded text message, to write to any number of connections. It
+// is immutable and safe for concurrent use.
 type Frame struct{ wire []byte }
 
-// NewFrame encodes text, which must be UTF-8, and keeps no reference to it.
+// NewFrame encodes text, which must be UTF-8, and copies it.
 func NewFrame(text []byte) *Frame {
 	wire := make([]byte, 0, 10+len(text))
 	switch n := len(text); {
@@ -39,11 +40,12 @@ func NewFrame(text []byte) *Frame {
 	return &Frame{append(wire, text...)}
 }
 
-// Len is the number of bytes that the frame takes on the wire.
+// Len returns the size of the frame on the wire, in bytes.
 func (f *Frame) Len() int { return len(f.wire) }
 
-// closeFrame encodes a close frame. A code that may not be sent (RFC 6455, section 7.4) is left out, and with it the
-// reason; a reason that is too long is cut between two characters.
+// closeFrame encodes a close frame. If the code must not be sent (RFC 6455,
+// section 7.4), the frame has neither code nor reason. A reason that is too
+// long is cut between two characters.
 func closeFrame(code int, reason string) []byte {
 	if !sendable(code) {
 		return []byte{headClose, 0}

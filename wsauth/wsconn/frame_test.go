@@ -14,7 +14,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// Each length has its encoding, at both sides of each border.
+// Each encoding of the length, at both sides of each limit.
 func TestFrameLengths(t *testing.T) {
 	lengths := []int{0, 1, 125, 126, 65535, 65536, 1 << 20}
 	s := serve(t, brief, func(c *wsconn.Conn) {
@@ -22,7 +22,7 @@ func TestFrameLengths(t *testing.T) {
 			text := bytes.Repeat([]byte("x"), n)
 			f := wsconn.NewFrame(text)
 			for i := range text {
-				text[i] = 'y' // the frame has its own
+				text[i] = 'y' // the frame has a copy
 			}
 			if err := c.WriteFrame(f); err != nil {
 				t.Error(err)
@@ -38,8 +38,8 @@ func TestFrameLengths(t *testing.T) {
 	}
 }
 
-// Many writers, pongs and a close at once: what the peer sees is a sequence of whole frames, of which the close is the
-// last, and one.
+// Many writers, pongs and a close run in parallel. The client receives whole
+// frames, and the last one is the only close frame.
 func TestFramesDoNotInterleave(t *testing.T) {
 	leakCheck(t)
 	s := serve(t, brief, func(c *wsconn.Conn) {
@@ -70,7 +70,8 @@ func TestFramesDoNotInterleave(t *testing.T) {
 	c.wantClose(t, 1001, "")
 }
 
-// sink is a connection that takes everything. Its deadlines do nothing: those of a net.Pipe allocate, a socket's do not.
+// sink is a connection that discards every write. Its deadlines do nothing,
+// because those of a net.Pipe allocate and those of a socket do not.
 type sink struct{ net.Conn }
 
 func (sink) Write(p []byte) (int, error)      { return len(p), nil }
@@ -98,7 +99,8 @@ func TestWriteFrameAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The cost of a message beside that of the bare write to the same kind of socket.
+// The cost of a message compared with that of a bare write to the same kind of
+// socket.
 func BenchmarkWrite(b *testing.B) {
 	f := wsconn.NewFrame(bytes.Repeat([]byte("x"), 150))
 	b.Run("bare", func(b *testing.B) {

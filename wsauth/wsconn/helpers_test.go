@@ -19,7 +19,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// patience is when a test gives up. No test measures how long anything took.
+// patience is how long a test waits before it fails. No test measures a
+// duration.
 const patience = 10 * time.Second
 
 const (
@@ -29,8 +30,8 @@ const (
 const handshake = "GET /ws HTTP/1.1\r\nHost: relay.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 
-// server runs a handler per connection and counts the sockets that it holds, the way a rate limiter does: in the
-// Close of the connection that Hijack returned.
+// server runs a handler for each connection and counts the open sockets. Like a
+// rate limiter, it counts in the Close of the connection that Hijack returned.
 type server struct {
 	*httptest.Server
 	sockets, handlers atomic.Int64
@@ -99,7 +100,7 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// eventually waits for something that announces itself by nothing else.
+// eventually waits for a condition that gives no signal.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !done(); runtime.Gosched() {
@@ -109,7 +110,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// leakCheck fails the test if it leaves goroutines or descriptors behind.
+// leakCheck fails the test if goroutines or descriptors remain after it.
 func leakCheck(t testing.TB) {
 	t.Helper()
 	goroutines, descriptors := runtime.NumGoroutine(), openFiles()
@@ -125,7 +126,7 @@ func openFiles() int {
 	return len(entries)
 }
 
-// within fails the test if f does not come to an end.
+// within fails the test if f does not return.
 func within(t testing.TB, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -138,7 +139,7 @@ func within(t testing.TB, what string, f func()) {
 	}
 }
 
-// client is a peer that can misbehave in every way.
+// client is a WebSocket client that can violate the protocol.
 type client struct {
 	net.Conn
 	r *bufio.Reader
@@ -167,7 +168,7 @@ func hello(t testing.TB, conn net.Conn) *client {
 	return c
 }
 
-// frame encodes a whole client frame, masked with zeros.
+// frame encodes a whole frame of a client, masked with zeros.
 func frame(op byte, payload string) []byte {
 	b := header(op, uint64(len(payload)))
 	return append(b, payload...)
@@ -193,7 +194,7 @@ func (c *client) send(t testing.TB, op byte, payload string) {
 	}
 }
 
-// recv reads one frame, of any kind.
+// recv reads one frame of any kind.
 func (c *client) recv() (op byte, payload string, err error) {
 	var h [2]byte
 	if _, err := io.ReadFull(c.r, h[:]); err != nil {
@@ -221,7 +222,8 @@ func (c *client) recv() (op byte, payload string, err error) {
 	return h[0] & 0xf, string(p), err
 }
 
-// wantClose reads up to the close frame, compares it, and checks that nothing follows.
+// wantClose reads until the close frame, compares it, and checks that no data
+// follows.
 func (c *client) wantClose(t testing.TB, code int, reason string) {
 	t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(patience))

@@ -14,8 +14,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// hostile are the ways in which a peer may behave once it is connected. Each returns when it has done its worst; the
-// socket stays open unless it says otherwise.
+// hostile lists ways in which a connected client may behave. Each returns when
+// it has finished, with the socket open unless it says otherwise.
 var hostile = []struct {
 	name string
 	act  func(c *client, stop <-chan struct{})
@@ -106,7 +106,7 @@ var hostile = []struct {
 	}},
 }
 
-// ends are the ways in which the server may end a connection, whatever the peer is doing.
+// ends lists ways in which the server may end a connection.
 var ends = []struct {
 	name string
 	end  func(c *wsconn.Conn, reading <-chan error)
@@ -145,7 +145,8 @@ var ends = []struct {
 
 var big = wsconn.NewFrame(make([]byte, 1<<20))
 
-// brief has a grace short enough that a test may wait for it many times, and no other bound that could help.
+// brief has a grace that a test can wait for many times, and no other bound
+// that could end the connection.
 var brief = wsconn.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour, PingInterval: time.Hour}
 
 func TestHostilePeers(t *testing.T) {
@@ -159,7 +160,7 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
-// A thousand at once, of every kind, ended in every way.
+// A thousand connections in parallel, of every kind, ended in every way.
 func TestThousandHostilePeers(t *testing.T) {
 	n := 1000
 	if testing.Short() {
@@ -205,7 +206,8 @@ func meet(t *testing.T, act func(*client, <-chan struct{}), end func(*wsconn.Con
 	within(t, "the peer", func() { <-acted })
 }
 
-// stage is a server whose connections are read all the time and handed to the test.
+// stage is a server that always reads its connections and gives them to the
+// test.
 type stage struct {
 	*server
 	conns chan staged
@@ -244,7 +246,7 @@ func (s *stage) endAll(n int, how func(int) int) {
 	wg.Wait()
 }
 
-// Without anybody reading, Close itself has to look for the answer.
+// If no goroutine reads, Close reads the answer of the client itself.
 func TestCloseWithoutReader(t *testing.T) {
 	leakCheck(t)
 	closed := make(chan struct{})
@@ -262,7 +264,7 @@ func TestCloseWithoutReader(t *testing.T) {
 	within(t, "Close after its answer", func() { <-closed })
 }
 
-// The peer closes: it gets its code back once, and the reader learns it.
+// The client closes. It gets its code back once, and Read returns it.
 func TestPeerCloses(t *testing.T) {
 	for _, code := range []int{0, 1000, 1001, 4999} {
 		leakCheck(t)

@@ -1,7 +1,8 @@
 package wsconn
 
-// lock is a mutex made of a channel. Whoever waits for one may wait for a peer, and a wait on a channel is one that
-// testing/synctest knows how to pass the time in.
+// lock is a mutex made of a channel. Its owner may wait for a client, and
+// testing/synctest can advance the time only while goroutines wait on channels,
+// not on a sync.Mutex.
 type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }

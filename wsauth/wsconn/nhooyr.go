@@ -1,6 +1,6 @@
 package wsconn
 
-//lint:file-ignore SA1019 nhooyr.io/websocket is frozen and lives on as github.com/coder/websocket. This file is the only one that knows it.
+//lint:file-ignore SA1019 nhooyr.io/websocket continues as github.com/coder/websocket. Only this file uses it.
 
 import (
 	"bufio"
@@ -13,24 +13,25 @@ import (
 	"nhooyr.io/websocket"
 )
 
-// library is what is used of nhooyr.io/websocket once a connection is up: it takes frames apart. Its Close, its Ping
-// and its Write are not used; the frames that it sends by itself, pongs and close frames, pass through a pipe.
+// library decodes frames with nhooyr.io/websocket. Its Close, Ping and Write
+// are not used. The frames that it sends by itself, pongs and close frames, go
+// through a pipe.
 type library struct{ ws *websocket.Conn }
 
-// newLibrary completes the handshake, which must have been checked, and sets c.raw.
+// newLibrary completes a handshake that check has accepted, and sets c.raw.
 func newLibrary(c *Conn, w http.ResponseWriter, r *http.Request) (library, error) {
 	ws, err := websocket.Accept(&hijacker{ResponseWriter: w, conn: c}, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // Origins has looked at it
+		InsecureSkipVerify: true, // check has verified the origin
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
 		return library{}, err
 	}
-	ws.SetReadLimit(-1) // Conn counts by itself: the library closes with a text of its own
+	ws.SetReadLimit(-1) // Conn has its own limit, without the library's close frame
 	return library{ws}, nil
 }
 
-// next waits for the next message and says what it is.
+// next waits for the next message and returns its kind and a reader of it.
 func (l library) next() (binary bool, r io.Reader, err error) {
 	kind, r, err := l.ws.Reader(context.Background())
 	if err != nil {
@@ -42,17 +43,19 @@ func (l library) next() (binary bool, r io.Reader, err error) {
 	return kind == websocket.MessageBinary, r, nil
 }
 
-// release ends the library's goroutine. The net.Conn must be closed, or this would wait for the peer.
+// release ends the goroutine of the library. Close the net.Conn first, or
+// release waits for the client.
 func (l library) release() { _ = l.ws.CloseNow() }
 
-// hijacker stands between the library and the ResponseWriter and keeps the net.Conn.
+// hijacker is the ResponseWriter that the library gets. It keeps the net.Conn.
 type hijacker struct {
 	http.ResponseWriter
 	conn *Conn
 }
 
-// Hijack gives the library a pipe and buffers that are small, because every connection keeps them: it reads frame
-// headers through one and writes control frames, at most 127 bytes, through the other.
+// Hijack returns a pipe and two small buffers, which every connection keeps.
+// The library reads frame headers through one, and writes control frames of at
+// most 127 bytes through the other.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	raw, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
@@ -67,8 +70,8 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return p, bufio.NewReadWriter(bufio.NewReaderSize(p, 128), bufio.NewWriterSize(p, 256)), nil
 }
 
-// WriteHeaderNow serves gin, whose WriteHeader only takes note: without it the 101 would never be sent. Gin's writer may
-// stand below those of other middleware.
+// WriteHeaderNow sends the 101 if the server is gin, whose WriteHeader only
+// stores the status. The writer of gin may be below those of other middleware.
 func (h *hijacker) WriteHeaderNow() {
 	for w := h.ResponseWriter; ; {
 		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
@@ -91,8 +94,9 @@ type pipe struct {
 
 func (p *pipe) Read(b []byte) (int, error) { return p.c.readRaw(b) }
 
-// Write receives the control frames that the library sends by itself, each in one piece. It does not wait for a frame
-// of ours that is under way: the library would end the connection after five seconds.
+// Write receives the control frames of the library, each in one piece. It does
+// not wait until another frame is written, because the library would end the
+// connection after five seconds.
 func (p *pipe) Write(b []byte) (int, error) {
 	switch {
 	case len(b) < 2 || len(b) != 2+int(b[1]):
@@ -105,10 +109,10 @@ func (p *pipe) Write(b []byte) (int, error) {
 			code = int(b[2])<<8 | int(b[3])
 		}
 		p.c.refused = true
-		p.c.shut(code, "") // without the library's reason, which may quote the peer
+		p.c.shut(code, "") // the reason of the library may quote the client
 	}
 	return len(b), nil
 }
 
-// Close is called by the library after a close frame was received, or when it has given up.
+// Close is called by the library after a close frame or after an error.
 func (p *pipe) Close() error { return p.c.libraryGone() }

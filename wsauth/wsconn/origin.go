@@ -9,27 +9,33 @@ import (
 	"strings"
 )
 
-// Origins decides which pages may open a connection (RFC 6455, section 10.2; RFC 6454). Browsers let any page connect
-// anywhere and say in the Origin header which it was, so this check is all that stands between a foreign page and
-// whatever the user's address or cookies open. Requests without the header come from no browser and are admitted.
+// Origins decides which pages may open a connection (RFC 6455, section 10.2;
+// RFC 6454). A browser lets any page connect to any server, with the user's
+// address and cookies, and sends the origin of the page in the Origin header.
+// Only this check keeps foreign pages out. A request without the header does
+// not come from a browser and is accepted.
 //
-// The zero value admits the site's own origin only: the scheme that the client used and the Host it named.
+// The zero value accepts only pages of the same origin: the scheme of the
+// request and its Host.
 type Origins struct {
-	// Allow, where it is not empty, lists exactly the origins that are admitted, as scheme://host or
-	// scheme://host:port; the site's own is then not admitted unless it is listed. Since the list does not
-	// depend on Host, it also ends DNS rebinding.
+	// Allow is the list of accepted origins, as scheme://host or
+	// scheme://host:port. If empty, only the same origin is accepted.
+	// Otherwise, only the origins in the list are accepted. A list protects
+	// against DNS rebinding too, because it does not depend on Host.
 	Allow []string
-	// Scheme says which scheme, "https" or "http", the client used. Nil means "https" where the request came over
-	// TLS. Behind a proxy that ends TLS it must be set, to something that believes only that proxy.
+	// Scheme returns the scheme of a request, "https" or "http". If nil, the
+	// scheme is "https" for requests over TLS. Behind a proxy that terminates
+	// TLS, set Scheme to a function that trusts only that proxy.
 	Scheme func(*http.Request) string
-	// InsecureSkipOriginCheck admits every origin. For development only.
+	// InsecureSkipOriginCheck accepts every origin. Use it only for
+	// development.
 	InsecureSkipOriginCheck bool
 }
 
-// OriginError says that a request comes from a foreign page.
+// OriginError means that a request comes from a foreign page.
 type OriginError struct {
-	Got  string   // the header as it was sent, cut to 256 bytes
-	Want []string // what would have been admitted
+	Got  string   // the Origin header, cut to 256 bytes
+	Want []string // the accepted origins
 }
 
 func (e *OriginError) Error() string { return "wsconn: " + e.detail() }
@@ -38,8 +44,9 @@ func (e *OriginError) detail() string {
 	return fmt.Sprintf("origin %q is not among %q", e.Got, e.Want)
 }
 
-// Check returns an [*OriginError] if the request must not be upgraded. Scheme, host and port are compared whole, an
-// absent port being that of the scheme; there are no patterns. "null" is never admitted.
+// Check returns an [*OriginError] if the request r must not be upgraded. It
+// compares scheme, host and port completely, without patterns. A missing port
+// is the default port of the scheme. "null" is never accepted.
 func (o Origins) Check(r *http.Request) error {
 	if err := o.check(r); err != nil {
 		return err
@@ -83,10 +90,11 @@ type origin struct{ scheme, host, port string }
 
 var errOrigin = errors.New("wsconn: not an origin")
 
-// parseOrigin reads scheme://host[:port] and nothing beyond it. net/url would also read user names, paths, and hosts
-// that no browser sends.
+// parseOrigin reads scheme://host[:port] and nothing else. net/url would accept
+// user names, paths, and hosts that no browser sends.
 func parseOrigin(s string) (origin, error) {
-	// Upper case comes from the Host header; lowering may turn what is not ASCII into it.
+	// The Host header may have capitals. ToLower may turn another character
+	// into an ASCII one of another length, such as the Kelvin sign into a k.
 	scheme, authority, ok := strings.Cut(strings.ToLower(s), "://")
 	if !ok || len(s) != len(scheme)+3+len(authority) || !letters(scheme, "abcdefghijklmnopqrstuvwxyz0123456789+-.") {
 		return origin{}, errOrigin

@@ -27,7 +27,8 @@ func newGate(t testing.TB) (*wsauth.Gate, *wsauth.HS256) {
 	return gate, v
 }
 
-// sign makes a token by a verifier of its own, which may know other devices, keys and times.
+// sign returns a token of a new verifier, which may have other devices, keys
+// and times.
 func sign(t testing.TB, device string, key []byte, at time.Time) string {
 	t.Helper()
 	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: key}}, Devices: []string{device}})
@@ -41,7 +42,7 @@ func sign(t testing.TB, device string, key []byte, at time.Time) string {
 	return token
 }
 
-// serveSessions publishes nothing; it only listens.
+// serveSessions only reads; it publishes nothing.
 func serveSessions(t testing.TB, cfg wsconn.Config) *server {
 	gate, _ := newGate(t)
 	return serve(t, cfg, func(c *wsconn.Conn) {
@@ -55,7 +56,7 @@ func serveSessions(t testing.TB, cfg wsconn.Config) *server {
 	})
 }
 
-// Whatever is wrong with a token, every byte of the answer is the same.
+// Every invalid token gets the same bytes as an answer.
 func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 	leakCheck(t)
 	s := serveSessions(t, brief)
@@ -83,7 +84,7 @@ func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 	}
 }
 
-// The read limit follows the session: 4 KiB before a token, 64 KiB after.
+// The read limit is 4 KiB before authentication and 64 KiB after it.
 func TestLimitsFollowTheSession(t *testing.T) {
 	token := `{"token":"` + sign(t, "pi-1", secret, time.Now()) + `"}`
 	text := func(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
@@ -108,7 +109,8 @@ func TestLimitsFollowTheSession(t *testing.T) {
 	}
 }
 
-// A publisher that has authenticated and then stalls inside a frame can be stopped like anybody else.
+// A client that authenticates and then stalls inside a frame can be
+// disconnected like any other.
 func TestStalledPublisherEnds(t *testing.T) {
 	leakCheck(t)
 	gate, _ := newGate(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// started connects a peer and returns both ends.
+// started connects a client and returns both ends.
 func started(t testing.TB, cfg wsconn.Config) (*wsconn.Conn, *client) {
 	t.Helper()
 	conns, over := make(chan *wsconn.Conn, 1), make(chan struct{})
@@ -36,7 +36,8 @@ func numbered(i, size int) *wsconn.Frame {
 	return wsconn.NewFrame(fmt.Appendf(nil, "%06d%s", i, strings.Repeat("x", size)))
 }
 
-// post is StartFrame, followed by the wait that its caller would spend on others. It says whether there was one.
+// post calls StartFrame and waits until the frame is written. It reports
+// whether it had to wait.
 func post(t testing.TB, conn *wsconn.Conn, f *wsconn.Frame) (waited bool, err error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -48,14 +49,14 @@ func post(t testing.TB, conn *wsconn.Conn, f *wsconn.Frame) (waited bool, err er
 	return true, err
 }
 
-// A peer that reads now and then gets every frame whole and in order, whichever way they went out, with answers, pings
-// and pongs between them.
+// A client that reads in intervals gets every frame completely and in order,
+// with answers, pings and pongs between them.
 func TestStartFrame(t *testing.T) {
 	leakCheck(t)
 	const frames = 400
 	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, PingInterval: time.Millisecond})
 	go func() {
-		for { // answers the peer's pings
+		for { // answers the pings of the client
 			if _, err := conn.Read(context.Background()); err != nil {
 				return
 			}
@@ -107,7 +108,7 @@ func TestStartFrame(t *testing.T) {
 	}
 }
 
-// A peer that reads nothing takes nothing but its own connection.
+// A client that reads nothing loses its connection and affects no other.
 func TestStartFrameStalls(t *testing.T) {
 	leakCheck(t)
 	conn, _ := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 50 * time.Millisecond})
@@ -131,7 +132,7 @@ func TestStartFrameStalls(t *testing.T) {
 	t.Error("it took everything")
 }
 
-// Deadlines of writes that had to wait do not outlive them.
+// The deadline of a write that had to wait does not apply to later writes.
 func TestStartFrameAfterDeadline(t *testing.T) {
 	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 200 * time.Millisecond})
 	f := numbered(0, 30_000)
@@ -151,7 +152,7 @@ func TestStartFrameAfterDeadline(t *testing.T) {
 		}
 	}
 	timer := time.NewTimer(300 * time.Millisecond)
-	<-timer.C // past the deadline that the wait had set: the next must not meet it
+	<-timer.C // after the deadline of the first write, which must not apply to the next
 	if _, err := post(t, conn, wsconn.NewFrame([]byte("later"))); err != nil {
 		t.Error(err)
 	}
@@ -174,7 +175,7 @@ func TestStartFrameOverTLS(t *testing.T) {
 				t.Errorf("waited %t, %v: bytes went past the encryption?", waited, err)
 			}
 		}
-		_, _ = conn.Read(r.Context()) // the answer to what follows
+		_, _ = conn.Read(r.Context()) // waits for the answer to the next frame
 		_ = conn.Close(1000, "")
 	}))
 	defer s.Close()
@@ -207,10 +208,12 @@ func TestStartFrameAllocatesNothing(t *testing.T) {
 	}
 }
 
-// A close frame that comes while a frame is under way follows it; inside, the peer would take it for a part of the
-// message.
+// A close frame follows a frame that has begun. Inside the frame, the client
+// would read it as a part of the message.
 func TestCloseWaitsForBegunFrame(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what Close starts runs before the rest of the frame
+	// With one processor, the goroutine of Close runs before the rest of the
+	// frame.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10})
 	f := numbered(0, 3_000_000)
 	done := make(chan error, 1)
@@ -228,7 +231,7 @@ func TestCloseWaitsForBegunFrame(t *testing.T) {
 	peer.wantClose(t, 1001, "server stopping")
 }
 
-// bomb is a connection whose Read panics, as often as it is called.
+// bomb is a connection whose Read always panics.
 type bomb struct{ net.Conn }
 
 func (bomb) Read([]byte) (int, error) { panic("reading") }
@@ -242,7 +245,8 @@ func (w bombWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return bomb{conn}, rw, err
 }
 
-// Whoever recovers from a panic while reading can close the connection: closing does not read on.
+// After a panic in Read, the connection can be closed, because Close does not
+// read.
 func TestPanicWhileReading(t *testing.T) {
 	leakCheck(t)
 	up, err := wsconn.New(wsconn.Config{})

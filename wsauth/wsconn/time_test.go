@@ -15,7 +15,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// pipeWriter is a ResponseWriter whose connection is one end of a net.Pipe: no buffers, and time that can be faked.
+// pipeWriter is a ResponseWriter whose connection is one end of a net.Pipe,
+// which has no buffers and works in the time of synctest.
 type pipeWriter struct {
 	http.ResponseWriter
 	conn net.Conn
@@ -36,7 +37,8 @@ func upgradeRequest() *http.Request {
 	return r
 }
 
-// inBubble runs f in fake time with both ends of a connection under the default bounds.
+// inBubble runs f in the time of synctest with both ends of a connection that
+// has the default bounds.
 func inBubble(t *testing.T, f func(t *testing.T, conn *wsconn.Conn, peer *client)) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
@@ -54,7 +56,7 @@ func inBubble(t *testing.T, f func(t *testing.T, conn *wsconn.Conn, peer *client
 	})
 }
 
-// read starts reading and returns where the end of it arrives.
+// read starts a Read and returns a channel of its result.
 func read(conn *wsconn.Conn) <-chan error {
 	end := make(chan error, 1)
 	go func() {
@@ -82,7 +84,7 @@ func wantElapsed(t *testing.T, since time.Time, want time.Duration) {
 	}
 }
 
-// A peer that never answers is dropped ten seconds after the first ping.
+// A client that never answers is disconnected ten seconds after the first ping.
 func TestSilentPeerIsDropped(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		start := time.Now()
@@ -99,7 +101,8 @@ func TestSilentPeerIsDropped(t *testing.T) {
 	})
 }
 
-// One that answers stays, and is asked again every thirty seconds; anything at all is an answer.
+// A client that answers stays connected and gets a ping every thirty seconds.
+// Any data is an answer.
 func TestPings(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		start := time.Now()
@@ -118,7 +121,7 @@ func TestPings(t *testing.T) {
 	})
 }
 
-// While nobody reads, the peer cannot be blamed for its silence.
+// The time in which no goroutine reads does not count as silence of the client.
 func TestUnreadAnswerIsNotSilence(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		wantFrame(t, peer, opPing, "")
@@ -149,7 +152,7 @@ func TestStalledWriteEnds(t *testing.T) {
 	})
 }
 
-// A peer that takes a byte every nine seconds makes progress.
+// A client that reads a byte every nine seconds makes progress.
 func TestSlowWriteGoesOn(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		read(conn)
@@ -165,7 +168,8 @@ func TestSlowWriteGoesOn(t *testing.T) {
 		if string(got) != "\x81\x05hello" {
 			t.Errorf("%q", got)
 		}
-		// The ping that came due meanwhile has waited for the frame to be whole.
+		// The ping that became due meanwhile has waited for the end of the
+		// frame.
 		wantFrame(t, peer, opPing, "")
 		if err := <-written; err != nil {
 			t.Error(err)
@@ -173,7 +177,8 @@ func TestSlowWriteGoesOn(t *testing.T) {
 	})
 }
 
-// A pong does not cut into a frame that is under way, and does not end the connection while it waits.
+// A pong does not interrupt a frame, and the connection does not end while the
+// pong waits.
 func TestPongWaitsForFrame(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		read(conn)
@@ -209,7 +214,8 @@ func TestCloseGrace(t *testing.T) {
 	}
 }
 
-// The end of a context ends reading, not the connection: it can still be closed properly.
+// The end of a context ends the reading, not the connection, which can still be
+// closed in order.
 func TestReadContext(t *testing.T) {
 	inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)

@@ -7,13 +7,15 @@ import (
 	"time"
 )
 
-// maxWrite is how much is handed to the net.Conn at once where a write may wait. TLS cannot go on after a write that
-// timed out, so there each piece has to arrive whole within the deadline.
+// maxWrite is the size of one write to the net.Conn if it may wait. TLS cannot
+// continue after a write that timed out, so over TLS each piece must be taken
+// completely within the deadline.
 const maxWrite = 32 << 10
 
-// WriteFrame writes a frame whole. It returns once the operating system has taken it, which may take as long as the
-// peer makes progress; see [Config].WriteTimeout. On error the connection is gone; Read then returns ErrStalled too, if
-// that was why.
+// WriteFrame writes a whole frame. It returns when the operating system has
+// taken the whole frame. This may take long, but not longer than
+// [Config].WriteTimeout without progress. After an error, the connection has
+// ended. If the error is [ErrStalled], Read returns ErrStalled too.
 func (c *Conn) WriteFrame(f *Frame) error {
 	if c.closing.Load() {
 		return ErrClosed
@@ -22,19 +24,22 @@ func (c *Conn) WriteFrame(f *Frame) error {
 	return c.finishFrame(f, f.wire)
 }
 
-// StartFrame writes a frame without waiting for the peer, and reports whether the operating system took all of it. If
-// not, the rest is written in a goroutine that ends with the frame or, at its deadline, with the connection, and then
-// calls done with the outcome. Only one frame may be under way in this manner: the next StartFrame must not come before
-// done was called. After an error, done is not called and the connection is gone.
+// StartFrame writes a frame without waiting for the client. It returns true if
+// the operating system has taken the whole frame. If it returns false without
+// an error, a new goroutine writes the rest, and then calls done with the
+// result; do not call StartFrame again before that. The goroutine ends when the
+// frame is written or when the connection ends. If StartFrame returns an error,
+// it does not call done, and the connection has ended.
 //
-// One goroutine can so feed any number of connections: no slow peer holds it up, and no peer that keeps up costs more
-// than a system call. That needs a connection that is a plain socket, or gives access to one ([syscall.Conn]); over
+// With StartFrame, one goroutine can write to any number of connections: a slow
+// client does not delay it, and a fast client costs one system call. This
+// requires a net.Conn that gives access to its socket ([syscall.Conn]). Over
 // TLS, every frame is written in a goroutine.
 func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	if c.closing.Load() {
 		return false, ErrClosed
 	}
-	if !c.writeMu.TryLock() { // a control frame or an answer is under way
+	if !c.writeMu.TryLock() { // another frame is being written
 		go func() {
 			c.writeMu.Lock()
 			done(c.finishFrame(f, f.wire))
@@ -53,13 +58,14 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	}
 	c.writeMu.Unlock()
 	if c.ping.Load() || c.pong.Load() != nil {
-		go c.sendPending() // the frame may have filled the socket, so this one may wait
+		go c.sendPending() // may wait, if the frame has filled the socket
 	}
 	return err == nil, err
 }
 
-// finishFrame writes what is left of a frame and gives up writeMu. A frame that has begun is finished also where a
-// close frame is about to follow: inside it, that would be read as part of the message.
+// finishFrame writes the rest of a frame and releases writeMu. It finishes a
+// frame that has begun even if a close frame follows: the client would read a
+// close frame inside it as part of the message.
 func (c *Conn) finishFrame(f *Frame, rest []byte) error {
 	err := ErrClosed
 	if begun := len(rest) < len(f.wire); begun || !c.closing.Load() {
@@ -70,8 +76,9 @@ func (c *Conn) finishFrame(f *Frame, rest []byte) error {
 	return err
 }
 
-// Write sends one text message. The end of ctx does not interrupt a message that is under way, since half a frame
-// cannot be taken back.
+// Write sends one text message. If ctx ends during the write, the message is
+// still written, because half of a frame cannot be taken back. After an error
+// other than that of ctx, the connection has ended.
 func (c *Conn) Write(ctx context.Context, text []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -79,7 +86,8 @@ func (c *Conn) Write(ctx context.Context, text []byte) error {
 	return c.WriteFrame(NewFrame(text))
 }
 
-// writeAtOnce writes as much under writeMu as the socket takes without waiting, and returns the rest.
+// writeAtOnce writes what the socket takes without waiting, and returns the
+// rest. It needs writeMu.
 func (c *Conn) writeAtOnce(p []byte) (rest []byte, err error) {
 	n, err := c.direct.write(p)
 	if err != nil {
@@ -88,7 +96,8 @@ func (c *Conn) writeAtOnce(p []byte) (rest []byte, err error) {
 	return p[n:], nil
 }
 
-// writeLocked writes one frame under writeMu. A frame that is not finished leaves a connection that cannot be used.
+// writeLocked writes one frame. After half of a frame, the connection cannot be
+// used. It needs writeMu.
 func (c *Conn) writeLocked(p []byte) error {
 	p, err := c.writeAtOnce(p)
 	if err != nil || len(p) == 0 {
@@ -103,7 +112,7 @@ func (c *Conn) writeLocked(p []byte) error {
 		}
 	}
 	if c.direct != nil {
-		_ = c.raw.SetWriteDeadline(time.Time{}) // it would count for what is written at once, too
+		_ = c.raw.SetWriteDeadline(time.Time{}) // it would apply to writeAtOnce, too
 	}
 	return nil
 }
@@ -112,7 +121,7 @@ func (c *Conn) writeFailed(err error) error {
 	closing := c.closing.Load()
 	stalled := errors.Is(err, os.ErrDeadlineExceeded)
 	if stalled && !closing {
-		c.stalled.Store(true) // first, so that whoever reads learns why it ends
+		c.stalled.Store(true) // before destroy, so that Read returns ErrStalled
 	}
 	c.destroy()
 	switch {
@@ -124,15 +133,18 @@ func (c *Conn) writeFailed(err error) error {
 	return err
 }
 
-// sendPong leaves a pong for whoever may write. Of several pings only the last has to be answered (RFC 6455, section
-// 5.5.3), so one place is enough.
+// sendPong stores a pong for the goroutine that may write next. Only the last
+// of several pings needs an answer (RFC 6455, section 5.5.3), so one place is
+// enough.
 func (c *Conn) sendPong(frame []byte) {
 	own := append([]byte(nil), frame...)
 	c.pong.Store(&own)
 	c.sendPending()
 }
 
-// sendPending writes waiting control frames unless somebody else holds the lock, who then looks again after releasing it.
+// sendPending writes the waiting control frames. If another goroutine holds
+// writeMu, it does nothing, because that goroutine calls sendPending
+// afterwards.
 func (c *Conn) sendPending() {
 	for (c.ping.Load() || c.pong.Load() != nil) && c.writeMu.TryLock() {
 		ping, pong := c.ping.Swap(false), c.pong.Swap(nil)
@@ -140,7 +152,7 @@ func (c *Conn) sendPending() {
 			_ = c.writeLocked(*pong)
 		}
 		if ping && !c.closing.Load() {
-			c.awaitAnswer() // first, or the answer could be faster
+			c.awaitAnswer() // before the write, or the answer may be faster
 			_ = c.writeLocked(pingFrame)
 		}
 		c.writeMu.Unlock()

@@ -1,4 +1,5 @@
-// Package leaktest searches all that the tests of a package audit for tokens and keys.
+// Package leaktest fails the tests of a package if an event that they audit
+// contains a token or a key.
 package leaktest
 
 import (
@@ -13,7 +14,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// everyEvent is the audit of all tests of the package, as the log has it.
+// everyEvent is the log of the audit of all tests of the package.
 var everyEvent struct {
 	mu    sync.Mutex
 	log   bytes.Buffer
@@ -23,7 +24,7 @@ var everyEvent struct {
 
 func init() { everyEvent.lines = wsauth.AuditLog(slog.New(slog.NewJSONHandler(&everyEvent.log, nil))) }
 
-// Audited keeps e for the search that follows the tests.
+// Audited records e for the search after the tests.
 func Audited(e wsauth.Event) {
 	everyEvent.mu.Lock()
 	defer everyEvent.mu.Unlock()
@@ -33,7 +34,8 @@ func Audited(e wsauth.Event) {
 	}
 }
 
-// Main is the body of a TestMain: it runs the tests, and fails if an event held a token or one of keys.
+// Main is the body of a TestMain: it runs the tests, and fails if an event held
+// a token or one of keys.
 func Main(m *testing.M, keys ...[]byte) {
 	code := m.Run()
 	everyEvent.mu.Lock()
@@ -55,7 +57,7 @@ func Finds(text string, keys ...[]byte) bool {
 	return secrets(keys).Match(out.Bytes())
 }
 
-// secrets is what no line may hold: a JSON Web Token, a refresh token, or a key of the tests.
+// secrets matches a JSON Web Token, a refresh token, and each of keys.
 func secrets(keys [][]byte) *regexp.Regexp {
 	expr := `eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+`
 	for _, k := range keys {

@@ -1,6 +1,9 @@
-// Package strictjson walks one JSON value (RFC 8259) without building it: enough to tell whether a message is JSON at
-// all and to look at the members of an object, with duplicates visible and depth bounded. encoding/json cannot do
-// that: it lets the last of several equal members win and matches names regardless of case.
+// Package strictjson reads one JSON value (RFC 8259) without building it in
+// memory. It reports whether a message is JSON, and returns the members of an
+// object as they were written, duplicates included, with bounded depth.
+//
+// encoding/json is not strict enough: of several members with the same name it
+// keeps the last, and it ignores the case of names.
 package strictjson
 
 import (
@@ -9,45 +12,50 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how deep arrays and objects may be nested. A deeper value is refused rather than followed, so that no
-// input can make the walk use more than a small, fixed stack.
+// MaxDepth is the maximum depth of nested arrays and objects. A deeper value is
+// refused, so that no input can use more than a small, fixed stack.
 const MaxDepth = 32
 
-// Errors of a walk. They carry no part of the input.
+// Errors of [Members]. They contain no part of the input.
 var (
 	ErrSyntax = errors.New("strictjson: not a JSON value")
 	ErrDepth  = errors.New("strictjson: nested too deeply")
 	ErrUTF8   = errors.New("strictjson: not UTF-8")
 )
 
-// Members walks one JSON value. Where it is an object, Next stops at each of its own members in order. There are no
-// callbacks, so nothing that is walked has to be on the heap.
+// Members reads one JSON value. If the value is an object, Next returns true
+// for each of its members, in order. There are no callbacks, so nothing escapes
+// to the heap.
 //
 //	for m.Next() {
 //		… m.Name(), m.Value() …
 //	}
 //	if m.Err != nil { … }
 //
-// The rest of the data has not been checked while Next is true: what was found counts only if Err is nil at the end.
+// While Next returns true, the rest of the data is not checked yet: use the
+// members only if Err is nil at the end.
 type Members struct {
-	Err error // why the walk ended, nil if data is exactly one JSON value
+	Err error // after the last Next: nil if data is exactly one JSON value
 
 	s           scanner
 	begun, over bool
-	// Offsets and not slices: what a struct keeps of its own contents, the compiler puts on the heap.
+	// These are offsets, not slices: if a struct contains slices of its own
+	// contents, the compiler puts it on the heap.
 	name, colon, value int
 }
 
-// Name returns the member's name as it was written, quotes included.
+// Name returns the name of the member as it was written, quotes included.
 func (m *Members) Name() []byte { return m.s.data[m.name:m.colon] }
 
-// Value returns the member's value as it was written.
+// Value returns the value of the member as it was written.
 func (m *Members) Value() []byte { return m.s.data[m.value:m.s.pos] }
 
-// Read begins a walk over data, which must be exactly one JSON value, surrounded by nothing but white space.
+// Read returns the Members of data, which must be exactly one JSON value, with
+// only white space around it.
 func Read(data []byte) Members { return Members{s: scanner{data: data}} }
 
-// Next goes on to the next member. When there is none, or the value is no object, it checks the rest and is false.
+// Next moves to the next member. If there is none, or the value is not an
+// object, Next checks the rest of the data, sets Err and returns false.
 func (m *Members) Next() bool {
 	s := &m.s
 	switch {
@@ -96,7 +104,7 @@ func (m *Members) end(err error) bool {
 	return false
 }
 
-// Check reports whether data is exactly one JSON value.
+// Check returns nil if data is exactly one JSON value.
 func Check(data []byte) error {
 	m := Read(data)
 	for m.Next() {
@@ -190,7 +198,8 @@ func (s *scanner) array(depth int) error {
 	}
 }
 
-// name passes a member's name and the colon, and says where the name ended.
+// name reads the name of a member and the colon. It returns the offset at which
+// the name ends.
 func (s *scanner) name() (end int, err error) {
 	if s.peek() != '"' {
 		return 0, ErrSyntax
@@ -208,7 +217,7 @@ func (s *scanner) name() (end int, err error) {
 	return end, nil
 }
 
-// next passes the comma between two elements, or the bracket behind the last.
+// next reads the comma between two elements, or the bracket after the last.
 func (s *scanner) next(bracket byte) (more bool, err error) {
 	s.space()
 	switch s.peek() {
@@ -231,7 +240,8 @@ func (s *scanner) word(w string) error {
 	return nil
 }
 
-// number follows the grammar of RFC 8259, section 6: no leading zeros, no bare signs or points.
+// number reads a number by the grammar of RFC 8259, section 6: no leading
+// zeros, and no sign or point without digits.
 func (s *scanner) number() error {
 	if s.peek() == '-' {
 		s.pos++
@@ -289,7 +299,8 @@ func (s *scanner) text() error {
 	return ErrSyntax
 }
 
-// escapeLen is the length of the escape that b begins with, 0 if it is none.
+// escapeLen returns the length of the escape at the start of b, or 0 if b
+// starts with none.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -305,7 +316,7 @@ func escapeLen(b []byte) int {
 	return 0
 }
 
-// hex4 decodes the \uXXXX that b begins with.
+// hex4 decodes the \uXXXX at the start of b.
 func hex4(b []byte) (rune, bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false
@@ -327,8 +338,9 @@ func hex4(b []byte) (rune, bool) {
 	return r, true
 }
 
-// Int returns the value of a JSON number written as a plain integer: no fraction, no exponent, no minus zero, within
-// int64. 1.0 and 1e3 are refused although they are whole, because decoders disagree about them.
+// Int returns the value of a JSON number that is written as an integer and fits
+// into int64. It returns false for a fraction, an exponent and minus zero. It
+// refuses even 1.0 and 1e3, because decoders disagree about them.
 func Int(value []byte) (int64, bool) {
 	digits, negative := value, false
 	if len(digits) > 0 && digits[0] == '-' {

@@ -53,7 +53,8 @@ func TestInt(t *testing.T) {
 	}
 }
 
-// encoding/json accepts the same, but for depth and UTF-8, and reads the same strings.
+// encoding/json accepts the same values, except for depth and UTF-8, and
+// decodes the same strings.
 func FuzzCheck(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,2.5e-3,"\ud83d\ude00",null,true]}`, `[`, `"\u00"`, `-`, `{"a"}`, "\"\x01\"", ` [ ] `, `"\ud800"`} {
 		f.Add([]byte(seed))

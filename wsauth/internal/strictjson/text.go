@@ -5,8 +5,10 @@ import (
 	"unicode/utf8"
 )
 
-// String returns the text of a JSON string as Members has it, quotes included. It is false for any other value, and
-// for a string whose escapes name half a surrogate pair: that is no text in any encoding.
+// String returns the text of a JSON string in the form that Members returns,
+// quotes included. It returns false for any other value, and for a string in
+// which an escape is half of a surrogate pair, since no encoding can express
+// it.
 func String(value []byte) (string, bool) {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 		return "", false
@@ -18,7 +20,8 @@ func String(value []byte) (string, bool) {
 	return string(text), ok
 }
 
-// Is reports whether a JSON string as Members has it is the text want, however it was escaped.
+// Is reports whether the text of a JSON string, in the form that Members
+// returns, is want. Escapes make no difference.
 func Is(value []byte, want string) bool {
 	if len(value) < 2 {
 		return false
@@ -40,7 +43,8 @@ func plain(inner []byte) bool {
 	return true
 }
 
-// AppendString appends the text of a JSON string to dst.
+// AppendString appends the text of a JSON string to dst. It returns false under
+// the same conditions as [String].
 func AppendString(dst, value []byte) ([]byte, bool) {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 		return dst, false
@@ -90,8 +94,9 @@ func unescape(c byte) byte {
 	return c
 }
 
-// Elements returns the elements of a JSON array as they were written; it is false for any other value. The value must
-// have been checked.
+// Elements returns the elements of a JSON array as they were written. It
+// returns false for any other value. The value must be valid JSON, such as one
+// that Members returned.
 func Elements(value []byte) ([][]byte, bool) {
 	s := scanner{data: value}
 	if s.peek() != '[' {

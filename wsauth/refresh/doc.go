@@ -1,0 +1,61 @@
+// Package refresh issues refresh tokens for package wsauth. A device exchanges
+// each refresh token once for a new pair of a short-lived access token and the
+// next refresh token. So it can stay connected for months with access tokens
+// that expire within minutes.
+//
+// This program prints a first pair and serves the exchange:
+//
+//	package main
+//
+//	import (
+//		"context"
+//		"fmt"
+//		"log"
+//		"net/http"
+//		"os"
+//
+//		"github.com/relayguard/relayguard/wsauth"
+//		"github.com/relayguard/relayguard/wsauth/refresh"
+//	)
+//
+//	func main() {
+//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
+//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Devices: []string{"pi-1"},
+//		})
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		issuer, err := refresh.New(refresh.Config{Signer: tokens})
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		grant := refresh.Grant{Device: "pi-1"}
+//		pair, err := issuer.Issue(context.Background(), grant)
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		fmt.Println(pair.Token, pair.RefreshToken)
+//		http.Handle("/auth/refresh", issuer.Handler())
+//		log.Fatal(http.ListenAndServe("localhost:3000", nil))
+//	}
+//
+// In a server, set [Config].Store, so that devices can go on after a restart,
+// and [Config].OnRevoked, so that a revocation ends the open sessions. For the
+// choice of lifetimes, and for what to do when a secret has leaked, see package
+// wsauth.
+//
+// # Families
+//
+// A family is a first pair and all pairs that follow from it. A refresh token
+// is invalid after its use (RFC 9700, section 4.14.2). If it is used again
+// after the grace, or after its successor was used, two clients have it: the
+// device and a thief. The Issuer cannot know which one is the device, so it
+// revokes the family.
+//
+// A refresh token is random bytes without meaning. The store contains only
+// their SHA-256. A slow hash, as for passwords, would add no safety: it makes
+// guessing slow among the few texts that people choose, but no one can guess
+// one of 2²⁵⁶ values at any speed. It would only let strangers cause work for
+// the server.
+package refresh
