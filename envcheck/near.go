@@ -43,7 +43,7 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	return near
 }
 
-// standard are names that crypto/x509 reads in every Go program. They are spelt
+// standard are names that crypto/x509 reads in every Go program. They are spelled
 // as intended, even if they resemble a name in the Spec.
 var standard = map[string]bool{"SSL_CERT_FILE": true, "SSL_CERT_DIR": true}
 

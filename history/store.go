@@ -55,7 +55,7 @@ type Store interface {
 	Append(ctx context.Context, e Entry) error
 
 	// Replace saves s instead of everything saved before, completely or not at
-	// all. Afterwards nobody may be able to read the content from before.
+	// all. Afterwards no one may be able to read the content from before.
 	Replace(ctx context.Context, s Saved) error
 
 	// Trim says that the log no longer needs the entries up to and including

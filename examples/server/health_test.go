@@ -31,7 +31,7 @@ func TestHealthVerb(t *testing.T) {
 		{"listening on every address", "0.0.0.0", s.addr, nil, exitOK, "ready"},
 		{"by name", "localhost", s.addr, nil, exitOK, "ready"},
 		{"nobody listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
-		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stopping", 503) }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
+		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stopping", http.StatusServiceUnavailable) }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
 		{"somebody else", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
 		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }), nil, exitFailed, "302"},
 		{"a flood", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), 1<<20)) }), nil, exitOK, "x"},

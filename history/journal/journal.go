@@ -1,5 +1,5 @@
 // Package journal stores a [history.Log] in an encrypted file, so that the log
-// survives a restart. After a Clear, nobody can read the cleared entries in a
+// survives a restart. After a Clear, no one can read the cleared entries in a
 // copy of that file, not even the holder of the master key.
 //
 //	package main
@@ -55,7 +55,7 @@
 // # Erasure
 //
 // Clear, Replace and Delete write a new segment under a new data key, and then
-// overwrite and remove the old key file. From then on nobody can read a copy of
+// overwrite and remove the old key file. From then on no one can read a copy of
 // the old segment, not even the holder of the master key. A person with a copy
 // of the old key file and the master key can read it, however. So leave *.key
 // out of backups and snapshots, and make backups with package archive.
