@@ -1,5 +1,5 @@
-// Package examples_test holds the rules of the house: which package may import
-// which, and in which words they speak.
+// Package examples_test checks rules for the whole repository: the imports of
+// each package, and the words of each package's API.
 package examples_test
 
 import (
@@ -14,9 +14,9 @@ import (
 
 const module = "github.com/relayguard/relayguard/"
 
-// packages are those of the library, each with what it may import beside the
-// standard library, itself and its own subpackages: of this module its parent,
-// and of others only this.
+// packages are the packages of the library. Each may import the standard
+// library and its own internal packages. Of this module it may also import its
+// parent, and of other modules only the packages in others.
 var packages = []pkg{
 	{"headers", "", []string{"golang.org/x/time/rate"}}, // the rate of violation reports
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
@@ -36,7 +36,8 @@ type pkg struct {
 	others []string
 }
 
-// list runs go list, which the tests skip without unless they are CI's.
+// list runs go list. If that fails, the test fails in CI and is skipped
+// elsewhere.
 func list(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
@@ -49,7 +50,7 @@ func list(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// importsOf returns what each package that matches imports, by path.
+// importsOf returns the imports of each package that matches, by path.
 func importsOf(t *testing.T, patterns ...string) map[string][]string {
 	t.Helper()
 	imports := map[string][]string{}
@@ -62,9 +63,9 @@ func importsOf(t *testing.T, patterns ...string) map[string][]string {
 
 func standard(path string) bool { return !strings.Contains(strings.Split(path, "/")[0], ".") }
 
-// TestImports holds the rule that makes the packages usable one by one: none of
+// TestImports checks that each package can be used without the others: none of
 // the five imports another, a subpackage imports its parent and never the
-// reverse, and each third-party import is one that is listed here.
+// reverse, and this file lists every third-party import.
 func TestImports(t *testing.T) {
 	imports := importsOf(t, module+"...")
 	for _, p := range packages {
@@ -93,13 +94,13 @@ func TestImports(t *testing.T) {
 		rest := strings.TrimPrefix(path, module)
 		listed := slices.ContainsFunc(packages, func(p pkg) bool { return p.path == rest })
 		if !listed && !strings.HasPrefix(rest, "examples") && !strings.Contains(rest, "/internal/") {
-			t.Errorf("%s is in no rule", rest)
+			t.Errorf("no rule names %s", rest)
 		}
 	}
 }
 
-// ranks are the rooms of the server, from the lowest. A room imports lower ones
-// only.
+// ranks are the packages ("rooms") of the server, from the lowest. A room may
+// import lower rooms only.
 var ranks = [][]string{
 	{"relay", "trail", "certificate", "tracker", "web", "doctor", "watch/suspect"},
 	{"config"},
@@ -134,13 +135,13 @@ func TestRooms(t *testing.T) {
 				t.Errorf("%s imports %s, which is not below it", from, to)
 			}
 			if strings.HasSuffix(to, "/config") && at < rank[server+"/site"] {
-				t.Errorf("%s knows the whole configuration", from)
+				t.Errorf("%s imports the whole configuration", from)
 			}
 		}
 	}
 	t.Logf("%d rooms, %d arrows between them, none upward", len(rank), arrows)
 
-	// What speaks with Prometheus or Sentry is a matter of three rooms.
+	// Only three rooms may import packages of Prometheus or Sentry.
 	deps := importsOf(t, "-deps", server+"/...", module+"examples/device/...", module+"examples/load/...")
 	for path, list := range deps {
 		for _, i := range list {
@@ -153,8 +154,8 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// TestImportersKeepTheirVersions builds a service whose dependencies are older
-// than those of the server, and that imports one package.
+// TestImportersKeepTheirVersions builds a service that imports one package. The
+// service has older dependencies than the server, and must keep their versions.
 func TestImportersKeepTheirVersions(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the first page: its programs compile as they are pasted, its
-// links lead somewhere, and it names every package.
+// TestReadme checks the README: its programs compile unchanged, its links lead
+// to files, and it names every package.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -19,7 +19,7 @@ func TestReadme(t *testing.T) {
 	page := string(text)
 	programs := strings.Split(page, "```go\n")[1:]
 	if len(programs) == 0 {
-		t.Error("no program")
+		t.Error("the README has no program")
 	}
 	for _, program := range programs {
 		program, _, _ = strings.Cut(program, "```")
@@ -41,7 +41,7 @@ func TestReadme(t *testing.T) {
 	}
 	for _, p := range packages {
 		if !strings.Contains(page, "]("+p.path+")") {
-			t.Errorf("it does not name %s", p.path)
+			t.Errorf("the README does not name %s", p.path)
 		}
 	}
 }

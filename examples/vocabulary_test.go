@@ -14,8 +14,8 @@ import (
 	"unicode"
 )
 
-// parse returns the documentation of a package of the library, which holds
-// everything that is exported, and its files.
+// parse returns the documentation of a package of the library, which contains
+// every exported name, and the package's files.
 func parse(t *testing.T, path string) (*doc.Package, []*ast.File) {
 	t.Helper()
 	dir := filepath.Join("..", path)
@@ -41,9 +41,9 @@ func parse(t *testing.T, path string) (*doc.Package, []*ast.File) {
 	return p, files
 }
 
-// TestVocabulary holds what is the same in every package: how a bad
-// configuration is reported, what constants are called, and how the text of an
-// error begins.
+// TestVocabulary checks the rules that are the same in every package: how a
+// configuration error is reported, how constants are named, and how the text of
+// an error begins.
 func TestVocabulary(t *testing.T) {
 	for _, p := range packages {
 		t.Run(p.path, func(t *testing.T) {
@@ -85,7 +85,7 @@ func checkType(t *testing.T, pkg string, typ *doc.Type) {
 			t.Error("ConfigError lacks Error or Unwrap, so errors.Is does not find its Reason")
 		}
 	case strings.HasSuffix(typ.Name, "Problem"):
-		t.Errorf("%s: a field is refused for a ConfigReason, and what happens at run time has a Reason", typ.Name)
+		t.Errorf("%s: use a ConfigReason for a refused field, and a Reason for an error at run time", typ.Name)
 	}
 	for _, group := range typ.Consts {
 		for _, name := range group.Names {
@@ -103,8 +103,8 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// beginsWithWordOf reports whether name begins with a word of typ, or with all
-// of it, and goes on.
+// beginsWithWordOf reports whether name begins with typ or a word of typ, and
+// is longer than that.
 func beginsWithWordOf(name, typ string) bool {
 	for _, word := range append(words(typ), typ) {
 		if len(name) > len(word) && strings.HasPrefix(name, word) {
@@ -128,7 +128,7 @@ func words(name string) (all []string) {
 	return all
 }
 
-// checkErrors looks at the texts of errors in package variables.
+// checkErrors checks the texts of errors in package variables.
 func checkErrors(t *testing.T, pkg string, d *ast.GenDecl) {
 	t.Helper()
 	if d.Tok != token.VAR {
@@ -151,8 +151,8 @@ func checkErrors(t *testing.T, pkg string, d *ast.GenDecl) {
 	}
 }
 
-// checkErrorMethod looks at the first text in a method Error. Reasons are parts
-// of an error's text, and exempt.
+// checkErrorMethod checks the first text in a method Error. The methods of
+// Reasons are exempt, because a Reason is a part of an error's text.
 func checkErrorMethod(t *testing.T, pkg string, d *ast.FuncDecl) {
 	t.Helper()
 	if d.Name.Name != "Error" || d.Recv == nil || d.Type.Results == nil || len(d.Type.Params.List) > 0 {

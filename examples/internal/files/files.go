@@ -1,5 +1,5 @@
 // Package files writes small files that must survive a crash: state, tokens and
-// secrets. A file that it writes is readable by its owner alone.
+// secrets. Only the owner of such a file can read it.
 package files
 
 import (
@@ -13,17 +13,18 @@ import (
 	"runtime"
 )
 
-// Slot is room on the disk for the next content of a file. It shows, before
-// anything irrevocable is done, that the content can be kept.
+// Slot is reserved space on the disk for the next content of a file. With a
+// slot, a caller knows that it can keep the content before it does anything
+// irrevocable.
 type Slot struct {
 	path string // of the file
 	f    *os.File
 }
 
 // Reserve makes a slot of size bytes for the file at path, which need not
-// exist. If path is a link, the file is what it links to. The slot is a file
-// beside it, so its directory must be writable. The caller ends the slot with
-// Commit or Discard.
+// exist. If path is a link, the slot is for the target of the link. The slot is
+// itself a file in the same directory, so that directory must be writable. The
+// caller ends the slot with Commit or Discard.
 func Reserve(path string, size int) (*Slot, error) {
 	switch target, err := filepath.EvalSymlinks(path); {
 	case err == nil:
@@ -31,7 +32,7 @@ func Reserve(path string, size int) (*Slot, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	name := path + ".new" // always the same, so that crashes leave one behind at most
+	name := path + ".new" // always the same name, so that crashes leave at most one such file
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -48,9 +49,9 @@ func Reserve(path string, size int) (*Slot, error) {
 	return s, nil
 }
 
-// Commit makes data the file's content, in one step: a crash leaves the old
-// content or the new. When it returns nil, the new content is on the disk. It
-// ends the slot in every case.
+// Commit replaces the content of the file with data, in one step: after a
+// crash, the file has the old content or the new. If Commit returns nil, the
+// new content is on the disk. It ends the slot, even if it returns an error.
 func (s *Slot) Commit(data []byte) error {
 	_, err := s.f.WriteAt(data, 0)
 	if err == nil {
@@ -66,7 +67,7 @@ func (s *Slot) Commit(data []byte) error {
 		return errors.Join(err, os.Remove(s.f.Name()))
 	}
 	if runtime.GOOS == "windows" {
-		return nil // it has no such call for directories
+		return nil // Windows cannot sync a directory
 	}
 	dir, err := os.Open(filepath.Dir(s.path))
 	if err != nil {
@@ -75,16 +76,16 @@ func (s *Slot) Commit(data []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Discard ends a slot that is not committed. It does nothing to one that has
-// ended.
+// Discard ends a slot without a change of the file. It does nothing if the slot
+// has already ended.
 func (s *Slot) Discard() {
 	if s.f.Close() == nil {
 		_ = os.Remove(s.f.Name())
 	}
 }
 
-// Replace makes data the content of the file at path, in one step and on the
-// disk.
+// Replace replaces the content of the file at path with data, in one step. If
+// it returns nil, the new content is on the disk.
 func Replace(path string, data []byte) error {
 	s, err := Reserve(path, len(data))
 	if err != nil {
@@ -93,8 +94,8 @@ func Replace(path string, data []byte) error {
 	return s.Commit(data)
 }
 
-// Create writes data to a new file at path. Its error is [fs.ErrExist] if there
-// is one already.
+// Create writes data to a new file at path. Its error wraps [fs.ErrExist] if
+// the file already exists.
 func Create(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -104,7 +105,8 @@ func Create(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// Read returns the content of the file at path, of most bytes at most.
+// Read returns the content of the file at path. It returns an error if that is
+// larger than most bytes.
 func Read(path string, most int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

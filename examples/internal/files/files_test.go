@@ -27,7 +27,7 @@ func content(t *testing.T, path string) string {
 	return string(text)
 }
 
-// only fails if there is anything in dir but the named files.
+// only fails the test if dir holds anything but the named files.
 func only(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	found, err := os.ReadDir(dir)
@@ -50,8 +50,8 @@ func TestReplace(t *testing.T) {
 		left    []string
 	}{
 		{"a new file", func(*testing.T, string) {}, []string{"f"}},
-		{"a longer one before", func(t *testing.T, dir string) { write(t, dir+"/f", "a longer text than the next") }, []string{"f"}},
-		{"what a crash has left behind", func(t *testing.T, dir string) { write(t, dir+"/f.new", "half") }, []string{"f"}},
+		{"a longer old file", func(t *testing.T, dir string) { write(t, dir+"/f", "a longer text than the next") }, []string{"f"}},
+		{"a slot that a crash left behind", func(t *testing.T, dir string) { write(t, dir+"/f.new", "half") }, []string{"f"}},
 		{"a link stays a link, or a mounted secret would lose its place", func(t *testing.T, dir string) {
 			write(t, dir+"/real", "old")
 			if err := os.Symlink("real", dir+"/f"); err != nil {
@@ -88,7 +88,7 @@ func TestFailedReplacementsChangeNothing(t *testing.T) {
 	}
 	only(t, dir, "f")
 	if err := files.Replace(filepath.Join(dir, "absent", "f"), []byte("new")); err == nil || !strings.Contains(err.Error(), "must be writable") {
-		t.Errorf("%v, want what to do about it", err)
+		t.Errorf("%v, want the advice", err)
 	}
 }
 
@@ -116,7 +116,7 @@ func TestSlots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slot.Discard() // must not take the next one's slot away
+	slot.Discard() // must not remove the next slot
 	if err := next.Commit([]byte("after")); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := files.Create(path, []byte("second")); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("%v, want that it exists", err)
+		t.Errorf("%v, want fs.ErrExist", err)
 	}
 	if got := content(t, path); got != "first" {
 		t.Errorf("the file holds %q", got)

@@ -1,12 +1,12 @@
-// Package mark is how a measurement recognises its own messages in whatever a
-// server makes of them: alone in a frame, many in one, inside any envelope.
-// Each message begins with a mark that names the run, counts and says when it
-// was sent:
+// Package mark lets a measurement recognize its own messages in the frames of
+// any server: alone in a frame, many in one frame, inside any envelope. Each
+// message begins with a mark: the name of the run, the number of the message,
+// and the time at which it was sent.
 //
 //	run=k3v9q2xa n=000000123 t=1764028140123456789
 //
-// A mark needs no escaping in JSON. Messages of other runs, which a server may
-// still keep, are not found.
+// A mark needs no escaping in JSON. A server may still keep messages of other
+// runs; a [Finder] does not find those.
 package mark
 
 import (
@@ -26,16 +26,17 @@ const (
 // NewRun makes a name that no other run has.
 func NewRun() string { return strings.ToLower(rand.Text()[:10]) }
 
-// CheckRun refuses what could not be found again in every envelope.
+// CheckRun returns an error unless run has 1 to 16 small letters and digits.
+// Only the marks of such a run can be found in every envelope.
 func CheckRun(run string) error {
 	if run == "" || len(run) > maxRun || strings.Trim(run, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
-		return fmt.Errorf("a run is named by 1 to %d small letters and digits, not %q", maxRun, run)
+		return fmt.Errorf("the name of a run must be 1 to %d small letters and digits, not %q", maxRun, run)
 	}
 	return nil
 }
 
-// Append appends message n of run to dst, filled up to size bytes. A size too
-// small for the mark gives the mark alone.
+// Append appends message n of run to dst, filled up to size bytes. If size is
+// too small for the mark, the message is the mark alone.
 func Append(dst []byte, run string, n int64, at time.Time, size int) []byte {
 	start := len(dst)
 	dst = fmt.Appendf(dst, "run=%s n=%09d t=%d ", run, n, at.UnixNano())
@@ -51,14 +52,14 @@ type Finder struct{ prefix []byte }
 // NewFinder returns a finder for a run that CheckRun accepts.
 func NewFinder(run string) *Finder { return &Finder{[]byte("run=" + run + " n=")} }
 
-// Tail is what a Finder remembers between two pieces of one message: the few
-// bytes that may be the beginning of a mark. The zero value is the beginning of
-// a message.
+// Tail is the state of a Finder between two pieces of one message: the last few
+// bytes, which may be the beginning of a mark. The zero value is the state at
+// the beginning of a message.
 type Tail struct{ b []byte }
 
 // Scan calls found for each mark in the next piece of a message, and returns
-// how many marks were broken. last says that the message ends with this piece.
-// The bytes are not kept.
+// the number of broken marks. last is true for the last piece of the message.
+// Scan does not keep piece.
 func (f *Finder) Scan(tail *Tail, piece []byte, last bool, found func(n, unixNano int64)) (broken int) {
 	if len(tail.b) > 0 {
 		piece = append(tail.b, piece...)
@@ -93,11 +94,11 @@ type state int
 const (
 	good state = iota
 	bad
-	cut // good so far, and not at its end
+	cut // valid so far, but the end is missing
 )
 
-// parse reads "000000123 t=1764028140123456789 " and returns how many bytes of
-// it are certainly no new mark.
+// parse reads "000000123 t=1764028140123456789 " and returns in how many of its
+// bytes no other mark can begin.
 func parse(b []byte) (n, at int64, size int, s state) {
 	n, size, s = number(b)
 	if s != good {
@@ -115,7 +116,7 @@ func parse(b []byte) (n, at int64, size int, s state) {
 	return n, at, size + used, s
 }
 
-// number reads digits and the space behind them.
+// number reads digits and the space after them.
 func number(b []byte) (v int64, size int, s state) {
 	for i, c := range b {
 		switch {

@@ -12,7 +12,7 @@ import (
 
 type found struct{ n, at int64 }
 
-// scan feeds the pieces of one message.
+// scan passes the pieces of one message to a Finder.
 func scan(run string, pieces ...string) (marks []found, broken int) {
 	f, tail := mark.NewFinder(run), mark.Tail{}
 	for i, p := range pieces {
@@ -71,7 +71,7 @@ func TestCheckRun(t *testing.T) {
 	}
 }
 
-// However a message is cut into pieces, the same is found in it.
+// The pieces of a message have the same marks as the whole message.
 func FuzzScan(f *testing.F) {
 	f.Add("run=a n=1 t=2 run=a n=3 t=4 ", uint64(1))
 	f.Add("run=a n=run=a n=1 t=2 run=a n=x", uint64(2))

@@ -1,4 +1,4 @@
-// Package terminal says whether a program talks to a person, and asks for
+// Package terminal reports whether a program talks to a person, and asks for
 // secrets.
 package terminal
 
@@ -12,8 +12,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Is reports whether f is a terminal. A null device, which is a character
-// device too, is none.
+// Is reports whether f is a terminal. The null device is a character device
+// too, but not a terminal.
 func Is(f any) bool {
 	_, ok := descriptor(f)
 	return ok
@@ -35,15 +35,15 @@ func descriptor(f any) (fd int, ok bool) {
 }
 
 // ReadPassword writes prompt to out and reads a line from standard input,
-// without showing it. It returns an error if standard input is no terminal, or
-// if ctx ends.
+// without showing it. It returns an error if standard input is not a terminal,
+// or if ctx ends.
 func ReadPassword(ctx context.Context, prompt string, out io.Writer) (string, error) {
 	fd, ok := descriptor(os.Stdin)
 	if !ok {
-		return "", errors.New("standard input is no terminal")
+		return "", errors.New("standard input is not a terminal")
 	}
-	// Reading does not end with ctx, so the terminal's state is restored from
-	// here.
+	// The end of ctx does not end the read, so term.ReadPassword does not
+	// restore the terminal's state. This function does.
 	before, err := term.GetState(fd)
 	if err != nil {
 		return "", err

@@ -10,7 +10,7 @@ import (
 func TestColours(t *testing.T) {
 	_, tty := testkit.Terminal(t)
 	if !terminal.Is(tty) {
-		t.Error("a terminal is none")
+		t.Error("a terminal does not count as a terminal")
 	}
 	for _, row := range []struct {
 		name, value string

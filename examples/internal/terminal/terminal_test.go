@@ -24,7 +24,7 @@ func TestIs(t *testing.T) {
 		why string
 		f   any
 	}{
-		{"a null device is a character device, and what services and cron jobs write to", null},
+		{"the null device, a character device that services and cron jobs write to", null},
 		{"a pipe", write},
 		{"no file at all", io.Discard},
 		{"nothing", nil},

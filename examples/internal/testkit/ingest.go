@@ -12,21 +12,22 @@ import (
 	"testing"
 )
 
-// Ingest is an error tracker that keeps what it is sent, as it came.
+// Ingest is an error tracker that keeps the envelopes that it receives,
+// unchanged.
 type Ingest struct {
 	DSN string
 
 	mu        sync.Mutex
 	envelopes []string
-	hold      chan struct{} // if set, it answers when this is closed
+	hold      chan struct{} // if set, the answers wait until it is closed
 	asked     int
 }
 
 // DSNKey is the key in an ingest's DSN.
 const DSNKey = "0123456789abcdef0123456789abcdef"
 
-// NewIngest starts one, which does not answer before hold is closed unless hold
-// is nil.
+// NewIngest starts an Ingest. If hold is not nil, the answers wait until it is
+// closed.
 func NewIngest(t *testing.T, hold chan struct{}) *Ingest {
 	in := &Ingest{hold: hold}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,16 +51,18 @@ func NewIngest(t *testing.T, hold chan struct{}) *Ingest {
 	return in
 }
 
-// Counts returns how many requests came, and how many envelopes of them are
-// kept.
+// Counts returns the number of requests that arrived, and the number of
+// envelopes that are kept.
 func (in *Ingest) Counts() (asked, kept int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.asked, len(in.envelopes)
 }
 
-// Events are the payloads of all envelopes, each of one event and nothing else.
-// The envelope's own header names the DSN, which is the ingest's to know.
+// Events returns the payloads of all envelopes, parsed and as texts. It fails
+// the test if an envelope holds anything but one event. It leaves out the
+// envelope's header, which contains the DSN, because an ingest may know its own
+// DSN.
 func (in *Ingest) Events(t *testing.T) (events []map[string]any, texts []string) {
 	t.Helper()
 	in.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal returns both ends of a pseudo terminal: the one that a person has,
-// and the one that a process has.
+// Terminal returns both ends of a pseudo terminal: person is the user's end,
+// and tty is the end of a process.
 func Terminal(t testing.TB) (person, tty *os.File) {
 	t.Helper()
 	person, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)

@@ -1,5 +1,5 @@
-// Package testkit is what tests of the examples share: patience, a log that is
-// read while it is written, and tokens made by hand.
+// Package testkit holds helpers for the tests of the examples: waiting, a log
+// that can be read while it is written, and tokens made by hand.
 package testkit
 
 import (
@@ -15,24 +15,25 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must happen. It is no bound that a
-// program promises, only the point at which waiting is given up.
+// Patience is how long a test waits for an event that must happen. It is not a
+// bound that a program promises.
 const Patience = time.Minute
 
-// Eventually waits until ok holds, and fails the test if it never does.
+// Eventually waits until ok returns true, and fails the test if it does not
+// within [Patience]. what names the condition in the failure.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(Patience); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
+			t.Fatalf("gave up waiting for: %s", what)
 		}
 	}
 }
 
 // Missing skips a test for which the machine lacks a part, or fails it if
-// CI=true: CI has every part. how says what to install.
+// CI=true: CI has every part. how names the missing part, and what to install.
 func Missing(t testing.TB, how string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -41,8 +42,8 @@ func Missing(t testing.TB, how string) {
 	t.Skip(how)
 }
 
-// Log collects what a program writes, for a test that reads it meanwhile. Its
-// zero value is ready. It is safe for concurrent use.
+// Log collects the output of a program, for a test that reads it while the
+// program runs. Its zero value is ready. It is safe for concurrent use.
 type Log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -55,14 +56,14 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// String returns what was written until now.
+// String returns the output so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
 
-// Events returns the lines that are JSON records of log/slog with that message.
+// Events returns the JSON records of log/slog whose message is msg.
 func (l *Log) Events(msg string) (found []map[string]any) {
 	for line := range strings.Lines(l.String()) {
 		var e map[string]any
@@ -73,8 +74,8 @@ func (l *Log) Events(msg string) (found []map[string]any) {
 	return found
 }
 
-// Forge makes a compact JWS by hand: any header, any claims, and a signature by
-// HMAC-SHA256 with secret.
+// Forge makes a compact JWS by hand: header and claims can be any text, and the
+// signature is HMAC-SHA256 with secret.
 func Forge(secret, header, claims string) string {
 	part := base64.RawURLEncoding.EncodeToString
 	signed := part([]byte(header)) + "." + part([]byte(claims))

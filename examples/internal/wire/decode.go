@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// SchemaError says which field of a message breaks which rule. It never holds a
+// SchemaError reports which rule a field of a message breaks. It never holds a
 // value, so it can be sent back and logged.
 type SchemaError struct {
 	Field string // dotted path of a field of the protocol, or "message"
@@ -19,7 +19,7 @@ type SchemaError struct {
 
 func (e *SchemaError) Error() string { return e.Field + ": " + e.Rule }
 
-// Answer is what the publisher is told.
+// Answer returns the relay's answer to the publisher, in JSON.
 func (e *SchemaError) Answer() []byte {
 	b, _ := json.Marshal(struct { // two strings: cannot fail
 		Error  string `json:"error"`
@@ -28,10 +28,11 @@ func (e *SchemaError) Answer() []byte {
 	return b
 }
 
-// Decode reads a publisher's message. Unknown fields are dropped, a timestamp
-// among them; null is not "absent"; names are compared exactly, and none may
-// appear twice in one object, since parsers disagree on which of the two
-// counts. Every error is a *SchemaError.
+// Decode parses a publisher's message. It drops unknown fields and the
+// timestamp. It refuses null as the value of a known field: null is not the
+// same as absent. It compares names exactly. A name must not appear twice in
+// one object, because parsers disagree on which of the two values counts. Every
+// error is a *SchemaError.
 func Decode(data []byte) (Message, error) {
 	var m Message
 	hasText := false
@@ -117,9 +118,9 @@ func status(data json.RawMessage) (*Status, error) {
 	return &s, nil
 }
 
-// object calls field for every member of the JSON object in data.
-// encoding/json's own struct decoding would not do: it folds the case of names
-// and lets the last of two equal names win.
+// object calls field for every member of the JSON object in data. It replaces
+// the struct decoding of encoding/json, which ignores the case of names and
+// takes the last of two equal names. path names the object in errors.
 func object(data []byte, path string, field func(name string, value json.RawMessage) error) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
@@ -147,7 +148,8 @@ func object(data []byte, path string, field func(name string, value json.RawMess
 	if _, err := dec.Token(); err != nil {
 		return &SchemaError{path, "must be valid JSON"}
 	}
-	// More reports false before a stray "}", so only the end itself will do.
+	// More returns false before a stray "}" too, so check that the input ends
+	// here.
 	if _, err := dec.Token(); err != io.EOF {
 		return &SchemaError{path, "must be one object"}
 	}

@@ -4,7 +4,8 @@ import "encoding/binary"
 
 // AppendHeader appends the header of a client's frame (RFC 6455, section 5.2)
 // to dst. first is its first byte: FIN, the reserved bits and the opcode.
-// length is what the header announces, which is for the caller to keep.
+// length is the length that the header announces; the caller must append as
+// many bytes, unless it tests a peer.
 func AppendHeader(dst []byte, first byte, length uint64, mask [4]byte) []byte {
 	dst = append(dst, first)
 	switch {
@@ -19,8 +20,8 @@ func AppendHeader(dst []byte, first byte, length uint64, mask [4]byte) []byte {
 }
 
 // AppendFrame appends a client's whole frame to dst. Masking protects proxies
-// from what a page's script could make a browser send; a client that runs no
-// scripts, or that shows what it sends, may use a mask of zeros.
+// from bytes that a page's script could make a browser send. A client that runs
+// no scripts, or that must show its bytes unmasked, can use a mask of zeros.
 func AppendFrame(dst []byte, first byte, payload []byte, mask [4]byte) []byte {
 	dst = AppendHeader(dst, first, uint64(len(payload)), mask)
 	at := len(dst)

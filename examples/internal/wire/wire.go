@@ -1,7 +1,7 @@
 // Package wire is the relay's protocol: the messages that a publisher sends,
-// the check that every one of them passes, and the frames that viewers receive.
-// The server, the device and the load generator share it, so that there is one
-// place to read what goes over the wire.
+// the check that every message must pass, and the frames that viewers receive.
+// The server, the device and the load generator share the package, so that the
+// protocol is defined in one place.
 package wire
 
 import (
@@ -21,17 +21,18 @@ type Message struct {
 	Status    *Status `json:"status,omitempty"`
 	Prompt    *string `json:"prompt,omitempty"`
 	Timestamp int64   `json:"timestamp,omitempty"` // milliseconds since 1970, set by the server
-	ID        string  `json:"id,omitempty"`        // a publisher's own, never shown to viewers; empty is none
+	ID        string  `json:"id,omitempty"`        // chosen by the publisher, never sent to viewers; empty if it has none
 }
 
-// Memory says how full the device's memory is.
+// Memory reports how full the device's memory is.
 type Memory struct {
 	AvailableMB float64 `json:"available_mb"`
 	PercentUsed float64 `json:"percent_used"` // 0 to 100
 	TotalMB     float64 `json:"total_mb"`
 }
 
-// Status says that the device starts anew, and how often it did.
+// Status reports whether the device is restarting, and how often it has
+// restarted.
 type Status struct {
 	IsRestarting *bool    `json:"is_restarting,omitempty"`
 	NumRestarts  *float64 `json:"num_restarts,omitempty"`
@@ -43,25 +44,25 @@ func (m *Message) Restarting() bool {
 	return m.Status != nil && m.Status.IsRestarting != nil && *m.Status.IsRestarting
 }
 
-// Bare reports whether m says nothing that is worth keeping: neither text, nor
-// memory, nor prompt.
+// Bare reports whether m has nothing to keep: no text, no memory and no prompt.
 func (m *Message) Bare() bool {
 	return m.Text == "" && m.Memory == nil && (m.Prompt == nil || *m.Prompt == "")
 }
 
-// Encode returns m as viewers see it: stamped with the time, without the id.
+// Encode returns m in the form that viewers get: with now as the timestamp, and
+// without the id.
 func (m *Message) Encode(now time.Time) []byte {
 	out := *m
 	out.ID = ""
 	out.Timestamp = now.UnixMilli()
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
-	// The text is never put into HTML unescaped by a client of this protocol,
-	// and six bytes for each "<" would be paid once per viewer.
+	// A client of this protocol never puts the text into HTML unescaped, and an
+	// escaped "<" would cost six bytes for each viewer.
 	enc.SetEscapeHTML(false)
-	// Encoding cannot fail: Decode lets no NaN or infinity in, and a caller
-	// that builds one by hand gets a message without the figure it could not
-	// say.
+	// The encoding of a decoded message cannot fail, because Decode accepts no
+	// NaN or infinity. A message that a caller builds with such a number is
+	// encoded without memory and status.
 	if err := enc.Encode(out); err != nil {
 		out.Memory, out.Status = nil, nil
 		buf.Reset()
@@ -74,13 +75,13 @@ func (m *Message) Encode(now time.Time) []byte {
 type Kind string
 
 const (
-	History Kind = "history" // replaces all that the client shows
-	Live    Kind = "live"    // is appended
+	History Kind = "history" // replaces all messages that the client shows
+	Live    Kind = "live"    // is appended to the messages that the client shows
 )
 
 // Frame joins encoded messages into the text of one frame. pos is the opaque
-// position behind the last of them, which a client that reconnects shows; it
-// must need no escaping in JSON. Empty leaves it out.
+// position after the last message, which a client sends when it reconnects. It
+// must need no escaping in JSON. If it is empty, the frame has no position.
 func Frame(kind Kind, pos string, messages ...[]byte) []byte {
 	n := len(`{"type":"","pos":"","messages":[]}`) + len(kind) + len(pos) + len(messages)
 	for _, m := range messages {
@@ -103,7 +104,7 @@ func Frame(kind Kind, pos string, messages ...[]byte) []byte {
 	return append(b, `]}`...)
 }
 
-// Ack tells a publisher that the message with this id is stored.
+// Ack returns the answer to a publisher whose message with this id is stored.
 func Ack(id string) []byte {
 	b, _ := json.Marshal(struct { // a string: cannot fail
 		Ack string `json:"ack"`

@@ -17,14 +17,14 @@ func TestDecodeAccepts(t *testing.T) {
 		{"empty text", `{"text":""}`, `{"text":"","timestamp":5}`, "text is required and may be empty"},
 		{"all", `{"text":"a","memory":{"available_mb":1.5,"percent_used":2,"total_mb":3},"status":{"is_restarting":false,"num_restarts":7},"prompt":"p"}`,
 			`{"text":"a","memory":{"available_mb":1.5,"percent_used":2,"total_mb":3},"status":{"is_restarting":false,"num_restarts":7},"prompt":"p","timestamp":5}`, "every field survives"},
-		{"unknown", `{"text":"a","user":{"x":[1]},"timestamp":9}`, `{"text":"a","timestamp":5}`, "unknown fields are dropped, and nobody sets the server's clock"},
-		{"id", `{"text":"a","id":"x1"}`, `{"text":"a","timestamp":5}`, "the id is the publisher's affair"},
+		{"unknown", `{"text":"a","user":{"x":[1]},"timestamp":9}`, `{"text":"a","timestamp":5}`, "unknown fields are dropped, and only the server sets the timestamp"},
+		{"id", `{"text":"a","id":"x1"}`, `{"text":"a","timestamp":5}`, "viewers do not get the id"},
 		{"empty id", `{"text":"a","id":""}`, `{"text":"a","timestamp":5}`, "an empty id is none"},
 		{"empty status", `{"text":"a","status":{}}`, `{"text":"a","status":{},"timestamp":5}`, "both of its fields are optional"},
 		{"empty prompt", `{"text":"a","prompt":""}`, `{"text":"a","prompt":"","timestamp":5}`, "empty is not absent"},
 		{"other case", `{"text":"a","Prompt":"p"}`, `{"text":"a","timestamp":5}`, "names are compared exactly: this one is unknown"},
 		{"markup", `{"text":"<b>&"}`, `{"text":"<b>&","timestamp":5}`, "text is text, not HTML"},
-		{"spaces", " {\"text\" : \"a\"}\n", `{"text":"a","timestamp":5}`, "white space around is JSON's own"},
+		{"spaces", " {\"text\" : \"a\"}\n", `{"text":"a","timestamp":5}`, "JSON allows white space around a value"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m, err := wire.Decode([]byte(tc.in))
@@ -42,15 +42,15 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, in, field, why string }{
 		{"array", `[]`, "message", "a message is an object"},
 		{"null", `null`, "message", "null is not a message"},
-		{"nothing", ``, "message", "nor is nothing"},
+		{"nothing", ``, "message", "an empty input is not a message"},
 		{"two", `{"text":"a"}{"text":"b"}`, "message", "one message a frame"},
-		{"stray brace", `{"text":"a"}}`, "message", "what follows must be nothing"},
+		{"stray brace", `{"text":"a"}}`, "message", "nothing may follow the message"},
 		{"cut", `{"text":"a"`, "message", "cut off"},
 		{"no text", `{"prompt":"p"}`, "text", "text is required"},
 		{"text null", `{"text":null}`, "text", "null is not absent"},
 		{"text number", `{"text":1}`, "text", "wrong type"},
 		{"text twice", `{"text":"a","text":"b"}`, "message", "parsers disagree on which counts"},
-		{"escaped twice", `{"text":"a","te\u0078t":"b"}`, "message", "the same name, spelt otherwise"},
+		{"escaped twice", `{"text":"a","te\u0078t":"b"}`, "message", "the same name, written with an escape"},
 		{"unknown twice", `{"text":"a","x":1,"x":2}`, "message", "the rule holds for dropped fields too"},
 		{"prompt null", `{"text":"a","prompt":null}`, "prompt", "null is not absent"},
 		{"prompt list", `{"text":"a","prompt":["p"]}`, "prompt", "wrong type"},
@@ -126,11 +126,11 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if !json.Valid(data) {
-			t.Fatalf("accepted what is not JSON: %q", data)
+			t.Fatalf("accepted invalid JSON: %q", data)
 		}
 		again, err := wire.Decode(m.Encode(time.UnixMilli(1)))
 		if err != nil {
-			t.Fatalf("what was encoded is refused: %v", err)
+			t.Fatalf("the encoded message is refused: %v", err)
 		}
 		again.ID = m.ID
 		if fmt.Sprint(string(again.Encode(time.UnixMilli(2)))) != string(m.Encode(time.UnixMilli(2))) {

@@ -20,37 +20,36 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// maxBlocks is how many networks may be blocked by hand; more are a firewall's
-// work.
+// maxBlocks is how many networks an operator can block by hand. A firewall is
+// the tool for more.
 const maxBlocks = 10_000
 
 // Block is a network that the operator has blocked.
 type Block struct {
 	Prefix  netip.Prefix `json:"prefix"`
-	Until   *time.Time   `json:"until,omitempty"` // nil: for ever
-	Lasting bool         `json:"lasting"`         // also over a restart of the server
+	Until   *time.Time   `json:"until,omitempty"` // nil: forever
+	Lasting bool         `json:"lasting"`         // the block outlasts a restart of the server
 }
 
-// Blocked is a block that was just made.
+// Blocked is a block that has just been made.
 type Blocked struct {
 	Block
-	Connections int `json:"connections"` // that were open and are ended
+	Connections int `json:"connections"` // open connections that the block has ended
 }
 
-// Config says where blocks are enforced and kept. All fields but Dir are
-// required.
+// Config configures a [List]. All fields but Dir and Proxies are required.
 type Config struct {
 	Limiter    *ratelimit.Limiter                    // refuses new connections
 	Disconnect func(match func(netip.Addr) bool) int // ends open ones, and counts them
 	Proxies    []netip.Prefix                        // trusted, and never blocked
-	Dir        string                                // keeps blocks that have an end; empty: in memory only
+	Dir        string                                // keeps blocks that end; if empty, they are in memory only
 	Log        *slog.Logger
 	Trail      *trail.Trail
 }
 
-// List is the list. Blocks that have an end are in a file, if there is a
-// directory for it, and outlast a restart. Only the server writes the file. A
-// List is safe for concurrent use.
+// List holds the blocks. If Config.Dir is set, a file keeps the blocks that
+// end, and they outlast a restart. Only the server writes the file. A List is
+// safe for concurrent use.
 type List struct {
 	cfg  Config
 	path string // "": in memory only
@@ -58,7 +57,7 @@ type List struct {
 	mu sync.Mutex // one change at a time
 }
 
-// New returns a List, with the blocks of the file in force.
+// New returns a List, and enforces the blocks in its file.
 func New(cfg Config) (*List, error) {
 	if cfg.Limiter == nil || cfg.Disconnect == nil || cfg.Log == nil || cfg.Trail == nil {
 		return nil, errors.New("blocklist: every field of Config but Dir and Proxies is required")
@@ -70,7 +69,7 @@ func New(cfg Config) (*List, error) {
 	return b, b.load()
 }
 
-// load puts in force what the file holds.
+// load enforces the blocks in the file that have not ended.
 func (b *List) load() error {
 	if b.path == "" {
 		return nil
@@ -90,16 +89,16 @@ func (b *List) load() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("the blocks cannot be read: %w (mend or remove %s)", err, b.path)
+		return fmt.Errorf("the blocks cannot be read: %w (fix or remove %s)", err, b.path)
 	}
 	return nil
 }
 
-// Block refuses a network until a time, or forever if that is zero, and ends
-// its open connections. The network is one that [ParsePrefix] returns. A
-// [RefusedError] changes nothing; force is for a network that is refused for
-// its size alone. With any other error the network is blocked, but not in the
-// file.
+// Block refuses new connections from a network until a time, or forever if
+// until is zero, and ends its open connections. network must be a prefix that
+// [ParsePrefix] returned. force allows a prefix that contains every address. If
+// the error is a [RefusedError], nothing has changed. With any other error the
+// network is blocked, but the file does not have the block.
 func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked, error) {
 	if err := b.check(network, force); err != nil {
 		return Blocked{}, err
@@ -120,25 +119,27 @@ func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked
 	return done, b.save()
 }
 
-// check keeps a slip of the hand from shutting everybody out.
+// check refuses a network that would shut out every visitor, because it is
+// probably a mistake.
 func (b *List) check(network netip.Prefix, force bool) error {
 	if network.Bits() == 0 {
 		if force {
 			return nil
 		}
-		return RefusedError(fmt.Sprintf("%s is every address there is; force it (-force) if that is meant", network))
+		return RefusedError(fmt.Sprintf("%s contains every address; set force (-force) if you mean that", network))
 	}
 	for _, proxy := range b.cfg.Proxies {
 		if proxy.Overlaps(network) {
-			return RefusedError(fmt.Sprintf("%s holds addresses of a trusted proxy (%s, of TRUSTED_PROXIES), from which everybody's connections come: "+
-				"block the visitor's own address, or take it out of TRUSTED_PROXIES", network, proxy))
+			return RefusedError(fmt.Sprintf("%s contains addresses of a trusted proxy (%s in TRUSTED_PROXIES), through which all visitors connect: "+
+				"block the visitor's own address, or remove the proxy from TRUSTED_PROXIES", network, proxy))
 		}
 	}
 	return nil
 }
 
-// Unblock ends a block, and forgives the failures and penalties of all
-// addresses in it. It reports whether there was anything to end.
+// Unblock ends the block of exactly this network, and clears the failures and
+// penalties of all addresses in the network. It reports whether there was a
+// block, a failure or a penalty.
 func (b *List) Unblock(network netip.Prefix) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -155,7 +156,7 @@ func (b *List) Unblock(network netip.Prefix) (bool, error) {
 	return true, b.save()
 }
 
-// All returns the blocks that are in force, in order.
+// All returns the current blocks, sorted by the text of their prefixes.
 func (b *List) All() (list []Block) {
 	for network, until := range b.cfg.Limiter.Blocks() {
 		list = append(list, b.entry(network, until))
@@ -171,8 +172,9 @@ func (b *List) entry(network netip.Prefix, until time.Time) Block {
 	return Block{Prefix: network, Until: &until, Lasting: b.path != ""}
 }
 
-// save writes all that has an end. What was blocked for ever in a hurry is not
-// to be in force years later, where nobody remembers it.
+// save writes the blocks that end. A block forever is not saved: if an operator
+// made it in a hurry, it must not be enforced years later, when no one
+// remembers it.
 func (b *List) save() error {
 	if b.path == "" {
 		return nil
@@ -190,20 +192,21 @@ func (b *List) save() error {
 	return files.Replace(b.path, text)
 }
 
-// RefusedError says why a network is not blocked, or not unblocked.
+// RefusedError is the reason why a network is not blocked, or not unblocked.
 type RefusedError string
 
 func (e RefusedError) Error() string { return string(e) }
 
-// ParsePrefix reads a prefix, or an address, which stands for what counts as
-// one client: itself, or the /64 of an IPv6 address.
+// ParsePrefix parses a prefix or an address. For an address it returns the
+// network that counts as one client: the address itself, or the /64 of an IPv6
+// address. The error is a [RefusedError].
 func ParsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		return ratelimit.Fold(addr), nil
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, RefusedError(fmt.Sprintf("%q is no address, nor a prefix like 192.0.2.0/24", text))
+		return netip.Prefix{}, RefusedError(fmt.Sprintf("%q is neither an address nor a prefix such as 192.0.2.0/24", text))
 	}
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

@@ -1,5 +1,5 @@
 // Package certificate serves a certificate that is replaced while the server
-// runs, and sends plain HTTP on to it.
+// runs, and redirects plain HTTP to https.
 package certificate
 
 import (
@@ -17,21 +17,24 @@ import (
 )
 
 const (
-	// lookEvery is how often the files are looked at, at most.
+	// lookEvery is the shortest time between two reads of the files by
+	// handshakes.
 	lookEvery = time.Minute
-	// ExpiresSoon is when a certificate that nobody has renewed is worth a
-	// warning. ACME clients renew a month before the end, or at two thirds of a
-	// shorter life.
+	// ExpiresSoon is the remaining life below which a certificate causes a
+	// warning, because it should have been renewed. ACME clients renew a month
+	// before the end, or at two thirds of a shorter life.
 	ExpiresSoon = 14 * 24 * time.Hour
 )
 
-// Reloader is the pair that the server shows, read again when its files change.
+// Reloader holds the certificate and the key that the server uses, and reads
+// them again when their files change.
 //
-// ACME clients replace the files and signal nobody unless somebody told them
-// to; a server that waits for the signal serves an expired certificate one
-// night. So the files are looked at once a minute, by a handshake that comes
-// then: no goroutine, no watcher. Their content is compared, because times do
-// not change with every copy or restored backup. SIGHUP looks at once.
+// ACME clients replace the files, but send a signal only if the operator
+// configured one. A server that waits for a signal serves an expired
+// certificate if none comes. So a handshake reads the files, at most once a
+// minute; there is no goroutine and no watcher. The Reloader compares the
+// content of the files, because not every copy or restored backup changes their
+// times. SIGHUP reads the files at once.
 type Reloader struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -40,11 +43,11 @@ type Reloader struct {
 
 	mu      sync.Mutex
 	looked  time.Time
-	content [sha256.Size]byte // of what was found then, good or bad
+	content [sha256.Size]byte // hash of the pair or the error that was read then
 }
 
-// New reads the pair, which must be good. Its error names the variables of the
-// environment, and holds nothing of the files.
+// New reads the pair, which must be valid. The error names the variables of the
+// environment, and holds nothing from the files.
 func New(certFile, keyFile string, log *slog.Logger) (*Reloader, error) {
 	c := &Reloader{certFile: certFile, keyFile: keyFile, log: log}
 	c.mu.Lock()
@@ -55,14 +58,15 @@ func New(certFile, keyFile string, log *slog.Logger) (*Reloader, error) {
 	return c, nil
 }
 
-// Load reads a pair, as [New] does.
+// Load reads a pair. It returns the same errors as [New].
 func Load(certFile, keyFile string) (tls.Certificate, error) {
 	pair, _, err := read(certFile, keyFile)
 	return pair, err
 }
 
-// read reads a pair, and sums up what it found for comparison, an error too.
-// The error names the variables and holds nothing of the files.
+// read reads a pair. content is a hash of the files or, if one cannot be read,
+// of the error, so that two reads can be compared. The error names the
+// variables and holds nothing from the files.
 func read(certFile, keyFile string) (pair tls.Certificate, content [sha256.Size]byte, err error) {
 	cert, errCert := readPEM("TLS_CERT_FILE", certFile)
 	key, errKey := readPEM("TLS_KEY_FILE", keyFile)
@@ -76,9 +80,10 @@ func read(certFile, keyFile string) (pair tls.Certificate, content [sha256.Size]
 	return pair, content, err
 }
 
-// readPEM reads a file of some KiB. Its error names the variable and not the
-// path, which may be the key itself, put there by mistake. A pipe would wait
-// for its writer, and a device never end.
+// readPEM reads a regular file of at most 1 MiB. Its error names the variable
+// and not the path, because the path may be the key itself, set by mistake.
+// Other files are refused, because a pipe would wait for its writer, and a
+// device would never end.
 func readPEM(name, path string) ([]byte, error) {
 	const most = 1 << 20
 	info, err := os.Stat(path)
@@ -100,9 +105,9 @@ func readPEM(name, path string) ([]byte, error) {
 	return nil, fmt.Errorf("%s: %w", name, err)
 }
 
-// look puts what stands in the files in force, under mu. A pair that is not
-// good, such as one of which only half is written yet, changes nothing. One
-// that has expired is used: the clock may be what is wrong.
+// look reads the files and uses the pair in them from now on. The caller holds
+// mu. A pair that is not valid changes nothing, for example one of which only
+// half is written yet. An expired pair is used, because the clock may be wrong.
 func (c *Reloader) look(now time.Time) error {
 	c.looked = now
 	pair, content, err := read(c.certFile, c.keyFile)
@@ -122,7 +127,7 @@ func (c *Reloader) look(now time.Time) error {
 	return nil
 }
 
-// Reload looks at the files now.
+// Reload reads the files now, and logs an error if they are not valid.
 func (c *Reloader) Reload(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,8 +136,8 @@ func (c *Reloader) Reload(now time.Time) {
 	}
 }
 
-// get is a tls.Config's GetCertificate. One handshake a minute looks; the
-// others do not wait for it.
+// get is the GetCertificate of a tls.Config. One handshake a minute reads the
+// files; the others do not wait for it.
 func (c *Reloader) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.mu.TryLock() {
 		if now := time.Now(); now.Sub(c.looked) >= lookEvery {
@@ -145,19 +150,20 @@ func (c *Reloader) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
-// Covers reports whether the certificate speaks for host, a name or an address.
+// Covers reports whether the certificate is issued for host, a name or an
+// address.
 func (c *Reloader) Covers(host string) bool {
 	return c.current.Load().Leaf.VerifyHostname(host) == nil
 }
 
-// TLS is what connections to the public listener are held to. Cipher suites and
-// curves are left to Go, whose choice is kept up to date with it.
+// TLS returns the configuration of the public listener. It leaves cipher suites
+// and curves to Go, because each release of Go updates them.
 func (c *Reloader) TLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: c.get,
-		// HTTP/2 for pages. Browsers open a connection of their own, with
-		// HTTP/1.1, for a WebSocket where the server does not offer RFC 8441.
+		// HTTP/2 is for pages. If the server does not offer RFC 8441, browsers
+		// open a separate connection with HTTP/1.1 for a WebSocket.
 		NextProtos: []string{"h2", "http/1.1"},
 	}
 }

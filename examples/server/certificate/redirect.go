@@ -7,14 +7,16 @@ import (
 	"strings"
 )
 
-// Redirect answers plain HTTP with the way to https. It sends nobody to a host
-// for which the certificate does not speak, whatever the request's Host says.
-// The port is that of the allowed origin with that host, because only it knows
-// of a port that is forwarded; else the one that the server listens on.
+// Redirect answers plain HTTP with a redirect to https. It redirects only to a
+// host that the certificate is issued for, whatever Host the request names;
+// another host gets a 421. The port is the port of the allowed origin with that
+// host, because only the origin shows a forwarded port. If no origin has that
+// host, the port is port, at which the server listens.
 func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			// Whoever sends something in the clear should notice.
+			// A redirect would hide that the client sent data in the clear, so
+			// the client gets an error.
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "Method not allowed", http.StatusMethodNotAllowed)
 			return
@@ -25,8 +27,8 @@ func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 			http.Error(w, "Misdirected request", http.StatusMisdirectedRequest)
 			return
 		}
-		// Made of parts, since a request's target may lack the slash that ends
-		// the host.
+		// The URL is built from its parts, because the target of a request may
+		// lack the slash after the host.
 		to := url.URL{Scheme: "https", Host: hostAndPort(host, publicPort(origins, host, port)), Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 		if to.Path == "" {
 			to.Path = "/"
@@ -36,7 +38,7 @@ func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 	})
 }
 
-// publicPort is the port that browsers reach host at.
+// publicPort returns the port at which browsers reach host.
 func publicPort(origins []string, host, port string) string {
 	for _, o := range origins {
 		if u, err := url.Parse(o); err == nil && u.Scheme == "https" && strings.EqualFold(u.Hostname(), host) {
@@ -46,7 +48,8 @@ func publicPort(origins []string, host, port string) string {
 	return port
 }
 
-// hostAndPort is host with port, unless that is what https means anyway.
+// hostAndPort returns host with port, or host alone if port is the default of
+// https.
 func hostAndPort(host, port string) string {
 	if port != "" && port != "443" {
 		return net.JoinHostPort(host, port)

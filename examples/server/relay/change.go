@@ -11,11 +11,11 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-var errNoMessage = errors.New("it is no message as this relay stores it")
+var errNoMessage = errors.New("the entry is not a message in the form that this relay stores")
 
-// Check refuses what must not be put into the relay's log from outside: all but
-// a message exactly as viewers see it. Frames are made of stored bytes as they
-// are.
+// Check returns an error unless e holds a message in exactly the form that
+// viewers get. Only such an entry may be imported, because frames are made of
+// the stored bytes as they are.
 func Check(e history.Entry) error {
 	m, err := wire.Decode(e.Data)
 	if err != nil {
@@ -30,8 +30,9 @@ func Check(e history.Entry) error {
 	return nil
 }
 
-// Import puts entries, all of which pass [Check], in the place of the history.
-// Every viewer gets it as a whole.
+// Import replaces the history with entries. If one of them does not pass
+// [Check], Import returns that error and changes nothing. Every viewer gets the
+// new history as a whole.
 func (r *Relay) Import(ctx context.Context, entries []history.Entry) error {
 	for _, e := range entries {
 		if err := Check(e); err != nil {
@@ -43,16 +44,16 @@ func (r *Relay) Import(ctx context.Context, entries []history.Entry) error {
 	return err
 }
 
-// Erase takes messages out of the history, by their sequence numbers, and
-// returns how many there were. Viewers get what is left as a whole, so that
-// pages which show an erased one do no longer.
+// Erase deletes the messages with these sequence numbers from the history, and
+// returns how many it has deleted. Viewers get the remaining history as a
+// whole, so that no page shows a deleted message any longer.
 func (r *Relay) Erase(ctx context.Context, seqs ...uint64) (int, error) {
 	n, err := r.cfg.Log.Delete(ctx, seqs...)
 	r.frames.forget()
 	return n, err
 }
 
-// Clear erases the whole history.
+// Clear deletes the whole history.
 func (r *Relay) Clear(ctx context.Context) error {
 	_, err := r.cfg.Log.Clear(ctx, nil)
 	r.frames.forget()

@@ -9,45 +9,48 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// fanout carries the log to all viewers. A few couriers, one for each
-// processor, go round: to every viewer a courier gives what it has not had, as
-// one frame, and goes on without waiting. A viewer whose socket does not take a
-// frame whole is left to a goroutine of its own until it has, and then has
-// missed nothing, since its cursor has not moved: what came meanwhile is
-// merged.
+// fanout sends the log to all viewers. It has one courier for each processor.
+// In each round a courier gives each of its viewers one frame with the entries
+// that the viewer has not had. It does not wait for a viewer: if a socket does
+// not take the whole frame, a goroutine writes the rest, and the courier skips
+// this viewer until then. The viewer misses nothing: its cursor stays at the
+// end of that frame, and the entries that are stored meanwhile are merged into
+// its next one.
 //
 // # Cost
 //
-// What a delivery costs is the system call. Of the time in
-// [wsconn.Conn.StartFrame], a profile has 92 % in write(2), 3 % in the lock
-// around it and the rest in the runtime around both; a frame is encoded once,
-// and no delivery allocates, sets a timer or a deadline, or wakes a goroutine.
-// With 1,000 viewers and 25 messages a second a delivery takes 1.10 times the
-// processor of a bare loop of writes with deadlines (gws 0.99, gorilla 1.23,
-// melody 1.31, centrifuge 1.34; November 2026, server and load on a core each,
-// in examples/interop: go run ./bench/fanout cpu).
+// The cost of a delivery is the system call. In a profile of
+// [wsconn.Conn.StartFrame], write(2) takes 92 % of the time, the lock around it
+// takes 3 %, and the runtime around both takes the rest. A frame is encoded
+// once. A delivery does not allocate, set a timer or a deadline, or wake a
+// goroutine. With 1,000 viewers and 25 messages a second, a delivery takes 1.10
+// times the processor time of a bare loop of writes with deadlines (gws 0.99,
+// gorilla 1.23, melody 1.31, centrifuge 1.34; November 2026, server and load on
+// a core each, in examples/interop: go run ./bench/fanout cpu).
 //
-// A viewer that keeps up has two goroutines, both asleep: one reads for it, the
-// other is the WebSocket library's. It takes about 15 KB: stacks of 4 KiB each,
-// since what is called between here and the read just fits; 5 KB of heap, of
-// which the library's connection with its locks, timers and buffers is 2.7 KB,
-// our own 0.9 KB, its two goroutines 0.9 KB and the socket 0.4 KB; and what the
-// collector leaves in between. With GODEBUG=adaptivestackstart=0, as the
-// shipped units and image have it, the library's goroutine keeps 2 KiB and a
-// viewer takes 13 KB (bare 5, gws 9, gorilla 16, melody 25, centrifuge 28:
-// fanout idle).
+// A viewer that keeps up has two goroutines, and both are asleep: one reads for
+// the viewer, the other belongs to the WebSocket library. The viewer takes
+// about 15 KB. Each stack has 4 KiB, because the calls between here and the
+// read just fit into that. The heap takes 5 KB: 2.7 KB for the library's
+// connection with its locks, timers and buffers, 0.9 KB for our own connection,
+// 0.9 KB for the two goroutines and 0.4 KB for the socket. The rest is overhead
+// of the garbage collector. With GODEBUG=adaptivestackstart=0, which the
+// shipped units and the image set, the stack of the library's goroutine stays
+// at 2 KiB, and a viewer takes 13 KB (bare 5, gws 9, gorilla 16, melody 25,
+// centrifuge 28: fanout idle).
 //
 // # Under load
 //
-// A round takes longer the more viewers there are, and the messages that come
-// meanwhile are merged in the next: so what a viewer costs a second falls, and
-// how late it is rises, to the length of a round and no further. After each
-// round a courier rests for a third of its time, which leaves a quarter of each
-// processor to accepting, reading and publishing however many viewers there
-// are. On one core, 13,000 viewers get 25 messages a second with a p99 of 241
-// ms, where gws, which keeps up to 4,000, is at a second with 5,000. 10,000
-// viewers lost nothing in ten minutes, and with 1 % of them stalled, who were
-// dropped, the others' p99 was 1.02 times as long.
+// A round takes longer if there are more viewers, and the messages that arrive
+// during a round are merged in the next one. So with more viewers, the cost of
+// each viewer per second falls. The delay of a viewer rises, but only to the
+// length of a round. After each round a courier rests for a third of the
+// round's time. This leaves a quarter of each processor for accepting, reading
+// and publishing, with any number of viewers. On one core, 13,000 viewers get
+// 25 messages a second with a p99 of 241 ms; gws, which keeps up with 4,000
+// viewers, has a p99 of a second with 5,000. In ten minutes, 10,000 viewers
+// lost nothing. With 1 % of them stalled, and therefore dropped, the p99 of the
+// others was 1.02 times as long.
 type fanout struct {
 	log      *history.Log
 	frames   *frameCache
@@ -69,7 +72,8 @@ func newFanout(log *history.Log, frames *frameCache, counts *counts) *fanout {
 	return f
 }
 
-// join has v visited from now on. Nothing runs before the first.
+// join makes a courier visit v from now on. The couriers start with the first
+// viewer.
 func (f *fanout) join(v *viewer) {
 	f.mu.Lock()
 	if f.stop == nil && !f.stopped {
@@ -87,13 +91,14 @@ func (f *fanout) join(v *viewer) {
 	v.courier.call(v)
 }
 
-// leave has v visited no more. A visit may be under way.
+// leave ends the visits to v. One visit can still be under way when leave
+// returns.
 func (f *fanout) leave(v *viewer) {
 	v.gone.Store(true)
 	v.courier.sweep()
 }
 
-// close ends the couriers, for good.
+// close ends the couriers and waits for them. They do not start again.
 func (f *fanout) close() {
 	f.mu.Lock()
 	f.stopped = true
@@ -105,7 +110,8 @@ func (f *fanout) close() {
 	f.done.Wait()
 }
 
-// watch tells the couriers that the log has changed, at the log's own pace.
+// watch wakes the couriers when the log has changed, at the pace at which the
+// log wakes its readers, until ctx ends.
 func (f *fanout) watch(ctx context.Context, news *history.Reader) {
 	for {
 		if _, err := news.Next(ctx); err != nil {
@@ -123,20 +129,20 @@ func (f *fanout) watch(ctx context.Context, news *history.Reader) {
 // courier visits its viewers, in a goroutine of its own.
 type courier struct {
 	*fanout
-	bell chan struct{} // of size 1: there is something to do
+	bell chan struct{} // of size 1; rung when there is something to do
 
 	mu      sync.Mutex
 	news    bool      // the log has changed
 	swept   bool      // viewers have left
-	waiting []*viewer // that have joined, or have more to get
-	written []*viewer // whose write has ended
+	waiting []*viewer // viewers that have joined, or have more to get
+	written []*viewer // viewers whose write has ended
 
-	viewers []*viewer // the courier's own, as is what follows
-	behind  []*viewer // that this round has left with more to get
-	last    shared    // the newest frame, and from where to where it leads
-	from    history.Position
-	to      history.Position
-	part    bool // there was more than went into it
+	viewers []*viewer        // all; only the goroutine uses this and the fields below
+	behind  []*viewer        // viewers that have more to get after this round
+	last    shared           // the newest frame
+	from    history.Position // of the viewers that can get the frame
+	to      history.Position // of a viewer that has got it
+	part    bool             // the log has more entries for the viewer than the frame holds
 }
 
 func (c *courier) ring() {
@@ -146,7 +152,7 @@ func (c *courier) ring() {
 	}
 }
 
-// call has viewers visited soon.
+// call makes the courier visit v soon.
 func (c *courier) call(v ...*viewer) {
 	c.mu.Lock()
 	c.waiting = append(c.waiting, v...)
@@ -154,7 +160,7 @@ func (c *courier) call(v ...*viewer) {
 	c.ring()
 }
 
-// wrote has v visited soon, now that it has taken what it was given.
+// wrote makes the courier visit v soon, because v's write has ended.
 func (c *courier) wrote(v *viewer) {
 	c.mu.Lock()
 	c.written = append(c.written, v)
@@ -169,7 +175,7 @@ func (c *courier) sweep() {
 	c.ring()
 }
 
-// leastRest is the shortest rest that is worth a timer; shorter ones add up.
+// leastRest is the shortest rest that gets a timer; shorter ones add up.
 const leastRest = time.Millisecond
 
 func (c *courier) run(ctx context.Context) {
@@ -197,7 +203,7 @@ func (c *courier) run(ctx context.Context) {
 	}
 }
 
-// round visits whoever may have something to get.
+// round visits the viewers for which there may be a frame.
 func (c *courier) round() {
 	c.mu.Lock()
 	written, waiting, news, swept := c.written, c.waiting, c.news, c.swept
@@ -228,7 +234,7 @@ func (c *courier) round() {
 		clear(c.viewers[len(stay):])
 		c.viewers = stay
 	}
-	c.last = shared{} // what is cleared from the log must not be found here
+	c.last = shared{} // entries that are cleared from the log must not stay here
 	if len(c.behind) > 0 {
 		c.call(c.behind...)
 		clear(c.behind)
@@ -236,8 +242,9 @@ func (c *courier) round() {
 	}
 }
 
-// visit gives v one frame of what it has not had. A long history takes several,
-// one in each round, so that the others need not wait for all of it.
+// visit gives v one frame of the entries that v has not had. A long history
+// takes several frames, one in each round, so that the other viewers need not
+// wait for all of it.
 func (c *courier) visit(v *viewer) {
 	if v.busy || v.gone.Load() || !c.find(v) {
 		return
@@ -258,7 +265,7 @@ func (c *courier) visit(v *viewer) {
 	}
 }
 
-// find makes last the frame that v gets next, if there is one.
+// find sets last to the next frame of v, and reports whether there is one.
 func (c *courier) find(v *viewer) bool {
 	now := c.log.Position()
 	if v.begun && v.pos == now {
@@ -266,7 +273,7 @@ func (c *courier) find(v *viewer) bool {
 	}
 	if v.begun && c.last.frame != nil && v.pos == c.from && now == c.to {
 		c.part = false
-		return true // as for the viewer before
+		return true // last is the frame of the previous viewer
 	}
 	forgotten := c.frames.forgotten.Load()
 	b := c.log.Since(v.pos)
@@ -276,12 +283,13 @@ func (c *courier) find(v *viewer) bool {
 	all := b.To
 	b = piece(b)
 	c.part = b.To != all
-	// A position that is not of this epoch, or of another server's log, says
-	// nothing about what a client shows that has just come.
+	// If a new client's position is of an earlier epoch, or of another server's
+	// log, the content of its page is unknown, so the frame replaces that
+	// content.
 	whole := !v.begun && (v.fresh || v.resumed && b.Reset)
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
-		c.from = history.Position{} // of no other viewer
+		c.from = history.Position{} // no other viewer gets this frame
 	}
 	return true
 }

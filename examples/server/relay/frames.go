@@ -11,16 +11,17 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// A frame carries at most pieceBytes of messages, or one that is larger, so
-// that a viewer who does not take it holds no more than that. A long history
-// goes out in pieces that end where a sequence number is a multiple of
-// pieceCount: whoever joins when, most of them are the same.
+// A frame carries at most pieceBytes of messages, or one message that is
+// larger. This bounds the memory of a viewer that does not take its frame. A
+// long history is sent in pieces that end at sequence numbers which are
+// multiples of pieceCount, so that viewers get mostly the same pieces, at
+// whatever time they join.
 const (
 	pieceBytes = 64 << 10
 	pieceCount = 256
 )
 
-// piece is the part of b that goes into one frame.
+// piece returns the first part of b, which goes into one frame.
 func piece(b history.Batch) history.Batch {
 	size := 0
 	for i, e := range b.Entries {
@@ -34,18 +35,17 @@ func piece(b history.Batch) history.Batch {
 	return b
 }
 
-// shared is a frame that all viewers get who move from the same position to the
-// same position.
+// shared is a frame for all viewers that move between the same two positions.
 type shared struct {
 	frame *wsconn.Frame
 	load
 }
 
-// load is what a frame is counted by.
+// load holds the properties of a frame that are counted.
 type load struct {
 	messages int
-	live     bool      // appended to what the viewer shows
-	oldest   time.Time // when the first of its entries was stored; zero without any
+	live     bool      // appended to the viewer's page
+	oldest   time.Time // when its first entry was stored; zero if it has none
 }
 
 func encode(b history.Batch, whole bool) shared {
@@ -60,15 +60,16 @@ func encode(b history.Batch, whole bool) shared {
 	return s
 }
 
-// layout is the text of a frame. With whole, or where the batch does not
-// continue what the viewer shows, the frame replaces it.
+// layout returns the text and the kind of a frame. The frame replaces the
+// content of the viewer's page if whole is set, or if b does not continue that
+// content.
 func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	messages := make([][]byte, 0, len(b.Entries)+1)
 	kind := wire.Live
 	switch {
 	case b.Reset && b.Note != nil && !whole:
-		// The note is the restart signal. It clears the viewer's page, so what
-		// follows it is appended.
+		// The note is the restart signal. It clears the viewer's page, so the
+		// entries after it are appended.
 		if leads(b, whole) {
 			messages = append(messages, Shown(b.Note))
 		}
@@ -81,14 +82,15 @@ func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	return wire.Frame(kind, b.To.String(), messages...), kind
 }
 
-// leads reports whether the note of b is a message of its own before the
-// entries. Where the restart signal is kept, it is the first entry too.
+// leads reports whether the note of b goes before the entries as a message of
+// its own. If the restart signal is kept, it is the first entry, and the note
+// is left out.
 func leads(b history.Batch, whole bool) bool {
 	return b.Reset && b.Note != nil && !whole && (len(b.Entries) == 0 || !bytes.Equal(b.Entries[0].Data, b.Note))
 }
 
-// frameCache remembers the newest frames. Viewers that keep up ask for the same
-// one within moments of each other; those that join, for the same pieces of the
+// frameCache holds the newest frames. Viewers that keep up need the same frame
+// within moments of each other; viewers that join need the same pieces of the
 // history.
 type frameCache struct {
 	mu     sync.Mutex
@@ -99,8 +101,7 @@ type frameCache struct {
 	encoded   atomic.Uint64
 }
 
-// frameRing holds two megabytes at the most, where messages are not larger than
-// a piece.
+// frameRing holds two megabytes at most, if no message is larger than a piece.
 type frameRing struct {
 	slots [32]frameSlot
 	next  int
@@ -108,7 +109,7 @@ type frameRing struct {
 
 type frameKey struct {
 	from, to history.Position
-	first    uint64 // the first entry: age may have taken others since from
+	first    uint64 // of the first entry: trimming by age may have removed entries after from
 	whole    bool
 }
 
@@ -117,8 +118,8 @@ type frameSlot struct {
 	frame func() *shared
 }
 
-// get returns the frame of b. since is what forgotten said before b was read
-// from the log.
+// get returns the frame of b. since is the value that forgotten had before b
+// was read from the log.
 func (c *frameCache) get(b history.Batch, whole bool, since uint64) *shared {
 	return c.slot(b, whole, since)()
 }
@@ -139,14 +140,14 @@ func (c *frameCache) slot(b history.Batch, whole bool, since uint64) func() *sha
 			return s.frame
 		}
 	}
-	// Encoding happens outside the lock, once; others at the same cursor wait
-	// for that one and nobody else does.
+	// The frame is encoded once, outside the lock. Only the viewers that get
+	// this frame wait for it.
 	frame := sync.OnceValue(func() *shared {
 		c.encoded.Add(1)
 		s := encode(b, whole)
 		return &s
 	})
-	if since == c.forgotten.Load() { // else b may be of what was cleared meanwhile
+	if since == c.forgotten.Load() { // else b may hold entries that were cleared meanwhile
 		ring.slots[ring.next] = frameSlot{key, frame}
 		ring.next = (ring.next + 1) % len(ring.slots)
 	}

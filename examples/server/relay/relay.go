@@ -1,21 +1,22 @@
-// Package relay carries what publishers say to everybody who watches. One
-// endpoint serves both: every connection is a viewer, and becomes a publisher
-// by showing a token.
+// Package relay sends the messages of publishers to all viewers. One endpoint
+// serves both: every connection is a viewer, and becomes a publisher when it
+// shows a token.
 //
-// A message goes Session.Next, Session.Authorize, wire.Decode,
-// history.Log.Append; every viewer's cursor then reads it from the log. There
-// is no queue per viewer: one that is slow only has an older cursor, and finds
-// what it missed merged into one frame, or a history frame where that is no
-// longer kept.
+// A message passes through Session.Next, Session.Authorize, wire.Decode and
+// history.Log.Append. Every viewer's cursor then reads it from the log. There
+// is no queue for each viewer: a slow viewer only has an older cursor. It gets
+// the missed messages in one frame, or a history frame if the log no longer
+// keeps them.
 //
 // # Messages that are sent again
 //
-// The newest 1,000 ids of each device are known again. They stand beside the
-// messages in the log, unseen by viewers, and a restart signal carries the
-// newest 256 of each device (64 KiB in all) of what it clears. So where the log
-// is durable they are known after a restart of the server too, as long as the
-// log keeps those messages. Not known then are ids of messages that retention
-// has dropped, that were erased, or that an import has replaced.
+// The relay recognizes the newest 1,000 ids of each device. The log keeps each
+// id next to its message, and viewers do not get the ids. A restart signal
+// carries the newest 256 ids of each device (64 KiB in all) of the messages
+// that it clears. So if the log is durable, a restarted server recognizes the
+// ids too, as long as the log keeps the messages. After a restart it does not
+// recognize the ids of messages that retention has dropped, that were erased,
+// or that an import has replaced.
 package relay
 
 import (
@@ -43,31 +44,33 @@ const (
 	codeInternal  = 1011
 )
 
-// viewerOnly tells a publisher that it is one no longer.
+// viewerOnly is the answer to a message of a peer that has no permission to
+// publish, or has it no longer.
 var viewerOnly = []byte(`{"status":"viewer"}`)
 
-// Config says what a relay stands on. Log, Gate and Upgrader are required.
+// Config configures a [Relay]. Log, Gate, Upgrader and ClientIP are required.
 type Config struct {
 	Log      *history.Log
 	Gate     *wsauth.Gate
 	Upgrader *wsconn.Upgrader
-	ClientIP func(*http.Request) netip.Addr // for logs and the audit; required
+	ClientIP func(*http.Request) netip.Addr // for logs and the audit
 
-	// Barred, if set, says that an address may not be connected any more. It is
-	// asked once the connection is in reach of [Relay.Disconnect], so that none
-	// slips through between an admission and a block.
+	// Barred, if set, reports whether an address may no longer be connected.
+	// The relay calls it when [Relay.Disconnect] can already find the
+	// connection, so that no connection slips through between its admission and
+	// a block.
 	Barred func(netip.Addr) bool
-	// OnEnd, if set, is called with every connection that has ended, and how
-	// long it lasted, in the connection's goroutine.
+	// OnEnd, if set, is called for every connection that has ended, in the
+	// goroutine of the connection. lasted is how long the connection was open.
 	OnEnd func(addr netip.Addr, lasted time.Duration)
 
-	// PublishRate and PublishBurst bound one publisher's messages a second.
-	// Over them the relay reads slower, so nothing is lost. Defaults: 200 and
-	// 400.
+	// PublishRate and PublishBurst limit the messages of one publisher: how
+	// many a second, and how many at once. Above the limit the relay reads more
+	// slowly, so no message is lost. Defaults: 200 and 400.
 	PublishRate  rate.Limit
 	PublishBurst int
 
-	Logger *slog.Logger // nil: silence
+	Logger *slog.Logger // if nil, nothing is logged
 }
 
 // Relay is an http.Handler for the WebSocket endpoint. It is safe for
@@ -86,7 +89,8 @@ type Relay struct {
 	done     sync.WaitGroup
 }
 
-// New returns a relay, or an error that names what is missing.
+// New returns a relay that knows the ids in the log. If cfg is not valid, the
+// error names every missing or negative field.
 func New(cfg Config) (*Relay, error) {
 	var errs []error
 	need := func(missing bool, name string) {
@@ -129,10 +133,11 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	addr := r.cfg.ClientIP(req)
-	// Before the client knows that it is connected: what is published once it
-	// does is live to it, and what was there before is history.
+	// The viewer is made before the client knows that it is connected: a
+	// message that is published after that is live for the client, and an
+	// earlier one is history.
 	v := r.newViewer(req)
-	conn, err := r.cfg.Upgrader.Accept(w, req) // answers the request itself where it fails
+	conn, err := r.cfg.Upgrader.Accept(w, req) // if it fails, it has answered the request
 	if err != nil {
 		r.logRefusal(req, addr, err)
 		return
@@ -149,26 +154,26 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.counts.connected.Add(1)
 	r.log.Info("connected", "addr", addr)
-	// In a goroutine of its own, so that net/http lets go of the request and
-	// its buffers: for a viewer who only watches they would be most of what it
-	// costs.
+	// The connection gets a goroutine of its own, so that net/http releases the
+	// request and its buffers. For a viewer that only watches, they would be
+	// most of its memory.
 	go r.attend(v, addr)
 }
 
-// attend serves a connection until it ends. For as long as a viewer watches,
-// this goroutine sleeps in a read, so what is called from here to there keeps
-// its frames small: together they fit into a stack of 4 KiB.
+// attend serves a connection until it ends. While a viewer watches, this
+// goroutine sleeps in a read. The functions between here and that read keep
+// their stack frames small: together the frames fit into a stack of 4 KiB.
 func (r *Relay) attend(v *viewer, addr netip.Addr) {
 	ended := causePanic
 	defer r.end(v, addr, time.Now(), &ended)
 	ended = cause(r.serve(v, addr))
 }
 
-// end is deferred: whatever ended the connection, a panic included, the socket
-// is gone after it.
+// end closes the socket, logs the end of the connection and removes it. It is
+// deferred, so that a panic does not leave the socket open.
 func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) {
 	if p := recover(); p != nil {
-		// The value may quote what a stranger sent.
+		// The value may quote data that a stranger sent.
 		r.log.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	}
 	_ = v.conn.Abort()
@@ -183,14 +188,14 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign {
-		return // the audit has it
+		return // the audit logs it
 	}
 	r.counts.failed.Add(1)
 	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
-// serve reads from a connection while the couriers write to it, and returns
-// what ended it.
+// serve reads from a connection while the couriers write to it, and returns the
+// error that ended the connection.
 func (r *Relay) serve(v *viewer, addr netip.Addr) error {
 	session := r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: addr})
 	r.fanout.join(v)
@@ -199,8 +204,8 @@ func (r *Relay) serve(v *viewer, addr netip.Addr) error {
 	return r.read(session)
 }
 
-// cause is what ended a connection, in words of our own: an error's text may
-// hold the reason that the peer gave, which is a stranger's.
+// cause names the cause of a connection's end in fixed words, because the text
+// of err may quote the close reason that the peer chose.
 func cause(err error) string {
 	switch {
 	case errors.Is(err, wsauth.ErrAuthenticationFailed):
@@ -219,12 +224,13 @@ func cause(err error) string {
 	return causeOther
 }
 
-// read takes what the peer sends until the connection ends.
+// read handles the messages of the peer, and returns the error that ended the
+// connection.
 func (r *Relay) read(session *wsauth.Session) error {
-	var limit *rate.Limiter // most never publish
+	var limit *rate.Limiter // nil until the first message: most peers never publish
 	for {
-		// Reading is given up with the connection: a context that ends would
-		// leave it open.
+		// The read ends with the connection. If a context ended it, the
+		// connection would stay open.
 		data, err := session.Next(context.Background())
 		if err != nil {
 			return err
@@ -238,17 +244,18 @@ func (r *Relay) read(session *wsauth.Session) error {
 	}
 }
 
-// take deals with one message of a publisher. Its error ends the connection.
+// take handles one message of a publisher. If it returns an error, the
+// connection ends.
 func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) error {
 	ctx := context.Background()
-	// Waiting here, before the next read, is what slows a fast publisher: its
-	// messages queue up in its own socket.
+	// This wait before the next read slows down a fast publisher: its messages
+	// queue up in its own socket.
 	if err := limit.Wait(ctx); err != nil {
 		return err
 	}
 	if err := session.Authorize(wsauth.Publish); err != nil {
-		// The right has ended, or never held this permission; watching needs
-		// none.
+		// The permission has expired, or the token never gave it. Watching
+		// needs no permission.
 		return session.Reply(ctx, viewerOnly)
 	}
 	m, err := wire.Decode(data)
@@ -267,7 +274,8 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 	return err
 }
 
-// accept publishes m, unless the device did so before, and tells it.
+// accept publishes m, unless the device has already published a message with
+// this id. If m has an id, accept acknowledges it.
 func (r *Relay) accept(ctx context.Context, session *wsauth.Session, m *wire.Message) error {
 	if m.ID == "" && !m.Restarting() {
 		return r.publish(ctx, m, nil)
@@ -292,13 +300,14 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error
 		_, err = r.cfg.Log.Replace(ctx, data, data)
 	}
 	if m.Restarting() {
-		r.frames.forget() // what was cleared is not to be found in memory either
+		r.frames.forget() // cleared messages must not stay in memory either
 	}
 	return err
 }
 
-// Trimmed is to be called when the log has dropped entries, so that those which
-// were too old are not to be had from memory either.
+// Trimmed drops all frames in memory if the log has dropped entries for their
+// age, so that these entries are not sent again. Call it from OnTrim of the
+// log's [history.Config].
 func (r *Relay) Trimmed(t history.Trim) {
 	if t.Reason == history.TrimByAge {
 		r.frames.forget()
@@ -323,9 +332,9 @@ func (r *Relay) remove(conn *wsconn.Conn) {
 	r.done.Done()
 }
 
-// Disconnect ends the connections of the addresses that match, publishers and
-// viewers alike, with 1008, and returns how many there were. It does not wait
-// for them, nor keep them from coming back.
+// Disconnect closes the connections of all publishers and viewers whose
+// addresses match, with 1008, and returns how many there were. It does not wait
+// until they have ended, and does not prevent new ones.
 func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -354,15 +363,16 @@ func (r *Relay) Stopping() bool {
 }
 
 // Shutdown refuses new connections, sends 1001 to the open ones and waits until
-// all are gone or ctx ends; then it cuts what is left. http.Server.Shutdown
-// does not do this, because it forgets hijacked connections.
+// all have ended. If ctx ends first, Shutdown cuts the remaining connections
+// and returns the error of ctx. http.Server.Shutdown does not close these
+// connections, because it does not track hijacked ones.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	defer r.fanout.close()
 	r.mu.Lock()
 	r.stopping = true
 	for conn := range r.conns {
-		// Each is bounded by the connection's own grace, and side by side they
-		// take no longer than one.
+		// The connection's own grace period bounds each Close, and all of them
+		// together take no longer than one, because they run concurrently.
 		go conn.Close(codeGoingAway, "server stopping")
 	}
 	r.mu.Unlock()

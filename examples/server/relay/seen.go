@@ -10,23 +10,24 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// remembered is how many of a device's ids are known again.
+// remembered is the number of ids that the relay recognizes for each device.
 const remembered = 1000
 
-// Of what a restart signal clears, it carries the ids itself: as many of each
-// device as may wait for their acknowledgement, and as many bytes as are
-// nothing beside the least that a history may be limited to.
+// A restart signal carries ids of the messages that it clears: for each device
+// as many as can wait for their acknowledgement, and in all so few bytes that
+// the smallest limit of a history is far larger.
 const (
 	carried      = 256
 	carriedBytes = 64 << 10
 )
 
 // marks are the ids that a stored message makes known, by device, oldest first.
-// They follow the message in the log, after a line end, which a message itself
-// never holds. So a restart of the server knows again what the log still keeps.
+// In the log they follow the message after a line end, because a message itself
+// never contains one. So a restarted server recognizes the ids that the log
+// still keeps.
 type marks map[string][]string
 
-// stored is a message as the log keeps it.
+// stored returns message in the form that the log keeps, with m after it.
 func stored(message []byte, m marks) []byte {
 	if len(m) == 0 {
 		return message
@@ -35,17 +36,20 @@ func stored(message []byte, m marks) []byte {
 	return append(append(message, '\n'), b...)
 }
 
-// Shown returns what viewers see of the data that the relay's log keeps.
+// Shown returns the part of an entry's data that viewers get. data is an entry
+// of the relay's log.
 func Shown(data []byte) []byte {
 	message, _, _ := bytes.Cut(data, []byte("\n"))
 	return message
 }
 
-// seen knows the newest ids of each device, so that a message which is sent
-// again, because its acknowledgement was lost, is not published twice.
+// seen knows the newest ids of each device. A device sends a message again if
+// its acknowledgement was lost, and seen prevents that the message is published
+// twice.
 type seen struct {
-	// order is held for writing while a restart signal clears, so that it
-	// carries every id of what it clears, and for reading while others publish.
+	// order is locked for reading while a message is published. It is locked
+	// for writing while a restart signal clears the log, so that no id is added
+	// between the choice of the signal's ids and the clearing.
 	order sync.RWMutex
 
 	mu      sync.Mutex
@@ -59,10 +63,11 @@ type ids struct {
 	next  int
 }
 
-// once calls publish with what is to be stored beside the message, unless id is
-// known, and knows it once publish has succeeded. An empty id is never known. A
-// device's calls happen one after the other: its old connection may still be
-// publishing what its new one sends again.
+// once calls publish unless id is known. publish gets the ids to store next to
+// the message: id and, if clears is set, the ids that a restart signal carries.
+// If publish succeeds, id is known. An empty id is never known. The calls for
+// one device run one after another, because its old connection may still
+// publish a message that its new connection sends again.
 func (s *seen) once(device, id string, clears bool, publish func(marks) error) error {
 	var m marks
 	if clears {
@@ -100,7 +105,8 @@ func (d *ids) add(id string) {
 	d.next = (d.next + 1) % remembered
 }
 
-// newest returns what a restart signal carries. order is held for writing.
+// newest returns the ids that a restart signal carries. The caller holds order
+// for writing.
 func (s *seen) newest() marks {
 	m, size := marks{}, 0
 	for device, d := range s.devices {
@@ -132,9 +138,9 @@ func (s *seen) of(device string) *ids {
 	return d
 }
 
-// recall knows what log kept from an earlier life of the server.
+// recall reads the ids that log kept from an earlier run of the server.
 func (s *seen) recall(ctx context.Context, log *history.Log) error {
-	// To a viewer of another log, this one tells all: the note and every entry.
+	// For a position of another log, Since returns the note and every entry.
 	other, err := history.Open(ctx, history.Config{})
 	if err != nil {
 		return err
@@ -144,7 +150,7 @@ func (s *seen) recall(ctx context.Context, log *history.Log) error {
 		_, line, _ := bytes.Cut(data, []byte("\n"))
 		var m marks
 		if json.Unmarshal(line, &m) != nil {
-			continue // nothing was stored beside it
+			continue // no ids were stored next to it
 		}
 		for device, list := range m {
 			d := s.of(device)

@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// publishing stores a message under id in log, as the relay does.
+// publishing returns a function that stores a message in log, as the relay
+// does.
 func publishing(log *history.Log, clears bool) func(marks) error {
 	return func(m marks) (err error) {
 		data := stored([]byte(`{"text":"a\nb"}`), m) // a line end in JSON is two characters
@@ -57,17 +58,18 @@ func TestSeenIsRecalled(t *testing.T) {
 	}{
 		{"a", id(remembered + 499), true, "the newest"},
 		{"a", id(500), true, "the thousandth"},
-		{"a", id(499), false, "as many as before"},
-		{"b", "1\n\"{", true, "whatever is in an id"},
+		{"a", id(499), false, "one more than the bound"},
+		{"b", "1\n\"{", true, "an id with special characters"},
 		{"b", id(600), false, "another device's"},
-		{"b", "", false, "no id is no id"},
+		{"b", "", false, "an empty id is never known"},
 	} {
 		if got := again(&after, row.device, row.id); got != row.known {
 			t.Errorf("%s: known is %v", row.why, got)
 		}
 	}
 
-	// A restart signal carries the newest of what it clears, and no more.
+	// A restart signal carries only the newest ids of the messages that it
+	// clears.
 	if err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
 		t.Fatal(err, log.Stats().Entries)
 	}
@@ -85,7 +87,7 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 }
 
-// However many devices there are, a restart signal stays small.
+// A restart signal stays small with any number of devices.
 func TestRestartSignalIsBounded(t *testing.T) {
 	var s seen
 	for device := range 20 {
@@ -105,6 +107,6 @@ func TestRestartSignalIsBounded(t *testing.T) {
 		}
 	}
 	if newest == 0 || !slices.Contains(got["0"], "r") {
-		t.Errorf("the newest are not among them: %d", newest)
+		t.Errorf("the signal lacks the newest ids: %d devices have theirs", newest)
 	}
 }

@@ -5,45 +5,45 @@ import (
 	"time"
 )
 
-// LagBounds are the upper bounds of [Lag.Counts]. A viewer that keeps up is
-// within the first few: they are around the pace at which the log wakes its
-// readers.
+// LagBounds are the upper bounds of [Lag.Counts]. The first few are close to
+// the interval at which the log wakes its readers, so the lag of a viewer that
+// keeps up is within them.
 var LagBounds = [...]time.Duration{
 	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
 	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
 }
 
-// Lag is how far behind viewers were, one observation for each live frame: from
-// the moment at which its oldest message was stored to the end of the write
-// that took it to the viewer.
+// Lag counts the delays of viewers, one for each live frame and viewer. A delay
+// lasts from the time at which the frame's oldest message was stored to the end
+// of the write to the viewer.
 type Lag struct {
-	Counts [len(LagBounds)]uint64 // by bound, not cumulative
-	Count  uint64                 // of all, those beyond the last bound included
+	Counts [len(LagBounds)]uint64 // for each bound, not cumulative
+	Count  uint64                 // of all delays, those above the last bound included
 	Sum    time.Duration
 }
 
-// Stats counts what the relay has done since it was made.
+// Stats holds counts since the relay was made.
 type Stats struct {
 	Connections int    // open now
 	Connected   uint64 // upgraded
-	Failed      uint64 // upgrades that failed, other than for their origin
+	Failed      uint64 // failed upgrades, without those refused for their origin
 	Encoded     uint64 // frames made
-	Delivered   uint64 // frames written to a viewer; Delivered/Encoded share one encoding
-	Messages    uint64 // messages in them
-	Merged      uint64 // live frames among them that carried more than one message
+	Delivered   uint64 // frames written to viewers; Delivered/Encoded viewers share one encoding
+	Messages    uint64 // messages in the delivered frames
+	Merged      uint64 // delivered live frames that carried more than one message
 	Invalid     uint64 // messages of publishers that broke the schema
 	Unpublished uint64 // messages that could not be stored
 	Lag         Lag
-	Ended       map[string]uint64 // connections by what ended them, the cause in the log; every cause is there
+	Ended       map[string]uint64 // connections by the cause of their end, as in the log; every cause is a key
 }
 
-// What can end a connection.
+// Two of the causes that can end a connection.
 const (
 	causePanic = "panic"
 	causeOther = "closed"
 )
 
-// causes is the closed set of them.
+// causes is the closed set of causes that can end a connection.
 var causes = []string{
 	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causePanic, causeOther,
 }
@@ -53,7 +53,7 @@ type counts struct {
 
 	lag    [len(LagBounds) + 1]atomic.Uint64
 	lagSum atomic.Int64
-	ended  map[string]*atomic.Uint64 // not changed after newCounts
+	ended  map[string]*atomic.Uint64 // the map does not change after newCounts
 }
 
 func newCounts() *counts {
@@ -64,7 +64,7 @@ func newCounts() *counts {
 	return c
 }
 
-// wrote counts a frame that a viewer was given by now.
+// wrote counts a frame whose write to a viewer ended at now.
 func (c *counts) wrote(l load, now time.Time) {
 	c.delivered.Add(1)
 	c.messages.Add(uint64(l.messages))
@@ -86,7 +86,7 @@ func (c *counts) wrote(l load, now time.Time) {
 	c.lagSum.Add(int64(lag))
 }
 
-// Stats returns the counts of this moment.
+// Stats returns the current counts.
 func (r *Relay) Stats() Stats {
 	c := r.counts
 	s := Stats{

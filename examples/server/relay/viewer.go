@@ -8,27 +8,27 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// viewer is a connection as a courier sees it. What is not atomic belongs to
-// the courier.
+// viewer is a connection as a courier sees it. The fields that are not atomic
+// belong to the courier.
 type viewer struct {
 	conn    *wsconn.Conn
 	courier *courier
-	taken   func(error) // what a write that had to wait ends with; made once
+	taken   func(error) // gets the result of a write that had to wait; made once
 
 	pos     history.Position
-	begun   bool // it has had a frame
-	fresh   bool // its first frame replaces what it shows, because there is a history
-	resumed bool // it shows what led to pos, as it says
+	begun   bool // it has been given a frame
+	fresh   bool // its first frame replaces the page's content, because there is a history
+	resumed bool // the client claims that its page shows everything before pos
 	busy    bool // a write is under way, or has failed
-	pending load // what that write carries
-	listed  bool // the courier comes by in every round
+	pending load // the frame of that write
+	listed  bool // it is one of the courier's viewers
 
 	gone atomic.Bool
 }
 
-// newViewer goes on where the client says that it was. A position that cannot
-// be read counts as none: the client then gets the history, which is right in
-// every case.
+// newViewer returns a viewer that continues at the position in the request's
+// parameter since. A position that cannot be parsed counts as none: the client
+// then gets the whole history, which is correct in every case.
 func (r *Relay) newViewer(req *http.Request) *viewer {
 	since, err := history.ParsePosition(req.URL.Query().Get("since"))
 	if err != nil {
@@ -39,7 +39,7 @@ func (r *Relay) newViewer(req *http.Request) *viewer {
 	v.taken = func(err error) {
 		if err == nil {
 			v.courier.wrote(v)
-		} // else the connection is gone, and whoever reads from it finds out
+		} // else the connection is gone, and the read from it fails
 	}
 	return v
 }

@@ -6,15 +6,16 @@ import (
 	"slices"
 )
 
-// handler sends records of errors on their way to the log.
+// handler sends the records of errors to the tracker, and passes all records on
+// to the log.
 type handler struct {
 	slog.Handler
 	to      *Tracker
-	attrs   map[string]string // those that are sent, given by With
-	grouped bool              // attributes are in a group, and none of ours
+	attrs   map[string]string // attributes of events, added by WithAttrs
+	grouped bool              // further attributes are in a group, and not sent
 }
 
-// sent are the attributes that an event is made of.
+// sent are the names of the attributes that an event is made of.
 var sent = []string{"error", "type", "value"}
 
 // Handle implements slog.Handler.
@@ -51,7 +52,8 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{Handler: h.Handler.WithGroup(name), to: h.to, attrs: h.attrs, grouped: h.grouped || name != ""}
 }
 
-// keep adds a to attrs if events are made of it. It goes on to the next one.
+// keep adds a to attrs if a is in sent. It returns true, so that
+// [slog.Record.Attrs] goes on to the next attribute.
 func keep(attrs map[string]string, a slog.Attr) bool {
 	if slices.Contains(sent, a.Key) {
 		attrs[a.Key] = a.Value.Resolve().String()

@@ -8,9 +8,9 @@ import (
 	"github.com/getsentry/sentry-go"
 )
 
-// scrubbed is a new event with that of e which may leave this machine: what
-// went wrong and where in the code. Whatever the library or a later version of
-// it adds stays here.
+// scrubbed returns a new event with the parts of e that may leave this machine:
+// the error and its place in the code. All other parts are left out, also those
+// that a later version of the library adds.
 func (t *Tracker) scrubbed(e *sentry.Event) *sentry.Event {
 	clean := sentry.NewEvent()
 	clean.EventID, clean.Timestamp, clean.Level, clean.Platform = e.EventID, e.Timestamp, e.Level, e.Platform
@@ -30,8 +30,9 @@ func (t *Tracker) scrubbed(e *sentry.Event) *sentry.Event {
 	return clean
 }
 
-// places are frames without variables, source and the paths of whoever built
-// this, and without those of the way from the log to here.
+// places returns frames without variables, source and the paths of the machine
+// that built the program. It leaves out the frames between the call of the log
+// and this package.
 func places(frames []sentry.Frame) (kept []sentry.Frame) {
 	for _, f := range frames {
 		if f.Module == "log/slog" || strings.HasPrefix(f.Function, "(*errorHandler)") || strings.HasPrefix(f.Function, "(*Tracker)") {
@@ -49,8 +50,9 @@ func places(frames []sentry.Frame) (kept []sentry.Frame) {
 	return kept
 }
 
-// What an error's text may quote and an event must not. Go quotes what came
-// from elsewhere, so no quotation leaves at all.
+// unsaid lists the texts that an error may quote and an event must not. Go puts
+// text from outside the program in quotation marks, so every quotation is
+// replaced.
 var unsaid = []struct {
 	what *regexp.Regexp
 	as   string
@@ -63,9 +65,11 @@ var unsaid = []struct {
 	{regexp.MustCompile(`(^|[\s=:(\[,])/(?:[^\s/:,]+/)+`), "$1"}, // a path's directories
 }
 
-// Clean returns text without secrets, tokens, quotations, addresses and directories.
+// Clean returns text without secrets, tokens, quotations, addresses and
+// directories, cut after 1,024 bytes.
 func (t *Tracker) Clean(text string) string {
-	// A secret may be quoted or hold what else is replaced, so it comes first.
+	// Secrets are replaced first, because a secret may be quoted, or contain
+	// text that the loop below replaces.
 	t.mu.RLock()
 	for _, s := range t.secrets {
 		text = strings.ReplaceAll(text, s, "[secret]")

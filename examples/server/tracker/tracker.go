@@ -1,4 +1,4 @@
-// Package tracker sends errors and panics to an error tracker, without anything
+// Package tracker sends errors and panics to an error tracker, without data
 // that must not leave the machine.
 package tracker
 
@@ -15,33 +15,33 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds on sending errors to a tracker: its failure must cost the relay
-// nothing.
+// Bounds on sending errors to a tracker: a failure of the tracker must not cost
+// the relay anything.
 const (
-	queue       = 30                     // events that wait; more are dropped
+	queue       = 30                     // waiting events; more are dropped
 	burst       = 20                     // events at once; more are dropped, and in the log only
-	every       = 10 * time.Second       // the pace after that
+	every       = 10 * time.Second       // between two events after a burst
 	answerWait  = 5 * time.Second        // for one answer
-	closeGrace  = 750 * time.Millisecond // at the stop, beside those in package site still below five seconds
+	closeGrace  = 750 * time.Millisecond // when the server stops; with the bounds in package site less than five seconds
 	maxReported = 1024                   // bytes of an error's text
 )
 
-// Config says where errors are sent to.
+// Config configures a [Tracker].
 type Config struct {
-	DSN         string   // https://KEY@HOST/PROJECT, as the error tracker shows it; empty: nowhere
-	Environment string   // what the tracker files them under
+	DSN         string   // https://KEY@HOST/PROJECT, as the error tracker shows it; if empty, nothing is sent
+	Environment string   // under which the tracker files the events
 	Secrets     []string // see [Tracker.Protect]; DSN is one too
 }
 
 // Tracker sends errors and panics to an error tracker that speaks Sentry's
-// protocol. All that leaves is what scrubbed lets through. A nil Tracker does
-// nothing.
+// protocol. Only the data that scrubbed keeps leaves the machine. A nil Tracker
+// does nothing.
 type Tracker struct {
 	client *sentry.Client
 	pace   *rate.Limiter
 
 	mu      sync.RWMutex
-	secrets []string // every one that was in force
+	secrets []string // all that were ever passed to Protect
 }
 
 // New returns a Tracker, which is nil if there is no DSN.
@@ -59,10 +59,11 @@ func New(cfg Config) (*Tracker, error) {
 		HTTPClient: &http.Client{
 			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
 			Timeout:   answerWait,
-			// Events go where the operator has said, and nowhere else.
+			// Events go only to the address that the operator set.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		// They would add the host, the modules and the source's lines.
+		// The integrations would add the host, the modules and the source's
+		// lines.
 		Integrations:         func([]sentry.Integration) []sentry.Integration { return nil },
 		BeforeSend:           func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { return t.scrubbed(e) },
 		MaxBreadcrumbs:       -1,
@@ -71,8 +72,8 @@ func New(cfg Config) (*Tracker, error) {
 	return t, err
 }
 
-// CheckDSN reports whether s can be a [Config]'s DSN. It holds a key, so the
-// error does not quote it.
+// CheckDSN returns an error if s is not valid as a [Config]'s DSN. A DSN holds
+// a key, so the error does not quote s.
 func CheckDSN(s string) error {
 	if _, err := sentry.NewDsn(s); err != nil {
 		return errors.New("must be a DSN like https://KEY@HOST/PROJECT, as the error tracker shows it")
@@ -80,8 +81,8 @@ func CheckDSN(s string) error {
 	return nil
 }
 
-// Protect keeps secrets out of every event from now on. Empty ones are passed
-// over.
+// Protect keeps secrets out of every event from now on. Empty secrets are
+// ignored.
 func (t *Tracker) Protect(secrets ...string) {
 	if t == nil {
 		return
@@ -95,7 +96,7 @@ func (t *Tracker) Protect(secrets ...string) {
 	}
 }
 
-// Close gives what waits a moment to leave.
+// Close sends the waiting events for up to 750 ms, and drops the rest.
 func (t *Tracker) Close() {
 	if t == nil {
 		return
@@ -114,7 +115,8 @@ func (t *Tracker) Handler(next slog.Handler) slog.Handler {
 	return &handler{Handler: next, to: t}
 }
 
-// Send makes an event of an error. It does not block.
+// Send sends an event for an error, unless the pace is exceeded. It does not
+// block.
 func (t *Tracker) Send(message string, attrs map[string]string) {
 	if t == nil || !t.pace.Allow() {
 		return

@@ -30,11 +30,12 @@ func report(t *testing.T, in *testkit.Ingest) *tracker.Tracker {
 	return errs
 }
 
-// An ingest that does not answer costs a queue, and the stop a moment.
+// An ingest that does not answer costs no more than a queue of events, and a
+// moment at the stop.
 func TestDeadIngest(t *testing.T) {
 	for _, row := range []struct {
 		name    string
-		answers bool // at last, before the stop
+		answers bool // late, but before the stop
 	}{{"never", false}, {"late", true}} {
 		t.Run(row.name, func(t *testing.T) {
 			hold := make(chan struct{})
@@ -42,7 +43,7 @@ func TestDeadIngest(t *testing.T) {
 			release := sync.OnceFunc(func() { close(hold) })
 			t.Cleanup(release) // before the ingest waits for its requests
 			errs := report(t, in)
-			errs.SetPace(rate.NewLimiter(rate.Inf, 0)) // so that only the queue bounds it
+			errs.SetPace(rate.NewLimiter(rate.Inf, 0)) // so that only the queue bounds the events
 			log := slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil)))
 			const many = 10 * tracker.Queue
 			for range many { // while the first is not answered
@@ -60,11 +61,11 @@ func TestDeadIngest(t *testing.T) {
 	}
 }
 
-// A storm of errors is in the log, and at the tracker only as a burst.
+// Of a storm of errors, the tracker gets only a burst.
 func TestErrorStorm(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	errs := report(t, in)
-	errs.SetPace(rate.NewLimiter(0, tracker.Burst)) // nothing comes back while this runs
+	errs.SetPace(rate.NewLimiter(0, tracker.Burst)) // so that no more is allowed while this runs
 	log := slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil)))
 	for range 1000 {
 		log.WithGroup("g").Error("again", "error", "in a group")
@@ -100,7 +101,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// FuzzClean surrounds what must not leave by anything.
+// FuzzClean puts any text around texts that must not leave the machine.
 func FuzzClean(f *testing.F) {
 	f.Add("token ", " refused")
 	f.Add(`"`, `\`)
@@ -113,7 +114,7 @@ func FuzzClean(f *testing.F) {
 				continue
 			}
 			if got := errs.Clean(before + unsaid + after); strings.Contains(got, unsaid) {
-				t.Errorf("%q leaves in %q", unsaid, got)
+				t.Errorf("%q is still in %q", unsaid, got)
 			}
 		}
 	})

@@ -1,5 +1,5 @@
 // Package trail keeps the newest security events in memory, for an operator
-// that has no log at hand.
+// without access to the log.
 package trail
 
 import (
@@ -10,21 +10,21 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Kind is what an [Entry] is about. The set is closed.
+// Kind is the kind of event that an [Entry] reports. The set is closed.
 type Kind string
 
 // Kinds.
 const (
-	KindAuth       Kind = "auth"       // of the audit: Outcome is the event's kind
-	KindRefused    Kind = "refused"    // a connection over a limit, thinned as in the log: Outcome is the reason
+	KindAuth       Kind = "auth"       // an event of the audit: Outcome is its kind
+	KindRefused    Kind = "refused"    // refused connections, as often as in the log: Outcome is the reason
 	KindSuspicious Kind = "suspicious" // see package suspect: Outcome is its kind
 	KindBlock      Kind = "block"      // Outcome is operator, penalty or lifted
-	KindMissed     Kind = "missed"     // a follower was too slow: Count entries are not among what it gets
+	KindMissed     Kind = "missed"     // a follower was too slow: it does not get Count entries
 )
 
 // Entry is one line of the trail. It never holds a token.
 type Entry struct {
-	Seq       uint64     `json:"seq,omitempty"` // in the order in which they happened
+	Seq       uint64     `json:"seq,omitempty"` // counts up in the order of the events
 	Time      time.Time  `json:"time"`
 	Kind      Kind       `json:"kind"`
 	Outcome   string     `json:"outcome,omitempty"`
@@ -34,12 +34,12 @@ type Entry struct {
 	TokenID   string     `json:"token_id,omitempty"`
 	KeyID     string     `json:"key_id,omitempty"`
 	SessionID string     `json:"session_id,omitempty"`
-	Until     *time.Time `json:"until,omitempty"` // the right, or the block
+	Until     *time.Time `json:"until,omitempty"` // end of the permission, or of the block
 	Count     uint64     `json:"count,omitempty"`
-	Detail    string     `json:"detail,omitempty"` // quotes a stranger
+	Detail    string     `json:"detail,omitempty"` // may quote a stranger's text
 }
 
-// FromEvent is the entry of an event of the audit.
+// FromEvent returns the entry for an event of the audit.
 func FromEvent(e wsauth.Event) Entry {
 	entry := Entry{
 		Time: e.Time, Kind: KindAuth, Outcome: string(e.Kind), Addr: e.Peer.Addr.String(), Reason: string(e.Reason),
@@ -55,15 +55,15 @@ func FromEvent(e wsauth.Event) Entry {
 const (
 	Length       = 1000 // entries kept
 	MaxFollowers = 8
-	maxField     = 256 // bytes of what a stranger may have chosen
+	maxField     = 256 // bytes of a field that a stranger may have chosen
 )
 
-// Trail keeps the newest entries in memory, for whoever has no log at hand. It
-// is safe for concurrent use.
+// Trail keeps the newest [Length] entries in memory. It is safe for concurrent
+// use.
 type Trail struct {
 	mu        sync.Mutex
 	ring      [Length]Entry
-	last      uint64 // Seq of the newest; 0 is none
+	last      uint64 // Seq of the newest entry; 0 if there is none
 	changed   chan struct{}
 	closed    bool
 	followers int
@@ -72,7 +72,7 @@ type Trail struct {
 // New returns an empty trail.
 func New() *Trail { return &Trail{changed: make(chan struct{})} }
 
-// Add appends e, and gives it its Seq.
+// Add appends e, and sets its Seq.
 func (t *Trail) Add(e Entry) {
 	for _, field := range []*string{&e.Addr, &e.Device, &e.TokenID, &e.KeyID, &e.SessionID, &e.Detail} {
 		if len(*field) > maxField {
@@ -90,9 +90,10 @@ func (t *Trail) Add(e Entry) {
 	}
 }
 
-// After returns the entries after seq, as far as they are kept, and a channel
-// that is closed when there are more, or no more will come. Where some are kept
-// no more, the first entry says how many.
+// After returns the entries after seq that are still kept, and a channel. The
+// channel is closed when there are more entries, or when the trail is closed.
+// If some entries after seq are no longer kept, the first entry is a
+// [KindMissed] with their number.
 func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -111,8 +112,9 @@ func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 	return entries, t.changed
 }
 
-// Newest returns the newest n entries of those since a time, oldest first, and
-// the Seq after which to go on.
+// Newest returns those of the newest n entries that are not older than since,
+// oldest first. last is the Seq of the newest entry: pass it to [Trail.After]
+// to get the entries that follow.
 func (t *Trail) Newest(n int, since time.Time) (entries []Entry, last uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,7 +128,7 @@ func (t *Trail) Newest(n int, since time.Time) (entries []Entry, last uint64) {
 	return entries, t.last
 }
 
-// Close ends every follower, now and later.
+// Close ends all followers, present and future.
 func (t *Trail) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,22 +138,22 @@ func (t *Trail) Close() {
 	}
 }
 
-// Closed reports whether no more entries will be followed.
+// Closed reports whether Close was called.
 func (t *Trail) Closed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.closed
 }
 
-// Followers returns how many follow now.
+// Followers returns how many places of [MaxFollowers] are taken.
 func (t *Trail) Followers() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.followers
 }
 
-// Follow takes one of the [MaxFollowers] places, if one is free. The caller
-// gives it back by leave.
+// Follow takes one of the [MaxFollowers] places, and reports whether one was
+// free. If ok, the caller must call leave to give the place back.
 func (t *Trail) Follow() (leave func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

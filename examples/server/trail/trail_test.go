@@ -9,8 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
-// The trail is bounded in entries and in their size, and says what it has
-// dropped.
+// The trail bounds the number and the size of its entries, and reports how many
+// it has dropped.
 func TestTrailIsBounded(t *testing.T) {
 	tr := trail.New()
 	_, changed := tr.After(0)
@@ -20,7 +20,7 @@ func TestTrailIsBounded(t *testing.T) {
 	select {
 	case <-changed:
 	default:
-		t.Error("nobody is told")
+		t.Error("the channel is not closed")
 	}
 	entries, _ := tr.After(2)
 	if len(entries) != 1+trail.Length || entries[0].Kind != trail.KindMissed || entries[0].Count != 1498 {
@@ -32,7 +32,7 @@ func TestTrailIsBounded(t *testing.T) {
 		}
 	}
 	if entries, _ := tr.After(2500); len(entries) > 0 {
-		t.Error("something after the last")
+		t.Error("there are entries after the last")
 	}
 	if entries, last := tr.Newest(3, time.Time{}); len(entries) != 3 || last != 2500 || entries[2].Seq != 2500 {
 		t.Errorf("%d entries to %d", len(entries), last)

@@ -10,15 +10,16 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Namespace is what the names of the relay's metrics begin with.
+// Namespace is the prefix of the names of the relay's metrics.
 const Namespace = "relayguard"
 
-// originRefusal stands among the limiter's reasons in the metric of refusals.
+// originRefusal is a reason in the metric of refusals, in addition to the
+// limiter's reasons.
 const originRefusal = "origin"
 
-// counts are the metrics of security events. Labels have values of closed sets
-// only: no address, device or token ever becomes one, or a stranger could fill
-// the memory of both sides.
+// counts are the metrics of security events. Every label has a closed set of
+// values. An address, device or token is never a value, because a stranger
+// could then fill the memory of the relay and of Prometheus.
 type counts struct {
 	refused   *prometheus.CounterVec
 	auth      *prometheus.CounterVec
@@ -37,8 +38,8 @@ func newCounts() counts {
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: Namespace, Name: "addresses_blocked_total",
 			Help: "Blocks of addresses that showed too many bad tokens."}),
 	}
-	// An event that has not happened yet is 0 and not absent, or its first time
-	// would be no rise.
+	// The counter of an event that has not happened yet is 0 and not absent. If
+	// it were absent, Prometheus would see no increase at the first event.
 	for _, reason := range []ratelimit.Reason{
 		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 		originRefusal,

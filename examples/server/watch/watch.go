@@ -1,6 +1,6 @@
-// Package watch gives the relay's security events their consequences: a line in
-// the log, a metric, an entry in the trail, and a penalty for the address that
-// they come from.
+// Package watch handles the relay's security events. An event has up to four
+// effects: a line in the log, a metric, an entry in the trail, and a penalty
+// for the address that it comes from.
 package watch
 
 import (
@@ -18,22 +18,22 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// maxSuspects is how many clients are watched for suspicious patterns, in some
-// two megabytes.
+// maxSuspects is the number of clients that are watched for suspicious
+// patterns. They take about two megabytes.
 const maxSuspects = 5000
 
-// Config is what the events go to. All fields are required.
+// Config configures a [Watch]. All fields are required.
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
-	// Limits are those of the limiter that penalties are for. New makes the
-	// limiter, so that neither exists without the other; it sets OnReject and
+	// Limits configures the limiter that enforces the penalties. New makes the
+	// limiter, so that neither exists without the other, and sets OnReject and
 	// Observe itself.
 	Limits ratelimit.Config
 }
 
-// Watch takes the events. It is a [prometheus.Collector] of their counts, and
-// safe for concurrent use.
+// Watch handles the events. It is a [prometheus.Collector] of their counts. It
+// is safe for concurrent use.
 type Watch struct {
 	log      *slog.Logger
 	trail    *trail.Trail
@@ -43,7 +43,7 @@ type Watch struct {
 	counts
 }
 
-// New returns a Watch with the limiter that it penalizes addresses at.
+// New returns a Watch and makes its limiter.
 func New(cfg Config) (*Watch, error) {
 	if cfg.Log == nil || cfg.Trail == nil {
 		return nil, errors.New("watch: Config.Log and Config.Trail are required")
@@ -61,9 +61,9 @@ func New(cfg Config) (*Watch, error) {
 // Limiter returns the limiter.
 func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 
-// Event takes an event of the audit. A refused token counts against the address
-// that showed it, so that a client that goes on guessing is blocked before it
-// is upgraded.
+// Event handles an event of the audit. A refused token counts against the
+// peer's address, so that a client that keeps guessing is blocked before its
+// upgrade.
 func (w *Watch) Event(e wsauth.Event) {
 	w.audit(e)
 	w.event(e)
@@ -76,7 +76,7 @@ func (w *Watch) Event(e wsauth.Event) {
 	}
 }
 
-// Failed counts a refused token, of either kind, against addr.
+// Failed counts a refused access or refresh token against addr.
 func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
 	if until, blocked := w.limiter.Fail(addr); blocked {
@@ -86,14 +86,16 @@ func (w *Watch) Failed(addr netip.Addr) {
 	}
 }
 
-// Barred reports whether addr was blocked since its connection was admitted.
+// Barred reports whether addr is blocked now. An address can be blocked after
+// its connection was admitted.
 func (w *Watch) Barred(addr netip.Addr) bool {
 	_, blocked := w.limiter.Blocked(addr)
 	return blocked
 }
 
-// Ended looks at the length of a connection that has ended by itself. The
-// connections of a blocked address are ended for it.
+// Ended counts a connection that has ended, if it was suspiciously short. It
+// ignores the connections of a blocked address, because the block has ended
+// them.
 func (w *Watch) Ended(addr netip.Addr, lasted time.Duration) {
 	if !w.Barred(addr) {
 		w.suspicious(w.suspects.Ended(addr, lasted, time.Now()))
@@ -108,7 +110,8 @@ func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint6
 
 // suspicious records e if it happened. The log record's format is stable, so
 // that other programs can read it: msg=suspicious, then outcome (failures,
-// churn or origins), addr, count and within. Later versions may only append.
+// churn or origins), addr, count and within. Later versions may only append
+// attributes.
 func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	if !happened {
 		return

@@ -1,11 +1,11 @@
-// Package web is the page that viewers open: plain HTML, CSS and JavaScript
+// Package web serves the page that viewers open: plain HTML, CSS and JavaScript
 // modules, embedded in the binary.
 //
-// [Policy] is what the page lives under. It has no inline script or style and
-// never turns text into markup. It opens one WebSocket, ws beside itself, and
-// never sends anything. A browser hides from a page why an upgrade was refused;
-// so after a refusal the page asks ws once more, without an upgrade, and is
-// told by the status and Retry-After.
+// [Policy] is the security policy of the page. The page has no inline script or
+// style and never turns text into markup. It opens one WebSocket, at ws next to
+// its own address, and never sends anything. A browser does not show a page why
+// an upgrade was refused. So after a refusal the page requests ws once more,
+// without an upgrade, and learns the reason from the status and Retry-After.
 package web
 
 import (
@@ -28,9 +28,10 @@ var page embed.FS
 
 var index = template.Must(template.ParseFS(page, "page/index.html"))
 
-// Policy narrows a site's policy to what the page needs. One script is allowed,
-// by a nonce, and what it imports; a file that somebody managed to put on this
-// host is not. A page with a nonce is nobody else's, so it is not stored.
+// Policy restricts the policy of a site to the needs of the page. It allows one
+// script, by a nonce, and the modules that this script imports. It does not
+// allow a file that an attacker has put on this host. A page with a nonce is
+// for one visitor only, so it is not stored.
 func Policy(p *headers.Policy) {
 	p.CSP = p.CSP.
 		With("script-src", headers.NonceSource, headers.StrictDynamic).
@@ -39,7 +40,8 @@ func Policy(p *headers.Policy) {
 	p.CacheControl = "no-store"
 }
 
-// types is explicit because mime.TypeByExtension asks the machine it runs on.
+// types is explicit because the result of mime.TypeByExtension depends on the
+// machine.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -52,10 +54,10 @@ type file struct {
 	contentType, etag string
 }
 
-// Handler serves the page at "/" and its parts beside it. Other paths are a
-// plain 404, other methods than GET and HEAD a 405. The parts may be stored but
-// must be asked for again: after an upgrade, nobody runs yesterday's script
-// against today's page.
+// Handler serves the page at "/" and its parts next to it. Another path gets a
+// plain 404, and a method other than GET and HEAD gets a 405. A browser may
+// store the parts, but must check each time that they are current. So it does
+// not run an old script on a new page after the server was updated.
 func Handler() http.Handler {
 	files := load()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +75,7 @@ func Handler() http.Handler {
 		if r.URL.Path == "/" {
 			h.Set("Content-Type", f.contentType)
 			if r.Method == http.MethodGet {
-				_ = index.Execute(w, headers.NonceAttr(r.Context())) // fails only where the reader is gone
+				_ = index.Execute(w, headers.NonceAttr(r.Context())) // fails only if the client is gone
 			}
 			return
 		}
@@ -86,14 +88,15 @@ func Handler() http.Handler {
 		h.Set("Content-Type", f.contentType)
 		h.Set("Content-Length", strconv.Itoa(len(f.body)))
 		if r.Method == http.MethodGet {
-			_, _ = bytes.NewReader(f.body).WriteTo(w) // the reader of the answer is gone: nobody is left to tell
+			_, _ = bytes.NewReader(f.body).WriteTo(w) // fails only if the client is gone
 		}
 	})
 }
 
 func load() map[string]file {
 	files := make(map[string]file)
-	// An embedded tree cannot fail to be read, and has what the compiler saw.
+	// Reading an embedded tree cannot fail, because it holds the files that the
+	// compiler read.
 	_ = fs.WalkDir(page, "page", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -113,8 +116,9 @@ func load() map[string]file {
 	return files
 }
 
-// matches compares weakly, as RFC 9110 section 13.1.2 asks of If-None-Match.
-// The tags are hexadecimal, so a comma is always a separator.
+// matches compares weakly, as RFC 9110 section 13.1.2 requires for
+// If-None-Match. The tags of this package are hexadecimal, so a comma is always
+// a separator.
 func matches(lines []string, etag string) bool {
 	for tag := range strings.SplitSeq(strings.Join(lines, ","), ",") {
 		tag = strings.TrimSpace(tag)

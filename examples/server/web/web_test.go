@@ -50,17 +50,17 @@ func TestHandler(t *testing.T) {
 		{"GET", "/app.js", 200, js, "the entry module"},
 		{"GET", "/state.js", 200, js, "a module that app.js imports"},
 		{"GET", "/style.css", 200, css, "nosniff refuses a style sheet of another type"},
-		{"GET", "/favicon.svg", 200, svg, "browsers ask for it unasked"},
+		{"GET", "/favicon.svg", 200, svg, "browsers request it on their own"},
 		{"GET", "/nowhere", 404, text, "an unknown path"},
-		{"GET", "/index.html", 404, text, "one page, one address"},
+		{"GET", "/index.html", 404, text, "the page has one address only"},
 		{"GET", "/page", 404, text, "the folder it is embedded from"},
-		{"GET", "/page/", 404, text, "no listing"},
+		{"GET", "/page/", 404, text, "a directory is not listed"},
 		{"GET", "/web.go", 404, text, "the source is not served"},
-		{"GET", "/../web.go", 404, text, "nothing outside"},
-		{"GET", "/package.json", 404, text, "what only the tests need is not embedded"},
-		{"POST", "/", 405, text, "the page takes nothing"},
-		{"DELETE", "/app.js", 405, text, "nor does a part of it"},
-		{"POST", "/nowhere", 404, text, "what does not exist has no methods"},
+		{"GET", "/../web.go", 404, text, "a file outside of the directory is not served"},
+		{"GET", "/package.json", 404, text, "a file that only the tests need is not embedded"},
+		{"POST", "/", 405, text, "the page accepts no data"},
+		{"DELETE", "/app.js", 405, text, "a part of the page accepts no data"},
+		{"POST", "/nowhere", 404, text, "an unknown path gets a 404 for every method"},
 	} {
 		t.Run(tc.method+tc.target, func(t *testing.T) {
 			res := get(t, tc.method, tc.target)
@@ -78,14 +78,14 @@ func TestHandler(t *testing.T) {
 				t.Errorf("a body of %d bytes", len(got))
 			}
 			if tc.status == 404 && got != "Not found\n" {
-				t.Errorf("says more than it must: %q", got)
+				t.Errorf("a 404 with another body: %q", got)
 			}
 		})
 	}
 }
 
-// The page's script runs by a nonce of its own in every answer, and no store
-// keeps one for another visitor.
+// Every answer has a nonce of its own for the page's script, and no cache keeps
+// an answer for another visitor.
 func TestPolicy(t *testing.T) {
 	mw, err := headers.New(headers.Strict())
 	if err != nil {
@@ -105,7 +105,7 @@ func TestPolicy(t *testing.T) {
 		seen[m[1]] = true
 		csp := w.Header().Get("Content-Security-Policy")
 		if !strings.Contains(csp, "script-src 'nonce-"+m[1]+"' 'strict-dynamic';") || !strings.Contains(csp, "require-trusted-types-for 'script'") {
-			t.Errorf("the policy does not go with the page: %s", csp)
+			t.Errorf("the policy does not fit the page: %s", csp)
 		}
 		if w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("ETag") != "" {
 			t.Errorf("the page may be stored: %v", w.Header())
@@ -123,12 +123,12 @@ func TestCaching(t *testing.T) {
 		status int
 		why    string
 	}{
-		{etag, 304, "what the browser has is current"},
+		{etag, 304, "the browser's version is current"},
 		{"W/" + etag, 304, "proxies that compress weaken the tag"},
 		{`"old", ` + etag, 304, "a list"},
 		{"*", 304, "any"},
 		{`"old"`, 200, "another version"},
-		{strings.Trim(etag, `"`), 200, "not a tag without quotes"},
+		{strings.Trim(etag, `"`), 200, "a tag without quotes is no tag"},
 		{"", 200, "an empty header"},
 	} {
 		res := get(t, "GET", "/app.js", "If-None-Match", tc.sent)
@@ -141,8 +141,8 @@ func TestCaching(t *testing.T) {
 	}
 }
 
-// TestSelfContained holds what the Content-Security-Policy will hold too, where
-// the reason is easier to read than in a browser's console.
+// TestSelfContained checks rules that the Content-Security-Policy enforces too.
+// The test's output is easier to read than a browser's console.
 func TestSelfContained(t *testing.T) {
 	forbidden := []struct {
 		re  *regexp.Regexp
@@ -154,9 +154,9 @@ func TestSelfContained(t *testing.T) {
 		{regexp.MustCompile(`(?i)\b(data|javascript|blob):`), "URL with its own content"},
 		{regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc`), "text turned into markup"},
 		{regexp.MustCompile(`\beval\(|new Function|setAttribute\('style`), "refused by the policy"},
-		{regexp.MustCompile(`\.send\(|sendBeacon|localStorage|document\.cookie`), "the page sends and keeps nothing"},
+		{regexp.MustCompile(`\.send\(|sendBeacon|localStorage|document\.cookie`), "the page sends nothing and stores nothing"},
 		{regexp.MustCompile(`https?://`), "another host"},
-		{regexp.MustCompile(`\bconsole\.[a-z]`), "the console is the visitor's"},
+		{regexp.MustCompile(`\bconsole\.[a-z]`), "the page writes to the visitor's console"},
 	}
 	for _, name := range pageFiles(t) {
 		data, err := os.ReadFile(name)
@@ -205,7 +205,7 @@ func pageFiles(t *testing.T) []string {
 	return names
 }
 
-// TestScripts runs the page's own tests, of everything that needs no browser.
+// TestScripts runs the tests of the page's scripts that need no browser.
 func TestScripts(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {

@@ -1,7 +1,8 @@
-// Package suspect notices clients that behave like no visitor does: many
-// refused tokens, connections that end as soon as they began, pages of many
-// foreign origins. It blocks nobody. It says so once, so that whoever reads the
-// log sees one line and not thousands.
+// Package suspect detects clients that behave unlike a visitor: they show many
+// refused tokens, open connections that end soon after they began, or use pages
+// of many foreign origins. It does not block a client. It reports a client once
+// and then not again for 10 minutes, so that an operator sees one line in the
+// log and not thousands.
 package suspect
 
 import (
@@ -15,7 +16,7 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// Kind is what a client is suspected of.
+// Kind is the behaviour for which a client is suspicious.
 type Kind string
 
 // The kinds.
@@ -25,16 +26,17 @@ const (
 	KindOrigins  Kind = "origins"  // pages of many different foreign origins
 )
 
-// Kinds returns all of them.
+// Kinds returns all kinds.
 func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins} }
 
-// Bounds of what is not suspicious yet. A page that is reloaded, a wall of
-// screens behind one address and a mistyped token stay well within them.
+// A client is not suspicious up to these bounds. A page that is reloaded, a
+// wall of screens behind one address and a mistyped token stay well within
+// them.
 const (
 	Short = 10 * time.Second // a connection that ends within this counts as churn
-	Quiet = 10 * time.Minute // how long nothing more is said of a client and kind
+	Quiet = 10 * time.Minute // after a report, the same client and kind are not reported for this long
 
-	maxFailures = 5  // within failuresIn: half of what blocks an address
+	maxFailures = 5  // within failuresIn: half of the failures that block an address
 	maxChurn    = 30 // within churnIn
 	maxOrigins  = 5  // within originsIn
 
@@ -43,17 +45,18 @@ const (
 	originsIn  = 10 * time.Minute
 )
 
-// Event says that a client is suspicious.
+// Event reports a suspicious client.
 type Event struct {
 	Kind   Kind
-	Addr   netip.Addr // where the last of what was counted came from
+	Addr   netip.Addr // of the last event that was counted
 	Count  int
-	Within time.Duration // since the first of what was counted
+	Within time.Duration // since the first event that was counted
 }
 
-// Detector counts by client, as package ratelimit tells clients apart. It holds
-// a fixed number of them: the one that did nothing for longest makes room. It
-// is safe for concurrent use.
+// Detector counts events by client. A client is one address or network, as in
+// package ratelimit. A Detector holds a fixed number of clients: a new client
+// replaces the one whose last event is the oldest. It is safe for concurrent
+// use.
 type Detector struct {
 	mu    sync.Mutex
 	max   int
@@ -62,40 +65,40 @@ type Detector struct {
 	byNet map[netip.Prefix]*list.Element
 }
 
-// client takes the same memory whatever it does.
+// client has a fixed size, however many events it has.
 type client struct {
 	net                      netip.Prefix
 	failures, churn, origins tally
 	seen                     [maxOrigins]uint64 // hashes of the origins counted
 }
 
-// tally counts in a window that begins with the first of what is counted.
+// tally counts events in a window that begins with the first event.
 type tally struct {
 	since, quiet time.Time
 	n            int
 }
 
-// New returns a Detector of so many clients, at least one.
+// New returns a Detector that holds this number of clients, at least one.
 func New(clients int) *Detector {
 	return &Detector{max: max(clients, 1), seed: maphash.MakeSeed(), order: list.New(), byNet: make(map[netip.Prefix]*list.Element)}
 }
 
-// Len returns how many clients are known.
+// Len returns the number of clients that d holds.
 func (d *Detector) Len() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.byNet)
 }
 
-// Failed counts a refused token. Like its siblings it says whether that makes
-// the client suspicious now.
+// Failed counts a refused token. Failed, Ended and Foreign report whether the
+// event makes the client suspicious.
 func (d *Detector) Failed(addr netip.Addr, now time.Time) (Event, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.client(addr).failures.add(KindFailures, addr, maxFailures, failuresIn, now)
 }
 
-// Ended counts a connection that lasted so long, if that was short.
+// Ended counts a connection if lasted is less than [Short].
 func (d *Detector) Ended(addr netip.Addr, lasted time.Duration, now time.Time) (Event, bool) {
 	if lasted >= Short {
 		return Event{}, false
@@ -105,7 +108,7 @@ func (d *Detector) Ended(addr netip.Addr, lasted time.Duration, now time.Time) (
 	return d.client(addr).churn.add(KindChurn, addr, maxChurn, churnIn, now)
 }
 
-// Foreign counts a refused origin, unless it was counted already.
+// Foreign counts a refused origin, unless the window already counts it.
 func (d *Detector) Foreign(addr netip.Addr, origin string, now time.Time) (Event, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,7 +123,8 @@ func (d *Detector) Foreign(addr netip.Addr, origin string, now time.Time) (Event
 	return e, suspicious
 }
 
-// client finds or makes that of addr, and makes it the latest.
+// client returns the client of addr and moves it to the front of order. If
+// there is none, it makes one.
 func (d *Detector) client(addr netip.Addr) *client {
 	net := ratelimit.Fold(addr)
 	if e, known := d.byNet[net]; known {
@@ -136,7 +140,8 @@ func (d *Detector) client(addr netip.Addr) *client {
 	return c
 }
 
-// add counts one more, which is suspicious beyond most within a time.
+// add counts one event. It reports the client if there are more than most
+// events within a time.
 func (t *tally) add(kind Kind, addr netip.Addr, most int, within time.Duration, now time.Time) (Event, bool) {
 	if now.Before(t.quiet) {
 		return Event{}, false

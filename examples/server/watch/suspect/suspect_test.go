@@ -14,8 +14,8 @@ var (
 	stranger = netip.MustParseAddr("192.0.2.7")
 )
 
-// Each kind is told once, when its bound is passed and not before, and again
-// only after the quiet.
+// Each kind is reported once, when its bound is passed and not before, and
+// again only after Quiet.
 func TestOnce(t *testing.T) {
 	for _, row := range []struct {
 		kind suspect.Kind
@@ -36,7 +36,7 @@ func TestOnce(t *testing.T) {
 				now = now.Add(100 * time.Millisecond)
 				e, told := row.do(d, i, now)
 				if told != (i == row.most) {
-					t.Fatalf("%s, round %d: event %d told: %v", row.kind, round, i+1, told)
+					t.Fatalf("%s, round %d: event %d reported: %v", row.kind, round, i+1, told)
 				}
 				if told && (e.Kind != row.kind || e.Addr != stranger || e.Count != row.most+1 || e.Within != time.Duration(row.most)*100*time.Millisecond) {
 					t.Errorf("%+v", e)
@@ -96,13 +96,13 @@ func TestNetworkIsOneClient(t *testing.T) {
 		}
 	}
 	if told != 1 || d.Len() != 1 {
-		t.Errorf("told %d times of %d clients", told, d.Len())
+		t.Errorf("reported %d times, of %d clients", told, d.Len())
 	}
 }
 
-// FuzzBound drives a small detector beside a model that remembers all: it never
-// holds more than its bound, and never tells of a client more than once in the
-// quiet while it remembers it.
+// FuzzBound compares a small detector with a model that remembers every client.
+// The detector never holds more clients than its bound, and never reports a
+// client twice within Quiet while it remembers that client.
 func FuzzBound(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 250, 251, 252})
@@ -128,7 +128,7 @@ func FuzzBound(f *testing.F) {
 			}
 			if !known {
 				for _, kind := range suspect.Kinds() {
-					delete(told, key{addr, kind}) // it may have been forgotten
+					delete(told, key{addr, kind}) // the detector may have forgotten the client
 				}
 			}
 			if recent = append([]netip.Addr{addr}, recent...); len(recent) > bound {
@@ -152,7 +152,7 @@ func FuzzBound(f *testing.F) {
 			}
 			k := key{addr, e.Kind}
 			if last, before := told[k]; before && now.Sub(last) < suspect.Quiet {
-				t.Fatalf("%v told twice within %v", k, now.Sub(last))
+				t.Fatalf("%v reported twice within %v", k, now.Sub(last))
 			}
 			told[k] = now
 		}
