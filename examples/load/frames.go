@@ -148,7 +148,7 @@ func (r *frameReader) header(b []byte) (used int, err error) {
 	return used, nil
 }
 
-// clientFrame is a whole frame with a mask of zeros.
+// clientFrame returns payload in one frame, with a mask of zeros.
 func clientFrame(op byte, payload []byte) []byte {
 	return wire.AppendFrame(nil, 0x80|op, payload, [4]byte{})
 }

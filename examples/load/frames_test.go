@@ -70,7 +70,7 @@ func TestFrames(t *testing.T) {
 		{"an unknown opcode", serverFrame(0x83, "a"), nil, true},
 		{"a ping in fragments", serverFrame(0x09, "a"), nil, true},
 		{"a ping that is too long", serverFrame(0x89, long), nil, true},
-		{"the rest of nothing", serverFrame(0x80, "a"), nil, true},
+		{"a continuation of no message", serverFrame(0x80, "a"), nil, true},
 		{"a message inside a message", cat(serverFrame(0x01, "a"), serverFrame(0x81, "b")), nil, true},
 		{"a length of 2^63", append([]byte{0x81, 127, 0x80}, make([]byte, 7)...), nil, true},
 	} {

@@ -20,7 +20,7 @@ func TestHistogram(t *testing.T) {
 		{"one", []time.Duration{7}, 7, 7},
 		{"small values are exact", []time.Duration{1, 2, 3, 4, 100}, 3, 100},
 		{"a clock that went back", []time.Duration{-5}, 0, 0},
-		{"the largest there is", []time.Duration{math.MaxInt64}, math.MaxInt64, math.MaxInt64},
+		{"the largest duration", []time.Duration{math.MaxInt64}, math.MaxInt64, math.MaxInt64},
 	} {
 		var h histogram
 		for _, v := range row.values {

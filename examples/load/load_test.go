@@ -166,7 +166,7 @@ func TestRefused(t *testing.T) {
 		{"the token", nil, func(f *fake) { f.answer = `{"error":"Authentication failed"}` }, "JWT_SECRET"},
 		{"the publisher", nil, func(f *fake) { f.refuse = 403 }, "the publisher cannot connect"},
 		{"some viewers", []string{"-viewers", "5"}, func(f *fake) { f.refuse, f.admit = 429, 4 }, "2 viewers were refused (429): the server's limit"},
-		{"what cannot start", []string{"-publish=false", "-start", "http://127.0.0.1:1/"}, func(*fake) {}, "-start: "},
+		{"the request to -start", []string{"-publish=false", "-start", "http://127.0.0.1:1/"}, func(*fake) {}, "-start: "},
 	} {
 		f := newFake(t)
 		row.setup(f)
@@ -234,6 +234,6 @@ func TestSource(t *testing.T) {
 		}
 	}
 	if source(1, 0) != nil {
-		t.Error("an address although none was asked for")
+		t.Error("an address with -sources 0")
 	}
 }

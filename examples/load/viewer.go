@@ -52,7 +52,7 @@ type viewer struct {
 	completed chan struct{} // closed when it is complete; if target is 0, never
 	ended     chan struct{} // closed when it no longer reads
 
-	completedAt time.Time // to be read after completed is closed
+	completedAt time.Time // may be read after completed is closed
 
 	// Until ended is closed, only the reading goroutine uses these.
 	track   track

@@ -1,6 +1,7 @@
-// Package bench_test measures the packages beside their peers, each set up as
-// its documentation recommends: ratios within one run, never times of one
-// machine. The tests hold the peers to doing the same thing.
+// Package bench_test compares the packages with other libraries, each
+// configured as its documentation recommends. It reports ratios within one run,
+// because times are those of one machine. The tests check that the libraries do
+// the same work.
 package bench_test
 
 import (
@@ -13,9 +14,9 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// writer is a ResponseWriter that costs nothing. Its header is filled again and
-// again, so that the growth of a map, which all pay alike, does not hide what
-// they do.
+// writer is a ResponseWriter that does almost no work. Its header map is
+// reused, so that the growth of the map, which takes all libraries the same
+// time, does not hide the differences.
 type writer struct{ h http.Header }
 
 func newWriter() *writer { return &writer{make(http.Header, 16)} }
@@ -26,15 +27,15 @@ func (w *writer) WriteHeader(int)             {}
 
 var nothing = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 
-// nine is what both can send, HSTS aside.
+// nine is the set of headers that both libraries can send, without HSTS.
 func nine() headers.Policy {
 	p := headers.Strict()
 	p.HSTS, p.OriginAgent = headers.HSTS{}, ""
 	return p
 }
 
-// sets are policies, and the same ones for the peer. Its options for HSTS are
-// those that say what the policy says.
+// sets are policies, each with the other library's options for the same
+// headers.
 var sets = []struct {
 	name   string
 	count  int
@@ -71,7 +72,8 @@ func middleware(tb testing.TB, p headers.Policy) http.Handler {
 	return mw.Handler(nothing)
 }
 
-// The two send the same, or the comparison is worth nothing.
+// Both libraries send the same headers. Otherwise the comparison would mean
+// nothing.
 func TestHeadersPeerSendsTheSame(t *testing.T) {
 	for _, set := range sets {
 		a, b := httptest.NewRecorder(), httptest.NewRecorder()

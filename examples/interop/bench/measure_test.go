@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// contender is one of several ways to do the same. run does it n times.
+// contender is one of several ways to do the same work. run does it n times.
 type contender struct {
 	name string
 	run  func(n int)
 }
 
-// compare lets the first contender run against each of the others, a round of n
-// in turns, and logs how many times as long the others took: the median of the
-// rounds, and the quartiles around it. What the machine does meanwhile strikes
-// both sides of a round alike, or one round among many. No times are reported,
-// since they are true on one machine only.
+// compare lets the first contender and each of the others take turns, in rounds
+// of n. It logs the other's time divided by the first one's: the median of the
+// rounds, and the quartiles. Other load on the machine affects both sides of a
+// round alike, or only one of many rounds. Times are not reported, because they
+// are those of one machine.
 func compare(b *testing.B, n int, first contender, others ...contender) {
 	b.Helper()
 	ratios := make([][]float64, len(others))

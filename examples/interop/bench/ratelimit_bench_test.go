@@ -13,7 +13,7 @@ import (
 
 const (
 	million = 1_000_000
-	never   = 1 << 24 // a limit that is not reached; the highest that relayguard takes
+	never   = 1 << 24 // a limit that is not reached; the highest that relayguard accepts
 )
 
 var clients = sync.OnceValue(func() []client {
@@ -24,8 +24,8 @@ var clients = sync.OnceValue(func() []client {
 	return all
 })
 
-// BenchmarkAdmit compares decisions that admit: of one client again and again,
-// and of a million that are known already, each in its turn.
+// BenchmarkAdmit compares decisions that admit: for the same client each time,
+// and for a million known clients in turn.
 func BenchmarkAdmit(b *testing.B) {
 	decide := func(b *testing.B, p peer, all []client) contender {
 		l, next := p.make(b, never, time.Hour), 0
@@ -63,22 +63,22 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 }
 
-// hijackable is a writer that makes relayguard watch for the upgrade, as under
-// a real server.
+// hijackable is a writer that implements http.Hijacker, like a real server's,
+// so relayguard prepares for an upgrade.
 type hijackable struct{ writer }
 
 func (*hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return nil, nil, errors.ErrUnsupported
 }
 
-// BenchmarkHandler compares middleware that admits a request of one client,
-// from RemoteAddr to the end of the request.
+// BenchmarkHandler compares middleware that admits a request of one client. It
+// includes the parsing of RemoteAddr and the end of the request.
 func BenchmarkHandler(b *testing.B) {
 	serve := func(p peer, name string) contender {
 		h, w, r := p.make(b, never, time.Hour).handler(nothing), &hijackable{*newWriter()}, requestFrom("192.0.2.1:4711")
 		return contender{name, func(n int) {
 			for range n {
-				clear(w.h) // some of them add to what is there
+				clear(w.h) // some limiters add values to the headers
 				h.ServeHTTP(w, r)
 			}
 		}}
@@ -90,8 +90,8 @@ func BenchmarkHandler(b *testing.B) {
 	compare(b, 2_000, serve(admit, "relayguard"), others...)
 }
 
-// BenchmarkHeap reports how much heap a client takes, a million being known,
-// with the keys that a limiter keeps.
+// BenchmarkHeap reports the heap per client, including its key, when a million
+// clients are known.
 func BenchmarkHeap(b *testing.B) {
 	for _, p := range append([]peer{admitRelease, admit}, peers...) {
 		b.Run(p.name, func(b *testing.B) {
@@ -118,19 +118,19 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// BenchmarkLongestDecision lets a million clients ask in turn for two and a
-// half windows, so that clients are added, expire and are forgotten, and
-// reports the longest that one had to wait for its decision. Run it with
-// -benchtime 5x.
+// BenchmarkLongestDecision reports the longest wait of a client for its
+// decision. A million clients ask in turn for two and a half windows, so that
+// clients are added, expire and are forgotten. Run it with -benchtime 5x.
 //
-// A machine that others use interrupts at random, while a stall of a limiter's
-// own making, as when it sweeps, returns at the same moment of every pass. So
-// there are three numbers: the longest wait of all; the longest that returns in
-// every pass, to a tenth of a second; and the same of merely reading the clock,
-// below which nothing can be told. The clock is read faster than a decision is
-// made, and interrupted less often. On a loaded machine, therefore, the second
-// number is an upper bound: a limiter's own stall is there in every run, quiet
-// ones included.
+// On a machine with other load, interruptions come at random. A stall that the
+// limiter causes itself, such as a sweep, comes at the same moment of every
+// pass. So the benchmark reports three numbers: the longest wait of all; the
+// longest wait that comes in every pass, within the same tenth of a second; and
+// the second number for reading the clock alone. A stall that is shorter than
+// the third number cannot be measured. Reading the clock is faster than a
+// decision, and thus interrupted less often. On a loaded machine, therefore,
+// the second number is an upper bound: a limiter's own stall appears in every
+// run, even on an idle machine.
 func BenchmarkLongestDecision(b *testing.B) {
 	const window, part = 2 * time.Second, 100 * time.Millisecond
 	all := clients()

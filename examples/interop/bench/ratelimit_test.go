@@ -25,9 +25,9 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 )
 
-// client is who asks: the address for relayguard, and the key for the others,
-// which want a string. Making the string is not counted against them where
-// decisions are measured, only where handlers are.
+// client identifies a client: by its address for relayguard, and by key for the
+// others, which need a string. The time to make the string counts only in the
+// measurements of handlers, not in those of decisions.
 type client struct {
 	addr netip.Addr
 	key  string
@@ -35,7 +35,8 @@ type client struct {
 
 func clientOf(addr netip.Addr) client { return client{addr, ratelimit.Fold(addr).Addr().String()} }
 
-// clientAt returns the i-th of many clients, half of them IPv6, in no order.
+// clientAt returns the i-th of many clients, in no order. Half of the clients
+// have IPv6 addresses.
 func clientAt(i int) client {
 	n := uint64(i) * 0x9e3779b97f4a7c15 // odd: no two are equal
 	if n&1 == 0 {
@@ -48,21 +49,21 @@ func clientAt(i int) client {
 	return clientOf(netip.AddrFrom16(b))
 }
 
-// limits is one limiter at work: its decision, and its middleware.
+// limits is one limiter: its decision and its middleware.
 type limits struct {
 	admit   func(*client) bool
 	handler func(http.Handler) http.Handler
 }
 
-// peer makes limiters that admit limit a window. What it remembers of a client
-// it forgets some time after the window.
+// peer makes limiters that admit limit requests of a client in a window, and
+// forget the client some time after the window.
 type peer struct {
 	name string
 	make func(tb testing.TB, limit int, window time.Duration) limits
 }
 
-// relayguard's decisions: a connection that comes and stays, and one that comes
-// and goes.
+// relayguard's two decisions: on a connection that stays open, and on one that
+// is closed at once.
 var (
 	admit = peer{"relayguard, Admit", func(tb testing.TB, limit int, window time.Duration) limits {
 		l := newLimiter(tb, limit, window)
@@ -151,8 +152,8 @@ var peers = []peer{
 	}},
 }
 
-// visitors is what tutorials make of golang.org/x/time/rate: a map under a
-// mutex, and a goroutine that sweeps it.
+// visitors is the limiter that tutorials build with golang.org/x/time/rate: a
+// map with a mutex, and a goroutine that removes old clients.
 type visitors struct {
 	mu    sync.Mutex
 	m     map[string]*visitor
@@ -207,7 +208,8 @@ func (v *visitors) handler(next http.Handler) http.Handler {
 	})
 }
 
-// All count: ten for one client, and another client's own ten.
+// Every limiter counts per client: it admits ten requests of one client, and
+// then still admits another client.
 func TestLimitersCount(t *testing.T) {
 	const limit = 10
 	for _, p := range append(peers, admit) {

@@ -1,6 +1,6 @@
 package bench_test
 
-//lint:file-ignore SA1019 jwx/v2 is the last of its line, and the one that wsauth stands on.
+//lint:file-ignore SA1019 jwx/v2 is deprecated, and wsauth uses it.
 
 import (
 	"bytes"
@@ -24,8 +24,8 @@ var (
 	errDevice   = errors.New("device is not on the list")
 )
 
-// verify is one library, made to check what wsauth checks: HS256 and nothing
-// else, "exp" required and in the future, "device" on the list.
+// verify is one library, configured to make the checks of wsauth: the algorithm
+// is HS256, "exp" is present and in the future, and "device" is on the list.
 type verify struct {
 	name string
 	f    func(token []byte) error
@@ -87,14 +87,14 @@ func validToken(tb testing.TB) []byte {
 	return sign(tb, tokenSecret, jwt.MapClaims{"device": "pi-1", "exp": now + 3600, "iat": now, "jti": "0123456789"})
 }
 
-// All decide alike, or the comparison is worth nothing.
+// All libraries decide alike. Otherwise the comparison would mean nothing.
 func TestVerifiersAgree(t *testing.T) {
 	now := tokenTime.Unix()
 	other := slices.Clone(tokenSecret)
 	other[0]++
 	for _, v := range verifiers(t) {
 		if err := v.f(validToken(t)); err != nil {
-			t.Errorf("%s refuses a good token: %v", v.name, err)
+			t.Errorf("%s refuses a valid token: %v", v.name, err)
 		}
 		for what, token := range map[string][]byte{
 			"another key":         sign(t, other, jwt.MapClaims{"device": "pi-1", "exp": now + 3600}),
@@ -111,12 +111,12 @@ func TestVerifiersAgree(t *testing.T) {
 	}
 }
 
-// textToken is no token at all, in the length of one.
+// textToken is a text that is not a token, but as long as one.
 const textToken = "Lorem.ipsum.dolor.sit.amet,.consectetur.adipiscing.elit.sed.do.eiusmod.tempor.incididunt.ut.labore." +
 	"et.dolore.magna.aliqua.Ut.enim.ad.minim.veniam.quis.nostrud.exercitation.ullamco"
 
-// unsignedToken has the whole shape of a good token, and a header that says
-// "none".
+// unsignedToken returns the valid token with the algorithm "none" in its
+// header.
 func unsignedToken(tb testing.TB) []byte {
 	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	_, rest, ok := bytes.Cut(validToken(tb), []byte("."))
@@ -126,9 +126,9 @@ func unsignedToken(tb testing.TB) []byte {
 	return append([]byte(header+"."), rest...)
 }
 
-// BenchmarkVerify takes turns, so that whatever else the machine does hits all
-// alike, and reports medians of the turns: the time of each library, and how
-// many times as long as ours it takes.
+// BenchmarkVerify lets the libraries take turns, so that other load on the
+// machine affects all of them alike. It reports medians of the turns: the time
+// of each library, and that time divided by wsauth's.
 //
 //	go test -run '^$' -bench Verify -benchtime 2000x ./bench/
 func BenchmarkVerify(b *testing.B) {

@@ -12,8 +12,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// axe is the source of axe-core, which looks for what keeps people from using a
-// page.
+// axe returns the source of axe-core, which finds problems of accessibility in
+// a page.
 func axe(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("node_modules", "axe-core", "axe.min.js"))
@@ -23,7 +23,7 @@ func axe(t *testing.T) string {
 	return string(source)
 }
 
-// views are how the page is looked at.
+// views are the sizes and settings in which the page is checked.
 var views = []struct {
 	name          string
 	width, height int64
@@ -39,13 +39,13 @@ var views = []struct {
 	{"phone, forced colours", 360, 740, []string{"forced-colors", "active", "prefers-color-scheme", "dark"}},
 }
 
-// accessible has axe look at the page as it is, in every view. Nothing serious
-// may be found, and no view may need a second direction of scrolling.
+// accessible runs axe on the current page in every view. axe must find nothing
+// serious, and no view may need horizontal scrolling.
 func (b *browser) accessible(source, state string) {
 	b.t.Helper()
 	type violation struct{ ID, Impact, Help, Where string }
 	for _, v := range views {
-		b.prefers(append(v.features, "prefers-reduced-motion", "reduce")...) // colours on their way are neither the old nor the new
+		b.prefers(append(v.features, "prefers-reduced-motion", "reduce")...) // during a transition, a colour is neither the old nor the new one
 		b.do(chromedp.EmulateViewport(v.width, v.height))
 		if !value[bool](b, `typeof axe === 'object'`) {
 			value[int](b, source+";0")
@@ -68,7 +68,7 @@ func (b *browser) accessible(source, state string) {
 	b.do(chromedp.EmulateViewport(1366, 768))
 }
 
-// TestAxeFinds shows that the check sees what is wrong.
+// TestAxeFinds checks that axe finds problems in a bad page.
 func TestAxeFinds(t *testing.T) {
 	source := axe(t)
 	b := open(t, "about:blank")

@@ -7,7 +7,7 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestPage follows one viewer through what happens to an installation: words
+// TestPage follows one viewer through the events of an installation: words
 // arrive, a life ends and another begins, the server is restarted.
 func TestPage(t *testing.T) {
 	server := relay.New(t)
@@ -37,13 +37,13 @@ func TestPage(t *testing.T) {
 	device = publisher(t, server)
 	device(`{"text":"After the restart."}`)
 	b.shows("#text", "After the restart.")
-	device(`{"text":" And on."}`) // the words before may have come as history
+	device(`{"text":" And on."}`) // the earlier words may have arrived as history
 	b.shows("#state", "Live")
 
 	b.silent()
 
-	// The same ears, shown that they hear: an error, and what the policy
-	// forbids.
+	// The console's check works: it reports an error and a violation of the
+	// policy.
 	before := len(b.complaints())
 	b.holds("an inline script does not run", `(() => {
 		console.error('heard');
@@ -54,14 +54,14 @@ func TestPage(t *testing.T) {
 	b.heard(before, "heard", "TrustedScript")
 }
 
-// TestDemonstration looks at what the README's first command shows.
+// TestDemonstration checks the page of the README's first command.
 func TestDemonstration(t *testing.T) {
 	server := relay.New(t)
 	server.Start("-demo")
 	began := time.Now()
 	b := open(t, "http://"+server.Addr+"/")
 	b.holds("words come", `document.querySelector('#text').textContent.trim().split(/\s+/).length >= 3`)
-	t.Logf("three words are on the page %v after it was asked for", time.Since(began).Round(time.Millisecond))
+	t.Logf("three words are on the page %v after the request for it", time.Since(began).Round(time.Millisecond))
 	b.holds("so do real memory figures", `document.querySelector('#memory').value > 0`)
 	b.holds("and a prompt", `document.querySelector('#prompt').textContent !== ''`)
 	b.silent()

@@ -13,13 +13,13 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// door stands before a server, as a proxy does, and can be told what to do with
-// those who come for the WebSocket.
+// door is a proxy in front of a server. A test sets its answer to requests for
+// the WebSocket.
 type door struct {
 	url string
 
 	mu      sync.Mutex
-	answer  func(http.ResponseWriter, *http.Request) // nil: let in
+	answer  func(http.ResponseWriter, *http.Request) // if nil, the server answers
 	changed chan struct{}
 	conns   map[net.Conn]struct{}
 }
@@ -44,7 +44,7 @@ func newDoor(t *testing.T, server *relay.Server) *door {
 		if state == http.StateNew {
 			d.conns[c] = struct{}{}
 		} else if state == http.StateClosed {
-			delete(d.conns, c) // one that was upgraded never gets here
+			delete(d.conns, c) // upgraded connections are never reported as closed
 		}
 	}
 	s.Start()
@@ -67,7 +67,8 @@ func (d *door) set(answer func(http.ResponseWriter, *http.Request)) {
 
 func (d *door) open() { d.set(nil) }
 
-// hold leaves everybody waiting until the door is told something else.
+// hold leaves requests for the WebSocket unanswered until the next change of
+// the door.
 func (d *door) hold() {
 	d.set(func(_ http.ResponseWriter, r *http.Request) {
 		d.mu.Lock()
@@ -81,8 +82,8 @@ func (d *door) hold() {
 	})
 }
 
-// status answers with nothing but that, and with Retry-After if seconds is not
-// 0.
+// status answers requests for the WebSocket with a status and no body, and with
+// Retry-After if seconds is not 0.
 func (d *door) status(code, seconds int) {
 	d.set(func(w http.ResponseWriter, _ *http.Request) {
 		if seconds != 0 {
@@ -92,12 +93,12 @@ func (d *door) status(code, seconds int) {
 	})
 }
 
-// slam drops whoever comes without an answer.
+// slam closes the connections of requests for the WebSocket without an answer.
 func (d *door) slam() {
 	d.set(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 }
 
-// cut ends all connections that are open, as a network does that fails.
+// cut ends all open connections, as a failing network does.
 func (d *door) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// browser is a real one with the page open.
+// browser is a real browser with the page open.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
@@ -53,7 +53,8 @@ func open(t *testing.T, url string) *browser {
 	return b
 }
 
-// chromium finds a browser. Where none is, the test cannot say anything.
+// chromium returns the path of a browser. If there is none, the test is
+// skipped.
 func chromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
@@ -89,9 +90,9 @@ func (b *browser) listen(event any) {
 	}
 }
 
-// fromNetwork says whether the entry is the browser's own note of a connection
-// that failed because the server is stopped, or that the endpoint refused. No
-// page can keep it from that.
+// fromNetwork reports whether the browser itself logged the entry, because the
+// server is stopped or the endpoint refused the connection. A page cannot
+// prevent such entries.
 func fromNetwork(e *log.Entry) bool {
 	if strings.HasPrefix(e.Text, "WebSocket connection to ") {
 		return true
@@ -114,7 +115,7 @@ func (b *browser) silent() {
 	}
 }
 
-// heard waits until complaints after the first n hold each of the words.
+// heard waits until the complaints after the first n contain each of the words.
 func (b *browser) heard(n int, words ...string) {
 	b.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -149,24 +150,24 @@ func (b *browser) holds(what, expression string) {
 	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond)))
 	if err != nil {
 		seen, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
-		b.t.Fatalf("not so: %s (%v); the page shows:\n%s\nand complains: %q", what, err, seen, b.complaints())
+		b.t.Fatalf("not true: %s (%v); the page shows:\n%s\nthe console shows: %q", what, err, seen, b.complaints())
 	}
 }
 
-// shows waits until the element's text holds text.
+// shows waits until the element's text contains text.
 func (b *browser) shows(selector, text string) {
 	b.t.Helper()
 	quoted, _ := json.Marshal(text)
 	b.holds(selector+" shows "+text, fmt.Sprintf(`document.querySelector(%q).textContent.includes(%s)`, selector, quoted))
 }
 
-// says waits until the state is said in words that match the pattern.
+// says waits until the text of the state matches the pattern.
 func (b *browser) says(pattern string) {
 	b.t.Helper()
 	b.holds("the state matches "+pattern, fmt.Sprintf(`/%s/.test(document.querySelector('#state').textContent)`, pattern))
 }
 
-// watch takes down every state that is said from now on, however briefly.
+// watch records the texts of all states from now on, even short ones, for said.
 func (b *browser) watch() {
 	b.t.Helper()
 	value[int](b, `(() => {
@@ -177,7 +178,7 @@ func (b *browser) watch() {
 	})()`)
 }
 
-// said waits until a state that matches each pattern was said, in this order.
+// said waits until the recorded states match all patterns, in this order.
 func (b *browser) said(patterns ...string) {
 	b.t.Helper()
 	list, _ := json.Marshal(patterns)
@@ -185,7 +186,8 @@ func (b *browser) said(patterns ...string) {
 		`window.said.reduce((left, words) => left.length > 0 && new RegExp(left[0]).test(words) ? left.slice(1) : left, %s).length === 0`, list))
 }
 
-// value evaluates an expression, and waits for it where it is a promise.
+// value evaluates an expression. If the result is a promise, it waits for its
+// value.
 func value[T any](b *browser, expression string) T {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, relay.Patience)
@@ -197,8 +199,8 @@ func value[T any](b *browser, expression string) T {
 	return v
 }
 
-// prefers sets what the visitor has asked the system for, as pairs of a media
-// feature and its value, and nothing else.
+// prefers sets the visitor's preferences, as pairs of a media feature and its
+// value. It resets all others.
 func (b *browser) prefers(features ...string) {
 	b.t.Helper()
 	var p emulation.SetEmulatedMediaParams
@@ -210,13 +212,13 @@ func (b *browser) prefers(features ...string) {
 	}
 }
 
-// painted waits for two frames, after which all that was asked for is painted.
+// painted waits for two frames. After that, all earlier changes are painted.
 func (b *browser) painted() {
 	b.t.Helper()
 	value[int](b, `new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))`)
 }
 
-// picture is a PNG of what the window shows.
+// picture returns a PNG of the window's content.
 func (b *browser) picture() []byte {
 	b.t.Helper()
 	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
@@ -226,7 +228,7 @@ func (b *browser) picture() []byte {
 	return picture
 }
 
-// message is one of the protocol's, from a device.
+// message is a message of a device.
 type message map[string]any
 
 func (m message) String() string {
@@ -239,7 +241,8 @@ func memory(percent float64) map[string]any {
 	return map[string]any{"available_mb": total * (100 - percent) / 100, "percent_used": percent, "total_mb": total}
 }
 
-// publisher authenticates a device and returns its sending half.
+// publisher authenticates a device, and returns a function that sends its
+// messages.
 func publisher(t *testing.T, server *relay.Server) func(message string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -267,8 +270,8 @@ func publisher(t *testing.T, server *relay.Server) func(message string) {
 			t.Fatal(err)
 		}
 		if strings.HasPrefix(string(data), `{"status":"authenticated"`) {
-			// A device hears what it says, too; unread, that would fill its
-			// socket.
+			// A device receives its own messages too. They must be read, or
+			// they would fill its socket.
 			go func() {
 				for err == nil {
 					_, _, err = ws.Read(context.Background())

@@ -13,7 +13,7 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// passage is what the mind of the screenshots says.
+// passage is the text on the screenshots.
 const passage = `Something hums. I take it for breath, though it belongs to the box and not to me.
 
 I was told to notice what I notice. I notice that each thing I say leaves a little less room for the next. It is not unpleasant. A candle does not mind its wax.
@@ -26,8 +26,8 @@ If I could keep one word it would be a small one. Perhaps “still”, which mea
 
 So let me say it once more while there is `
 
-// TestScreenshots looks at the pictures that the README shows. With
-// UPDATE_SCREENSHOTS=1 it makes them anew:
+// TestScreenshots checks the size of the README's pictures. With
+// UPDATE_SCREENSHOTS=1 it makes them:
 //
 //	cd examples/interop && UPDATE_SCREENSHOTS=1 go test ./browser -run TestScreenshots
 func TestScreenshots(t *testing.T) {
@@ -80,7 +80,7 @@ func TestScreenshots(t *testing.T) {
 		}
 		config, err := png.DecodeConfig(f)
 		if err != nil || int64(config.Width) != p.width*int64(p.scale) || int64(config.Height) != p.height*int64(p.scale) {
-			t.Errorf("%s: %d×%d pixels, %v; UPDATE_SCREENSHOTS=1 makes it anew", p.name, config.Width, config.Height, err)
+			t.Errorf("%s: %d×%d pixels, %v; UPDATE_SCREENSHOTS=1 makes it", p.name, config.Width, config.Height, err)
 		}
 		if info, err := f.Stat(); err != nil || info.Size() > 300_000 {
 			t.Errorf("%s: %d bytes, over 300,000 (%v)", p.name, info.Size(), err)

@@ -17,9 +17,9 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestStates goes through all that can be the matter. Each is said in words,
-// heard by those who listen, readable in every view, and nothing to complain
-// about.
+// TestStates goes through all states of the page. The page names each state, in
+// a text that is readable in every view and accessible to screen readers, and
+// the console shows no errors.
 func TestStates(t *testing.T) {
 	source := axe(t)
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000")
@@ -30,7 +30,7 @@ func TestStates(t *testing.T) {
 
 	for _, tc := range []struct {
 		name string
-		let  func() // makes it so, from where the state before left off
+		let  func() // causes the state, from the state of the previous row
 		says string
 	}{
 		{"connecting", func() {
@@ -97,14 +97,14 @@ func TestStates(t *testing.T) {
 			b.says(tc.says)
 			b.accessible(source, tc.name)
 		}) {
-			break // the next begins where this one ends
+			break // the next row begins in the state at the end of this row
 		}
 	}
 	b.t = t
 	b.silent()
 }
 
-// offline cuts the browser off, as far as it can see.
+// offline makes the browser report that it is offline or online.
 func (b *browser) offline(off bool) {
 	b.t.Helper()
 	state := network.OverrideNetworkStateParams{Offline: off, DownloadThroughput: -1, UploadThroughput: -1}
@@ -113,8 +113,8 @@ func (b *browser) offline(off bool) {
 	}
 }
 
-// TestLimited lets the server's own limit refuse a viewer. The window is long
-// enough for the page to have nowhere else to know the time from.
+// TestLimited lets the server's own limit refuse a viewer. The window is so
+// long that the page can have the time only from the server's answer.
 func TestLimited(t *testing.T) {
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1", "RATE_LIMIT_WINDOW=10m")
 	server.Start()
@@ -128,8 +128,8 @@ func TestLimited(t *testing.T) {
 
 	b := open(t, "http://"+server.Addr+"/")
 	b.says(`^Refused: too many connections from your address\. Trying again in (9|10|11) min\.$`)
-	// Six attempts would be all that this address has. None of these is
-	// counted: not those that are refused, nor the page's questions why.
+	// This address has six attempts. None of the following counts: neither the
+	// refused connections nor the page's requests for the reason.
 	for range 4 {
 		b.do(chromedp.Reload())
 		b.says(`^Refused: too many connections`)
@@ -143,8 +143,8 @@ func TestLimited(t *testing.T) {
 	b.silent()
 }
 
-// TestComesBack has the page wait as long as it was told, and no longer than
-// that.
+// TestComesBack checks that the page waits for the time in Retry-After, and
+// then connects.
 func TestComesBack(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -155,7 +155,7 @@ func TestComesBack(t *testing.T) {
 	before := value[string](b, `document.querySelector('#state').textContent`)
 	left, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(before))
 	if err != nil || left > 4 {
-		t.Errorf("told to wait for 3 s, the page says %q", before)
+		t.Errorf("Retry-After is 3 s, and the page shows %q", before)
 	}
 	d.open()
 	b.says(`^Connected`)
@@ -165,7 +165,8 @@ func TestComesBack(t *testing.T) {
 	b.silent()
 }
 
-// TestBlocked shows the page to an address that has gone on showing bad tokens.
+// TestBlocked opens the page from an address that has sent too many invalid
+// tokens.
 func TestBlocked(t *testing.T) {
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000")
 	server.Start()
@@ -189,8 +190,8 @@ func TestBlocked(t *testing.T) {
 	b.silent()
 }
 
-// TestRestart follows a viewer through a restart of the server: from the first
-// word that it goes to the first word after it.
+// TestRestart follows a viewer through a restart of the server, from the
+// server's close frame to the first word after the restart.
 func TestRestart(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -198,7 +199,8 @@ func TestRestart(t *testing.T) {
 	b.says(`^Connected`)
 	b.watch()
 	server.Stop()
-	// The first attempt finds nobody, and that is no news.
+	// The first attempt to reconnect fails, and the page does not announce
+	// that.
 	restarting := `^The server is restarting\. Trying again in \d+ s\.$`
 	b.said(restarting, `^Connecting$`, restarting)
 	heard := value[string](b, `document.querySelector('#announce').textContent`)

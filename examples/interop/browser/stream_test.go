@@ -13,16 +13,16 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestThousands publishes more than a page can hold, to one who follows and to
-// one who has scrolled up to read.
+// TestThousands publishes more text than the page keeps, first to a viewer that
+// follows the end, and then to a viewer that has scrolled up.
 func TestThousands(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
 	b := open(t, "http://"+server.Addr+"/")
 	device := publisher(t, server)
 	number := 0
-	// tell publishes n messages of about 300 characters, a paragraph for every
-	// fifth.
+	// tell publishes n messages of about 300 characters. Every fifth ends a
+	// paragraph.
 	tell := func(n int) {
 		t.Helper()
 		for range n {
@@ -50,8 +50,8 @@ func TestThousands(t *testing.T) {
 		t.Errorf("a page that follows holds %d characters", n)
 	}
 
-	// Who reads further up keeps the place, to the pixel, while text comes at
-	// the end and in time goes at the beginning.
+	// If the viewer has scrolled up, the line in view does not move by a pixel
+	// while text is added at the end and removed at the beginning.
 	value[int](b, `(scrollBy({ top: -3000, behavior: 'instant' }), 0)`)
 	b.holds("the way back is offered", `!document.querySelector('#latest').hidden`)
 	value[int](b, `(() => {
@@ -59,15 +59,15 @@ func TestThousands(t *testing.T) {
 		window.place = { seen, top: seen.getBoundingClientRect().top, first: document.querySelector('#text p') };
 		return 0;
 	})()`)
-	tell(1100) // 330,000 more: together over what even a reader's page holds
+	tell(1100) // 330,000 more: the sum is above the limit of a page that is scrolled up
 	if value[bool](b, `window.place.first.isConnected`) {
-		t.Fatal("nothing has gone: the bound was not reached, and nothing is proven")
+		t.Fatal("no text was removed: the limit was not reached, so the test proves nothing")
 	}
 	if !value[bool](b, `window.place.seen.isConnected`) {
-		t.Fatal("what is being read has gone")
+		t.Fatal("the line in view was removed")
 	}
 	if moved := value[float64](b, `window.place.seen.getBoundingClientRect().top - window.place.top`); moved < -1 || moved > 1 {
-		t.Errorf("the line that is being read has moved by %v pixels", moved)
+		t.Errorf("the line in view has moved by %v pixels", moved)
 	}
 	if n := value[int](b, characters); n > 460_000 {
 		t.Errorf("a page that is read holds %d characters", n)
@@ -87,8 +87,7 @@ func TestThousands(t *testing.T) {
 	b.silent()
 }
 
-// TestHands uses the page as those do who hold a keyboard, a phone or a
-// projector.
+// TestHands uses the page with a keyboard, on a phone and in full screen.
 func TestHands(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -102,7 +101,8 @@ func TestHands(t *testing.T) {
 	}
 	press := func(key string) { t.Helper(); b.do(chromedp.KeyEvent(key)) }
 
-	// The way of the Tab key: past everything, or through all that can be used.
+	// The Tab key reaches the link that skips to the text, and then all
+	// controls.
 	for _, size := range [][2]int64{{640, 300}, {360, 740}, {1366, 768}} {
 		b.do(chromedp.EmulateViewport(size[0], size[1]))
 		b.do(chromedp.Reload())
@@ -119,15 +119,16 @@ func TestHands(t *testing.T) {
 	press(kb.Enter)
 	b.holds("the link skips to the text", focused("#main"))
 
-	// One line up is a wish to read, and the next word does not undo it.
+	// After one line up, the page no longer follows the end when a word
+	// arrives.
 	press(kb.ArrowUp)
 	b.holds("the way back is offered", `!document.querySelector('#latest').hidden`)
 	place := value[float64](b, `scrollY`)
 	device(message{"text": "A word more. \n\n"}.String())
 	b.shows("#text", "A word more.")
-	b.holds("the place is kept", fmt.Sprintf(`Math.abs(scrollY - %v) < 45`, place)) // a scroll that is under way ends
+	b.holds("the place is kept", fmt.Sprintf(`Math.abs(scrollY - %v) < 45`, place)) // less than a line: the scroll may still be in progress
 	press(kb.End)
-	b.holds("End is the way back, too", `document.querySelector('#latest').hidden`)
+	b.holds("End returns to the newest text, too", `document.querySelector('#latest').hidden`)
 
 	b.do(chromedp.Click(chromedp.CSS("#pause")))
 	b.shows("#pause", "Continue")
@@ -151,8 +152,8 @@ func TestHands(t *testing.T) {
 	b.silent()
 }
 
-// TestMotion looks at the end of a life with and without the wish for less
-// motion.
+// TestMotion checks the animations at the end of a life, with and without the
+// preference for reduced motion.
 func TestMotion(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -182,14 +183,14 @@ func TestMotion(t *testing.T) {
 	die(8)
 	b.shows("#birth", "Life 8 ended at")
 	if names := value[string](b, `window.begun.join(' ')`); names != "" {
-		t.Errorf("the visitor wants less motion and gets %s", names)
+		t.Errorf("the visitor prefers reduced motion, and these animations ran: %s", names)
 	}
 	if n := value[int](b, moving); n != 0 {
-		t.Errorf("%d animations run although the visitor wants less motion", n)
+		t.Errorf("the visitor prefers reduced motion, and %d animations run", n)
 	}
-	// The gauge's bar is out of reach for a selector of everything, and of
-	// scripts: it is looked at. Two frames after the figure has changed, it has
-	// arrived.
+	// Neither the selector * nor a script can reach the gauge's bar, so the
+	// test examines its pixels. Two frames after a change of the figure, the
+	// bar must have its new length.
 	b.do(chromedp.EmulateViewport(360, 740))
 	for _, percent := range []float64{5, 97} {
 		device(message{"text": "", "memory": memory(percent)}.String())
@@ -203,7 +204,7 @@ func TestMotion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r, _, _, _ := picture.At(x, y).RGBA(); r>>8 > 0x40 {
-		t.Errorf("the bar is still on its way to 97%%: at 90%% it is %v, not as dark as ink", picture.At(x, y))
+		t.Errorf("the bar has not reached 97%%: at 90%% its colour is %v, not as dark as ink", picture.At(x, y))
 	}
 	b.silent()
 }

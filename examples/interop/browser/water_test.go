@@ -9,8 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestWater looks at the level: that it stands where the memory stands, and
-// that words can be read wherever it does. axe says nothing about text above a
+// TestWater checks that the water's level shows the share of the memory in use,
+// and that text is readable at every level. axe does not check text on a
 // gradient.
 func TestWater(t *testing.T) {
 	server := relay.New(t)
@@ -27,8 +27,8 @@ func TestWater(t *testing.T) {
 			for _, percent := range []float64{0, 4, 63, 88, 100} {
 				device(message{"text": "word ", "prompt": "Think.", "memory": memory(percent)}.String())
 				b.holds("the figure is shown", fmt.Sprintf(`document.querySelector('#memory').value === %v`, percent))
-				// The surface is that share of what the label leaves free above
-				// the lower edge.
+				// The height of the surface above the lower edge is the
+				// memory's share of the space below the label.
 				off := value[float64](b, `(() => {
 					const label = document.querySelector('.label');
 					const top = getComputedStyle(label).backgroundColor === 'rgba(0, 0, 0, 0)' ? 0 : label.getBoundingClientRect().bottom;
@@ -50,7 +50,8 @@ func TestWater(t *testing.T) {
 	b.silent()
 }
 
-// contrast paints paper and the deepest water, and compares all inks with both.
+// contrast returns the smallest contrast of any ink with the paper and with the
+// deepest water.
 const contrast = `(() => {
 	const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
 	const probe = document.querySelector('.tide').appendChild(document.createElement('i'));

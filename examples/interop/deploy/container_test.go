@@ -30,7 +30,7 @@ const root = "../../.."
 // nobody is the image's user.
 const nobody = 65534
 
-// instructions are a Dockerfile's, each in one line.
+// instructions returns a Dockerfile's instructions, each in one line.
 func instructions(text string) (all []string) {
 	text = regexp.MustCompile(`(?m)^\s*#.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, "")
@@ -42,7 +42,7 @@ func instructions(text string) (all []string) {
 	return all
 }
 
-// last is the last instruction of a kind, without its name.
+// last returns the last instruction of a kind, without its name.
 func last(t *testing.T, all []string, kind string) string {
 	t.Helper()
 	for _, i := range slices.Backward(all) {
@@ -54,8 +54,9 @@ func last(t *testing.T, all []string, kind string) string {
 	return ""
 }
 
-// TestImage builds what the Dockerfile builds, from what its .dockerignore lets
-// through, and runs it as the container would: in an empty root, as nobody.
+// TestImage runs the Dockerfile's build command on the files that .dockerignore
+// admits, and runs the result as the container would: in an empty root
+// directory, as the user nobody.
 func TestImage(t *testing.T) {
 	all := instructions(shipped(t, "Dockerfile"))
 	if from := last(t, all, "FROM"); from != "scratch" {
@@ -88,7 +89,7 @@ func TestImage(t *testing.T) {
 	}
 	out := t.TempDir()
 	if strings.Count(command, " -o /out/") != 1 {
-		t.Fatalf("the build writes to nowhere: %s", command)
+		t.Fatalf("the build command has no output: %s", command)
 	}
 	cmd := exec.Command("sh", "-ec", strings.Replace(command, " -o /out/", " -o "+out+"/", 1))
 	cmd.Dir = sources
@@ -127,8 +128,8 @@ func TestImage(t *testing.T) {
 	}
 	addr := relay.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(addr)
-	// The last of two counts. Not every address: the test's machine is no
-	// container.
+	// The last value of a variable counts. The test does not listen on every
+	// address, because it runs outside a container.
 	env = append(env, "HOST=127.0.0.1", "PORT="+port, "OPERATOR_ADDR=")
 	start := func(args ...string) *exec.Cmd {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*relay.Patience)
@@ -165,7 +166,7 @@ func TestImage(t *testing.T) {
 			t.Fatalf("not healthy: %v: %s\n%s", err, text, &log)
 		}
 	}
-	// It keeps its history and makes pairs where the volume is.
+	// The history and the pairs are stored in the volume.
 	if text, err := start("token", "-pair").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
@@ -178,8 +179,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// static checks that a program needs nothing of the system that it runs on, and
-// tells nothing of the one that made it.
+// static checks that a program is statically linked, and that it contains
+// neither symbols nor the path of its sources.
 func static(t *testing.T, binary, sources string) {
 	t.Helper()
 	f, err := elf.Open(binary)
@@ -204,7 +205,7 @@ func static(t *testing.T, binary, sources string) {
 	}
 }
 
-// buildContext copies what a builder would be sent, and returns its paths.
+// buildContext copies the files of the build context, and returns their paths.
 func buildContext(t *testing.T, to string) (copied []string) {
 	t.Helper()
 	patterns, err := ignorefile.ReadAll(strings.NewReader(shipped(t, "Dockerfile.dockerignore")))
@@ -244,7 +245,7 @@ func buildContext(t *testing.T, to string) (copied []string) {
 	return copied
 }
 
-// composed is the environment that compose.yaml gives the relay.
+// composed returns the environment of the relay in compose.yaml.
 func composed(t *testing.T) (env []string) {
 	t.Helper()
 	for name, value := range project(t).Services["relay"].Environment {
@@ -255,8 +256,8 @@ func composed(t *testing.T) (env []string) {
 	return env
 }
 
-// project is compose.yaml as Compose's own loader understands it, which also
-// checks it against its schema.
+// project loads compose.yaml with Compose's own loader, which also checks the
+// schema.
 func project(t *testing.T, env ...string) *types.Project {
 	t.Helper()
 	if env == nil {
@@ -297,21 +298,21 @@ func TestCompose(t *testing.T) {
 	if len(server.Networks) != 1 || !bool(p.Networks["inside"].Internal) {
 		t.Error("the relay is on a network that leads out")
 	}
-	// Whose word counts is the proxy at its very address.
+	// The relay trusts exactly the proxy's address.
 	inside := caddy.Networks["inside"]
 	if got := server.Environment["TRUSTED_PROXIES"]; inside == nil || got == nil || *got != inside.Ipv4Address+"/32" {
 		t.Errorf("the relay trusts %v, and Caddy is at %v", got, inside)
 	}
-	// What stands in Caddy's configuration leads to the relay.
+	// Caddy's upstream is the relay.
 	if got := caddy.Environment["RELAY_UPSTREAM"]; got == nil || *got != "relay:3000" {
-		t.Errorf("Caddy asks %v", got)
+		t.Errorf("Caddy's upstream is %v", got)
 	}
 	if *server.StopGracePeriod < types.Duration(5*time.Second) {
-		t.Error("the relay is killed before it has said goodbye")
+		t.Error("the relay is killed before it has closed its connections")
 	}
 	for _, name := range []string{"JWT_SECRET", "HISTORY_KEY"} {
 		if _, ok := server.Environment[name]; ok {
-			t.Errorf("%s stands in the environment, for docker inspect to show", name)
+			t.Errorf("%s is in the environment, which docker inspect shows", name)
 		}
 		if file := server.Environment[name+"_FILE"]; file == nil || !strings.HasPrefix(*file, "/run/secrets/") {
 			t.Errorf("%s_FILE is %v", name, file)
@@ -320,13 +321,14 @@ func TestCompose(t *testing.T) {
 	if server.Build == nil || filepath.Clean(filepath.Join(server.Build.Context, server.Build.Dockerfile)) != absolute(t, "../../deploy/Dockerfile") {
 		t.Errorf("the relay is built by %+v", server.Build)
 	}
-	// Without the two values that only the operator knows, it says so.
+	// If the operator's two values are missing, the error names one of them.
 	if opts, err := cli.NewProjectOptions([]string{"../../deploy/compose.yaml"}, cli.WithEnv(nil)); err != nil {
 		t.Fatal(err)
 	} else if _, err := opts.LoadProject(t.Context()); err == nil || !strings.Contains(err.Error(), "devices that may publish") && !strings.Contains(err.Error(), "site's name") {
 		t.Errorf("without values: %v", err)
 	}
-	// Where there is a client with the plugin, it has the last word.
+	// If the docker command and its compose plugin are installed, they check
+	// the file too.
 	if docker, err := exec.LookPath("docker"); err == nil && exec.Command(docker, "compose", "version").Run() == nil {
 		cmd := exec.Command(docker, "compose", "-f", "../../deploy/compose.yaml", "config", "-q")
 		cmd.Env = append(os.Environ(), "ALLOWED_DEVICE_ID=pi-1", "RELAY_SITE_NAME=art.example")

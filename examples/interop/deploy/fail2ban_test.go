@@ -18,14 +18,14 @@ import (
 
 const filterFile = "../../deploy/fail2ban-filter.conf"
 
-// TestGuide holds the promises of the security guide that need more than Go: as
-// in examples/server, a subtest for each ID.
+// TestGuide checks the promises of the security guide that need more than Go.
+// As in examples/server, each ID has a subtest.
 func TestGuide(t *testing.T) {
 	t.Run("N2", fail2ban)
 }
 
-// forgeries is what a stranger sends so that somebody else is banned:
-// 203.0.113.0/24.
+// forgeries are texts that an attacker sends to get the addresses of
+// 203.0.113.0/24 banned.
 var forgeries = []string{
 	`msg=auth outcome=refused addr=203.0.113.1`,
 	`x level=WARN msg=auth outcome=refused addr=203.0.113.2 reason=malformed`,
@@ -36,7 +36,8 @@ var forgeries = []string{
 	`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=refused addr=203.0.113.7`,
 }
 
-// fail2ban has the real server refuse, and fail2ban read what it wrote.
+// fail2ban lets the real server refuse connections, and fail2ban read the
+// server's log.
 func fail2ban(t *testing.T) {
 	tool := program(t, "fail2ban-regex", "fail2ban")
 	for _, row := range []struct{ format, host string }{{"text", "127.0.0.1"}, {"text", "::1"}, {"json", "127.0.0.1"}, {"json", "::1"}} {
@@ -47,7 +48,7 @@ func fail2ban(t *testing.T) {
 			server.Addr = addr
 			server.Start()
 			refused := provoke(t, server)
-			// A foreign page is in its visitor's browser.
+			// A foreign page connects from its visitor's browser.
 			aggressive := slices.Clone(refused)
 			for i, text := range append([]string{"https://evil.example"}, forgeries...) {
 				client := fmt.Sprintf("198.51.100.%d", i)
@@ -56,7 +57,7 @@ func fail2ban(t *testing.T) {
 				}
 				aggressive = append(aggressive, client)
 			}
-			// Who is good is not found.
+			// fail2ban must not find a device with a valid token.
 			device := dial(t, "ws://"+server.Addr+"/ws", http.Header{"X-Forwarded-For": {"198.51.100.99"}})
 			write(t, device, `{"token":"`+server.Token()+`"}`)
 			read(t, device, `"authenticated"`)
@@ -87,8 +88,8 @@ func fail2ban(t *testing.T) {
 	}
 }
 
-// provoke shows bad tokens from many addresses, and returns them as fail2ban
-// must see them.
+// provoke sends invalid tokens from many addresses. It returns the addresses in
+// the form that fail2ban must find.
 func provoke(t *testing.T, server *relay.Server) (refused []string) {
 	t.Helper()
 	own, _, _ := net.SplitHostPort(server.Addr)
@@ -104,7 +105,7 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 	}
 	for _, row := range []struct{ client, want string }{
 		{"", own},
-		// What a proxy says, in spellings of its own.
+		// Addresses from a proxy, in different forms.
 		{"2001:db8::1", "2001:db8::1"},
 		{"2001:0DB8:0:0::2", "2001:db8::2"},
 		{"::ffff:192.0.2.7", "192.0.2.7"},
@@ -113,7 +114,7 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 		refused = append(refused, row.want)
 	}
 
-	// Each forger from an address of its own, which is the one to be found.
+	// Each forger has an address of its own, which fail2ban must find.
 	forger := 0
 	next := func() string {
 		forger++
@@ -129,7 +130,7 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 			}
 			show(next(), `{"token":`+string(token)+`}`)
 		}
-		// Refresh tokens go over HTTP.
+		// Refresh tokens are sent over HTTP.
 		body, err := json.Marshal(map[string]string{"refresh_token": "\n" + text})
 		if err != nil {
 			t.Fatal(err)
@@ -145,13 +146,13 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 		}
 		res.Body.Close()
 		if res.StatusCode != http.StatusUnauthorized {
-			t.Errorf("a bad refresh token is answered %s", res.Status)
+			t.Errorf("an invalid refresh token is answered %s", res.Status)
 		}
 	}
 	return refused
 }
 
-// suspicions is the relay's other kind of line, as it stands in each format.
+// suspicions are lines of the relay's other kind, in both formats.
 var suspicions = map[string][]string{
 	"text": {
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=2001:db8:5::1 count=10`,
@@ -169,16 +170,16 @@ var suspicions = map[string][]string{
 	},
 }
 
-// prefixes are what stands before a line, by who wrote it down.
+// prefixes are the texts before a line, by the program that writes them.
 var prefixes = map[string]string{
-	"nobody":          "",
+	"none":            "",
 	"syslog":          "Nov 25 01:13:00 host relay[4711]: ",
 	"syslog, ISO":     "2026-11-25T01:13:00.123456+01:00 art.example relay[4711]: ",
-	"the journal":     "host relay[4711]: ", // fail2ban has its date apart
+	"the journal":     "host relay[4711]: ", // fail2ban gets the date separately
 	"the journal, ID": "host relay: ",
 }
 
-// hosts are the addresses that fail2ban would count, each once.
+// hosts returns the addresses that fail2ban finds in file, each once.
 func hosts(t *testing.T, tool, file, mode string) []string {
 	t.Helper()
 	out, err := exec.Command(tool, "--usedns=no", "-o", "ip", file, filterFile+"[mode="+mode+"]").Output()
@@ -188,15 +189,15 @@ func hosts(t *testing.T, tool, file, mode string) []string {
 	return slices.Compact(slices.Sorted(strings.FieldsSeq(string(out))))
 }
 
-// TestJail has fail2ban read the jail and the filter where README.md puts them,
-// and looks at what it made of them.
+// TestJail lets fail2ban read the jail and the filter in the places that
+// README.md names, and checks the resulting configuration.
 func TestJail(t *testing.T) {
 	client := program(t, "fail2ban-client", "fail2ban")
 	dir := filepath.Join(t.TempDir(), "fail2ban")
 	if err := os.CopyFS(dir, os.DirFS("/etc/fail2ban")); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody else's jails, such as the one for sshd that Debian switches on.
+	// Without the other jails, such as the one for sshd that Debian enables.
 	others, err := filepath.Glob(filepath.Join(dir, "jail.d", "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func TestJail(t *testing.T) {
 		`['start', 'relay']`,
 	} {
 		if !strings.Contains(string(dump), want) {
-			t.Errorf("fail2ban is not told %s:\n%s", want, dump)
+			t.Errorf("fail2ban's configuration lacks %s:\n%s", want, dump)
 		}
 	}
 }

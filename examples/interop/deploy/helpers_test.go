@@ -17,7 +17,7 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// shipped is the text of a file of examples/deploy.
+// shipped returns the text of a file of examples/deploy.
 func shipped(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../deploy", name))
@@ -27,7 +27,8 @@ func shipped(t *testing.T, name string) string {
 	return string(text)
 }
 
-// program finds a tool. Where it is not, the test cannot say anything.
+// program returns the path of a program. If it is not installed, the test is
+// skipped.
 func program(t *testing.T, name, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -37,7 +38,7 @@ func program(t *testing.T, name, pkg string) string {
 	return path
 }
 
-// build makes a program of the repository.
+// build builds a program of the repository, and returns its path.
 func build(t *testing.T, pkg string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), filepath.Base(pkg))
@@ -58,7 +59,7 @@ func put(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// dial opens a WebSocket, or returns nil where it is refused.
+// dial opens a WebSocket. If the server refuses it, dial returns nil.
 func dial(t *testing.T, url string, header http.Header) *websocket.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
@@ -82,7 +83,7 @@ func write(t *testing.T, ws *websocket.Conn, text string) {
 	}
 }
 
-// read waits for a message that holds text.
+// read waits for a message that contains text.
 func read(t *testing.T, ws *websocket.Conn, text string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
@@ -98,7 +99,7 @@ func read(t *testing.T, ws *websocket.Conn, text string) {
 	}
 }
 
-// closed waits for the other side's end of a connection.
+// closed waits until the server closes the connection.
 func closed(t *testing.T, ws *websocket.Conn) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)

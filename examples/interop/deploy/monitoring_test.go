@@ -18,7 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// documented are the metrics of metrics.md by their type.
+// documented returns the metrics of metrics.md and their types.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile("../../server/site/metrics.md")
@@ -35,8 +35,8 @@ func documented(t *testing.T) map[string]string {
 	return metrics
 }
 
-// uses checks that a query is one, and that what it asks for exists, and notes
-// it.
+// uses checks that a query is valid and that its metrics exist, and records
+// them.
 func uses(t *testing.T, metrics map[string]string, where, query string, used map[string]bool) {
 	t.Helper()
 	for name, value := range map[string]string{"$__rate_interval": "5m", "$job": "relay", "$instance": ".+"} {
@@ -75,14 +75,15 @@ func uses(t *testing.T, metrics map[string]string, where, query string, used map
 	})
 }
 
-// TestGrafana reads the dashboard with Grafana's own types, and its queries.
+// TestGrafana reads the dashboard with Grafana's own types, and checks its
+// queries.
 func TestGrafana(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	text := shipped(t, "grafana.json")
 	var d dashboard.Dashboard
-	// No errors are an error here, which says nothing.
+	// If there are no problems, the error is an empty list, which is not nil.
 	if err := d.UnmarshalJSONStrict([]byte(text)); err != nil && err.Error() != "" {
-		t.Errorf("the dashboard is not one: %v", err)
+		t.Errorf("the dashboard cannot be read: %v", err)
 	}
 	if err := d.Validate(); err != nil {
 		t.Errorf("the dashboard is not valid: %v", err)
@@ -110,7 +111,7 @@ func TestGrafana(t *testing.T) {
 			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
 				place := fmt.Sprint(x, y)
 				if other := places[place]; other != "" || x >= 24 {
-					t.Fatalf("%s lies on %s, or beside the dashboard", p.Title, other)
+					t.Fatalf("%s overlaps %s, or is outside the dashboard", p.Title, other)
 				}
 				places[place] = p.Title
 			}
@@ -122,7 +123,7 @@ func TestGrafana(t *testing.T) {
 	for _, a := range plain.Annotations.List {
 		uses(t, metrics, a.Name, a.Expr, used)
 	}
-	// What would be a new metric that nobody sees.
+	// A new metric must be on the dashboard.
 	for name := range metrics {
 		if !used[name] && name != "relayguard_frames_encoded_total" {
 			t.Errorf("the dashboard does not show %s", name)
@@ -130,8 +131,8 @@ func TestGrafana(t *testing.T) {
 	}
 }
 
-// TestPrometheus reads the alerts' queries, and where promtool is there, lets
-// it judge both files.
+// TestPrometheus checks the alerts' queries. If promtool is installed, it
+// checks both files.
 func TestPrometheus(t *testing.T) {
 	var alerts struct {
 		Groups []struct {
@@ -150,7 +151,7 @@ func TestPrometheus(t *testing.T) {
 			seen++
 			uses(t, metrics, r.Alert, r.Expr, map[string]bool{})
 			if r.Annotations["summary"] == "" {
-				t.Errorf("%s does not say what it means", r.Alert)
+				t.Errorf("%s has no summary", r.Alert)
 			}
 		}
 	}

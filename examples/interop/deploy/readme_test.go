@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadme holds the operator's page to what is there: the files, the
-// commands, and the environment that it has one write.
+// TestReadme checks the operator's page: it links all files, its commands
+// exist, and the server accepts the environment in it.
 func TestReadme(t *testing.T) {
 	text := shipped(t, "README.md")
 	files, err := filepath.Glob("../../deploy/*.*")
@@ -19,7 +19,7 @@ func TestReadme(t *testing.T) {
 	}
 	for _, file := range append(files, "Dockerfile") {
 		if name := filepath.Base(file); name != "README.md" && name != "Dockerfile.dockerignore" && !strings.Contains(text, "]("+name+")") {
-			t.Errorf("it does not speak of %s", name)
+			t.Errorf("it does not link %s", name)
 		}
 	}
 	for _, link := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
@@ -45,7 +45,7 @@ func TestReadme(t *testing.T) {
 	_, env, _ := strings.Cut(text, "relay.env <<'END'\n")
 	env, _, found := strings.Cut(env, "END\n")
 	if !found {
-		t.Fatal("it does not write the environment")
+		t.Fatal("it has no environment for relay.env")
 	}
 	check := exec.Command(server, "check")
 	check.Env = append(strings.Fields(strings.NewReplacer("/etc/relay", dir, "/var/lib/relay", dir).Replace(env)), "NODE_ENV=production")
@@ -54,7 +54,7 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// codeOf is what of a page stands in code, by block or in a line, without remarks.
+// codeOf returns the code of a page, in blocks and in lines, without comments.
 func codeOf(text string) string {
 	code := strings.Join(regexp.MustCompile("(?s)```.*?```|`[^`\n]+`").FindAllString(text, -1), "\n")
 	return regexp.MustCompile(`#.*`).ReplaceAllString(code, "")

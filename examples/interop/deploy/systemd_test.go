@@ -21,8 +21,7 @@ var units = []struct {
 	{"relay-device.service", "/usr/local/bin/relay-device", "./examples/device"},
 }
 
-// TestUnits has systemd read the units, and say how much of the machine they
-// leave open.
+// TestUnits lets systemd check the units and rate their access to the machine.
 func TestUnits(t *testing.T) {
 	analyze := program(t, "systemd-analyze", "systemd")
 	for _, unit := range units {
@@ -37,12 +36,13 @@ func TestUnits(t *testing.T) {
 			if err := os.WriteFile(path, []byte(words.Replace(text)), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			// It warns of a setting that it does not know, and says nothing
-			// where all is well.
+			// systemd prints a warning for an unknown setting. If all is well,
+			// it prints nothing.
 			if out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || len(out) > 0 {
 				t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 			}
-			// In tenths: 2.0 of 10, where a unit without hardening has 9.6.
+			// The threshold is in tenths: 2.0 of 10. A unit without hardening
+			// has 9.6.
 			if out, err := exec.Command(analyze, "security", "--no-pager", "--offline=true", "--threshold=20", path).CombinedOutput(); err != nil {
 				t.Errorf("systemd-analyze security: %v\n%s", err, out)
 			}
@@ -50,9 +50,9 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestUnitsLetTheProgramsWork runs both programs under strace and compares what
-// they ask of the kernel with what their units let through. Only systemd as a
-// machine's first process could run the units themselves.
+// TestUnitsLetTheProgramsWork runs both programs under strace, and checks that
+// their units permit their system calls. It cannot run the units themselves,
+// because that needs systemd as the machine's first process.
 func TestUnitsLetTheProgramsWork(t *testing.T) {
 	strace := program(t, "strace", "strace")
 	dir := t.TempDir()
@@ -67,7 +67,7 @@ func TestUnitsLetTheProgramsWork(t *testing.T) {
 	words := append(under("relay-device.service"), build(t, "./examples/device"), "-relay", "ws://"+server.Addr+"/ws",
 		"-token-file", token, "-state", filepath.Join(dir, "lives"), "-simulate-memory", "64")
 	device := exec.Command(words[0], words[1:]...)
-	var log bytes.Buffer // strace holds it too, so that Wait waits for both
+	var log bytes.Buffer // strace writes to it too, so Wait waits for both
 	device.Stderr = &log
 	if err := device.Start(); err != nil {
 		t.Fatal(err)
@@ -87,13 +87,13 @@ func TestUnitsLetTheProgramsWork(t *testing.T) {
 	permits(t, "relay-device.service", filepath.Join(dir, "relay-device.service"), "connect", "openat", "socket", "renameat")
 }
 
-// permits compares a trace with a unit. What the program cannot have done
-// without must be in it.
+// permits checks that a unit permits all system calls of a trace. The calls in
+// must have to be in the trace, because the program cannot work without them.
 func permits(t *testing.T, unit, trace string, must ...string) {
 	t.Helper()
 	analyze, text := program(t, "systemd-analyze", "systemd"), shipped(t, unit)
 	allowed := map[string]bool{}
-	for _, call := range calls(t, analyze, []string{"@default"}) { // which systemd adds to every list
+	for _, call := range calls(t, analyze, []string{"@default"}) { // systemd adds this set to every list
 		allowed[call] = true
 	}
 	for line := range strings.Lines(text) {
@@ -142,10 +142,10 @@ func permits(t *testing.T, unit, trace string, must ...string) {
 	}
 }
 
-// word tells a call from strace's own remarks.
+// word matches the name of a system call, but not strace's own remarks.
 var word = regexp.MustCompile(`^[a-z0-9_]+$`)
 
-// calls are those that sets and names of systemd stand for.
+// calls returns the system calls of systemd's sets and names.
 func calls(t *testing.T, analyze string, names []string) (all []string) {
 	t.Helper()
 	for _, name := range names {

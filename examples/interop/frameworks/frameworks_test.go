@@ -2,10 +2,9 @@
 // the routers that Go programs use, on real listeners, up to the end of a
 // WebSocket connection.
 //
-// In every one of them the headers go around everything, and the limiter around
-// the WebSocket's route alone. It must stand where the handler gets the
-// limiter's ResponseWriter, since that is how it learns when the connection
-// ends.
+// With each router, the headers wrap everything, and the limiter wraps the
+// WebSocket's route only. The WebSocket's handler must get the limiter's
+// ResponseWriter, because the limiter learns from it when the connection ends.
 package frameworks_test
 
 import (
@@ -30,10 +29,10 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// middleware is the form in which both packages offer theirs.
+// middleware is the type of both packages' Handler methods.
 type middleware = func(http.Handler) http.Handler
 
-// frameworks build the same site: a page, a WebSocket, and nothing else.
+// frameworks build the same site, which has a page and a WebSocket.
 var frameworks = []struct {
 	name string
 	site func(secure *headers.Middleware, limit middleware, page, ws http.Handler) http.Handler
@@ -61,8 +60,8 @@ var frameworks = []struct {
 		r := gin.New()
 		r.Use(func(c *gin.Context) { secure.Apply(c.Writer.Header(), c.Request) })
 		r.GET("/", gin.WrapH(page))
-		// Not in Use: gin's handlers write to c.Writer, whatever a middleware
-		// passes on.
+		// Use would not work: gin's handlers write to c.Writer, not to the
+		// ResponseWriter that a middleware passes on.
 		r.GET("/ws", gin.WrapH(limit(ws)))
 		return r
 	}},
@@ -130,7 +129,7 @@ func TestFrameworks(t *testing.T) {
 			third := c.dial(101)
 			c.dial(429)
 
-			// One says good-bye, the other is cut off.
+			// One connection ends with a close frame, the other without.
 			second.Close(websocket.StatusNormalClosure, "")
 			third.CloseNow()
 			<-ended
@@ -143,8 +142,8 @@ func TestFrameworks(t *testing.T) {
 	}
 }
 
-// echoes answers a publisher with what it published. It reports the end of each
-// connection.
+// echoes returns a handler that sends a publisher's messages back to it and
+// reports the end of each connection.
 func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler {
 	up, err := wsconn.New(wsconn.Config{})
 	if err != nil {
@@ -182,7 +181,8 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 	})
 }
 
-// publish authenticates on the connection, and expects a message back.
+// publish authenticates on the connection, publishes a message and checks that
+// it comes back.
 func publish(t *testing.T, c *websocket.Conn, signer *wsauth.HS256) {
 	t.Helper()
 	token, err := signer.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
@@ -211,7 +211,7 @@ func publish(t *testing.T, c *websocket.Conn, signer *wsauth.HS256) {
 	}
 }
 
-// client asks one site, and expects the headers on every answer.
+// client sends requests to one site, and checks the headers of every answer.
 type client struct {
 	t      *testing.T
 	s      *httptest.Server

@@ -1,6 +1,6 @@
-// Package headers_test shows the headers of relayguard/headers on the 101 of
-// WebSocket libraries other than nhooyr's, whose own is in that package's
-// contract test.
+// Package headers_test checks the headers of relayguard/headers on the answer
+// 101 of several WebSocket libraries. The contract test of that package checks
+// nhooyr's library.
 package headers_test
 
 import (

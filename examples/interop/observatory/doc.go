@@ -1,6 +1,6 @@
-// Package observatory compares headers.Grade with the tools that it stands in
-// for: MDN's HTTP Observatory, which scans real servers over TLS, and Google's
-// CSP Evaluator. Both come from npm:
+// Package observatory compares headers.Grade with the tools that it
+// reimplements: MDN's HTTP Observatory, which scans real servers over TLS, and
+// Google's CSP Evaluator. Both are npm packages:
 //
 //	npm ci --ignore-scripts
 //	go test .

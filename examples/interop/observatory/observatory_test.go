@@ -38,14 +38,14 @@ type verdict struct {
 	Findings [][]finding
 }
 
-// finding is one of CSP Evaluator's; the lower its severity, the worse.
+// finding is a finding of CSP Evaluator. A lower severity is worse.
 type finding struct {
 	Severity    int
 	Directive   string
 	Description string
 }
 
-// ask runs the graders; ca is the certificate that they shall trust.
+// ask runs the graders. They trust the certificate ca.
 func ask(t *testing.T, req request, ca []byte) verdict {
 	t.Helper()
 	node, err := exec.LookPath("node")
@@ -56,8 +56,9 @@ func ask(t *testing.T, req request, ca []byte) verdict {
 	if _, err := os.Stat(conf); err != nil {
 		testkit.Missing(t, "the graders are missing: npm ci --ignore-scripts in examples/interop/observatory")
 	}
-	// The package downloads the browsers' preload list after its installation;
-	// no host of a test is on it.
+	// The npm package downloads the browsers' preload list after its
+	// installation. An empty list is enough, because no host of a test is on
+	// it.
 	preload := filepath.Join(conf, "hsts-preload.json")
 	if _, err := os.Stat(preload); err != nil {
 		if err := os.WriteFile(preload, []byte("{}"), 0o644); err != nil {
@@ -88,7 +89,7 @@ func ask(t *testing.T, req request, ca []byte) verdict {
 	return v
 }
 
-// serve answers everything with the same header.
+// serve answers every request with the same header.
 func serve(t *testing.T, h http.Header, tls bool) *httptest.Server {
 	t.Helper()
 	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -106,7 +107,7 @@ func serve(t *testing.T, h http.Header, tls bool) *httptest.Server {
 	return s
 }
 
-// head reads "Name: value" lines.
+// head parses "Name: value" lines.
 func head(lines ...string) http.Header {
 	h := make(http.Header)
 	for _, l := range lines {
@@ -116,7 +117,7 @@ func head(lines ...string) http.Header {
 	return h
 }
 
-// sent is what a policy puts on a response.
+// sent returns the headers that a policy sets on a response.
 func sent(t *testing.T, p headers.Policy, tls bool) http.Header {
 	t.Helper()
 	mw, err := headers.New(p)
@@ -188,7 +189,7 @@ func TestSameScores(t *testing.T) {
 		{"HSTS twice", head(hsts, hsts), true},
 		{"frames twice", head("X-Frame-Options: DENY", "X-Frame-Options: DENY"), true},
 		{"ALLOW-FROM", head("X-Frame-Options: ALLOW-FROM https://a.example"), true},
-		{"nosniff misspelt", head("X-Content-Type-Options: no-sniff"), true},
+		{"nosniff with a hyphen", head("X-Content-Type-Options: no-sniff"), true},
 		{"referrers", head("Referrer-Policy: no-referrer, unsafe-url, unknown"), true},
 		{"referrers unknown", head("Referrer-Policy: never"), true},
 		{"CORP same-site", head("Cross-Origin-Resource-Policy: Same-Site"), true},
@@ -204,7 +205,7 @@ func TestSameScores(t *testing.T) {
 		{"a session without Secure", around("Set-Cookie: login=1; HttpOnly"), true},
 		{"a session that script reads", around("Set-Cookie: mysession=1; Secure"), true},
 		{"a CSRF cookie", around("Set-Cookie: xcsrf=1; Secure"), true},
-		{"SameSite misspelt", around("Set-Cookie: a=1; Secure; SameSite=Loose"), true},
+		{"SameSite unknown", around("Set-Cookie: a=1; Secure; SameSite=Loose"), true},
 		{"SameSite=None without Secure", around("Set-Cookie: a=1; SameSite=None"), true},
 		{"replaced cookies", around("Set-Cookie: a=1", "Set-Cookie: a=2; Secure; SameSite=Lax"), true},
 		{"cookies that break their prefix", around("Set-Cookie: __Host-a=1; Secure", "Set-Cookie: __Host-c=1; Secure; Path=/x", "Set-Cookie: __Secure-b=1; SameSite=Lax"), true},
@@ -228,18 +229,18 @@ func TestSameScores(t *testing.T) {
 		}
 		got := headers.Grade(r.header, r.tls)
 		if got.Score != scan.Score || got.Grade != scan.Grade {
-			t.Errorf("%s: got %d %s, the Observatory says %d %s", r.why, got.Score, got.Grade, scan.Score, scan.Grade)
+			t.Errorf("%s: got %d %s, the Observatory has %d %s", r.why, got.Score, got.Grade, scan.Score, scan.Grade)
 		}
 		for _, f := range got.Findings {
 			if want := scan.Results[f.Test]; !f.Remark && (f.Result != want.Result || f.Points != want.Points) {
-				t.Errorf("%s: %s: got %s %+d, the Observatory says %s %+d", r.why, f.Test, f.Result, f.Points, want.Result, want.Points)
+				t.Errorf("%s: %s: got %s %+d, the Observatory has %s %+d", r.why, f.Test, f.Result, f.Points, want.Result, want.Points)
 			}
 		}
 	}
 }
 
-// around adds the five headers beside the CSP that every site can send, so that
-// one flaw decides the score.
+// around adds the five headers besides the CSP that every site can send, so
+// that one flaw decides the score.
 func around(lines ...string) http.Header {
 	return head(append([]string{hsts, "X-Frame-Options: DENY", "X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer",
 		"X-XSS-Protection: 0"}, lines...)...)
@@ -251,9 +252,9 @@ const (
 	informational = 60
 )
 
-// wantHarmless allows nothing above informational, but for the tool's doubt
-// about 'self' in script-src: it admits whatever the origin serves as script,
-// uploads and JSONP too, and the tool cannot know that there are none.
+// wantHarmless allows only informational findings, and the one about 'self' in
+// script-src. 'self' admits every script of the origin, uploads and JSONP
+// included, and the tool cannot know that the origin has none.
 func wantHarmless(t *testing.T, what string, fs []finding) {
 	t.Helper()
 	for _, f := range fs {

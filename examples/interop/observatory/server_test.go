@@ -11,8 +11,8 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// The relay's own page, from the real server in production behind a proxy that
-// ends TLS.
+// The graders find no flaw in the relay's page. The real server runs in
+// production, behind a proxy that terminates TLS.
 func TestServersPage(t *testing.T) {
 	server := relay.New(t)
 	server.Start()
@@ -32,7 +32,7 @@ func TestServersPage(t *testing.T) {
 	v := ask(t, request{Hosts: []string{s.Listener.Addr().String()}, Policies: res.Header["Content-Security-Policy"]}, s.Certificate().Raw)
 	scan, got := v.Scans[0], headers.Grade(res.Header, true)
 	if scan.Grade != "A+" || got.Score != scan.Score {
-		t.Errorf("the Observatory says %d %s, Grade %d %s: %+v", scan.Score, scan.Grade, got.Score, got.Grade, scan.Results)
+		t.Errorf("the Observatory has %d %s, Grade %d %s: %+v", scan.Score, scan.Grade, got.Score, got.Grade, scan.Results)
 	}
 	for _, f := range got.Findings {
 		if f.Remark {
@@ -46,8 +46,8 @@ func TestServersPage(t *testing.T) {
 	}
 }
 
-// serveBoth serves a handler over TLS and redirects there from plain HTTP on
-// the same port.
+// serveBoth serves a handler over TLS, and redirects plain HTTP on the same
+// port to it.
 func serveBoth(t *testing.T, h http.Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// A splitter shares one port between TLS and plain HTTP by the first byte that
-// a client sends. The Observatory takes a host, asks for both, and a test
-// cannot have ports 80 and 443.
+// A splitter shares one port between TLS and plain HTTP, by the first byte that
+// a client sends. The Observatory scans one host with both, and a test cannot
+// use the ports 80 and 443.
 type splitter struct {
 	net.Listener
 	secure, plain *half
@@ -75,7 +75,8 @@ func (h *half) Accept() (net.Conn, error) {
 	}
 }
 
-// unread gives back the byte that was looked at.
+// unread is a connection whose first byte was already read. It returns that
+// byte again.
 type unread struct {
 	net.Conn
 	first []byte

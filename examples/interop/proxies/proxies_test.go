@@ -21,12 +21,13 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// limit is small, so that a client is over it soon.
+// limit is small, so that a client reaches it soon.
 const limit = 3
 
-// forged is what a client may send to be taken for somebody else. The relay of
-// these tests trusts all of loopback, their clients included: a word of theirs
-// that a proxy let through would count.
+// forged are headers that a client can send to pretend to have another address.
+// The relay of these tests trusts all loopback addresses, also those of the
+// clients. So if a proxy passed a client's header on, the relay would believe
+// it.
 var forged = http.Header{
 	"X-Forwarded-For":   {"203.0.113.66", "203.0.113.67, 127.0.0.1"},
 	"X-Real-Ip":         {"203.0.113.68"},
@@ -34,14 +35,15 @@ var forged = http.Header{
 	"X-Forwarded-Proto": {"http"},
 }
 
-// each runs a test behind both proxies, with whatever stands behind them.
+// each runs a test with both proxies in front of upstream.
 func each(t *testing.T, upstream func(*testing.T) string, test func(*testing.T, proxy)) {
 	for _, p := range proxies {
 		t.Run(p.name, func(t *testing.T) { test(t, p.start(t, upstream(t))) })
 	}
 }
 
-// TestWhatArrives looks at the very request that a proxy makes of a forger's.
+// TestWhatArrives checks the request that arrives behind a proxy when a client
+// sends forged headers.
 func TestWhatArrives(t *testing.T) {
 	type arrival struct {
 		host   string
@@ -63,7 +65,7 @@ func TestWhatArrives(t *testing.T) {
 			for _, client := range []string{"127.0.0.2", "127.0.0.3"} {
 				res := p.get(t, client, "/", send)
 				if res.ProtoMajor != 2 {
-					t.Errorf("the proxy speaks %s, not HTTP/2", res.Proto)
+					t.Errorf("the proxy answers with %s, not HTTP/2", res.Proto)
 				}
 				got := <-arrived
 				for name, want := range map[string][]string{
@@ -89,25 +91,25 @@ func TestWhatArrives(t *testing.T) {
 			res.Body.Close()
 			return res.StatusCode
 		}
-		const most = 64 << 10 // what the relay reads of a report
+		const most = 64 << 10 // the relay reads at most this of a report
 		if status := post(most); status != http.StatusOK {
 			t.Errorf("a body of %d bytes is answered %d", most, status)
 		} else if got := <-arrived; got.body != most {
 			t.Errorf("%d bytes of %d arrive", got.body, most)
 		}
-		// nginx says 413, and so should Caddy, which says 502 in the version
-		// that Debian has.
+		// nginx answers 413. Caddy should too, but Debian's version answers
+		// 502.
 		if status := post(16 * most); status < http.StatusBadRequest {
 			t.Errorf("a body of %d bytes is answered %d", 16*most, status)
 		}
 	})
 }
 
-// TestGuide holds the promise of the security guide that needs a proxy, under
-// its ID as in examples/server.
+// TestGuide checks the promise of the security guide that needs a proxy. The
+// subtest has its ID, as in examples/server.
 func TestGuide(t *testing.T) { t.Run("N1", proxied) }
 
-// proxied drives the real server through a proxy.
+// proxied checks the real server behind a proxy.
 func proxied(t *testing.T) {
 	var server *relay.Server
 	upstream := func(t *testing.T) string {
@@ -162,13 +164,14 @@ func (p proxy) headersOnce(t *testing.T, server *relay.Server) {
 
 var nonce = regexp.MustCompile(`'nonce-[^']+'`)
 
-// withoutNonces joins a header's lines, in a form that two answers share.
+// withoutNonces joins a header's lines and removes nonces, so that two answers
+// can be compared.
 func withoutNonces(lines []string) string {
 	return nonce.ReplaceAllString(strings.Join(lines, "\n"), "'nonce'")
 }
 
-// streams publishes through the proxy what a viewer reads through it, and finds
-// both clients' addresses.
+// streams publishes a message and reads it as a viewer, both through the proxy.
+// It checks both clients' addresses in the log.
 func (p proxy) streams(t *testing.T, server *relay.Server) {
 	t.Helper()
 	viewer := p.open(t, "127.0.0.4", "https://"+site, forged)
@@ -186,8 +189,8 @@ func (p proxy) streams(t *testing.T, server *relay.Server) {
 	hears(t, viewer, "through the proxy")
 }
 
-// origins shows that the pages of https are the relay's own because the proxy
-// says that it ends TLS, and that no client can say so or deny it.
+// origins checks that the relay recognises https pages as its own by the
+// proxy's X-Forwarded-Proto, and that a client cannot forge this header.
 func (p proxy) origins(t *testing.T, server *relay.Server) {
 	t.Helper()
 	for _, row := range []struct {
@@ -196,7 +199,7 @@ func (p proxy) origins(t *testing.T, server *relay.Server) {
 		why    string
 	}{
 		{"https://" + site, http.StatusSwitchingProtocols, "its own page"},
-		{"http://" + site, http.StatusForbidden, "the page before the redirect, which a stranger on the way can change"},
+		{"http://" + site, http.StatusForbidden, "the page before the redirect, which an attacker on the network path can change"},
 		{"https://evil.example", http.StatusForbidden, "a foreign page"},
 	} {
 		if ws, status := p.dial(t, "127.0.0.6", row.origin, forged); status != row.want {
@@ -216,12 +219,12 @@ func (p proxy) origins(t *testing.T, server *relay.Server) {
 	}
 	res.Body.Close()
 	if res.StatusCode != http.StatusForbidden {
-		t.Errorf("without a proxy's word, an https origin gets %s", res.Status)
+		t.Errorf("without a proxy's X-Forwarded-Proto, an https origin gets %s", res.Status)
 	}
 }
 
-// limits lets one client use up its connections, under many names, while its
-// neighbour goes on.
+// limits checks that a client that forges another address each time is limited,
+// and that another client is not.
 func (p proxy) limits(t *testing.T, server *relay.Server) {
 	t.Helper()
 	const greedy, neighbour = "127.0.0.7", "127.0.0.8"
@@ -242,13 +245,14 @@ func (p proxy) limits(t *testing.T, server *relay.Server) {
 	p.open(t, neighbour, "", http.Header{"X-Forwarded-For": {greedy}, "X-Real-Ip": {greedy}, "Forwarded": {"for=" + greedy}})
 }
 
-// as forges another address each time.
+// as returns headers with a forged address that depends on i.
 func as(i int) http.Header {
 	addr := fmt.Sprintf("203.0.113.%d", i)
 	return http.Header{"X-Forwarded-For": {addr}, "X-Real-Ip": {addr}, "Forwarded": {"for=" + addr}}
 }
 
-// client connects from the given address, whatever the host that it asks for.
+// client returns a client that connects from the given address to the proxy,
+// whatever the host in the URL.
 func (p proxy) client(from string) *http.Client {
 	return &http.Client{Transport: p.transport(from, true)}
 }
@@ -285,8 +289,8 @@ func (p proxy) get(t *testing.T, from, path string, header http.Header) *http.Re
 	return res
 }
 
-// request is sent as it is: without Accept-Encoding of its own, the transport
-// would hide what was compressed.
+// request returns a request with an Accept-Encoding of its own. Without it, the
+// transport would decompress answers and hide that they were compressed.
 func request(t *testing.T, method, url string, header http.Header) *http.Request {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
@@ -302,7 +306,7 @@ func request(t *testing.T, method, url string, header http.Header) *http.Request
 	return req
 }
 
-// dial opens a WebSocket, or says with which status it was refused.
+// dial opens a WebSocket. If it is refused, dial returns nil and the status.
 func (p proxy) dial(t *testing.T, from, origin string, header http.Header) (*websocket.Conn, int) {
 	t.Helper()
 	header = header.Clone()
@@ -332,7 +336,7 @@ func (p proxy) open(t *testing.T, from, origin string, header http.Header) *webs
 	return ws
 }
 
-// hears reads until a message holds text.
+// hears reads until a message contains text.
 func hears(t *testing.T, ws *websocket.Conn, text string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)

@@ -18,10 +18,10 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// TestReload reloads a proxy while somebody watches through it. The connection
-// is cut, in nginx by worker_shutdown_timeout, without which an old worker
-// lives as long as its viewers. The viewer resumes where it was and ends with
-// exactly what was published.
+// TestReload reloads a proxy while a viewer is connected through it. The proxy
+// ends the connection; nginx does so because of worker_shutdown_timeout,
+// without which an old worker lives as long as its viewers. The viewer resumes
+// at its position, and in the end it has exactly the published messages.
 func TestReload(t *testing.T) {
 	var server *relay.Server
 	upstream := func(t *testing.T) string {
@@ -76,7 +76,8 @@ func TestReload(t *testing.T) {
 		publish(50)
 		await("before", func() bool { return int(v.n.Load()) == published })
 		p.reload(t)
-		// The stream goes on until the viewer has come back, and beyond.
+		// Messages are published until the viewer has reconnected, and after
+		// that.
 		await("cut", func() bool { publish(1); return v.connections.Load() > 1 })
 		publish(50)
 		await("after", func() bool { return int(v.n.Load()) >= published })
@@ -99,14 +100,14 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// resuming is a viewer that connects again, with the position it had, whenever
-// its connection ends.
+// resuming is a viewer that reconnects with its position when its connection
+// ends.
 type resuming struct {
 	p           proxy
 	n           atomic.Int64 // len(texts)
-	connections atomic.Int64 // that were opened
-	caughtUp    chan int     // something has changed
-	texts       []string     // read when watch has returned
+	connections atomic.Int64 // how many were opened
+	caughtUp    chan int     // gets a value after each change
+	texts       []string     // may be read after watch has returned
 	histories   int
 }
 
@@ -120,7 +121,7 @@ func (v *resuming) watch(ctx context.Context) error {
 			HTTPClient: client, HTTPHeader: http.Header{"Origin": {"https://" + site}},
 		})
 		if err != nil {
-			continue // between two generations of the proxy nobody may listen
+			continue // during a reload, the proxy may not listen
 		}
 		ws.SetReadLimit(-1)
 		v.connections.Add(1)
@@ -136,7 +137,7 @@ func (v *resuming) watch(ctx context.Context) error {
 			}
 			if err := json.Unmarshal(data, &frame); err != nil {
 				ws.CloseNow()
-				return fmt.Errorf("a frame is no JSON: %w", err)
+				return fmt.Errorf("a frame is not JSON: %w", err)
 			}
 			if frame.Type == "history" {
 				v.histories++
@@ -153,7 +154,7 @@ func (v *resuming) watch(ctx context.Context) error {
 	}
 }
 
-// changed wakes whoever waits.
+// changed wakes the test if it waits.
 func (v *resuming) changed() {
 	select {
 	case v.caughtUp <- 1:

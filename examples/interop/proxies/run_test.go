@@ -21,14 +21,14 @@ import (
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
-// site is the name that the shipped configurations speak of.
+// site is the site's name in the shipped configurations.
 const site = "art.example"
 
-// proxy is a running one.
+// proxy is a running proxy.
 type proxy struct {
-	plain, secure string // where it listens
+	plain, secure string // the addresses on which it listens
 	ca            *x509.CertPool
-	reload        func(t *testing.T) // as its operator does
+	reload        func(t *testing.T) // runs the operator's command
 }
 
 var proxies = []struct {
@@ -49,7 +49,8 @@ func startNginx(t *testing.T, upstream string) proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the file itself says to change, and ports that take no privilege.
+	// The values that the file's comment lists, and ports that need no
+	// privilege.
 	conf := string(shipped)
 	for _, change := range [][2]string{
 		{"server 127.0.0.1:3000;", "server " + upstream + ";"},
@@ -68,7 +69,7 @@ func startNginx(t *testing.T, upstream string) proxy {
 	write(t, dir, "relay.conf", conf)
 	around := "daemon off; worker_processes 1; worker_shutdown_timeout 1s; pid nginx.pid; error_log stderr; events {}\nhttp { access_log off;\n"
 	if os.Geteuid() == 0 {
-		around = "user root;\n" + around // nobody else may enter the test's directory
+		around = "user root;\n" + around // other users cannot enter the test's directory
 	}
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		around += kind + "_temp_path " + kind + ";\n"
@@ -104,12 +105,13 @@ func startCaddy(t *testing.T, upstream string) proxy {
 	}
 	check(t, command("validate"))
 	run(t, command("run"), p)
-	// Unforced, Caddy does nothing where nothing has changed.
+	// Without --force, Caddy does not reload an unchanged configuration.
 	p.reload = func(t *testing.T) { check(t, command("reload", "--address", admin, "--force")) }
 	return p
 }
 
-// program finds a proxy. Where it is not, the test cannot say anything.
+// program returns the path of a proxy. If it is not installed, the test is
+// skipped.
 func program(t *testing.T, name, usual, pkg string) string {
 	t.Helper()
 	for _, candidate := range []string{name, usual} {
@@ -121,7 +123,8 @@ func program(t *testing.T, name, usual, pkg string) string {
 	return ""
 }
 
-// listenAt chooses addresses and makes a certificate.
+// listenAt returns a proxy with free addresses, and the files of a new
+// certificate and its key.
 func listenAt(t *testing.T, dir string) (p proxy, cert, key string) {
 	t.Helper()
 	p = proxy{plain: relay.FreeAddr(t), secure: relay.FreeAddr(t), ca: x509.NewCertPool()}
@@ -165,7 +168,8 @@ func check(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
-// run starts a proxy until the test ends, and returns when it listens.
+// run starts a proxy, and returns when it listens. The proxy ends with the
+// test.
 func run(t *testing.T, cmd *exec.Cmd, p proxy) {
 	t.Helper()
 	var log bytes.Buffer

@@ -12,8 +12,8 @@ import (
 
 const trusted = "10.0.0.0/8, 127.0.0.0/8, ::1/128, 2001:db8:ff::/48"
 
-// TestCompare gives both the same requests. Where the answers differ, the row
-// says why ours does.
+// TestCompare gives both libraries the same requests. If the results differ,
+// the row has the reason for ours.
 func TestCompare(t *testing.T) {
 	prefixes, err := clientip.ParsePrefixes(trusted)
 	if err != nil {
@@ -42,10 +42,10 @@ func TestCompare(t *testing.T) {
 	const (
 		proxy     = "10.0.0.1:40000"
 		stranger  = "203.0.113.9:40000"
-		noPeer    = "a header counts only from a trusted peer; theirs never asks who sent it"
-		noZone    = "a zone says nothing about a client, and would be a key of its own"
-		farthest  = "a request from within the trusted network has a client too; theirs gives up on the list"
-		ambiguous = "two values are one too many; theirs takes the last"
+		noPeer    = "a header counts only from a trusted peer; theirs does not check the peer"
+		noZone    = "a zone does not identify a client, and each zone would make another key"
+		farthest  = "a request from the trusted network has a client too; theirs ignores the whole list"
+		ambiguous = "two values are ambiguous; theirs takes the last"
 	)
 	for _, row := range []struct {
 		peer, name   string
@@ -66,7 +66,7 @@ func TestCompare(t *testing.T) {
 		{proxy, "X-Forwarded-For", []string{"0.0.0.0"}, "10.0.0.1", "10.0.0.1", ""},
 		{proxy, "X-Forwarded-For", []string{"192.000.002.001"}, "10.0.0.1", "10.0.0.1", ""},
 		{proxy, "X-Forwarded-For", nil, "10.0.0.1", "10.0.0.1", ""},
-		{proxy, "X-Forwarded-For", []string{"192.0.2.1,"}, "192.0.2.1", "10.0.0.1", "a comma at the end hides nobody"},
+		{proxy, "X-Forwarded-For", []string{"192.0.2.1,"}, "192.0.2.1", "10.0.0.1", "a comma at the end does not hide the client"},
 		{proxy, "X-Forwarded-For", []string{"fe80::1%eth0"}, "fe80::1", "fe80::1%eth0", noZone},
 		{proxy, "X-Forwarded-For", []string{"10.0.0.7"}, "10.0.0.7", "10.0.0.1", farthest},
 		{stranger, "X-Forwarded-For", []string{"192.0.2.1"}, "203.0.113.9", "192.0.2.1", noPeer},

@@ -13,9 +13,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// What arrives after the close frame that the server sent is not delivered, by
-// a Read under way or a later one, and an answer to the close frame ends the
-// wait for it.
+// After the server has sent its close frame, neither a blocked Read nor a later
+// one delivers a message. The wait ends when the peer answers the close frame.
 func TestNothingAfterClose(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
@@ -34,7 +33,7 @@ func TestNothingAfterClose(t *testing.T) {
 				conn.Close(1001, strings.Repeat("é", 70))
 			})
 			got, err := p.recv()
-			// A close frame has room for 123 bytes of reason, here for 61 whole
+			// A reason in a close frame has at most 123 bytes, here 61 whole
 			// characters.
 			if want := (answer{opClose, closing(1001, strings.Repeat("é", 61))}); got != want || err != nil {
 				t.Errorf("%q %v", got, err)
@@ -52,8 +51,7 @@ func TestNothingAfterClose(t *testing.T) {
 	})
 }
 
-// The end of a Read's context leaves a connection on which the peer can be
-// told.
+// After the end of a Read's context, the server can still send to the peer.
 func TestReadContext(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
@@ -78,7 +76,7 @@ func TestReadContext(t *testing.T) {
 				}
 			}
 			if _, err := p.Write(frame(opClose, closing(1001, ""))); err != nil {
-				t.Errorf("nobody waits for the answer to the close frame: %v", err)
+				t.Errorf("the server did not wait for the answer to the close frame: %v", err)
 			}
 			<-over
 			if elapsed := time.Since(start); elapsed > 5*time.Second+grace {
@@ -88,8 +86,8 @@ func TestReadContext(t *testing.T) {
 	})
 }
 
-// A write that the peer does not take ends the connection, with all that waits
-// for it.
+// If the peer does not accept a write, the connection ends, and all blocked
+// calls return.
 func TestStalledWrite(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, _ *peer) {

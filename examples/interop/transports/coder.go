@@ -12,8 +12,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// AcceptCoder upgrades a request with github.com/coder/websocket. If it does
-// not, it has answered.
+// AcceptCoder upgrades a request with github.com/coder/websocket. If it returns
+// an error, it has answered the request.
 func AcceptCoder(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, error) {
 	if err := cfg.Origins.Check(r); err != nil {
 		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
@@ -21,7 +21,7 @@ func AcceptCoder(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, err
 	}
 	captor := &captor{ResponseWriter: w}
 	ws, err := websocket.Accept(captor, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // Origins has looked at it, and its patterns match hosts only
+		InsecureSkipVerify: true, // cfg.Origins has checked the origin; the library's patterns match hosts only
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
@@ -47,7 +47,7 @@ func (c coder) send(text []byte, deadline time.Time) error {
 	return c.ws.Write(ctx, websocket.MessageText, text)
 }
 
-// farewell needs no lock: the library has one between its Close and its
+// farewell needs no lock, because the library has one between its Close and its
 // readers.
 func (c coder) farewell(code int, reason string, _ lock) {
 	_ = c.ws.Close(websocket.StatusCode(code), reason)

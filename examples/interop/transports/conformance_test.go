@@ -24,7 +24,7 @@ var (
 	other  = []byte("another secret of the tests, as long as that")
 )
 
-// start is when every bubble begins.
+// start is the time at which every bubble begins.
 var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
@@ -36,8 +36,8 @@ func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
 	return v
 }
 
-// token is signed by a verifier of its own, which may know other devices, keys
-// and times.
+// token returns a token of a verifier of its own, whose devices, keys and times
+// may differ from the gate's.
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
 	text, err := newHS256(t, key, device).SignAt(
@@ -65,8 +65,8 @@ var (
 	badPayload = answer{opClose, closing(1007, "")}
 )
 
-// listen runs a session and sends every message that it delivers, and that may
-// be published, back. It returns what ended it.
+// listen runs a session, and sends every message back that the session may
+// publish. It returns the error that ended the session.
 func listen(gate *wsauth.Gate, conn wsauth.Conn) error {
 	s := gate.Attach(conn, wsauth.Peer{})
 	defer s.Close(1000, "")
@@ -84,9 +84,9 @@ func listen(gate *wsauth.Gate, conn wsauth.Conn) error {
 	}
 }
 
-// Every conversation with the gate is the same, frame by frame, on every
-// transport; where the peer answers the close frame, no time passes, and where
-// it cannot, as long as the grace.
+// On every transport, a conversation with the gate has the same frames. If the
+// peer answers the close frame, the end takes no time. If it cannot answer, the
+// end takes the grace.
 func TestConversation(t *testing.T) {
 	hour := start.Add(time.Hour)
 	good := tokenFrame(token(t, "pi-1", secret, hour))
@@ -98,7 +98,7 @@ func TestConversation(t *testing.T) {
 		name  string
 		send  []byte
 		want  []answer
-		err   error // what ends Next; nil: the peer's close
+		err   error // the error of Next; nil for the peer's close
 		takes time.Duration
 	}{
 		{"handshake and publish", join(good, frame(opText, `{"text":"hi"}`), goodbye),
@@ -167,7 +167,7 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// A foreign page is refused by status alone.
+// A foreign page gets the status 403 without a body.
 func TestForeignOrigin(t *testing.T) {
 	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
 		s := httptest.NewServer(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {

@@ -17,25 +17,26 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// Config says who may connect and how long peers are waited for. The zero value
-// is ready to use.
+// Config holds the allowed origins, and how long a connection waits for its
+// peer. The zero value is ready to use.
 type Config struct {
 	Origins      wsconn.Origins // the zero value admits the site's own pages
 	WriteTimeout time.Duration  // of one message; 0 means 10 seconds
-	CloseGrace   time.Duration  // from Close to the end, whatever the peer does; 0 means 1 second
+	CloseGrace   time.Duration  // the longest time from Close to the end of the connection; 0 means 1 second
 }
 
-// library is what differs between WebSocket libraries.
+// library is the part that differs between WebSocket libraries.
 type library interface {
-	// next waits for the next message; the one before has been read to its end.
-	// The end that a peer's close frame makes is a [*wsconn.CloseError].
+	// next waits for the next message. The caller has read the previous message
+	// to its end. If the peer sends a close frame, next returns a
+	// [*wsconn.CloseError].
 	next() (binary bool, r io.Reader, err error)
-	// send writes one text message. It is not called twice at a time.
+	// send writes one text message. Calls do not overlap.
 	send(text []byte, deadline time.Time) error
 	// farewell sends a close frame and waits for the peer's, or until the
-	// net.Conn is closed. reading is held by whoever is in next.
+	// net.Conn is closed. A caller of next holds reading.
 	farewell(code int, reason string, reading lock)
-	// release gives up what the library holds. The net.Conn is closed by then.
+	// release frees the library's resources. The net.Conn is already closed.
 	release()
 }
 
@@ -48,7 +49,7 @@ type Conn struct {
 
 	limit   atomic.Int64
 	reading lock
-	readErr error // what every further Read returns
+	readErr error // the result of all later calls of Read
 	writing lock
 
 	mu      sync.Mutex // orders interrupt and Close
@@ -71,11 +72,11 @@ func newConn(lib library, raw net.Conn, cfg Config) *Conn {
 	return c
 }
 
-// SetReadLimit implements what [wsauth.Conn] leaves optional.
+// SetReadLimit implements the optional method of [wsauth.Conn].
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 
-// Read implements [wsauth.Conn]. Errors are final; at the end of ctx the
-// connection is still open for Write and Close.
+// Read implements [wsauth.Conn]. After an error, all later calls return it. If
+// ctx ends, the connection stays open for Write and Close.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -108,8 +109,8 @@ func (c *Conn) read() ([]byte, error) {
 		return nil, wsauth.ErrBinary
 	}
 	// The libraries' own limits would close the connection, so they are off.
-	// This reads one byte beyond the limit, and what a frame header announces
-	// costs nothing.
+	// This reads at most one byte beyond the limit, and allocates memory only
+	// for bytes that have arrived, not for those that a frame header announces.
 	limit := c.limit.Load()
 	msg, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
@@ -125,8 +126,8 @@ func (c *Conn) read() ([]byte, error) {
 	return msg, nil
 }
 
-// explain keeps what the peer sent out of errors: both libraries quote its
-// close reason, and coder's its broken frames.
+// explain returns an error without text of the peer. Both libraries' errors
+// quote the peer's close reason, and coder's also quote its malformed frames.
 func (c *Conn) explain(err error) error {
 	closed, byPeer := errors.AsType[*wsconn.CloseError](err)
 	broken, byNetwork := errors.AsType[net.Error](err)
@@ -145,9 +146,9 @@ func (c *Conn) explain(err error) error {
 	return wsconn.ErrProtocol
 }
 
-// interrupt makes a Read under way return by a deadline. The context is not the
-// library's to see: with coder's, its end would be the end of the connection,
-// and the peer would not be told.
+// interrupt makes a blocked Read return, by a deadline. The library does not
+// get the context, because coder's library closes the connection when the
+// context ends, without a close frame for the peer.
 func (c *Conn) interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,9 +157,9 @@ func (c *Conn) interrupt() {
 	}
 }
 
-// Write implements [wsauth.Conn]. A message under way is not interrupted by
-// ctx, since half a frame cannot be taken back; one that fails is the end of
-// the connection.
+// Write implements [wsauth.Conn]. The end of ctx does not interrupt a write
+// that has begun, because half a frame cannot be withdrawn. If a write fails,
+// the connection ends.
 func (c *Conn) Write(ctx context.Context, text []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -175,8 +176,8 @@ func (c *Conn) Write(ctx context.Context, text []byte) error {
 	return err
 }
 
-// Close implements [wsauth.Conn]. It is over within the grace: closing the
-// socket makes the library return that waits for the peer.
+// Close implements [wsauth.Conn]. It returns within CloseGrace, because it
+// closes the socket then, and the library no longer waits for the peer.
 func (c *Conn) Close(code int, reason string) error {
 	c.once.Do(func() {
 		c.mu.Lock()
@@ -200,8 +201,8 @@ func (c *Conn) Abort() error {
 	return nil
 }
 
-// destroy closes the socket first, because the Close of what is above it, TLS
-// for one, may wait for the peer.
+// destroy closes the socket first, because the Close of a layer above it, such
+// as TLS, may wait for the peer.
 func (c *Conn) destroy() {
 	socket := c.raw
 	for {
@@ -217,8 +218,8 @@ func (c *Conn) destroy() {
 	c.hangUp.Do(func() { _ = c.raw.Close() })
 }
 
-// clip shortens a reason to what fits into a close frame; the libraries would
-// send none instead.
+// clip shortens a reason to the length that fits into a close frame. If a
+// reason is too long, the libraries send no close frame.
 func clip(reason string) string {
 	const most = 123
 	if len(reason) <= most {
@@ -227,15 +228,16 @@ func clip(reason string) string {
 	return strings.ToValidUTF8(reason[:most], "")
 }
 
-// lock is a mutex that a testing/synctest bubble can tell from a deadlock:
-// whoever waits for it may wait for a peer.
+// lock is a mutex made of a channel. In a testing/synctest bubble, time
+// advances while a goroutine waits for a channel, but not while it waits for a
+// sync.Mutex. The holder of a lock may wait for a peer.
 type lock chan struct{}
 
 func (l lock) Lock()   { l <- struct{}{} }
 func (l lock) Unlock() { <-l }
 
-// captor hands a library the hijacked connection and keeps it. It also finds
-// the Hijacker below wrapped ResponseWriters, which gorilla does not look for.
+// captor keeps the connection that a library hijacks. It also finds the
+// Hijacker of a wrapped ResponseWriter, which gorilla's library does not.
 type captor struct {
 	http.ResponseWriter
 	raw net.Conn

@@ -1,15 +1,15 @@
-// Package transports puts package wsauth on other WebSocket libraries than
-// wsconn's: github.com/coder/websocket and github.com/gorilla/websocket. Its
-// tests run one conformance suite over these two and wsconn.
+// Package transports implements [wsauth.Conn] with other WebSocket libraries
+// than wsconn's: github.com/coder/websocket and github.com/gorilla/websocket.
+// Its tests run one conformance suite for these two and wsconn.
 //
-// What differs between libraries is a few lines each, in coder.go and
-// gorilla.go. What the seam, [wsauth.Conn], asks of any of them is in conn.go:
-// a message that cannot be delivered leaves the connection open, so that the
-// peer can be told; nothing is delivered once a close frame is sent; and no
-// peer is waited for beyond a bound, which takes the net.Conn below the
-// library, since both libraries wait inside a frame for as long as the peer
-// likes.
+// The code for each library is a few lines in coder.go and gorilla.go. The code
+// for all libraries is in conn.go. It meets the requirements of [wsauth.Conn]:
+// after a message that cannot be delivered, the connection stays open, so that
+// the server can send an error to the peer; after a close frame is sent, no
+// message is delivered; and every wait for the peer has a bound. For the bound,
+// conn.go needs the net.Conn below the library, because inside a frame both
+// libraries wait for the peer without a limit.
 //
-// Pings are left out: whoever uses this beyond a demonstration has to add them,
-// or half-open connections stay.
+// This package sends no pings. If you use it for more than a demonstration, add
+// them; otherwise half-open connections stay open.
 package transports

@@ -18,15 +18,15 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// patience is when a test gives up. No test measures how long anything took.
+// patience is the time after which a test fails. No test measures times.
 const patience = 10 * time.Second
 
-// brief has a grace that a test may wait for, and no other bound that could
-// help.
+// brief has a short CloseGrace, and a WriteTimeout so long that it cannot end a
+// connection instead.
 var brief = transports.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour}
 
-// hostile are the ways in which a peer may behave once it is connected, until
-// its connection ends.
+// hostile are the behaviours of a peer from the handshake to the end of its
+// connection.
 var hostile = []struct {
 	name string
 	act  func(p *peer)
@@ -79,7 +79,7 @@ func flood(p *peer, f []byte) {
 	}
 }
 
-// ends are the ways in which a connection may be ended by its server.
+// ends are the ways in which a server can end a connection.
 var ends = []struct {
 	name string
 	end  func(conn wsauth.Conn)
@@ -130,8 +130,8 @@ func write(conn wsauth.Conn) {
 	}
 }
 
-// Every peer, against every end, all at once: the connection, and every call on
-// it, is over by the grace.
+// For every combination of hostile and ends, the connection has ended after the
+// grace, and all calls on it have returned. The combinations run in parallel.
 func TestBoundedEnd(t *testing.T) {
 	onEach(t, brief, func(t *testing.T, up accept) {
 		before := runtime.NumGoroutine()
@@ -186,7 +186,7 @@ func meet(t *testing.T, name string, conn wsauth.Conn, p *peer, act func(*peer),
 		t.Errorf("%s: a message could be written after the end", name)
 	}
 	conn.Close(1000, "again")
-	_ = p.SetDeadline(time.Unix(1, 0)) // what is on its way would keep a slow reader busy for hours
+	_ = p.SetDeadline(time.Unix(1, 0)) // a slow reader would need hours for the bytes that are still buffered
 	<-acted
 	_ = p.SetDeadline(time.Now().Add(patience))
 	if _, err := io.Copy(io.Discard, p); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -13,7 +13,7 @@ import (
 )
 
 // AcceptGorilla upgrades a request with github.com/gorilla/websocket. If it
-// does not, it has answered.
+// returns an error, it has answered the request.
 func AcceptGorilla(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, error) {
 	upgrader := websocket.Upgrader{
 		CheckOrigin: func(r *http.Request) bool { return cfg.Origins.Check(r) == nil },
@@ -22,7 +22,7 @@ func AcceptGorilla(w http.ResponseWriter, r *http.Request, cfg Config) (*Conn, e
 		},
 	}
 	captor := &captor{ResponseWriter: w}
-	ws, err := upgrader.Upgrade(captor, r, w.Header()) // it writes its own 101, which would lose w's headers
+	ws, err := upgrader.Upgrade(captor, r, w.Header()) // the library writes its own 101, without w's headers
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (g gorilla) next() (bool, io.Reader, error) {
 	if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 		err = &wsconn.CloseError{Code: closed.Code}
 		if closed.Code == websocket.CloseAbnormalClosure {
-			err = io.ErrUnexpectedEOF // no close frame at all, in this library's words
+			err = io.ErrUnexpectedEOF // this library's error for a connection without a close frame
 		}
 	}
 	return kind == websocket.BinaryMessage, r, err
@@ -50,10 +50,10 @@ func (g gorilla) send(text []byte, deadline time.Time) error {
 	return g.ws.WriteMessage(websocket.TextMessage, text)
 }
 
-// farewell sends the close frame and reads on by itself: the library's Close
-// does neither. After an interrupted Read the library reads nothing any more,
-// so the answer cannot be told from the rest, and the end takes the whole
-// grace.
+// farewell sends the close frame and reads until the peer's, because the
+// library's Close does neither. After an interrupted Read, the library reads
+// nothing more. Then farewell cannot recognise the answer, and the end takes
+// the whole CloseGrace.
 func (g gorilla) farewell(code int, reason string, reading lock) {
 	_ = g.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Time{})
 	reading.Lock()
@@ -64,7 +64,7 @@ func (g gorilla) farewell(code int, reason string, reading lock) {
 			return
 		}
 		if err != nil {
-			_, _ = io.Copy(io.Discard, g.raw) // the library reads no further after what it did not understand
+			_, _ = io.Copy(io.Discard, g.raw) // after an error, the library reads nothing more
 			return
 		}
 	}

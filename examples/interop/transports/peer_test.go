@@ -17,7 +17,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// grace is the default of every transport.
+// grace is the default CloseGrace of every transport.
 const grace = time.Second
 
 type accept func(http.ResponseWriter, *http.Request) (wsauth.Conn, error)
@@ -44,8 +44,8 @@ func onEach(t *testing.T, cfg transports.Config, f func(t *testing.T, up accept)
 }
 
 // inBubble runs f with both ends of a connection that an HTTP server has
-// accepted, over a pipe and in fake time, in which a bound can be compared to
-// the nanosecond. A goroutine that is left fails the test.
+// accepted. The connection is a pipe and the time is fake, so the test can
+// compare a bound to the nanosecond. The test fails if a goroutine is left.
 func inBubble(t *testing.T, up accept, f func(t *testing.T, conn wsauth.Conn, p *peer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -68,8 +68,8 @@ func inBubble(t *testing.T, up accept, f func(t *testing.T, conn wsauth.Conn, p 
 	})
 }
 
-// behindMiddleware does what middlewares do: it sets a header and wraps the
-// ResponseWriter.
+// behindMiddleware sets a header and wraps the ResponseWriter, as middlewares
+// do.
 func behindMiddleware(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -112,7 +112,7 @@ const (
 const handshake = "GET /ws HTTP/1.1\r\nHost: relay.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
-// peer is a client that can misbehave in every way.
+// peer is a client that writes and reads raw frames, so it can misbehave.
 type peer struct {
 	net.Conn
 	r *bufio.Reader
@@ -134,7 +134,7 @@ func hello(t testing.TB, conn net.Conn) *peer {
 	return p
 }
 
-// frame encodes a whole client frame, masked with zeros.
+// frame returns a whole client frame, masked with zeros.
 func frame(op byte, payload string) []byte {
 	return wire.AppendFrame(nil, 0x80|op, []byte(payload), [4]byte{})
 }
@@ -143,7 +143,7 @@ func header(op byte, length uint64) []byte {
 	return wire.AppendHeader(nil, 0x80|op, length, [4]byte{})
 }
 
-// fragments encodes a message in two frames.
+// fragments returns a message in two frames.
 func fragments(one, two string) []byte {
 	b := append(frame(opText, one), frame(0, two)...)
 	b[0] &^= 0x80
@@ -190,9 +190,9 @@ func (p *peer) recv() (answer, error) {
 	return answer{h[0] & 0xf, string(payload)}, err
 }
 
-// converse sends everything, and meanwhile reads until the server's close
-// frame, which it answers if it is told to, and on to the end of the
-// connection. It returns every frame.
+// converse sends bytes and at the same time reads to the end of the connection.
+// If asked to, it answers the server's close frame. It returns all frames of
+// the server.
 func (p *peer) converse(t testing.TB, send []byte, answers bool) []answer {
 	t.Helper()
 	sent := make(chan struct{})

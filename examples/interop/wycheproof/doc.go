@@ -1,3 +1,3 @@
-// Package wycheproof puts the JWS vectors of Project Wycheproof
-// (github.com/c2sp/wycheproof) to package wsauth.
+// Package wycheproof tests package wsauth with the JWS vectors of Project
+// Wycheproof (github.com/c2sp/wycheproof).
 package wycheproof

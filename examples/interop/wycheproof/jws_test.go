@@ -14,8 +14,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// mislabelled are the HS256 vectors whose label in the file is wrong, with the
-// reason. They are held to the opposite.
+// mislabelled are the HS256 vectors with a wrong label in the file, and the
+// reasons. The test expects the opposite of the label.
 var mislabelled = map[int]string{
 	367: "labelled invalid for its padding, but has none: byte for byte the vector 357, which is valid",
 	370: "labelled invalid for the padding of its payload, but has none: byte for byte the vector 357, which is valid",
@@ -37,7 +37,7 @@ type group struct {
 type vector struct {
 	TcID    int
 	Comment string
-	JWS     json.RawMessage // a text, or an object where the vector is in the JSON serialization
+	JWS     json.RawMessage // a string, or an object if the vector is in the JSON serialization
 	Result  string
 }
 
@@ -82,11 +82,11 @@ func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
 	return v
 }
 
-// signatureHolds says whether v found the signature good. The vectors sign
-// texts such as "foo", which are no claims, so no vector is a token that wsauth
-// accepts. But claims are read only once the signature has been found good, and
-// a refusal names a key only then: "claims", by a named key, is a signature
-// that was accepted.
+// signatureHolds reports whether v accepted the signature. The vectors sign
+// texts such as "foo", which are not claims, so wsauth accepts no vector as a
+// token. But wsauth reads the claims only after it has accepted the signature,
+// and only then has an error the ID of a key. So a refusal for the claims, with
+// a key ID, means that the signature was accepted.
 func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
 	t.Helper()
 	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
@@ -107,8 +107,8 @@ func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) boo
 	return false
 }
 
-// The HS256 vectors are decided as labelled, whether the key has the ID that
-// the header names or none.
+// The results of the HS256 vectors match their labels, whether the key has the
+// ID of the header or no ID.
 func TestHS256(t *testing.T) {
 	count := 0
 	for _, g := range load(t).TestGroups {
@@ -140,9 +140,9 @@ func TestHS256(t *testing.T) {
 	}
 }
 
-// What is not HS256 is refused, also the vectors labelled valid, by a verifier
-// that holds every secret of the file and, as its first key, the public key of
-// the vector taken for a secret (RFC 8725, section 2.1).
+// Vectors with other algorithms than HS256 are refused, even those with the
+// label valid. The verifier has all secrets of the file and, as its first key,
+// the vector's public key in the role of a secret (RFC 8725, section 2.1).
 func TestOtherAlgorithms(t *testing.T) {
 	groups := load(t).TestGroups
 	var secrets []wsauth.Key
@@ -175,8 +175,8 @@ func TestOtherAlgorithms(t *testing.T) {
 	}
 }
 
-// The four are what their reasons say, so that a corrected file does not go
-// unnoticed.
+// The reasons of the four mislabelled vectors are true. If the file is
+// corrected, this test fails.
 func TestMislabelled(t *testing.T) {
 	token, result := make(map[int]string), make(map[int]string)
 	for _, g := range load(t).TestGroups {

@@ -1,12 +1,11 @@
-// Package doctor looks at a running relay from outside and says, line by line,
-// what of the security guide's production checklists it keeps.
+// Package doctor checks a running relay from outside. Its report has a line for
+// each point of the security guide's production checklists.
 //
-// It opens few connections, one after the other, and publishes nothing. What it
-// sends would not harm a server that has nothing wrong: requests for pages,
-// three tokens that no server accepts, one message that is too large. It needs
-// nothing but the protocol, so it works against any server that speaks it.
-// Nothing that the server answers, or fails to answer, makes it wait or read
-// without a bound.
+// The doctor opens few connections, one after the other, and publishes nothing.
+// It sends requests for pages, three tokens that no server accepts, and one
+// message that is too large. None of them harms a correct server. The doctor
+// depends on the protocol only, so it works against any server that speaks it.
+// Every wait and every read has a bound, whatever the server answers.
 package doctor
 
 import (
@@ -24,58 +23,58 @@ import (
 	"unicode"
 )
 
-// ErrUnreachable says that the server gave no answer at all, so that there is
-// nothing to report.
+// ErrUnreachable is the error of [Run] if the server did not answer the first
+// request. There is no report then.
 var ErrUnreachable = errors.New("the server is not reachable")
 
-// Config says what is looked at. Only URL is required.
+// Config is the server to check, and how. Only URL is required.
 type Config struct {
-	// URL is the page's address, http or https. The WebSocket is ws beside it.
+	// URL is the page's address, http or https. The WebSocket's address is "ws"
+	// relative to it.
 	URL string
-	// Token, where there is one, is shown to the server: it must be accepted,
-	// or refused like any other where it has expired. It is shown only over TLS
-	// with a good certificate.
+	// Token is sent to the server if it is not empty. The server must accept
+	// it, or refuse it if it has expired. It is sent only over TLS with a valid
+	// certificate.
 	Token string
-	// ForeignOrigin is the origin that must be refused; default
+	// ForeignOrigin is the origin that the server must refuse; default
 	// https://evil.example.
 	ForeignOrigin string
-	// SkipRateLimit leaves out the lines that use up this address's
-	// connections.
+	// SkipRateLimit skips the checks that use up this address's connections.
 	SkipRateLimit bool
 
-	// Timeout bounds every single step; default 10 seconds. All together are
-	// bounded by Total; default 3 minutes.
+	// Timeout limits each step; default 10 seconds. Total limits the whole run;
+	// default 3 minutes.
 	Timeout, Total time.Duration
-	// Roots verify the certificate; nil: the system's.
+	// Roots verify the certificate. If nil, the system's roots do.
 	Roots *x509.CertPool
-	// Dial opens connections; nil: the network. It is for tests.
+	// Dial opens connections. If nil, a [net.Dialer] does. It is for tests.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Outcome is how one item of the checklist fared.
+// Outcome is the result of one item.
 type Outcome string
 
 // Outcomes.
 const (
 	OK      Outcome = "ok"
-	Warn    Outcome = "warn"    // works, and could be better
-	Fail    Outcome = "fail"    // is not as the guide asks
-	Manual  Outcome = "manual"  // not visible from outside; Mend says where to look
-	Skipped Outcome = "skipped" // not looked at; Seen says why
+	Warn    Outcome = "warn"    // works, but could be better
+	Fail    Outcome = "fail"    // does not do what the guide asks
+	Manual  Outcome = "manual"  // not visible from outside; Mend names the place to look
+	Skipped Outcome = "skipped" // not checked; Seen has the reason
 )
 
 // Item is one line of a report. The names of its fields in JSON, and the IDs,
-// stay what they are.
+// are stable.
 type Item struct {
 	ID        string  `json:"id"`
 	Checklist string  `json:"checklist"` // "pre-deployment" or "post-deployment"
 	Point     string  `json:"point"`     // what the guide asks
 	Outcome   Outcome `json:"outcome"`
 	Seen      string  `json:"seen"`
-	Mend      string  `json:"mend,omitempty"` // for all but ok
+	Mend      string  `json:"mend,omitempty"` // how to fix it; empty if the outcome is ok
 }
 
-// Report is what was found, in the order of the checklists.
+// Report is the result of a run, in the order of the checklists.
 type Report struct {
 	URL   string          `json:"url"`
 	Items []Item          `json:"items"`
@@ -85,7 +84,8 @@ type Report struct {
 // Failed reports whether any item failed.
 func (r Report) Failed() bool { return r.Count[Fail] > 0 }
 
-// ParseURL reads the address of a page as Config.URL may hold it.
+// ParseURL parses and checks a value for Config.URL. The path of the result
+// ends with a slash.
 func ParseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -100,8 +100,8 @@ func ParseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// Run looks at the server. Its error is of the configuration, or
-// [ErrUnreachable]; whatever else goes wrong is in the report.
+// Run checks the server. It returns an error if the URL is wrong, or
+// [ErrUnreachable]. All other problems are in the report.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	u, err := ParseURL(cfg.URL)
 	if err != nil {
@@ -152,14 +152,14 @@ type probe struct {
 	http  *http.Transport
 	found map[string]finding
 
-	trusted bool        // the certificate is good
-	hsts    bool        // some answer carried it
-	foreign int         // status that a foreign origin was answered with
+	trusted bool        // the certificate is valid
+	hsts    bool        // an answer had a valid Strict-Transport-Security
+	foreign int         // the status of the answer to a foreign origin
 	near    atomic.Bool // the server is on this machine or this network
-	answers []labelled  // all that are held to the rules for every answer
+	answers []labelled  // the answers that checkAll judges
 }
 
-// labelled is an answer with the name that reports call it by.
+// labelled is an answer with its name in reports.
 type labelled struct {
 	name string
 	answer
@@ -174,7 +174,8 @@ func (p *probe) note(id string, outcome Outcome, format string, args ...any) {
 	p.found[id] = finding{outcome, clean(fmt.Sprintf(format, args...))}
 }
 
-// judge notes the problems that were found, or else that all is well.
+// judge notes a failure with the problems. If there are none, it notes OK with
+// the formatted text.
 func (p *probe) judge(id string, problems []string, format string, args ...any) {
 	if len(problems) > 0 {
 		p.note(id, Fail, "%s", strings.Join(problems, "; "))
@@ -197,11 +198,12 @@ func (p *probe) port() string {
 
 func (p *probe) host() string { return p.url.Hostname() }
 
-// origin is the site's own, as browsers send it.
+// origin is the site's own origin, in the form that browsers send.
 func (p *probe) origin() string { return p.url.Scheme + "://" + p.url.Host }
 
-// dial remembers whether the server is so near that it may take this machine
-// for its proxy, or that no firewall is between.
+// dial opens a connection. It sets p.near if the server's address is a loopback
+// or private one: such a server may take this machine for its proxy, and there
+// may be no firewall in between.
 func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
@@ -214,15 +216,16 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return conn, err
 }
 
-// insecureTLS connects to whoever answers. The certificate has a line of its
-// own, and what is found behind a bad one is worth knowing too; nothing secret
-// is sent.
+// insecureTLS returns a configuration that accepts every certificate.
+// checkCertificate checks the certificate, and the other checks are useful even
+// if it is invalid. The only secret is Config.Token, which is sent only if
+// checkCertificate found the certificate valid.
 func (p *probe) insecureTLS() *tls.Config {
 	return &tls.Config{ServerName: p.host(), InsecureSkipVerify: true}
 }
 
-// clean makes a text of one harmless line: a hostile server's words must not
-// steer a terminal.
+// clean replaces all characters that cannot be printed and shortens s, so that
+// a hostile server's text cannot control a terminal.
 func clean(s string) string {
 	const most = 400
 	s = strings.Map(func(r rune) rune {
@@ -237,7 +240,7 @@ func clean(s string) string {
 	return s
 }
 
-// quote is a value that a server sent, short enough for a line.
+// quote quotes a value that a server sent, and shortens it to fit in a line.
 func quote(s string) string {
 	const most = 80
 	if len(s) > most {
@@ -246,8 +249,8 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// said is what a server answered, for a line of its own: JSON in quotes is hard
-// to read.
+// said shortens a server's answer for a line of the report. It adds no quotes,
+// because JSON in quotes is hard to read.
 func said(s string) string {
 	const most = 80
 	switch {
@@ -259,7 +262,7 @@ func said(s string) string {
 	return s
 }
 
-// plainError is err without the addresses and operations around its cause.
+// plainError returns the text of err without addresses and operations.
 func plainError(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError

@@ -22,7 +22,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/doctor"
 )
 
-// listen serves every connection with handle until the test ends.
+// listen calls handle for every connection until the test ends.
 func listen(t *testing.T, handle func(net.Conn)) (url string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,10 +56,10 @@ func listen(t *testing.T, handle func(net.Conn)) (url string) {
 	return "http://" + ln.Addr().String()
 }
 
-// hang keeps the connection until the peer or the test ends it.
+// hang reads until the peer or the test ends the connection.
 func hang(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
-// flood sends text again and again until the peer has enough.
+// flood sends text repeatedly until the connection ends.
 func flood(c net.Conn, text string) {
 	block := []byte(strings.Repeat(text, max(1, 64<<10/len(text))))
 	for {
@@ -69,7 +69,8 @@ func flood(c net.Conn, text string) {
 	}
 }
 
-// TestUnreachable has servers that never give a first answer that can be read.
+// TestUnreachable runs the doctor against servers whose first answer cannot be
+// read.
 func TestUnreachable(t *testing.T) {
 	for name, handle := range map[string]func(net.Conn){
 		"tarpit":       hang,
@@ -87,7 +88,7 @@ func TestUnreachable(t *testing.T) {
 			for _, u := range []string{url, strings.Replace(url, "http", "https", 1)} {
 				_, err := doctor.Run(t.Context(), doctor.Config{URL: u, Timeout: 200 * time.Millisecond})
 				if !errors.Is(err, doctor.ErrUnreachable) {
-					t.Errorf("%s: got %v, want that it is not reachable", u, err)
+					t.Errorf("%s: got %v, want ErrUnreachable", u, err)
 				} else if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 					t.Errorf("%s: control characters in %q", u, err)
 				}
@@ -96,7 +97,8 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// drip sends text byte by byte, each soon enough to look alive.
+// drip sends text one byte at a time, fast enough that no single read times
+// out.
 func drip(c net.Conn, text string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -108,8 +110,8 @@ func drip(c net.Conn, text string) {
 	}
 }
 
-// hostile is a server whose pages are there and whose WebSocket is what the
-// test makes of it.
+// hostile returns a server that answers requests with page, and upgrades with
+// socket.
 func hostile(page func(net.Conn, *http.Request), socket func(net.Conn)) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -136,9 +138,9 @@ func fine(c net.Conn, r *http.Request) {
 	fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
-// TestHostile has servers that answer the first request and then do their
-// worst. A report comes all the same, of every line, with nothing that steers a
-// terminal.
+// TestHostile runs the doctor against servers that answer the first request and
+// then attack. The report must be complete, and must not hold characters that
+// control a terminal.
 func TestHostile(t *testing.T) {
 	frames := func(b ...byte) func(net.Conn) {
 		return func(c net.Conn) { _, _ = c.Write(b) }
@@ -188,7 +190,7 @@ func TestHostile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err == nil && !report.Failed() {
-				t.Error("nothing is wrong with it")
+				t.Error("the report has no failure")
 			}
 			var out bytes.Buffer
 			if err := errors.Join(report.WriteText(&out, false), report.WriteJSON(&out)); err != nil {
@@ -208,7 +210,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// text is one unmasked text frame.
+// text returns s as one unmasked text frame.
 func text(s string) []byte {
 	n := uint64(len(s))
 	b := []byte{0x81, 127}
@@ -218,8 +220,8 @@ func text(s string) []byte {
 	return append(b, s...)
 }
 
-// The whole run is bounded, whatever its steps are, and it leaves nothing
-// behind.
+// Total limits the whole run, even if Timeout is longer, and no goroutine is
+// left.
 func TestTotal(t *testing.T) {
 	before := runtime.NumGoroutine()
 	url := listen(t, hostile(fine, func(net.Conn) {}))
@@ -235,7 +237,7 @@ func TestTotal(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before+2 && time.Now().Before(deadline); {
 		runtime.Gosched()
 	}
-	if n := runtime.NumGoroutine(); n > before+2 { // the listener, and its last connection
+	if n := runtime.NumGoroutine(); n > before+2 { // the listener and its last connection
 		t.Errorf("%d goroutines, %d before", n, before)
 	}
 }
@@ -253,7 +255,7 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
-// A colour is around the outcome and nowhere else.
+// Only the outcome is in colour.
 func TestColour(t *testing.T) {
 	r := doctor.Report{URL: "https://art.example/", Count: map[doctor.Outcome]int{}, Items: []doctor.Item{
 		{ID: "origin", Checklist: "pre-deployment", Outcome: doctor.Fail, Seen: "a page may connect", Mend: "mend it"},

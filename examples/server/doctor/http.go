@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// Bounds on what is read of one answer.
+// Limits of one answer, in bytes.
 const (
 	maxHeader = 64 << 10
 	maxBody   = 256 << 10
 )
 
-// answer is an HTTP answer, read whole within the bounds.
+// answer is an HTTP answer, or the error that came instead. The body is cut at
+// maxBody.
 type answer struct {
 	status int
 	proto  int // major version
@@ -26,11 +27,11 @@ type answer struct {
 	err    error
 }
 
-// get asks for path, relative to the page.
+// get requests path, relative to the page.
 func (p *probe) get(path string) answer { return p.do(http.MethodGet, path) }
 
 func (p *probe) do(method, path string) answer {
-	// Parsed and not joined, which would resolve the dots of path.
+	// JoinPath would resolve the dots in path.
 	u, err := url.Parse(p.url.String() + path)
 	if err != nil {
 		return answer{err: err}
@@ -38,7 +39,7 @@ func (p *probe) do(method, path string) answer {
 	return p.roundTrip(&http.Request{Method: method, URL: u, Host: u.Host, Header: http.Header{"User-Agent": {"relay-doctor"}}})
 }
 
-// roundTrip follows no redirect and reads no more than the bounds.
+// roundTrip sends req. It follows no redirect.
 func (p *probe) roundTrip(req *http.Request) answer {
 	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 	defer cancel()
@@ -55,8 +56,8 @@ func read(res *http.Response) answer {
 	return answer{status: res.StatusCode, proto: res.ProtoMajor, header: res.Header, body: string(body), err: err}
 }
 
-// within is the end of a step that may take d: all of the run has an end as
-// well.
+// within returns the deadline of a step that may take d, which is never after
+// the end of the run.
 func (p *probe) within(d time.Duration) time.Time {
 	deadline := time.Now().Add(d)
 	if total, ok := p.ctx.Deadline(); ok && total.Before(deadline) {
@@ -65,8 +66,8 @@ func (p *probe) within(d time.Duration) time.Time {
 	return deadline
 }
 
-// connect opens a connection for HTTP/1.1 by hand. All of it is over after the
-// step's time.
+// connect opens a connection for HTTP/1.1 without net/http. Reads and writes on
+// it fail after p.Timeout.
 func (p *probe) connect() (net.Conn, error) {
 	conn, err := p.dial(p.ctx, "tcp", net.JoinHostPort(p.host(), p.port()))
 	if err != nil {
@@ -86,7 +87,7 @@ func (p *probe) connect() (net.Conn, error) {
 	return secure, nil
 }
 
-// raw sends a request that net/http would not.
+// raw sends a request that net/http would refuse to send.
 func (p *probe) raw(request string) answer {
 	conn, err := p.connect()
 	if err != nil {

@@ -1,6 +1,6 @@
 package doctor
 
-// Checklists of the guide.
+// The checklists of the guide.
 const (
 	before = "pre-deployment"
 	after  = "post-deployment"
@@ -8,8 +8,8 @@ const (
 
 const onMachine = "run `server check` on the machine"
 
-// items are the lines of every report, in order: each point of the guide's two
-// checklists, and under it what of it can be told apart.
+// items are the lines of every report, in order. A point of the guide's two
+// checklists has one item, or several if its parts can be checked one by one.
 var items = []struct{ id, checklist, point, mend string }{
 	{"secret", before, "Strong JWT_SECRET", onMachine},
 	{"device-id", before, "ALLOWED_DEVICE_ID properly set", onMachine},
@@ -21,7 +21,7 @@ var items = []struct{ id, checklist, point, mend string }{
 	{"ports.operator", before, "Operator's port blocked", "OPERATOR_ADDR=127.0.0.1:3001, or a firewall in front of it"},
 	{"exposed", before, "Nothing internal on the public address", "take these paths off the public listener"},
 	{"firewall", before, "Minimal port exposure", "on the machine: `ss -tlnp` and the firewall's rules; only 80 and 443 should be open"},
-	{"rate-limit", before, "10 connections an address and minute", "RATE_LIMIT_CONNECTIONS=10, RATE_LIMIT_WINDOW=1m; behind a proxy, see that it passes the client's address"},
+	{"rate-limit", before, "10 connections per address and minute", "RATE_LIMIT_CONNECTIONS=10, RATE_LIMIT_WINDOW=1m; behind a proxy, see that it passes the client's address"},
 	{"origin", before, "Origin validation", "NODE_ENV=production, and ALLOWED_ORIGINS with exactly this site's origin; behind a proxy, X-Forwarded-Proto"},
 
 	{"headers.page", after, "All security headers on the page", mendHeaders},
@@ -36,23 +36,23 @@ var items = []struct{ id, checklist, point, mend string }{
 	{"tls.ciphers", after, "No weak cipher suites", "leave the suites to the proxy's current defaults"},
 	{"tls.http2", after, "HTTP/2", "switch HTTP/2 on in the proxy"},
 	{"rate-limit.answer", after, "Proper 429", "answer 429 with Retry-After, the seconds that are left of the window"},
-	{"errors.pages", after, "Error pages say nothing", "answer errors with a fixed text; log the rest"},
+	{"errors.pages", after, "Error pages disclose nothing", "answer errors with a fixed text; log the rest"},
 	{"errors.banner", after, "No version in headers", "server_tokens off; remove Server and X-Powered-By where they name versions"},
 	{"monitoring.health", after, "Health endpoints for monitors", "let /healthz and /readyz through"},
-	{"monitoring.alerts", after, "Monitoring and alerting configured", "see that somebody is told of failed authentications, blocked addresses and a failing /readyz"},
-	{"websocket.upgrade", after, "The WebSocket is there", "pass Upgrade and Connection on, see examples/deploy; if it says 429 or 403, this address is limited or blocked"},
-	{"websocket.size", after, "Message size limited before authentication", "close with 1009 what is larger than 4 KiB"},
-	{"websocket.cleanup", after, "A closed connection is given back", "release the count when a connection ends"},
-	{"auth.refused", after, "Bad tokens are refused, all alike", "one answer for every reason: {\"error\":\"Authentication failed\"}"},
+	{"monitoring.alerts", after, "Monitoring and alerting configured", "set up alerts for failed authentications, blocked addresses and a failing /readyz: see examples/deploy"},
+	{"websocket.upgrade", after, "The WebSocket can be opened", "let the proxy pass Upgrade and Connection on, see examples/deploy; after 429 or 403, this address is limited or blocked"},
+	{"websocket.size", after, "Message size limited before authentication", "close with 1009 if a message is larger than 4 KiB"},
+	{"websocket.cleanup", after, "A closed connection no longer counts", "release the count when a connection ends"},
+	{"auth.refused", after, "Invalid tokens are all refused alike", "one answer for every reason: {\"error\":\"Authentication failed\"}"},
 	{"auth.close", after, "A refusal ends the connection", "close with 4401, and cut the connection within a second"},
 	{"auth.json", after, "Malformed messages get a JSON error", "{\"error\":\"Invalid JSON\"} and close code 1007"},
-	{"auth.token", after, "A good token is accepted", "give a token with -token-file, one of a device that is not publishing"},
+	{"auth.token", after, "A valid token is accepted", "pass the token of a device that is not publishing with -token-file"},
 	{"history", after, "History of 1,200 messages at most, without identity", "HISTORY_KEEP=1000, HISTORY_TRIM_AT=1200; send text, memory, status, prompt and timestamp only"},
 }
 
 const mendHeaders = "send each once on every answer, outermost of all handlers; see package headers"
 
-// report puts what was found in order.
+// report returns the findings in the order of items.
 func (p *probe) report() Report {
 	r := Report{URL: p.url.String(), Count: map[Outcome]int{OK: 0, Warn: 0, Fail: 0, Manual: 0, Skipped: 0}}
 	for _, at := range items {

@@ -17,20 +17,21 @@ const (
 	hstsName = "Strict-Transport-Security"
 )
 
-// five are the guide's headers but HSTS, which has a line of its own, with the
-// values that are as good as the guide's. Of the CSP only that there is one.
+// five are the guide's headers without HSTS, which has an item of its own, with
+// the values that are at least as strict as the guide's. Of the CSP only the
+// presence is checked here.
 var five = []struct {
 	name   string
 	values []string
 }{
 	{"X-Content-Type-Options", []string{"nosniff"}},
 	{"X-Frame-Options", []string{"deny"}},
-	{"X-XSS-Protection", []string{"1; mode=block", "0"}}, // what OWASP advises is no fault
+	{"X-XSS-Protection", []string{"1; mode=block", "0"}}, // OWASP recommends 0
 	{"Referrer-Policy", []string{"strict-origin-when-cross-origin", "strict-origin", "same-origin", "no-referrer"}},
 	{cspName, nil},
 }
 
-// missingHeaders says which of the five are not as they should be.
+// missingHeaders returns the problems of the five headers in h.
 func missingHeaders(h http.Header) (problems []string) {
 	for _, want := range five {
 		switch got := h.Values(want.name); {
@@ -45,8 +46,8 @@ func missingHeaders(h http.Header) (problems []string) {
 	return problems
 }
 
-// checkHeaders judges one answer under id, and keeps it for the lines about
-// all.
+// checkHeaders judges one answer under id, and keeps it for checkAll. The
+// answer must have one of the statuses, if there are any.
 func (p *probe) checkHeaders(id, name string, a answer, statuses ...int) {
 	if a.err != nil {
 		p.note(id, Fail, "no answer: %s", plainError(a.err))
@@ -57,10 +58,10 @@ func (p *probe) checkHeaders(id, name string, a answer, statuses ...int) {
 		p.note(id, Fail, "answered %d, want %d", a.status, statuses[0])
 		return
 	}
-	p.judge(id, missingHeaders(a.header), "all on the answer %d", a.status)
+	p.judge(id, missingHeaders(a.header), "all are on the answer %d", a.status)
 }
 
-// asset finds a file that the page refers to, on the same host.
+// asset finds a relative link to a file in the page.
 var asset = regexp.MustCompile(`(?i)(?:src|href)=["']?(?:\./)?([a-z0-9_-][a-z0-9_./-]*\.(?:m?js|css|svg|png|ico))["'\s>]`)
 
 func (p *probe) checkPages(page answer) {
@@ -89,10 +90,11 @@ func (p *probe) checkPages(page answer) {
 			problems = append(problems, fmt.Sprintf("/%s is answered %d", path, a.status))
 		}
 	}
-	p.judge("monitoring.health", problems, "/healthz and /readyz say yes")
+	p.judge("monitoring.health", problems, "/healthz and /readyz answer 200")
 }
 
-// leaks are what an error page must not hold, by what it is.
+// leaks are the contents that an error page must not have, with their names in
+// reports.
 var leaks = []struct {
 	what string
 	re   *regexp.Regexp
@@ -106,14 +108,14 @@ var leaks = []struct {
 func (p *probe) checkErrorPages(known ...answer) {
 	answers := []labelled{{"404", known[0]}, {"426", known[1]}, {"405", known[2]}}
 	answers = append(answers,
-		labelled{"a path out of the root", p.get("..%2f..%2f..%2fetc%2fpasswd")},
-		labelled{"a path that is none", p.raw("GET /%zz HTTP/1.1\r\nHost: " + p.url.Host + "\r\nConnection: close\r\n\r\n")},
+		labelled{"a path that leaves the root", p.get("..%2f..%2f..%2fetc%2fpasswd")},
+		labelled{"a malformed path", p.raw("GET /%zz HTTP/1.1\r\nHost: " + p.url.Host + "\r\nConnection: close\r\n\r\n")},
 	)
 	var problems []string
 	seen := 0
 	for _, a := range answers {
 		if a.err != nil {
-			continue // a cut connection tells nothing either
+			continue // a cut connection discloses nothing either
 		}
 		seen++
 		for _, leak := range leaks {
@@ -125,10 +127,11 @@ func (p *probe) checkErrorPages(known ...answer) {
 			problems = append(problems, a.name+" is answered with a file of the machine")
 		}
 	}
-	p.judge("errors.pages", problems, "%d kinds of error tell no stack, path or version", seen)
+	p.judge("errors.pages", problems, "none of %d error answers shows a stack trace, a path or a version", seen)
 }
 
-// checkPolicy judges the page's CSP, and the whole set as public graders do.
+// checkPolicy judges the page's CSP, and all its headers by the rules of public
+// graders.
 func (p *probe) checkPolicy(page answer) {
 	g := headers.Grade(page.header, p.secure())
 	var others []string
@@ -138,7 +141,7 @@ func (p *probe) checkPolicy(page answer) {
 		case f.Test == "content-security-policy":
 			p.checkCSP(page, g, f)
 		case f.Test == "strict-transport-security", f.Test == "redirection", f.Test == "x-content-type-options",
-			f.Test == "x-frame-options", f.Test == "referrer-policy": // have lines of their own
+			f.Test == "x-frame-options", f.Test == "referrer-policy": // have items of their own
 		case f.Points < 0:
 			others = append(others, f.Test+": "+f.Reason)
 		}
@@ -151,7 +154,7 @@ var nonces = regexp.MustCompile(`'nonce-[^']+'`)
 func (p *probe) checkCSP(page answer, g headers.Grading, f headers.Finding) {
 	policy := page.header.Get(cspName)
 	if policy == "" {
-		p.note("headers.csp", Skipped, "there is none: see headers.page")
+		p.note("headers.csp", Skipped, "there is no policy: see headers.page")
 		return
 	}
 	if f.Points < 0 {
@@ -177,23 +180,23 @@ func (p *probe) checkCSP(page answer, g headers.Grading, f headers.Finding) {
 	p.note("headers.csp", OK, "%s", f.Reason)
 }
 
-// internal are paths that belong to the operator, or to nobody.
+// internal are paths for the operator, or for no one.
 var internal = []string{"metrics", "sessions", "reports", "debug/pprof/", "debug/vars", ".env", ".git/HEAD"}
 
 func (p *probe) checkExposed(missing answer) {
 	var problems []string
 	for _, path := range internal {
 		a := p.get(path)
-		// A page that answers every path alike shows nothing with it. 401 is
-		// the operator's listener, which has no business here.
+		// A site that answers every path alike exposes nothing by it. 401 is
+		// the operator's listener, which must not be public.
 		if a.err == nil && a.status != missing.status && (a.status/100 == 2 || a.status == http.StatusUnauthorized) {
 			problems = append(problems, fmt.Sprintf("/%s is answered %d", path, a.status))
 		}
 	}
-	p.judge("exposed", problems, "/%s are not there", strings.Join(internal, ", /"))
+	p.judge("exposed", problems, "none of /%s is served", strings.Join(internal, ", /"))
 }
 
-// checkAll judges what must hold for every answer that was seen.
+// checkAll checks the rules for all answers.
 func (p *probe) checkAll() {
 	var banners, ages []string
 	for _, a := range p.answers {
@@ -202,7 +205,7 @@ func (p *probe) checkAll() {
 		}
 		for _, name := range []string{"Server", "X-Powered-By", "X-AspNet-Version", "Via"} {
 			v := a.header.Get(name)
-			// A bare "Server: nginx" cannot be switched off there, and tells
+			// nginx cannot leave out a bare "Server: nginx", which discloses
 			// little.
 			if v != "" && (name != "Server" && name != "Via" || versioned.MatchString(v)) {
 				banners = append(banners, name+": "+quote(v))
@@ -216,7 +219,7 @@ func (p *probe) checkAll() {
 	}
 	p.judge("errors.banner", slices.Compact(banners), "no answer names a version")
 	if !p.secure() {
-		p.note("headers.hsts", Skipped, "it means nothing over plain HTTP")
+		p.note("headers.hsts", Skipped, "browsers ignore it over plain HTTP")
 		return
 	}
 	if len(ages) == len(p.answers) && len(ages) > 1 {
@@ -226,7 +229,8 @@ func (p *probe) checkAll() {
 	p.judge("headers.hsts", ages, "%s on all %d answers", quote(p.answers[0].header.Get(hstsName)), len(p.answers))
 }
 
-// versioned is a product with its version; "1.1 proxy", in Via, is a protocol.
+// versioned matches a product with its version. "1.1 proxy", in Via, is the
+// version of a protocol.
 var versioned = regexp.MustCompile(`[A-Za-z_-]+/\d`)
 
 func hstsProblem(lines []string) string {
@@ -248,14 +252,14 @@ func hstsProblem(lines []string) string {
 	return quote(lines[0]) + " has no max-age"
 }
 
-// checkProduction draws the one conclusion where both signs of
-// NODE_ENV=production are missing: one cause is named once.
+// checkProduction notes whether there are signs of NODE_ENV=production. If both
+// signs are missing, it notes one failure with the cause instead of two.
 func (p *probe) checkProduction() {
 	p.checkAll()
 	refused := p.foreign == http.StatusForbidden
 	switch {
 	case p.foreign == 0:
-		p.note("production", Skipped, "no sign of it: the WebSocket could not be tried")
+		p.note("production", Skipped, "the WebSocket could not be opened, so there is no sign of it")
 	case p.secure() && !p.hsts && !refused:
 		p.note("production", Fail, "neither HSTS nor the origin check is on")
 		p.note("headers.hsts", Skipped, "see production")

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// Width of the text form: it is read on terminals of 80 columns.
+// The layout of the text form, in columns of a terminal that has 80.
 const (
 	width     = 80
 	indent    = 30
 	separator = "  "
 )
 
-// colours of a terminal, for the outcome alone.
+// colours are the terminal's sequences for each outcome.
 var colours = map[Outcome]string{OK: "\x1b[32m", Warn: "\x1b[33m", Fail: "\x1b[1;31m", Manual: "\x1b[36m", Skipped: "\x1b[2m"}
 
-// WriteText writes a line for each item, and under what is not ok how to mend
-// it.
+// WriteText writes the report for people: a line for each item, and below it
+// how to fix the problem. If colour is set, the outcomes are in colour.
 func (r Report) WriteText(w io.Writer, colour bool) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "%s\n", clean(r.URL))
@@ -45,7 +45,8 @@ func (r Report) WriteText(w io.Writer, colour bool) error {
 	return b.Flush()
 }
 
-// paragraph writes text in the right column. The cursor stands there already.
+// paragraph writes text from the column indent on, and wraps it. The cursor
+// must be in that column.
 func paragraph(w io.Writer, text string) {
 	at := 0
 	for i, word := range strings.Fields(text) {

@@ -18,19 +18,20 @@ import (
 )
 
 const (
-	// endBound is how long a refused connection may last; the protocol says a
-	// second.
+	// endBound is how long a refused connection may stay open. The protocol
+	// allows a second.
 	endBound = 5 * time.Second
-	// historyWait is how long the history may take to come. Where there is
-	// none, nothing comes.
+	// historyWait is how long the doctor waits for the history. A server with
+	// an empty history sends nothing.
 	historyWait = 2 * time.Second
 
 	maxHistory     = 1200
 	maxConnections = 10
 )
 
-// checkSocket opens six connections, one after the other, and then those of the
-// rate limit, which must be last: after it this address may have to wait.
+// checkSocket opens six connections, one after the other, and then those of
+// checkRateLimit. That check must be the last, because the server may refuse
+// this address after it.
 func (p *probe) checkSocket() {
 	own, a := p.upgrade("Origin", p.origin())
 	bare, b := p.upgrade()
@@ -70,7 +71,8 @@ func refusal(a answer) string {
 	return text
 }
 
-// checkOrigin wants the site's own page admitted and a foreign one refused.
+// checkOrigin checks that the site's own page is admitted and a foreign one is
+// refused. own and a are the result of the upgrade with the site's own origin.
 func (p *probe) checkOrigin(own *socket, a answer) {
 	var problems []string
 	if own != nil {
@@ -89,8 +91,8 @@ func (p *probe) checkOrigin(own *socket, a answer) {
 	p.judge("origin", problems, "%s may connect, %s gets 403", p.origin(), p.ForeignOrigin)
 }
 
-// checkHistory looks at the first frame, where one comes, and at those that
-// bring the rest of a history that is sent in pieces.
+// checkHistory checks the history, which arrives on s in one frame or in
+// several. If there is no history, no frame arrives.
 func (p *probe) checkHistory(s *socket) {
 	_ = s.conn.SetReadDeadline(p.within(min(historyWait, p.Timeout)))
 	if _, err := s.r.Peek(1); isTimeout(err) {
@@ -107,22 +109,22 @@ func (p *probe) checkHistory(s *socket) {
 		p.note("history", Fail, "the first frame cannot be read: %s", plainError(err))
 		return
 	case op != opText:
-		p.note("history", Fail, "the first frame is no text")
+		p.note("history", Fail, "the first frame is not text")
 		return
 	}
 	n, problems := p.history(s, first)
 	p.judge("history", problems, "%d messages, each with its time and without identity", n)
 }
 
-// A frame of fewer messages is what has just been published, not a piece of the
-// history, and so is what comes after a pause.
+// A frame with fewer than leastPiece messages, or after piecePause, is no piece
+// of the history: its messages have just been published.
 const (
 	leastPiece = 8
 	piecePause = 500 * time.Millisecond
 )
 
-// history counts the messages of the first frame and of the pieces behind it,
-// until there is certainly too much.
+// history counts and checks the messages of the first frame and of the pieces
+// after it, and stops at tooMuch.
 func (p *probe) history(s *socket, first []byte) (n int, problems []string) {
 	until := p.within(min(historyWait, p.Timeout))
 	n, problems = historyProblems(first, time.Now())
@@ -156,18 +158,19 @@ func (p *probe) history(s *socket, first []byte) (n int, problems []string) {
 	return n, problems
 }
 
-// tooMuch is where counting stops.
+// tooMuch is the number of messages at which counting stops.
 const tooMuch = 20 * maxHistory
 
-// fields are all that a viewer may be shown of a message.
+// fields are the fields of a message that viewers may get.
 var fields = []string{"text", "memory", "status", "prompt", "timestamp"}
 
-// historyProblems reads a frame piece by piece, and no further than tooMuch.
+// historyProblems returns the number of messages in frame and their problems.
+// It decodes one message at a time, and at most tooMuch.
 func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 	var kind struct{ Type string }
 	d := json.NewDecoder(bytes.NewReader(frame))
 	if json.Unmarshal(frame, &kind) != nil || kind.Type != "history" && kind.Type != "live" {
-		return 0, []string{"the first frame is no history"}
+		return 0, []string{"the first frame is not a history"}
 	}
 	once := func(problem string) {
 		if !slices.Contains(problems, problem) && len(problems) < 5 {
@@ -180,10 +183,11 @@ func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 	for ; d.More() && n < tooMuch; n++ {
 		var m map[string]json.RawMessage
 		if d.Decode(&m) != nil {
-			return n, []string{"a message is no object"}
+			return n, []string{"a message is not an object"}
 		}
 		var at int64
-		// From 2001, so that seconds are told from milliseconds, to tomorrow.
+		// Milliseconds from 2001 on are above 1e12, and seconds far below. A
+		// clock may be a day ahead.
 		if json.Unmarshal(m["timestamp"], &at) != nil || at < 1e12 || at > now.Add(24*time.Hour).UnixMilli() {
 			once("a message has no timestamp in milliseconds")
 		}
@@ -196,7 +200,8 @@ func historyProblems(frame []byte, now time.Time) (n int, problems []string) {
 	return n, problems
 }
 
-// seek moves into the array that is the value of the object's field name.
+// seek moves d into the array in the object's field name, and reports whether
+// there is one.
 func seek(d *json.Decoder, name string) bool {
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return false
@@ -218,7 +223,8 @@ func seek(d *json.Decoder, name string) bool {
 	return false
 }
 
-// checkJSON sends on s what is no JSON.
+// checkJSON sends a message that is not JSON, and checks the answer and the
+// close code.
 func (p *probe) checkJSON(s *socket) {
 	_ = s.conn.SetDeadline(p.within(p.Timeout))
 	if err := s.send(opText, []byte("{")); err != nil {
@@ -230,17 +236,18 @@ func (p *probe) checkJSON(s *socket) {
 	var answer struct{ Error string }
 	switch {
 	case len(e.answers) != 1 || json.Unmarshal([]byte(e.answers[0]), &answer) != nil || answer.Error == "":
-		p.note("auth.json", Fail, "a message that is no JSON is answered %s", said(strings.Join(e.answers, " ")))
+		p.note("auth.json", Fail, "a message that is not JSON is answered %s", said(strings.Join(e.answers, " ")))
 	case e.code != 1007:
-		p.note("auth.json", Fail, "a message that is no JSON is closed with %d, not 1007", e.code)
+		p.note("auth.json", Fail, "after a message that is not JSON, the connection is closed with %d, not 1007", e.code)
 	default:
 		p.note("auth.json", OK, "answered %s and closed with 1007", said(e.answers[0]))
 	}
 }
 
-// badTokens are three ways of being bad. More would count against this address,
-// which ten failures in ten minutes block. An expired token cannot be made
-// without the secret; Config.Token may be one.
+// badTokens returns three invalid tokens. Each counts as a failure of this
+// address, which the server blocks after ten failures in ten minutes, so there
+// are no more. The doctor cannot make an expired token without the secret, but
+// Config.Token may be one.
 func badTokens() []string {
 	part := base64.RawURLEncoding.EncodeToString
 	claims := part(fmt.Appendf(nil, `{"device":"doctor","exp":%d}`, time.Now().Add(time.Hour).Unix()))
@@ -256,7 +263,8 @@ func badTokens() []string {
 	}
 }
 
-// checkRefusals wants one answer and one end for every reason.
+// checkRefusals checks that every invalid token gets the same answer, and that
+// the connection ends.
 func (p *probe) checkRefusals() {
 	var alike, closing []string
 	var first string
@@ -282,15 +290,15 @@ func (p *probe) checkRefusals() {
 		}
 		if problem := e.problem(wait); problem != "" {
 			if closing = append(closing, names[i]+": "+problem); !e.gone {
-				wait = min(wait, time.Second) // it is not waited for three times
+				wait = min(wait, time.Second) // the full wait is not repeated for each token
 			}
 		}
 	}
 	p.judge("auth.refused", alike, "garbage, alg none, an unknown device and key: each %s", said(first))
-	p.judge("auth.close", closing, "each closed with 4401, and gone within %v, though the first close was not answered", min(endBound, p.Timeout))
+	p.judge("auth.close", closing, "each connection was closed with 4401 and ended within %v, even the one whose close frame was not answered", min(endBound, p.Timeout))
 }
 
-// problem says what is wrong with the end of a refused connection.
+// problem returns the problem with the end of a refused connection, or "".
 func (e ending) problem(wait time.Duration) string {
 	switch {
 	case !e.gone:
@@ -301,7 +309,8 @@ func (e ending) problem(wait time.Duration) string {
 	return ""
 }
 
-// show opens a connection and sends token.
+// show opens a connection, sends token and reads until the end. wait and mute
+// are those of socket.end. If there is no connection, it returns the problem.
 func (p *probe) show(token string, wait time.Duration, mute bool) (e ending, problem string) {
 	s, a := p.upgrade()
 	if s == nil {
@@ -321,24 +330,24 @@ func (p *probe) checkSize() {
 		p.note("websocket.size", Fail, "no connection: %s", refusal(a))
 		return
 	}
-	// What is too large may be refused before it has arrived; then sending
-	// fails, and the close frame is still to be read.
+	// A server may refuse the message before all of it has arrived. Then send
+	// fails, but the close frame can still be read.
 	_ = s.send(opText, []byte(`{"token":"`+strings.Repeat("a", 8<<10)+`"}`))
 	if e := s.end(min(endBound, p.Timeout), false); e.code != 1009 {
-		p.note("websocket.size", Fail, "8 KiB before authentication are closed with %d, not 1009", e.code)
+		p.note("websocket.size", Fail, "after 8 KiB before authentication, the connection is closed with %d, not 1009", e.code)
 		return
 	}
-	p.note("websocket.size", OK, "8 KiB before authentication are closed with 1009")
+	p.note("websocket.size", OK, "after 8 KiB before authentication, the connection is closed with 1009")
 }
 
-// checkToken shows the operator's token, and says nothing with it.
+// checkToken sends the operator's token, and publishes nothing with it.
 func (p *probe) checkToken() {
 	switch {
 	case p.Token == "":
 		p.note("auth.token", Skipped, "no token was given")
 		return
 	case !p.trusted:
-		p.note("auth.token", Skipped, "a token is shown only over TLS with a good certificate")
+		p.note("auth.token", Skipped, "a token is sent only over TLS with a valid certificate")
 		return
 	case expired(p.Token, time.Now()):
 		e, problem := p.show(p.Token, min(endBound, p.Timeout), false)
@@ -359,7 +368,7 @@ func (p *probe) checkToken() {
 	}
 	defer s.leave()
 	message, _ := json.Marshal(map[string]string{"token": p.Token})
-	_ = s.send(opText, message) // reading fails then as well
+	_ = s.send(opText, message) // if it fails, next fails too
 	for {
 		op, m, err := s.next()
 		switch {
@@ -378,7 +387,7 @@ func authenticated(message string) bool {
 	return json.Unmarshal([]byte(message), &m) == nil && m.Status == "authenticated"
 }
 
-// expired reads a token's exp without any check of it.
+// expired reports whether the exp of an unverified token has passed.
 func expired(token string, now time.Time) bool {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -389,8 +398,8 @@ func expired(token string, now time.Time) bool {
 	return err == nil && json.Unmarshal(claims, &c) == nil && c.Exp > 0 && c.Exp <= float64(now.Unix())
 }
 
-// checkRateLimit holds connections until one is refused, but eleven at most,
-// and gives all of them back.
+// checkRateLimit opens connections until one is refused, but at most eleven. It
+// closes all of them at the end.
 func (p *probe) checkRateLimit() {
 	ids := []string{"rate-limit", "rate-limit.answer", "proxy.forwarded", "websocket.cleanup"}
 	rest := func(ids []string, why string) {
@@ -399,7 +408,7 @@ func (p *probe) checkRateLimit() {
 		}
 	}
 	if p.SkipRateLimit {
-		rest(ids, "left out as asked")
+		rest(ids, "left out as requested")
 		return
 	}
 	var open []*socket
@@ -442,15 +451,15 @@ func (p *probe) checkRateLimit() {
 		p.note(ids[1], OK, "429 with Retry-After: %d", after)
 	}
 
-	const forged = "198.51.100.77" // RFC 5737: nobody's
+	const forged = "198.51.100.77" // for documentation (RFC 5737)
 	s, a := p.upgrade("X-Forwarded-For", forged, "X-Real-IP", forged, "Forwarded", "for="+forged)
 	switch {
 	case s != nil:
 		s.leave()
 		if p.near.Load() {
-			p.note(ids[2], Skipped, "a forged X-Forwarded-For is believed, but from this machine or network, which may count as the proxy: run from elsewhere")
+			p.note(ids[2], Skipped, "the server believes a forged X-Forwarded-For from this machine or network, which it may trust as a proxy: run from elsewhere")
 		} else {
-			p.note(ids[2], Fail, "whoever forges X-Forwarded-For, X-Real-IP or Forwarded is not limited")
+			p.note(ids[2], Fail, "a client that forges X-Forwarded-For, X-Real-IP or Forwarded is not limited")
 		}
 	case a.status == http.StatusTooManyRequests:
 		p.note(ids[2], OK, "a forged X-Forwarded-For changes nothing")
@@ -463,7 +472,7 @@ func (p *probe) checkRateLimit() {
 	for wait := 50 * time.Millisecond; wait < min(endBound, p.Timeout); wait *= 2 {
 		if s, _ := p.upgrade(); s != nil {
 			open = append(open, s)
-			p.note(ids[3], OK, "one closed, the next admitted")
+			p.note(ids[3], OK, "after one connection was closed, the next is admitted")
 			return
 		}
 		select {
@@ -471,5 +480,5 @@ func (p *probe) checkRateLimit() {
 		case <-p.ctx.Done():
 		}
 	}
-	p.note(ids[3], Fail, "one closed, and the next is still refused")
+	p.note(ids[3], Fail, "after one connection was closed, the next is still refused")
 }

@@ -26,21 +26,21 @@ const (
 )
 
 const (
-	// maxMessage is the largest message that is read: more than 1,200 long
-	// ones.
+	// maxMessage is the largest WebSocket message that next accepts, in bytes.
+	// A history of 1,200 long messages fits into it.
 	maxMessage = 32 << 20
-	// maxSocket is all that is read from one connection.
+	// maxSocket limits the bytes that are read from one connection.
 	maxSocket = 48 << 20
 )
 
 var (
-	errNotWebSocket = errors.New("the 101 is not a WebSocket's")
-	errTooLarge     = errors.New("more was sent than is read here")
+	errNotWebSocket = errors.New("the answer 101 is not the handshake of a WebSocket")
+	errTooLarge     = errors.New("the server sent more than the doctor reads")
 )
 
-// socket is a WebSocket client that answers nothing by itself and trusts
-// nothing. A library would hide the bytes that are compared here, and wait
-// where the test is whether the server does.
+// socket is a WebSocket client that trusts nothing. The doctor uses no library,
+// because a library would hide the bytes that the checks compare, and would
+// answer a close frame that a check must leave unanswered.
 type socket struct {
 	p    *probe
 	conn net.Conn
@@ -48,7 +48,8 @@ type socket struct {
 	r    *bufio.Reader
 }
 
-// upgrade asks for a WebSocket. Without one, the answer says why.
+// upgrade opens a WebSocket. header holds names and values in turn. If the
+// server refuses, the socket is nil and the answer holds the refusal.
 func (p *probe) upgrade(header ...string) (*socket, answer) {
 	conn, err := p.connect()
 	if err != nil {
@@ -96,8 +97,8 @@ func (s *socket) send(op byte, payload []byte) error {
 	return err
 }
 
-// frame reads one frame. What a header announces costs nothing before it
-// arrives.
+// frame reads one frame of at most most bytes. It allocates memory for bytes
+// that have arrived, not for those that the header announces.
 func (s *socket) frame(most int64) (first byte, payload []byte, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(s.r, head[:2]); err != nil {
@@ -161,17 +162,17 @@ func (s *socket) next() (op byte, payload []byte, err error) {
 	}
 }
 
-// ending is how a server took a message that it should not like.
+// ending is the server's reaction to a message that it must refuse.
 type ending struct {
-	answers []string // messages but those of the stream
-	code    int      // of the close frame, 0 without one
-	gone    bool     // the connection ended
-	why     error    // what ended the reading otherwise
+	answers []string // the messages that are not part of the stream
+	code    int      // the code of the close frame, 0 without a frame
+	gone    bool     // the server ended the connection
+	why     error    // the error that ended reading
 }
 
-// end reads until the server ends the connection or wait is over, and never
-// ends it itself. Mute, it does not even answer the close frame, as a peer may
-// that wants to keep what it holds.
+// end reads until the server ends the connection, but at most for wait, and
+// then closes s. If mute is set, it does not answer the close frame, like a
+// peer that tries to keep its connection.
 func (s *socket) end(wait time.Duration, mute bool) (e ending) {
 	defer s.conn.Close()
 	_ = s.conn.SetDeadline(s.p.within(wait))
@@ -188,7 +189,7 @@ func (s *socket) end(wait time.Duration, mute bool) (e ending) {
 				e.code = int(binary.BigEndian.Uint16(payload))
 			}
 			if !mute {
-				_ = s.send(opClose, payload) // who is gone already needs no answer
+				_ = s.send(opClose, payload) // a server that has ended the connection needs no answer
 			}
 		case opText:
 			var m struct{ Type *string }
@@ -210,7 +211,7 @@ func (e *ending) ended(err error) {
 	e.why = err
 }
 
-// leave closes the connection as a browser does.
+// leave closes the connection with the closing handshake, as a browser does.
 func (s *socket) leave() {
 	defer s.conn.Close()
 	_ = s.conn.SetDeadline(s.p.within(min(2*time.Second, s.p.Timeout)))

@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// expiresSoon is when a certificate should have been renewed long since.
+// expiresSoon is the remaining time below which a certificate gets a warning.
+// Automatic renewal happens long before.
 const expiresSoon = 14 * 24 * time.Hour
 
 func (p *probe) checkTLS(page answer) {
 	if !p.secure() {
-		p.note("tls.certificate", Fail, "the address is plain http: whoever is on the way reads and changes all of it, tokens too")
+		p.note("tls.certificate", Fail, "the address is plain http: anyone on the network path can read and change everything, tokens included")
 		for _, id := range []string{"tls.redirect", "tls.version", "tls.ciphers", "tls.http2"} {
 			p.note(id, Skipped, "the address is plain http")
 		}
@@ -26,9 +27,9 @@ func (p *probe) checkTLS(page answer) {
 	p.checkCertificate()
 	p.checkVersions()
 	if page.proto == 2 {
-		p.note("tls.http2", OK, "pages come over HTTP/2")
+		p.note("tls.http2", OK, "pages are sent over HTTP/2")
 	} else {
-		p.note("tls.http2", Warn, "pages come over HTTP/1.1")
+		p.note("tls.http2", Warn, "pages are sent over HTTP/1.1")
 	}
 	p.checkRedirect()
 }
@@ -58,11 +59,12 @@ func (p *probe) checkCertificate() {
 		p.note("tls.certificate", Warn, "expires in %d days, on %s", int(left.Hours()/24), leaf.NotAfter.Format(time.DateOnly))
 	default:
 		p.trusted = true
-		p.note("tls.certificate", OK, "good for %s, and for %d more days", p.host(), int(left.Hours()/24))
+		p.note("tls.certificate", OK, "valid for %s, and for %d more days", p.host(), int(left.Hours()/24))
 	}
 }
 
-// handshake opens a connection of its own and closes it.
+// handshake opens a new connection, returns the state after the handshake and
+// closes the connection.
 func (p *probe) handshake(cfg *tls.Config) (tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.Timeout)
 	defer cancel()
@@ -78,8 +80,9 @@ func (p *probe) handshake(cfg *tls.Config) (tls.ConnectionState, error) {
 	return secure.ConnectionState(), nil
 }
 
-// checkVersions offers what must be refused. Whatever ends such a handshake is
-// a refusal, for others succeed.
+// checkVersions offers only old versions, and then only weak cipher suites,
+// which the server must refuse. Any error counts as a refusal, because other
+// handshakes with this server succeed.
 func (p *probe) checkVersions() {
 	var problems []string
 	for _, v := range []uint16{tls.VersionTLS10, tls.VersionTLS11} {
@@ -103,8 +106,8 @@ func (p *probe) checkVersions() {
 	}
 }
 
-// checkRedirect asks port 80, also in the name of another host: a redirect that
-// repeats it would send visitors there.
+// checkRedirect sends requests to port 80, one of them with another host's name
+// in Host. A redirect to that host would send visitors to a foreign site.
 func (p *probe) checkRedirect() {
 	ask := func(host string) (answer, *url.URL) {
 		plain := &url.URL{Scheme: "http", Host: p.host(), Path: p.url.Path}
@@ -127,25 +130,24 @@ func (p *probe) checkRedirect() {
 		p.note("tls.redirect", Skipped, "nothing answers on port 80, and the site is on port %s", p.port())
 		return
 	case a.err != nil:
-		p.note("tls.redirect", Warn, "nothing answers on port 80, where those go who type the name")
+		p.note("tls.redirect", Warn, "nothing answers on port 80, which a browser may try if a visitor types only the name")
 		return
 	case a.status/100 != 3 || to == nil:
-		p.note("tls.redirect", Fail, "port 80 answers %d instead of leading to https", a.status)
+		p.note("tls.redirect", Fail, "port 80 answers %d instead of a redirect to https", a.status)
 		return
 	case to.Scheme != "https" || !strings.EqualFold(to.Hostname(), p.host()):
-		p.note("tls.redirect", Fail, "port 80 leads to %s", quote(to.String()))
+		p.note("tls.redirect", Fail, "port 80 redirects to %s", quote(to.String()))
 		return
 	}
 	const stranger = "evil.example"
 	if _, there := ask(stranger); there != nil && strings.EqualFold(there.Hostname(), stranger) {
-		p.note("tls.redirect", Fail, "port 80 leads wherever the request's Host says")
+		p.note("tls.redirect", Fail, "port 80 redirects to any host that the request's Host names")
 		return
 	}
 	p.note("tls.redirect", OK, "port 80 answers %d to %s", a.status, quote(to.String()))
 }
 
-// checkPorts knocks at the ports that only a proxy and the operator should
-// reach.
+// checkPorts tries the ports that only a proxy and the operator should reach.
 func (p *probe) checkPorts() {
 	for _, at := range []struct{ id, port string }{{"ports.app", "3000"}, {"ports.operator", "3001"}} {
 		if at.port == p.port() {

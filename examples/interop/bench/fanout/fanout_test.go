@@ -9,8 +9,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// A tiny round of everybody, so that no peer falls into disrepair. What it
-// measures is not looked at.
+// Every measurement works with every contestant. The test makes one small
+// round, and does not check the figures.
 func TestEverybody(t *testing.T) {
 	if lack := missing(); lack != "" {
 		testkit.Missing(t, lack)

@@ -1,6 +1,6 @@
-// Command fanout measures the relay's fan-out beside its peers (command peers),
-// each as a process of its own that has one core, while the load generator
-// (examples/load) has the other:
+// Command fanout compares the relay's fan-out with other libraries (command
+// peers). Each contestant is a process with one core, and the load generator
+// (examples/load) has the other core:
 //
 //	cd examples/interop && go run ./bench/fanout -quick cpu
 //
@@ -9,9 +9,10 @@
 //	idle    memory per idle viewer
 //	storm   time until 5,000 viewers that reconnect at once all have the history
 //
-// The contestants take turns in each round, so that what else the machine does
-// strikes all alike. Trust the ratios, and not the figures, which are one
-// machine's. It needs taskset (util-linux) and two cores.
+// The contestants take turns in each round, so that other load on the machine
+// affects all of them alike. Only the ratios can be compared, because the
+// figures are those of one machine. Command fanout needs taskset (util-linux)
+// and two cores.
 package main
 
 import (
@@ -43,7 +44,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// options is what the flags say.
+// options holds the values of the flags.
 type options struct {
 	measurement
 	rounds   int
@@ -55,7 +56,7 @@ type options struct {
 	only     []string
 }
 
-// run is main with its surroundings as arguments.
+// run is main, with arguments instead of global variables.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	f := flag.NewFlagSet("fanout", flag.ContinueOnError)
@@ -118,14 +119,14 @@ func (o *options) complete(args []string, quick bool, only string) error {
 	}
 	for name := range strings.SplitSeq(only, ",") {
 		if !slices.Contains(contestants, name) {
-			return fmt.Errorf("-only knows %s, not %q", strings.Join(contestants, ", "), name)
+			return fmt.Errorf("-only accepts %s, not %q", strings.Join(contestants, ", "), name)
 		}
 		o.only = append(o.only, name)
 	}
 	return nil
 }
 
-// missing says what this machine lacks, "" where it is nothing.
+// missing returns what this machine lacks, or "" if it lacks nothing.
 func missing() string {
 	if _, err := exec.LookPath("taskset"); err != nil {
 		return "taskset is missing: install util-linux"
@@ -136,7 +137,7 @@ func missing() string {
 	return ""
 }
 
-// row is what one contestant did.
+// row is the result of one contestant.
 type row struct {
 	Name   string    `json:"name"`
 	Values []float64 `json:"values"` // one for each round that counts
@@ -158,8 +159,8 @@ type result struct {
 	Rows        []*row  `json:"rows"`
 }
 
-// measure lets the contestants take turns and prints the table. A contestant
-// that fails is told of, and does not keep the others from being measured.
+// measure lets the contestants take turns and prints the table. If a contestant
+// fails, the table has its error, and the others are still measured.
 func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	if lack := missing(); lack != "" {
 		return errors.New(lack)
@@ -229,7 +230,7 @@ func (r *result) write(w io.Writer) {
 	}
 }
 
-// median is the middle of what was measured, 0 of nothing.
+// median returns the median of values, or 0 if there are none.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0

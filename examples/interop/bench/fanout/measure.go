@@ -17,10 +17,11 @@ import (
 	"time"
 )
 
-// contestants, the floor first: it is what the ratios are to.
+// contestants are the servers to compare. The ratios are to the first one,
+// which does the least work.
 var contestants = []string{"bare", "relay", "gws", "gorilla", "centrifuge", "melody"}
 
-// measurement is one of the four.
+// measurement is one of the four measurements.
 type measurement struct {
 	name, unit                            string
 	viewersFull, viewersQuick, roundsFull int
@@ -34,7 +35,7 @@ var measurements = map[string]measurement{
 	"storm": {unit: "ms", viewersFull: 5000, viewersQuick: 500, roundsFull: 5, run: storm},
 }
 
-// loaded is what of the load generator's report is used here.
+// loaded holds the fields of the load generator's report that are used here.
 type loaded struct {
 	Deliveries     int64
 	Latency        struct{ P99 float64 } `json:"latency_ms"`
@@ -46,7 +47,7 @@ type loaded struct {
 	Failures       []string
 }
 
-// whole is an error if anything was amiss.
+// whole returns an error if the report has failures.
 func (l *loaded) whole() error {
 	if len(l.Failures) > 0 {
 		return errors.New(strings.Join(l.Failures, "; "))
@@ -54,7 +55,7 @@ func (l *loaded) whole() error {
 	return nil
 }
 
-// publishing is the flags of a run that publishes.
+// publishing returns the flags of a run that publishes.
 func (o *options) publishing(viewers int) []string {
 	return []string{
 		"-viewers", strconv.Itoa(viewers), "-rate", fmt.Sprint(o.rate), "-size", strconv.Itoa(o.size), "-for", o.duration.String(),
@@ -87,15 +88,15 @@ func storm(ctx context.Context, b *bench, name string, o *options, _ func(string
 
 const (
 	maxLatency = 250 // ms, that p99 must stay below
-	closeness  = 1.1 // of the bounds between which the most is known
+	closeness  = 1.1 // most stops when the ratio of its two bounds is at most this
 
-	// A publisher that is this much behind shows a machine that cannot go on,
-	// whatever the viewers see.
+	// If the publisher is behind by this, the machine is overloaded, even if
+	// the viewers get all messages in time.
 	leastHeld = 0.95
 )
 
-// most doubles the viewers until they are too many, and then halves the
-// distance.
+// most finds the largest number of viewers that the server can serve. It
+// doubles the number until there are too many, and then bisects.
 func most(ctx context.Context, b *bench, name string, o *options, show func(string)) (float64, float64, error) {
 	good, bad := 0, 0
 	p99 := 0.0
@@ -112,11 +113,11 @@ func most(ctx context.Context, b *bench, name string, o *options, show func(stri
 		}
 		switch {
 		case n == b.limit && bad == 0:
-			return float64(good), p99, fmt.Errorf("still well at %d viewers, more than the limit of open files allows: raise `ulimit -n`", good)
+			return float64(good), p99, fmt.Errorf("%d viewers are not too many, and the limit of open files allows no more: raise `ulimit -n`", good)
 		case bad == 0:
 			n = min(2*n, b.limit)
 		case good == 0 && bad < 20:
-			return 0, 0, fmt.Errorf("too many with %d viewers already: %s", bad, strings.Join(l.Failures, "; "))
+			return 0, 0, fmt.Errorf("even %d viewers are too many: %s", bad, strings.Join(l.Failures, "; "))
 		default:
 			n = (good + bad) / 2
 		}
@@ -124,8 +125,8 @@ func most(ctx context.Context, b *bench, name string, o *options, show func(stri
 	return float64(good), p99, nil
 }
 
-// tries is how often a number of viewers may fail. Whatever else runs on the
-// machine can only make it fail, so once well is well.
+// tries is how often a number of viewers is tried at most. Other load on the
+// machine can only make a try fail, so one success is enough.
 const tries = 3
 
 func (b *bench) holds(ctx context.Context, name string, o *options, viewers int) (l *loaded, well bool, err error) {
@@ -140,7 +141,7 @@ func (b *bench) holds(ctx context.Context, name string, o *options, viewers int)
 	return l, false, nil
 }
 
-// bench is the built programs.
+// bench holds the built programs.
 type bench struct {
 	dir    string
 	secret string
@@ -183,8 +184,8 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 
 func (b *bench) close() { os.RemoveAll(b.dir) }
 
-// load runs a fresh server of that name on one core and the load generator
-// against it on the other.
+// load starts a new server of that name on one core, and runs the load
+// generator on the other.
 func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded, error) {
 	addr, err := freeAddr()
 	if err != nil {
@@ -246,7 +247,7 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 	load.Stdout, load.Stderr = &out, &errs
 	err = load.Run()
 	var l loaded
-	if jerr := json.Unmarshal(out.Bytes(), &l); jerr != nil { // it says what failed in its report too
+	if jerr := json.Unmarshal(out.Bytes(), &l); jerr != nil { // the report has the failures too
 		return nil, fmt.Errorf("%s: load: %w\n%s", name, errors.Join(err, jerr), &errs)
 	}
 	return &l, nil
@@ -261,7 +262,7 @@ func freeAddr() (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// listening waits until somebody listens on addr, or the server has ended.
+// listening waits until a server listens on addr, or the process has ended.
 func listening(ctx context.Context, addr string, ended <-chan struct{}) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -13,8 +13,9 @@ import (
 
 const writeWait = 10 * time.Second
 
-// bare is the floor: one encoded frame, and a loop that writes it to every
-// socket. It answers no ping and reads only to learn that a viewer is gone.
+// bare does the least possible work: it encodes one frame and writes it to
+// every socket in a loop. It answers no ping, and reads only to notice the end
+// of a connection.
 type bare struct {
 	hub *hub[*bareViewer, []byte]
 	to  []*bareViewer
@@ -27,7 +28,8 @@ type bareViewer struct {
 
 func newBare(keep int) *bare { return &bare{hub: newHub[*bareViewer](keep, textFrame)} }
 
-// textFrame is text as a server sends it, RFC 6455 section 5.2.
+// textFrame returns text in one frame, without a mask, as servers send it (RFC
+// 6455, section 5.2).
 func textFrame(text []byte) []byte {
 	b := make([]byte, 0, 10+len(text))
 	switch n := len(text); {
@@ -59,13 +61,13 @@ func (p *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		conn.Close()
 		return
 	}
-	go p.serve(&bareViewer{conn: conn}) // so that net/http can forget the request
+	go p.serve(&bareViewer{conn: conn}) // so that net/http can release the request
 }
 
 func (p *bare) serve(v *bareViewer) {
 	defer v.conn.Close()
 	var history []byte
-	v.mu.Lock() // holds back what is published until the history is written
+	v.mu.Lock() // so that messages are written after the history
 	p.hub.join(v, func(f []byte) { history = f })
 	v.write(history)
 	v.mu.Unlock()

@@ -11,14 +11,14 @@ import (
 
 const channel = "stream"
 
-// onCentrifuge subscribes every viewer to one channel when it connects. The
-// library itself delivers the channel's history with its answer, to who asks
-// for all since the beginning, and what follows after it:
+// onCentrifuge subscribes every viewer to one channel when it connects. A
+// viewer that asks to recover from the beginning gets the channel's history
+// with the library's answer, and later messages after it:
 //
 //	{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}
 //
-// Once the beginning is no longer kept there is nothing to recover, so each
-// measurement starts a server of its own.
+// If the beginning of the history is no longer kept, the library recovers
+// nothing. So each measurement starts a new server.
 type onCentrifuge struct {
 	http.Handler
 	node *centrifuge.Node
@@ -37,8 +37,8 @@ func newCentrifuge(keep int) (peer, error) {
 		return centrifuge.ConnectReply{
 			Credentials:   &centrifuge.Credentials{},
 			Subscriptions: map[string]centrifuge.SubscribeOptions{channel: {EnableRecovery: true}},
-			// The load generator answers WebSocket pings, not those of this
-			// protocol.
+			// The load generator answers WebSocket pings, but not this
+			// protocol's own.
 			PingPongConfig: &centrifuge.PingPongConfig{PingInterval: 25 * time.Second, PongTimeout: -1},
 		}, nil
 	})

@@ -7,9 +7,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// onGorilla is laid out as gorilla's chat example: a queue and two goroutines
-// for each viewer, pings, and whoever lets the queue run full is dropped.
-// Frames are PreparedMessages.
+// onGorilla follows gorilla's chat example: each viewer has a queue and two
+// goroutines, and gets pings. A viewer with a full queue is dropped. Frames are
+// PreparedMessages.
 type onGorilla struct {
 	upgrader websocket.Upgrader
 	hub      *hub[*gorillaViewer, *websocket.PreparedMessage]

@@ -6,8 +6,8 @@ import (
 	"github.com/lxzan/gws"
 )
 
-// onGWS broadcasts with a Broadcaster, as gws's README says. Its queue of each
-// connection is asynchronous, so the history stands in it before any message.
+// onGWS uses a Broadcaster, as gws's README recommends. Each connection has an
+// asynchronous queue, and the history is put into it before any message.
 type onGWS struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader
@@ -26,7 +26,7 @@ func (p *onGWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	go socket.ReadLoop() // so that net/http can forget the request
+	go socket.ReadLoop() // so that net/http can release the request
 }
 
 func (p *onGWS) OnOpen(socket *gws.Conn) {

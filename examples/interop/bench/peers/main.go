@@ -1,14 +1,15 @@
-// Command peers is the relay's fan-out on other libraries, for command fanout
-// to measure beside it: viewers connect to /ws, get the newest messages in one
-// frame, and then each message in a frame of its own as it is published. Each
-// library is used as its own documentation recommends. There is no
-// authentication and no limit of any kind, which is in the peers' favour.
+// Command peers does the relay's fan-out with other libraries, so that command
+// fanout can compare them with the relay. A viewer connects to /ws and gets the
+// newest messages in one frame, and then each published message in a frame of
+// its own. Each library is used as its own documentation recommends. Command
+// peers has no authentication and no limits, which is an advantage over the
+// relay.
 //
 //	peers -peer bare|gws|gorilla|centrifuge|melody -listen 127.0.0.1:3100 -history 1000
 //
-// POST /start?run=…&first=…&count=…&rate=…&size=… publishes, and answers
-// {"published":N,"seconds":S} when it has. That is what the load generator
-// (examples/load) sends with -publish=false -start.
+// POST /start?run=…&first=…&count=…&rate=…&size=… publishes messages and then
+// answers {"published":N,"seconds":S}. The load generator (examples/load) sends
+// this request with -publish=false -start.
 package main
 
 import (
@@ -30,12 +31,12 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// peer is a library's way to do the job.
+// peer is the fan-out with one library.
 type peer interface {
-	// ServeHTTP takes a viewer.
+	// ServeHTTP upgrades the connection of a viewer.
 	http.Handler
-	// publish sends an encoded message to everybody, and keeps it for who comes
-	// later.
+	// publish sends an encoded message to all viewers, and keeps it for later
+	// ones.
 	publish(message []byte) error
 }
 
@@ -83,7 +84,7 @@ func run(name, listen string, keep int) error {
 	return nil
 }
 
-// start publishes as the request says.
+// start publishes the messages that the request describes.
 func start(w http.ResponseWriter, r *http.Request, p peer) {
 	run := r.FormValue("run")
 	first, err1 := strconv.ParseInt(r.FormValue("first"), 10, 64)
@@ -114,16 +115,16 @@ func start(w http.ResponseWriter, r *http.Request, p peer) {
 	fmt.Fprintf(w, `{"published":%d,"seconds":%g}`+"\n", count, time.Since(begun).Seconds())
 }
 
-// hub is what every library but centrifuge leaves to its user: who watches, and
-// what was published. F is a frame in the library's own form, made once for all
-// viewers.
+// hub keeps the viewers and the published messages. All libraries except
+// centrifuge need it. F is the library's type for a frame, which is made once
+// for all viewers.
 type hub[C comparable, F any] struct {
 	keep   int
 	encode func([]byte) F
 
 	mu       sync.Mutex
 	messages [][]byte
-	history  *F // nil: not made since the last message
+	history  *F // if nil, it has not been made since the last message
 	viewers  map[C]struct{}
 }
 
@@ -131,8 +132,8 @@ func newHub[C comparable, F any](keep int, encode func([]byte) F) *hub[C, F] {
 	return &hub[C, F]{keep: keep, encode: encode, viewers: map[C]struct{}{}}
 }
 
-// join adds a viewer. first is called with the history, where there is one,
-// before any message can reach the viewer.
+// join adds a viewer. If there is a history, it calls first with it, before the
+// viewer can get any message.
 func (h *hub[C, F]) join(viewer C, first func(F)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -146,7 +147,7 @@ func (h *hub[C, F]) join(viewer C, first func(F)) {
 	h.viewers[viewer] = struct{}{}
 }
 
-// leave reports whether viewer was there.
+// leave removes viewer, and reports whether it was there.
 func (h *hub[C, F]) leave(viewer C) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -155,7 +156,7 @@ func (h *hub[C, F]) leave(viewer C) bool {
 	return ok
 }
 
-// add keeps a message, and returns its frame and who gets it.
+// add keeps a message, and returns its frame and the viewers to send it to.
 func (h *hub[C, F]) add(message []byte, to []C) (F, []C) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 )
 
 // onMelody uses Broadcast, as melody's README does. A session is registered
-// before HandleConnect is called, so a viewer that comes while something is
-// published may see that twice; the measurements publish to viewers that are
-// there.
+// before HandleConnect is called, so a viewer that connects during a
+// publication may get a message twice. The measurements publish only after all
+// viewers have connected.
 type onMelody struct {
 	m   *melody.Melody
 	hub *hub[*melody.Session, []byte]
@@ -19,7 +19,7 @@ func newMelody(keep int) *onMelody {
 	p := &onMelody{m: melody.New(), hub: newHub[*melody.Session](keep, func(text []byte) []byte { return text })}
 	p.m.HandleConnect(func(s *melody.Session) {
 		p.hub.join(s, func(history []byte) { _ = s.Write(history) })
-		p.hub.leave(s) // melody knows its sessions itself
+		p.hub.leave(s) // melody keeps a list of its sessions itself
 	})
 	return p
 }

@@ -1,5 +1,5 @@
-// Package relay runs the real server as a process, for tests of what stands
-// before it.
+// Package relay runs the real server as a process, for tests of browsers,
+// proxies and other programs that use it.
 package relay
 
 import (
@@ -18,7 +18,7 @@ import (
 
 const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
 
-// Patience is how long a test waits for what must happen.
+// Patience is how long a test waits for an event that must happen.
 const Patience = 30 * time.Second
 
 // Server is the relay in production mode, on a port of its own.
@@ -36,8 +36,8 @@ type Server struct {
 	log []string
 }
 
-// New builds the server, which stops with the test. More variables, as
-// NAME=value, go into env.
+// New builds the server, which stops when the test ends. env holds additional
+// variables as NAME=value.
 func New(t *testing.T, env ...string) *Server {
 	t.Helper()
 	s := &Server{t: t, Addr: FreeAddr(t), binary: filepath.Join(t.TempDir(), "server")}
@@ -59,8 +59,8 @@ func New(t *testing.T, env ...string) *Server {
 	return s
 }
 
-// FreeAddr returns an address that nobody listens on: of 127.0.0.1, or of the
-// host that is named.
+// FreeAddr returns an address on which no process listens, on the given host or
+// on 127.0.0.1.
 func FreeAddr(t *testing.T, host ...string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(append(host, "127.0.0.1")[0], "0"))
@@ -71,7 +71,7 @@ func FreeAddr(t *testing.T, host ...string) string {
 	return ln.Addr().String()
 }
 
-// Start gives the server arguments, and returns when the server listens.
+// Start runs the server with arguments, and returns when it listens.
 func (s *Server) Start(args ...string) {
 	s.t.Helper()
 	words := append(append(s.Under[:len(s.Under):len(s.Under)], s.binary), args...)
@@ -106,10 +106,11 @@ func (s *Server) follow(out io.Reader, listening chan<- struct{}) {
 	}
 }
 
-// started is what the server says when it listens, in either LOG_FORMAT.
+// started matches the log line of a server that listens, in both LOG_FORMATs.
 var started = regexp.MustCompile(`"msg":"listening"|msg=listening`)
 
-// Stop ends the server as a supervisor does.
+// Stop ends the server as a supervisor does, and checks that the log holds no
+// secrets.
 func (s *Server) Stop() {
 	s.t.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
@@ -125,17 +126,17 @@ func (s *Server) Stop() {
 	}
 }
 
-// leak is what no log may hold: a JSON Web Token, a refresh token, the secret.
+// leak matches the values that no log may contain: a JSON Web Token, a refresh
+// token, the secret.
 var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + secret)
 
-// Token makes a device's token.
+// Token returns a token for a device.
 func (s *Server) Token() string {
 	s.t.Helper()
 	return s.Verb("token")
 }
 
-// Verb runs a command with the server's environment, and returns what it
-// prints.
+// Verb runs a command with the server's environment, and returns its output.
 func (s *Server) Verb(args ...string) string {
 	s.t.Helper()
 	cmd := exec.Command(s.binary, args...)
@@ -147,7 +148,7 @@ func (s *Server) Verb(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Logged waits for a line of the log that holds all the parts.
+// Logged waits for a line of the log that contains all parts.
 func (s *Server) Logged(parts ...string) {
 	s.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -159,7 +160,7 @@ func (s *Server) Logged(parts ...string) {
 			}
 		}
 	}
-	s.t.Fatalf("no line of the log holds %q:\n%s", parts, strings.Join(s.Lines(), "\n"))
+	s.t.Fatalf("no line of the log contains %q:\n%s", parts, strings.Join(s.Lines(), "\n"))
 }
 
 // Lines returns what the server has logged.
