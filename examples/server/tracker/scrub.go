@@ -35,7 +35,7 @@ func (t *Tracker) scrubbed(e *sentry.Event) *sentry.Event {
 // and this package.
 func places(frames []sentry.Frame) (kept []sentry.Frame) {
 	for _, f := range frames {
-		if f.Module == "log/slog" || strings.HasPrefix(f.Function, "(*errorHandler)") || strings.HasPrefix(f.Function, "(*Tracker)") {
+		if f.Module == "log/slog" || strings.HasSuffix(f.Module, "/server/tracker") {
 			continue
 		}
 		file := f.AbsPath

@@ -77,6 +77,23 @@ func TestErrorStorm(t *testing.T) {
 	}
 }
 
+// The stack of an event ends at the call that logged the error, and not in the packages
+// that carry it to the tracker.
+func TestFrames(t *testing.T) {
+	in := testkit.NewIngest(t, nil)
+	errs := report(t, in)
+	slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil))).Error("the disk is full")
+	errs.Close()
+	events, _ := in.Events(t)
+	if len(events) != 1 {
+		t.Fatalf("%d events, want 1", len(events))
+	}
+	frames := events[0]["exception"].([]any)[0].(map[string]any)["stacktrace"].(map[string]any)["frames"].([]any)
+	if last := frames[len(frames)-1].(map[string]any); last["function"] != "TestFrames" {
+		t.Errorf("the innermost frame is %v", last)
+	}
+}
+
 func TestClean(t *testing.T) {
 	errs := protecting(secret, "two words of a secret")
 	for _, row := range []struct{ text, want string }{
