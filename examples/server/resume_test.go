@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,23 +106,25 @@ func (s *testSite) ends(want string) bool {
 // acknowledged again and published once.
 func TestPublishOnce(t *testing.T) {
 	s := start(t, crowded)
-	ack := func(p *peer, id string) {
+	answered := func(p *peer, want map[string]any) {
 		t.Helper()
-		if m := p.await(func(m map[string]any) bool { return m["type"] == nil }); m["ack"] != id || len(m) != 1 {
-			t.Errorf("got %v, want the ack of %s", m, id)
+		if m := p.await(func(m map[string]any) bool { return m["type"] == nil }); !reflect.DeepEqual(m, want) {
+			t.Errorf("got %v, want %v", m, want)
 		}
 	}
+	ack := func(p *peer, id string) { t.Helper(); answered(p, map[string]any{"ack": id}) }
+	known := func(p *peer, id string) { t.Helper(); answered(p, map[string]any{"ack": id, "duplicate": true}) }
 	device := s.publisher()
 	for i := range 3 {
 		id := strconv.Itoa(i)
-		for range 2 {
-			device.send(fmt.Sprintf(`{"text":"%s","id":"%s"}`, id, id))
-			ack(device, id)
-		}
+		device.send(fmt.Sprintf(`{"text":"%s","id":"%s"}`, id, id))
+		ack(device, id)
+		device.send(fmt.Sprintf(`{"text":"%s","id":"%s"}`, id, id))
+		known(device, id)
 	}
 	again := s.publisher()
 	again.send(`{"text":"1","id":"1"}`)
-	ack(again, "1")
+	known(again, "1")
 	again.send(`{"text":"no id"}`)
 	again.send(`{"text":"no id"}`)
 	again.send(`{"text":"","id":"r","status":{"is_restarting":true}}`)
@@ -129,9 +132,12 @@ func TestPublishOnce(t *testing.T) {
 	again.send(`{"text":"new life","id":"4"}`)
 	ack(again, "4")
 	again.send(`{"text":"","id":"r","status":{"is_restarting":true}}`)
-	ack(again, "r")
+	known(again, "r")
 	if got := strings.Join(s.texts(), "|"); got != "new life" {
 		t.Errorf("a restart that was sent again cleared what followed it: %q", got)
+	}
+	if got, logged := s.srv.Relay.Stats().Duplicates, len(s.logs.Events("message was published before")); got != 5 || logged != 5 {
+		t.Errorf("%d duplicates are counted and %d are logged, want 5", got, logged)
 	}
 
 	// Another device's ids are its own, and only the newest thousand are known.
@@ -162,6 +168,69 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 		}
 		if status, _ := messages[0].(map[string]any)["status"].(map[string]any); status["is_restarting"] != true {
 			t.Errorf("%s: %v", signal, m)
+		}
+	}
+}
+
+// A viewer that comes back sees what happens after it has come back as live, and
+// a restart signal too: the signal may be kept nowhere else.
+func TestRestartAfterResuming(t *testing.T) {
+	for _, row := range []struct {
+		why  string
+		miss string // published while the viewer is away
+		want string // the kinds of the frames until the signal
+	}{
+		{"nothing was missed", "", "live"},
+		{"a message was missed, and the restart clears it", `{"text":"two","id":"2"}`, "live"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			s := start(t, crowded)
+			device := s.publisher()
+			device.send(`{"text":"one","id":"1"}`)
+			pos := device.await(func(m map[string]any) bool { return m["type"] == "live" })["pos"].(string)
+			if row.miss != "" {
+				device.send(row.miss)
+				device.await(func(m map[string]any) bool { return m["ack"] == "2" })
+			}
+			watcher := s.resume(pos)
+			testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 2 })
+			device.send(`{"text":"","status":{"is_restarting":true,"num_restarts":3}}`)
+			watcher.await(func(m map[string]any) bool {
+				if m["type"] == nil {
+					return false
+				}
+				if m["type"] != row.want {
+					t.Fatalf("a frame of another kind: %v", m)
+				}
+				messages := m["messages"].([]any)
+				status, _ := messages[len(messages)-1].(map[string]any)["status"].(map[string]any)
+				return status["is_restarting"] == true
+			})
+		})
+	}
+}
+
+// A client that only publishes gets answers and no frames.
+func TestPublishOnly(t *testing.T) {
+	s := start(t, crowded)
+	s.publisher().publish("before")
+	device, res := connectTo(t, "ws://"+s.addr+"/ws?watch=0")
+	if device == nil {
+		t.Fatal(res.Status)
+	}
+	device.send(`{"token":"` + s.token(testDevice, time.Hour) + `"}`)
+	watcher := s.viewer()
+	for i := range 20 {
+		device.send(fmt.Sprintf(`{"text":"%d","id":"%d"}`, i, i))
+	}
+	watcher.until("19")
+	for acks := 0; acks < 20; {
+		m, err := device.next()
+		if err != nil || m["type"] != nil {
+			t.Fatalf("a frame for a client that does not watch: %v, %v", m, err)
+		}
+		if m["ack"] != nil {
+			acks++
 		}
 	}
 }

@@ -105,9 +105,11 @@ func Frame(kind Kind, pos string, messages ...[]byte) []byte {
 }
 
 // Ack returns the answer to a publisher whose message with this id is stored.
-func Ack(id string) []byte {
-	b, _ := json.Marshal(struct { // a string: cannot fail
-		Ack string `json:"ack"`
-	}{id})
+// duplicate is set if it was stored before.
+func Ack(id string, duplicate bool) []byte {
+	b, _ := json.Marshal(struct { // a string and a bool: cannot fail
+		Ack       string `json:"ack"`
+		Duplicate bool   `json:"duplicate,omitempty"`
+	}{id, duplicate})
 	return b
 }

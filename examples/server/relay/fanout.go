@@ -283,10 +283,7 @@ func (c *courier) find(v *viewer) bool {
 	all := b.To
 	b = piece(b)
 	c.part = b.To != all
-	// If a new client's position is of an earlier epoch, or of another server's
-	// log, the content of its page is unknown, so the frame replaces that
-	// content.
-	whole := !v.begun && (v.fresh || v.resumed && b.Reset)
+	whole := !v.begun && v.fresh
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
 		c.from = history.Position{} // no other viewer gets this frame

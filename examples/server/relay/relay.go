@@ -30,11 +30,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
-	"golang.org/x/time/rate"
 )
 
 // Close codes of the protocol, RFC 6455 section 7.4.1.
@@ -198,9 +199,11 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 // error that ended the connection.
 func (r *Relay) serve(v *viewer, addr netip.Addr) error {
 	session := r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: addr})
-	r.fanout.join(v)
 	defer session.Close(codeGoingAway, "")
-	defer r.fanout.leave(v)
+	if !v.blind {
+		r.fanout.join(v)
+		defer r.fanout.leave(v)
+	}
 	return r.read(session)
 }
 
@@ -259,33 +262,41 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 		return session.Reply(ctx, viewerOnly)
 	}
 	m, err := wire.Decode(data)
-	if err == nil {
-		err = r.accept(ctx, session, &m)
-	}
 	if schema, ok := errors.AsType[*wire.SchemaError](err); ok {
 		r.counts.invalid.Add(1)
 		return session.Reply(ctx, schema.Answer())
+	}
+	duplicate := false
+	if err == nil {
+		duplicate, err = r.store(ctx, session, &m)
 	}
 	if err != nil {
 		r.counts.unpublished.Add(1)
 		r.log.Error("publishing failed", "error", err)
 		_ = session.Close(codeInternal, "internal error")
-	}
-	return err
-}
-
-// accept publishes m, unless the device has already published a message with
-// this id. If m has an id, accept acknowledges it.
-func (r *Relay) accept(ctx context.Context, session *wsauth.Session, m *wire.Message) error {
-	if m.ID == "" && !m.Restarting() {
-		return r.publish(ctx, m, nil)
-	}
-	identity, _ := session.Identity()
-	err := r.seen.once(identity.Device, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
-	if err != nil || m.ID == "" {
 		return err
 	}
-	return session.Reply(ctx, wire.Ack(m.ID))
+	if m.ID == "" {
+		return nil
+	}
+	// The message is stored. If the publisher is gone, that is no failure of
+	// the relay: the publisher sends the message again and gets its answer then.
+	return session.Reply(ctx, wire.Ack(m.ID, duplicate))
+}
+
+// store publishes m, unless the device has already published a message with
+// this id, and reports whether it has.
+func (r *Relay) store(ctx context.Context, session *wsauth.Session, m *wire.Message) (duplicate bool, err error) {
+	if m.ID == "" && !m.Restarting() {
+		return false, r.publish(ctx, m, nil)
+	}
+	identity, _ := session.Identity()
+	duplicate, err = r.seen.once(identity.Device, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
+	if duplicate {
+		r.counts.duplicates.Add(1)
+		r.log.Info("message was published before", "device", identity.Device)
+	}
+	return duplicate, err
 }
 
 func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error {

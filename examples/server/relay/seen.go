@@ -63,12 +63,12 @@ type ids struct {
 	next  int
 }
 
-// once calls publish unless id is known. publish gets the ids to store next to
+// once calls publish unless id is known, and reports whether it is. publish gets the ids to store next to
 // the message: id and, if clears is set, the ids that a restart signal carries.
 // If publish succeeds, id is known. An empty id is never known. The calls for
 // one device run one after another, because its old connection may still
 // publish a message that its new connection sends again.
-func (s *seen) once(device, id string, clears bool, publish func(marks) error) error {
+func (s *seen) once(device, id string, clears bool, publish func(marks) error) (known bool, err error) {
 	var m marks
 	if clears {
 		s.order.Lock()
@@ -82,20 +82,20 @@ func (s *seen) once(device, id string, clears bool, publish func(marks) error) e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.known[id]; ok {
-		return nil
+		return true, nil
 	}
 	if id == "" {
-		return publish(m)
+		return false, publish(m)
 	}
 	if m == nil {
 		m = marks{}
 	}
 	m[device] = append(m[device], id)
 	if err := publish(m); err != nil {
-		return err
+		return false, err
 	}
 	d.add(id)
-	return nil
+	return false, nil
 }
 
 func (d *ids) add(id string) {

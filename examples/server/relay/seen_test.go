@@ -44,7 +44,7 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 	again := func(s *seen, device, id string) (known bool) {
 		known = true
-		_ = s.once(device, id, false, func(marks) error { known = false; return errors.New("not stored") })
+		_, _ = s.once(device, id, false, func(marks) error { known = false; return errors.New("not stored") })
 		return known
 	}
 	var after seen
@@ -70,7 +70,7 @@ func TestSeenIsRecalled(t *testing.T) {
 
 	// A restart signal carries only the newest ids of the messages that it
 	// clears.
-	if err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
+	if _, err := after.once("b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
 		t.Fatal(err, log.Stats().Entries)
 	}
 	var third seen

@@ -32,6 +32,7 @@ type Stats struct {
 	Messages    uint64 // messages in the delivered frames
 	Merged      uint64 // delivered live frames that carried more than one message
 	Invalid     uint64 // messages of publishers that broke the schema
+	Duplicates  uint64 // messages that were published before
 	Unpublished uint64 // messages that could not be stored
 	Lag         Lag
 	Ended       map[string]uint64 // connections by the cause of their end, as in the log; every cause is a key
@@ -49,7 +50,7 @@ var causes = []string{
 }
 
 type counts struct {
-	connected, failed, delivered, messages, merged, invalid, unpublished atomic.Uint64
+	connected, failed, delivered, messages, merged, invalid, duplicates, unpublished atomic.Uint64
 
 	lag    [len(LagBounds) + 1]atomic.Uint64
 	lagSum atomic.Int64
@@ -92,7 +93,7 @@ func (r *Relay) Stats() Stats {
 	s := Stats{
 		Connections: r.Len(), Connected: c.connected.Load(), Failed: c.failed.Load(),
 		Encoded: r.frames.encoded.Load(), Delivered: c.delivered.Load(), Messages: c.messages.Load(), Merged: c.merged.Load(),
-		Invalid: c.invalid.Load(), Unpublished: c.unpublished.Load(),
+		Invalid: c.invalid.Load(), Duplicates: c.duplicates.Load(), Unpublished: c.unpublished.Load(),
 		Ended: make(map[string]uint64, len(c.ended)),
 	}
 	for i := range c.lag {

@@ -17,8 +17,8 @@ type viewer struct {
 
 	pos     history.Position
 	begun   bool // it has been given a frame
-	fresh   bool // its first frame replaces the page's content, because there is a history
-	resumed bool // the client claims that its page shows everything before pos
+	fresh   bool // its first frame replaces the page's content
+	blind   bool // it only publishes, and gets no frames
 	busy    bool // a write is under way, or has failed
 	pending load // the frame of that write
 	listed  bool // it is one of the courier's viewers
@@ -28,14 +28,26 @@ type viewer struct {
 
 // newViewer returns a viewer that continues at the position in the request's
 // parameter since. A position that cannot be parsed counts as none: the client
-// then gets the whole history, which is correct in every case.
+// then gets the whole history, which is correct in every case. With watch=0 the
+// client gets no frames.
+//
+// Whether the first frame replaces the content of the page is decided here, at
+// the beginning: it does so if there is a history for a new page, or if the page
+// shows another epoch or another server's log. If the page of a client that
+// comes back shows this epoch, all that happens later is live to it, a restart
+// signal included.
 func (r *Relay) newViewer(req *http.Request) *viewer {
-	since, err := history.ParsePosition(req.URL.Query().Get("since"))
+	query := req.URL.Query()
+	since, err := history.ParsePosition(query.Get("since"))
 	if err != nil {
 		since = history.Oldest()
 	}
-	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), resumed: since != history.Oldest()}
-	v.fresh = !v.resumed && len(r.cfg.Log.Since(history.Oldest()).Entries) > 0
+	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}
+	if missed := r.cfg.Log.Since(since); since == history.Oldest() {
+		v.fresh = len(missed.Entries) > 0
+	} else {
+		v.fresh = missed.Reset
+	}
 	v.taken = func(err error) {
 		if err == nil {
 			v.courier.wrote(v)

@@ -100,6 +100,7 @@ func newFigures(s *Site) *figures {
 	one(counter, "merges_total", "Live frames written to a viewer with more than one message, because it was behind or they came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
 	f.lag = desc("viewer_lag_seconds", "How far behind viewers are: for each live frame, the time from storing its oldest message to the end of its write to the viewer.")
 	one(counter, "messages_invalid_total", "Messages of publishers that broke the schema.", func(m snapshot) float64 { return float64(m.relay.Invalid) })
+	one(counter, "messages_duplicate_total", "Messages of publishers that were published before, and acknowledged again.", func(m snapshot) float64 { return float64(m.relay.Duplicates) })
 	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
 
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })

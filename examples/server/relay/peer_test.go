@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
+)
+
+const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
+
+// leaving is a publisher that is gone as soon as it has sent its messages: no
+// answer but that to its token arrives.
+type leaving struct {
+	messages [][]byte
+	answers  int
+}
+
+func (l *leaving) Read(context.Context) ([]byte, error) {
+	if len(l.messages) == 0 {
+		return nil, io.EOF
+	}
+	next := l.messages[0]
+	l.messages = l.messages[1:]
+	return next, nil
+}
+
+func (l *leaving) Write(context.Context, []byte) error {
+	if l.answers++; l.answers > 1 {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (l *leaving) Close(int, string) error { return nil }
+func (l *leaving) Abort() error            { return nil }
+
+// failing is a store that takes nothing.
+type failing struct{}
+
+var errDisk = errors.New("the disk is full")
+
+func (failing) Load(context.Context) (history.Saved, error)  { return history.Saved{}, nil }
+func (failing) Append(context.Context, history.Entry) error  { return errDisk }
+func (failing) Trim(uint64)                                  {}
+func (failing) Replace(context.Context, history.Saved) error { return nil } // of an empty log
+func (failing) Close() error                                 { return nil }
+
+// A publisher that is gone before its answer is no failure of the store, which
+// would page somebody; a store that fails is one, whoever is there.
+func TestWhoseFailure(t *testing.T) {
+	for _, row := range []struct {
+		why         string
+		store       history.Store
+		message     string
+		unpublished uint64
+	}{
+		{"an acknowledgement that does not arrive", nil, `{"text":"a","id":"1"}`, 0},
+		{"an answer to a message that breaks the schema", nil, `{"txt":"a"}`, 0},
+		{"a store that fails", failing{}, `{"text":"a","id":"1"}`, 1},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			log, err := history.Open(t.Context(), history.Config{Store: row.store})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			tokens, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: []byte(secret)}}, Devices: []string{"pi-1"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			gate, err := wsauth.New(wsauth.Config{Verifier: tokens})
+			if err != nil {
+				t.Fatal(err)
+			}
+			upgrader, err := wsconn.New(wsconn.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var logs bytes.Buffer
+			r, err := New(Config{
+				Log: log, Gate: gate, Upgrader: upgrader, Logger: slog.New(slog.NewTextHandler(&logs, nil)),
+				ClientIP: func(*http.Request) netip.Addr { return netip.Addr{} },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, err := tokens.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer := &leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(row.message)}}
+			session := gate.Attach(peer, wsauth.Peer{})
+			defer session.Close(1000, "")
+			if err := r.read(session); err == nil {
+				t.Error("the connection goes on")
+			}
+			if got := r.Stats().Unpublished; got != row.unpublished || bytes.Contains(logs.Bytes(), []byte("publishing failed")) != (row.unpublished > 0) {
+				t.Errorf("%d messages count as not stored, want %d; the log:\n%s", got, row.unpublished, &logs)
+			}
+		})
+	}
+}
