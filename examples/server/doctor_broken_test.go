@@ -194,6 +194,8 @@ type imitation struct {
 	strict    bool   // accepts nobody
 	code      int    // closes a refusal with it
 	history   string // shows it
+
+	heard func(message []byte) // if set, gets every message
 }
 
 func (i imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -218,6 +220,9 @@ func (i imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		if err != nil {
 			return
+		}
+		if i.heard != nil {
+			i.heard(message)
 		}
 		var m struct{ Token string }
 		if json.Unmarshal(message, &m) != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -301,5 +303,51 @@ func TestDoctorVerb(t *testing.T) {
 	device.send(`{"text":"after"}`)
 	if texts, _ := viewer.texts(1); texts[0] != "after" {
 		t.Errorf("the doctor published %q", texts)
+	}
+}
+
+// A token is a secret, and a certificate proves only the connection that it was
+// shown on. This front shows a valid certificate to pages and handshakes, and
+// another one to WebSockets, whose messages it reads.
+func TestDoctorShowsNoTokenToAManInTheMiddle(t *testing.T) {
+	for _, row := range []struct {
+		why string
+		ttl time.Duration
+	}{
+		{"a valid token", time.Hour},
+		{"an expired one names the device, and its signature can be tried against keys", -time.Hour},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			stranger := must(tls.X509KeyPair(newCA(t).issue(9, nil)))
+			var token string
+			var stolen atomic.Bool
+			d := deployment{
+				tls: func(c *tls.Config) {
+					evil := c.Clone()
+					evil.Certificates = []tls.Certificate{stranger}
+					c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+						if slices.Equal(hello.SupportedProtos, []string{"http/1.1"}) {
+							return evil, nil
+						}
+						return nil, nil
+					}
+				},
+				socket: imitation{heard: func(message []byte) {
+					if bytes.Contains(message, []byte(token)) {
+						stolen.Store(true)
+					}
+				}},
+			}
+			r := d.examine(t, func(c *doctor.Config) {
+				token = testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(row.ttl)))
+				c.Token = token
+			})
+			if stolen.Load() {
+				t.Error("the token was sent over a connection whose certificate is not valid")
+			}
+			if item := one(r, "auth.token"); item.Outcome != doctor.Fail || !strings.Contains(item.Seen, "certificate") {
+				t.Errorf("%s: %s", item.Outcome, item.Seen)
+			}
+		})
 	}
 }

@@ -218,10 +218,16 @@ func (p *probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 
 // insecureTLS returns a configuration that accepts every certificate.
 // checkCertificate checks the certificate, and the other checks are useful even
-// if it is invalid. The only secret is Config.Token, which is sent only if
-// checkCertificate found the certificate valid.
+// if it is invalid. No secret may be sent over such a connection: the next one
+// may show another certificate. See strictTLS.
 func (p *probe) insecureTLS() *tls.Config {
 	return &tls.Config{ServerName: p.host(), InsecureSkipVerify: true}
+}
+
+// strictTLS returns a configuration for a connection that carries Config.Token.
+// Such a connection verifies its own certificate, before a byte is sent.
+func (p *probe) strictTLS() *tls.Config {
+	return &tls.Config{ServerName: p.host(), RootCAs: p.Roots}
 }
 
 // clean replaces all characters that cannot be printed and shortens s, so that

@@ -66,9 +66,9 @@ func (p *probe) within(d time.Duration) time.Time {
 	return deadline
 }
 
-// connect opens a connection for HTTP/1.1 without net/http. Reads and writes on
-// it fail after p.Timeout.
-func (p *probe) connect() (net.Conn, error) {
+// connect opens a connection for HTTP/1.1 without net/http, over TLS as in cfg
+// unless the address is plain http. Reads and writes on it fail after p.Timeout.
+func (p *probe) connect(cfg *tls.Config) (net.Conn, error) {
 	conn, err := p.dial(p.ctx, "tcp", net.JoinHostPort(p.host(), p.port()))
 	if err != nil {
 		return nil, err
@@ -77,7 +77,6 @@ func (p *probe) connect() (net.Conn, error) {
 	if !p.secure() {
 		return conn, nil
 	}
-	cfg := p.insecureTLS()
 	cfg.NextProtos = []string{"http/1.1"}
 	secure := tls.Client(conn, cfg)
 	if err := secure.HandshakeContext(p.ctx); err != nil {
@@ -89,7 +88,7 @@ func (p *probe) connect() (net.Conn, error) {
 
 // raw sends a request that net/http would refuse to send.
 func (p *probe) raw(request string) answer {
-	conn, err := p.connect()
+	conn, err := p.connect(p.insecureTLS())
 	if err != nil {
 		return answer{err: err}
 	}

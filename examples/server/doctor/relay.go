@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -271,7 +272,7 @@ func (p *probe) checkRefusals() {
 	wait := min(endBound, p.Timeout)
 	names := []string{"garbage", "alg none", "an unknown device and key"}
 	for i, token := range badTokens() {
-		e, err := p.show(token, wait, i == 0)
+		e, err := p.show(p.insecureTLS(), token, wait, i == 0)
 		if err != "" {
 			p.note("auth.refused", Fail, "%s: %s", names[i], err)
 			p.note("auth.close", Skipped, "see auth.refused")
@@ -309,10 +310,11 @@ func (e ending) problem(wait time.Duration) string {
 	return ""
 }
 
-// show opens a connection, sends token and reads until the end. wait and mute
-// are those of socket.end. If there is no connection, it returns the problem.
-func (p *probe) show(token string, wait time.Duration, mute bool) (e ending, problem string) {
-	s, a := p.upgrade()
+// show opens a connection as in cfg, sends token and reads until the end. wait
+// and mute are those of socket.end. If there is no connection, it returns the
+// problem.
+func (p *probe) show(cfg *tls.Config, token string, wait time.Duration, mute bool) (e ending, problem string) {
+	s, a := p.upgradeOver(cfg)
 	if s == nil {
 		return e, "no connection: " + refusal(a)
 	}
@@ -350,7 +352,7 @@ func (p *probe) checkToken() {
 		p.note("auth.token", Skipped, "a token is sent only over TLS with a valid certificate")
 		return
 	case expired(p.Token, time.Now()):
-		e, problem := p.show(p.Token, min(endBound, p.Timeout), false)
+		e, problem := p.show(p.strictTLS(), p.Token, min(endBound, p.Timeout), false)
 		if problem == "" && (e.code != 4401 || slices.ContainsFunc(e.answers, authenticated)) {
 			problem = fmt.Sprintf("an expired token is answered %s and closed with %d", said(strings.Join(e.answers, " ")), e.code)
 		}
@@ -361,9 +363,9 @@ func (p *probe) checkToken() {
 		}
 		return
 	}
-	s, a := p.upgrade()
+	s, a := p.upgradeOver(p.strictTLS())
 	if s == nil {
-		p.note("auth.token", Fail, "no connection: %s", refusal(a))
+		p.note("auth.token", Fail, "no connection to send it on: %s", refusal(a))
 		return
 	}
 	defer s.leave()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -48,10 +49,15 @@ type socket struct {
 	r    *bufio.Reader
 }
 
-// upgrade opens a WebSocket. header holds names and values in turn. If the
-// server refuses, the socket is nil and the answer holds the refusal.
+// upgrade opens a WebSocket that may carry no secret. header holds names and
+// values in turn. If the server refuses, the socket is nil and the answer holds
+// the refusal.
 func (p *probe) upgrade(header ...string) (*socket, answer) {
-	conn, err := p.connect()
+	return p.upgradeOver(p.insecureTLS(), header...)
+}
+
+func (p *probe) upgradeOver(cfg *tls.Config, header ...string) (*socket, answer) {
+	conn, err := p.connect(cfg)
 	if err != nil {
 		return nil, answer{err: err}
 	}
