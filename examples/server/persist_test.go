@@ -361,7 +361,7 @@ func TestFailedStartIsOrderly(t *testing.T) {
 	s.publisher().publish("a")
 	pos, _, _ := viewer.position(1)
 	p.terminate()
-	refused(t, durable(t, dir, "PORT="+busyPort(t)), "PORT and HOST")
+	refused(t, durable(t, dir, "PORT="+busyPort(t)), "set HOST or PORT")
 	s, _ = serving(t, durable(t, dir))
 	back := s.resume(pos)
 	s.publisher().publish("b")
