@@ -121,7 +121,7 @@ func (f *fake) hear(conn net.Conn, text []byte) {
 		_, count, _ := strings.Cut(in.ID, "-")
 		n, _ := strconv.Atoi(count)
 		message, _ := json.Marshal(wire.Message{Text: in.Text})
-		conn.Write(serverFrame(0x81, string(wire.Ack(in.ID))))
+		conn.Write(serverFrame(0x81, string(wire.Ack(in.ID, false))))
 		f.broadcast(n, serverFrame(0x81, string(wire.Frame(wire.Live, "", message))))
 	}
 }

@@ -21,7 +21,8 @@ import (
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// operable is an environment with an operator's listener, which verbs share.
+// operable returns an environment with an operator's listener, which the server
+// and the verbs share.
 func operable(t *testing.T, env []string) []string {
 	return append(slices.Clone(env), "OPERATOR_ADDR=127.0.0.1:"+freePort(t))
 }
@@ -30,12 +31,11 @@ func inMemory(t *testing.T) []string {
 	return operable(t, []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=1000"})
 }
 
-// runVerb runs a command and returns what it printed; code is what it must end
-// with.
+// runVerb runs a command, which must exit with code, and returns its output.
 func runVerb(t *testing.T, code int, env []string, args ...string) (stdout, stderr string) {
 	t.Helper()
 	p := launch(t, false, t.TempDir(), env, args...)
-	select { // longer than for others: a passphrase costs work on purpose
+	select { // longer than elsewhere: a passphrase is slow to check on purpose
 	case <-p.exited:
 	case <-time.After(6 * testkit.Patience):
 	}
@@ -64,8 +64,8 @@ func agePair(t *testing.T) (identity, recipient string) {
 	return identity, strings.TrimSpace(string(out))
 }
 
-// A running server's history goes encrypted into a file, which the age program
-// opens, and what the age program makes goes into another server.
+// The age program decrypts the encrypted history of a running server, and
+// another server imports an archive that the age program encrypted.
 func guideExportImport(t *testing.T) {
 	identity, recipient := agePair(t)
 	dir := t.TempDir()
@@ -79,7 +79,7 @@ func guideExportImport(t *testing.T) {
 		t.Errorf("the archive: %v, %v", info, err)
 	}
 	if text, _ := os.ReadFile(sealed); bytes.Contains(text, []byte("three")) {
-		t.Error("the archive can be read by anybody")
+		t.Error("the archive can be read by anyone")
 	}
 	opened, err := exec.Command("age", "-d", "-i", identity, sealed).Output()
 	if err != nil {
@@ -92,7 +92,7 @@ func guideExportImport(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 	if text, _ := os.ReadFile(sealed); !bytes.HasPrefix(text, []byte("age-encryption.org/")) {
-		t.Error("what was refused has replaced the file")
+		t.Error("a refused export has replaced the file")
 	}
 	runVerb(t, 0, from, "export", "-o", plain)
 	runVerb(t, 0, from, "export", "-force", "-o", plain)
@@ -117,7 +117,7 @@ func guideExportImport(t *testing.T) {
 	}
 }
 
-// A passphrase is read from a file, for either direction.
+// Both export and import read a passphrase from a file.
 func TestArchiveWithPassphrase(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "passphrase")
@@ -138,14 +138,14 @@ func TestArchiveWithPassphrase(t *testing.T) {
 	s.shows("one")
 }
 
-// Without a server, the verbs work on the directory; with one that takes no
-// calls, the directory is locked.
+// Without a server, the verbs work on the directory. If a server runs that
+// takes no calls, the directory is locked.
 func TestArchiveOffline(t *testing.T) {
 	dir, history := t.TempDir(), filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, history))
 	name := filepath.Join(dir, "a.jsonl")
 	if _, told := runVerb(t, 1, env, "export", "-o", name); !strings.Contains(told, "no such file") || !strings.Contains(told, "HISTORY_DIR") {
-		t.Errorf("nothing to export: told %q", told)
+		t.Errorf("nothing to export: printed %q", told)
 	}
 	s, p := serving(t, env)
 	viewer := s.viewer()
@@ -182,11 +182,11 @@ func TestArchiveOffline(t *testing.T) {
 	s.shows("after")
 
 	if _, told := runVerb(t, 1, inMemory(t), "export"); !strings.Contains(told, "is the server running") {
-		t.Errorf("neither a server nor a directory: told %q", told)
+		t.Errorf("neither a server nor a directory: printed %q", told)
 	}
 }
 
-// messages are entries as a relay stores them.
+// messages returns entries as a relay stores them.
 func messages(texts ...string) (entries []history.Entry) {
 	for i, text := range texts {
 		entries = append(entries, history.Entry{Seq: uint64(i + 1), At: time.Unix(1700000000, 0), Data: fmt.Appendf(nil, `{"text":%q,"timestamp":1700000000000}`, text)})
@@ -203,8 +203,8 @@ func archiveOf(t *testing.T, entries []history.Entry, to ...age.Recipient) []byt
 	return b.Bytes()
 }
 
-// What is not whole, was edited or is something else is refused by the verb and
-// by the server itself, each saying which, and nothing changes.
+// The verb and the server refuse an archive that is cut, edited or something
+// else. Each reports the reason, and nothing changes.
 func TestImportRefuses(t *testing.T) {
 	pair, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -237,7 +237,7 @@ func TestImportRefuses(t *testing.T) {
 		{"encrypted and cut", sealed[:len(sealed)-5], []string{"-identity", key}, "changed after it was written"},
 		{"plain in place of encrypted", good, []string{"-identity", key}, "not encrypted, although"},
 		{"another program's messages", odd(`hello`), nil, "not acceptable"},
-		{"what would break every frame", odd(`{"text":"x","timestamp":1}]}{"type":"history"`), nil, "not acceptable"},
+		{"a message that would break every frame", odd(`{"text":"x","timestamp":1}]}{"type":"history"`), nil, "not acceptable"},
 		{"a field of its own", odd(`{"text":"x","timestamp":1,"user":"ann"}`), nil, "not acceptable"},
 		{"ids of a device", odd(`{"text":"x","timestamp":1}` + "\n" + `{"pi-1":["1"]}`), nil, "not acceptable"},
 	} {
@@ -262,7 +262,7 @@ func TestImportRefuses(t *testing.T) {
 	}
 	s.shows("mine")
 	if status, told := op.upload(bytes.NewReader(good)); status != 200 {
-		t.Errorf("the good one got %d %q", status, told)
+		t.Errorf("the valid archive got %d %q", status, told)
 	}
 	s.shows("a", "b")
 }
@@ -271,7 +271,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// upload posts an archive to the server; 0 is no answer.
+// upload posts an archive to the server. The status is 0 if there is no answer.
 func (o operated) upload(body io.Reader) (status int, text string) {
 	o.t.Helper()
 	req, err := http.NewRequest("POST", "http://"+o.addr+"/history/import", body)
@@ -288,8 +288,8 @@ func (o operated) upload(body io.Reader) (status int, text string) {
 	return res.StatusCode, string(b)
 }
 
-// An archive may be much larger than what is kept: neither side refuses it for
-// that, nor holds more than the newest part.
+// An archive can be much larger than the history. Neither the verb nor the
+// server refuses it for its size, or holds more than its newest part.
 func TestImportOfALargeArchive(t *testing.T) {
 	const n = 1500
 	var texts []string
@@ -318,14 +318,14 @@ func TestImportOfALargeArchive(t *testing.T) {
 	s.shows(texts[n-20:]...)
 }
 
-// One message, or everything, is gone from pages, memory and disk, and a copy
-// of the disk that was taken before does not bring it back.
+// An erased message, or history, is gone from pages, memory and disk. An older
+// copy of the disk does not bring it back.
 func guideErasure(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, dir))
 	s, p := serving(t, env)
 	device := s.publisher()
-	// A restart signal with a text is kept, and is also what clears viewers'
+	// A restart signal with a text is kept as a message, and it clears viewers'
 	// pages.
 	device.send(`{"text":"erase me","id":"r","status":{"is_restarting":true}}`)
 	device.publish("b", "c")
@@ -347,7 +347,7 @@ func guideErasure(t *testing.T) {
 	}
 	s.shows("b", "c")
 	if _, _, texts := s.resume(behind).position(2); !slices.Equal(texts, []string{"b", "c"}) {
-		t.Errorf("who comes back got %q", texts)
+		t.Errorf("a viewer that comes back got %q", texts)
 	}
 	keys, _ := filepath.Glob(filepath.Join(dir, "*.key"))
 	if len(keys) != 1 {
@@ -355,7 +355,7 @@ func guideErasure(t *testing.T) {
 	}
 	unreadable(t, backup, keys[0])
 	if _, told := runVerb(t, 1, env, "erase", seq); !strings.Contains(told, "404") {
-		t.Errorf("erasing it again: told %q", told)
+		t.Errorf("erasing it again: printed %q", told)
 	}
 	runVerb(t, 2, env, "erase")
 	runVerb(t, 2, env, "erase", "-all", "1")

@@ -17,8 +17,8 @@ import (
 )
 
 func setupAudit(flags *flag.FlagSet) func(*call) error {
-	n := flags.Int("n", 50, fmt.Sprintf("how many of the newest events, %d at most", trail.Length))
-	follow := flags.Bool("f", false, "go on with those that come, one a line, until interrupted")
+	n := flags.Int("n", 50, fmt.Sprintf("how many of the newest events to print, %d at most", trail.Length))
+	follow := flags.Bool("f", false, "then print each new event on a line, until interrupted")
 	return func(c *call) error {
 		if *n < 0 || *n > trail.Length {
 			return usageError(fmt.Sprintf("-n must be a number up to %d", trail.Length))
@@ -43,8 +43,8 @@ func setupAudit(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-// followAudit prints entries as they come, until the server or an interrupt
-// ends it.
+// followAudit prints the newest n entries and then each new one, until the
+// server stops or the user interrupts the command.
 func (c *call) followAudit(n int) error {
 	client, err := c.client()
 	if err != nil {
@@ -60,13 +60,13 @@ func (c *call) followAudit(n int) error {
 		return err
 	})
 	if c.ctx.Err() != nil {
-		return nil // as asked
+		return nil // the user interrupted it
 	}
 	return err
 }
 
-// auditColumns is an entry for people. What a stranger may have chosen is
-// quoted, so that it does nothing to a terminal.
+// auditColumns returns the columns of an entry for people. A value that a
+// stranger can choose is quoted, so that it cannot control the terminal.
 func auditColumns(e trail.Entry) []string {
 	var rest []string
 	add := func(name, value string) {
@@ -103,7 +103,7 @@ func setupReports(*flag.FlagSet) func(*call) error {
 }
 
 func writeReports(w io.Writer, stats headers.ReportStats) {
-	fmt.Fprintf(w, "%d reports accepted, %d over the rate, %d beyond what is remembered, %d too large, %d malformed\n",
+	fmt.Fprintf(w, "%d reports accepted, %d over the rate, %d new while the list was full, %d too large, %d malformed\n",
 		stats.Accepted, stats.Throttled, stats.Overflow, stats.Oversize, stats.Malformed)
 	if len(stats.Violations) == 0 {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 )
 
-// refuse has a stranger show a bad token.
+// refuse shows a bad token from a stranger's address.
 func (s *testSite) refuse(client string) {
 	s.t.Helper()
 	p := s.viewer(from(client)...)
@@ -23,7 +23,8 @@ func (s *testSite) refuse(client string) {
 	p.end()
 }
 
-// What the audit has is there to be read, the newest last, without the tokens.
+// The operator can read the events of the audit, the newest last, without the
+// tokens.
 func TestAuditIsRead(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	if out := s.must("audit"); !strings.Contains(out, "Nothing has happened") {
@@ -65,8 +66,8 @@ func TestAuditIsRead(t *testing.T) {
 	}
 }
 
-// A follower sees what comes, until it leaves or the server stops; there are
-// not more than eight.
+// A follower sees new events until it leaves or the server stops. There are at
+// most eight followers.
 func TestAuditIsFollowed(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	s.refuse("192.0.2.1")
@@ -85,7 +86,7 @@ func TestAuditIsFollowed(t *testing.T) {
 		return strings.Contains(first.String(), "192.0.2.2") && strings.Contains(second.String(), "192.0.2.2")
 	})
 	if strings.Contains(second.String(), "192.0.2.1\"") {
-		t.Error("-n 0 has something old")
+		t.Error("-n 0 prints an old event")
 	}
 	interrupt()
 	if code := <-firstEnd; code != exitOK {
@@ -120,7 +121,7 @@ func TestAuditIsFollowed(t *testing.T) {
 	}
 }
 
-// What a stranger may have chosen does nothing to a terminal.
+// A value that a stranger has chosen cannot control a terminal.
 func TestAuditIsQuoted(t *testing.T) {
 	columns := auditColumns(trail.Entry{Time: time.Now(), Kind: trail.KindAuth, Device: "a b\x1b[2J", Detail: "origin \"x\" \u202e"})
 	if got := strings.Join(columns, " "); strings.ContainsAny(got, "\x1b\u202e") || !strings.Contains(got, `device="a b\x1b[2J"`) {
@@ -128,8 +129,8 @@ func TestAuditIsQuoted(t *testing.T) {
 	}
 }
 
-// A hundred bad tokens are one suspicion, in the log, the metrics and the
-// audit.
+// A hundred bad tokens are reported once as suspicious, in the log, the metrics
+// and the audit.
 func TestSuspicionIsToldOnce(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c); production(c); c.MaxAttempts = 10_000 })
 	for range 40 {
@@ -140,7 +141,7 @@ func TestSuspicionIsToldOnce(t *testing.T) {
 			t.Fatal("a foreign origin is let in")
 		}
 	}
-	testkit.Eventually(t, "told of three things", func() bool { return len(s.logs.Events("suspicious")) >= 3 })
+	testkit.Eventually(t, "three suspicions are logged", func() bool { return len(s.logs.Events("suspicious")) >= 3 })
 	told := map[string]string{}
 	for _, e := range s.logs.Events("suspicious") {
 		if told[e["outcome"].(string)] != "" {

@@ -18,7 +18,7 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// withAuth gives the server a directory, and devices short-lived tokens.
+// withAuth gives the server an AUTH_DIR, and its devices short-lived tokens.
 func withAuth(dir string) func(*config.Config) {
 	return func(c *config.Config) {
 		c.AuthDir, c.AccessLifetime, c.RefreshLifetime = dir, 2*time.Second, time.Hour
@@ -36,7 +36,7 @@ func (s *testSite) pair(device string) refresh.Pair {
 	return p
 }
 
-// refresh uses a refresh token over HTTP.
+// refresh exchanges a refresh token over HTTP.
 func (s *testSite) refresh(token string) (status int, token1, refresh1 string) {
 	s.t.Helper()
 	res, err := http.Post("http://"+s.addr+authority.RefreshPath, "application/json", strings.NewReader(`{"refresh_token":"`+token+`"}`))
@@ -56,8 +56,9 @@ func (s *testSite) refresh(token string) (status int, token1, refresh1 string) {
 	return res.StatusCode, answer.Token, answer.RefreshToken
 }
 
-// A device lives on refresh tokens: it renews its right on the open connection,
-// loses it where it does not, and gets it back on the same connection.
+// A device with refresh tokens renews its permission on the open connection. If
+// it does not renew in time, it loses the permission, and it gets the
+// permission back on the same connection.
 func guideRefresh(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	first := s.pair(testDevice)
@@ -83,15 +84,15 @@ func guideRefresh(t *testing.T) {
 	p.await(func(m map[string]any) bool { return m["ack"] == "2" })
 }
 
-// A refresh token that is used twice shows that it is in two hands: both lose
-// all, at once, and the open session too.
+// A refresh token that is used twice has two holders. Both lose every token at
+// once, and the open session ends.
 func TestReusedRefreshToken(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	stolen := s.pair(testDevice)
 	_, token, next := s.refresh(stolen.RefreshToken)
 	p := s.viewer()
 	p.authenticate(token)
-	_, _, last := s.refresh(next) // so that there is no grace any more
+	_, _, last := s.refresh(next) // ends the grace of the previous token
 	if status, _, _ := s.refresh(stolen.RefreshToken); status != http.StatusUnauthorized {
 		t.Errorf("the thief got %d", status)
 	}
@@ -104,7 +105,8 @@ func TestReusedRefreshToken(t *testing.T) {
 	}
 }
 
-// Who goes on guessing is blocked, for the WebSocket as well.
+// An address that keeps guessing refresh tokens is blocked, for the WebSocket
+// too.
 func TestRefreshPenalty(t *testing.T) {
 	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.Failures = 3 })
 	good := s.pair(testDevice)
@@ -127,7 +129,7 @@ func TestNoRefreshWithoutDirectory(t *testing.T) {
 	}
 }
 
-// Pairs, and revocations, outlast the server.
+// Pairs and revocations outlast the server.
 func TestAuthSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, withAuth(dir))
@@ -154,8 +156,8 @@ func TestAuthSurvivesRestart(t *testing.T) {
 	}
 }
 
-// A time with an offset that can be read and not written keeps no other from
-// the file.
+// JSON cannot hold every offset that a call can send. Such a time does not keep
+// later revocations out of the file.
 func TestRevocationOfAnOddTime(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	code, out := s.verb("revoke", "-before", "2026-11-24T18:00:00+24:00", testDevice)
@@ -175,16 +177,16 @@ func TestRevocationOfAnOddTime(t *testing.T) {
 	}
 }
 
-// A line of refresh tokens that began before the time takes with it what has
-// been issued since, and the answer says so; without one, what is younger is
-// spared.
+// If a family of refresh tokens began before the time, all access tokens until
+// now are revoked, and the answer reports that. Without such a family, tokens
+// issued since the time stay valid.
 func TestRevokedBefore(t *testing.T) {
 	for _, line := range []bool{false, true} {
 		s := start(t, withAuth(t.TempDir()))
 		if line {
 			s.pair(testDevice)
 		}
-		before := time.Now().Add(time.Second) // the line, if any, is older
+		before := time.Now().Add(time.Second) // the family, if any, is older
 		young, err := verifier(t, s.cfg).SignAt(wsauth.Claims{
 			Device: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
 		}, time.Now())
@@ -195,15 +197,15 @@ func TestRevokedBefore(t *testing.T) {
 		p.authenticate(young)
 		done, err := s.srv.Authority.Revoke(t.Context(), testDevice, before)
 		if err != nil || (done.Families == 1) != line || done.Before.Equal(before) == line {
-			t.Errorf("with a line %t: %+v %v", line, done, err)
+			t.Errorf("with a family %t: %+v %v", line, done, err)
 		}
 		if !line && done.Sessions != 0 {
-			t.Errorf("a token issued since is not spared: %+v", done)
+			t.Errorf("a token issued since is revoked: %+v", done)
 		}
 	}
 }
 
-// Of two reloads at once, the secrets that were read first are not the last in
+// If two reloads overlap, the secrets that were read first do not stay in
 // force.
 func TestReloadsAreOneAfterTheOther(t *testing.T) {
 	s := start(t, nil)
@@ -229,14 +231,14 @@ func TestReloadsAreOneAfterTheOther(t *testing.T) {
 	s.publisher()
 }
 
-// The operator sees who may publish, ends one connection, and takes a device's
-// tokens away; it reaches the open sockets at once.
+// The operator lists the connections that may publish, ends one, and revokes a
+// device's tokens. Both take effect on open connections at once.
 func guideSessions(t *testing.T) {
 	s := start(t, func(c *config.Config) {
 		withAuth(t.TempDir())(c)
 		c.DeviceSessions, c.OverSessions = 2, wsauth.OverLimitReplace
 	})
-	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "Nobody") {
+	if code, out := s.verb("sessions"); code != 0 || !strings.Contains(out, "No connection") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	first, second, third := s.publisher(), s.publisher(), s.viewer()
@@ -268,7 +270,7 @@ func guideSessions(t *testing.T) {
 	third.await(func(m map[string]any) bool { return m["status"] == "viewer" })
 }
 
-// A role may do what it may, and a token less than its role.
+// A role has its permissions, and a token's scope can only reduce them.
 func guideRoles(t *testing.T) {
 	s := start(t, crowded)
 	for _, row := range []struct {
@@ -311,7 +313,8 @@ func guideRoles(t *testing.T) {
 	}
 }
 
-// Every outcome leaves a line that says who, from where and when, and no token.
+// Every outcome is logged with the device, the address and the time, and
+// without the token.
 func guideAudit(t *testing.T) {
 	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.Production = true })
 	pair := s.pair(testDevice)
@@ -346,8 +349,8 @@ func guideAudit(t *testing.T) {
 	}
 }
 
-// The secret can be changed on the running server by one of the operator's
-// commands, with a grace and without.
+// The operator can change the secret of a running server with a command, with
+// and without a grace for old tokens.
 func guideRotate(t *testing.T) {
 	const renewed = "Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E"
 	secret, previous := testSecret, ""
@@ -364,8 +367,8 @@ func guideRotate(t *testing.T) {
 	}
 	srv.env.Store(&env)
 	device := srv.publisher()
-	// What the operator's call does; the environment of a test cannot be
-	// changed under it.
+	// This is the work of the operator's call. A test cannot change the
+	// environment of its own process.
 	secret, previous = renewed, testSecret
 	if err := srv.srv.Reload(); err != nil {
 		t.Fatal(err)
@@ -384,7 +387,7 @@ func guideRotate(t *testing.T) {
 	if token, err := newToken(cfg, testDevice, time.Hour); err != nil {
 		t.Fatal(err)
 	} else if _, code := parse(t, answerTo(t, srv, `{"token":"`+token+`"}`)); code != 4401 {
-		t.Errorf("the old secret is still good: %d", code)
+		t.Errorf("the old secret is still valid: %d", code)
 	}
 	if code, out := srv.verb("keys"); code != exitFailed || !strings.Contains(out, "401") {
 		t.Errorf("an operator with the old secret: exit code %d: %s", code, out)

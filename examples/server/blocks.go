@@ -32,9 +32,9 @@ func setupBlocks(*flag.FlagSet) func(*call) error {
 }
 
 func setupBlock(flags *flag.FlagSet) func(*call) error {
-	length := flags.Duration("for", operate.DefaultBlock, "how long")
-	forever := flags.Bool("forever", false, "until it is unblocked, or the server restarts")
-	force := flags.Bool("force", false, "also if that is every address there is")
+	length := flags.Duration("for", operate.DefaultBlock, "how long the block lasts")
+	forever := flags.Bool("forever", false, "block until the network is unblocked or the server restarts")
+	force := flags.Bool("force", false, "block even all addresses, such as 0.0.0.0/0")
 	return func(c *call) error {
 		text, err := c.oneArg("name one address, or a prefix like 192.0.2.0/24")
 		if err != nil {
@@ -62,9 +62,9 @@ func setupBlock(flags *flag.FlagSet) func(*call) error {
 			switch {
 			case b.Lasting:
 			case b.Until == nil:
-				fmt.Fprintln(w, "A restart of the server ends this; with AUTH_DIR, -for outlasts one.")
+				fmt.Fprintln(w, "A restart of the server ends this block. With AUTH_DIR, a block with -for outlasts a restart.")
 			default:
-				fmt.Fprintln(w, "Without AUTH_DIR, a restart of the server ends this.")
+				fmt.Fprintln(w, "Without AUTH_DIR, a restart of the server ends this block.")
 			}
 		})
 	}
@@ -81,6 +81,6 @@ func setupUnblock(*flag.FlagSet) func(*call) error {
 			return usageError(err.Error())
 		}
 		return c.tell(func(o *operate.Client, ctx context.Context) error { return o.Unblock(ctx, network) },
-			"The block is ended, and failures and penalties in it are forgiven.")
+			"The block is ended, and the failures and penalties of its addresses are forgiven.")
 	}
 }

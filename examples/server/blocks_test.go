@@ -18,7 +18,7 @@ import (
 
 func from(client string) []string { return []string{"X-Forwarded-For", client} }
 
-// must runs a verb that has to succeed.
+// must runs a verb, which must succeed, and returns its output.
 func (s *testSite) must(args ...string) string {
 	s.t.Helper()
 	code, output := s.verb(args...)
@@ -36,8 +36,8 @@ func (s *testSite) listBlocks() (list []blocklist.Block) {
 	return list
 }
 
-// A block ends what is open from the network, publishers too, and refuses what
-// comes, and nothing else.
+// A block ends the network's open connections, publishers included, and refuses
+// new ones. Other networks are not affected.
 func TestBlockEndsConnections(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c) })
 	viewer, publisher := s.viewer(from("192.0.2.7")...), s.viewer(from("192.0.2.8")...)
@@ -56,7 +56,7 @@ func TestBlockEndsConnections(t *testing.T) {
 	if _, res := connect(t, s.addr, from("192.0.2.9")...); res.StatusCode != http.StatusForbidden {
 		t.Errorf("a blocked address gets %s", res.Status)
 	}
-	// An IPv6 address is its subscriber's network.
+	// A block of an IPv6 address blocks its subscriber's network.
 	if out := s.must("block", "2001:db8:0:1::99", "-for", "90m", "-json"); !strings.Contains(out, `"prefix": "2001:db8:0:1::/64"`) || !strings.Contains(out, `"connections": 1`) {
 		t.Error(out)
 	}
@@ -64,7 +64,7 @@ func TestBlockEndsConnections(t *testing.T) {
 		t.Errorf("ended with %d", code)
 	}
 	s.publisher().send(`{"text":"a"}`)
-	other.texts(1) // it goes on
+	other.texts(1) // other networks stay connected
 
 	list := s.listBlocks()
 	if len(list) != 2 || list[0].Prefix.String() != "192.0.2.0/24" || list[0].Until == nil || list[0].Lasting {
@@ -99,7 +99,7 @@ func TestBlockLeavesNoGap(t *testing.T) {
 	testkit.Eventually(t, "forgotten", func() bool { return s.srv.Relay.Len() == 0 })
 }
 
-// Unblocking forgives what the policy has blocked by itself.
+// Unblocking also ends a block that the policy set by itself.
 func TestUnblockForgives(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); c.Failures = 2 })
 	for range 2 {
@@ -160,7 +160,7 @@ func TestBlockIsRefused(t *testing.T) {
 	}
 }
 
-// Blocks with an end outlast a restart where there is a directory for them.
+// Blocks with an end outlast a restart if there is an AUTH_DIR.
 func TestBlocksAreKept(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, withAuth(dir))

@@ -27,7 +27,7 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 		}
 		if err != nil {
 			fmt.Fprintf(c.stdout, "\n%v\n", err)
-			return exitError{code: exitFailed} // the report has said it
+			return exitError{code: exitFailed} // the error is printed already
 		}
 		fmt.Fprintln(c.stdout, "\nThe environment is usable.")
 		return nil

@@ -20,9 +20,9 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// scissors passes connections on to addr and cuts each, in both directions,
-// after a random number of bytes: between frames, inside of them, inside the
-// handshake. Once blunt is closed, it cuts no more.
+// scissors forwards connections to addr and cuts each, in both directions,
+// after a random number of bytes: between frames, inside a frame or inside the
+// handshake. After blunt is closed, it cuts no more connections.
 func scissors(t *testing.T, addr string, most int, blunt <-chan struct{}) (through string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -62,7 +62,7 @@ func scissors(t *testing.T, addr string, most int, blunt <-chan struct{}) (throu
 	return ln.Addr().String()
 }
 
-// counting is a Source that says 0, 1, 2 … up to n.
+// counting is a Source of the texts 0, 1, 2 … up to n.
 type counting struct{ next, n int }
 
 func (c *counting) Next(ctx context.Context) (wire.Message, error) {
@@ -73,8 +73,8 @@ func (c *counting) Next(ctx context.Context) (wire.Message, error) {
 	return wire.Message{Text: strconv.Itoa(c.next - 1)}, nil
 }
 
-// watch follows the stream as the page does, through whatever happens to its
-// connections, until it has seen the text last, and returns what it shows then.
+// watch follows the stream as the page does, and connects again after each cut,
+// until it has seen the text last. It returns the texts that it then shows.
 func follow(t *testing.T, addr, last string, deadline time.Time) (shown []string) {
 	pos := ""
 	for time.Now().Before(deadline) {
@@ -121,8 +121,8 @@ func follow(t *testing.T, addr, last string, deadline time.Time) (shown []string
 }
 
 // TestNothingIsLostWhenConnectionsAreCut publishes a thousand messages while
-// the connections of the device and of its viewers are cut again and again.
-// Each viewer ends with exactly what was published.
+// the connections of the device and of its viewers are cut again and again. At
+// the end, each viewer shows exactly the published messages.
 func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
 	const n, viewers = 1000, 4
 	s := start(t, func(c *config.Config) {

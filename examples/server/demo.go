@@ -28,14 +28,14 @@ const (
 	demoTTL     = 24 * time.Hour
 )
 
-// demoVariables are what a demonstration takes from its environment. Every
-// other variable is the installation's, which a demonstration must neither read
-// nor change: its secrets, its directories, its error tracker.
+// demoVariables are the variables that a demonstration takes from its
+// environment. The other variables belong to an installation, whose secrets,
+// directories and error tracker a demonstration must neither read nor change.
 var demoVariables = []string{"HOST", "PORT", "TRUSTED_PROXIES", "RATE_LIMIT_CONNECTIONS", "RATE_LIMIT_WINDOW", "LOG_LEVEL", "LOG_FORMAT"}
 
-// demoEnvironment is env with only the demonstration's variables, and with a
-// secret and devices of its own. It has no operator's listener, since no one
-// else knows the secret.
+// demoEnvironment returns env reduced to demoVariables, with a new secret and
+// the demonstration's devices. It turns the operator's listener off, since no
+// operator knows the secret.
 func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 	own := map[string]string{
 		"JWT_SECRET":        newSecret(),
@@ -51,15 +51,15 @@ func demoEnvironment(env envcheck.Lookup) envcheck.Lookup {
 		}
 		v, ok := env(name)
 		if _, err := netip.ParseAddr(v); name == "HOST" && err != nil && v != "localhost" {
-			return "", false // the machine's name, which some shells put there
+			return "", false // some shells set HOST to the machine's name
 		}
 		return v, ok
 	}
 }
 
-// startDemo starts the built-in device against the server that listens at addr,
-// and says on stdout where to look. The returned func waits for the device's
-// end, which comes with ctx.
+// startDemo starts the built-in device, which publishes to the server at addr,
+// and prints the page's address and a guest's token to stdout. The device ends
+// with ctx, and stop waits for its end.
 func startDemo(ctx context.Context, cfg config.Config, addr net.Addr, log *slog.Logger, stdout io.Writer) (stop func(), err error) {
 	guest, err := demoToken(cfg, guestDevice)
 	if err != nil {
@@ -71,7 +71,7 @@ func startDemo(ctx context.Context, cfg config.Config, addr net.Addr, log *slog.
   To publish as well:   connect to ws://%s/ws and send
                         {"token":"%s"}
                         {"text":"hello "}
-  The mind's memory is pretended: it fills, and it ends, every two minutes.
+  The device's memory figures are simulated: every two minutes its memory is full and its life ends.
   Stop with Ctrl-C.
 
 `, host, host, guest)
@@ -96,16 +96,17 @@ func demoToken(cfg config.Config, device string) (string, error) {
 	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, demoTTL, time.Now())
 }
 
-// demoMemory is how many bytes of text fill the built-in device's memory: about
-// two minutes of them, so that whoever looks for a while sees a life end.
+// demoMemory is the number of bytes of text that fill the built-in device's
+// memory. The device publishes them in about two minutes, so that a visitor who
+// watches for a while sees a life end.
 const demoMemory = 5 << 10
 
-// mortal is the built-in device's mind. Its memory is pretended, since a desk's
-// computer never fills with a few words.
+// mortal returns the built-in device's source of text. Its memory figures are
+// simulated, since a few words never fill the memory of a real computer.
 func mortal() publish.Source {
 	said := int64(0)
 	muse := &publish.Muse{
-		Life:    1 << 30, // memory alone ends it
+		Life:    1 << 30, // only a full memory ends a life
 		Mark:    publish.Mark{Percent: 98},
 		Figures: func() *wire.Memory { return publish.Pretended(said, demoMemory) },
 	}
@@ -123,8 +124,8 @@ type sourceFunc func(context.Context) (wire.Message, error)
 
 func (f sourceFunc) Next(ctx context.Context) (wire.Message, error) { return f(ctx) }
 
-// reachable is addr as a client on this machine can use it: a server that
-// listens on all addresses is not to be found at 0.0.0.0.
+// reachable returns addr as a client on this machine can dial it: with
+// localhost in place of an address that means all addresses, such as 0.0.0.0.
 func reachable(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// Whoever looks at the demonstration for some minutes sees memory fill, and a
-// life end because it has.
+// Within some minutes of the demonstration, the memory fills, and the full
+// memory ends a life.
 func TestDemoFillsItsMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mind, began := mortal(), time.Now()
@@ -39,8 +39,7 @@ func TestDemoFillsItsMemory(t *testing.T) {
 	})
 }
 
-// A demonstration takes nothing from the installation that it may be started
-// beside.
+// A demonstration reads no variable of an installation on the same machine.
 func TestDemoEnvironment(t *testing.T) {
 	var cfg config.Config
 	asked := func(name string) (string, bool) { return "installation", true }

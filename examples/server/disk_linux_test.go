@@ -14,15 +14,15 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// The process under test is to see a failing write where its files may grow no
-// more, and not the signal that comes with it.
+// If a file cannot grow, the process under test must see a failed write, and
+// not end by the signal that comes with it.
 func init() {
 	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
 		signal.Ignore(syscall.SIGXFSZ)
 	}
 }
 
-// room makes every file of p end at limit bytes, as a full disk would.
+// room limits every file of p to limit bytes, as a full disk would.
 func (p *process) room(limit uint64) {
 	p.t.Helper()
 	var r unix.Rlimit
@@ -35,8 +35,8 @@ func (p *process) room(limit uint64) {
 	}
 }
 
-// While the disk fails the relay goes on in memory, and says so; when the disk
-// recovers, all of it is written.
+// While the disk fails, the relay goes on in memory and reports that. When the
+// disk recovers, the relay writes the whole history.
 func TestDiskFails(t *testing.T) {
 	const failing, recovered = "the history is in memory only, since the disk fails; it is written anew when the disk recovers", "the history is on disk again"
 	env := durable(t, filepath.Join(t.TempDir(), "history"), "OPERATOR_ADDR=127.0.0.1:"+freePort(t))
@@ -67,8 +67,7 @@ func TestDiskFails(t *testing.T) {
 	}
 	p.room(math.MaxUint64)
 	texts := []string{"a", "b", "c", "d"}
-	// The next attempt is ten seconds after the failure, with a message that
-	// comes.
+	// The next attempt is with the first message after ten seconds.
 	deadline := time.NewTimer(3 * testkit.Patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)
@@ -83,12 +82,12 @@ func TestDiskFails(t *testing.T) {
 		device.publish(texts[len(texts)-1])
 	}
 	if n, m := len(p.stderr.Events(failing)), len(p.stderr.Events(recovered)); n != 1 || m != 1 {
-		t.Errorf("the failure is told %d times and the recovery %d times, want each once:\n%s", n, m, p.stderr)
+		t.Errorf("the failure is logged %d times and the recovery %d times, want each once:\n%s", n, m, p.stderr)
 	}
 	if got := op.metric("relayguard_history_degraded"); got != 0 {
 		t.Errorf("relayguard_history_degraded is %v", got)
 	}
-	if err := p.cmd.Process.Kill(); err != nil { // what it had in memory only would be lost
+	if err := p.cmd.Process.Kill(); err != nil { // a history in memory only would be lost
 		t.Fatal(err)
 	}
 	p.wait()

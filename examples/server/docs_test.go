@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// documented holds the part of a file between two lines to what the program
-// says. With UPDATE_DOCS=1 it writes that part.
+// documented requires that the part of a file between two lines is want, which
+// the program generates. With UPDATE_DOCS=1 it writes that part.
 func documented(t *testing.T, name, begin, end, want string) {
 	t.Helper()
 	text, err := os.ReadFile(name)
@@ -27,13 +27,13 @@ func documented(t *testing.T, name, begin, end, want string) {
 		return
 	}
 	if os.Getenv("UPDATE_DOCS") == "" {
-		t.Errorf("%s is not what the program says: run this test with UPDATE_DOCS=1", name)
+		t.Errorf("%s is not what the program generates: run this test with UPDATE_DOCS=1", name)
 	} else if err := os.WriteFile(name, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// The README's table and .env.example are made from the list of variables.
+// The README's table and .env.example are generated from the list of variables.
 func TestEnvironmentIsDocumented(t *testing.T) {
 	const example = "../deploy/.env.example"
 	var cfg config.Config
@@ -51,11 +51,12 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 		}
 	}
 	if got, err := os.ReadFile(example); err != nil || !bytes.Equal(got, env.Bytes()) {
-		t.Errorf("%s is not what config/config.go says (%v): run this test with UPDATE_DOCS=1", example, err)
+		t.Errorf("%s is not what config/config.go generates (%v): run this test with UPDATE_DOCS=1", example, err)
 	}
 }
 
-// The README's list and the package comment are made from the table of verbs.
+// The README's list and the package comment are generated from the table of
+// verbs.
 func TestVerbsAreDocumented(t *testing.T) {
 	var list, comment strings.Builder
 	group := groupHere

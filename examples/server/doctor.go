@@ -12,21 +12,21 @@ import (
 )
 
 const doctorNotes = `
-It says what of the security guide's production checklists the server keeps, and
-publishes nothing. It holds up to 11 WebSocket connections for a moment, which
-uses up this address's for a minute, and shows three bad tokens: a fourth run
-within ten minutes may get the address blocked. SSL_CERT_FILE names a file of
-authorities to trust besides the usual. With -json it prints one object: url,
-count, and items with id, checklist, point, outcome, seen, mend.
+The doctor goes through the security guide's production checklists. It publishes
+nothing. It opens up to 11 WebSocket connections at once, which uses up this
+address's connections for a minute, and it shows three bad tokens: a fourth run
+within ten minutes can get the address blocked. SSL_CERT_FILE names a file with
+more authorities to trust. With -json the doctor prints one object: url, count,
+and items with id, checklist, point, outcome, seen, mend.
 
-Exit code: 0 nothing failed, 1 something did, 2 usage, 3 no answer.
+Exit code: 0 no check failed, 1 a check failed, 2 wrong usage, 3 no answer.
 
 `
 
 func setupDoctor(flags *flag.FlagSet) func(*call) error {
-	tokenFile := flags.String("token-file", "", "a `file` with a token that must be accepted, or refused if it has expired; its device should not be publishing")
+	tokenFile := flags.String("token-file", "", "a `file` with a token, which must be accepted, or refused if it has expired; its device should not publish meanwhile")
 	foreign := flags.String("origin", "https://evil.example", "a foreign `origin`, which must be refused")
-	skip := flags.Bool("skip-rate-limit", false, "do not use up this address's connections")
+	skip := flags.Bool("skip-rate-limit", false, "skip the check that uses up this address's connections")
 	timeout := flags.Duration("timeout", 10*time.Second, "how long each step may take")
 	return func(c *call) error {
 		url, err := c.oneArg("name the server's URL")
@@ -62,7 +62,7 @@ func setupDoctor(flags *flag.FlagSet) func(*call) error {
 			err = report.WriteText(c.stdout, terminal.Colours(c.stdout))
 		}
 		if err == nil && report.Failed() {
-			err = exitError{code: exitFailed} // the report has said it
+			err = exitError{code: exitFailed} // the report names the failures
 		}
 		return err
 	}

@@ -27,7 +27,7 @@ type breakage struct {
 	warn       bool
 }
 
-// on changes the header of answers that pass.
+// on changes the header of the answers that match.
 func on(pass func(*http.Response) bool, change func(http.Header)) deployment {
 	return deployment{answer: func(r *http.Response) {
 		if pass(r) {
@@ -48,7 +48,7 @@ func without(name string) func(http.Header) { return func(h http.Header) { h.Del
 
 func value(name, v string) func(http.Header) { return func(h http.Header) { h.Set(name, v) } }
 
-// body replaces the answers that pass by a text.
+// body replaces the body of the answers that match with a text.
 func body(pass func(*http.Response) bool, text string) deployment {
 	return deployment{answer: func(r *http.Response) {
 		if pass(r) {
@@ -59,7 +59,7 @@ func body(pass func(*http.Response) bool, text string) deployment {
 	}}
 }
 
-// answering makes the front itself answer a path.
+// answering makes the front answer a path itself.
 func answering(path string, code int, text string) deployment {
 	return deployment{handle: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -75,8 +75,8 @@ func answering(path string, code int, text string) deployment {
 
 const csp = "Content-Security-Policy"
 
-// broken is one row for each thing that can be wrong, with the line that must
-// name it and no other.
+// broken has one row for each possible fault, with the only line of the report
+// that must name the fault.
 func broken() map[string]breakage {
 	asset := func(r *http.Response) bool { return r.StatusCode == 200 && r.Request.URL.Path == "/favicon.svg" }
 	return map[string]breakage{
@@ -164,14 +164,14 @@ func redirectTo(to string) func(string) http.Handler {
 	}
 }
 
-// believing passes on what the client says of its address.
+// believing forwards the client's own claim about its address.
 func believing(r *httputil.ProxyRequest) {
 	if said := r.In.Header["X-Forwarded-For"]; said != nil {
 		r.Out.Header["X-Forwarded-For"] = said
 	}
 }
 
-// leaking counts connections and never gives one back.
+// leaking counts connections, and never releases one.
 func leaking(next http.Handler) http.Handler {
 	var open atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -184,16 +184,16 @@ func leaking(next http.Handler) http.Handler {
 	})
 }
 
-// imitation is another server's WebSocket. Zero: it keeps to the protocol.
+// imitation is another server's WebSocket. The zero value follows the protocol.
 type imitation struct {
-	unlimited bool   // reads what is too large
-	telling   bool   // says why a token is refused
-	silent    bool   // refuses without a word
+	unlimited bool   // reads messages that are too large
+	telling   bool   // reports why a token is refused
+	silent    bool   // refuses without an answer
 	open      bool   // goes on after a refusal
-	wordless  bool   // closes without an error where there is no JSON
-	strict    bool   // accepts nobody
-	code      int    // closes a refusal with it
-	history   string // shows it
+	wordless  bool   // closes without an error if a message is not JSON
+	strict    bool   // accepts no token
+	code      int    // closes a refused connection with this code
+	history   string // the history frame that it sends
 
 	heard func(message []byte) // if set, gets every message
 }
@@ -208,7 +208,7 @@ func (i imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if i.unlimited {
 		conn.SetReadLimit(1 << 20)
 	}
-	say := func(text string) { _ = conn.Write(context.Background(), []byte(text)) } // who does not listen is not told
+	say := func(text string) { _ = conn.Write(context.Background(), []byte(text)) } // a peer that is gone gets nothing
 	if i.history == "" {
 		i.history = `{"type":"history","messages":[{"text":"a","timestamp":1700000000000}],"pos":"1"}`
 	}

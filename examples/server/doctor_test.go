@@ -31,29 +31,30 @@ import (
 	"github.com/relayguard/relayguard/examples/server/site"
 )
 
-// deployment is a relay behind a front that ends TLS for art.example, and
-// breaks one thing. Zero: nothing.
+// deployment is a relay behind a front that ends TLS for art.example. Each
+// field breaks one thing; the zero value breaks nothing.
 type deployment struct {
 	relay     func(*config.Config)            // the relay's own configuration
-	answer    func(*http.Response)            // what the front does to an answer
-	request   func(*httputil.ProxyRequest)    // and to a request
-	handle    func(http.Handler) http.Handler // what the front answers itself
-	socket    http.Handler                    // in place of the relay's own, behind its limiter
-	tls       func(*tls.Config)               // how the front speaks TLS
-	cert      func(*x509.Certificate)         // what the certificate says
+	answer    func(*http.Response)            // changes an answer in the front
+	request   func(*httputil.ProxyRequest)    // changes a request in the front
+	handle    func(http.Handler) http.Handler // answers requests in the front
+	socket    http.Handler                    // replaces the relay's WebSocket, behind its limiter
+	tls       func(*tls.Config)               // changes the front's TLS
+	cert      func(*x509.Certificate)         // changes the certificate
 	plain     func(site string) http.Handler  // port 80; nil: the redirect
-	ports     []string                        // that are open beside 80 and 443
+	ports     []string                        // open besides 80 and 443
 	noHTTP2   bool
 	unknownCA bool
 	closed80  bool
 }
 
-// awayConn makes loopback look like the internet, where no proxy is.
+// awayConn makes loopback look like the internet, which has no trusted proxy.
 type awayConn struct{ net.Conn }
 
 func (awayConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443} }
 
-// examine deploys and lets the doctor look at https://art.example/.
+// examine runs the deployment and returns the doctor's report on
+// https://art.example/.
 func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Report {
 	t.Helper()
 	s := start(t, func(c *config.Config) {
@@ -94,8 +95,7 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 			r.SetURL(to)
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
-			// As if the client were no neighbour of the relay, which trusts
-			// those.
+			// The relay trusts loopback, so the client gets a public address.
 			r.Out.Header.Set("X-Forwarded-For", "192.0.2.9")
 			r.Out.Header.Set("X-Real-IP", "192.0.2.9")
 			if d.request != nil {
@@ -126,7 +126,7 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 	if d.tls != nil {
 		d.tls(front.TLS)
 	}
-	front.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
+	front.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
 	front.StartTLS()
 	t.Cleanup(front.Close)
 
@@ -171,7 +171,7 @@ func (d deployment) examine(t *testing.T, change func(*doctor.Config)) doctor.Re
 	return report
 }
 
-// with returns the IDs of the items that have an outcome.
+// with returns the IDs of the items with an outcome.
 func with(r doctor.Report, outcome doctor.Outcome) (ids []string) {
 	for _, item := range r.Items {
 		if item.Outcome == outcome {
@@ -181,7 +181,7 @@ func with(r doctor.Report, outcome doctor.Outcome) (ids []string) {
 	return ids
 }
 
-// one finds an item.
+// one returns the item with an ID.
 func one(r doctor.Report, id string) doctor.Item {
 	i := slices.IndexFunc(r.Items, func(item doctor.Item) bool { return item.ID == id })
 	return r.Items[i]
@@ -215,7 +215,7 @@ func guideDoctor(t *testing.T) {
 			}
 			item := one(r, row.line)
 			if !strings.Contains(item.Seen, row.seen) || item.Mend == "" {
-				t.Errorf("%s says %q and %q, want %q in the first", row.line, item.Seen, item.Mend, row.seen)
+				t.Errorf("%s has %q and %q, want %q in the first", row.line, item.Seen, item.Mend, row.seen)
 			}
 			if (item.Outcome == doctor.Warn) != row.warn {
 				t.Errorf("%s: outcome %s", row.line, item.Outcome)
@@ -224,8 +224,8 @@ func guideDoctor(t *testing.T) {
 	}
 }
 
-// The verb against real processes: exit codes, the form for people and for
-// machines.
+// The verb checks real processes: exit codes, the report for people and the
+// report for programs.
 func TestDoctorVerb(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -275,7 +275,7 @@ func TestDoctorVerb(t *testing.T) {
 	out, _ := run(0, "-json", "-skip-rate-limit", "-token-file", stale, site)
 	var report doctor.Report
 	if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Items) != strings.Count(out, `"checklist": "p`) {
-		t.Errorf("the report for machines: %v\n%s", err, out)
+		t.Errorf("the report for programs: %v\n%s", err, out)
 	}
 	if item := one(report, "auth.token"); item.Outcome != doctor.OK || item.Seen != "the expired token is refused" {
 		t.Errorf("an expired token: %+v", item)
@@ -295,7 +295,7 @@ func TestDoctorVerb(t *testing.T) {
 		{"-timeout", "0s", site}, {"-origin", "evil.example", site}, {"-token-file", dir, site}, {"-token-file", write("empty", ""), site}, {"-no-such-flag"},
 	} {
 		if _, stderr := run(2, args...); stderr == "" {
-			t.Errorf("doctor %q: not a word", args)
+			t.Errorf("doctor %q: no message", args)
 		}
 	}
 

@@ -13,8 +13,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// One frame is encoded for all viewers that stand at the same place, however
-// many.
+// One frame is encoded for all viewers at the same position, no matter how many
+// they are.
 func TestFramesAreShared(t *testing.T) {
 	const viewers, messages = 50, 20
 	s := start(t, crowded)
@@ -42,7 +42,7 @@ func TestFramesAreShared(t *testing.T) {
 }
 
 // fill publishes n messages of some size and returns when a viewer has the last
-// one. A slow viewer may have missed others, if the log drops them.
+// one. A slow viewer can miss older messages if the log drops them.
 func fill(s *testSite, n int) {
 	s.t.Helper()
 	device, watcher := s.publisher(), s.viewer()
@@ -57,15 +57,15 @@ func fill(s *testSite, n int) {
 	reading.Wait()
 }
 
-// unlimited publishes without a rate and keeps all that the test publishes.
+// unlimited sets no rate for publishing, and keeps every message of the test.
 func unlimited(c *config.Config) {
 	crowded(c)
 	c.PublishRate, c.PublishBurst = 1e6, 1e6
-	c.WriteWait = 10 * time.Minute // who does not read meanwhile is slow, not gone
+	c.WriteWait = 10 * time.Minute // a viewer that does not read is slow, not gone
 }
 
-// A viewer that falls behind gets what it missed in few frames, in order, and
-// nothing waits for it meanwhile.
+// A viewer that falls behind gets the missed messages in few frames, in order.
+// No other peer waits for it.
 func TestPendingMessagesTravelTogether(t *testing.T) {
 	const n = 500
 	s := start(t, unlimited)
@@ -86,8 +86,8 @@ func TestPendingMessagesTravelTogether(t *testing.T) {
 	}
 }
 
-// A viewer that falls behind what is kept is told so by a history frame, and
-// then goes on live.
+// A viewer that falls behind the oldest kept message gets a history frame, and
+// then live frames.
 func TestFallenBehind(t *testing.T) {
 	const n = 600
 	s := start(t, func(c *config.Config) { unlimited(c); c.HistoryKeep, c.HistoryTrimAt = 20, 30 })
@@ -116,8 +116,8 @@ func TestFallenBehind(t *testing.T) {
 	}
 }
 
-// A viewer that reads nothing is dropped at its deadline, and is noticed by
-// nobody else.
+// A viewer that reads nothing is dropped at its deadline. No other viewer
+// notices it.
 func TestStalledViewerIsDropped(t *testing.T) {
 	s := start(t, func(c *config.Config) { unlimited(c); c.WriteWait = 200 * time.Millisecond })
 	stalled := upgraded(t, s.addr)

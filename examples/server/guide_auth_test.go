@@ -25,7 +25,7 @@ func claims(device string, exp time.Time) string {
 
 const hs256 = `{"alg":"HS256","typ":"JWT"}`
 
-// badTokens is one token for each way of being bad.
+// badTokens returns a bad token for each way in which a token can be bad.
 func badTokens() map[string]string {
 	soon := time.Now().Add(time.Hour)
 	good := testkit.Forge(testSecret, hs256, claims(testDevice, soon))
@@ -57,7 +57,7 @@ func badTokens() map[string]string {
 	}
 }
 
-// answerTo returns every byte that the server answers a first message with.
+// answerTo returns every byte of the server's answer to a first message.
 func answerTo(t *testing.T, s *testSite, message string) []byte {
 	t.Helper()
 	c := upgraded(t, s.addr)
@@ -66,7 +66,7 @@ func answerTo(t *testing.T, s *testSite, message string) []byte {
 	return c.rest()
 }
 
-// crowded lets one address do what only many should.
+// crowded raises the limits, so that one address can act as many.
 func crowded(c *config.Config) { c.RateConnections, c.Failures = 1000, 1_000_000 }
 
 func guideSameAnswer(t *testing.T) {
@@ -126,8 +126,9 @@ func guideNoSecretInLogs(t *testing.T) {
 	}
 }
 
-// TestGuessingIsBlocked lets one address show bad tokens until it is turned
-// away before the upgrade, which is what keeps guessing cheap for the server.
+// TestGuessingIsBlocked shows bad tokens from one address until the server
+// refuses the address before the upgrade, which makes further guesses cheap for
+// the server.
 func TestGuessingIsBlocked(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); c.RateConnections = 100 })
 	guess := func() int {
@@ -147,7 +148,7 @@ func TestGuessingIsBlocked(t *testing.T) {
 	if len(s.logs.Events("address blocked")) == 0 {
 		t.Error("the block is not logged")
 	}
-	s.viewer("X-Forwarded-For", "192.0.2.2") // others are not
+	s.viewer("X-Forwarded-For", "192.0.2.2") // other addresses are not blocked
 }
 
 func guideTokenToPublish(t *testing.T) {
@@ -186,7 +187,8 @@ func guideAlgorithm(t *testing.T) {
 			t.Errorf("%s: code %d, want 4401", name, code)
 		}
 	}
-	// The JSON serialization of a token that is good in the compact one.
+	// This is the JSON serialization of a token that is valid in its compact
+	// form.
 	parts := strings.Split(s.token(testDevice, time.Hour), ".")
 	flat, _ := json.Marshal(map[string]string{"protected": parts[0], "payload": parts[1], "signature": parts[2]})
 	quoted, _ := json.Marshal(string(flat))
@@ -201,11 +203,11 @@ func guideAlgorithm(t *testing.T) {
 func guideStatePerConnection(t *testing.T) {
 	s := start(t, crowded)
 	s.publisher()
-	if _, code := parse(t, answerTo(t, s, `{"text":"on another's right"}`)); code != 4401 {
+	if _, code := parse(t, answerTo(t, s, `{"text":"with another's permission"}`)); code != 4401 {
 		t.Errorf("a second connection published on the first one's token: code %d", code)
 	}
-	// A failed peer that reads nothing and answers nothing is gone all the
-	// same.
+	// A refused peer is disconnected even if it reads nothing and answers
+	// nothing.
 	for name, after := range map[string][]byte{
 		"answers no close":   nil,
 		"stalls in a header": {finText},
@@ -259,7 +261,7 @@ func guideExpiry(t *testing.T) {
 	<-time.After(time.Until(time.Unix(exp.Unix(), 0).Add(time.Millisecond)))
 	p.send(`{"text":"too late"}`)
 	p.await(func(m map[string]any) bool { return m["status"] == "viewer" })
-	// Whether it stays as a viewer or is closed, it says nothing more.
+	// Neither a viewer nor a closed connection can publish.
 	s.publisher().send(`{"text":"next"}`)
 	if texts, _ := watcher.texts(1); texts[0] != "next" {
 		t.Errorf("published after its token expired: %q", texts)
@@ -301,8 +303,8 @@ func guideNothingHeld(t *testing.T) {
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
-		// Half a frame and then nothing: the keep-alive ends it. Its bound is
-		// 40 seconds on the wire, so here it is made shorter.
+		// The keep-alive ends a connection that stops in the middle of a frame.
+		// It takes up to 40 seconds, so this test makes it shorter.
 		s := start(t, func(c *config.Config) { c.PingEvery, c.PongWait = 200*time.Millisecond, 200*time.Millisecond })
 		c := upgraded(t, s.addr)
 		c.write([]byte{finText, 0x80 | 100, 0, 0})
@@ -353,7 +355,7 @@ func guideLogs(t *testing.T) {
 	}
 	for _, e := range s.logs.Events("auth") {
 		if detail := fmt.Sprint(e["detail"]); e["outcome"] == "origin_refused" && !(strings.Contains(detail, "https://evil.example") && strings.Contains(detail, s.addr)) {
-			t.Errorf("a refused origin does not say what was compared: %v", e)
+			t.Errorf("a refused origin does not report what was compared: %v", e)
 		}
 	}
 }

@@ -38,7 +38,8 @@ func guideWindow(t *testing.T) {
 	if p, _ := connect(t, s.addr); p != nil {
 		t.Fatal("the third was admitted")
 	}
-	// The first two stay open: it is the window that admits the next.
+	// The first two stay open: the next one is admitted because the window has
+	// passed.
 	testkit.Eventually(t, "admitted after the window", func() bool {
 		p, _ := connect(t, s.addr)
 		return p != nil
@@ -78,8 +79,8 @@ func guideForget(t *testing.T) {
 	if s.srv.Watch.Limiter().Stats().Clients == 0 {
 		t.Fatal("nothing was remembered, so nothing can be forgotten")
 	}
-	// No sweep runs; the next client's arrival drops what is older than two
-	// windows.
+	// No sweep runs. The next client's arrival drops clients that are older
+	// than two windows.
 	testkit.Eventually(t, "idle clients are gone", func() bool {
 		if p, _ := connect(t, s.addr, "X-Forwarded-For", "192.0.2.250"); p != nil {
 			p.cut()
@@ -94,8 +95,7 @@ func guideForget(t *testing.T) {
 
 func guideClientIP(t *testing.T) {
 	t.Run("forged", func(t *testing.T) {
-		// The peer is no proxy here, so whatever it says about itself is
-		// nothing.
+		// The peer is no trusted proxy here, so its headers do not count.
 		s := start(t, func(c *config.Config) { c.Proxies = nil })
 		for i := range 10 {
 			n := strconv.Itoa(i)
@@ -111,8 +111,8 @@ func guideClientIP(t *testing.T) {
 			{"X-Forwarded-For", "192.0.2.1"}, {"X-Forwarded-For", "192.0.2.9, 192.0.2.2"}, {"X-Real-IP", "192.0.2.3"},
 		} {
 			s.viewer(header...)
-			// What stands left of the address that the proxy saw is the
-			// client's own claim.
+			// The addresses left of the one that the proxy saw are the client's
+			// own claims.
 			if p, _ := connect(t, s.addr, "X-Forwarded-For", "198.51.100.7, "+lastAddr(header[1])); p != nil {
 				t.Errorf("%s: admitted twice", header)
 			}
@@ -133,7 +133,7 @@ func guideOrigin(t *testing.T) {
 	}{
 		{"https://relay.example", 101, "the site's own"},
 		{"https://RELAY.example", 101, "hosts have no case"},
-		{"https://relay.example:443", 101, "the scheme's own port, spelt out"},
+		{"https://relay.example:443", 101, "the scheme's own port, written out"},
 		{"", 101, "not a browser"},
 		{"https://evil-relay.example", 403, "ends with the site"},
 		{"https://relay.example.evil", 403, "begins with the site"},
@@ -195,7 +195,7 @@ func guideSecretChecked(t *testing.T) {
 		}
 	}
 	if _, err := config.Load(environment(nil)); err != nil {
-		t.Errorf("a good one is refused: %v", err)
+		t.Errorf("a valid value is refused: %v", err)
 	}
 }
 
@@ -250,7 +250,7 @@ func guideDefaults(t *testing.T) {
 	if err != nil || !cfg.Production || cfg.Port != 8080 {
 		t.Errorf("got production %v, port %d, %v", cfg.Production, cfg.Port, err)
 	}
-	// What production switches on is seen from outside in H6 and W6.
+	// H6 and W6 test the effects of production from outside.
 	p := launch(t, true, t.TempDir(), []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "NODE_ENV=production", "PORT=" + freePort(t)})
 	s := &testSite{t: t, addr: p.addr}
 	if res, _ := s.get("/"); res.Header.Get("Strict-Transport-Security") == "" {
@@ -261,7 +261,7 @@ func guideDefaults(t *testing.T) {
 	}
 }
 
-// freePort is a port that nobody uses at this moment.
+// freePort returns a port that no process uses at this moment.
 func freePort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -310,7 +310,7 @@ func guideRestartClears(t *testing.T) {
 			}
 			first := m["messages"].([]any)[0].(map[string]any)
 			if status, _ := first["status"].(map[string]any); m["type"] != "live" || status["is_restarting"] != true {
-				t.Errorf("the viewer is told of the restart with %v, want its live message", m)
+				t.Errorf("the viewer sees the restart as %v, want its live message", m)
 			}
 			p.send(`{"text":"new"}`)
 			watcher.texts(1)
@@ -339,7 +339,7 @@ func guideMemoryOnly(t *testing.T) {
 	if code := p.terminate(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	for _, secret := range []string{testSecret, "kept nowhere", "eyJ"} { // the last begins every token
+	for _, secret := range []string{testSecret, "kept nowhere", "eyJ"} { // every token begins with the last
 		if strings.Contains(p.stdout.String()+p.stderr.String(), secret) {
 			t.Errorf("the process printed %q", secret)
 		}
@@ -370,7 +370,7 @@ func guideTimestamps(t *testing.T) {
 	}
 }
 
-// stubborn connects, and then neither reads nor answers anything.
+// stubborn connects, and then reads nothing and answers nothing.
 func stubborn(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -389,7 +389,7 @@ func handshake(host string) string {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 }
 
-// The limits are lowered by the environment alone.
+// The environment alone can lower the limits.
 func guideLimitsAreConfigured(t *testing.T) {
 	p := launch(t, true, t.TempDir(), []string{
 		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t),
@@ -405,8 +405,8 @@ func guideLimitsAreConfigured(t *testing.T) {
 	}
 }
 
-// The dependencies of all modules are audited on every change, and how to
-// update them is written down.
+// CI audits the dependencies of all modules on every change, and a document
+// describes how to update them.
 func guideDependencies(t *testing.T) {
 	for name, wants := range map[string][]string{
 		"../../.ci/run":             {`"$tools/govulncheck" -db "file://$tools/vulndb/osv" ./... ./examples/...`, `(cd examples/interop && "$tools/govulncheck"`, "tidy .\ntidy examples\n", "tidy examples/interop\n"},

@@ -10,13 +10,14 @@ import (
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
-// An address is blocked by hand, at once, and by policy after failures.
+// The operator blocks an address at once, and the policy blocks an address
+// after failures.
 func guideBlocking(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); c.Failures = 3 })
 	watcher := s.viewer(from("192.0.2.1")...)
 	s.must("block", "192.0.2.1", "-for", "1h")
 	if _, code := watcher.end(); code != 1008 {
-		t.Errorf("what is open ends with %d", code)
+		t.Errorf("an open connection ends with %d", code)
 	}
 	for range 3 {
 		s.refuse("192.0.2.2")
@@ -29,7 +30,7 @@ func guideBlocking(t *testing.T) {
 	s.viewer(from("192.0.2.3")...)
 }
 
-// Each step of an incident is a command, and the last one shows the others.
+// Each step of an incident is a command, and the audit shows all steps.
 func guideIncident(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	watcher, device := s.viewer(), s.viewer()

@@ -13,9 +13,9 @@ import (
 	"github.com/relayguard/relayguard/examples/server/site"
 )
 
-// TestGuide proves the promises of the security guide, one subtest for each ID
-// of its numbered requirements. What can be seen from outside is seen from
-// outside, through a running server and real sockets.
+// TestGuide tests the security guide's numbered requirements, with one subtest
+// for each ID. If a requirement is visible from outside, its subtest uses a
+// running server and real sockets.
 func TestGuide(t *testing.T) {
 	for _, promise := range []struct {
 		id   string
@@ -56,8 +56,8 @@ func TestGuide(t *testing.T) {
 		{"A9", guideRoles},
 		{"A10", guideAudit},
 		{"A11", guideRotate},
-		// N1 and N2 need a proxy and fail2ban: examples/interop, proxies and
-		// deploy.
+		// N1 and N2 need a proxy and fail2ban. They are tested in
+		// examples/interop, in proxies and deploy.
 		{"N3", guideTLS},
 		{"D1", guideRetention},
 		{"D2", guideRestartClears},
@@ -107,11 +107,12 @@ func guideCSP(t *testing.T) {
 			t.Errorf("%s is %q, want 'self' and nothing else", name, got)
 		}
 	}
-	// One script by nonce, and what it imports: less than 'self' would let in.
+	// The policy allows one script by nonce, and the script's imports: less
+	// than 'self' would allow.
 	if got := directives["script-src"]; len(got) != 2 || !strings.HasPrefix(got[0], "'nonce-") || got[1] != "'strict-dynamic'" {
 		t.Errorf("script-src is %q, want a nonce and 'strict-dynamic'", got)
 	}
-	// What it kept from happening can be read (H8).
+	// Browsers report the violations to an endpoint (H8).
 	if got := directives["report-to"]; len(got) != 1 || res.Header.Get("Reporting-Endpoints") != got[0]+`="`+"/csp-reports"+`"` {
 		t.Errorf("reports go to %q, which is %q", got, res.Header.Get("Reporting-Endpoints"))
 	}
@@ -153,7 +154,7 @@ var guideHeaders = []string{
 	"Content-Security-Policy", "Strict-Transport-Security",
 }
 
-// everyAnswer asks s for each kind of answer that it can give.
+// everyAnswer returns an answer of s of each kind that s can give.
 func everyAnswer(s *testSite) map[string]*http.Response {
 	upgrade := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
 	answers := map[string]*http.Response{}
@@ -237,8 +238,8 @@ func plainError(t *testing.T, name string, res *http.Response, body string) {
 	}
 }
 
-// panicking is a site whose every page panics with something that must not
-// show.
+// panicking is a site on which every page panics with a value that must stay
+// secret.
 func panicking(t *testing.T, change func(*config.Config)) *testSite {
 	s := start(t, nil)
 	cfg := s.cfg
@@ -257,7 +258,7 @@ func panicking(t *testing.T, change func(*config.Config)) *testSite {
 
 func guidePanic(t *testing.T) {
 	s := panicking(t, nil)
-	// More panics than there are slots: each must give its own back.
+	// There are more panics than slots, so each panic must release its slot.
 	for range 2 * s.cfg.RateConnections {
 		res, body := s.get("/")
 		if res.StatusCode != http.StatusInternalServerError || body != "Internal server error\n" {
@@ -265,7 +266,7 @@ func guidePanic(t *testing.T) {
 		}
 	}
 	if logs := s.logs.String(); !strings.Contains(logs, `"msg":"panic"`) || strings.Contains(logs, "canary-of-a-panic") {
-		t.Errorf("a panic is logged by where it happened, not by what it said:\n%s", logs)
+		t.Errorf("a panic must be logged with its stack and without its value:\n%s", logs)
 	}
 }
 
@@ -281,7 +282,8 @@ func guideHealth(t *testing.T) {
 		t.Errorf("/readyz while the disk fails: got %d %q, want 200 \"degraded\"", res.StatusCode, body)
 	}
 	s.srv.DiskState(nil)
-	// A viewer that answers no close keeps the server stopping for a moment.
+	// A viewer that does not answer the close delays the server's stop for a
+	// moment.
 	stubborn(t, s.addr)
 	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })
 	stopped := make(chan error, 1)

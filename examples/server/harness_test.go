@@ -38,15 +38,14 @@ const (
 	testDevice = "pi-1"
 )
 
-// TestMain lets the test binary be the server, so that tests can watch a
-// process of its own: its exit code, its signals, its files.
+// TestMain lets the test binary run as the server, so that tests can watch the
+// server as a process: its exit code, its signals, its files.
 func TestMain(m *testing.M) {
 	if os.Getenv("RELAYGUARD_TEST_MAIN") != "" {
 		main()
 		return
 	}
-	// What runs in parallel here waits for answers and deadlines, not for a
-	// processor.
+	// Parallel tests wait for answers and deadlines, not for a processor.
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		_ = parallel.Value.Set("8")
@@ -60,10 +59,10 @@ type testSite struct {
 	srv  *site.Site
 	cfg  config.Config
 	addr string // host:port
-	op   string // the operator's listener, likewise
+	op   string // host:port of the operator's listener
 	logs *testkit.Log
-	env  *atomic.Pointer[envcheck.Lookup] // that a reload reads
-	stop func() error                     // as a signal would; safe to call twice
+	env  *atomic.Pointer[envcheck.Lookup] // the environment that a reload reads
+	stop func() error                     // stops the server as a signal does; can be called twice
 }
 
 func start(t *testing.T, change func(*config.Config)) *testSite {
@@ -103,8 +102,8 @@ func newToken(cfg config.Config, device string, ttl time.Duration) (string, erro
 	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, ttl, time.Now())
 }
 
-// verifier signs what the server's own does not, such as a token of another
-// time.
+// verifier returns a verifier with the server's secret, for tokens that the
+// server does not make, such as a token of another time.
 func verifier(t *testing.T, cfg config.Config) *wsauth.HS256 {
 	t.Helper()
 	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.Keys(), Devices: cfg.Devices})
@@ -131,8 +130,8 @@ func (s *testSite) verb(args ...string) (code int, output string) {
 	return code, out.String()
 }
 
-// testConfig is what the environment with nothing but the required variables
-// says.
+// testConfig returns the configuration of an environment with only the required
+// variables.
 func testConfig(t *testing.T) config.Config {
 	t.Helper()
 	cfg, err := config.Load(environment(nil))
@@ -142,7 +141,8 @@ func testConfig(t *testing.T) config.Config {
 	return cfg
 }
 
-// environment is a complete one with changes; "-" takes a variable out.
+// environment returns a complete environment with changes; "-" removes a
+// variable.
 func environment(changes map[string]string) envcheck.Lookup {
 	env := map[string]string{"JWT_SECRET": testSecret, "ALLOWED_DEVICE_ID": testDevice}
 	for k, v := range changes {
@@ -171,8 +171,8 @@ func (s *testSite) token(device string, ttl time.Duration) string {
 	return token
 }
 
-// get requests path and returns the answer with its body. Redirects are
-// answers.
+// get requests path and returns the answer with its body. It does not follow
+// redirects.
 func (s *testSite) get(path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	return s.do("GET", path, header...)
@@ -275,7 +275,7 @@ func (p *peer) send(text string) {
 	}
 }
 
-// leave closes the connection as a browser does, and cut as a crash does.
+// leave closes the connection as a browser does; cut closes it as a crash does.
 func (p *peer) leave() { _ = p.ws.Close(websocket.StatusNormalClosure, "") }
 func (p *peer) cut()   { _ = p.ws.CloseNow() }
 
@@ -295,7 +295,7 @@ func (p *peer) next() (map[string]any, error) {
 	return m, nil
 }
 
-// await reads until a message passes.
+// await reads until a message matches, and returns it.
 func (p *peer) await(pass func(map[string]any) bool) map[string]any {
 	p.t.Helper()
 	for {
@@ -309,8 +309,8 @@ func (p *peer) await(pass func(map[string]any) bool) map[string]any {
 	}
 }
 
-// texts reads frames until n messages came, and returns their texts and the
-// types of the frames that brought them.
+// texts reads frames until it has n messages, and returns their texts and the
+// types of their frames.
 func (p *peer) texts(n int) (texts, kinds []string) {
 	p.t.Helper()
 	for len(texts) < n {
@@ -332,8 +332,8 @@ func (p *peer) until(text string) {
 	})
 }
 
-// end reads until the connection ends and returns what came before and its
-// code.
+// end reads until the connection ends, and returns the messages before the end
+// and the close code.
 func (p *peer) end() (messages []map[string]any, code int) {
 	p.t.Helper()
 	for {
@@ -345,7 +345,7 @@ func (p *peer) end() (messages []map[string]any, code int) {
 	}
 }
 
-// process is the server as a process of its own.
+// process is a server that runs as its own process.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -355,7 +355,8 @@ type process struct {
 	exited chan struct{}
 }
 
-// launch starts the server as a process; with listen it waits until it serves.
+// launch starts the server as a process. If listen is set, it waits until the
+// server serves.
 func launch(t *testing.T, listen bool, dir string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, stdout: new(testkit.Log), stderr: newLog(), exited: make(chan struct{})}
@@ -418,7 +419,7 @@ func (p *process) wait() (exitCode int) {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// dial opens a connection that the test sees break.
+// dial opens a connection whose break the test handles.
 func dial(url string) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()

@@ -15,11 +15,12 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// healthWait is less than a container's health check should be given.
+// healthWait is shorter than the timeout that a container's health check should
+// have.
 const healthWait = 3 * time.Second
 
-// setupHealth asks the server at HOST and PORT whether it takes connections: a
-// health check for images that hold nothing but this program. It reads no
+// setupHealth asks the server at HOST and PORT whether it takes connections. It
+// is a health check for images that hold only this program, and it reads no
 // secret.
 func setupHealth(*flag.FlagSet) func(*call) error {
 	return func(c *call) error {
@@ -41,14 +42,15 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 	}
 }
 
-// ready returns the word with which /readyz says that it is.
+// ready returns the text of /readyz at addr, such as "ready" or "degraded". A
+// status other than 200 is an error.
 func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", err
 	}
-	// A server that listens on all addresses is asked at the one that is always
-	// there.
+	// If the server listens on all addresses, ask it at the loopback address,
+	// which always exists.
 	switch ip, _ := netip.ParseAddr(host); ip {
 	case netip.IPv4Unspecified():
 		host = "127.0.0.1"
@@ -65,8 +67,8 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 	}
 	res, err := (&http.Transport{ // no proxy, no redirects
 		DisableKeepAlives: true,
-		// The certificate names the site and not this machine's own address,
-		// which is all that is asked here, and nothing secret is sent.
+		// The certificate names the site, while this request goes to the
+		// machine's own address. The request holds no secret.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}).RoundTrip(req)
 	if err != nil {

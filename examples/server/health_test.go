@@ -30,9 +30,9 @@ func TestHealthVerb(t *testing.T) {
 		{"ready", "127.0.0.1", s.addr, nil, exitOK, "ready"},
 		{"listening on every address", "0.0.0.0", s.addr, nil, exitOK, "ready"},
 		{"by name", "localhost", s.addr, nil, exitOK, "ready"},
-		{"nobody listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
+		{"no server listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
 		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stopping", http.StatusServiceUnavailable) }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
-		{"somebody else", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
+		{"another server", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
 		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }), nil, exitFailed, "302"},
 		{"a flood", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { w.Write(bytes.Repeat([]byte("x"), 1<<20)) }), nil, exitOK, "x"},
 		{"an argument", "127.0.0.1", s.addr, []string{"now"}, exitUsage, "takes no arguments"},
@@ -43,7 +43,7 @@ func TestHealthVerb(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		// No secret is there: a health check needs none.
+		// The environment has no secret, since a health check needs none.
 		env := environment(map[string]string{"JWT_SECRET": "-", "HOST": row.host, "PORT": port})
 		code := run(t.Context(), append([]string{"health"}, row.args...), env, &out, &out)
 		if code != row.want || !strings.Contains(out.String(), row.says) || out.Len() > 200 {

@@ -28,7 +28,7 @@ import (
 // setupExport writes the history as an archive.
 func setupExport(flags *flag.FlagSet) func(*call) error {
 	var x export
-	flags.StringVar(&x.file, "o", "", "write to this `file`, readable for its owner alone, instead of standard output")
+	flags.StringVar(&x.file, "o", "", "write to this `file`, readable by its owner alone, instead of standard output")
 	flags.BoolVar(&x.force, "force", false, "replace the file if it exists")
 	flags.Func("recipient", "encrypt to this public `key` of age (age1…); may be repeated", func(s string) error {
 		x.keys = append(x.keys, s)
@@ -39,7 +39,7 @@ func setupExport(flags *flag.FlagSet) func(*call) error {
 	return x.run
 }
 
-// export is what an export's flags say.
+// export holds the flags of an export.
 type export struct {
 	file       string
 	force      bool
@@ -50,7 +50,7 @@ type export struct {
 
 func (x *export) run(c *call) error {
 	if len(c.args) > 0 {
-		return usageError("it takes no arguments; -o names the file")
+		return usageError("this command takes no arguments; -o names the file")
 	}
 	if several(len(x.keys) > 0, x.passphrase != "", x.ask) {
 		return usageError("-recipient, -passphrase and -passphrase-file exclude each other")
@@ -67,15 +67,15 @@ func (x *export) run(c *call) error {
 		return err
 	}
 	if terminal.Is(c.stdout) && x.file == "" && len(to) > 0 {
-		return errors.New("an encrypted archive is nothing for a terminal: use -o FILE")
+		return errors.New("an encrypted archive cannot go to a terminal: use -o FILE")
 	}
 	entries, err := storedEntries(c.ctx, cfg)
 	if err != nil {
 		return err
 	}
 	draw, ended := progressLine(c.stderr)
-	// An export ends early with its context only, so that is how the source
-	// does it.
+	// Only its context can end an export early, so an error of the source
+	// cancels the context.
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	defer cancel(nil)
 	all := func(yield func(history.Entry) bool) {
@@ -128,7 +128,7 @@ func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipi
 	for _, key := range x.keys {
 		r, err := age.ParseRecipients(strings.NewReader(key))
 		if err != nil || len(r) != 1 {
-			return nil, fmt.Errorf("-recipient is no public key of age, like age1…, as age-keygen prints it")
+			return nil, fmt.Errorf("-recipient must be a public key of age, like age1…, as age-keygen prints it")
 		}
 		to = append(to, r...)
 	}
@@ -151,8 +151,8 @@ func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipi
 	return []age.Recipient{r}, err
 }
 
-// storedEntries reads the history of the running server, or else that in
-// HISTORY_DIR. An error comes once, and last.
+// storedEntries returns the history of the running server, or the history in
+// HISTORY_DIR if no server runs. The sequence ends after its first error.
 func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.Entry, error], error) {
 	entries, err := operator(cfg).Export(ctx)
 	if err == nil || !offline(cfg, err) {
@@ -178,13 +178,14 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 	}, nil
 }
 
-// offline reports whether err means that no server runs, and there is a
-// directory to work on instead. Its lock is the last word on whether one does.
+// offline reports whether err means that no server runs, and whether there is a
+// HISTORY_DIR to work on instead. If a server runs all the same, the
+// directory's lock refuses the command.
 func offline(cfg config.Config, err error) bool {
 	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, operate.ErrNoAddr))
 }
 
-// setupImport replaces the history by that of an archive.
+// setupImport replaces the history with the messages of an archive.
 func setupImport(flags *flag.FlagSet) func(*call) error {
 	identity := flags.String("identity", "", "decrypt with the secret keys of age in this `file`")
 	passphrase := flags.String("passphrase-file", "", "decrypt with the passphrase in this `file`")
@@ -228,12 +229,12 @@ func setupImport(flags *flag.FlagSet) func(*call) error {
 			return err
 		}
 		return c.report(operate.Imported{Messages: done.Entries, Kept: kept},
-			"imported in the place of the history; messages: %d of %d", kept, done.Entries)
+			"the history is replaced; messages: %d of %d", kept, done.Entries)
 	}
 }
 
-// report writes what was done: as JSON to standard output, or else as text to
-// standard error.
+// report writes the result of a command: value as JSON to standard output if
+// -json is set, or else text to standard error.
 func (c *call) report(value any, format string, args ...any) error {
 	if c.json {
 		return json.NewEncoder(c.stdout).Encode(value)
@@ -252,7 +253,7 @@ func identities(identity, passphrase string) ([]age.Identity, error) {
 		defer f.Close()
 		ids, err := age.ParseIdentities(f)
 		if err != nil {
-			return nil, fmt.Errorf("%s holds no secret keys of age, as age-keygen makes them", identity) // age quotes
+			return nil, fmt.Errorf("%s holds no secret keys of age, as age-keygen makes them", identity) // age's own error quotes the file
 		}
 		return ids, nil
 	case passphrase != "":
@@ -269,8 +270,8 @@ func identities(identity, passphrase string) ([]age.Identity, error) {
 	return nil, nil
 }
 
-// readArchive checks the whole archive here, before anything changes anywhere,
-// and holds no more of it than will be kept.
+// readArchive reads and checks the whole archive before anything changes. It
+// holds only the messages that the history will keep.
 func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) ([]history.Entry, archive.Progress, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -282,8 +283,9 @@ func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) 
 	return site.Imports(cfg).Read(c.ctx, f, draw, with...)
 }
 
-// replaceHistory hands entries to the running server, or else puts them into
-// HISTORY_DIR.
+// replaceHistory replaces the history of the running server with entries, or
+// the history in HISTORY_DIR if no server runs. It returns how many entries are
+// kept.
 func replaceHistory(ctx context.Context, cfg config.Config, entries []history.Entry) (kept int, err error) {
 	done, err := operator(cfg).Import(ctx, entries)
 	if err == nil || !offline(cfg, err) {
@@ -299,7 +301,8 @@ func replaceHistory(ctx context.Context, cfg config.Config, entries []history.En
 	})
 }
 
-// changeStored changes the history in HISTORY_DIR, as a server would.
+// changeStored opens the history in HISTORY_DIR as a server does, calls change
+// with it, and closes it.
 func changeStored(ctx context.Context, cfg config.Config, change func(*history.Log) error) error {
 	disk, err := cfg.OpenJournal(journal.Config{})
 	if err != nil {
@@ -314,18 +317,19 @@ func changeStored(ctx context.Context, cfg config.Config, change func(*history.L
 	return cfg.Advice(errors.Join(change(log), log.Close()))
 }
 
-// setupErase takes messages out of the history, everywhere.
+// setupErase erases messages from the history on disk, in memory and on
+// viewers' pages.
 func setupErase(flags *flag.FlagSet) func(*call) error {
-	all := flags.Bool("all", false, "erase everything")
+	all := flags.Bool("all", false, "erase every message")
 	return func(c *call) error {
 		if *all == (len(c.args) > 0) {
-			return usageError("name messages by their numbers in an export (\"seq\"), or -all")
+			return usageError("name messages by their numbers in an export (\"seq\"), or use -all")
 		}
 		var seqs []uint64
 		for _, text := range c.args {
 			seq, err := strconv.ParseUint(text, 10, 64)
 			if err != nil {
-				return usageError("a message is named by its number in an export (\"seq\")")
+				return usageError("name a message by its number in an export (\"seq\")")
 			}
 			seqs = append(seqs, seq)
 		}
@@ -359,7 +363,7 @@ func erase(ctx context.Context, cfg config.Config, all bool, seqs []uint64) (err
 		}
 		n, err := log.Delete(ctx, seqs...)
 		if err == nil && n < len(seqs) {
-			err = fmt.Errorf("%d of them were there, and are erased", n)
+			err = fmt.Errorf("only %d of the messages existed; they are erased", n)
 		}
 		return err
 	})

@@ -20,8 +20,9 @@ import (
 
 const invalidJSON = `{"error":"Invalid JSON"}`
 
-// TestHostile sends what no honest client would, one row for each way, and
-// checks the exact answer. A viewer that was there before is served afterwards.
+// TestHostile sends input that no honest client sends, one row for each kind,
+// and checks the exact answer. After each row, a viewer that was connected
+// before is still served.
 func TestHostile(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000 })
 	watcher, device := s.viewer(), s.publisher()
@@ -31,9 +32,9 @@ func TestHostile(t *testing.T) {
 	text := func(s string) []byte { return clientFrame(finText, []byte(s)) }
 	for _, row := range []struct {
 		name     string
-		trusted  bool // sent after a good token
+		trusted  bool // sent after a valid token
 		send     []byte
-		messages []string // authenticated stands for the answer to the token
+		messages []string // authenticated is the answer to the token
 		code     int      // 0: the connection ends without a close frame
 	}{
 		{"not JSON", false, text(`hello`), []string{invalidJSON}, 1007},
@@ -143,7 +144,8 @@ func TestHostile(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
-			// The server may answer and close before all is written.
+			// The server can answer and close before the request is fully
+			// written.
 			go func() { _, _ = io.WriteString(conn, row.send) }()
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
@@ -163,7 +165,7 @@ func TestHostile(t *testing.T) {
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 		_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-		// It is cut off, whether with a 408 or without a word.
+		// The server closes the connection, with a 408 or without an answer.
 		if b, err := io.ReadAll(conn); err != nil || len(b) > 0 && !bytes.Contains(b, []byte(" 408 ")) && !bytes.Contains(b, []byte(" 400 ")) {
 			t.Errorf("got %q, %v", b, err)
 		}
@@ -175,8 +177,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// A refusal meets the moment in which the connection's history is written, or
-// what is published meanwhile. The close frame goes out all the same.
+// The server refuses a token while it writes the history or a published message
+// to the connection. It still sends the close frame.
 func TestRefusalBesideTheStream(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000; c.RateConnections = 10_000 })
 	stop := make(chan struct{})

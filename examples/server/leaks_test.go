@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// Every log that a test of this package has a server write is looked through
-// when all have run: no test has to think of it.
+// After all tests of this package, the logs of all their servers are searched
+// for leaks, so that no test has to do it.
 var everyLog struct {
 	mu   sync.Mutex
 	logs []*testkit.Log
@@ -26,12 +26,12 @@ func newLog() *testkit.Log {
 	return b
 }
 
-// leak is what no log may hold: a JSON Web Token, which begins with the
-// base64url of {" and goes on after a dot; a refresh token; or a secret that
-// some test uses.
+// leak matches the values that no log may hold: a JSON Web Token, which begins
+// with the base64url of {" and continues after a dot; a refresh token; or a
+// secret of a test.
 var leak = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*|rgrt_[A-Za-z0-9_-]+|` + testSecret + `|Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E`)
 
-// leaks returns what has got into the logs, with the line around it.
+// leaks returns each line of the logs that holds a leak.
 func leaks(logs []*testkit.Log) (found []string, lines int) {
 	for _, b := range logs {
 		for line := range strings.Lines(b.String()) {
@@ -59,7 +59,7 @@ func checkEveryLog(code int) int {
 	return code
 }
 
-// The search finds what it is for.
+// The search finds a token and a secret.
 func TestLeaksAreFound(t *testing.T) {
 	s := start(t, withAuth(t.TempDir()))
 	pair := s.pair(testDevice)

@@ -25,7 +25,7 @@ func TestStopWithViewers(t *testing.T) {
 	for i := range peers {
 		peers[i] = s.viewer()
 	}
-	// One of them will not answer, and must not keep the others waiting.
+	// One viewer does not answer, and must not delay the others.
 	stubborn(t, p.addr)
 
 	codes := make([]int, viewers)
@@ -46,11 +46,11 @@ func TestStopWithViewers(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft lets connections of every kind come and go and counts what
-// remains of them.
+// TestNothingIsLeft opens and closes connections of every kind, and counts the
+// goroutines and files that remain.
 func TestNothingIsLeft(t *testing.T) {
 	s := start(t, func(c *config.Config) { c.RateConnections, c.MaxAttempts = 10_000, 100_000 })
-	s.get("/") // what is made once is made before counting
+	s.get("/") // creates everything that is created only once, before counting
 	s.publisher().cut()
 	testkit.Eventually(t, "gone", func() bool { return s.srv.Relay.Len() == 0 })
 	http.DefaultClient.CloseIdleConnections()
@@ -93,11 +93,11 @@ func descriptors(t *testing.T) int {
 	return len(files)
 }
 
-// TestDemo runs the README's command and looks at what it promises: a page, a
-// stream within moments, and a token that works.
+// TestDemo runs the README's command and checks its promises: a page, a stream
+// within moments, and a valid token.
 func TestDemo(t *testing.T) {
-	// The real installation's environment: the demonstration leaves all of it
-	// alone.
+	// This is the environment of a real installation, which the demonstration
+	// must not touch.
 	installation := t.TempDir()
 	history, auth, in := filepath.Join(installation, "history"), filepath.Join(installation, "auth"), testkit.NewIngest(t, nil)
 	if err := os.Mkdir(auth, 0o700); err != nil {
@@ -146,7 +146,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, p.stderr)
 	}
 	if _, err := os.Stat(history); err == nil {
-		t.Error("the demonstration speaks into the installation's history")
+		t.Error("the demonstration writes to the installation's history")
 	}
 	if text, err := os.ReadFile(filepath.Join(auth, "revocations.json")); err != nil || string(text) != damaged {
 		t.Errorf("the installation's revocations are %q, %v", text, err)
@@ -207,7 +207,7 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// busyPort is a port that somebody else listens on during the test.
+// busyPort returns a port on which another listener listens during the test.
 func busyPort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

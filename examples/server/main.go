@@ -1,25 +1,25 @@
 // Command server is the relay: one device publishes its text, token by token,
 // and any number of people watch it live on a web page.
 //
-//	server               serve, as the environment says
+//	server               serve, configured by the environment
 //	server -demo         serve without any environment, with a built-in device
 //	server check         check the environment and print it
 //	server health        ask the server at HOST and PORT whether it takes connections
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
-//	server doctor        look at a running server from outside, as its visitors do
+//	server doctor        check a running server from outside, as visitors see it
 //	server export        write the history as an archive
-//	server import        put an archive in the place of the history
-//	server erase         erase messages, or all, from the history
+//	server import        replace the history with an archive
+//	server erase         erase some or all messages of the history
 //	server sessions      list the connections that may publish, or end one
 //	server families      list the families of refresh tokens, or end one
 //	server revoke        revoke the tokens of a device
-//	server keys          show how much each secret is needed, or read them again
+//	server keys          show how much each secret is used, or reload the secrets
 //	server blocks        list the networks that are blocked by hand
 //	server block         block a network and end its connections
 //	server unblock       end a block, and forgive failures
-//	server audit         print the newest security events, or those that come
-//	server reports       show what browsers reported against the page's policy
+//	server audit         print the newest security events, and follow new ones
+//	server reports       show the policy violations that browsers reported
 package main
 
 import (
@@ -39,19 +39,20 @@ import (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitFailed = 1 // a bad environment, or the server could not go on
+	exitFailed = 1 // an unusable environment, or a failed command or server
 	exitUsage  = 2
 
-	// exitUnreachable is the doctor's, apart from exitFailed so that a CI job
-	// can tell a bad deployment from a missing one.
+	// exitUnreachable is the doctor's code for a server that does not answer.
+	// It differs from exitFailed, so that a CI job can distinguish a bad
+	// deployment from a missing one.
 	exitUnreachable = 3
 )
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		// A viewer that watches costs memory and no garbage: collecting four
-		// times as often as usual costs nothing that can be measured while it
-		// watches, and saves a third of the memory that it takes.
+		// A viewer takes memory but makes no garbage while it watches.
+		// Collecting four times as often as usual saves a third of that memory,
+		// at no measurable cost.
 		debug.SetGCPercent(25)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -60,7 +61,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 }
 
-// run is main with its surroundings as arguments.
+// run is main with its context, arguments, environment and outputs as
+// parameters. It returns the exit code.
 func run(ctx context.Context, args []string, env envcheck.Lookup, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	flags.SetOutput(stderr)

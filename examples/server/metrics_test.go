@@ -28,7 +28,8 @@ type operated struct {
 	token string
 }
 
-// operatorOf is that of the server with this environment.
+// operatorOf returns the operator's listener of the server with this
+// environment.
 func operatorOf(t *testing.T, env []string) operated {
 	t.Helper()
 	for _, v := range env {
@@ -49,7 +50,8 @@ func operatorAt(s *testSite) operated {
 	return operated{s, token}
 }
 
-// operator serves the operator's calls of a server in this process.
+// operator serves the operator's calls of a server in this process, and returns
+// their listener.
 func (s *testSite) operator() operated {
 	s.t.Helper()
 	return operatorAt(&testSite{t: s.t, srv: s.srv, cfg: s.cfg, addr: serveAt(s.t, s.srv.Operator)})
@@ -60,7 +62,7 @@ func (o operated) call(method, path string) (*http.Response, string) {
 	return o.do(method, path, "Authorization", "Bearer "+o.token)
 }
 
-// scrape returns what /metrics says, by name with labels.
+// scrape returns the values of /metrics, by name with labels.
 func (o operated) scrape() map[string]float64 {
 	o.t.Helper()
 	res, body := o.call("GET", "/metrics")
@@ -103,7 +105,7 @@ func guideMetrics(t *testing.T) {
 		t.Errorf("without a token: %s", res.Status)
 	}
 	watcher, device := s.viewer(), s.publisher()
-	for _, text := range []string{"a", "b", "c", "d"} { // the last one makes a clean-up
+	for _, text := range []string{"a", "b", "c", "d"} { // the last one causes a clean-up
 		device.send(`{"text":"` + text + `"}`)
 		watcher.texts(1)
 		device.texts(1)
@@ -112,7 +114,7 @@ func guideMetrics(t *testing.T) {
 	device.await(func(m map[string]any) bool { return m["error"] != nil })
 	s.viewer().texts(2) // a whole history
 	const stranger = "192.0.2.7"
-	for range 2 { // refused tokens, from an address that must not be seen
+	for range 2 { // refused tokens, from an address that no metric may show
 		bad := s.viewer("X-Forwarded-For", stranger)
 		bad.texts(2)
 		bad.send(`{"token":"no token"}`)
@@ -157,8 +159,9 @@ func guideMetrics(t *testing.T) {
 		`relayguard_http_responses_total{code="404"}`:                            1,
 		`relayguard_http_responses_total{code="200"}`:                            1,
 		`relayguard_addresses_blocked_total`:                                     0,
-		// Four to the watcher and four to the device, live; one history of two
-		// to the third viewer, to each of the bad ones, and to the last.
+		// Live frames: four to the watcher and four to the device. Histories of
+		// two messages: one to the third viewer, to each connection with a bad
+		// token, and to the last viewer.
 		"relayguard_frames_delivered_total":   12,
 		"relayguard_messages_delivered_total": 16,
 		"relayguard_merges_total":             0,
@@ -180,12 +183,12 @@ func guideMetrics(t *testing.T) {
 		}
 	}
 	if _, body := op.call("GET", "/metrics"); strings.Contains(body, stranger) || strings.Contains(body, "127.0.0.1") || strings.Contains(body, testDevice) {
-		t.Error("an address or a device is told")
+		t.Error("a metric shows an address or a device")
 	}
 }
 
-// Every kind of event is there from the start, at 0, so that its first time is
-// a rise.
+// Every kind of event has a count of 0 from the start, so that the first event
+// shows as a rise.
 func TestMetricsHoldEveryKind(t *testing.T) {
 	got := start(t, nil).operator().scrape()
 	for _, kind := range wsauth.EventKinds() {
@@ -196,8 +199,8 @@ func TestMetricsHoldEveryKind(t *testing.T) {
 	}
 }
 
-// TestMetricsAreDocumented keeps site/metrics.md equal to what the server has.
-// With UPDATE_DOCS=1 it writes it.
+// TestMetricsAreDocumented requires that site/metrics.md lists the metrics of
+// the server. With UPDATE_DOCS=1 it writes that file.
 func TestMetricsAreDocumented(t *testing.T) {
 	const name = "site/metrics.md"
 	families, err := start(t, nil).srv.Metrics.Registry.Gather()
@@ -207,9 +210,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	var b bytes.Buffer
 	fmt.Fprint(&b, `# Metrics
 
-What `+"`GET /metrics`"+` on the operator's listener (OPERATOR_ADDR) tells Prometheus. Beside these, `+"`go_…`"+` is about Go's runtime
-and the build, and `+"`process_…`"+` about the process. Labels have few values, none of which a stranger can choose. Made from
-examples/server/site/metrics.go by UPDATE_DOCS=1 go test ./examples/server.
+Prometheus reads these metrics with `+"`GET /metrics`"+` on the operator's listener (OPERATOR_ADDR). There are also `+"`go_…`"+` for Go's
+runtime and the build, and `+"`process_…`"+` for the process. A label has few values, and a stranger can choose none of them. This
+file is made from examples/server/site/metrics.go by UPDATE_DOCS=1 go test ./examples/server.
 
 | Name | Type | Labels | Meaning |
 |---|---|---|---|
@@ -226,7 +229,7 @@ examples/server/site/metrics.go by UPDATE_DOCS=1 go test ./examples/server.
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.GetName(), strings.ToLower(f.GetType().String()), labels(f), f.GetHelp())
 	}
 	b.WriteString(`
-A scrape needs a token like every call there. Prometheus reads it from a file (` + "`authorization: {credentials_file: …}`" + `):
+A scrape needs a token, like every call of the operator. Prometheus reads the token from a file (` + "`authorization: {credentials_file: …}`" + `):
 
     go run ./examples/server token -role admin -scope admin -ttl 8760h >metrics.token
 `)
@@ -237,7 +240,7 @@ A scrape needs a token like every call there. Prometheus reads it from a file (`
 		return
 	}
 	if text, err := os.ReadFile(name); err != nil || !bytes.Equal(text, b.Bytes()) {
-		t.Errorf("%s is not what site/metrics.go says (%v): run this test with UPDATE_DOCS=1", name, err)
+		t.Errorf("%s is not what site/metrics.go generates (%v): run this test with UPDATE_DOCS=1", name, err)
 	}
 }
 

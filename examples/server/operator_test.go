@@ -9,8 +9,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// A violation that a browser reports is counted, and the operator can read it,
-// and nobody else.
+// A violation that a browser reports is counted, and only the operator can read
+// the counts.
 func guideReports(t *testing.T) {
 	operator := "127.0.0.1:" + freePort(t)
 	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "OPERATOR_ADDR=" + operator}
@@ -48,7 +48,7 @@ func guideReports(t *testing.T) {
 		name, authorization string
 		want                int
 	}{
-		{"nobody", "", 401}, {"a publisher", "Bearer " + publisher, 401}, {"no bearer", admin, 401}, {"an operator", "Bearer " + admin, 200},
+		{"no token", "", 401}, {"a publisher", "Bearer " + publisher, 401}, {"no bearer", admin, 401}, {"an operator", "Bearer " + admin, 200},
 	} {
 		if res, _ := s.get("/reports", "Authorization", row.authorization); res.StatusCode != row.want {
 			t.Errorf("%s: got %d, want %d", row.name, res.StatusCode, row.want)

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// ownedByOther reports whether a directory that is there belongs to another
-// user, and to which.
+// ownedByOther reports whether dir exists and belongs to another user, and
+// returns that user's ID.
 func ownedByOther(dir string) (owner int, other bool) {
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// progressLine draws how far an export or import is, where w is a terminal.
+// progressLine returns funcs that draw and erase a line with the progress of an
+// export or import. If w is no terminal, they draw nothing.
 func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
 	if !terminal.Is(w) {
 		return nil, func() {}
@@ -28,7 +29,7 @@ func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
 	}
 	return draw, func() {
 		if drawn {
-			fmt.Fprint(w, "\r\x1b[K") // what follows says the same, and more
+			fmt.Fprint(w, "\r\x1b[K") // the result, which is printed next, has the final numbers
 		}
 	}
 }
@@ -41,7 +42,8 @@ func askPassphrase(ctx context.Context, prompt string, out io.Writer) (string, e
 	return terminal.ReadPassword(ctx, prompt, out)
 }
 
-// newPassphrase asks twice, since a slip would lose the archive.
+// newPassphrase asks for a passphrase twice, since a mistyped one would make
+// the archive unreadable.
 func newPassphrase(ctx context.Context, out io.Writer) (string, error) {
 	first, err := askPassphrase(ctx, "Passphrase for the archive: ", out)
 	if err != nil {
@@ -54,11 +56,12 @@ func newPassphrase(ctx context.Context, out io.Writer) (string, error) {
 	return first, err
 }
 
-// passphraseFile is what a file holds, without the line end that editors add.
+// passphraseFile returns the text of a file, without the line end that editors
+// add.
 func passphraseFile(name string) (string, error) {
 	text, err := os.ReadFile(name)
 	if err == nil && len(text) > 4096 {
-		err = errors.New("the file of the passphrase is longer than 4 KiB")
+		err = errors.New("the passphrase file is longer than 4 KiB")
 	}
 	return string(bytes.TrimRight(text, "\r\n")), err
 }

@@ -25,7 +25,7 @@ const (
 	otherKey = "Zx9PqLm2VbR7nTcY4KdWf0HsJg6AeUi3oX8Q1MzNr5E"
 )
 
-// durable is a server's environment with a history in dir.
+// durable returns a server's environment with a history in dir.
 func durable(t *testing.T, dir string, more ...string) []string {
 	t.Helper()
 	return append([]string{
@@ -40,7 +40,7 @@ func serving(t *testing.T, env []string) (*testSite, *process) {
 	return &testSite{t: t, addr: p.addr, cfg: testConfig(t)}, p
 }
 
-// publish sends texts, under ids that are the same, and waits until all are
+// publish sends texts, each with itself as its id, and waits until all are
 // stored.
 func (p *peer) publish(texts ...string) {
 	p.t.Helper()
@@ -64,8 +64,8 @@ func (s *testSite) shows(want ...string) {
 	}
 }
 
-// A viewer goes on where it was, over a restart of the server, and a device's
-// ids are known.
+// After a restart of the server, a viewer continues at its position, and the
+// server still knows the device's ids.
 func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	env := durable(t, dir)
@@ -92,8 +92,9 @@ func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 	}
 }
 
-// What a restart signal clears is known again too when the device sends it
-// anew, whether or not the signal itself is kept.
+// After a restart signal, the server still knows the ids of the cleared
+// messages if the device sends them again, whether or not the signal itself is
+// kept.
 func TestRestartSignalIsRemembered(t *testing.T) {
 	for name, signal := range map[string]string{
 		"bare": `{"text":"","id":"r","status":{"is_restarting":true}}`,
@@ -124,8 +125,8 @@ func TestRestartSignalIsRemembered(t *testing.T) {
 	}
 }
 
-// A process that is killed while it publishes has lost nothing that it had
-// acknowledged, and has nothing twice when the device sends the rest again.
+// A server that is killed while it stores messages loses no acknowledged
+// message. If the device sends the rest again, no message is stored twice.
 func TestKilledWhilePublishing(t *testing.T) {
 	const n, enough = 2000, 300
 	dir := filepath.Join(t.TempDir(), "history")
@@ -172,7 +173,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	}
 	device = s.publisher()
 	var rest []string
-	for i := acked - 10; i < acked+100; i++ { // what a device would not know to be stored
+	for i := acked - 10; i < acked+100; i++ { // messages that a device would send again
 		rest = append(rest, strconv.Itoa(i))
 	}
 	device.publish(rest...)
@@ -187,7 +188,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	}
 }
 
-// After a restart signal, a copy of the old segment opens for nobody.
+// After a restart signal, no key opens a copy of the old segment.
 func TestRestartSignalDestroysTheOld(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
@@ -208,7 +209,8 @@ func TestRestartSignalDestroysTheOld(t *testing.T) {
 	s.shows("new")
 }
 
-// copied returns a directory with what pattern matches in dir.
+// copied returns a new directory with copies of the files that match pattern in
+// dir.
 func copied(t *testing.T, dir, pattern string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -228,8 +230,8 @@ func copied(t *testing.T, dir, pattern string) string {
 	return to
 }
 
-// unreadable fails if the segments in backup open with the master key, by
-// themselves or with the key file that came after theirs.
+// unreadable fails the test if the segments in backup open with the master key,
+// either alone or with the newer key file.
 func unreadable(t *testing.T, backup, keyFile string) {
 	t.Helper()
 	master, err := base64.RawURLEncoding.DecodeString(testKey)
@@ -261,7 +263,7 @@ func unreadable(t *testing.T, backup, keyFile string) {
 	}
 }
 
-// A key is changed in one start, and the old one is not needed any more.
+// One start changes the key, and the old key is then no longer needed.
 func TestHistoryKeyIsChanged(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
@@ -269,8 +271,8 @@ func TestHistoryKeyIsChanged(t *testing.T) {
 	p.terminate()
 	s, p = serving(t, durable(t, dir, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey))
 	s.shows("a")
-	if len(p.stderr.Events("the history is sealed with HISTORY_KEY: HISTORY_KEY_PREVIOUS is not needed any more")) != 1 {
-		t.Errorf("nobody is told that the old key can go:\n%s", p.stderr)
+	if len(p.stderr.Events("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")) != 1 {
+		t.Errorf("the log does not report that the old key can go:\n%s", p.stderr)
 	}
 	p.terminate()
 	s, p = serving(t, durable(t, dir, "HISTORY_KEY="+otherKey))
@@ -279,7 +281,8 @@ func TestHistoryKeyIsChanged(t *testing.T) {
 	refused(t, durable(t, dir), "HISTORY_KEY does not open")
 }
 
-// refused starts a server that must not start, and must say want and no key.
+// refused starts a server that must not start. Its error must hold want and no
+// key.
 func refused(t *testing.T, env []string, want string) {
 	t.Helper()
 	p := launch(t, false, t.TempDir(), env)
@@ -288,7 +291,7 @@ func refused(t *testing.T, env []string, want string) {
 	}
 	for _, key := range []string{testKey, otherKey} {
 		if strings.Contains(p.stderr.String(), key) {
-			t.Errorf("a key is told:\n%s", p.stderr)
+			t.Errorf("a key is printed:\n%s", p.stderr)
 		}
 	}
 }
@@ -322,7 +325,7 @@ func TestHistoryRefusesToStart(t *testing.T) {
 		{"no key", good, []string{"HISTORY_KEY="}, "HISTORY_KEY is required with HISTORY_DIR"},
 		{"a short key", good, []string{"HISTORY_KEY=" + testKey[1:]}, "43 characters"},
 		{"a padded key", good, []string{"HISTORY_KEY=" + testKey + "="}, "43 characters"},
-		{"another spelling of the last bits", good, []string{"HISTORY_KEY=" + testKey[:42] + "N"}, "43 characters"},
+		{"another encoding of the last bits", good, []string{"HISTORY_KEY=" + testKey[:42] + "N"}, "43 characters"},
 		{"a key of zeros", good, []string{"HISTORY_KEY=" + strings.Repeat("A", 43)}, "HISTORY_KEY"},
 		{"a key without a directory", "", nil, "no use without HISTORY_DIR"},
 		{"one secret for both", good, []string{"JWT_SECRET=" + testKey}, "must not be the same"},
@@ -332,8 +335,8 @@ func TestHistoryRefusesToStart(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) { refused(t, durable(t, row.dir, row.more...), row.want) })
 	}
-	// Nothing of all that has harmed the good one. Its end is cut: that is
-	// told.
+	// No refused start has harmed the valid history. Its end is now cut, which
+	// the server must log.
 	segments, _ = filepath.Glob(filepath.Join(good, "*.segment"))
 	info, err := os.Stat(segments[0])
 	if err == nil {
@@ -344,12 +347,13 @@ func TestHistoryRefusesToStart(t *testing.T) {
 	}
 	s, p = serving(t, durable(t, good))
 	s.shows("a", "b", "c")
-	if len(p.stderr.Events("the history's end was not all there, and is dropped")) != 1 {
-		t.Errorf("a dropped end is not told:\n%s", p.stderr)
+	if len(p.stderr.Events("the history's end was incomplete and is dropped")) != 1 {
+		t.Errorf("a dropped end is not logged:\n%s", p.stderr)
 	}
 }
 
-// A port that is taken must not cost the viewers their positions.
+// A start that fails because its port is taken must not invalidate viewers'
+// positions.
 func TestFailedStartIsOrderly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
@@ -357,7 +361,7 @@ func TestFailedStartIsOrderly(t *testing.T) {
 	s.publisher().publish("a")
 	pos, _, _ := viewer.position(1)
 	p.terminate()
-	refused(t, durable(t, dir, "PORT="+busyPort(t)), "PORT and HOST")
+	refused(t, durable(t, dir, "PORT="+busyPort(t)), "set HOST or PORT")
 	s, _ = serving(t, durable(t, dir))
 	back := s.resume(pos)
 	s.publisher().publish("b")
@@ -385,7 +389,7 @@ func guideEncryptedAtRest(t *testing.T) {
 				t.Errorf("%s has mode %o, want %o", name, info.Mode().Perm(), want)
 			}
 			if text, _ := os.ReadFile(name); strings.Contains(string(text), "look for") || strings.Contains(string(text), testDevice) {
-				t.Errorf("%s can be read by anybody", name)
+				t.Errorf("%s can be read by anyone", name)
 			}
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
-// raw is a connection whose every byte the test writes itself: what no
-// WebSocket library would send.
+// raw is a connection on which the test writes every byte itself, for input
+// that no WebSocket library sends.
 type raw struct {
 	t    *testing.T
 	conn net.Conn
@@ -49,8 +49,8 @@ const (
 	finPing   = 0x89
 )
 
-// clientFrame is payload in one masked frame. The mask is zero, so that what is
-// on the wire can be read.
+// clientFrame returns payload in one masked frame. The mask is zero, so that
+// the bytes on the wire are readable.
 func clientFrame(first byte, payload []byte) []byte {
 	return wire.AppendFrame(nil, first, payload, [4]byte{})
 }
@@ -62,9 +62,9 @@ func (c *raw) write(b []byte) {
 	}
 }
 
-// rest returns all that the server sends until it ends the connection. A close
-// frame is answered, as an honest client would, unless the peer is mute; a
-// reset is an end too.
+// rest returns every byte that the server sends until the connection ends,
+// which can be with a reset. Unless c is mute, it answers a close frame, as an
+// honest client does.
 func (c *raw) rest() []byte {
 	c.t.Helper()
 	var b []byte
@@ -87,7 +87,7 @@ func (c *raw) rest() []byte {
 	}
 }
 
-// readTexts reads frames until n messages came, and counts the frames.
+// readTexts reads frames until it has n messages, and counts the frames.
 func (c *raw) readTexts(n int) (texts []string, frames int) {
 	c.t.Helper()
 	for len(texts) < n {
@@ -136,8 +136,8 @@ func (c *raw) read(b []byte) {
 	}
 }
 
-// parse splits what a server sent into its messages and the code of its close
-// frame, 0 without one. Pings are left out.
+// parse splits a server's bytes into messages, without pings, and the code of
+// the close frame, which is 0 without one.
 func parse(t *testing.T, b []byte) (messages []string, code int) {
 	t.Helper()
 	for len(b) > 0 {

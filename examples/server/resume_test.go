@@ -13,7 +13,7 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// position reads frames until the newest position is known and n messages came.
+// position reads frames until it has the newest position and n messages.
 func (p *peer) position(n int) (pos, kind string, texts []string) {
 	p.t.Helper()
 	for len(texts) < n {
@@ -26,7 +26,7 @@ func (p *peer) position(n int) (pos, kind string, texts []string) {
 	return pos, kind, texts
 }
 
-// resume connects again from pos.
+// resume connects again with the position pos.
 func (s *testSite) resume(pos string) *peer {
 	s.t.Helper()
 	p, res := connectTo(s.t, "ws://"+s.addr+"/ws?since="+pos)
@@ -36,8 +36,8 @@ func (s *testSite) resume(pos string) *peer {
 	return p
 }
 
-// A viewer that comes back gets what it missed, or the history where that is
-// not to be had any more.
+// A viewer that comes back gets the messages that it missed. If the server no
+// longer has them all, the viewer gets the history.
 func TestResume(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.HistoryKeep, c.HistoryTrimAt = 4, 5 })
 	device := s.publisher()
@@ -88,7 +88,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// texts is what the history holds.
+// texts returns the texts in the history.
 func (s *testSite) texts() (texts []string) {
 	for _, e := range s.srv.History.Reader(history.Oldest()).TryNext().Entries {
 		_, text, _ := strings.Cut(string(e.Data), `"text":"`)
@@ -102,8 +102,8 @@ func (s *testSite) ends(want string) bool {
 	return strings.HasSuffix(strings.Join(s.texts(), " "), want)
 }
 
-// A message that is sent again, on this connection or another one, is
-// acknowledged again and published once.
+// If a device sends a message again, on the same or another connection, the
+// server acknowledges it again and publishes it once.
 func TestPublishOnce(t *testing.T) {
 	s := start(t, crowded)
 	answered := func(p *peer, want map[string]any) {
@@ -140,7 +140,8 @@ func TestPublishOnce(t *testing.T) {
 		t.Errorf("%d duplicates are counted and %d are logged, want 5", got, logged)
 	}
 
-	// Another device's ids are its own, and only the newest thousand are known.
+	// Each device has its own ids, and the server knows only the newest
+	// thousand.
 	for i := range 1000 {
 		id := "n" + strconv.Itoa(i)
 		again.send(`{"text":"x","id":"` + id + `"}`)
@@ -153,8 +154,8 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
-// Who came while there was nothing sees a life end like everybody else: as the
-// live message that says so.
+// A viewer that connected while the history was empty sees the end of a life as
+// every other viewer does: as a live message with a restart signal.
 func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	for _, signal := range []string{`{"text":"","status":{"is_restarting":true}}`, `{"text":"again","status":{"is_restarting":true}}`} {
 		s := start(t, crowded)
@@ -235,8 +236,7 @@ func TestPublishOnly(t *testing.T) {
 	}
 }
 
-// What has become too old is not to be had from the frames that were made of
-// it.
+// The server drops frames with messages that have become too old.
 func TestExpiredIsNotInAFrame(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.HistoryMaxAge = time.Hour })
 	device := s.publisher()
@@ -246,7 +246,7 @@ func TestExpiredIsNotInAFrame(t *testing.T) {
 	}
 	publish("zero")
 	old := s.srv.History.Position().String()
-	if err := s.srv.Relay.Clear(t.Context()); err != nil { // pages come back with the position of before
+	if err := s.srv.Relay.Clear(t.Context()); err != nil { // viewers come back with their old position
 		t.Fatal(err)
 	}
 	publish("one")

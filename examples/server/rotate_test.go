@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// A secret is changed on a running server: first with a grace for what the old
-// one signed, then without.
+// The operator changes the secret of a running server: first with a grace for
+// tokens that the old secret signed, then without.
 func TestSecretsAreReloaded(t *testing.T) {
 	const newSecret = "Zk3vQ8wB1nXy6MrT0uHc5LdJ2sGpFa7E"
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ func TestSecretsAreReloaded(t *testing.T) {
 	write(current, newSecret)
 	write(previous, "")
 	reload("secrets reloaded")
-	device.await(func(m map[string]any) bool { return m["status"] == "viewer" }) // told at once, unasked
+	device.await(func(m map[string]any) bool { return m["status"] == "viewer" }) // the server reports it at once, without a message of the device
 	if _, code := parse(t, answerTo(t, s, `{"token":"`+signed(testSecret)+`"}`)); code != 4401 {
 		t.Errorf("the old secret is still accepted: code %d", code)
 	}

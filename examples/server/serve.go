@@ -17,7 +17,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/tracker"
 )
 
-// serve is what the program does without a verb.
+// serve runs the server, which is the program without a verb, and returns the
+// exit code.
 func serve(ctx context.Context, demo bool, env envcheck.Lookup, stdout, stderr io.Writer) (exitCode int) {
 	if demo {
 		env = demoEnvironment(env)
@@ -35,7 +36,7 @@ func serve(ctx context.Context, demo bool, env envcheck.Lookup, stdout, stderr i
 	defer errs.Close()
 	log := slog.New(errs.Handler(cfg.Logger(stderr).Handler()))
 	for _, n := range cfg.Spec().NearMisses(env) {
-		log.Warn("a variable that is set is not one of this server's", "name", n.Set, "meant", n.Like)
+		log.Warn("the environment has an unknown variable, which resembles one of this server's", "name", n.Set, "meant", n.Like)
 	}
 	s, err := site.New(cfg, site.Options{
 		Load: func() (config.Config, error) { return config.Load(env) },
@@ -52,15 +53,15 @@ func serve(ctx context.Context, demo bool, env envcheck.Lookup, stdout, stderr i
 	return exitOK
 }
 
-// noKeepAlive has the kernel send no keep-alives: WebSocket pings and
-// net/http's timeouts find peers that are gone sooner, and through proxies too.
+// noKeepAlive turns the kernel's TCP keep-alives off. WebSocket pings and
+// net/http's timeouts notice a lost peer sooner, and also behind a proxy.
 var noKeepAlive = net.ListenConfig{KeepAlive: -1}
 
 // listen opens the listeners and serves s on them until ctx ends.
 func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logger, demo bool, stdout io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer s.Close() // as orderly if it does not come to serving
+	defer s.Close() // also if serving never begins
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -76,13 +77,13 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 	}()
 	public, err := noKeepAlive.Listen(ctx, "tcp", cfg.Addr())
 	if err != nil {
-		return fmt.Errorf("%w (PORT and HOST choose another address)", err)
+		return fmt.Errorf("%w (set HOST or PORT to use another address)", err)
 	}
 	var operator net.Listener
 	if cfg.OperatorAddr != "" {
 		if operator, err = noKeepAlive.Listen(ctx, "tcp", cfg.OperatorAddr); err != nil {
 			public.Close()
-			return fmt.Errorf("%w (OPERATOR_ADDR chooses another address; empty is none)", err)
+			return fmt.Errorf("%w (set OPERATOR_ADDR to another address, or empty to listen on none)", err)
 		}
 		log.Info("operator listening", "addr", operator.Addr().String())
 	}

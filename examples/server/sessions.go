@@ -12,7 +12,7 @@ import (
 )
 
 func setupSessions(flags *flag.FlagSet) func(*call) error {
-	end := flags.Bool("end", false, "close the session of that ID instead; its token stays valid")
+	end := flags.Bool("end", false, "close the session with this ID instead; its token stays valid")
 	return func(c *call) error {
 		if *end {
 			id, err := c.oneArg("-end takes the ID of one session")
@@ -26,7 +26,7 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 		}
 		return ask(c, (*operate.Client).Sessions,
 			func(w io.Writer, list []operate.Session) {
-				writeTable(w, list, "Nobody may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS", func(s operate.Session) []any {
+				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS", func(s operate.Session) []any {
 					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt)}
 				})
 			})
@@ -34,7 +34,7 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 }
 
 func setupFamilies(flags *flag.FlagSet) func(*call) error {
-	end := flags.Bool("end", false, "end the family of refresh tokens of that ID instead")
+	end := flags.Bool("end", false, "end the family of refresh tokens with this ID instead")
 	return func(c *call) error {
 		if *end {
 			id, err := c.oneArg("-end takes the ID of one family")
@@ -42,7 +42,7 @@ func setupFamilies(flags *flag.FlagSet) func(*call) error {
 				return err
 			}
 			return c.tell(func(o *operate.Client, ctx context.Context) error { return o.EndFamily(ctx, id) },
-				"The family is ended, and the sessions of its device's tokens.")
+				"The family is ended, and so are the sessions of its device.")
 		}
 		if err := c.noArgs(); err != nil {
 			return err
@@ -53,7 +53,7 @@ func setupFamilies(flags *flag.FlagSet) func(*call) error {
 					return []any{f.ID, f.Device, f.Refreshes, moment(f.RotatedAt), moment(f.ValidUntil), moment(f.EndsAt)}
 				})
 				if all.Unreadable != "" {
-					fmt.Fprintln(w, "Others cannot be read:", all.Unreadable)
+					fmt.Fprintln(w, "Other families cannot be read:", all.Unreadable)
 				}
 			})
 	}
@@ -61,14 +61,14 @@ func setupFamilies(flags *flag.FlagSet) func(*call) error {
 
 func setupRevoke(flags *flag.FlagSet) func(*call) error {
 	var before time.Time
-	flags.Func("before", "spare tokens issued since this `time`, like 2026-11-24T18:00:00Z (default now)", func(text string) (err error) {
+	flags.Func("before", "revoke only tokens issued before this `time`, like 2026-11-24T18:00:00Z (default now)", func(text string) (err error) {
 		if before, err = time.Parse(time.RFC3339, text); err != nil {
 			return usageError("it must be a time like 2026-11-24T18:00:00Z")
 		}
 		return nil
 	})
 	return func(c *call) error {
-		device, err := c.oneArg("name the device whose tokens are to be revoked")
+		device, err := c.oneArg("name the device whose tokens you want to revoke")
 		if err != nil {
 			return err
 		}
@@ -79,14 +79,14 @@ func setupRevoke(flags *flag.FlagSet) func(*call) error {
 				fmt.Fprintf(w, "Tokens of %s issued before %s are revoked: %d sessions and %d families of refresh tokens ended.\n",
 					r.Device, moment(r.Before), r.Sessions, r.Families)
 				if !r.Lasting {
-					fmt.Fprintln(w, "Without AUTH_DIR this is forgotten when the server restarts: change JWT_SECRET, or take the device off ALLOWED_DEVICE_ID.")
+					fmt.Fprintln(w, "Without AUTH_DIR, a restart of the server ends this revocation: change JWT_SECRET, or remove the device from ALLOWED_DEVICE_ID.")
 				}
 			})
 	}
 }
 
 func setupKeys(flags *flag.FlagSet) func(*call) error {
-	reload := flags.Bool("reload", false, "have the secrets' files read again, as SIGHUP does")
+	reload := flags.Bool("reload", false, "make the server read the secrets' files again, as SIGHUP does")
 	return func(c *call) error {
 		if err := c.noArgs(); err != nil {
 			return err

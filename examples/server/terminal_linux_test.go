@@ -15,7 +15,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
-// atTerminal runs a command there and returns what the person sees.
+// atTerminal runs a command at a terminal and returns the terminal's output.
 func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, person *os.File, seen *testkit.Log, echoes func() bool) {
 	t.Helper()
 	person, tty := testkit.Terminal(t)
@@ -45,8 +45,9 @@ func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, pers
 	}
 }
 
-// A passphrase is asked for at a terminal, twice where a slip would lose the
-// archive, and is not seen there.
+// The commands ask for a passphrase at a terminal, which does not show it. An
+// export asks twice, since a mistyped passphrase would make the archive
+// unreadable.
 func TestPassphraseIsAskedFor(t *testing.T) {
 	const passphrase = "correct horse battery"
 	env := operable(t, durable(t, filepath.Join(t.TempDir(), "history")))
@@ -65,11 +66,11 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	say(person, seen, echoes, "Passphrase", passphrase)
 	say(person, seen, echoes, "again", "another")
 	if err := cmd.Wait(); err == nil {
-		t.Error("two passphrases are one")
+		t.Error("two different passphrases are accepted")
 	}
-	testkit.Eventually(t, "the two are told apart", func() bool { return strings.Contains(seen.String(), "differ") })
+	testkit.Eventually(t, "the difference is reported", func() bool { return strings.Contains(seen.String(), "differ") })
 	if _, err := os.Stat(name); err == nil {
-		t.Error("there is an archive all the same")
+		t.Error("there is an archive despite the error")
 	}
 
 	cmd, person, seen, echoes = atTerminal(t, env, "export", "-passphrase", "-o", name)
@@ -78,7 +79,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, seen)
 	}
-	testkit.Eventually(t, "the end is told", func() bool { return strings.Contains(seen.String(), "messages: 1") })
+	testkit.Eventually(t, "the end is reported", func() bool { return strings.Contains(seen.String(), "messages: 1") })
 	if strings.Contains(seen.String(), passphrase) || !strings.Contains(seen.String(), "\rmessages: 1, KiB: 0") || !echoes() {
 		t.Errorf("seen %q, echo %v: want no passphrase, and a line of progress", seen, echoes())
 	}
@@ -91,7 +92,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 	}
 	s.shows("one")
 
-	// Whoever gives up gets the terminal back as it was.
+	// An interrupted command leaves the terminal as it was.
 	cmd, _, seen, echoes = atTerminal(t, env, "import", name)
 	testkit.Eventually(t, "asked", func() bool { return strings.Contains(seen.String(), "Passphrase") && !echoes() })
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
@@ -111,7 +112,7 @@ func TestEncryptedToATerminal(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "export", "-recipient", recipient)
 	cmd.Env = append([]string{"RELAYGUARD_TEST_MAIN=1"}, env...)
 	cmd.Stdout, cmd.Stderr = tty, &told
-	if err := cmd.Run(); err == nil || !strings.Contains(told.String(), "nothing for a terminal") {
+	if err := cmd.Run(); err == nil || !strings.Contains(told.String(), "cannot go to a terminal") {
 		t.Errorf("%v, told %q", err, told.String())
 	}
 }

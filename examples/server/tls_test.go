@@ -28,7 +28,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
-// testCA signs the certificates of a test and is trusted by its clients.
+// testCA signs the certificates of a test. The test's clients trust it.
 type testCA struct {
 	t    *testing.T
 	cert *x509.Certificate
@@ -83,7 +83,7 @@ func (ca *testCA) issue(serial int64, change func(*x509.Certificate)) (cert, key
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 }
 
-// pairFiles are where a server under test finds its pair.
+// pairFiles are the files of a test server's pair.
 type pairFiles struct {
 	t         *testing.T
 	cert, key string
@@ -108,7 +108,8 @@ func (f pairFiles) write(cert, key []byte) {
 
 func (f pairFiles) use(c *config.Config) { c.TLSCert, c.TLSKey = f.cert, f.key }
 
-// client speaks HTTP/2 where it is offered, and trusts ca.
+// client returns a client that trusts ca, and speaks HTTP/2 if the server
+// offers it.
 func (ca *testCA) client(h2 bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: ca.pool}, ForceAttemptHTTP2: h2, DisableKeepAlives: true,
@@ -130,7 +131,7 @@ func (ca *testCA) peer(addr string, header ...string) *peer {
 	return p
 }
 
-// serial connects anew and says which certificate is shown.
+// serial connects anew and returns the number of the server's certificate.
 func (ca *testCA) serial(addr string) int64 {
 	ca.t.Helper()
 	conn, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.pool})
@@ -173,8 +174,8 @@ func guideTLS(t *testing.T) {
 		}
 	}
 
-	// The WebSocket, with HTTP/1.1 as browsers open it, from the site's own
-	// page alone.
+	// The WebSocket opens with HTTP/1.1, as in browsers, and only from the
+	// site's own page.
 	viewer := ca.peer(s.addr, "Origin", "https://"+s.addr)
 	device := ca.peer(s.addr)
 	device.authenticate(s.token(testDevice, time.Hour))
@@ -203,8 +204,8 @@ func guideTLS(t *testing.T) {
 	}
 }
 
-// A certificate is renewed under a running server: whoever comes sees the new
-// one, whoever watches stays, and a pair that is not one changes nothing.
+// A running server loads a renewed certificate. New connections see it, viewers
+// stay connected, and an unusable pair changes nothing.
 func TestCertificateIsReloaded(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -245,7 +246,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	reload()
 	reload()
 	if got, errors := ca.serial(p.addr), len(p.stderr.Events("certificate not reloaded")); got != 2 || errors != 4 {
-		t.Errorf("with a missing key, certificate %d is shown after %d errors, want 2 after 4: each is told once", got, errors)
+		t.Errorf("with a missing key, certificate %d is shown after %d errors, want 2 after 4: each is logged once", got, errors)
 	}
 	if strings.Contains(p.stderr.String(), files.key) || strings.Contains(p.stderr.String(), "PRIVATE") {
 		t.Errorf("the log shows more than the variable's name:\n%s", p.stderr)
@@ -253,7 +254,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	files.write(ca.issue(5, nil))
 	reload()
 	if got := ca.serial(p.addr); got != 5 {
-		t.Errorf("after it was mended, certificate %d is shown, want 5", got)
+		t.Errorf("after the pair was fixed, certificate %d is shown, want 5", got)
 	}
 	device.send(`{"text":"still here"}`)
 	if texts, _ := viewer.texts(1); texts[0] != "still here" {
@@ -261,7 +262,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 	}
 }
 
-// Without any signal, a changed file counts within a minute.
+// Without a signal, the server loads a changed file within a minute.
 func TestCertificateIsLookedAtEachMinute(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -319,7 +320,7 @@ func TestRedirect(t *testing.T) {
 			}
 		}
 	}
-	// What only a client that writes its own bytes sends.
+	// Only a client that writes its own bytes sends these requests.
 	for request, want := range map[string]string{
 		"GET http:.evil.example HTTP/1.1\r\nHost: art.example\r\n\r\n":   "https://art.example:" + port + "/",
 		"GET http://evil.example/ HTTP/1.1\r\nHost: art.example\r\n\r\n": "",
@@ -354,8 +355,8 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// Behind forwarded ports, the allowed origin knows where browsers find the
-// site.
+// If ports are forwarded, the redirect takes the public port from the allowed
+// origin.
 func TestRedirectPort(t *testing.T) {
 	ca := newCA(t)
 	files := ca.files(1)
@@ -381,8 +382,8 @@ func TestRedirectPort(t *testing.T) {
 	}
 }
 
-// The process itself, with both listeners, and what it says of a pair that is
-// none.
+// This test runs the process, with both listeners, and checks its errors for an
+// unusable pair.
 func TestTLSProcess(t *testing.T) {
 	ca := newCA(t)
 	files, redirect := ca.files(7), "127.0.0.1:"+freePort(t)
@@ -415,7 +416,7 @@ func TestTLSProcess(t *testing.T) {
 	}
 	check(0, "The certificate for localhost, art.example, *.art.example expires on "+time.Now().Add(90*24*time.Hour).UTC().Format(time.DateOnly)+", in 89 days.\n")
 	check(1, "TLS_CERT_FILE and TLS_KEY_FILE must be set together", "TLS_KEY_FILE=")
-	check(1, "HTTP_REDIRECT_ADDR leads to TLS", "TLS_KEY_FILE=", "TLS_CERT_FILE=")
+	check(1, "HTTP_REDIRECT_ADDR redirects to TLS", "TLS_KEY_FILE=", "TLS_CERT_FILE=")
 	check(1, "TLS_KEY_FILE: no such file or directory", "TLS_KEY_FILE=-----BEGIN PRIVATE KEY-----")
 	check(1, "TLS_CERT_FILE: not a regular file", "TLS_CERT_FILE=/dev/zero")
 	check(1, "are not a pair that can be used", "TLS_KEY_FILE="+files.cert)

@@ -25,14 +25,14 @@ import (
 // for weeks; the operator can choose less.
 const defaultTTL = 30 * 24 * time.Hour
 
-// setupToken prints a token for one of the allowed devices, or with -pair the
-// first pair of a family, in the form that refreshing answers with.
+// setupToken prints a token for one of the allowed devices. With -pair, it
+// prints the first pair of a family, in the form of a refresh's answer.
 func setupToken(flags *flag.FlagSet) func(*call) error {
 	device := flags.String("device", "", "the device's `ID`; may be left out if only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is valid")
 	role := flags.String("role", "", "publisher, or admin with the permissions of both (default publisher)")
 	scope := flags.String("scope", "", "limit the role to these `permissions`, separated by commas: publish, admin")
-	output := flags.String("o", "", "write it to a new `FILE` for its owner alone, instead of standard output")
+	output := flags.String("o", "", "write to a new `FILE`, readable by its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	return func(c *call) error {
 		if err := c.noArgs(); err != nil {
@@ -57,16 +57,17 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		case *role != "" && *role != "publisher" && *role != "admin":
 			return fmt.Errorf("-role is %q, which is neither publisher nor admin", *role)
 		case slices.ContainsFunc(grant.Scope, func(p string) bool { return p != wsauth.Publish && p != wsauth.Admin }):
-			return fmt.Errorf("-scope is %q, which is not made of publish and admin", *scope)
+			return fmt.Errorf("-scope is %q, which names a permission other than publish and admin", *scope)
 		case given["scope"] && grant.Scope == nil:
-			return errors.New("-scope names no permission; leave it out for all that the role has")
+			return errors.New("-scope names no permission; leave it out for all permissions of the role")
 		case *pair && given["ttl"]:
-			return errors.New("-ttl is of tokens without -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME are of those with it")
+			return errors.New("-ttl does not go with -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME set the lifetimes of a pair")
 		case *pair && cfg.AuthDir == "":
-			return errors.New("-pair needs AUTH_DIR, where the server and this command keep what refresh tokens are checked against")
+			return errors.New("-pair needs AUTH_DIR, the directory in which the server and this command keep families of refresh tokens")
 		}
 		if *output != "" {
-			// Create refuses it too, but after the token was made.
+			// Create refuses an existing file too, but only after the token is
+			// made.
 			if _, err := os.Lstat(*output); err == nil {
 				return fmt.Errorf("%s exists", *output)
 			}
@@ -91,11 +92,11 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-// newPair is a new pair in the form that refreshing answers with, so that a
-// device reads one form only.
+// newPair returns a new pair in the form of a refresh's answer, so that a
+// device reads only one form.
 func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, error) {
 	if owner, other := ownedByOther(cfg.AuthDir); other {
-		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this as that user", owner)
+		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this command as that user", owner)
 	}
 	p, err := authority.NewPair(ctx, site.Grants(cfg), g)
 	if err != nil {
@@ -118,8 +119,8 @@ func setupSecret(*flag.FlagSet) func(*call) error {
 	}
 }
 
-// newSecret is 256 random bits in a form that every shell and file leaves
-// alone.
+// newSecret returns 256 random bits as text that needs no quotes in any shell
+// or file.
 func newSecret() string {
 	b := make([]byte, 32)
 	rand.Read(b) // never fails

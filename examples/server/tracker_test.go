@@ -22,7 +22,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/tracker"
 )
 
-// what an error's text may hold in the worst case, and an event never.
+// unspeakable returns an error whose text holds values that no event may hold.
 func unspeakable(token string) error {
 	return fmt.Errorf("token %s of device at 192.0.2.77:4711 (2001:db8:77::1, [2001:db8:1:2:3:4:5:6]:80) said %q, signed with %s, refresh rgrt_abcDEF-123: %w",
 		token, "the machine remembers its childhood", testSecret, &fs.PathError{Op: "open", Path: "/home/artist/relay/auth/blocks.json", Err: syscall.ENOSPC})
@@ -32,8 +32,8 @@ var never = []string{
 	"eyJ", "rgrt_", testSecret, "192.0.2", "4711@", "2001:db8", "childhood", "artist", "/home", "127.0.0.1", "tq8x",
 }
 
-// guideErrorTracking looks at what arrives at an ingest: an error, a panic, and
-// that of a running server.
+// guideErrorTracking checks the events that a tracker gets: an error, a panic,
+// and an error of a running server.
 func guideErrorTracking(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	cfg := testConfig(t)
@@ -48,7 +48,7 @@ func guideErrorTracking(t *testing.T) {
 	token := (&testSite{t: t, cfg: testConfig(t)}).token(testDevice, time.Hour)
 	log.Info("not an error", "error", "harmless")
 	log.With("addr", "192.0.2.77", "device", testDevice).Error("publishing failed", "error", errors.New(`dial 192.0.2.77:80: "childhood"`), "text", "childhood")
-	errs.Send("a bad one", map[string]string{"error": unspeakable(token).Error()}) // not into our own log
+	errs.Send("a bad one", map[string]string{"error": unspeakable(token).Error()}) // does not go to the log
 	answer := httptest.NewRecorder()
 	site.Recovered(log, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var secrets []string
@@ -98,10 +98,10 @@ func guideErrorTracking(t *testing.T) {
 		}
 	}
 	if len(logs.Events("panic")) != 1 || len(logs.Events("publishing failed")) != 1 || len(logs.Events("not an error")) != 1 {
-		t.Errorf("the log is not what it was:\n%s", logs)
+		t.Errorf("the log lacks a line:\n%s", logs)
 	}
 
-	// A whole server, which sends what it logs before it ends.
+	// A running server sends its logged errors before it ends.
 	in = testkit.NewIngest(t, nil)
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte(testSecret), 0o600); err != nil {

@@ -17,29 +17,28 @@ import (
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
-// verb is one of the program's commands. The table of all of them is what
-// usage, the help of each, the package comment and the README's list are made
-// from.
+// verb is one of the program's commands. The usage text, each verb's help, the
+// package comment and the README's list are made from the table of all verbs.
 type verb struct {
 	name  string
 	args  string // flags and arguments, as usage shows them
-	about string // what it does
-	group string // what it works on
-	json  bool   // it has -json, which prints the answer for programs
-	notes string // what its help says beside that
+	about string // a phrase for usage and help
+	group string // the heading in usage, one of the groups below
+	json  bool   // has -json, which prints the answer for programs
+	notes string // more text for its help
 
-	// setup declares the verb's flags and returns the func that runs it.
+	// setup declares the verb's flags and returns the func that runs the verb.
 	setup func(*flag.FlagSet) func(*call) error
 }
 
 // Groups of verbs, in the order of usage.
 const (
 	groupHere    = ""
-	groupHistory = "of the running server, or of HISTORY_DIR if none runs"
-	groupServer  = "of a running server"
+	groupHistory = "on the running server, or on HISTORY_DIR if no server runs"
+	groupServer  = "on a running server"
 )
 
-// verbs returns the table.
+// verbs returns the table of all verbs, in the order of usage.
 func verbs() []verb {
 	return []verb{
 		{name: "check", about: "check the environment and print it", setup: setupCheck},
@@ -48,14 +47,14 @@ func verbs() []verb {
 			about: "make a token for a device", setup: setupToken},
 		{name: "secret", about: "make a secret for JWT_SECRET, or for HISTORY_KEY", setup: setupSecret},
 		{name: "doctor", args: "[-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
-			about: "look at a running server from outside, as its visitors do", notes: doctorNotes, setup: setupDoctor},
+			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
 
 		{name: "export", group: groupHistory, args: "[-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]",
 			about: "write the history as an archive", setup: setupExport},
 		{name: "import", group: groupHistory, args: "[-identity FILE | -passphrase-file FILE] FILE", json: true,
-			about: "put an archive in the place of the history", setup: setupImport},
+			about: "replace the history with an archive", setup: setupImport},
 		{name: "erase", group: groupHistory, args: "-all | SEQ…", json: true,
-			about: "erase messages, or all, from the history", setup: setupErase},
+			about: "erase some or all messages of the history", setup: setupErase},
 
 		{name: "sessions", group: groupServer, args: "[-end ID]", json: true,
 			about: "list the connections that may publish, or end one", setup: setupSessions},
@@ -64,7 +63,7 @@ func verbs() []verb {
 		{name: "revoke", group: groupServer, args: "[-before TIME] DEVICE", json: true,
 			about: "revoke the tokens of a device", setup: setupRevoke},
 		{name: "keys", group: groupServer, args: "[-reload]", json: true,
-			about: "show how much each secret is needed, or read them again", setup: setupKeys},
+			about: "show how much each secret is used, or reload the secrets", setup: setupKeys},
 		{name: "blocks", group: groupServer, json: true,
 			about: "list the networks that are blocked by hand", setup: setupBlocks},
 		{name: "block", group: groupServer, args: "[-for DURATION | -forever] [-force] PREFIX", json: true,
@@ -72,13 +71,13 @@ func verbs() []verb {
 		{name: "unblock", group: groupServer, args: "PREFIX", json: true,
 			about: "end a block, and forgive failures", setup: setupUnblock},
 		{name: "audit", group: groupServer, args: "[-n COUNT] [-f]", json: true,
-			about: "print the newest security events, or those that come", setup: setupAudit},
+			about: "print the newest security events, and follow new ones", setup: setupAudit},
 		{name: "reports", group: groupServer, json: true,
-			about: "show what browsers reported against the page's policy", setup: setupReports},
+			about: "show the policy violations that browsers reported", setup: setupReports},
 	}
 }
 
-// usage is a verb's line: its name, flags and arguments.
+// usage returns a verb's line: its name, flags and arguments.
 func (v verb) usage() string {
 	words := []string{"server", v.name}
 	if v.json {
@@ -101,7 +100,7 @@ func writeUsage(w io.Writer) {
 		}
 		fmt.Fprintf(w, "       %s\n", v.usage())
 	}
-	fmt.Fprint(w, "\nWithout a verb, serves as the environment says; see .env.example. `server VERB -h` explains a verb.\n")
+	fmt.Fprint(w, "\nWithout a verb, the server starts. The environment configures it (see .env.example). `server VERB -h` explains a verb.\n")
 }
 
 // call is one run of a verb.
@@ -185,12 +184,12 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d: %v", e.cod
 // noArgs refuses arguments.
 func (c *call) noArgs() error {
 	if len(c.args) > 0 {
-		return usageError("it takes no arguments")
+		return usageError("this command takes no arguments")
 	}
 	return nil
 }
 
-// oneArg returns the only argument, or the error want.
+// oneArg returns the only argument, or a usage error with the text want.
 func (c *call) oneArg(want string) (string, error) {
 	if len(c.args) != 1 || c.args[0] == "" {
 		return "", usageError(want)
@@ -201,7 +200,7 @@ func (c *call) oneArg(want string) (string, error) {
 // config reads the environment.
 func (c *call) config() (config.Config, error) { return config.Load(c.env) }
 
-// client returns one that calls the running server.
+// client returns a client of the running server.
 func (c *call) client() (*operate.Client, error) {
 	cfg, err := c.config()
 	return operator(cfg), err
@@ -211,7 +210,8 @@ func operator(cfg config.Config) *operate.Client {
 	return &operate.Client{Addr: cfg.OperatorAddr, Token: func() (string, error) { return authority.OperatorToken(cfg.Keys(), time.Now()) }}
 }
 
-// ask runs one call to the running server and prints its answer.
+// ask runs one call to the running server and prints the answer, with text
+// unless -json is set.
 func ask[T any](c *call, do func(*operate.Client, context.Context) (T, error), text func(io.Writer, T)) error {
 	client, err := c.client()
 	if err != nil {
@@ -224,8 +224,8 @@ func ask[T any](c *call, do func(*operate.Client, context.Context) (T, error), t
 	return c.print(answer, func(w io.Writer) { text(w, answer) })
 }
 
-// tell runs one call to the running server that has no answer, and says that it
-// is done.
+// tell runs one call without an answer to the running server, and then prints
+// done.
 func (c *call) tell(do func(*operate.Client, context.Context) error, done string) error {
 	client, err := c.client()
 	if err != nil {
@@ -237,7 +237,7 @@ func (c *call) tell(do func(*operate.Client, context.Context) error, done string
 	return c.done(done)
 }
 
-// print writes value as JSON if that is asked for, or else the text.
+// print writes value as JSON if -json is set, or else calls text.
 func (c *call) print(value any, text func(io.Writer)) error {
 	if !c.json {
 		text(c.stdout)
@@ -248,7 +248,8 @@ func (c *call) print(value any, text func(io.Writer)) error {
 	return enc.Encode(value)
 }
 
-// done prints that there is nothing else to print.
+// done reports that a call without an answer succeeded: as JSON if -json is
+// set, or else with text.
 func (c *call) done(text string) error {
 	if c.json {
 		_, err := fmt.Fprintln(c.stdout, `{"done":true}`)
@@ -258,8 +259,8 @@ func (c *call) done(text string) error {
 	return err
 }
 
-// writeTable prints a heading and a line for each element of a list, or the
-// text for an empty one.
+// writeTable prints heading and a line for each element of list. If list is
+// empty, it prints the text empty.
 func writeTable[T any](w io.Writer, list []T, empty, heading string, row func(T) []any) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, empty)

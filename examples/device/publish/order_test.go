@@ -98,7 +98,7 @@ func TestNothingOvertakesWhatIsRefused(t *testing.T) {
 			for data := range next {
 				m := parse(t, data)
 				got = append(got, m.Text)
-				say(string(wire.Ack(m.ID)))
+				say(string(wire.Ack(m.ID, false)))
 			}
 		})
 		source := &ticking{numbers{last: 4}, 10 * time.Millisecond}
@@ -127,7 +127,7 @@ func TestRefusedMessageIsLeftOut(t *testing.T) {
 					continue
 				}
 				got = append(got, m.Text)
-				say(string(wire.Ack(m.ID)))
+				say(string(wire.Ack(m.ID, false)))
 			}
 		})
 		err := publish.Run(day(t), publish.Config{URL: "ws://relay.test/ws", Tokens: good, Source: &numbers{last: 2}, Client: client})
@@ -148,7 +148,7 @@ func TestDeadLinkIsNoticed(t *testing.T) {
 				return
 			}
 			for data := hear(); data != ""; data = hear() {
-				say(string(wire.Ack(parse(t, data).ID)))
+				say(string(wire.Ack(parse(t, data).ID, false)))
 			}
 		})
 		begun := time.Now()

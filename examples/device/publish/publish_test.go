@@ -64,7 +64,7 @@ func fakeRelay(t *testing.T, got func(connection int, text string) (goOn bool)) 
 			if json.Unmarshal(data, &m) != nil || !got(n, m.Text) {
 				return // without an acknowledgement
 			}
-			_ = ws.Write(ctx, websocket.MessageText, wire.Ack(m.ID))
+			_ = ws.Write(ctx, websocket.MessageText, wire.Ack(m.ID, false))
 		}
 	}))
 	t.Cleanup(srv.Close)

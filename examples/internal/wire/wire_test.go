@@ -104,7 +104,8 @@ func TestFrame(t *testing.T) {
 		`{"type":"history","messages":[]}`:              wire.Frame(wire.History, ""),
 		`{"type":"live","messages":[1]}`:                wire.Frame(wire.Live, "", []byte("1")),
 		`{"type":"live","pos":"p","messages":[1,2,33]}`: wire.Frame(wire.Live, "p", []byte("1"), []byte("2"), []byte("33")),
-		`{"ack":"a\"b"}`:                                wire.Ack(`a"b`),
+		`{"ack":"a\"b"}`:                                wire.Ack(`a"b`, false),
+		`{"ack":"a","duplicate":true}`:                  wire.Ack("a", true),
 	} {
 		if string(got) != want {
 			t.Errorf("got %s, want %s", got, want)

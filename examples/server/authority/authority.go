@@ -1,5 +1,5 @@
-// Package authority decides who may publish: it holds the keys, the gate with
-// its sessions, the refresh tokens and the revocations.
+// Package authority decides which peers may publish: it holds the keys, the
+// gate with its sessions, the refresh tokens and the revocations.
 package authority
 
 import (
@@ -16,11 +16,13 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// RefreshPath is where a device exchanges its refresh token for the next pair.
+// RefreshPath is the path at which a device exchanges its refresh token for the
+// next pair.
 const RefreshPath = "/auth/refresh"
 
-// Config says who may publish, and for how long. Keys and Devices are required.
-// A zero duration or choice is the default of packages wsauth and refresh.
+// Config sets which devices may publish, and for how long. Keys and Devices are
+// required. A zero duration or choice means the default of package wsauth or
+// refresh.
 type Config struct {
 	Keys    []wsauth.Key // the first one signs
 	Devices []string
@@ -42,17 +44,18 @@ type Config struct {
 	OnFailure func(netip.Addr)               // called with the address of a refused refresh token
 }
 
-// Authority is the server's. It is safe for concurrent use.
+// Authority verifies, issues and revokes the server's tokens. It is safe for
+// concurrent use.
 type Authority struct {
 	cfg         Config
 	keys        *wsauth.HS256
-	operators   *wsauth.HS256 // of the operator's own tokens, on the same keys
+	operators   *wsauth.HS256 // verifies the operator's own tokens, with the same keys
 	gate        *wsauth.Gate
 	issuer      *refresh.Issuer // nil without Dir
 	revocations *revocations    // nil without Dir
 }
 
-// New returns an Authority, with the revocations of the directory in force.
+// New returns an Authority, with the revocations in cfg.Dir in force.
 func New(cfg Config) (*Authority, error) {
 	a := &Authority{cfg: cfg}
 	var err error
@@ -97,17 +100,19 @@ func (a *Authority) Gate() *wsauth.Gate { return a.gate }
 // directory.
 func (a *Authority) Issuer() *refresh.Issuer { return a.issuer }
 
-// KeyUsage returns how much each key is needed, the signing one first.
+// KeyUsage returns how many tokens each key has verified, the signing key
+// first.
 func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
 
-// Rotate puts other keys in force. A session ends at once if its token was
-// signed with a key that is none of them.
+// Rotate puts other keys in force. A session ends at once if keys does not hold
+// the key that signed its token.
 func (a *Authority) Rotate(keys []wsauth.Key) error {
 	return errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
 }
 
-// VerifyAt decides about a token on the operator's listener: one of the
-// operator's own, or a device's with the permission that the caller asks for.
+// VerifyAt verifies a token on the operator's listener at the time now. It
+// accepts the operator's own tokens and devices' tokens. The caller checks the
+// permissions.
 func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
 	if id, err := a.operators.VerifyAt(token, now); err == nil {
 		return id, nil
@@ -115,20 +120,20 @@ func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, erro
 	return a.gate.VerifyAt(token, now)
 }
 
-// Revoked is what a revocation has ended.
+// Revoked is the result of [Authority.Revoke].
 type Revoked struct {
 	Device   string    `json:"device"`
-	Before   time.Time `json:"before"`   // later than asked for if a family of refresh tokens ended
+	Before   time.Time `json:"before"`   // later than the caller's if a family of refresh tokens ended
 	Sessions int       `json:"sessions"` // that lost their permissions
 	Families int       `json:"families"` // of refresh tokens
-	Lasting  bool      `json:"lasting"`  // also over a restart of the server
+	Lasting  bool      `json:"lasting"`  // whether it outlasts a restart of the server
 }
 
-// Revoke revokes all tokens of a device that were issued before a time. A
-// family of refresh tokens that began before it ends. It cannot be told which
-// of the device's access tokens came of that family, so then all of them end
-// that were issued until now. With an error, sessions have ended all the same;
-// the revocation may be forgotten at the next start.
+// Revoke revokes all tokens of a device that were issued before a time, and
+// ends each family of refresh tokens that began before then. If a family ends,
+// Revoke revokes all of the device's access tokens that were issued until now,
+// since an access token does not name its family. If Revoke returns an error,
+// the sessions have ended, but the revocation may not outlast a restart.
 func (a *Authority) Revoke(ctx context.Context, device string, before time.Time) (done Revoked, err error) {
 	before = before.UTC() // JSON cannot hold every offset that can be parsed
 	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
@@ -157,7 +162,8 @@ func (a *Authority) Revoke(ctx context.Context, device string, before time.Time)
 }
 
 // revokeTokens revokes access tokens of a device that were issued before a
-// time, and keeps that for the next start if there is a directory.
+// time. If there is a directory, it writes the revocation there for the next
+// start.
 func (a *Authority) revokeTokens(device string, before time.Time) (sessions int, err error) {
 	sessions = a.gate.Revoke(device, before)
 	if a.revocations != nil {
@@ -176,7 +182,8 @@ func (a *Authority) sessionsOf(device string) (n int) {
 }
 
 // RefreshHandler serves [RefreshPath] to clients that limiter does not block. A
-// refused refresh token counts like a token that is refused on the WebSocket.
+// refused refresh token counts as a failure, like a token that is refused on
+// the WebSocket.
 func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
 	next := a.issuer.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -193,11 +200,12 @@ func (c *Config) verifier() (*wsauth.HS256, error) {
 	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices})
 }
 
-// issuer is what the server and [NewPair] must agree about.
+// issuer returns the configuration of refresh tokens that the server and
+// [NewPair] must share.
 func (c *Config) issuer(signer refresh.Signer) (refresh.Config, error) {
 	store, err := refresh.NewDirStore(c.Dir, 0)
 	if err != nil {
-		return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR chooses the directory)", err)
+		return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR sets the directory)", err)
 	}
 	return refresh.Config{Signer: signer, Store: store, AccessLifetime: c.AccessLifetime, Lifetime: c.RefreshLifetime}, nil
 }

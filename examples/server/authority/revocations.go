@@ -13,14 +13,15 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/files"
 )
 
-// revocations are those of whole devices, in a file, so that a token which was
-// revoked is not good again after a restart. Only the server writes it.
+// revocations are the revocations of whole devices. A file keeps them, so that
+// a revoked token is still revoked after a restart. Only the server writes the
+// file.
 type revocations struct {
 	path string
 
 	mu     sync.Mutex
 	before map[string]time.Time // by device
-	behind bool                 // the file is
+	behind bool                 // the last write of the file failed
 }
 
 func loadRevocations(dir string) (*revocations, error) {
@@ -33,15 +34,17 @@ func loadRevocations(dir string) (*revocations, error) {
 		err = json.Unmarshal(text, &r.before)
 	}
 	if err != nil {
-		// Going on without them would make revoked tokens good again.
-		return nil, fmt.Errorf("the revocations cannot be read: %w (mend %s, or remove it and change JWT_SECRET)", err, r.path)
+		// Without the revocations, revoked tokens would be valid again.
+		return nil, fmt.Errorf("the revocations cannot be read: %w (fix %s, or remove it and change JWT_SECRET)", err, r.path)
 	}
-	if r.before == nil { // the file says null
+	if r.before == nil { // the file holds null
 		r.before = make(map[string]time.Time)
 	}
 	return r, nil
 }
 
+// add adds a revocation and writes the file. If writing fails, the next call
+// writes it again.
 func (r *revocations) add(device string, before time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 )
 
-// What could not be written is written by the next call, and is not said to
-// last before.
+// A revocation that could not be written is written by the next call. Until
+// then, add reports an error.
 func TestRevocationIsWrittenLater(t *testing.T) {
 	dir, at := t.TempDir(), time.Now()
 	r, err := authority.LoadRevocations(dir)
@@ -32,7 +32,7 @@ func TestRevocationIsWrittenLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := authority.LoadRevocations(dir); err != nil || !again.Before("pi-1").Equal(at) {
-		t.Errorf("said to last, but the file has %v, %v", again.Before("pi-1"), err)
+		t.Errorf("add reported no error, but the file has %v, %v", again.Before("pi-1"), err)
 	}
 }
 

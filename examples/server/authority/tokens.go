@@ -8,8 +8,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// Sign returns an access token that lives for ttl from now. The server need not
-// run.
+// Sign returns an access token that is valid for ttl from now. The server need
+// not run.
 func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string, error) {
 	verifier, err := cfg.verifier()
 	if err != nil {
@@ -19,7 +19,7 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 }
 
 // NewPair begins a family of refresh tokens in cfg's directory. The server need
-// not run; if it does, it knows the pair at once.
+// not run; if it runs, it accepts the pair at once.
 func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, error) {
 	verifier, err := cfg.verifier()
 	if err != nil {
@@ -36,9 +36,10 @@ func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, er
 	return i.Issue(ctx, g)
 }
 
-// operator is the name in the tokens of the operator's commands, which are
-// valid on the operator's listener and nowhere else: the name is no device, and
-// devices' tokens have no audience. Revoking a device shuts no operator out.
+// operator is the device name and the audience in the tokens of the operator's
+// commands. Such a token is valid only on the operator's listener, since no
+// device has that name and no device's token has an audience. Revoking a device
+// never locks the operator out.
 const operator = "operator"
 
 func operatorVerifier(keys []wsauth.Key) (*wsauth.HS256, error) {

@@ -11,20 +11,20 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// checkTLS says which variables of TLS do not go together.
+// checkTLS returns an error for the TLS variables that do not go together.
 func (c *Config) checkTLS() error {
 	var errs []error
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		errs = append(errs, errors.New("TLS_CERT_FILE and TLS_KEY_FILE must be set together"))
 	}
 	if c.RedirectAddr != "" && c.TLSCert == "" && c.TLSKey == "" {
-		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR leads to TLS, which needs TLS_CERT_FILE and TLS_KEY_FILE"))
+		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR redirects to TLS, so it needs TLS_CERT_FILE and TLS_KEY_FILE"))
 	}
 	return errors.Join(errs...)
 }
 
-// CheckOrigin accepts an origin that the transport can compare with a
-// browser's.
+// CheckOrigin returns an error unless s is an origin that the transport can
+// compare with a browser's Origin header.
 func CheckOrigin(s string) error {
 	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
 		return envcheck.CheckReason("must be an origin like https://art.example, without a path")
@@ -32,8 +32,8 @@ func CheckOrigin(s string) error {
 	return nil
 }
 
-// listenHost accepts an address of this machine, not a name, which could turn
-// out to be another address than the one that was meant.
+// listenHost accepts an IP address or localhost. It refuses other names, since
+// a name can resolve to another address than the operator meant.
 func listenHost(s string) error {
 	if _, err := netip.ParseAddr(s); err != nil && s != "localhost" {
 		return envcheck.CheckReason("must be an IP address, like 127.0.0.1 or 0.0.0.0, or localhost")
@@ -41,8 +41,9 @@ func listenHost(s string) error {
 	return nil
 }
 
-// listenAddr accepts such an address with a port. An address without a host
-// would be every address, which for the operator's calls must be written out.
+// listenAddr accepts a host that listenHost accepts, with a port. It refuses an
+// empty host, which would be every address: an operator who wants that has to
+// write 0.0.0.0.
 func listenAddr(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	n, portErr := strconv.ParseUint(port, 10, 16)
@@ -52,7 +53,7 @@ func listenAddr(s string) error {
 	return nil
 }
 
-// historyKey accepts the one spelling of 32 bytes that newSecret makes.
+// historyKey accepts 32 bytes only in the encoding that `server secret` prints.
 func historyKey(s string) error {
 	if _, err := decodeKey(s); err != nil {
 		return envcheck.CheckReason("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` prints them")
@@ -60,7 +61,8 @@ func historyKey(s string) error {
 	return envcheck.Strong(32)(s)
 }
 
-// leastBytes is room for some of the largest messages.
+// leastBytes is the least HISTORY_MAX_BYTES: enough for some of the largest
+// messages.
 const leastBytes = 1 << 20
 
 func trackerDSN(s string) error {

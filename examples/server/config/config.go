@@ -1,4 +1,4 @@
-// Package config is what the server's environment says.
+// Package config reads the server's configuration from its environment.
 package config
 
 import (
@@ -21,7 +21,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Config is what the environment says, and below it what only tests change.
+// Config is the server's configuration. [Load] sets it from the environment.
+// Only tests change the fields after SentryDSN.
 type Config struct {
 	Secret     envcheck.Secret
 	Previous   envcheck.Secret
@@ -61,11 +62,12 @@ type Config struct {
 	LogFormat string
 	SentryDSN envcheck.Secret
 
-	// failures is how many refused tokens from one address, within 10 minutes,
-	// block it for 10 minutes, and for twice as long each further time.
+	// Failures is the number of refused tokens from one address, within 10
+	// minutes, that block the address for 10 minutes, and for twice as long
+	// each further time.
 	Failures int
 
-	// Zero: what the packages do by default.
+	// If one of these is zero, the default of its package holds.
 	MaxAttempts         int
 	PingEvery, PongWait time.Duration
 	WriteWait           time.Duration
@@ -73,16 +75,17 @@ type Config struct {
 	PublishBurst        int
 }
 
-// deviceID is what an installation may call a device.
+// deviceID matches the names that a device can have.
 var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
 
-// Spec lists every variable that the server reads, and where in c it goes.
+// Spec returns every variable that the server reads, each with the field of c
+// that it sets.
 func (c *Config) Spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.Secret), Check: envcheck.Strong(32),
-			Doc: "Key that device tokens are signed with (HS256): at least 32 characters. `go run ./examples/server secret` makes one."},
+			Doc: "Key that signs device tokens (HS256), at least 32 characters. `go run ./examples/server secret` makes one."},
 		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: envcheck.Strong(32),
-			Doc: "Key that tokens may still be signed with after `JWT_SECRET` was changed. SIGHUP reads the files of both again."},
+			Doc: "Old key, which the server still accepts after `JWT_SECRET` was changed. SIGHUP reads the files of both keys again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.Devices), Example: "pi-1",
 			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
 			Doc:   "Devices that may publish, separated by commas."},
@@ -90,69 +93,70 @@ func (c *Config) Spec() envcheck.Spec {
 			Into: envcheck.Choice(&c.Production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),
 			Doc:  "`production` switches on HSTS and the origin check."},
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: listenHost,
-			Doc: "Address to listen on. Behind a proxy on the same machine the default is right; `0.0.0.0` is every address."},
+			Doc: "Address to listen on. Keep the default behind a proxy on the same machine; `0.0.0.0` is every address."},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.Port), Doc: "TCP port to listen on."},
 		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.OperatorAddr), Check: listenAddr,
-			Doc: "Address for the operator's calls, which need a token with the role admin. Empty: none."},
+			Doc: "Address for the operator's calls, which need a token with the permission admin. If empty, the server takes no such calls."},
 		{Name: "AUTH_DIR", Into: envcheck.Text(&c.AuthDir), Example: "/var/lib/relay/auth",
-			Doc: "Directory, of this server alone, that keeps what refresh tokens are checked against, and revocations. Without it, no refresh tokens, and a revocation lasts until the next start."},
+			Doc: "Directory that keeps the families of refresh tokens, the revocations and the blocks. No other server may use it. Without it, there are no refresh tokens, and revocations and blocks last until the next start."},
 		{Name: "ACCESS_TOKEN_LIFETIME", Default: "15m", Into: envcheck.Duration(&c.AccessLifetime, 2*time.Second, 24*time.Hour),
-			Doc: "How long a token that was got for a refresh token is good."},
+			Doc: "Lifetime of an access token that a device gets for its refresh token."},
 		{Name: "REFRESH_TOKEN_LIFETIME", Default: "2160h", Into: envcheck.Duration(&c.RefreshLifetime, time.Minute, 10*365*24*time.Hour),
-			Doc: "How long a device goes on with the pair that `server token -pair` made, however often it refreshes. After seven days without, it ends too."},
+			Doc: "Lifetime of a family of refresh tokens, which begins with `server token -pair`, however often the device refreshes. A family also ends after seven days without a refresh."},
 		{Name: "TOKEN_MAX_LIFETIME", Into: envcheck.Duration(&c.TokenMaxLifetime, time.Second, 10*365*24*time.Hour), Example: "24h",
-			Doc: "How long any token is worth something after it was issued, whatever it says itself. Without it, as long as it says."},
+			Doc: "Maximum lifetime of any token since its issue, even if the token's own expiry is later. Without it, only the token's own expiry counts."},
 		{Name: "ON_EXPIRY", Default: "viewer",
 			Into: envcheck.Choice(&c.OnExpiry, envcheck.As("viewer", wsauth.OnExpiryView), envcheck.As("close", wsauth.OnExpiryClose)),
-			Doc:  "What becomes of a publisher whose right has ended: a `viewer` on the same connection, or `close`."},
+			Doc:  "Effect on a publisher when its permission ends: `viewer` makes it a viewer on the same connection, `close` closes the connection."},
 		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Int(&c.DeviceSessions, 0, 10_000),
-			Doc: "Connections of one device that may publish at the same time; 0 is any number."},
+			Doc: "Number of connections of one device that may publish at the same time; 0 is any number."},
 		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse",
 			Into: envcheck.Choice(&c.OverSessions, envcheck.As("refuse", wsauth.OverLimitRefuse), envcheck.As("replace", wsauth.OverLimitReplace)),
-			Doc:  "What happens beyond them: `refuse` the new one, or `replace` the oldest."},
+			Doc:  "Effect of a connection beyond `DEVICE_SESSIONS`: `refuse` refuses the new connection, `replace` closes the oldest."},
 		{Name: "TLS_CERT_FILE", Into: envcheck.Text(&c.TLSCert), Example: "/etc/relay/fullchain.pem",
-			Doc: "Certificate with its chain, PEM, for TLS without a proxy, 1.2 at least. Read again when it changes, within a minute, and on SIGHUP."},
+			Doc: "File with the certificate and its chain (PEM), for TLS without a proxy, version 1.2 at least. The server reads it again within a minute after a change, and on SIGHUP."},
 		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.TLSKey), Example: "/etc/relay/privkey.pem",
-			Doc: "The certificate's key, PEM. Both or neither."},
+			Doc: "File with the certificate's private key (PEM). Set both files or neither."},
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
-			Doc: "Address at which plain HTTP is sent on to https, to hosts that the certificate names."},
+			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", clientip.ParsePrefixes),
-			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
+			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.Origins), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
-			Doc: "Origins whose pages may connect in production, separated by commas. Exactly these; without it, the site's own."},
+			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
 		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Int(&c.RateConnections, 1, 1_000_000),
-			Doc: "WebSocket connections of one client counted in a window; closing gives one back."},
+			Doc: "Number of WebSocket connections that one client can open in a window. A connection that closes no longer counts."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),
-			Doc: "How long that window is."},
+			Doc: "Length of the window of `RATE_LIMIT_CONNECTIONS`."},
 		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Int(&c.HistoryKeep, 1, 1_000_000),
-			Doc: "Messages that are left after a clean-up of the history."},
+			Doc: "Number of messages that a clean-up of the history leaves."},
 		{Name: "HISTORY_TRIM_AT", Into: envcheck.Int(&c.HistoryTrimAt, 1, 2_000_000),
-			Doc: "Messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200."},
+			Doc: "Number of messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200 by default."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.HistoryMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
-			Doc: "Age at which a message is forgotten. Without it, never."},
+			Doc: "Age at which a message leaves the history. Without it, messages have no maximum age."},
 		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.HistoryMaxBytes, leastBytes, 1<<40), Example: "16MiB",
-			Doc: "Size that the whole history may have, at least 1MiB. Without it, any."},
+			Doc: "Largest size of the whole history, at least 1MiB. Without it, the size has no limit."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
-			Doc: "Directory, of this server alone, that keeps the history, encrypted. Without it, in memory only."},
+			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it, the history is in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.HistoryKey), Check: historyKey,
-			Doc: "Key that the history is encrypted with, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
+			Doc: "Key that encrypts the history, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
 		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.HistoryPrevious), Check: historyKey,
-			Doc: "Key that the history was encrypted with before `HISTORY_KEY` was changed. After one start with both it is not needed any more."},
+			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. It is no longer needed after one start with both keys."},
 		{Name: "HISTORY_FSYNC", Default: "always",
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
-			Doc:  "When a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, or `never`, which leaves it to the system. With the last two, a loss of power costs the newest messages."},
+			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
 		{Name: "LOG_LEVEL", Default: "info",
 			Into: envcheck.Choice(&c.LogLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
-			Doc:  "Least level that is logged."},
+			Doc:  "Lowest level that is logged."},
 		{Name: "LOG_FORMAT", Default: "text",
 			Into: envcheck.Choice(&c.LogFormat, envcheck.As("text", "text"), envcheck.As("json", "json")),
-			Doc:  "Form of the log on standard error."},
+			Doc:  "Format of the log on standard error."},
 		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.SentryDSN), Check: trackerDSN,
-			Doc: "Where errors and panics are sent to, by Sentry's protocol and without addresses, tokens or text: the tracker's `https://KEY@HOST/PROJECT`. Without it, nowhere."},
+			Doc: "Error tracker that gets errors and panics by Sentry's protocol, without addresses, tokens or text: its `https://KEY@HOST/PROJECT`. Without it, the server sends them nowhere."},
 	}}
 }
 
-// Load reads the environment. Its error names every problem and no secret.
+// Load reads and checks the environment. Its error names every problem, and
+// holds no secret.
 func Load(env envcheck.Lookup) (Config, error) {
 	var c Config
 	c.Failures = 10
@@ -169,8 +173,8 @@ func Load(env envcheck.Lookup) (Config, error) {
 	return c, nil
 }
 
-// checkRules checks what holds between variables. Each rule sees its own
-// variables alone, so that a broken one is reported even if other variables are
+// checkRules checks the rules between variables. Each rule reads only its own
+// variables, so that a broken rule is reported even if other variables are
 // wrong.
 func checkRules(env envcheck.Lookup) error {
 	var errs []error
@@ -182,7 +186,7 @@ func checkRules(env envcheck.Lookup) error {
 	}
 	rule("HISTORY_TRIM_AT must not be below HISTORY_KEEP",
 		func(c *Config) bool { return c.HistoryTrimAt != 0 && c.HistoryTrimAt < c.HistoryKeep }, "HISTORY_KEEP", "HISTORY_TRIM_AT")
-	rule("HISTORY_KEY is required with HISTORY_DIR (`server secret` makes one; keep it, for nothing else opens the history)",
+	rule("HISTORY_KEY is required with HISTORY_DIR (`server secret` makes one; keep it, since only this key opens the history)",
 		func(c *Config) bool { return c.HistoryDir != "" && c.HistoryKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
 	rule("HISTORY_KEY has no use without HISTORY_DIR",
 		func(c *Config) bool { return c.HistoryDir == "" && !c.HistoryKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
@@ -191,10 +195,11 @@ func checkRules(env envcheck.Lookup) error {
 	return errors.Join(errs...)
 }
 
-// Addr is the address to listen on.
+// Addr returns the public address to listen on, as host:port.
 func (c *Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) }
 
-// Logger writes a log to w.
+// Logger returns a logger that writes to w in the configured format, from the
+// configured level on.
 func (c *Config) Logger(w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
@@ -203,7 +208,8 @@ func (c *Config) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// Secrets are all that no log, error or event may hold.
+// Secrets returns every secret, none of which a log, an error or an event may
+// hold. A secret that is not set is empty.
 func (c *Config) Secrets() (all []string) {
 	for _, s := range []envcheck.Secret{c.Secret, c.Previous, c.HistoryKey, c.HistoryPrevious, c.SentryDSN} {
 		all = append(all, s.Reveal())
@@ -211,7 +217,7 @@ func (c *Config) Secrets() (all []string) {
 	return all
 }
 
-// Tracker says where errors are sent to.
+// Tracker returns the configuration of the error tracker.
 func (c *Config) Tracker() tracker.Config {
 	environment := "development"
 	if c.Production {
@@ -220,7 +226,8 @@ func (c *Config) Tracker() tracker.Config {
 	return tracker.Config{DSN: c.SentryDSN.Reveal(), Environment: environment, Secrets: c.Secrets()}
 }
 
-// Keys is the ring: the secret signs, the previous one is only accepted.
+// Keys returns the ring of keys: JWT_SECRET, which signs, and
+// JWT_SECRET_PREVIOUS if set, which is only accepted.
 func (c *Config) Keys() []wsauth.Key {
 	keys := []wsauth.Key{{Secret: []byte(c.Secret.Reveal())}}
 	if old := c.Previous.Reveal(); old != "" && old != c.Secret.Reveal() {

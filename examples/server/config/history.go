@@ -11,7 +11,8 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// Retention is what the history keeps, on disk and in memory.
+// Retention returns the limits of the history, which hold on disk and in
+// memory. The caller adds a Store.
 func (c *Config) Retention() history.Config {
 	return history.Config{Keep: c.HistoryKeep, TrimAt: c.HistoryTrimAt, MaxAge: c.HistoryMaxAge, MaxBytes: c.HistoryMaxBytes}
 }
@@ -24,7 +25,8 @@ func decodeKey(s string) ([]byte, error) {
 	return key, err
 }
 
-// OpenJournal opens HISTORY_DIR; j says what else the journal does.
+// OpenJournal opens the journal in HISTORY_DIR with the keys of c. j holds the
+// journal's other settings.
 func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
 	if err := ownDirectory(c.HistoryDir); err != nil {
 		return nil, err
@@ -44,20 +46,22 @@ func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
 	return disk, c.Advice(err)
 }
 
-// ownDirectory refuses a directory in which others keep things: the journal
-// makes its directory private, which for /var/lib would be a disaster.
+// ownDirectory refuses a directory that holds files of other programs. The
+// journal makes its directory private. In a directory such as /var/lib, other
+// programs could then no longer read their files.
 func ownDirectory(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "lock")); err == nil {
-		return nil // it was a journal's before
+		return nil // it is a journal's already
 	}
 	found, err := os.ReadDir(dir)
 	if err == nil && len(found) > 0 {
-		return fmt.Errorf("HISTORY_DIR %s holds other things: name a directory of its own, which need not exist", dir)
+		return fmt.Errorf("HISTORY_DIR %s holds other files: name a directory of its own, which need not exist", dir)
 	}
-	return nil // what else is wrong, opening finds out
+	return nil // opening the journal reports other errors
 }
 
-// Advice adds to an error of the journal what can be done about it.
+// Advice adds to an error of the journal what the operator can do about it. It
+// returns any other error, or nil, unchanged.
 func (c *Config) Advice(err error) error {
 	var failed *journal.Error
 	if !errors.As(err, &failed) {
@@ -67,8 +71,8 @@ func (c *Config) Advice(err error) error {
 		journal.ReasonLocked:   "another process uses HISTORY_DIR %s: stop it, or name another directory",
 		journal.ReasonReadOnly: "HISTORY_DIR %s cannot be written: give it to the user that the server runs as, or name another directory",
 		journal.ReasonFull:     "the disk of HISTORY_DIR %s is full: make room, or name another directory",
-		journal.ReasonWrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: put the key that it was written with into HISTORY_KEY, or into HISTORY_KEY_PREVIOUS where the key was changed; if it is lost, so is the history: move the directory away",
-		journal.ReasonCorrupt:  "HISTORY_DIR %s was damaged or changed: to begin anew, move it away, and `server import` an export if there is one",
+		journal.ReasonWrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: set HISTORY_KEY to the key that encrypted the history, or set HISTORY_KEY_PREVIOUS to that key if you changed it; if that key is lost, the history is lost: move the directory away",
+		journal.ReasonCorrupt:  "HISTORY_DIR %s was damaged or changed: move it away to start with an empty history, and `server import` an export if you have one",
 	}[failed.Reason]
 	if errors.Is(err, errors.ErrUnsupported) {
 		todo = "HISTORY_DIR %s cannot be used on this operating system"

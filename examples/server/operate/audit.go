@@ -46,7 +46,7 @@ func (c *Config) handleAudit(mux *http.ServeMux) {
 		}
 		leave, ok := c.Trail.Follow()
 		if !ok {
-			http.Error(w, strconv.Itoa(trail.MaxFollowers)+" are following already", http.StatusServiceUnavailable)
+			http.Error(w, strconv.Itoa(trail.MaxFollowers)+" clients are following already", http.StatusServiceUnavailable)
 			return
 		}
 		defer leave()
@@ -54,15 +54,16 @@ func (c *Config) handleAudit(mux *http.ServeMux) {
 	})
 }
 
-// heartbeat is how soon a follower that is gone is found out.
+// heartbeat is the interval of the empty lines to a follower. If the follower
+// is gone, the next line fails.
 const heartbeat = 30 * time.Second
 
-// follow writes entries and all that come after last, one a line, until the
-// reader leaves or the server stops.
+// follow writes entries and then each entry after last, one a line, until the
+// client leaves or the server stops.
 func (c *Config) follow(w http.ResponseWriter, r *http.Request, entries []trail.Entry, last uint64) {
 	control := http.NewResponseController(w)
-	// Following takes any time. What is read from now on is only whether the
-	// reader is still there.
+	// Following has no time limit. From now on, the server reads only to notice
+	// that the client is gone.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -104,8 +105,8 @@ func (c *Client) Audit(ctx context.Context, n int) ([]trail.Entry, error) {
 	return get[[]trail.Entry](ctx, c, http.MethodGet, "/audit?n="+strconv.Itoa(n))
 }
 
-// FollowAudit calls entry with the newest n events and then with those that
-// come, until entry or the server ends it. It always returns an error.
+// FollowAudit calls entry with the newest n events and then with each new one,
+// until entry returns an error or the server stops. It always returns an error.
 func (c *Client) FollowAudit(ctx context.Context, n int, entry func(trail.Entry) error) error {
 	res, err := c.ask(ctx, http.MethodGet, "/audit?follow=true&n="+strconv.Itoa(n), nil)
 	if err != nil {
@@ -128,5 +129,5 @@ func (c *Client) FollowAudit(ctx context.Context, n int, entry func(trail.Entry)
 	if err := lines.Err(); err != nil {
 		return err
 	}
-	return errors.New("the server has ended it, as it does when it stops")
+	return errors.New("the server has ended the stream of events, as it does when it stops")
 }

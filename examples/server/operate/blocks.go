@@ -12,7 +12,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/blocklist"
 )
 
-// DefaultBlock is how long a block lasts that says nothing about it.
+// DefaultBlock is how long a block lasts if the call sets no end.
 const DefaultBlock = time.Hour
 
 func (c *Config) handleBlocks(mux *http.ServeMux) {
@@ -25,8 +25,7 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 			return
 		}
 		if err != nil {
-			// The network is blocked all the same; what failed is to make it
-			// last.
+			// The network is blocked; only writing the block failed.
 			http.Error(w, "Blocked, but it will be forgotten at the next start: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -61,7 +60,8 @@ func (c *Config) block(query url.Values, now time.Time) (blocklist.Blocked, erro
 	return c.Blocks.Block(network, until, force)
 }
 
-// blockEnd is when a block ends, zero meaning never, which has to be spelt.
+// blockEnd returns the time at which a block ends. The zero time means never,
+// which a call gets only with forever=true.
 func blockEnd(query url.Values, now time.Time) (time.Time, error) {
 	ever, err := flagged(query, "forever")
 	if err != nil {
@@ -76,7 +76,7 @@ func blockEnd(query url.Values, now time.Time) (time.Time, error) {
 	case end != "":
 		until, err := time.Parse(time.RFC3339, end)
 		if err != nil || !until.After(now) {
-			return time.Time{}, blocklist.RefusedError("until must be a time to come, like 2026-11-24T18:00:00Z")
+			return time.Time{}, blocklist.RefusedError("until must be a time in the future, like 2026-11-24T18:00:00Z")
 		}
 		return until, nil
 	case length != "":
@@ -89,6 +89,7 @@ func blockEnd(query url.Values, now time.Time) (time.Time, error) {
 	return now.Add(DefaultBlock), nil
 }
 
+// flagged returns the boolean parameter of a query, which is false if missing.
 func flagged(query url.Values, name string) (bool, error) {
 	text := query.Get(name)
 	if text == "" {
@@ -101,7 +102,8 @@ func flagged(query url.Values, name string) (bool, error) {
 	return on, nil
 }
 
-// refused answers a [blocklist.RefusedError], and says whether err is one.
+// refused answers 400 if err is a [blocklist.RefusedError], and reports whether
+// it is.
 func refused(w http.ResponseWriter, err error) bool {
 	why, ok := errors.AsType[blocklist.RefusedError](err)
 	if ok {
@@ -116,7 +118,7 @@ func (c *Client) Blocks(ctx context.Context) ([]blocklist.Block, error) {
 }
 
 // Block blocks a network for a time, or forever if that is 0, and ends its open
-// connections. force admits what is refused for its size alone.
+// connections. force blocks a network that would be refused only for its size.
 func (c *Client) Block(ctx context.Context, network netip.Prefix, length time.Duration, force bool) (blocklist.Blocked, error) {
 	query := url.Values{"prefix": {network.String()}}
 	if length == 0 {

@@ -11,28 +11,28 @@ import (
 	"time"
 )
 
-// Bounds on one call: how long a short answer may take, how long the beginning
-// of another one may, and how large a short one may be.
+// Bounds on one call: the time for a short answer, the time until a long answer
+// begins, and the size of a short answer.
 const (
 	callWait   = 10 * time.Second
 	headerWait = time.Minute
 	maxAnswer  = 16 << 20 // bytes
 )
 
-// ErrNoAddr says that a [Client] has no address to call.
+// ErrNoAddr means that a [Client] has no address to call.
 var ErrNoAddr = errors.New("OPERATOR_ADDR is empty, so the server takes no calls")
 
 var errForeign = errors.New("the answer is not this server's JSON")
 
-// Client calls the operator's listener of a running server. Each call of
-// [Handler] is a method beside its handler.
+// Client calls the operator's listener of a running server. It has a method for
+// each call of [Handler], in the same file as the call's handler.
 type Client struct {
-	Addr  string                 // host:port; if empty, every call is an ErrNoAddr
+	Addr  string                 // host:port; if empty, every call returns ErrNoAddr
 	Token func() (string, error) // makes the token of one call
 }
 
-// ask makes one call. An answer other than 2xx is an error. The caller closes
-// the body.
+// ask makes one call. A status other than 2xx is an error. The caller must
+// close the answer's body.
 func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	if c.Addr == "" {
 		return nil, ErrNoAddr
@@ -59,7 +59,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	return res, nil
 }
 
-// do makes a call without an answer.
+// do makes a call whose answer has no content.
 func (c *Client) do(ctx context.Context, method, path string) error {
 	res, err := c.ask(ctx, method, path, nil)
 	if err != nil {
@@ -68,7 +68,7 @@ func (c *Client) do(ctx context.Context, method, path string) error {
 	return res.Body.Close()
 }
 
-// get makes a call whose answer is short.
+// get makes a call whose answer is short, and decodes the answer.
 func get[T any](ctx context.Context, c *Client, method, path string) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callWait)
 	defer cancel()

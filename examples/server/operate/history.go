@@ -18,31 +18,32 @@ import (
 	"github.com/relayguard/relayguard/history/archive"
 )
 
-// Archives may be large and the reader slow: a transfer may take any time, as
-// long as it goes on within this.
+// transferWait is how long a transfer of an archive can pause. A whole transfer
+// has no time limit, since the archive can be large and the client slow.
 const transferWait = 30 * time.Second
 
-// History is what the calls about the history work on.
+// History holds the parts of the server that the calls about the history work
+// on.
 type History struct {
 	Log    *history.Log
 	Relay  *relay.Relay
 	Limits Limits
 }
 
-// Limits bound what an import may bring.
+// Limits bound the messages that an import keeps.
 type Limits struct {
-	Keep     int   // messages: the newest
-	MaxBytes int64 // and their size; 0 is the archive package's bound
+	Keep     int   // number of messages; the newest are kept
+	MaxBytes int64 // their total size; 0 is the archive package's limit
 }
 
-// Imported is what an import has brought.
+// Imported is the result of an import.
 type Imported struct {
 	Messages uint64 `json:"messages"` // in the archive
-	Kept     int    `json:"kept"`     // of them; the others are beyond what is kept
+	Kept     int    `json:"kept"`     // of them; the others exceed the limits
 }
 
-// Exported returns the messages of entries as viewers see them, which is what
-// an archive holds.
+// Exported returns entries with their messages as viewers see them. An archive
+// holds them in that form.
 func Exported(entries []history.Entry) iter.Seq[history.Entry] {
 	return func(yield func(history.Entry) bool) {
 		for _, e := range entries {
@@ -54,8 +55,9 @@ func Exported(entries []history.Entry) iter.Seq[history.Entry] {
 	}
 }
 
-// Read reads the whole archive in r, and returns the messages that may be kept.
-// Identities decrypt it, and progress may be nil.
+// Read reads and checks the whole archive in r, and returns the messages within
+// the limits. If the archive is encrypted, identities decrypt it. progress can
+// be nil.
 func (l Limits) Read(ctx context.Context, r io.Reader, progress func(archive.Progress), identities ...age.Identity) ([]history.Entry, archive.Progress, error) {
 	return archive.Read(ctx, r, archive.ImportConfig{
 		Keep: l.Keep, MaxBytes: l.MaxBytes, Check: relay.Check, Identities: identities, Progress: progress,
@@ -68,7 +70,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		w.Header().Set("Cache-Control", "no-store")
 		entries := Exported(c.History.Log.Since(history.Oldest()).Entries)
 		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, entries, archive.ExportConfig{}); err != nil {
-			panic(http.ErrAbortHandler) // or the end would look like one that was meant
+			panic(http.ErrAbortHandler) // cut the connection, or the archive would look complete
 		}
 	})
 	mux.HandleFunc("POST /history/import", func(w http.ResponseWriter, r *http.Request) {
@@ -109,8 +111,8 @@ func (h History) importFrom(ctx context.Context, r io.Reader) (Imported, error) 
 	return Imported{Messages: done.Entries, Kept: len(entries)}, nil
 }
 
-// unhurriedWriter and unhurriedReader move the server's deadlines on with every
-// piece.
+// unhurriedWriter and unhurriedReader set the server's deadline anew, to
+// transferWait from now, before each piece.
 type unhurriedWriter struct {
 	io.Writer
 	*http.ResponseController
@@ -135,7 +137,8 @@ func (u unhurriedReader) Read(b []byte) (int, error) {
 	return u.Reader.Read(b)
 }
 
-// Export asks for the history. An error comes once, and last.
+// Export asks for the history. The sequence ends after its first error. The
+// caller must range over it, which closes the connection.
 func (c *Client) Export(ctx context.Context) (iter.Seq2[history.Entry, error], error) {
 	res, err := c.ask(ctx, http.MethodGet, "/history/export", nil)
 	if err != nil {
@@ -157,12 +160,12 @@ func (c *Client) Export(ctx context.Context) (iter.Seq2[history.Entry, error], e
 	}, nil
 }
 
-// Import puts entries in the place of the history.
+// Import replaces the history with entries.
 func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Imported, err error) {
 	body, w := io.Pipe()
 	go func() {
 		_, err := archive.Export(ctx, w, slices.Values(entries), archive.ExportConfig{})
-		w.CloseWithError(err) // nil is the end
+		w.CloseWithError(err) // nil ends the body without an error
 	}()
 	res, err := c.ask(ctx, http.MethodPost, "/history/import", body)
 	body.Close()

@@ -1,7 +1,7 @@
-// Package operate is the relay's second listener: what its operator may ask of
-// a running server. Every call needs a token with the permission admin, also on
-// the loopback address, because browsers and other users of the machine reach
-// it too.
+// Package operate serves the operator's calls to a running server, on a second
+// listener. Every call needs a token with the permission admin, also on the
+// loopback address, because browsers and other users of the machine can reach
+// that address too.
 package operate
 
 import (
@@ -19,7 +19,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Config is what the calls work on. All fields are required.
+// Config holds the parts of the server that the calls work on. All fields are
+// required.
 type Config struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
@@ -38,33 +39,58 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Handler serves the operator's calls:
+// Handler returns the handler of the operator's calls:
 //
-//	GET    /reports                 counts of what browsers reported against the page's policy
-//	GET    /sessions                the connections that may publish: a list of [Session]
-//	DELETE /sessions/{id}           closes one of them (code 1008); its token stays good
-//	POST   /devices/{device}/revoke makes all tokens of the device worthless, open sessions included; ?before=TIME
-//	                                spares those issued since then (RFC 3339), unless a line of refresh tokens that
-//	                                began before has to end with them: an [authority.Revoked]
-//	GET    /families                the lines of refresh tokens: a [Families]
-//	DELETE /families/{id}           ends one of them, and what stands on its device's tokens until now
-//	GET    /keys                    the ring of keys and how much each is needed: a list of [Key]
-//	POST   /keys/reload             reads the secrets again, as SIGHUP does
-//	GET    /blocks                  the networks that are blocked by hand: a list of [blocklist.Block]
-//	POST   /blocks                  blocks ?prefix=, an address or a prefix, and ends its open connections (code 1008): a
-//	                                [blocklist.Blocked]. For an hour, &for=24h, until &until=TIME (RFC 3339), or &forever=true. Every
-//	                                address there is needs &force=true; a trusted proxy is never blocked
-//	DELETE /blocks/{prefix}         ends a block, and forgives failures and penalties in it
-//	GET    /audit                   the newest ?n=100 events, or those &since=TIME: a list of [trail.Entry]; with &follow=true one
-//	                                a line, then those that come, until the reader leaves
-//	GET    /history/export          the history as an archive of package archive, not encrypted
-//	POST   /history/import          puts the newest messages of such an archive in its place, all or nothing: an [Imported]
-//	DELETE /history                 erases everything
-//	DELETE /history/{seq}           erases one message, by its number in an export
-//	GET    /metrics                 site/metrics.md, in Prometheus's text format
+//	GET    /reports
+//	       counts of the violations of the page's policy that browsers
+//	       reported: a [headers.ReportStats]
+//	GET    /sessions
+//	       the connections that may publish: a list of [Session]
+//	DELETE /sessions/{id}
+//	       closes one of them (code 1008); its token stays valid
+//	POST   /devices/{device}/revoke
+//	       revokes all tokens of the device and ends its sessions: an
+//	       [authority.Revoked]. With ?before=TIME (RFC 3339), tokens issued
+//	       since then stay valid, unless the device has a family of refresh
+//	       tokens that began before then
+//	GET    /families
+//	       the families of refresh tokens: a [Families]
+//	DELETE /families/{id}
+//	       ends one of them, and revokes the access tokens of its device that
+//	       were issued until now
+//	GET    /keys
+//	       the ring of keys and how much each key is used: a list of [Key]
+//	POST   /keys/reload
+//	       reads the secrets again, as SIGHUP does
+//	GET    /blocks
+//	       the networks that are blocked by hand: a list of [blocklist.Block]
+//	POST   /blocks
+//	       blocks ?prefix=, an address or a prefix, and ends its open
+//	       connections (code 1008): a [blocklist.Blocked]. The block lasts
+//	       for an hour, for &for=24h, until &until=TIME (RFC 3339), or
+//	       forever with &forever=true. A prefix of all addresses needs
+//	       &force=true; a trusted proxy is never blocked
+//	DELETE /blocks/{prefix}
+//	       ends a block, and forgives the failures and penalties in it
+//	GET    /audit
+//	       the newest ?n= events (100 if not set), or the events since
+//	       &since=TIME (RFC 3339): a list of [trail.Entry]. With
+//	       &follow=true, the answer has one event a line, and goes on with
+//	       each new event until the client leaves
+//	GET    /history/export
+//	       the history as an archive of package archive, not encrypted
+//	POST   /history/import
+//	       replaces the history with the newest messages of such an archive,
+//	       or changes nothing: an [Imported]
+//	DELETE /history
+//	       erases every message
+//	DELETE /history/{seq}
+//	       erases one message, by its number in an export
+//	GET    /metrics
+//	       the metrics of site/metrics.md, in Prometheus's text format
 //
-// Answers are JSON, errors plain text. Without a good token every path is a
-// 401.
+// Answers are JSON, and errors are plain text. Without a valid token, every
+// path answers 401.
 func Handler(cfg Config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -79,8 +105,8 @@ func Handler(cfg Config) (http.Handler, error) {
 	return admins(cfg.Authority, mux), nil
 }
 
-// Reports asks for the counts of what browsers reported against the page's
-// policy.
+// Reports asks for the counts of the violations of the page's policy that
+// browsers reported.
 func (c *Client) Reports(ctx context.Context) (headers.ReportStats, error) {
 	return get[headers.ReportStats](ctx, c, http.MethodGet, "/reports")
 }
@@ -106,5 +132,5 @@ func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(v) // fails only where the reader is gone
+	_ = enc.Encode(v) // fails only if the client is gone
 }

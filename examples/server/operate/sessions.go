@@ -23,7 +23,8 @@ type Session struct {
 	EndsAt      time.Time  `json:"ends_at"` // unless it is refreshed
 }
 
-// Family is a line of refresh tokens, each got for the one before.
+// Family is a family of refresh tokens. A device gets each token in exchange
+// for the one before it.
 type Family struct {
 	ID         string    `json:"id"`
 	Device     string    `json:"device"`
@@ -35,17 +36,18 @@ type Family struct {
 	EndsAt     time.Time `json:"ends_at"`
 }
 
-// Families are the lines that can still be refreshed.
+// Families are the families of refresh tokens that can still be refreshed.
 type Families struct {
 	Families   []Family `json:"families"`
 	Unreadable string   `json:"unreadable,omitempty"` // why others could not be read
 }
 
-// Key is one of the ring, the signing one first. It says nothing of the secret.
+// Key is the usage of one key of the ring, in which the signing key is the
+// first. It does not hold the secret.
 type Key struct {
 	Signs bool       `json:"signs"`
-	Count uint64     `json:"count"`          // tokens accepted since the server knows the key
-	Last  *time.Time `json:"last,omitempty"` // when the last one was
+	Count uint64     `json:"count"`          // tokens accepted since the server has had the key
+	Last  *time.Time `json:"last,omitempty"` // when the newest of them was accepted
 }
 
 func (c *Config) handleSessions(mux *http.ServeMux) {
@@ -74,9 +76,8 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		}
 		done, err := c.Authority.Revoke(r.Context(), r.PathValue("device"), before)
 		if err != nil {
-			// The sessions are ended all the same; what failed is to make it
-			// last.
-			http.Error(w, fmt.Sprintf("Ended %d sessions and %d lines of refresh tokens, but not all could be revoked: %v",
+			// The sessions have ended; only writing the revocation failed.
+			http.Error(w, fmt.Sprintf("Ended %d sessions and %d families of refresh tokens, but not all could be revoked: %v",
 				done.Sessions, done.Families, err), http.StatusInternalServerError)
 			return
 		}
@@ -87,7 +88,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		if issuer != nil {
 			all, err := issuer.Families(r.Context())
 			if err != nil {
-				list.Unreadable = err.Error() // the others can be ended all the same
+				list.Unreadable = err.Error() // the other families can still be ended
 			}
 			for _, f := range all {
 				list.Families = append(list.Families, Family{
@@ -119,13 +120,14 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("POST /keys/reload", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Reload(); err != nil {
-			http.Error(w, "The secrets stay as they were: "+err.Error(), http.StatusConflict)
+			http.Error(w, "The secrets are unchanged: "+err.Error(), http.StatusConflict)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
 }
 
+// found answers 204 if ok, 404 if not, and 500 if err is not nil.
 func found(w http.ResponseWriter, ok bool, err error) {
 	switch {
 	case err != nil:
@@ -142,13 +144,13 @@ func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
 	return get[[]Session](ctx, c, http.MethodGet, "/sessions")
 }
 
-// EndSession closes one of them. Its token stays valid.
+// EndSession closes the session with an ID. Its token stays valid.
 func (c *Client) EndSession(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/sessions/"+url.PathEscape(id))
 }
 
-// Revoke revokes all tokens of a device that were issued before a time; the
-// zero time is now.
+// Revoke revokes all tokens of a device that were issued before a time. If the
+// time is zero, that is now.
 func (c *Client) Revoke(ctx context.Context, device string, before time.Time) (authority.Revoked, error) {
 	path := "/devices/" + url.PathEscape(device) + "/revoke"
 	if !before.IsZero() {
@@ -162,18 +164,18 @@ func (c *Client) Families(ctx context.Context) (Families, error) {
 	return get[Families](ctx, c, http.MethodGet, "/families")
 }
 
-// EndFamily ends one of them, and the sessions of its device's tokens until
-// now.
+// EndFamily ends the family with an ID, and revokes the access tokens of its
+// device that were issued until now.
 func (c *Client) EndFamily(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/families/"+url.PathEscape(id))
 }
 
-// Keys asks for the ring of keys.
+// Keys asks for the usage of the keys.
 func (c *Client) Keys(ctx context.Context) ([]Key, error) {
 	return get[[]Key](ctx, c, http.MethodGet, "/keys")
 }
 
-// Reload has the secrets read again, as SIGHUP does.
+// Reload makes the server read the secrets again, as SIGHUP does.
 func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/keys/reload")
 }

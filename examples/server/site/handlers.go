@@ -11,19 +11,21 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// reportPath is where browsers report what the policy kept the page from doing.
+// reportPath takes browsers' reports of violations of the page's policy.
 const reportPath = "/csp-reports"
 
-// Policy is around everything that this server answers.
+// Policy returns the middleware that sets the security headers of every answer
+// of this server.
 func Policy(cfg config.Config) (*headers.Middleware, error) {
 	p := headers.Strict()
-	// The page fills a wall or a projector, which must not fall asleep
-	// meanwhile.
+	// The page is shown full screen, on a wall or by a projector, and the
+	// screen must stay on.
 	p.Permissions = p.Permissions.With("fullscreen", headers.Self).With("screen-wake-lock", headers.Self)
 	p.ReportingEndpoints = []headers.Endpoint{{Name: "csp", URL: reportPath}}
 	p.CSP = p.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
 	if cfg.Production {
-		// A proxy that ends TLS reaches this server over plain HTTP.
+		// A proxy that ends TLS reaches this server over plain HTTP, so plain
+		// answers need HSTS too.
 		p.HSTS.Always = cfg.TLSCert == ""
 	} else {
 		p.HSTS = headers.HSTS{}
@@ -61,8 +63,9 @@ func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	if s.degraded.Load() {
-		// Still 200: the relay serves from memory, and taking it out of
-		// rotation would make an outage of a disk failure.
+		// The status is 200, since the relay serves from memory. A load
+		// balancer that took the relay out of rotation would turn a disk
+		// failure into an outage.
 		plain(w, http.StatusOK, "degraded")
 		return
 	}

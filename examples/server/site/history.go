@@ -8,14 +8,15 @@ import (
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// openHistory opens the log, from HISTORY_DIR where that is set. What fails
-// here ends the start; what fails later does not end the relay: it goes on in
-// memory, and says so in the log, in /readyz and in the metrics.
+// openHistory opens the history, from HISTORY_DIR if that is set. An error here
+// ends the start. A disk that fails later does not end the relay: the relay
+// goes on in memory, and reports the failure in the log, in /readyz and in the
+// metrics.
 func (s *Site) openHistory() error {
 	keeps := s.cfg.Retention()
 	keeps.OnTrim = func(t history.Trim) {
 		s.log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason)
-		if r := s.trims.Load(); r != nil { // nothing has been delivered before there is one
+		if r := s.trims.Load(); r != nil { // a relay that does not exist yet has delivered nothing
 			r.Trimmed(t)
 		}
 	}
@@ -27,7 +28,7 @@ func (s *Site) openHistory() error {
 	disk, err := s.cfg.OpenJournal(journal.Config{
 		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: s.DiskState,
 		OnDropped: func(d journal.Dropped) {
-			s.log.Warn("the history's end was not all there, and is dropped", "bytes", d.Bytes, "messages_missing", d.Missing)
+			s.log.Warn("the history's end was incomplete and is dropped", "bytes", d.Bytes, "messages_missing", d.Missing)
 		},
 	})
 	if err != nil {
@@ -41,14 +42,14 @@ func (s *Site) openHistory() error {
 		if err := disk.Rewrap(context.Background()); err != nil {
 			return errors.Join(s.cfg.Advice(err), s.History.Close())
 		}
-		s.log.Info("the history is sealed with HISTORY_KEY: HISTORY_KEY_PREVIOUS is not needed any more")
+		s.log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")
 	}
 	s.log.Info("history opened", "dir", s.cfg.HistoryDir, "messages", s.History.Stats().Entries)
 	return nil
 }
 
-// DiskState records that the history's disk fails, or that all is written again
-// if err is nil. The journal calls it.
+// DiskState records and logs that the history's disk fails, or, if err is nil,
+// that the whole history is on disk again. The journal calls it.
 func (s *Site) DiskState(err error) {
 	s.degraded.Store(err != nil)
 	if err != nil {

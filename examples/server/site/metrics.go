@@ -13,9 +13,10 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// Metrics are what Prometheus may read of this server. Labels have values of
-// closed sets only: no address, device or token ever becomes one, or a stranger
-// could fill the memory of both sides. metrics.md lists them all.
+// Metrics are the metrics of this server for Prometheus. The values of each
+// label are a closed set. No address, device or token is ever a label, since a
+// stranger could then fill the memory of this server and of Prometheus.
+// metrics.md lists all metrics.
 type Metrics struct {
 	Registry  *prometheus.Registry
 	responses *prometheus.CounterVec
@@ -25,10 +26,10 @@ func newMetrics(s *Site) *Metrics {
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
 		responses: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "http_responses_total",
-			Help: "Answers to requests other than of the WebSocket, by status."}, []string{"code"}),
+			Help: "Answers to HTTP requests, those for the WebSocket not included, by status."}, []string{"code"}),
 	}
-	// What has not happened yet is 0 and not absent, or its first time would be
-	// no rise.
+	// A count of events that have not happened yet is 0 and not absent.
+	// Otherwise the first event would not show as a rise.
 	m.responses.WithLabelValues("200")
 	m.responses.WithLabelValues("500")
 	m.Registry.MustRegister(m.responses, s.Watch, newFigures(s),
@@ -40,13 +41,13 @@ func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{})
 }
 
-// answers counts the responses of next. It must not be around the WebSocket,
-// whose answer ends with the connection.
+// answers counts the responses of next. It must not wrap the WebSocket's
+// handler, which returns only when the connection ends.
 func (m *Metrics) answers(next http.Handler) http.Handler {
 	return promhttp.InstrumentHandlerCounter(m.responses, next)
 }
 
-// snapshot is what one scrape sees of the server.
+// snapshot is the state of the server for one scrape.
 type snapshot struct {
 	relay    relay.Stats
 	history  history.Stats
@@ -63,8 +64,8 @@ type figure struct {
 	read func(snapshot, func(value float64, labels ...string))
 }
 
-// figures is the collector of all of them, so that one scrape reads each part
-// once.
+// figures is the collector of all figures. It makes one snapshot for each
+// scrape, so that a scrape reads each part once.
 type figures struct {
 	of  *Site
 	all []figure
@@ -84,28 +85,28 @@ func newFigures(s *Site) *figures {
 	one(gauge, "connections_open", "WebSocket connections that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
 	one(gauge, "publishers_open", "WebSocket connections that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
 	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
-	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, other than for their origin.", func(m snapshot) float64 { return float64(m.relay.Failed) })
+	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, refused origins not included.", func(m snapshot) float64 { return float64(m.relay.Failed) })
 	f.all = append(f.all, figure{
-		desc("connections_ended_total", "Connections that ended, by what ended them: the cause in the log.", "cause"), counter,
+		desc("connections_ended_total", "Connections that ended, by their cause, as in the log.", "cause"), counter,
 		func(m snapshot, emit func(float64, ...string)) {
 			for cause, n := range m.relay.Ended {
 				emit(float64(n), cause)
 			}
 		},
 	})
-	one(gauge, "networks_blocked", "Networks that the operator has blocked, now.", func(m snapshot) float64 { return float64(m.blocks) })
-	one(counter, "frames_encoded_total", "Frames encoded; each is shared by all viewers at the same place.", func(m snapshot) float64 { return float64(m.relay.Encoded) })
+	one(gauge, "networks_blocked", "Networks that are blocked now by the operator.", func(m snapshot) float64 { return float64(m.blocks) })
+	one(counter, "frames_encoded_total", "Frames encoded. All viewers at the same position share one frame.", func(m snapshot) float64 { return float64(m.relay.Encoded) })
 	one(counter, "frames_delivered_total", "Frames written to a viewer.", func(m snapshot) float64 { return float64(m.relay.Delivered) })
 	one(counter, "messages_delivered_total", "Messages in the frames that were written to viewers.", func(m snapshot) float64 { return float64(m.relay.Messages) })
-	one(counter, "merges_total", "Live frames written to a viewer with more than one message, because it was behind or they came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
-	f.lag = desc("viewer_lag_seconds", "How far behind viewers are: for each live frame, the time from storing its oldest message to the end of its write to the viewer.")
+	one(counter, "merges_total", "Live frames with more than one message that were written to a viewer, because the viewer was behind or the messages came within a moment.", func(m snapshot) float64 { return float64(m.relay.Merged) })
+	f.lag = desc("viewer_lag_seconds", "Delay of viewers: for each live frame, the time from storing its oldest message to the end of its write to the viewer.")
 	one(counter, "messages_invalid_total", "Messages of publishers that broke the schema.", func(m snapshot) float64 { return float64(m.relay.Invalid) })
 	one(counter, "messages_duplicate_total", "Messages of publishers that were published before, and acknowledged again.", func(m snapshot) float64 { return float64(m.relay.Duplicates) })
 	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
 
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
 	one(gauge, "history_bytes", "Size of the messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Bytes) })
-	one(gauge, "history_oldest_age_seconds", "Age of the oldest message that the history keeps; 0 where there is none.", func(m snapshot) float64 {
+	one(gauge, "history_oldest_age_seconds", "Age of the oldest message that the history keeps; 0 if the history is empty.", func(m snapshot) float64 {
 		if m.history.Oldest.IsZero() {
 			return 0
 		}
@@ -115,14 +116,14 @@ func newFigures(s *Site) *figures {
 	one(counter, "history_replaced_total", "Times that the history was cleared or replaced: restart signals, imports and erasures of everything.", func(m snapshot) float64 { return float64(m.history.Replaced) })
 	one(counter, "history_erased_total", "Messages erased one by one.", func(m snapshot) float64 { return float64(m.history.Deleted) })
 	f.all = append(f.all, figure{
-		desc("history_trimmed_total", "Messages dropped by retention, by the limit that they were beyond.", "reason"), counter,
+		desc("history_trimmed_total", "Messages dropped by retention, by the limit that they exceeded.", "reason"), counter,
 		func(m snapshot, emit func(float64, ...string)) {
 			emit(float64(m.history.TrimmedByCount), string(history.TrimByCount))
 			emit(float64(m.history.TrimmedByBytes), string(history.TrimByBytes))
 			emit(float64(m.history.TrimmedByAge), string(history.TrimByAge))
 		},
 	})
-	one(gauge, "history_durable", "1 where the history is kept on disk (HISTORY_DIR), else 0.", func(m snapshot) float64 { return truth(m.durable) })
+	one(gauge, "history_durable", "1 if the history is kept on disk (HISTORY_DIR), else 0.", func(m snapshot) float64 { return truth(m.durable) })
 	one(gauge, "history_degraded", "1 while the disk fails and the history is in memory only, else 0.", func(m snapshot) float64 { return truth(m.degraded) })
 	return f
 }

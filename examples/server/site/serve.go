@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Bounds on what a peer may do before it has said anything useful, and on the
-// stop. Together the two last stay below the five seconds that a supervisor
-// should have to wait.
+// Bounds on idle and slow peers, and on the stop. The last two together are
+// shorter than the five seconds within which the process must end.
 const (
 	headerWait = 5 * time.Second
 	bodyWait   = 10 * time.Second
@@ -23,9 +22,10 @@ const (
 	requestsGrace = time.Second
 )
 
-// Serve answers on public, and on operator unless it is nil, until ctx ends.
-// Then it stops in order: not ready, 1001 to all viewers, and last the
-// listeners, so that readiness can be seen failing.
+// Serve serves the public and the operator's listener until ctx ends or a
+// listener fails; operator can be nil. Then it stops in this order: /readyz
+// fails, all viewers get close code 1001, and the listeners close last, so that
+// a load balancer can see /readyz fail. At the end it closes s.
 func (s *Site) Serve(ctx context.Context, public, operator net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
 	served := make(chan error, 2)
@@ -48,7 +48,7 @@ func (s *Site) Serve(ctx context.Context, public, operator net.Listener) error {
 		case <-ctx.Done():
 			s.drain(first, second)
 			for ; ended < 2; ended++ {
-				<-served // http.ErrServerClosed: asked for
+				<-served // http.ErrServerClosed, because of drain
 			}
 		case err := <-served:
 			if ended++; !errors.Is(err, http.ErrServerClosed) {
@@ -85,7 +85,7 @@ func (s *Site) background(ln net.Listener, h http.Handler) (stop func()) {
 		}
 	}()
 	return func() {
-		_ = srv.Close() // an answer is one packet, and nothing is lost with it
+		_ = srv.Close() // an answer is one packet, so none is cut in two
 		<-done
 	}
 }

@@ -28,13 +28,12 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// sendBuffer is what the kernel may hold for a viewer that does not read, in
-// bytes. The history waits for it in one piece of that size at a time, and live
-// messages are merged meanwhile, so more would only be older.
+// sendBuffer bounds the bytes that the kernel holds for a viewer that does not
+// read. The relay writes the history in pieces of that size and merges live
+// messages meanwhile, so a larger buffer would only hold older data.
 const sendBuffer = 64 << 10
 
-// Options are what a Site needs beside its configuration. Load and Log are
-// required.
+// Options are the dependencies of a Site. Load and Log are required.
 type Options struct {
 	Load    func() (config.Config, error) // reads the configuration again
 	Log     *slog.Logger
@@ -53,20 +52,21 @@ type Site struct {
 	Watch     *watch.Watch
 	Metrics   *Metrics
 
-	// Handler answers the public, and Operator the operator.
+	// Handler serves the public listener, and Operator the operator's.
 	Handler, Operator http.Handler
 
 	cfg       config.Config
 	opts      Options
 	log       *slog.Logger
-	cert      *certificate.Reloader       // nil: a proxy ends TLS, or no one
-	trims     atomic.Pointer[relay.Relay] // is told what the history drops
+	cert      *certificate.Reloader       // nil if this server does not end TLS
+	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
 	degraded  atomic.Bool                 // the history's disk fails
 	stopping  atomic.Bool
 	reloading sync.Mutex
 }
 
-// New returns a Site as cfg says. If it is never served, the caller closes it.
+// New returns a Site with the configuration cfg. If the caller never calls
+// [Site.Serve], it must call [Site.Close].
 func New(cfg config.Config, opts Options) (*Site, error) {
 	if opts.Protect == nil {
 		opts.Protect = func(...string) {}
@@ -104,13 +104,13 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		return nil, err
 	}
 	if err = s.assemble(clients, upgrader); err != nil {
-		_ = s.Close() // the error is the first one
+		_ = s.Close() // the first error is the cause
 		return nil, err
 	}
 	return s, nil
 }
 
-// assemble makes the parts that need the history.
+// assemble creates the parts that need the history, and the handlers.
 func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
@@ -173,8 +173,8 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	return secure.Handler(mux), nil
 }
 
-// Grants returns the part of an authority's configuration that cfg says, for
-// the server and for commands that make tokens without it.
+// Grants returns the part of an authority's configuration that cfg sets, for
+// the server and for commands that make tokens without a server.
 func Grants(cfg config.Config) authority.Config {
 	return authority.Config{
 		Keys: cfg.Keys(), Devices: cfg.Devices,
@@ -183,28 +183,29 @@ func Grants(cfg config.Config) authority.Config {
 	}
 }
 
-// Imports returns the bounds that cfg sets to an archive, for the server and
-// for commands that read one without it.
+// Imports returns the limits that cfg sets for an archive, for the server and
+// for commands that read an archive without a server.
 func Imports(cfg config.Config) operate.Limits {
 	return operate.Limits{Keep: cfg.HistoryTrimAt, MaxBytes: cfg.HistoryMaxBytes}
 }
 
-// ended looks at a connection's length, unless this server ended it by
-// stopping.
+// ended passes the duration of a connection to Watch, unless the connection
+// ended because this server stops.
 func (s *Site) ended(addr netip.Addr, lasted time.Duration) {
 	if !s.stopping.Load() {
 		s.Watch.Ended(addr, lasted)
 	}
 }
 
-// Reload reads the certificate and the secrets again and puts them in force.
-// What cannot be used changes nothing. Every outcome is logged.
+// Reload reads the certificate and the secrets again and puts them in force. An
+// unusable certificate or environment changes nothing. Every outcome is logged;
+// an unusable certificate is only logged, and not returned.
 func (s *Site) Reload() error {
 	if s.cert != nil {
 		s.cert.Reload(time.Now())
 	}
-	// One after the other: of two, the one that has read the older files must
-	// not be the last to put them in force.
+	// Reloads run one after the other. Otherwise the reload that read older
+	// files could be the last to put its secrets in force.
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg, err := s.opts.Load()
@@ -220,12 +221,13 @@ func (s *Site) Reload() error {
 	return nil
 }
 
-// Close closes the history. Serve does so too.
+// Close closes the history. [Site.Serve] closes it too.
 func (s *Site) Close() error { return s.History.Close() }
 
-// ListenRedirect serves the redirect to https, if one is wanted, until stop is
-// called. public is the address that it leads to. Its headers are the site's,
-// without HSTS, which RFC 6797 section 7.2 forbids over plain HTTP.
+// ListenRedirect serves the redirect to https at HTTP_REDIRECT_ADDR until stop
+// is called. If that is not set, it serves nothing. public is the address of
+// the public listener, to whose port it redirects. The answers have the site's
+// headers without HSTS, which RFC 6797 section 7.2 forbids over plain HTTP.
 func (s *Site) ListenRedirect(public net.Addr) (stop func(), err error) {
 	if s.cfg.RedirectAddr == "" {
 		return func() {}, nil
@@ -243,7 +245,7 @@ func (s *Site) ListenRedirect(public net.Addr) (stop func(), err error) {
 	}
 	ln, err := net.Listen("tcp", s.cfg.RedirectAddr)
 	if err != nil {
-		return nil, fmt.Errorf("%w (HTTP_REDIRECT_ADDR chooses another address; empty is none)", err)
+		return nil, fmt.Errorf("%w (set HTTP_REDIRECT_ADDR to another address, or empty to listen on none)", err)
 	}
 	s.log.Info("redirect listening", "addr", ln.Addr().String())
 	return s.background(ln, secure.Handler(s.cert.Redirect(s.cfg.Origins, port))), nil
