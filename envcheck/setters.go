@@ -163,9 +163,13 @@ func Bool[T ~bool](into *T) Setter {
 }
 
 // List accepts items separated by commas, and drops the spaces around each
-// item. It needs at least one item, and refuses empty and repeated items.
+// item. It refuses empty and repeated items. An empty value, which only a [Var]
+// with AllowEmpty admits, is a list of no items.
 func List[T ~string](into *[]T) Setter {
 	return expect(into, "a list separated by commas, without empty or repeated items", func(value string) ([]T, bool) {
+		if value == "" {
+			return nil, true
+		}
 		seen := make(map[string]bool)
 		var list []T
 		for item := range strings.SplitSeq(value, ",") {

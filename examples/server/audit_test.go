@@ -42,10 +42,10 @@ func TestAuditIsRead(t *testing.T) {
 	for _, e := range list {
 		got = append(got, strings.Join([]string{string(e.Kind), e.Outcome, e.Addr}, " "))
 	}
-	if want := "[auth authenticated 127.0.0.1 auth refused 192.0.2.7 block operator 192.0.2.7/32]"; fmt.Sprint(got) != want {
+	if want := "[operator done 127.0.0.1 auth authenticated 127.0.0.1 auth refused 192.0.2.7 block operator 192.0.2.7/32 operator done 127.0.0.1]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	text := s.must("audit", "-n", "2")
+	text := s.must("audit", "-n", "4") // the last two are calls
 	if strings.Contains(text, "authenticated") || !strings.Contains(text, "reason=signature") || !strings.Contains(text, "192.0.2.7/32") {
 		t.Error(text)
 	}

@@ -389,7 +389,7 @@ func guideRotate(t *testing.T) {
 	} else if _, code := parse(t, answerTo(t, srv, `{"token":"`+token+`"}`)); code != 4401 {
 		t.Errorf("the old secret is still valid: %d", code)
 	}
-	if code, out := srv.verb("keys"); code != exitFailed || !strings.Contains(out, "401") {
+	if code, out := srv.verb("keys"); code != exitFailed || !strings.Contains(out, "did not prove") {
 		t.Errorf("an operator with the old secret: exit code %d: %s", code, out)
 	}
 }
@@ -406,8 +406,8 @@ func TestTokenVerb(t *testing.T) {
 	}{
 		{"which device?", env, nil, exitFailed, "ALLOWED_DEVICE_ID: pi-1, pi-2"},
 		{"a stranger", env, []string{"-device", "pi-3"}, exitFailed, "pi-3"},
-		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "neither publisher nor admin"},
-		{"an unknown permission", env, []string{"-device", "pi-1", "-scope", "write"}, exitFailed, "publish and admin"},
+		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "none of admin, auditor, metrics, publisher"},
+		{"an unknown permission", env, []string{"-device", "pi-1", "-scope", "write"}, exitFailed, "the role has the permissions publish"},
 		{"a scope of nothing is not all", env, []string{"-device", "pi-1", "-scope", ","}, exitFailed, "names no permission"},
 		{"a pair has lifetimes of its own", env, []string{"-device", "pi-1", "-pair", "-ttl", "1h"}, exitFailed, "ACCESS_TOKEN_LIFETIME"},
 		{"a pair has to be kept somewhere", nil, []string{"-pair"}, exitFailed, "AUTH_DIR"},

@@ -231,7 +231,7 @@ file is made from examples/server/site/metrics.go by UPDATE_DOCS=1 go test ./exa
 	b.WriteString(`
 A scrape needs a token, like every call of the operator. Prometheus reads the token from a file (` + "`authorization: {credentials_file: …}`" + `):
 
-    go run ./examples/server token -role admin -scope admin -ttl 8760h >metrics.token
+    go run ./examples/server token -role metrics -ttl 8760h >metrics.token
 `)
 	if os.Getenv("UPDATE_DOCS") != "" {
 		if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 )
@@ -79,19 +80,16 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("%w (set HOST or PORT to use another address)", err)
 	}
-	var operator net.Listener
-	if cfg.OperatorAddr != "" {
-		if operator, err = noKeepAlive.Listen(ctx, "tcp", cfg.OperatorAddr); err != nil {
-			public.Close()
-			return fmt.Errorf("%w (set OPERATOR_ADDR to another address, or empty to listen on none)", err)
-		}
-		log.Info("operator listening", "addr", operator.Addr().String())
+	operators, err := listenOperators(ctx, cfg, log)
+	if err != nil {
+		public.Close()
+		return err
 	}
 	stopRedirect, err := s.ListenRedirect(public.Addr())
 	if err != nil {
 		public.Close()
-		if operator != nil {
-			operator.Close()
+		for _, ln := range operators {
+			ln.Close()
 		}
 		return err
 	}
@@ -107,5 +105,21 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 			stop()
 		}()
 	}
-	return s.Serve(ctx, public, operator)
+	return s.Serve(ctx, public, operators...)
+}
+
+// listenOperators opens the listeners for the operator's calls.
+func listenOperators(ctx context.Context, cfg config.Config, log *slog.Logger) (all []net.Listener, err error) {
+	for _, addr := range cfg.OperatorAddrs {
+		ln, err := operate.Listen(ctx, noKeepAlive, addr)
+		if err != nil {
+			for _, ln := range all {
+				ln.Close()
+			}
+			return nil, fmt.Errorf("%w (set OPERATOR_ADDR to another address, or empty to listen on none)", err)
+		}
+		all = append(all, ln)
+		log.Info("operator listening", "addr", ln.Addr().String())
+	}
+	return all, nil
 }

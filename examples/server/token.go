@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -17,7 +19,6 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/site"
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -30,8 +31,8 @@ const defaultTTL = 30 * 24 * time.Hour
 func setupToken(flags *flag.FlagSet) func(*call) error {
 	device := flags.String("device", "", "the device's `ID`; may be left out if only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is valid")
-	role := flags.String("role", "", "publisher, or admin with the permissions of both (default publisher)")
-	scope := flags.String("scope", "", "limit the role to these `permissions`, separated by commas: publish, admin")
+	role := flags.String("role", "", "publisher; metrics, for a reader of the metrics; auditor, for reading all that the operator can read; or admin, for everything (default publisher)")
+	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, metrics, sessions, audit, blocks, admin")
 	output := flags.String("o", "", "write to a new `FILE`, readable by its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	return func(c *call) error {
@@ -54,10 +55,10 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		switch {
 		case !slices.Contains(cfg.Devices, *device):
 			return fmt.Errorf("-device is %q, which is not one of ALLOWED_DEVICE_ID: %s", *device, strings.Join(cfg.Devices, ", "))
-		case *role != "" && *role != "publisher" && *role != "admin":
-			return fmt.Errorf("-role is %q, which is neither publisher nor admin", *role)
-		case slices.ContainsFunc(grant.Scope, func(p string) bool { return p != wsauth.Publish && p != wsauth.Admin }):
-			return fmt.Errorf("-scope is %q, which names a permission other than publish and admin", *scope)
+		case *role != "" && authority.Roles()[*role] == nil:
+			return fmt.Errorf("-role is %q, which is none of %s", *role, strings.Join(slices.Sorted(maps.Keys(authority.Roles())), ", "))
+		case slices.ContainsFunc(grant.Scope, func(p string) bool { return !slices.Contains(authority.Roles()[cmp.Or(*role, "publisher")], p) }):
+			return fmt.Errorf("-scope is %q, and the role has the permissions %s", *scope, strings.Join(authority.Roles()[cmp.Or(*role, "publisher")], ", "))
 		case given["scope"] && grant.Scope == nil:
 			return errors.New("-scope names no permission; leave it out for all permissions of the role")
 		case *pair && given["ttl"]:

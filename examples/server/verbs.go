@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
-	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
@@ -207,7 +206,7 @@ func (c *call) client() (*operate.Client, error) {
 }
 
 func operator(cfg config.Config) *operate.Client {
-	return &operate.Client{Addr: cfg.OperatorAddr, Token: func() (string, error) { return authority.OperatorToken(cfg.Keys(), time.Now()) }}
+	return &operate.Client{Addr: cfg.OperatorAddr(), Secrets: cfg.Keys()}
 }
 
 // ask runs one call to the running server and prints the answer, with text

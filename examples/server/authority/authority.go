@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/relayguard/relayguard/ratelimit"
@@ -49,6 +50,7 @@ type Config struct {
 type Authority struct {
 	cfg         Config
 	keys        *wsauth.HS256
+	secrets     atomic.Pointer[[]wsauth.Key]
 	operators   *wsauth.HS256 // verifies the operator's own tokens, with the same keys
 	gate        *wsauth.Gate
 	issuer      *refresh.Issuer // nil without Dir
@@ -58,6 +60,7 @@ type Authority struct {
 // New returns an Authority, with the revocations in cfg.Dir in force.
 func New(cfg Config) (*Authority, error) {
 	a := &Authority{cfg: cfg}
+	a.secrets.Store(&cfg.Keys)
 	var err error
 	if a.keys, err = cfg.verifier(); err != nil {
 		return nil, err
@@ -107,7 +110,11 @@ func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
 // Rotate puts other keys in force. A session ends at once if keys does not hold
 // the key that signed its token.
 func (a *Authority) Rotate(keys []wsauth.Key) error {
-	return errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
+	err := errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
+	if err == nil {
+		a.secrets.Store(&keys)
+	}
+	return err
 }
 
 // VerifyAt verifies a token on the operator's listener at the time now. It
@@ -197,7 +204,7 @@ func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
 }
 
 func (c *Config) verifier() (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices})
+	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices, Roles: Roles()})
 }
 
 // issuer returns the configuration of refresh tokens that the server and

@@ -36,6 +36,24 @@ func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, er
 	return i.Issue(ctx, g)
 }
 
+// Permissions on the operator's listener, beside [wsauth.Admin].
+const (
+	Metrics  = "metrics"  // the metrics
+	Sessions = "sessions" // sessions, families of refresh tokens, keys
+	Audit    = "audit"    // the newest security events, and browsers' reports
+	Blocks   = "blocks"   // the blocked networks
+)
+
+// Roles returns the permissions of each role that a token may have.
+func Roles() map[string][]string {
+	return map[string][]string{
+		"publisher": {wsauth.Publish},
+		"metrics":   {Metrics},
+		"auditor":   {Metrics, Sessions, Audit, Blocks},
+		"admin":     {wsauth.Publish, wsauth.Admin, Metrics, Sessions, Audit, Blocks},
+	}
+}
+
 // operator is the device name and the audience in the tokens of the operator's
 // commands. Such a token is valid only on the operator's listener, since no
 // device has that name and no device's token has an audience. Revoking a device

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
@@ -49,6 +51,20 @@ func listenAddr(s string) error {
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	if err != nil || listenHost(host) != nil || portErr != nil || n == 0 {
 		return envcheck.CheckReason("must be an address like 127.0.0.1:3001, or empty for none")
+	}
+	return nil
+}
+
+// operatorAddr accepts what listenAddr accepts, and the path of a Unix socket.
+// The kernel's bound for such a path is 108 bytes, of which the name beside it
+// takes some while the socket is made.
+func operatorAddr(s string) error {
+	path, ok := strings.CutPrefix(s, "unix:")
+	if !ok {
+		return listenAddr(s)
+	}
+	if !filepath.IsAbs(path) || len(path) > 80 || filepath.Clean(path) != path {
+		return envcheck.CheckReason("must name a Unix socket by its whole path of at most 80 bytes, like unix:/run/relay/operator.sock")
 	}
 	return nil
 }

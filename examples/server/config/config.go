@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -31,7 +32,7 @@ type Config struct {
 	Host       string
 	Port       uint16
 
-	OperatorAddr string
+	OperatorAddrs []string
 
 	AuthDir          string
 	AccessLifetime   time.Duration
@@ -95,8 +96,8 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: listenHost,
 			Doc: "Address to listen on. Keep the default behind a proxy on the same machine; `0.0.0.0` is every address."},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.Port), Doc: "TCP port to listen on."},
-		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.Text(&c.OperatorAddr), Check: listenAddr,
-			Doc: "Address for the operator's calls, which need a token with the permission admin. If empty, the server takes no such calls."},
+		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.List(&c.OperatorAddrs), Check: envcheck.Each(operatorAddr), Example: "unix:/run/relay/operator.sock,127.0.0.1:3001",
+			Doc: "Addresses for the operator's calls, separated by commas. `unix:/PATH` is a Unix socket for processes of the server's user and root, which need no token. `HOST:PORT` is for programs with a token, such as Prometheus. The commands use the first socket, or else the first address. If empty, the server takes no such calls."},
 		{Name: "AUTH_DIR", Into: envcheck.Text(&c.AuthDir), Example: "/var/lib/relay/auth",
 			Doc: "Directory that keeps the families of refresh tokens, the revocations and the blocks. No other server may use it. Without it, there are no refresh tokens, and revocations and blocks last until the next start."},
 		{Name: "ACCESS_TOKEN_LIFETIME", Default: "15m", Into: envcheck.Duration(&c.AccessLifetime, 2*time.Second, 24*time.Hour),
@@ -197,6 +198,17 @@ func checkRules(env envcheck.Lookup) error {
 
 // Addr returns the public address to listen on, as host:port.
 func (c *Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) }
+
+// OperatorAddr returns the address that the operator's commands call: the first
+// Unix socket, or else the first address. It is empty if there is none.
+func (c *Config) OperatorAddr() string {
+	for _, addr := range c.OperatorAddrs {
+		if strings.HasPrefix(addr, "unix:") {
+			return addr
+		}
+	}
+	return strings.Join(c.OperatorAddrs[:min(len(c.OperatorAddrs), 1)], "")
+}
 
 // Logger returns a logger that writes to w in the configured format, from the
 // configured level on.

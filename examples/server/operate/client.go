@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // Bounds on one call: the time for a short answer, the time until a long answer
@@ -27,8 +30,8 @@ var errForeign = errors.New("the answer is not this server's JSON")
 // Client calls the operator's listener of a running server. It has a method for
 // each call of [Handler], in the same file as the call's handler.
 type Client struct {
-	Addr  string                 // host:port; if empty, every call returns ErrNoAddr
-	Token func() (string, error) // makes the token of one call
+	Addr    string       // host:port or unix:PATH; if empty, every call returns ErrNoAddr
+	Secrets []wsauth.Key // the secrets that the server may have; unused on a Unix socket
 }
 
 // ask makes one call. A status other than 2xx is an error. The caller must
@@ -37,19 +40,20 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	if c.Addr == "" {
 		return nil, ErrNoAddr
 	}
-	token, err := c.Token()
+	transport, token, err := c.transport(ctx)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Addr+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://operator"+path, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	// No proxy: the token is for the server alone.
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: headerWait}}).Do(req)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := transport.RoundTrip(req) // no proxy, no redirects
 	if err != nil {
-		return nil, fmt.Errorf("%w (is the server running, with the same OPERATOR_ADDR?)", err)
+		return nil, err
 	}
 	if res.StatusCode/100 != 2 {
 		defer res.Body.Close()
@@ -57,6 +61,10 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 		return nil, fmt.Errorf("the server answered %s: %s", res.Status, strings.TrimSpace(string(text)))
 	}
 	return res, nil
+}
+
+func (c *Client) token(key wsauth.Key) (string, error) {
+	return authority.OperatorToken([]wsauth.Key{key}, time.Now())
 }
 
 // do makes a call whose answer has no content.

@@ -1,7 +1,7 @@
-// Package operate serves the operator's calls to a running server, on a second
-// listener. Every call needs a token with the permission admin, also on the
-// loopback address, because browsers and other users of the machine can reach
-// that address too.
+// Package operate serves the operator's calls to a running server, on listeners
+// of their own. On a Unix socket the socket's mode decides who may call. On
+// TCP every call needs a token, also on the loopback address, because browsers
+// and other users of the machine can reach that address too.
 package operate
 
 import (
@@ -9,14 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
-	"time"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/headers"
-	"github.com/relayguard/relayguard/wsauth"
 )
 
 // Config holds the parts of the server that the calls work on. All fields are
@@ -25,6 +23,7 @@ type Config struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
 	Trail     *trail.Trail
+	Watch     *watch.Watch // is told of every call
 	History   History
 	Reports   func() headers.ReportStats
 	Reload    func() error // reads the secrets again
@@ -32,7 +31,7 @@ type Config struct {
 }
 
 func (c *Config) check() error {
-	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.History.Log == nil || c.History.Relay == nil ||
+	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil ||
 		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
 		return errors.New("operate: every field of Config is required")
 	}
@@ -89,8 +88,14 @@ func (c *Config) check() error {
 //	GET    /metrics
 //	       the metrics of site/metrics.md, in Prometheus's text format
 //
+//	GET    /proof
+//	       proof that the server has the secrets, for ?nonce=: a list of texts.
+//	       It needs no token
+//
 // Answers are JSON, and errors are plain text. Without a valid token, every
-// path answers 401.
+// other path answers 401. The permission admin admits to every call. Reading
+// needs only metrics, sessions (also for families and keys), audit (also for
+// reports) or blocks, so that a token for one purpose is good for no other.
 func Handler(cfg Config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -102,29 +107,16 @@ func Handler(cfg Config) (http.Handler, error) {
 	cfg.handleBlocks(mux)
 	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
-	return admins(cfg.Authority, mux), nil
+	all := http.NewServeMux()
+	all.HandleFunc("GET /proof", cfg.handleProof)
+	all.Handle("/", admit(cfg.Authority, cfg.Watch, mux))
+	return all, nil
 }
 
 // Reports asks for the counts of the violations of the page's policy that
 // browsers reported.
 func (c *Client) Reports(ctx context.Context) (headers.ReportStats, error) {
 	return get[headers.ReportStats](ctx, c, http.MethodGet, "/reports")
-}
-
-func admins(v wsauth.Verifier, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if ok {
-			id, err := v.VerifyAt([]byte(token), time.Now())
-			ok = err == nil && id.Can(wsauth.Admin)
-		}
-		if !ok {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func answer(w http.ResponseWriter, v any) {

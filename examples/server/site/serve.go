@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
 // Bounds on idle and slow peers, and on the stop. The last two together are
@@ -22,13 +24,15 @@ const (
 	requestsGrace = time.Second
 )
 
-// Serve serves the public and the operator's listener until ctx ends or a
-// listener fails; operator can be nil. Then it stops in this order: /readyz
-// fails, all viewers get close code 1001, and the listeners close last, so that
-// a load balancer can see /readyz fail. At the end it closes s.
-func (s *Site) Serve(ctx context.Context, public, operator net.Listener) error {
+// Serve serves the public listener and the operator's listeners until ctx ends
+// or a listener fails. Then it stops in this order: /readyz fails, all viewers
+// get close code 1001, and the listeners close last, so that a load balancer
+// can see /readyz fail. At the end it closes s.
+func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
-	served := make(chan error, 2)
+	second.ConnContext = operate.ConnContext
+	listeners := 1 + len(operators)
+	served := make(chan error, listeners)
 	go func() {
 		if s.cert != nil {
 			first.TLSConfig = s.cert.TLS()
@@ -37,18 +41,16 @@ func (s *Site) Serve(ctx context.Context, public, operator net.Listener) error {
 			served <- first.Serve(public)
 		}
 	}()
-	if operator != nil {
-		go func() { served <- second.Serve(operator) }()
-	} else {
-		served <- http.ErrServerClosed
+	for _, ln := range operators {
+		go func() { served <- second.Serve(ln) }()
 	}
 	var failed error
-	for ended := 0; ended < 2; {
+	for ended := 0; ended < listeners; {
 		select {
 		case <-ctx.Done():
 			s.drain(first, second)
-			for ; ended < 2; ended++ {
-				<-served // http.ErrServerClosed, because of drain
+			for ; ended < listeners; ended++ {
+				<-served // http.ErrServerClosed: asked for
 			}
 		case err := <-served:
 			if ended++; !errors.Is(err, http.ErrServerClosed) {

@@ -141,7 +141,7 @@ func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (
 		return err
 	}
 	operator, err := operate.Handler(operate.Config{
-		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail,
+		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail, Watch: s.Watch,
 		History: operate.History{Log: s.History, Relay: s.Relay, Limits: Imports(s.cfg)},
 		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
 	})

@@ -19,6 +19,7 @@ const (
 	KindRefused    Kind = "refused"    // refused connections, as often as in the log: Outcome is the reason
 	KindSuspicious Kind = "suspicious" // see package suspect: Outcome is its kind
 	KindBlock      Kind = "block"      // Outcome is operator, penalty or lifted
+	KindOperator   Kind = "operator"   // a call on the operator's listener: Outcome is done, failed or refused, Device the caller
 	KindMissed     Kind = "missed"     // a follower was too slow: it does not get Count entries
 )
 

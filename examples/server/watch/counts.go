@@ -24,7 +24,9 @@ type counts struct {
 	refused   *prometheus.CounterVec
 	auth      *prometheus.CounterVec
 	suspected *prometheus.CounterVec
+	calls     *prometheus.CounterVec
 	blocked   prometheus.Counter
+	scraper   prometheus.Gauge
 }
 
 func newCounts() counts {
@@ -35,6 +37,9 @@ func newCounts() counts {
 		refused:   counter("connections_refused_total", "Connections refused before their upgrade: by a limit, a block, or for a foreign origin.", "reason"),
 		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
 		suspected: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins.", "outcome"),
+		calls:     counter("operator_calls_total", "Calls on the operator's listener, by their outcome: done, failed or refused.", "call", "outcome"),
+		scraper: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: Namespace, Name: "metrics_token_expires_timestamp_seconds",
+			Help: "When the token expires that these metrics were read with, in Unix seconds; 0 if it never does, or none was needed."}),
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: Namespace, Name: "addresses_blocked_total",
 			Help: "Blocks of addresses that showed too many bad tokens."}),
 	}
@@ -46,6 +51,9 @@ func newCounts() counts {
 	} {
 		c.refused.WithLabelValues(string(reason))
 	}
+	for _, outcome := range []string{"done", "failed", "refused"} {
+		c.calls.WithLabelValues("other", outcome)
+	}
 	for _, kind := range wsauth.EventKinds() {
 		c.auth.WithLabelValues(string(kind), "")
 	}
@@ -56,7 +64,7 @@ func newCounts() counts {
 }
 
 func (c *counts) all() []prometheus.Collector {
-	return []prometheus.Collector{c.refused, c.auth, c.suspected, c.blocked}
+	return []prometheus.Collector{c.refused, c.auth, c.suspected, c.calls, c.blocked, c.scraper}
 }
 
 // Describe implements [prometheus.Collector].

@@ -4,10 +4,12 @@
 package watch
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +42,7 @@ type Watch struct {
 	limiter  *ratelimit.Limiter
 	suspects *suspect.Detector
 	audit    func(wsauth.Event)
+	refusals thinned // calls on the operator's listener that are refused
 	counts
 }
 
@@ -100,6 +103,72 @@ func (w *Watch) Ended(addr netip.Addr, lasted time.Duration) {
 	if !w.Barred(addr) {
 		w.suspicious(w.suspects.Ended(addr, lasted, time.Now()))
 	}
+}
+
+// Call is one call on the operator's listener.
+type Call struct {
+	Pattern string // such as "DELETE /sessions/{id}"; empty if there is no such call
+	Path    string
+	By      string // the subject of the token, or the user at a Unix socket; empty if not known
+	TokenID string
+	Addr    string
+	Status  int // of the answer
+}
+
+// outcome is one of a closed set.
+func (c *Call) outcome() string {
+	switch {
+	case c.Status == http.StatusUnauthorized, c.Status == http.StatusForbidden:
+		return "refused"
+	case c.Status >= 400:
+		return "failed"
+	}
+	return "done"
+}
+
+// detail is the call with the values in its path, or only its pattern.
+func (c *Call) detail() string {
+	method, _, _ := strings.Cut(c.Pattern, " ")
+	if c.Path == "" {
+		return c.Pattern
+	}
+	return method + " " + c.Path
+}
+
+// Called records a call on the operator's listener. Readings of the metrics,
+// which come all day, are counted and not logged.
+func (w *Watch) Called(c Call) {
+	outcome := c.outcome()
+	pattern := c.Pattern
+	if pattern == "" {
+		pattern = "other"
+	}
+	w.calls.WithLabelValues(pattern, outcome).Inc()
+	level := slog.LevelWarn
+	switch {
+	case pattern == "GET /metrics" && outcome == "done":
+		return
+	case strings.HasPrefix(pattern, "GET ") && outcome == "done":
+		level = slog.LevelInfo
+	}
+	suppressed, ok := uint64(0), true
+	if outcome == "refused" {
+		suppressed, ok = w.refusals.allow(time.Now())
+	}
+	if !ok {
+		return
+	}
+	w.log.Log(context.Background(), level, "operator call", "call", c.detail(), "outcome", outcome, "status", c.Status,
+		"by", c.By, "token_id", c.TokenID, "addr", c.Addr, "suppressed", suppressed)
+	w.trail.Add(trail.Entry{
+		Time: time.Now(), Kind: trail.KindOperator, Outcome: outcome, Addr: c.Addr,
+		Device: c.By, TokenID: c.TokenID, Count: suppressed, Detail: c.detail(),
+	})
+}
+
+// Scraped records when the token expires that the metrics were read with.
+func (w *Watch) Scraped(expires time.Time) {
+	w.scraper.Set(float64(expires.Unix()))
 }
 
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {

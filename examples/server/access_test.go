@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/refresh"
+)
+
+// operatorCalls are all calls on the operator's listener, each with the
+// permission that it needs beside admin.
+var operatorCalls = []struct{ method, path, pattern, permission string }{
+	{"GET", "/metrics", "GET /metrics", "metrics"},
+	{"GET", "/sessions", "GET /sessions", "sessions"},
+	{"GET", "/families", "GET /families", "sessions"},
+	{"GET", "/keys", "GET /keys", "sessions"},
+	{"GET", "/audit", "GET /audit", "audit"},
+	{"GET", "/reports", "GET /reports", "audit"},
+	{"GET", "/blocks", "GET /blocks", "blocks"},
+	{"DELETE", "/sessions/none", "DELETE /sessions/{id}", ""},
+	{"DELETE", "/families/none", "DELETE /families/{id}", ""},
+	{"POST", "/devices/pi-2/revoke", "POST /devices/{device}/revoke", ""},
+	{"POST", "/keys/reload", "POST /keys/reload", ""},
+	{"POST", "/blocks?prefix=192.0.2.7", "POST /blocks", ""},
+	{"DELETE", "/blocks/192.0.2.7", "DELETE /blocks/{prefix...}", ""},
+	{"GET", "/history/export", "GET /history/export", ""},
+	{"POST", "/history/import", "POST /history/import", ""},
+	{"DELETE", "/history/1", "DELETE /history/{seq}", ""},
+	{"DELETE", "/history", "DELETE /history", ""},
+	{"GET", "/nothing", "", ""},
+}
+
+// A token for one purpose is good for no other, and no call leaves without a
+// trace of its caller.
+func TestOperatorCalls(t *testing.T) {
+	s := start(t, func(c *config.Config) { crowded(c); c.Devices = []string{testDevice, "pi-2"} })
+	for _, role := range []string{"", "publisher", "metrics", "auditor", "admin"} {
+		authorization := ""
+		if role != "" {
+			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Device: testDevice, Role: role}, time.Hour, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			authorization = "bearer " + token // the scheme has no case
+		}
+		for _, c := range operatorCalls {
+			allowed := slices.Contains(authority.Roles()[role], wsauth.Admin) || c.permission != "" && slices.Contains(authority.Roles()[role], c.permission)
+			_, last := s.srv.Trail.Newest(1, time.Time{})
+			res, body := (&testSite{t: t, addr: s.op}).do(c.method, c.path, "Authorization", authorization)
+			refused := res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden
+			switch {
+			case refused == allowed:
+				t.Errorf("role %q: %s %s is answered %s", role, c.method, c.path, res.Status)
+			case refused && (role == "") != (res.StatusCode == http.StatusUnauthorized):
+				t.Errorf("role %q: %s %s is answered %s: %s", role, c.method, c.path, res.Status, body)
+			}
+			if refused || c.pattern == "GET /metrics" {
+				continue // refusals are thinned, and readings of the metrics are counted only
+			}
+			entries, _ := s.srv.Trail.After(last)
+			found := slices.ContainsFunc(entries, func(e trail.Entry) bool {
+				path, _, _ := strings.Cut(c.path, "?")
+				want := c.method + " " + path
+				return e.Kind == "operator" && e.Device == testDevice && e.TokenID != "" && e.Addr == "127.0.0.1" && (e.Detail == want || c.pattern == "")
+			})
+			if !found {
+				t.Errorf("role %q: %s %s leaves no trace: %+v", role, c.method, c.path, entries)
+			}
+		}
+	}
+	logged := s.logs.Events("operator call")
+	for _, c := range operatorCalls {
+		method, path := c.method, c.path
+		path, _, _ = strings.Cut(path, "?")
+		if c.pattern == "GET /metrics" || c.pattern == "" {
+			continue
+		}
+		if !slices.ContainsFunc(logged, func(e map[string]any) bool {
+			return e["call"] == method+" "+path && e["by"] == testDevice && e["token_id"] != ""
+		}) {
+			t.Errorf("%s %s is not in the log", method, path)
+		}
+	}
+	if !slices.ContainsFunc(logged, func(e map[string]any) bool { return e["outcome"] == "refused" }) {
+		t.Error("no refusal is in the log")
+	}
+	if leak.MatchString(s.logs.String()) {
+		t.Error("a token is in the log")
+	}
+	op := s.operator()
+	for _, series := range []string{
+		`relayguard_operator_calls_total{call="DELETE /history",outcome="done"}`, `relayguard_operator_calls_total{call="GET /history/export",outcome="refused"}`,
+		`relayguard_operator_calls_total{call="other",outcome="failed"}`,
+	} {
+		if op.metric(series) == 0 {
+			t.Errorf("%s is 0", series)
+		}
+	}
+	if got := time.Unix(int64(op.metric("relayguard_metrics_token_expires_timestamp_seconds")), 0); time.Until(got) < 50*time.Minute {
+		t.Errorf("the token of the metrics expires at %v", got)
+	}
+}
+
+// A program that listens at the port that the server has left gets no token:
+// not if it answers like a server, and not if it passes requests on to one.
+func TestImpostorGetsNoToken(t *testing.T) {
+	s := start(t, crowded)
+	for _, row := range []struct {
+		why   string
+		serve func(conn net.Conn, seen io.Writer)
+	}{
+		{"answers everything with success", func(conn net.Conn, seen io.Writer) {
+			buf := make([]byte, 4096)
+			for {
+				n, err := conn.Read(buf)
+				_, _ = seen.Write(buf[:n])
+				if err != nil {
+					return
+				}
+				fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+			}
+		}},
+		{"closes", func(net.Conn, io.Writer) {}},
+		{"passes on to the server on another port", func(conn net.Conn, seen io.Writer) {
+			server, err := net.Dial("tcp", s.op)
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			go func() { _, _ = io.Copy(conn, server) }()
+			_, _ = io.Copy(io.MultiWriter(seen, server), conn)
+		}},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			ln := loopback(t)
+			defer ln.Close()
+			seen := new(testkit.Log)
+			go func() {
+				for {
+					conn, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					go func() { defer conn.Close(); row.serve(conn, seen) }()
+				}
+			}()
+			for _, args := range [][]string{{"sessions"}, {"revoke", testDevice}, {"export"}, {"audit", "-f"}, {"keys", "-reload"}} {
+				var out bytes.Buffer
+				code := run(t.Context(), args, environment(map[string]string{"OPERATOR_ADDR": ln.Addr().String()}), &out, &out)
+				if code != exitFailed || !strings.Contains(out.String(), "did not prove") {
+					t.Errorf("%q: exit code %d: %s", args, code, &out)
+				}
+			}
+			if text := seen.String(); leak.MatchString(text) || strings.Contains(strings.ToLower(text), "authorization") {
+				t.Errorf("the impostor was sent %q", text)
+			}
+		})
+	}
+}
+
+// On a Unix socket no token crosses, and no secret is needed.
+func TestOperatorSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "operator.sock")
+	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "OPERATOR_ADDR=unix:" + path}
+	stale, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false) // as a crash leaves it
+	stale.Close()
+
+	p := launch(t, true, t.TempDir(), env)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != fs.ModeSocket {
+		t.Fatalf("%v, %v: want a socket for its owner alone", info, err)
+	}
+	// The commands have another secret, as after a change that the server has not
+	// read yet.
+	changed := append(slices.Clone(env), "JWT_SECRET="+strings.ToUpper(testSecret))
+	if out, _ := runVerb(t, 0, changed, "sessions"); !strings.Contains(out, "No connection") {
+		t.Errorf("sessions: %s", out)
+	}
+	runVerb(t, 0, changed, "keys", "-reload")
+	calls := p.stderr.Events("operator call")
+	if len(calls) != 2 || calls[0]["by"] != fmt.Sprint("uid ", os.Getuid()) || calls[0]["token_id"] != "" {
+		t.Errorf("%v", calls)
+	}
+	second := launch(t, false, t.TempDir(), append(slices.Clone(env), "PORT="+freePort(t)))
+	if code := second.wait(); code != exitFailed || !strings.Contains(second.stderr.String(), "another server listens") {
+		t.Errorf("a second server: exit code %d: %s", code, second.stderr)
+	}
+	runVerb(t, 0, env, "sessions") // the first one still answers
+	if code := p.terminate(); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := launch(t, false, t.TempDir(), env)
+	if code := third.wait(); code != exitFailed || !strings.Contains(third.stderr.String(), "not a socket") {
+		t.Errorf("a file in the way: exit code %d: %s", code, third.stderr)
+	}
+	if text, _ := os.ReadFile(path); string(text) != "mine" {
+		t.Error("the file is gone")
+	}
+}
+
+// After a change of the secret, the commands reach the server before it has read
+// the new one, and so can have it read.
+func TestCallsBetweenChangeAndReload(t *testing.T) {
+	s := start(t, crowded)
+	for _, row := range []struct {
+		why  string
+		env  map[string]string
+		code int
+	}{
+		{"the new secret, and the server's as the previous one", map[string]string{"JWT_SECRET": strings.ToUpper(testSecret), "JWT_SECRET_PREVIOUS": testSecret}, exitOK},
+		{"the server's, and an older one", map[string]string{"JWT_SECRET": testSecret, "JWT_SECRET_PREVIOUS": strings.ToUpper(testSecret)}, exitOK},
+		{"another secret alone", map[string]string{"JWT_SECRET": strings.ToUpper(testSecret)}, exitFailed},
+	} {
+		row.env["OPERATOR_ADDR"] = s.op
+		var out bytes.Buffer
+		if code := run(context.Background(), []string{"keys", "-reload"}, environment(row.env), &out, &out); code != row.code {
+			t.Errorf("%s: exit code %d: %s", row.why, code, &out)
+		}
+	}
+}
