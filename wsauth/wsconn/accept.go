@@ -149,9 +149,8 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 		return nil, &UpgradeError{http.StatusInternalServerError, err}
 	}
 	c.lib = lib
-	c.base = baseOf(c.raw)
 	c.direct = directTo(c.raw)
-	if tcp, ok := c.base.(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
+	if tcp, ok := baseOf(c.raw).(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
