@@ -60,6 +60,9 @@ type Config struct {
 	// OnEnd, if set, is called with every connection that has ended, and how
 	// long it lasted, in the connection's goroutine.
 	OnEnd func(addr netip.Addr, lasted time.Duration)
+	// OnFlood, if set, is called before OnEnd with every client that was
+	// disconnected for frames that deliver nothing.
+	OnFlood func(addr netip.Addr)
 
 	// PublishRate and PublishBurst bound one publisher's messages a second.
 	// Over them the relay reads slower, so nothing is lost. Defaults: 200 and
@@ -175,6 +178,9 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 	r.counts.ended[*cause].Add(1)
 	lasted := time.Since(since)
 	r.log.Info("disconnected", "addr", addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
+	if *cause == causeFlood && r.cfg.OnFlood != nil {
+		r.cfg.OnFlood(addr)
+	}
 	if r.cfg.OnEnd != nil {
 		r.cfg.OnEnd(addr, lasted)
 	}
@@ -215,6 +221,8 @@ func cause(err error) string {
 		return "no answer"
 	case errors.Is(err, wsconn.ErrProtocol):
 		return "protocol violated"
+	case errors.Is(err, wsconn.ErrFlooded):
+		return causeFlood
 	}
 	return causeOther
 }

@@ -40,12 +40,13 @@ type Stats struct {
 // What can end a connection.
 const (
 	causePanic = "panic"
+	causeFlood = "flood"
 	causeOther = "closed"
 )
 
 // causes is the closed set of them.
 var causes = []string{
-	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causePanic, causeOther,
+	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causeFlood, causePanic, causeOther,
 }
 
 type counts struct {

@@ -115,7 +115,7 @@ func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
-		Barred: s.Watch.Barred, OnEnd: s.ended,
+		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
 	if err != nil {
 		return err

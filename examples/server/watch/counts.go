@@ -33,7 +33,7 @@ func newCounts() counts {
 	c := counts{
 		refused:   counter("connections_refused_total", "Connections refused before their upgrade: by a limit, a block, or for a foreign origin.", "reason"),
 		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
-		suspected: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins.", "outcome"),
+		suspected: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins, floods.", "outcome"),
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: Namespace, Name: "addresses_blocked_total",
 			Help: "Blocks of addresses that showed too many bad tokens."}),
 	}

@@ -100,6 +100,11 @@ func (w *Watch) Ended(addr netip.Addr, lasted time.Duration) {
 	}
 }
 
+// Flooded takes a client that was disconnected for frames that deliver nothing.
+func (w *Watch) Flooded(addr netip.Addr) {
+	w.suspicious(w.suspects.Flooded(addr, time.Now()))
+}
+
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
 	w.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
@@ -108,7 +113,7 @@ func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint6
 
 // suspicious records e if it happened. The log record's format is stable, so
 // that other programs can read it: msg=suspicious, then outcome (failures,
-// churn or origins), addr, count and within. Later versions may only append.
+// churn, origins or floods), addr, count and within. Later versions may only append.
 func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	if !happened {
 		return

@@ -23,10 +23,11 @@ const (
 	KindFailures Kind = "failures" // many refused tokens
 	KindChurn    Kind = "churn"    // many connections that end soon after they began
 	KindOrigins  Kind = "origins"  // pages of many different foreign origins
+	KindFloods   Kind = "floods"   // frames that deliver nothing, on one connection
 )
 
 // Kinds returns all of them.
-func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins} }
+func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins, KindFloods} }
 
 // Bounds of what is not suspicious yet. A page that is reloaded, a wall of
 // screens behind one address and a mistyped token stay well within them.
@@ -37,6 +38,7 @@ const (
 	maxFailures = 5  // within failuresIn: half of what blocks an address
 	maxChurn    = 30 // within churnIn
 	maxOrigins  = 5  // within originsIn
+	maxFloods   = 0  // no visitor's browser sends one
 
 	failuresIn = 10 * time.Minute
 	churnIn    = time.Minute
@@ -66,6 +68,7 @@ type Detector struct {
 type client struct {
 	net                      netip.Prefix
 	failures, churn, origins tally
+	floods                   tally
 	seen                     [maxOrigins]uint64 // hashes of the origins counted
 }
 
@@ -103,6 +106,13 @@ func (d *Detector) Ended(addr netip.Addr, lasted time.Duration, now time.Time) (
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.client(addr).churn.add(KindChurn, addr, maxChurn, churnIn, now)
+}
+
+// Flooded counts a connection that ended for a flood.
+func (d *Detector) Flooded(addr netip.Addr, now time.Time) (Event, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.client(addr).floods.add(KindFloods, addr, maxFloods, 0, now)
 }
 
 // Foreign counts a refused origin, unless it was counted already.
