@@ -141,6 +141,7 @@ type Gate struct {
 	cfg     Config
 	recheck Rechecker // nil if the Verifier is not a Rechecker
 	prefix  string    // of session IDs, so that the IDs of two processes differ
+	now     func() time.Time
 
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
@@ -197,7 +198,7 @@ func New(cfg Config) (*Gate, error) {
 		cfg.Audit = func(Event) {}
 	}
 	g := &Gate{
-		cfg: cfg, prefix: rand.Text()[:8] + "-",
+		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
 		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {

@@ -18,12 +18,15 @@ type SessionInfo struct {
 // Sessions returns all authenticated sessions, the one with the oldest Since
 // first.
 func (g *Gate) Sessions() []SessionInfo {
+	now := g.now()
 	g.mu.Lock()
 	var list []SessionInfo
 	for _, sessions := range g.devices {
 		for _, s := range sessions {
-			id := s.grant.Load().Identity
-			list = append(list, SessionInfo{s.ID(), s.peer, id, s.since, g.endOf(&id)})
+			r := s.grant.Load()
+			if _, ok := g.valid(r, now); ok {
+				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(&r.Identity)})
+			}
 		}
 	}
 	g.mu.Unlock()
@@ -70,7 +73,7 @@ func (g *Gate) End(sessionID string) bool {
 // Revoke again, remove the device from the list of the Verifier, or remove the
 // key from the ring.
 func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
-	now := time.Now()
+	now := g.now()
 	var todo aftermath
 	g.mu.Lock()
 	if issuedBefore.After(g.revoked[device]) {
@@ -91,22 +94,32 @@ func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 // recheckAll asks the Verifier about every authenticated session, and ends each
 // authentication that is no longer valid.
 func (g *Gate) recheckAll() {
-	now := time.Now()
+	now := g.now()
 	var todo aftermath
 	g.mu.Lock()
-	for _, sessions := range g.devices {
-		for _, s := range slices.Clone(sessions) {
-			g.attend(s, now, &todo)
-		}
+	for device := range g.devices {
+		g.attendAll(device, now, &todo)
 	}
 	g.mu.Unlock()
 	g.settle(&todo)
 }
 
-// room reports whether one more session of the device may authenticate. With
-// OverLimitReplace, it ends the oldest one first. It needs mu.
-func (g *Gate) room(device string, todo *aftermath) bool {
-	for limit := g.cfg.MaxSessions; limit > 0 && len(g.devices[device]) >= limit; {
+// attendAll calls attend for the sessions of a device. It needs mu.
+func (g *Gate) attendAll(device string, now time.Time, todo *aftermath) {
+	for _, s := range slices.Clone(g.devices[device]) {
+		g.attend(s, now, todo)
+	}
+}
+
+// room reports whether one more session of the device may authenticate. Those
+// that have ended unnoticed make room first. Then, with OverLimitReplace, it
+// ends the oldest one. It needs mu.
+func (g *Gate) room(device string, now time.Time, todo *aftermath) bool {
+	limit := g.cfg.MaxSessions
+	if limit > 0 && len(g.devices[device]) >= limit {
+		g.attendAll(device, now, todo)
+	}
+	for limit > 0 && len(g.devices[device]) >= limit {
 		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}
