@@ -61,22 +61,25 @@ func New(cfg Config) (*Watch, error) {
 // Limiter returns the limiter.
 func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 
-// Event takes an event of the audit. A refused token counts against the address
-// that showed it, so that a client that goes on guessing is blocked before it
-// is upgraded.
+// Event takes an event of the audit. A token that may have been guessed counts
+// against the address that showed it, so that a client that goes on guessing is
+// blocked before it is upgraded.
 func (w *Watch) Event(e wsauth.Event) {
 	w.audit(e)
 	w.event(e)
 	w.trail.Add(trail.FromEvent(e))
 	switch e.Kind {
 	case wsauth.EventRefused:
-		w.Failed(e.Peer.Addr)
+		if e.Reason.IsGuess() {
+			w.Failed(e.Peer.Addr)
+		}
 	case wsauth.EventOriginRefused:
 		w.suspicious(w.suspects.Foreign(e.Peer.Addr, e.Detail, time.Now()))
 	}
 }
 
-// Failed counts a refused token, of either kind, against addr.
+// Failed counts a token that may have been guessed, of either kind, against
+// addr.
 func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
 	if until, blocked := w.limiter.Fail(addr); blocked {
