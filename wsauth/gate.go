@@ -229,7 +229,7 @@ func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
 		return Identity{}, err
 	}
 	g.mu.Lock()
-	revoked := g.isRevoked(&id)
+	revoked := g.isRevoked(&id, now)
 	g.mu.Unlock()
 	if revoked {
 		return Identity{}, id.refused(ReasonRevoked)
@@ -258,7 +258,12 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 	return id, nil
 }
 
+// maxAhead is how far in the future a revocation, or the "iat" of a token of a
+// revoked device, may lie.
+const maxAhead = time.Minute
+
 // isRevoked needs mu. A token without "iat" counts as issued before any time.
-func (g *Gate) isRevoked(id *Identity) bool {
-	return id.IssuedAt.Before(g.revoked[id.Device])
+func (g *Gate) isRevoked(id *Identity, now time.Time) bool {
+	before, ok := g.revoked[id.Device]
+	return ok && (id.IssuedAt.Before(before) || id.IssuedAt.After(now.Add(maxAhead)))
 }

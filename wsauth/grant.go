@@ -91,7 +91,7 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 	if s.ended.Load() {
 		return false, ErrSessionClosed
 	}
-	if g.isRevoked(&id) {
+	if g.isRevoked(&id, now) {
 		return false, id.refused(ReasonRevoked)
 	}
 	r := &grant{Identity: id}
