@@ -144,8 +144,9 @@
 //
 // If only the token of one device has leaked, call [Gate.Revoke] with the
 // present time, and RevokeDevice of package wsauth/refresh. Other devices are
-// not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps a revocation in memory only: store revocations in
-// a file and repeat them at the next start, as examples/server does.
+// not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps
+// a revocation in memory only: store revocations in a file and repeat them at
+// the next start, as examples/server does.
 //
 // # Another WebSocket library, another JWT library
 //

@@ -74,9 +74,9 @@ func (g *Gate) End(sessionID string) bool {
 // show when it was issued.
 //
 // For each device, the latest issuedBefore of all calls counts, until
-// [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast a restart, store it and call
-// Revoke again, remove the device from the list of the Verifier, or remove the
-// key from the ring.
+// [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
+// a restart, store it and call Revoke again, remove the device from the list of
+// the Verifier, or remove the key from the ring.
 func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	now := g.now()
 	var todo aftermath
