@@ -124,6 +124,18 @@ func New(cfg Config) (*Relay, error) {
 	return r, nil
 }
 
+// Screen is around a limiter around the relay. It refuses requests that a foreign
+// page can make a browser send, so that they cost its address nothing.
+func (r *Relay) Screen(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if err := r.cfg.Upgrader.Screen(w, req); err != nil {
+			r.logRefusal(req, r.cfg.ClientIP(req), err)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
 // ServeHTTP upgrades the request and serves the connection until it ends.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.Stopping() {

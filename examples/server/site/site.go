@@ -168,7 +168,7 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	pages.Handle("/{$}", page.Handler(web.Handler()))
 	pages.Handle("/", web.Handler())
 	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.log, s.Watch.Limiter().Handler(s.Relay)))
+	mux.Handle("/ws", Recovered(s.log, s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay))))
 	mux.Handle("/", s.Metrics.answers(Recovered(s.log, pages)))
 	return secure.Handler(mux), nil
 }
