@@ -77,10 +77,11 @@
 // An authentication ends exactly when its token expires. [Session.Authorize]
 // checks the clock and the ring of keys for every message, without a lock. For
 // a client that sends nothing, a timer reports the end; it needs no goroutine.
-// When [HS256.Rotate], [Gate.Revoke] or [Gate.End] returns, the authentication
-// of the open sessions that it affects has ended; none of the three waits for a
-// client. A client that sends a new token in time stays authenticated without a
-// gap.
+// If the clock was set, or the machine has slept, the report may come a minute
+// late. When [HS256.Rotate], [Gate.Revoke] or [Gate.End] returns, the
+// authentication of the open sessions that it affects has ended; none of the
+// three waits for a client. A client that sends a new token in time stays
+// authenticated without a gap.
 //
 // # What a client can learn and cost
 //
@@ -143,8 +144,9 @@
 //
 // If only the token of one device has leaked, call [Gate.Revoke] with the
 // present time, and RevokeDevice of package wsauth/refresh. Other devices are
-// not affected. A Gate keeps a revocation in memory only: store revocations in
-// a file and repeat them at the next start, as examples/server does.
+// not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps
+// a revocation in memory only: store revocations in a file and repeat them at
+// the next start, as examples/server does.
 //
 // # Another WebSocket library, another JWT library
 //

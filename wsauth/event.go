@@ -143,6 +143,22 @@ const (
 	ReasonUnavailable Reason = "unavailable" // the store or the signer failed; the token may be valid
 )
 
+// IsGuess reports whether a token that was refused for this reason may have
+// been guessed. Only guesses should count against the address of a client. The
+// result is false if the signature of the token is valid, if a refresh token is
+// of a known family, or if nothing could be decided: a device whose token has
+// expired or was revoked, or that reconnects beyond [Config].MaxSessions, does
+// not guess. For all other reasons, also those of a [Verifier] of yours, the
+// result is true.
+func (r Reason) IsGuess() bool {
+	switch r {
+	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonDevice, ReasonRole,
+		ReasonOtherDevice, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonReused, ReasonUnavailable:
+		return false
+	}
+	return true
+}
+
 // Event is one entry of the audit. It never contains a token. Events of one
 // session may come from several goroutines; sort them by Time.
 type Event struct {

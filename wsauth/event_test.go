@@ -148,6 +148,56 @@ func TestSetsAreClosed(t *testing.T) {
 	}
 }
 
+// A genuine token that is refused is no guess, and everything else is.
+func TestGuesses(t *testing.T) {
+	genuine := map[wsauth.Reason]string{
+		wsauth.ReasonClaims:      "the signature is checked before",
+		wsauth.ReasonExpired:     "a device that was away for long",
+		wsauth.ReasonNotYetValid: "a device whose token is for later",
+		wsauth.ReasonIssuer:      "the signature is checked before",
+		wsauth.ReasonAudience:    "the signature is checked before",
+		wsauth.ReasonDevice:      "a device that was taken off the list",
+		wsauth.ReasonRole:        "a role that was taken off the list",
+		wsauth.ReasonOtherDevice: "two devices behind one proxy",
+		wsauth.ReasonOlder:       "a device that shows its tokens in another order",
+		wsauth.ReasonSessions:    "a device that reconnects before its old connection is noticed to be gone",
+		wsauth.ReasonRevoked:     "a device that has not heard of its revocation",
+		wsauth.ReasonReused:      "only its tokens contain the handle of a family",
+		wsauth.ReasonUnavailable: "nothing was decided",
+	}
+	guesses := map[wsauth.Reason]bool{
+		wsauth.ReasonNoToken: true, wsauth.ReasonMalformed: true, wsauth.ReasonAlgorithm: true, wsauth.ReasonHeader: true,
+		wsauth.ReasonKey: true, wsauth.ReasonSignature: true, wsauth.ReasonVerifier: true, wsauth.ReasonUnknown: true,
+		wsauth.ReasonNotAuthenticated: true, wsauth.ReasonPermission: true, wsauth.ReasonReplaced: true, wsauth.ReasonOperator: true,
+		wsauth.ReasonOrigin: true, "a reason of its own": true, "": true,
+	}
+	for _, text := range append(constants(t, "event.go", "Reason"), "a reason of its own", "") {
+		r := wsauth.Reason(text)
+		if why, ok := genuine[r]; ok == guesses[r] {
+			t.Errorf("it is not said whether %q is a guess", r)
+		} else if r.IsGuess() == ok {
+			t.Errorf("%q: %t (%s)", r, r.IsGuess(), why)
+		}
+	}
+}
+
+// Whether a token is a guess does not depend on what is written in it, only on
+// its signature.
+func TestForgeriesAreGuesses(t *testing.T) {
+	v := newHS256(t, func(c *wsauth.HS256Config) { c.Issuer, c.Audience = "i", "a" })
+	for _, claims := range []string{
+		good(""), good(`,"iss":"i","aud":"a","role":"none"`), `{"device":"pi-1","exp":1}`, `{"device":"nobody","exp":9999999999}`, `{}`, `x`,
+		good(`,"iss":"i"`), good(`,"aud":"a"`), good(`,"iss":"i","aud":"a","nbf":9999999999`),
+	} {
+		for key, guess := range map[string]bool{string(other): true, string(secret): false} {
+			_, err := v.VerifyAt([]byte(forge(common, claims, []byte(key))), now)
+			if got := reasonOf(t, err); got.IsGuess() != guess {
+				t.Errorf("%s, signed by a stranger: %t: %q", claims, guess, got)
+			}
+		}
+	}
+}
+
 func asText(kinds []wsauth.EventKind) (texts []string) {
 	for _, k := range kinds {
 		texts = append(texts, string(k))

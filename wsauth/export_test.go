@@ -2,6 +2,7 @@ package wsauth
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
@@ -9,6 +10,10 @@ import (
 // Verifications counts the signature checks of jwx, so that tests notice tokens
 // that are refused without one.
 var Verifications atomic.Int64
+
+// SetClock makes now the clock of g. Timers do not follow it. Call SetClock
+// before Attach.
+func (g *Gate) SetClock(now func() time.Time) { g.now = now }
 
 func init() { hs256Verifier = counted{hs256Verifier} }
 

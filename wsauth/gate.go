@@ -141,6 +141,7 @@ type Gate struct {
 	cfg     Config
 	recheck Rechecker // nil if the Verifier is not a Rechecker
 	prefix  string    // of session IDs, so that the IDs of two processes differ
+	now     func() time.Time
 
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
@@ -197,7 +198,7 @@ func New(cfg Config) (*Gate, error) {
 		cfg.Audit = func(Event) {}
 	}
 	g := &Gate{
-		cfg: cfg, prefix: rand.Text()[:8] + "-",
+		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
 		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {
@@ -228,7 +229,7 @@ func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
 		return Identity{}, err
 	}
 	g.mu.Lock()
-	revoked := g.isRevoked(&id)
+	revoked := g.isRevoked(&id, now)
 	g.mu.Unlock()
 	if revoked {
 		return Identity{}, id.refused(ReasonRevoked)
@@ -257,7 +258,12 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 	return id, nil
 }
 
+// maxAhead is how far in the future a revocation, or the "iat" of a token of a
+// revoked device, may lie.
+const maxAhead = time.Minute
+
 // isRevoked needs mu. A token without "iat" counts as issued before any time.
-func (g *Gate) isRevoked(id *Identity) bool {
-	return id.IssuedAt.Before(g.revoked[id.Device])
+func (g *Gate) isRevoked(id *Identity, now time.Time) bool {
+	before, ok := g.revoked[id.Device]
+	return ok && (id.IssuedAt.Before(before) || id.IssuedAt.After(now.Add(maxAhead)))
 }

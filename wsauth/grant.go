@@ -91,7 +91,7 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 	if s.ended.Load() {
 		return false, ErrSessionClosed
 	}
-	if g.isRevoked(&id) {
+	if g.isRevoked(&id, now) {
 		return false, id.refused(ReasonRevoked)
 	}
 	r := &grant{Identity: id}
@@ -113,7 +113,7 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 		}
 	}
 	if kind == EventAuthenticated {
-		if !g.room(id.Device, todo) {
+		if !g.room(id.Device, now, todo) {
 			return false, id.refused(ReasonSessions)
 		}
 		s.since = now
@@ -148,9 +148,10 @@ func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 			todo.push = append(todo.push, s)
 		}
 	}
-	// If the clock is changed, the timer may fire early and is set again.
+	// A timer does not notice that the clock was set, and on many systems it
+	// stands still while the machine sleeps. So it asks the clock again soon.
 	// Authorize does not depend on the timer.
-	switch wait := next.Sub(now); {
+	switch wait := min(next.Sub(now), maxWait); {
 	case s.timer == nil:
 		s.timer = time.AfterFunc(wait, s.tick)
 	default:
@@ -158,10 +159,15 @@ func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 	}
 }
 
+// maxWait is how long after the end of an authentication its client may learn
+// of it, if the end came with a change of the clock or during a sleep of the
+// machine.
+const maxWait = time.Minute
+
 func (s *Session) tick() {
 	var todo aftermath
 	s.gate.mu.Lock()
-	s.gate.attend(s, time.Now(), &todo)
+	s.gate.attend(s, s.gate.now(), &todo)
 	s.gate.mu.Unlock()
 	s.gate.settle(&todo)
 }
@@ -193,7 +199,7 @@ func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 	r.lost.Store(&v.reason)
 	g.withdraw(s)
 	if v.reason == ReasonReplaced {
-		todo.events = append(todo.events, s.event(time.Now(), EventReplaced, v.reason, &r.Identity))
+		todo.events = append(todo.events, s.event(g.now(), EventReplaced, v.reason, &r.Identity))
 	}
 	s.condemn(v, todo)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,8 +54,10 @@ type HS256Config struct {
 	// Leeway is how much the clocks of signer and verifier may differ, at most
 	// 5 minutes. 0 means not at all.
 	Leeway time.Duration
-	// Roles maps each value of the claim "role" to its permissions. Nil means
-	// {"publisher": [Publish], "admin": [Publish, Admin]}.
+	// Roles maps each value of the claim "role" to its permissions, which may
+	// be any words of your own, such as "metrics", without spaces. Nil means
+	// {"publisher": [Publish], "admin": [Publish, Admin]}. The names of roles
+	// have at most 128 bytes.
 	Roles map[string][]string
 	// DefaultRole is the role of a token without "role". Empty means
 	// "publisher". It must be in Roles.
@@ -138,6 +142,20 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 	if cfg.DefaultRole == "" {
 		cfg.DefaultRole = "publisher"
 	}
+	roles := make(map[string][]string, len(cfg.Roles))
+	for role, permissions := range cfg.Roles {
+		if len(role) > maxName {
+			bad("Roles", ConfigTooLong)
+		}
+		for _, p := range permissions {
+			// "scope" is a list of words, so it could not name this permission.
+			if words := strings.Fields(p); len(words) != 1 || words[0] != p {
+				bad("Roles", ConfigMalformed)
+			}
+		}
+		roles[role] = slices.Clone(permissions)
+	}
+	cfg.Roles = roles
 	if _, ok := cfg.Roles[cfg.DefaultRole]; !ok {
 		bad("DefaultRole", ConfigUnknown)
 	}

@@ -112,7 +112,7 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 
 // present verifies a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
-	now := time.Now()
+	now := s.gate.now()
 	id, err := s.gate.verify(token, now)
 	if err != nil {
 		return s.refuse(err)
@@ -140,7 +140,7 @@ func (s *Session) refuse(cause error) error {
 	if !ok {
 		refused = &Error{Reason: ReasonVerifier}
 	}
-	s.gate.cfg.Audit(s.event(time.Now(), EventRefused, refused.Reason,
+	s.gate.cfg.Audit(s.event(s.gate.now(), EventRefused, refused.Reason,
 		&Identity{Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID}))
 	return s.dismiss(codeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
 }
@@ -160,7 +160,7 @@ func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identit
 // If Authorize notices the end of the authentication before the timer of the
 // session does, the client receives no {"status":"viewer"}, because you have a
 // message to answer.
-func (s *Session) Authorize(p string) error { return s.AuthorizeAt(p, time.Now()) }
+func (s *Session) Authorize(p string) error { return s.AuthorizeAt(p, s.gate.now()) }
 
 // AuthorizeAt is [Session.Authorize] at the time now. If the authentication is
 // no longer valid at that time, it ends and does not start again.
@@ -234,7 +234,7 @@ func (s *Session) finish(code int, reason string, answer []byte) error {
 		s.gate.mu.Unlock()
 		s.endErr = s.farewell(v.code, v.why, answer)
 		if r := s.grant.Load(); r != nil {
-			s.gate.cfg.Audit(s.event(time.Now(), EventEnded, v.reason, &r.Identity))
+			s.gate.cfg.Audit(s.event(s.gate.now(), EventEnded, v.reason, &r.Identity))
 		}
 	})
 	return s.endErr

@@ -18,12 +18,15 @@ type SessionInfo struct {
 // Sessions returns all authenticated sessions, the one with the oldest Since
 // first.
 func (g *Gate) Sessions() []SessionInfo {
+	now := g.now()
 	g.mu.Lock()
 	var list []SessionInfo
 	for _, sessions := range g.devices {
 		for _, s := range sessions {
-			id := s.grant.Load().Identity
-			list = append(list, SessionInfo{s.ID(), s.peer, id, s.since, g.endOf(&id)})
+			r := s.grant.Load()
+			if _, ok := g.valid(r, now); ok {
+				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(&r.Identity)})
+			}
 		}
 	}
 	g.mu.Unlock()
@@ -62,23 +65,31 @@ func (g *Gate) End(sessionID string) bool {
 // these open sessions before it returns, and returns their number. A token
 // without "iat" counts as issued before any time. "iat" has whole seconds, so a
 // token issued in the same second as issuedBefore is revoked, unless
-// issuedBefore is a whole second. If issuedBefore is in the future, the device
-// cannot authenticate with any token issued until then.
+// issuedBefore is a whole second.
 //
-// For each device, the latest issuedBefore of all calls counts. A Gate keeps it
-// in memory only. To make a revocation outlast a restart, store it and call
-// Revoke again, remove the device from the list of the Verifier, or remove the
-// key from the ring.
+// If issuedBefore is in the future, the device cannot authenticate with any
+// token issued until then. To bound that, a time more than a minute in the
+// future counts as in a minute. A token of the device whose "iat" is more than
+// a minute in the future counts as issued before, because its "iat" does not
+// show when it was issued.
+//
+// For each device, the latest issuedBefore of all calls counts, until
+// [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
+// a restart, store it and call Revoke again, remove the device from the list of
+// the Verifier, or remove the key from the ring.
 func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
-	now := time.Now()
+	now := g.now()
 	var todo aftermath
+	if bound := now.Add(maxAhead); issuedBefore.After(bound) {
+		issuedBefore = bound
+	}
 	g.mu.Lock()
 	if issuedBefore.After(g.revoked[device]) {
 		g.revoked[device] = issuedBefore
 	}
 	ended := 0
 	for _, s := range slices.Clone(g.devices[device]) {
-		if r := s.grant.Load(); g.isRevoked(&r.Identity) {
+		if r := s.grant.Load(); g.isRevoked(&r.Identity, now) {
 			g.lapse(s, r, ReasonRevoked, now, true, &todo)
 			ended++
 		}
@@ -88,25 +99,47 @@ func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	return ended
 }
 
+// Unrevoke takes back all revocations of device by [Gate.Revoke], and reports
+// whether there were any. Tokens that have not expired are accepted again. An
+// authentication that has ended does not come back; the client must send a
+// token.
+func (g *Gate) Unrevoke(device string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, was := g.revoked[device]
+	delete(g.revoked, device)
+	return was
+}
+
 // recheckAll asks the Verifier about every authenticated session, and ends each
 // authentication that is no longer valid.
 func (g *Gate) recheckAll() {
-	now := time.Now()
+	now := g.now()
 	var todo aftermath
 	g.mu.Lock()
-	for _, sessions := range g.devices {
-		for _, s := range slices.Clone(sessions) {
-			g.attend(s, now, &todo)
-		}
+	for device := range g.devices {
+		g.attendAll(device, now, &todo)
 	}
 	g.mu.Unlock()
 	g.settle(&todo)
 }
 
-// room reports whether one more session of the device may authenticate. With
-// OverLimitReplace, it ends the oldest one first. It needs mu.
-func (g *Gate) room(device string, todo *aftermath) bool {
-	for limit := g.cfg.MaxSessions; limit > 0 && len(g.devices[device]) >= limit; {
+// attendAll calls attend for the sessions of a device. It needs mu.
+func (g *Gate) attendAll(device string, now time.Time, todo *aftermath) {
+	for _, s := range slices.Clone(g.devices[device]) {
+		g.attend(s, now, todo)
+	}
+}
+
+// room reports whether one more session of the device may authenticate. Those
+// that have ended unnoticed make room first. Then, with OverLimitReplace, it
+// ends the oldest one. It needs mu.
+func (g *Gate) room(device string, now time.Time, todo *aftermath) bool {
+	limit := g.cfg.MaxSessions
+	if limit > 0 && len(g.devices[device]) >= limit {
+		g.attendAll(device, now, todo)
+	}
+	for limit > 0 && len(g.devices[device]) >= limit {
 		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}

@@ -304,3 +304,120 @@ func TestConcurrently(t *testing.T) {
 		}
 	})
 }
+
+// A revocation reaches at most a minute into the future, however late its time
+// is, and a token from the future does not escape it.
+func TestRevokeInTheFuture(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Minute, time.Minute + 1, time.Hour, 100 * 365 * 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			gate, v, _ := newGate(t, wsauth.Config{})
+			p := connect(t, gate)
+			tokenAt := func(issued time.Duration) string {
+				at := time.Now().Add(issued)
+				token, err := v.SignAt(wsauth.Claims{Device: "pi-1", IssuedAt: at, ExpiresAt: at.Add(time.Hour)}, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return token
+			}
+			early := tokenAt(30 * time.Minute) // of a signer whose clock is ahead
+			p.say(tokenMessage(early))
+			if n := gate.Revoke("pi-1", time.Now().Add(ahead)); n != 1 {
+				t.Error(ahead, "ended", n)
+			}
+			p.expect(t, "ended", "0s authenticated,946690200", "0s viewer")
+			time.Sleep(time.Minute - time.Nanosecond)
+			for _, token := range []string{early, tokenAt(0)} {
+				if _, err := gate.VerifyAt([]byte(token), time.Now()); reasonOf(t, err) != wsauth.ReasonRevoked {
+					t.Error(ahead, "within the minute:", err)
+				}
+			}
+			time.Sleep(time.Nanosecond)
+			if _, err := gate.VerifyAt([]byte(tokenAt(0)), time.Now()); err != nil {
+				t.Error(ahead, "after a minute:", err)
+			}
+			if _, err := gate.VerifyAt([]byte(early), time.Now()); reasonOf(t, err) != wsauth.ReasonRevoked {
+				t.Error(ahead, "the token from the future:", err)
+			}
+			if _, err := gate.VerifyAt([]byte(strings.Split(lasting("pi-2", time.Hour), `"`)[3]), time.Now()); err != nil {
+				t.Error(ahead, "another device:", err)
+			}
+			p.Session.Close(1000, "")
+		})
+	}
+}
+
+func TestUnrevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, _ := newGate(t, wsauth.Config{})
+		p, q := connect(t, gate), connect(t, gate)
+		mine, undated := lasting("pi-1", time.Hour), tokenMessage(live("pi-1"))
+		p.say(mine)
+		q.say(lasting("pi-2", time.Hour))
+		if gate.Unrevoke("pi-1") || gate.Unrevoke("nobody") {
+			t.Error("took back what was not revoked")
+		}
+		time.Sleep(time.Second)
+		gate.Revoke("pi-1", time.Now())
+		gate.Revoke("pi-1", time.Now().Add(time.Second))
+		gate.Revoke("pi-2", time.Now())
+		p.expect(t, "revoked", "0s authenticated,946688400", "1s viewer")
+		if !gate.Unrevoke("pi-1") || gate.Unrevoke("pi-1") {
+			t.Error("not taken back once")
+		}
+		p.expect(t, "an end is an end")
+		p.say(mine)
+		p.say(undated)
+		p.expect(t, "accepted again", "1s authenticated,946688400", "1s authenticated,946688400")
+		q.say(`{"text":"x"}`)
+		q.expect(t, "another device", "0s authenticated,946688400", "1s viewer", "1s answer:viewer")
+		p.Session.Close(1000, "")
+		q.Session.Close(1000, "")
+	})
+}
+
+// A token can have any permission and no other, such as one that a monitoring
+// system needs.
+func TestOwnRoles(t *testing.T) {
+	words := []string{"metrics", "sessions", "audit", "blocks", "history:read"}
+	roles := map[string][]string{"publisher": {wsauth.Publish}, "operator": words}
+	for _, w := range words {
+		roles[w] = []string{w}
+	}
+	v := newHS256(t, func(c *wsauth.HS256Config) { c.Roles = roles })
+	roles["metrics"][0] = wsauth.Admin // belongs to the caller
+	roles["publisher"] = words
+	for _, row := range []struct {
+		role  string
+		scope []string
+		want  []string
+	}{
+		{"", nil, []string{wsauth.Publish}},
+		{"metrics", nil, []string{"metrics"}},
+		{"audit", nil, []string{"audit"}},
+		{"operator", nil, words},
+		{"operator", []string{"audit", "history:read", "none"}, []string{"audit", "history:read"}},
+		{"metrics", []string{"audit"}, nil},
+	} {
+		token, err := v.SignAt(wsauth.Claims{Device: "pi-1", Role: row.role, Scope: row.scope, ExpiresAt: now.Add(time.Hour)}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := v.VerifyAt([]byte(token), now)
+		if err != nil || !slices.Equal(id.Permissions, row.want) || id.Can(wsauth.Admin) {
+			t.Errorf("%q %q: %q, %v", row.role, row.scope, id.Permissions, err)
+		}
+	}
+	if _, err := v.SignAt(wsauth.Claims{Device: "pi-1", Role: "admin", ExpiresAt: now.Add(time.Hour)}, now); reasonOf(t, err) != wsauth.ReasonRole {
+		t.Error("a role that is not in Roles:", err)
+	}
+	for _, permission := range []string{"", " ", "a b", "a ", "\ta"} {
+		_, err := wsauth.NewHS256(wsauth.HS256Config{
+			Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1"},
+			Roles: map[string][]string{"publisher": {wsauth.Publish, permission}},
+		})
+		if !errors.Is(err, wsauth.ConfigMalformed) || !strings.Contains(err.Error(), "HS256Config.Roles") {
+			t.Errorf("%q: %v", permission, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -130,7 +131,7 @@ func TestAuditIsQuoted(t *testing.T) {
 }
 
 // A hundred bad tokens are reported once as suspicious, in the log, the metrics
-// and the audit.
+// and the audit, and so are three floods.
 func TestSuspicionIsToldOnce(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c); production(c); c.MaxAttempts = 10_000 })
 	for range 40 {
@@ -141,7 +142,14 @@ func TestSuspicionIsToldOnce(t *testing.T) {
 			t.Fatal("a foreign origin is let in")
 		}
 	}
-	testkit.Eventually(t, "three suspicions are logged", func() bool { return len(s.logs.Events("suspicious")) >= 3 })
+	for range 3 { // three connections that flood
+		c := upgraded(t, s.addr)
+		c.write(bytes.Repeat(clientFrame(finPing, nil), 150))
+		if _, code := parse(t, c.rest()); code != 1008 {
+			t.Error("a flood is ended with", code)
+		}
+	}
+	testkit.Eventually(t, "four suspicions are logged", func() bool { return len(s.logs.Events("suspicious")) >= 4 })
 	told := map[string]string{}
 	for _, e := range s.logs.Events("suspicious") {
 		if told[e["outcome"].(string)] != "" {
@@ -149,8 +157,11 @@ func TestSuspicionIsToldOnce(t *testing.T) {
 		}
 		told[e["outcome"].(string)] = fmt.Sprint(e["addr"], " ", e["count"])
 	}
-	want := map[string]string{"failures": "192.0.2.7 6", "churn": "192.0.2.7 31", "origins": "192.0.2.8 6"}
+	want := map[string]string{"failures": "192.0.2.7 6", "churn": "192.0.2.7 31", "origins": "192.0.2.8 6", "floods": "127.0.0.1 1"}
 	op := s.operator()
+	if n := op.metric(`relayguard_connections_ended_total{cause="flood"}`); n != 3 {
+		t.Error("connections ended for a flood:", n)
+	}
 	for kind, line := range want {
 		if told[kind] != line {
 			t.Errorf("%s: %q, want %q", kind, told[kind], line)
@@ -159,7 +170,7 @@ func TestSuspicionIsToldOnce(t *testing.T) {
 			t.Errorf("%s: metric %v", kind, n)
 		}
 	}
-	if out := s.must("audit", "-n", "1000"); strings.Count(out, "suspicious") != 3 {
+	if out := s.must("audit", "-n", "1000"); strings.Count(out, "suspicious") != 4 {
 		t.Error(out)
 	}
 	for line := range strings.Lines(s.logs.String()) { // the format that other programs read

@@ -439,3 +439,32 @@ func serveAt(t *testing.T, h http.Handler) (addr string) {
 	})
 	return ln.Addr().String()
 }
+
+// A page somewhere else costs the address of its visitor nothing: no slot, no
+// attempt, no penalty.
+func TestForeignPagesCostNothing(t *testing.T) {
+	s := start(t, func(c *config.Config) { production(c); trustLoopback(c); c.RateConnections, c.MaxAttempts = 2, 3 })
+	visitor := from("192.0.2.50")
+	upgrade := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
+	for range 100 {
+		for want, header := range map[int][]string{
+			http.StatusUpgradeRequired: {"Sec-Fetch-Site", "cross-site"},
+			http.StatusForbidden:       append([]string{"Origin", "https://evil.example"}, upgrade...),
+		} {
+			if res, _ := s.do("GET", "/ws", append(header, visitor...)...); res.StatusCode != want {
+				t.Fatalf("a request of a foreign page is answered %d, want %d", res.StatusCode, want)
+			}
+		}
+		if res, _ := s.do("POST", "/ws", visitor...); res.StatusCode != http.StatusMethodNotAllowed {
+			t.Fatalf("a form of a foreign page is answered %d", res.StatusCode)
+		}
+	}
+	for range 2 {
+		if p, res := connect(t, s.addr, visitor...); p == nil {
+			t.Fatalf("the visitor's own page is refused with %d", res.StatusCode)
+		}
+	}
+	if p, res := connect(t, s.addr, visitor...); p != nil || res.StatusCode != http.StatusTooManyRequests {
+		t.Error("the limit does not hold")
+	}
+}

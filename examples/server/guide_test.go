@@ -175,7 +175,8 @@ func everyAnswer(s *testSite) map[string]*http.Response {
 	answers["upgrade"] = res
 	_ = p
 	for range 100 { // attempts are bounded too
-		if answers["too many"], _ = s.do("GET", "/ws"); answers["too many"].StatusCode == http.StatusTooManyRequests {
+		// A request that is no upgrade at all would not be counted.
+		if answers["too many"], _ = s.do("GET", "/ws", upgrade[:6]...); answers["too many"].StatusCode == http.StatusTooManyRequests {
 			break
 		}
 	}

@@ -61,8 +61,10 @@ type Config struct {
 	// valid, and its sessions stay open, until the tokens expire.
 	OnRevoked func(Revocation)
 	// OnFailure is called by [Issuer.Handler] for every refused refresh token,
-	// before the request is answered, so that you can block addresses that fail
-	// often. It is not called if the store or the signer fails.
+	// before the request is answered, so that you can block addresses that
+	// guess. Count only reasons for which [wsauth.Reason.IsGuess] is true: a
+	// device whose token has expired may ask again and again. OnFailure is not
+	// called if the store or the signer fails.
 	OnFailure func(*http.Request, wsauth.Reason)
 	// ClientIP returns the address of the client of a request, for the audit.
 	// If nil, [wsauth.RemoteAddr] is used.

@@ -123,6 +123,21 @@ func (e *UpgradeError) Error() string {
 
 func (e *UpgradeError) Unwrap() error { return e.Err }
 
+// Screen answers the request r, and returns an [*UpgradeError], if it does not
+// ask for a WebSocket or comes from a foreign page: 405, 426 or 403, as Accept
+// does. Otherwise it returns nil and writes nothing.
+//
+// Any page can make the browser of a visitor send such requests, with the
+// visitor's address. So call Screen before a rate limiter counts the request,
+// or a foreign page can use up the attempts of its visitors. Screen reads only
+// headers.
+func (u *Upgrader) Screen(w http.ResponseWriter, r *http.Request) error {
+	if status, err := u.screen(r); status != 0 {
+		return u.refuse(w, r, status, err)
+	}
+	return nil
+}
+
 // Accept upgrades the request r to a WebSocket connection. Headers that you
 // have set on w are sent with the 101. If Accept returns an error, an
 // [*UpgradeError], it has answered the request, with the text of the status:
@@ -134,13 +149,7 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 //	500  w cannot be hijacked
 func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if status, err := u.check(w, r); status != 0 {
-		// RFC 9113, section 8.2.2, forbids both headers in HTTP/2.
-		if status == http.StatusUpgradeRequired && r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "Upgrade")
-			w.Header().Set("Upgrade", "websocket")
-		}
-		http.Error(w, http.StatusText(status), status)
-		return nil, &UpgradeError{status, err}
+		return nil, u.refuse(w, r, status, err)
 	}
 	c := &Conn{cfg: &u.cfg, readMu: newLock(), writeMu: newLock()}
 	c.limit.Store(u.cfg.ReadLimit)
@@ -149,9 +158,8 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 		return nil, &UpgradeError{http.StatusInternalServerError, err}
 	}
 	c.lib = lib
-	c.base = baseOf(c.raw)
 	c.direct = directTo(c.raw)
-	if tcp, ok := c.base.(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
+	if tcp, ok := baseOf(c.raw).(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
@@ -160,13 +168,24 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	return c, nil
 }
 
-// check verifies everything that the handshake needs, so that the library never
-// fails there: its errors quote the request.
-func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
+func (u *Upgrader) refuse(w http.ResponseWriter, r *http.Request, status int, err error) *UpgradeError {
+	switch {
+	case status == http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", http.MethodGet)
+	case status == http.StatusUpgradeRequired && r.ProtoMajor == 1:
+		// RFC 9113, section 8.2.2, forbids both headers in HTTP/2.
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+	}
+	http.Error(w, http.StatusText(status), status)
+	return &UpgradeError{status, err}
+}
+
+// screen makes the checks of Screen, the cheapest first.
+func (u *Upgrader) screen(r *http.Request) (int, error) {
 	h := r.Header
 	switch {
 	case r.Method != http.MethodGet:
-		w.Header().Set("Allow", http.MethodGet)
 		return http.StatusMethodNotAllowed, nil
 	case !r.ProtoAtLeast(1, 1), !hasToken(h["Connection"], "upgrade"), !hasToken(h["Upgrade"], "websocket"):
 		return http.StatusUpgradeRequired, nil
@@ -178,6 +197,16 @@ func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 		})
 		return http.StatusForbidden, err
 	}
+	return 0, nil
+}
+
+// check verifies everything that the handshake needs, so that the library never
+// fails there: its errors quote the request.
+func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
+	if status, err := u.screen(r); status != 0 {
+		return status, err
+	}
+	h := r.Header
 	if h.Get("Sec-WebSocket-Version") != "13" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		return http.StatusBadRequest, nil

@@ -33,6 +33,7 @@ func (c *Conn) shut(code int, reason string) {
 		c.closing.Store(true)
 		c.timeMu.Lock()
 		if !c.gone {
+			c.due = time.Now().Add(c.cfg.CloseGrace).UnixNano()
 			c.killer = time.AfterFunc(c.cfg.CloseGrace, c.destroy)
 		}
 		c.timeMu.Unlock()
@@ -53,19 +54,24 @@ func (c *Conn) drain() {
 	}
 	_ = c.raw.SetReadDeadline(time.Time{})
 	c.timeMu.Unlock()
-	if c.ioErr == nil {
+	if c.ioErr == nil && !c.isFlooded() {
 		_, _ = c.readMessage()
 	}
-	// The library stops at an invalid frame, and after an interrupted read.
+	// The library stops at an invalid frame, at a flood, and after an
+	// interrupted read.
 	rest := make([]byte, 512)
 	for c.ioErr == nil {
-		_, c.ioErr = c.raw.Read(rest)
+		_, _ = c.readSocket(rest)
 	}
 }
 
 // libraryGone is called when the library closes its end: after a close frame of
-// the client, or after a control frame that stalled for five seconds.
+// the client, or after a control frame that stalled for five seconds or was
+// withheld because of a flood. Then the client still has CloseGrace.
 func (c *Conn) libraryGone() error {
+	if c.isFlooded() {
+		return nil
+	}
 	shut := true
 	c.shutOnce.Do(func() { shut = false; c.closing.Store(true) })
 	if !shut {
@@ -85,8 +91,8 @@ func (c *Conn) hangUp() error {
 func (c *Conn) destroy() {
 	c.closing.Store(true)
 	c.retire()
-	if c.base != c.raw {
-		_ = c.base.Close()
+	if base := baseOf(c.raw); base != c.raw {
+		_ = base.Close()
 	}
 	_ = c.hangUp()
 }

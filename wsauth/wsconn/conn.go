@@ -1,6 +1,7 @@
 package wsconn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 var (
 	ErrClosed       = errors.New("wsconn: connection is closed")
 	ErrProtocol     = errors.New("wsconn: peer violated the protocol")
+	ErrFlooded      = errors.New("wsconn: peer sent too many frames that deliver nothing")
 	ErrUnresponsive = errors.New("wsconn: peer did not answer a ping")
 	ErrStalled      = errors.New("wsconn: write made no progress")
 )
@@ -35,35 +37,40 @@ func (e *CloseError) Error() string {
 // Conn is the server's end of a WebSocket connection, and a [wsauth.Conn]. All
 // methods are safe for concurrent use.
 type Conn struct {
-	cfg  *Config
-	lib  library
-	raw  net.Conn // from Hijack; its Close may do more than close the socket
-	base net.Conn // the socket below raw
+	cfg *Config
+	lib library
+	raw net.Conn // from Hijack; its Close may do more than close the socket
 
 	limit atomic.Int64
 
 	// Guarded by readMu:
 	readMu  lock
-	early   []byte    // what arrived with the handshake
-	partial io.Reader // the rest of a message that was not read completely
-	readErr error     // what every further Read returns
-	ioErr   error     // why raw can no longer be read
-	refused bool      // the library has closed because of what it read
+	early   *bytes.Reader // what arrived with the handshake
+	partial io.Reader     // the rest of a message that was not read completely
+	readErr error         // what every further Read returns
+	ioErr   error         // why raw can no longer be read
+	meter   meter
+	drained int32 // bytes that were discarded after a close frame
+	refused bool  // the library has closed because of what it read
 
 	// writeMu is held for a whole frame. ping and pong are frames that wait
 	// until it is released.
 	writeMu lock
 	direct  *direct
 	ping    atomic.Bool
+	asked   atomic.Bool // a ping was sent, and no pong has been read since
 	pong    atomic.Pointer[[]byte]
 
 	// timeMu guards the timers and the read deadline.
 	timeMu      sync.Mutex
 	pinger      *time.Timer
 	killer      *time.Timer
+	due         int64       // the read deadline, or when the killer fires, in Unix nanoseconds
+	awaiting    atomic.Bool // a ping was sent, and nothing has been read since
 	gone        bool
 	interrupted bool
-	awaiting    atomic.Bool // a ping was sent, and nothing has been read since
+	last        bool // the client is given up at due
+	flooded     bool // the client has exceeded the budget of the meter
 
 	stalled  atomic.Bool // a write has made no progress
 	closing  atomic.Bool // no more data is sent or returned: a close frame was sent or follows
@@ -194,6 +201,8 @@ func (c *Conn) explain(err error) error {
 	switch {
 	case errors.Is(err, wsauth.ErrBinary), errors.Is(err, wsauth.ErrInvalidUTF8), errors.Is(err, wsauth.ErrTooBig):
 		return err
+	case c.isFlooded():
+		return ErrFlooded
 	case c.ioErr == nil && !c.closing.Load():
 		c.shut(1002, "")
 		return ErrProtocol
@@ -219,26 +228,66 @@ func (c *Conn) explain(err error) error {
 	return err
 }
 
+// errFlood is what the library reads in place of a flood.
+var errFlood = errors.New("flood")
+
 // readRaw is the library's Read. It runs under readMu.
-func (c *Conn) readRaw(b []byte) (int, error) {
-	if len(c.early) > 0 {
-		n := copy(b, c.early)
-		if c.early = c.early[n:]; len(c.early) == 0 {
+func (c *Conn) readRaw(b []byte) (n int, err error) {
+	if c.early != nil {
+		n, _ = c.early.Read(b)
+		if c.early.Len() == 0 {
 			c.early = nil
 		}
-		return n, nil
+	} else {
+		n, err = c.readSocket(b)
+	}
+	if !c.closing.Load() && !c.meter.scan(b[:n], &c.asked) {
+		c.timeMu.Lock()
+		c.flooded = true
+		c.timeMu.Unlock()
+		c.shut(1008, "") // before the library can close
+		return 0, errFlood
+	}
+	return n, err
+}
+
+func (c *Conn) isFlooded() bool {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	return c.flooded
+}
+
+// readSocket reads from the connection, and slowly if a client goes on sending
+// after a close frame.
+func (c *Conn) readSocket(b []byte) (int, error) {
+	if c.drained > maxDrain {
+		c.pause()
 	}
 	if c.awaiting.Load() {
 		c.awaitAnswer() // do not count the time in which no one was reading
 	}
 	n, err := c.raw.Read(b)
+	for errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && c.waitLonger() {
+		n, err = c.raw.Read(b)
+	}
 	if n > 0 && c.awaiting.Load() {
 		c.answered()
+	}
+	if c.closing.Load() && c.drained <= maxDrain {
+		c.drained += int32(n)
 	}
 	if err != nil {
 		c.ioErr = err
 	}
 	return n, err
+}
+
+// pause waits for drainPause, but not longer than the killer.
+func (c *Conn) pause() {
+	c.timeMu.Lock()
+	left := time.Duration(c.due - time.Now().UnixNano())
+	c.timeMu.Unlock()
+	time.Sleep(min(drainPause, left))
 }
 
 // interrupt makes a running Read return when its context ends.
@@ -251,13 +300,37 @@ func (c *Conn) interrupt() {
 	}
 }
 
+// awaitAnswer gives the client PongTimeout for its answer, the last tenth of it
+// only when the rest has passed: see waitLonger.
 func (c *Conn) awaitAnswer() {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()
 	if !c.interrupted && !c.closing.Load() {
 		c.awaiting.Store(true)
-		_ = c.raw.SetReadDeadline(time.Now().Add(c.cfg.PongTimeout))
+		c.setDue(c.cfg.PongTimeout-c.cfg.PongTimeout/10, false)
 	}
+}
+
+// waitLonger reports whether to read again after a read that timed out. If this
+// process, or the machine, was stopped for a while, the deadline has passed
+// although the answer may have arrived meanwhile, and no read has looked for
+// it. So a client is given up only by a read that ended in time.
+func (c *Conn) waitLonger() bool {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	tenth := c.cfg.PongTimeout / 10
+	late := time.Now().UnixNano()-c.due > int64(tenth)
+	if c.interrupted || c.closing.Load() || !c.awaiting.Load() || c.last && !late {
+		return false
+	}
+	c.setDue(tenth, true)
+	return true
+}
+
+func (c *Conn) setDue(wait time.Duration, last bool) {
+	due := time.Now().Add(wait)
+	c.due, c.last = due.UnixNano(), last
+	_ = c.raw.SetReadDeadline(due)
 }
 
 func (c *Conn) answered() {

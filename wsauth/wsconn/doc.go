@@ -48,7 +48,14 @@
 //   - A write that makes no progress for [Config].WriteTimeout ends the
 //     connection. A write that makes progress continues.
 //   - A client that does not answer a ping is disconnected. This takes one
-//     timer for each connection and no goroutine.
+//     timer for each connection and no goroutine. If this process was stopped
+//     meanwhile, or the machine, Read first looks for an answer that has
+//     arrived.
+//   - A client that floods is disconnected with the close code 1008, and Read
+//     returns [ErrFlooded]. Pings, pongs that no ping asked for, and empty
+//     fragments of a message deliver nothing: a client may send 100 of them at
+//     once and 5 a second, and one more with each message. After a close frame,
+//     a client that goes on sending is read slowly.
 //   - A [Frame] is encoded once and written to any number of connections. A
 //     write needs no context, no timer and no allocation.
 //   - The Origin header is compared completely: scheme, host and port.

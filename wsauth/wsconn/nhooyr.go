@@ -4,6 +4,7 @@ package wsconn
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -64,7 +65,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	h.conn.raw = raw
 	if n := buffered.Reader.Buffered(); n > 0 {
 		early, _ := buffered.Reader.Peek(n)
-		h.conn.early = append([]byte(nil), early...)
+		h.conn.early = bytes.NewReader(bytes.Clone(early))
 	}
 	p := &pipe{Conn: raw, c: h.conn}
 	return p, bufio.NewReadWriter(bufio.NewReaderSize(p, 128), bufio.NewWriterSize(p, 256)), nil

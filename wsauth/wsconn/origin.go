@@ -13,7 +13,8 @@ import (
 // RFC 6454). A browser lets any page connect to any server, with the user's
 // address and cookies, and sends the origin of the page in the Origin header.
 // Only this check keeps foreign pages out. A request without the header does
-// not come from a browser and is accepted.
+// not come from a browser and is accepted, unless Sec-Fetch-Site (W3C Fetch
+// Metadata) says that it comes from a page of another origin.
 //
 // The zero value accepts only pages of the same origin: the scheme of the
 // request and its Host.
@@ -34,8 +35,10 @@ type Origins struct {
 
 // OriginError means that a request comes from a foreign page.
 type OriginError struct {
-	Got  string   // the Origin header, cut to 256 bytes
-	Want []string // the accepted origins
+	// Got is the Origin header, cut to 256 bytes. It is empty if the request
+	// has none and Sec-Fetch-Site says that it comes from a foreign page.
+	Got  string
+	Want []string // the accepted origins; one made of the Host header is cut to 256 bytes
 }
 
 func (e *OriginError) Error() string { return "wsconn: " + e.detail() }
@@ -55,8 +58,8 @@ func (o Origins) Check(r *http.Request) error {
 }
 
 func (o Origins) check(r *http.Request) *OriginError {
-	sent := r.Header.Values("Origin")
-	if len(sent) == 0 || o.InsecureSkipOriginCheck {
+	sent, site := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
+	if o.InsecureSkipOriginCheck || len(sent) == 0 && ownSite(site) {
 		return nil
 	}
 	want := o.Allow
@@ -72,8 +75,24 @@ func (o Origins) check(r *http.Request) *OriginError {
 			}
 		}
 	}
-	got := strings.Join(sent, ", ")
-	return &OriginError{Got: got[:min(len(got), 256)], Want: want}
+	if len(o.Allow) == 0 {
+		want[0] = cut(want[0])
+	}
+	return &OriginError{Got: cut(strings.Join(sent, ", ")), Want: want}
+}
+
+func cut(s string) string { return s[:min(len(s), 256)] }
+
+// ownSite reports whether no value of Sec-Fetch-Site names a foreign page. "none"
+// means that the user has asked, for example with a bookmark. A page of the same
+// site but another origin is foreign, too.
+func ownSite(values []string) bool {
+	for _, v := range values {
+		if v != "same-origin" && v != "none" {
+			return false
+		}
+	}
+	return true
 }
 
 func (o Origins) scheme(r *http.Request) string {

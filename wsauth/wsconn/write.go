@@ -104,10 +104,15 @@ func (c *Conn) writeLocked(p []byte) error {
 		return err
 	}
 	for len(p) > 0 {
-		_ = c.raw.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
+		due := time.Now().Add(c.cfg.WriteTimeout)
+		_ = c.raw.SetWriteDeadline(due)
 		n, err := c.raw.Write(p[:min(len(p), maxWrite)])
 		p = p[n:]
-		if err != nil && !(n > 0 && errors.Is(err, os.ErrDeadlineExceeded)) {
+		// A write that timed out much too late has not looked whether there is
+		// room now: this process was stopped meanwhile; see waitLonger. TLS
+		// fails again at once.
+		again := n > 0 || time.Since(due) > c.cfg.WriteTimeout/10
+		if err != nil && !(again && errors.Is(err, os.ErrDeadlineExceeded)) {
 			return c.writeFailed(err)
 		}
 	}
@@ -153,6 +158,7 @@ func (c *Conn) sendPending() {
 		}
 		if ping && !c.closing.Load() {
 			c.awaitAnswer() // before the write, or the answer may be faster
+			c.asked.Store(true)
 			_ = c.writeLocked(pingFrame)
 		}
 		c.writeMu.Unlock()

@@ -42,7 +42,7 @@ type Config struct {
 	Log       *slog.Logger                   // required by New
 	Audit     func(wsauth.Event)             // gets every event
 	ClientIP  func(*http.Request) netip.Addr // required if there is a Dir
-	OnFailure func(netip.Addr)               // called with the address of a refused refresh token
+	OnFailure func(netip.Addr)               // called with the address of a refresh token that may have been guessed
 }
 
 // Authority verifies, issues and revokes the server's tokens. It is safe for
@@ -91,7 +91,11 @@ func New(cfg Config) (*Authority, error) {
 			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Device, "error", err)
 		}
 	}
-	issuer.OnFailure = func(r *http.Request, _ wsauth.Reason) { cfg.OnFailure(cfg.ClientIP(r)) }
+	issuer.OnFailure = func(r *http.Request, reason wsauth.Reason) {
+		if reason.IsGuess() {
+			cfg.OnFailure(cfg.ClientIP(r))
+		}
+	}
 	a.issuer, err = refresh.New(issuer)
 	return a, err
 }
@@ -189,8 +193,8 @@ func (a *Authority) sessionsOf(device string) (n int) {
 }
 
 // RefreshHandler serves [RefreshPath] to clients that limiter does not block. A
-// refused refresh token counts as a failure, like a token that is refused on
-// the WebSocket.
+// guessed refresh token counts as a failure, like a guessed token on the
+// WebSocket.
 func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
 	next := a.issuer.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -64,6 +64,9 @@ type Config struct {
 	// OnEnd, if set, is called for every connection that has ended, in the
 	// goroutine of the connection. lasted is how long the connection was open.
 	OnEnd func(addr netip.Addr, lasted time.Duration)
+	// OnFlood, if set, is called before OnEnd with every client that was
+	// disconnected for frames that deliver nothing.
+	OnFlood func(addr netip.Addr)
 
 	// PublishRate and PublishBurst limit the messages of one publisher: how
 	// many a second, and how many at once. Above the limit the relay reads more
@@ -126,6 +129,18 @@ func New(cfg Config) (*Relay, error) {
 	return r, nil
 }
 
+// Screen is around a limiter around the relay. It refuses requests that a foreign
+// page can make a browser send, so that they cost its address nothing.
+func (r *Relay) Screen(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if err := r.cfg.Upgrader.Screen(w, req); err != nil {
+			r.logRefusal(req, r.cfg.ClientIP(req), err)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
 // ServeHTTP upgrades the request and serves the connection until it ends.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.Stopping() {
@@ -181,6 +196,9 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 	r.counts.ended[*cause].Add(1)
 	lasted := time.Since(since)
 	r.log.Info("disconnected", "addr", addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
+	if *cause == causeFlood && r.cfg.OnFlood != nil {
+		r.cfg.OnFlood(addr)
+	}
 	if r.cfg.OnEnd != nil {
 		r.cfg.OnEnd(addr, lasted)
 	}
@@ -223,6 +241,8 @@ func cause(err error) string {
 		return "no answer"
 	case errors.Is(err, wsconn.ErrProtocol):
 		return "protocol violated"
+	case errors.Is(err, wsconn.ErrFlooded):
+		return causeFlood
 	}
 	return causeOther
 }

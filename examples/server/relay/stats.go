@@ -41,12 +41,13 @@ type Stats struct {
 // Two of the causes that can end a connection.
 const (
 	causePanic = "panic"
+	causeFlood = "flood"
 	causeOther = "closed"
 )
 
 // causes is the closed set of causes that can end a connection.
 var causes = []string{
-	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causePanic, causeOther,
+	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causeFlood, causePanic, causeOther,
 }
 
 type counts struct {

@@ -115,7 +115,7 @@ func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
-		Barred: s.Watch.Barred, OnEnd: s.ended,
+		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	pages.Handle("/{$}", page.Handler(web.Handler()))
 	pages.Handle("/", web.Handler())
 	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.log, s.Watch.Limiter().Handler(s.Relay)))
+	mux.Handle("/ws", Recovered(s.log, s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay))))
 	mux.Handle("/", s.Metrics.answers(Recovered(s.log, pages)))
 	return secure.Handler(mux), nil
 }

@@ -36,7 +36,7 @@ func newCounts() counts {
 	c := counts{
 		refused:   counter("connections_refused_total", "Connections refused before their upgrade: by a limit, a block, or for a foreign origin.", "reason"),
 		auth:      counter("auth_events_total", "Authentication events, by the audit's outcome and reason.", "outcome", "reason"),
-		suspected: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins.", "outcome"),
+		suspected: counter("suspicious_total", "Suspicious clients, each at most once in 10 minutes for each outcome: failures, churn, origins, floods.", "outcome"),
 		calls:     counter("operator_calls_total", "Calls on the operator's listener, by their outcome: done, failed or refused.", "call", "outcome"),
 		scraper: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: Namespace, Name: "metrics_token_expires_timestamp_seconds",
 			Help: "When the token expires that these metrics were read with, in Unix seconds; 0 if it never does, or none was needed."}),

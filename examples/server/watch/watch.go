@@ -64,22 +64,25 @@ func New(cfg Config) (*Watch, error) {
 // Limiter returns the limiter.
 func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 
-// Event handles an event of the audit. A refused token counts against the
-// peer's address, so that a client that keeps guessing is blocked before its
-// upgrade.
+// Event handles an event of the audit. A token that may have been guessed
+// counts against the peer's address, so that a client that keeps guessing is
+// blocked before its upgrade.
 func (w *Watch) Event(e wsauth.Event) {
 	w.audit(e)
 	w.event(e)
 	w.trail.Add(trail.FromEvent(e))
 	switch e.Kind {
 	case wsauth.EventRefused:
-		w.Failed(e.Peer.Addr)
+		if e.Reason.IsGuess() {
+			w.Failed(e.Peer.Addr)
+		}
 	case wsauth.EventOriginRefused:
 		w.suspicious(w.suspects.Foreign(e.Peer.Addr, e.Detail, time.Now()))
 	}
 }
 
-// Failed counts a refused access or refresh token against addr.
+// Failed counts an access or refresh token that may have been guessed against
+// addr.
 func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
 	if until, blocked := w.limiter.Fail(addr); blocked {
@@ -171,6 +174,11 @@ func (w *Watch) Scraped(expires time.Time) {
 	w.scraper.Set(float64(expires.Unix()))
 }
 
+// Flooded takes a client that was disconnected for frames that deliver nothing.
+func (w *Watch) Flooded(addr netip.Addr) {
+	w.suspicious(w.suspects.Flooded(addr, time.Now()))
+}
+
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
 	w.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
@@ -179,8 +187,8 @@ func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint6
 
 // suspicious records e if it happened. The log record's format is stable, so
 // that other programs can read it: msg=suspicious, then outcome (failures,
-// churn or origins), addr, count and within. Later versions may only append
-// attributes.
+// churn, origins or floods), addr, count and within. Later versions may only
+// append attributes.
 func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	if !happened {
 		return

@@ -24,10 +24,11 @@ const (
 	KindFailures Kind = "failures" // many refused tokens
 	KindChurn    Kind = "churn"    // many connections that end soon after they began
 	KindOrigins  Kind = "origins"  // pages of many different foreign origins
+	KindFloods   Kind = "floods"   // frames that deliver nothing, on one connection
 )
 
 // Kinds returns all kinds.
-func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins} }
+func Kinds() []Kind { return []Kind{KindFailures, KindChurn, KindOrigins, KindFloods} }
 
 // A client is not suspicious up to these bounds. A page that is reloaded, a
 // wall of screens behind one address and a mistyped token stay well within
@@ -39,6 +40,7 @@ const (
 	maxFailures = 5  // within failuresIn: half of the failures that block an address
 	maxChurn    = 30 // within churnIn
 	maxOrigins  = 5  // within originsIn
+	maxFloods   = 0  // no visitor's browser sends one
 
 	failuresIn = 10 * time.Minute
 	churnIn    = time.Minute
@@ -69,6 +71,7 @@ type Detector struct {
 type client struct {
 	net                      netip.Prefix
 	failures, churn, origins tally
+	floods                   tally
 	seen                     [maxOrigins]uint64 // hashes of the origins counted
 }
 
@@ -106,6 +109,13 @@ func (d *Detector) Ended(addr netip.Addr, lasted time.Duration, now time.Time) (
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.client(addr).churn.add(KindChurn, addr, maxChurn, churnIn, now)
+}
+
+// Flooded counts a connection that ended for a flood.
+func (d *Detector) Flooded(addr netip.Addr, now time.Time) (Event, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.client(addr).floods.add(KindFloods, addr, maxFloods, 0, now)
 }
 
 // Foreign counts a refused origin, unless the window already counts it.

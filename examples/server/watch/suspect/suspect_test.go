@@ -29,6 +29,7 @@ func TestOnce(t *testing.T) {
 		{suspect.KindOrigins, 5, func(d *suspect.Detector, i int, now time.Time) (suspect.Event, bool) {
 			return d.Foreign(stranger, fmt.Sprintf("https://evil%d.example", i), now)
 		}},
+		{suspect.KindFloods, 0, func(d *suspect.Detector, _ int, now time.Time) (suspect.Event, bool) { return d.Flooded(stranger, now) }},
 	} {
 		d, now := suspect.New(10), start
 		for round := range 3 {
@@ -141,6 +142,8 @@ func FuzzBound(f *testing.F) {
 				e, ok = d.Ended(addr, 0, now)
 			case 1:
 				e, ok = d.Foreign(addr, fmt.Sprint(i), now)
+			case 2:
+				e, ok = d.Flooded(addr, now)
 			default:
 				e, ok = d.Failed(addr, now)
 			}
