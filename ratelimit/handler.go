@@ -5,8 +5,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"syscall"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
 // Handler returns a handler that admits requests to next, or refuses them with
@@ -56,14 +59,36 @@ func (l *Limiter) report(r *http.Request, d Decision) {
 	if l.cfg.Observe != nil {
 		l.cfg.Observe(r, d)
 	}
-	if l.cfg.OnReject == nil || d.Reason == ReasonNone {
-		return
+	if l.rejects != nil && d.Reason != ReasonNone {
+		l.rejects.Add(rejectKey{d.Client, d.Reason}, reject{r, d})
 	}
-	if !l.rejects.Allow() {
-		l.suppressed.Add(1)
-		return
+}
+
+// rejectKey is what is counted apart for OnReject.
+type rejectKey struct {
+	client netip.Prefix
+	reason Reason
+}
+
+type reject struct {
+	r *http.Request
+	d Decision
+}
+
+// thinned returns what calls OnReject, or nil if nothing does.
+func (c *Config) thinned() *thin.Thinner[rejectKey, reject] {
+	if c.OnReject == nil {
+		return nil
 	}
-	l.cfg.OnReject(r, d, l.suppressed.Swap(0))
+	return thin.New(c.RejectEvery,
+		func(v reject, left uint64) { c.OnReject(v.r, v.d, left) },
+		func(k rejectKey) rejectKey { return rejectKey{reason: k.reason} },
+		func(k rejectKey, v reject) reject {
+			v.d.Coarse = v.d.Coarse || k.client != v.d.Client
+			v.d.Client = k.client
+			v.r = thin.Request(v.r)
+			return v
+		})
 }
 
 // hijackable reports whether w, or a ResponseWriter that w wraps, can be
