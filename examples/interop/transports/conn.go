@@ -235,7 +235,8 @@ func (l lock) Lock()   { l <- struct{}{} }
 func (l lock) Unlock() { <-l }
 
 // captor hands a library the hijacked connection and keeps it. It also finds
-// the Hijacker below wrapped ResponseWriters, which gorilla does not look for.
+// the Hijacker below wrapped ResponseWriters, which gorilla does not look for,
+// and gin's WriteHeaderNow.
 type captor struct {
 	http.ResponseWriter
 	raw net.Conn
@@ -245,4 +246,20 @@ func (c *captor) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	raw, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
 	c.raw = raw
 	return raw, rw, err
+}
+
+// WriteHeaderNow sends the 101 under gin, whose WriteHeader only stores the
+// status. coder's library calls it before it hijacks.
+func (c *captor) WriteHeaderNow() {
+	for w := c.ResponseWriter; ; {
+		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
+			now.WriteHeaderNow()
+			return
+		}
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = outer.Unwrap()
+	}
 }
