@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/embedded"
 )
 
 // blocklist holds the networks that Block refuses.
@@ -26,9 +28,21 @@ func (b *blocklist) find(addr netip.Addr, now time.Time) (until time.Time, block
 	if b.size.Load() == 0 || !addr.IsValid() {
 		return time.Time{}, false
 	}
-	addr = plain(addr)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	until, blocked = b.findForm(plain(addr), now)
+	// The IPv6 form too: a block of 2002::/16 is not one of IPv4. A mapped
+	// address is no IPv6 address on the wire.
+	if addr = addr.WithZone(""); !addr.Is4In6() && addr != plain(addr) {
+		if u, also := b.findForm(addr, now); also && (!blocked || u.IsZero() || !until.IsZero() && u.After(until)) {
+			return u, true
+		}
+	}
+	return until, blocked
+}
+
+// findForm looks for one form of an address.
+func (b *blocklist) findForm(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
 	for n, count := range b.lengths(addr) {
 		if count == 0 {
 			continue
@@ -93,7 +107,9 @@ func (b *blocklist) drop(p netip.Prefix) {
 var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 
 // Block refuses new connections from the network until the given time. The zero
-// time is forever. If the network is blocked already, the new time replaces the
+// time is forever. A block of an IPv4 network also refuses the IPv6 addresses
+// that stand for its addresses (see [Fold]), and a block of an IPv6 network
+// that stands for an IPv4 /8 or less refuses that IPv4 network. If the network is blocked already, the new time replaces the
 // old one. Open connections stay open. Block returns an error if the prefix is
 // invalid, and only then. The number of blocks is not limited, but the list is
 // meant for some thousands.
@@ -160,14 +176,12 @@ func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
 	return m
 }
 
-// plainPrefix masks a network, and makes an IPv4-mapped IPv6 network an IPv4
-// network.
+// plainPrefix masks a network, and makes an IPv6 network that stands for an
+// IPv4 network that network.
 func plainPrefix(p netip.Prefix) (netip.Prefix, error) {
 	if !p.IsValid() {
 		return p, errPrefix
 	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked(), nil
+	p, _ = embedded.PlainPrefix(p)
+	return p, nil
 }

@@ -35,9 +35,15 @@ type Config struct {
 	// requests for which it returns the zero Addr count as one client.
 	ClientIP func(*http.Request) netip.Addr
 
+	// MaxTotal is the number of connections that all clients together may hold
+	// open at once. Handler answers 503 beyond it. Each connection takes a file
+	// descriptor, so stay below what the process may open (RLIMIT_NOFILE). If
+	// zero, there is no such limit; at most 1,073,741,824.
+	MaxTotal int
 	// Process limits the admissions of all clients together. Several limiters
-	// may share it. It is asked last, so a connection that is refused for
-	// another reason takes no token from it. If nil, there is no such limit.
+	// may share it. rate.NewLimiter(50, 100) allows 50 a second, and 100 at
+	// once. It is asked last, so a connection that is refused for another
+	// reason takes no token from it. If nil, there is no such limit.
 	Process *rate.Limiter
 
 	// Penalty blocks clients that fail too often. The zero value blocks no one.
@@ -59,10 +65,21 @@ type Config struct {
 	// Observe, if set, is called by Handler with every decision, in the
 	// goroutine of the request. Use it to count decisions.
 	Observe func(*http.Request, Decision)
-	// OnReject, if set, is called by Handler with refusals, for a log. It gets
-	// ten refusals at once, then one every RejectEvery; suppressed is the
-	// number of refusals left out since the previous call. In a dry run, it
-	// gets the decisions that would have been refusals.
+	// OnReject, if set, is called with some of the refusals by Handler, for a
+	// log: with ten at once, then with one every RejectEvery, in the goroutine
+	// of the request. suppressed is the number of refusals that were left out
+	// since the previous call, only those of the same Decision.Client and
+	// Decision.Reason. In a dry run, OnReject gets the decisions that would
+	// have been refusals.
+	//
+	// If refusals were left out when a burst ends, OnReject is called once
+	// more, with one of them and the number of the others: two RejectEvery
+	// after the last, or after sixty RejectEvery if the burst goes on. This
+	// call has a goroutine of its own, for as long as it takes, and r then has
+	// no context, header or body. Such calls are limited like the others.
+	//
+	// The refusals of 256 clients are counted at a time. Those of others are
+	// counted together, and told with Decision.Coarse and an invalid Client.
 	OnReject func(r *http.Request, d Decision, suppressed uint64)
 	// RejectEvery is the time between two calls of OnReject. Default one
 	// second. If negative, OnReject gets every refusal.
@@ -156,6 +173,9 @@ func (c Config) withDefaults() (Config, error) {
 
 	count("Config.Limit", &c.Limit, defaultLimit, maxLimit)
 	span("Config.Window", &c.Window, defaultWindow)
+	if c.MaxTotal != 0 {
+		count("Config.MaxTotal", &c.MaxTotal, 0, 1<<30)
+	}
 	sound := max(1, min(c.Limit, maxLimit))
 	count("Config.MaxAttempts", &c.MaxAttempts, 6*sound, 6*maxLimit)
 	count("Config.MaxOpen", &c.MaxOpen, 5*sound, 5*maxLimit)

@@ -3,10 +3,14 @@ package ratelimit
 import (
 	"bufio"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"syscall"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
 // Handler returns a handler that admits requests to next, or refuses them with
@@ -18,9 +22,11 @@ import (
 // closed. If next hijacks the connection and then panics, Handler closes it,
 // because no other code will.
 //
-// The net.Conn that next hijacks is a wrapper. Its method NetConn returns the
-// connection inside, as that of crypto/tls does, and SyscallConn returns the
-// socket. If the ResponseWriter cannot be hijacked, as in HTTP/2, next gets it
+// The net.Conn that next hijacks is a wrapper. It has the method CloseWrite if
+// the connection inside has it, so that httputil.ReverseProxy can pass on a
+// half-closed connection; only Close releases the slot. Its method NetConn
+// returns the connection inside, as that of crypto/tls does, and SyscallConn
+// returns the socket. If the ResponseWriter cannot be hijacked, as in HTTP/2, next gets it
 // unchanged.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,14 +62,36 @@ func (l *Limiter) report(r *http.Request, d Decision) {
 	if l.cfg.Observe != nil {
 		l.cfg.Observe(r, d)
 	}
-	if l.cfg.OnReject == nil || d.Reason == ReasonNone {
-		return
+	if l.rejects != nil && d.Reason != ReasonNone {
+		l.rejects.Add(rejectKey{d.Client, d.Reason}, reject{r, d})
 	}
-	if !l.rejects.Allow() {
-		l.suppressed.Add(1)
-		return
+}
+
+// rejectKey is what is counted apart for OnReject.
+type rejectKey struct {
+	client netip.Prefix
+	reason Reason
+}
+
+type reject struct {
+	r *http.Request
+	d Decision
+}
+
+// thinned returns what calls OnReject, or nil if nothing does.
+func (c *Config) thinned() *thin.Thinner[rejectKey, reject] {
+	if c.OnReject == nil {
+		return nil
 	}
-	l.cfg.OnReject(r, d, l.suppressed.Swap(0))
+	return thin.New(c.RejectEvery,
+		func(v reject, left uint64) { c.OnReject(v.r, v.d, left) },
+		func(k rejectKey) rejectKey { return rejectKey{reason: k.reason} },
+		func(k rejectKey, v reject) reject {
+			v.d.Coarse = v.d.Coarse || k.client != v.d.Client
+			v.d.Client = k.client
+			v.r = thin.Request(v.r)
+			return v
+		})
 }
 
 // hijackable reports whether w, or a ResponseWriter that w wraps, can be
@@ -96,12 +124,26 @@ func (w *writer) FlushError() error { return http.NewResponseController(w.Respon
 
 // WriteHeaderNow is for gin, whose WriteHeader only stores the status.
 // WebSocket libraries look for this method after they have set the status 101,
-// and call it before they hijack.
+// and call it before they hijack. The writer of gin may be below those of other
+// middleware.
 func (w *writer) WriteHeaderNow() {
-	if now, ok := w.ResponseWriter.(interface{ WriteHeaderNow() }); ok {
-		now.WriteHeaderNow()
+	for below := w.ResponseWriter; ; {
+		if now, ok := below.(interface{ WriteHeaderNow() }); ok {
+			now.WriteHeaderNow()
+			return
+		}
+		u, ok := below.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		below = u.Unwrap()
 	}
 }
+
+// ReadFrom lets the system copy a file to the connection.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) { return io.Copy(w.ResponseWriter, r) }
+
+func (w *writer) WriteString(s string) (int, error) { return io.WriteString(w.ResponseWriter, s) }
 
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
@@ -112,6 +154,9 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	// The garbage collector closes a connection that nothing refers to any
 	// more. Its slot must be released then too.
 	runtime.AddCleanup(w.conn, func(s *Slot) { s.Release() }, w.slot)
+	if half, ok := c.(closeWriter); ok {
+		return halfConn{w.conn, half}, rw, nil
+	}
 	return w.conn, rw, nil
 }
 
@@ -124,6 +169,22 @@ type conn struct {
 func (c *conn) Close() error {
 	defer c.slot.Release()
 	return c.Conn.Close()
+}
+
+// ReadFrom and WriteTo let the system copy between sockets.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, c.Conn) }
+
+// closeWriter is a connection whose end can be told while its other half stays
+// open, such as net.TCPConn, net.UnixConn and tls.Conn.
+type closeWriter interface{ CloseWrite() error }
+
+// halfConn is apart from conn, because a method that always fails would be
+// worse than none.
+type halfConn struct {
+	*conn
+	closeWriter
 }
 
 // SyscallConn returns the socket, if the connection is a socket. It may be used

@@ -4,13 +4,22 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/embedded"
 )
 
 // Fold returns the network that counts as one client: the /32 of an IPv4
 // address, or the /64 of an IPv6 address, which is the least that a provider
-// gives to one subscriber. It drops zones, and treats an IPv4-mapped IPv6
-// address as an IPv4 address. For an invalid address it returns the zero
-// Prefix, which counts as one client too.
+// gives to one subscriber. It drops zones. For an invalid address it returns
+// the zero Prefix, which counts as one client too.
+//
+// An IPv6 address that a translator or a tunnel has made of an IPv4 address
+// counts as that IPv4 address: IPv4-mapped and IPv4-compatible (RFC 4291),
+// IPv4-translated (SIIT, RFC 2765), NAT64 (RFC 6052 and RFC 8215), 6to4 (RFC
+// 3056) and Teredo (RFC 4380). ISATAP addresses (RFC 5214) do not, because the
+// owner of a /64 could choose any IPv4 address in them. Neither do those of a
+// translator with a prefix of its own: if yours has one, let Config.ClientIP
+// return the IPv4 address.
 func Fold(addr netip.Addr) netip.Prefix { return fold(addr, 32, 64) }
 
 // coarse returns the network whose clients share one bucket if MaxKeys clients
@@ -30,7 +39,10 @@ func fold(addr netip.Addr, bits4, bits6 int) netip.Prefix {
 	return p
 }
 
-func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
+func plain(addr netip.Addr) netip.Addr {
+	addr, _ = embedded.Plain(addr)
+	return addr
+}
 
 // The key of an IPv6 network is the first 64 bits of its address. Other keys
 // use prefixes from ff00::/8: those are multicast addresses, from which no

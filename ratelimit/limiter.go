@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
 // Reason is why a connection is refused, or would be refused in a dry run. The
@@ -22,6 +24,7 @@ const (
 	ReasonAttempts Reason = "attempts" // Config.MaxAttempts in this window
 	ReasonOpen     Reason = "open"     // Config.MaxOpen open at once
 	ReasonProcess  Reason = "process"  // Config.Process, of all clients
+	ReasonTotal    Reason = "total"    // Config.MaxTotal open at once, of all clients
 	ReasonBlocked  Reason = "blocked"  // blocked by Limiter.Block
 	ReasonPenalty  Reason = "penalty"  // blocked by Config.Penalty
 )
@@ -38,13 +41,15 @@ type Decision struct {
 	// client shares a bucket with others of its network.
 	Coarse bool
 	// Limit is Config.Limit. Remaining is the number of connections that the
-	// client could still open now.
+	// client could still open now. It is zero after a refusal.
 	Limit, Remaining int
-	// Reset is the time until the client's window ends.
+	// Reset is the time until the client's window ends. It is zero for a
+	// blocked client.
 	Reset time.Duration
 	// RetryAfter is the time after which another attempt can succeed. It is
-	// exact, except for ReasonOpen: no one knows when a connection will end, so
-	// RetryAfter is then the window, or one minute if the window is longer. It
+	// exact, except for ReasonOpen and ReasonTotal: no one knows when a
+	// connection will end, so RetryAfter is then the window, or one minute if
+	// the window is longer. It
 	// is zero if Reason is ReasonNone, and also if waiting does not help: for a
 	// block that lasts forever, and for a Process that admits nothing.
 	RetryAfter time.Duration
@@ -71,9 +76,8 @@ type Limiter struct {
 
 	keys, strikes, open atomic.Int64
 
-	blocks     blocklist
-	rejects    *rate.Limiter
-	suppressed atomic.Uint64
+	blocks  blocklist
+	rejects *thin.Thinner[rejectKey, reject] // nil: no one is told
 }
 
 type shard struct {
@@ -99,17 +103,13 @@ func New(c Config) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	every := rate.Inf
-	if c.RejectEvery > 0 {
-		every = rate.Every(c.RejectEvery)
-	}
 	l := &Limiter{
-		cfg:     c,
-		began:   time.Now(),
-		seed:    [2]uint64{rand.Uint64(), rand.Uint64() | 1<<63 | 1},
-		coarse:  max(1024, c.MaxKeys/16),
-		rejects: rate.NewLimiter(every, 10),
+		cfg:    c,
+		began:  time.Now(),
+		seed:   [2]uint64{rand.Uint64(), rand.Uint64() | 1<<63 | 1},
+		coarse: max(1024, c.MaxKeys/16),
 	}
+	l.rejects = l.cfg.thinned()
 	l.blocks.init()
 	for i := range l.periods {
 		l.periods[i].Store(before)
@@ -158,6 +158,11 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 	at := m.at
 	c, known := s.clients.get(key)
 	open := s.open[key]
+	// A penalty comes first: a crowd must not hide a client from it.
+	if s.penalized(key, at, d) {
+		d.Allowed = l.cfg.DryRun
+		return Slot{}, false
+	}
 	if !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys) {
 		return Slot{}, true
 	}
@@ -168,14 +173,16 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 	reset := time.Duration(c.start + window - at)
 
 	switch {
-	case s.penalized(key, at, d):
 	case int(open) >= l.cfg.MaxOpen:
 		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
 	case int(c.attempts) >= l.cfg.MaxAttempts:
 		d.Reason, d.RetryAfter = ReasonAttempts, reset
 	case int(c.counted) >= l.cfg.Limit:
 		d.Reason, d.RetryAfter = ReasonLimit, reset
+	case !l.enter():
+		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
 	case l.cfg.Process != nil && !l.cfg.Process.AllowN(now, 1):
+		l.open.Add(-1)
 		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, now)
 	default:
 		c.counted++
@@ -190,13 +197,31 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 		}
 		open++
 		s.open[key] = open
-		l.open.Add(1)
 		slot = Slot{l: l, key: key, start: c.start}
 	}
 	d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun
-	d.Remaining = max(0, min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(open)))
+	if d.Reason == ReasonNone {
+		d.Remaining = min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(open))
+	}
 	d.Reset = reset
 	return slot, false
+}
+
+// enter counts one more open connection, unless there are MaxTotal.
+func (l *Limiter) enter() bool {
+	if l.cfg.MaxTotal == 0 {
+		l.open.Add(1)
+		return true
+	}
+	for {
+		n := l.open.Load()
+		if n >= int64(l.cfg.MaxTotal) {
+			return false
+		}
+		if l.open.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // untilToken returns the time until r, which has just refused, has a whole

@@ -180,6 +180,62 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// TestTotal checks the bound for all clients together, however they come and
+// go, and that a refusal by it costs nothing.
+func TestTotal(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 2, MaxTotal: 3, Process: rate.NewLimiter(rate.Every(time.Hour), 4)})
+	held, _ := admit(l, alice, start, 2)
+	admit(l, bob, start, 1)
+	for range 50 {
+		if slot, d := l.AdmitAt(bob, start); d.Reason != ratelimit.ReasonTotal || d.Reason.Status() != 503 || d.RetryAfter != time.Minute || slot.Release() {
+			t.Fatalf("fourth of three: %+v", d)
+		}
+	}
+	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonLimit {
+		t.Errorf("its own limit goes first: %+v", d)
+	}
+	held[0].Release()
+	if _, d := l.AdmitAt(bob, start); !d.Allowed {
+		t.Errorf("after one has ended: %+v", d)
+	}
+	held[1].Release()
+	// Process has no token left. What it refuses is not open.
+	for range 50 {
+		if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonProcess {
+			t.Fatalf("%+v", d)
+		}
+	}
+	if got := l.StatsAt(start).Open; got != 2 {
+		t.Errorf("%d open, want 2", got)
+	}
+}
+
+// TestTotalConcurrent has many goroutines ask for the last places.
+func TestTotalConcurrent(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{MaxTotal: 5})
+	var open, most atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				slot, d := l.AdmitAt(netip.AddrFrom4([4]byte{10, byte(g), byte(i >> 8), byte(i)}), start)
+				if !d.Allowed {
+					continue
+				}
+				if n := open.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				open.Add(-1)
+				slot.Release()
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 5 || most.Load() == 0 || l.StatsAt(start).Open != 0 {
+		t.Errorf("at most %d open, and %d in the end", most.Load(), l.StatsAt(start).Open)
+	}
+}
+
 // TestProcessClosed uses a Process that admits nothing. RetryAfter cannot name
 // a time then.
 func TestProcessClosed(t *testing.T) {
@@ -394,9 +450,9 @@ func TestConfig(t *testing.T) {
 	}{
 		{ratelimit.Config{}, nil, "", "the zero value is usable"},
 		{ratelimit.Config{Limit: 1, MaxAttempts: 1, MaxOpen: 1, MaxKeys: 1}, nil, "", "the smallest"},
-		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, Fields: 99}, problems{
+		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, MaxTotal: -1, Fields: 99}, problems{
 			"Config.Limit": small, "Config.Window": small, "Config.MaxAttempts": small, "Config.MaxOpen": small,
-			"Config.MaxKeys": small, "Config.Fields": unknown}, "ratelimit: Config.Limit is too small: at least 1", "all problems at once"},
+			"Config.MaxKeys": small, "Config.MaxTotal": small, "Config.Fields": unknown}, "ratelimit: Config.Limit is too small: at least 1", "all problems at once"},
 		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, problems{"Config.MaxAttempts": small}, "at least Config.Limit", "would make Limit unreachable"},
 		{ratelimit.Config{Limit: 10, MaxOpen: 9}, problems{"Config.MaxOpen": small}, "at least Config.Limit", "would make Limit unreachable"},
 		{ratelimit.Config{Window: 60}, problems{"Config.Window": small}, "at least 1ms", "60 nanoseconds were meant as seconds"},

@@ -125,7 +125,8 @@ func (l *Limiter) forgive(network netip.Prefix) (any bool) {
 	if l.strikes.Load() == 0 {
 		return false
 	}
-	if client := Fold(network.Addr()); network.Bits() >= client.Bits() {
+	client := Fold(network.Addr())
+	if network.Addr().BitLen() == client.Addr().BitLen() && network.Bits() >= client.Bits() {
 		key := keyOf(client)
 		s := l.shard(key)
 		s.mu.Lock()

@@ -10,7 +10,8 @@ import (
 )
 
 // Status returns the HTTP status of a response for this reason: 403 Forbidden
-// for a blocked client, 429 Too Many Requests for a client over a limit, 200 OK
+// for a blocked client, 503 Service Unavailable for ReasonTotal, since the
+// client has done nothing, 429 Too Many Requests for the other limits, 200 OK
 // for ReasonNone.
 func (r Reason) Status() int {
 	switch r {
@@ -18,12 +19,14 @@ func (r Reason) Status() int {
 		return http.StatusOK
 	case ReasonBlocked, ReasonPenalty:
 		return http.StatusForbidden
+	case ReasonTotal:
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusTooManyRequests
 }
 
 // Refuse answers a refused request as [Limiter.Handler] does: with status 403,
-// or 429 and Retry-After, and with Cache-Control: no-store. The body names
+// or 429 or 503 and Retry-After, and with Cache-Control: no-store. The body names
 // neither the reason nor the client. It is plain text, or problem+json if
 // Config.ProblemJSON is set.
 //
@@ -39,7 +42,7 @@ func (l *Limiter) Refuse(w http.ResponseWriter, d Decision) {
 	h := w.Header()
 	l.cfg.Fields.set(h, d, l.cfg)
 	h.Set("Cache-Control", "no-store")
-	if status == http.StatusTooManyRequests && d.RetryAfter > 0 {
+	if status != http.StatusForbidden && d.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(seconds(d.RetryAfter+jitter(d.RetryAfter)), 10))
 	}
 	if !l.cfg.ProblemJSON {
@@ -79,7 +82,7 @@ const (
 // set writes the fields for a client that has a window. A blocked client has
 // none.
 func (f Fields) set(h http.Header, d Decision, c Config) {
-	if d.Reset <= 0 {
+	if d.Reset <= 0 || d.Reason.Status() == http.StatusForbidden {
 		return
 	}
 	reset := seconds(d.Reset)

@@ -6,9 +6,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/relayguard/relayguard/ratelimit"
 )
@@ -58,11 +61,14 @@ func TestRefuse(t *testing.T) {
 		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonProcess}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
 		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonBlocked, RetryAfter: time.Hour}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
 		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonPenalty}, 403, "text/plain; charset=utf-8", "Forbidden\n"},
+		{ratelimit.Config{}, ratelimit.Decision{Reason: ratelimit.ReasonTotal, RetryAfter: time.Minute}, 503, "text/plain; charset=utf-8", "Service Unavailable\n"},
 		{ratelimit.Config{}, ratelimit.Decision{}, 429, "text/plain; charset=utf-8", "Too Many Requests\n"},
 		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.ReasonLimit}, 429, "application/problem+json",
 			`{"type":"about:blank","title":"Too Many Requests","status":429}` + "\n"},
 		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.ReasonBlocked}, 403, "application/problem+json",
 			`{"type":"about:blank","title":"Forbidden","status":403}` + "\n"},
+		{ratelimit.Config{ProblemJSON: true}, ratelimit.Decision{Reason: ratelimit.ReasonTotal, RetryAfter: time.Minute}, 503, "application/problem+json",
+			`{"type":"about:blank","title":"Service Unavailable","status":503}` + "\n"},
 	} {
 		w := httptest.NewRecorder()
 		newLimiter(t, test.config).Refuse(w, test.decision)
@@ -77,6 +83,9 @@ func TestRefuse(t *testing.T) {
 		}
 		if test.status == 403 && w.Header().Get("Retry-After") != "" {
 			t.Errorf("%+v: a blocked client learns for how long", test.decision)
+		}
+		if test.status == 503 && w.Header().Get("Retry-After") == "" {
+			t.Errorf("%+v: no Retry-After", test.decision)
 		}
 	}
 }
@@ -117,12 +126,62 @@ func TestFields(t *testing.T) {
 	})
 }
 
+// TestFieldsOfReasons checks for every reason, as the limiter decides it, that a
+// blocked client learns nothing about limits, and that others learn the truth.
+func TestFieldsOfReasons(t *testing.T) {
+	client := netip.MustParseAddr("192.0.2.1") // as httptest
+	for _, test := range []struct {
+		reason  ratelimit.Reason
+		status  int
+		config  ratelimit.Config
+		provoke func(*ratelimit.Limiter)
+	}{
+		{ratelimit.ReasonNone, 404, ratelimit.Config{}, func(*ratelimit.Limiter) {}},
+		{ratelimit.ReasonLimit, 429, ratelimit.Config{Limit: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
+		{ratelimit.ReasonAttempts, 429, ratelimit.Config{Limit: 1, MaxAttempts: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
+		{ratelimit.ReasonOpen, 429, ratelimit.Config{Limit: 1, MaxOpen: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
+		{ratelimit.ReasonProcess, 429, ratelimit.Config{Process: rate.NewLimiter(1, 1)}, func(l *ratelimit.Limiter) { l.Admit(bob) }},
+		{ratelimit.ReasonTotal, 503, ratelimit.Config{MaxTotal: 1}, func(l *ratelimit.Limiter) { l.Admit(bob) }},
+		{ratelimit.ReasonBlocked, 403, ratelimit.Config{}, func(l *ratelimit.Limiter) { l.Block(netip.PrefixFrom(client, 32), time.Time{}) }},
+		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Fail(client) }},
+		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Admit(client); l.Fail(client) }},
+	} {
+		for fields, names := range map[ratelimit.Fields][]string{
+			ratelimit.FieldsDraft06: {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"},
+			ratelimit.FieldsDraft10: {"RateLimit-Policy", "RateLimit"},
+		} {
+			config := test.config
+			var got ratelimit.Decision
+			config.Fields, config.Observe = fields, func(_ *http.Request, d ratelimit.Decision) { got = d }
+			l := newLimiter(t, config)
+			test.provoke(l)
+			w := httptest.NewRecorder()
+			l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+			if got.Reason != test.reason && !(test.reason == ratelimit.ReasonAttempts && got.Reason == ratelimit.ReasonLimit) || w.Code != test.status {
+				t.Errorf("%q: %d, %+v", test.reason, w.Code, got)
+			}
+			for _, name := range names {
+				if value := w.Header().Get(name); (value != "") == (test.status == http.StatusForbidden) {
+					t.Errorf("%q: %s: %q", test.reason, name, value)
+				}
+			}
+			if got.Reason != ratelimit.ReasonNone && got.Remaining != 0 || test.status == http.StatusForbidden && got.Reset != 0 {
+				t.Errorf("%q: refused with %d remaining, and a reset in %v", test.reason, got.Remaining, got.Reset)
+			}
+			if after := w.Header().Get("Retry-After"); (after != "") != (test.status == 429 || test.status == 503) {
+				t.Errorf("%q: Retry-After %q", test.reason, after)
+			}
+		}
+	}
+}
+
 // TestObserver checks that Observe gets every decision, and that OnReject gets
 // some refusals and the number of all others. A single attacker is known to
 // have caused 169,000 log lines in four hours.
 func TestObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		observed := make(map[ratelimit.Reason]int)
+		var mu sync.Mutex
 		var lines int
 		var suppressed uint64
 		l := newLimiter(t, ratelimit.Config{
@@ -132,6 +191,8 @@ func TestObserver(t *testing.T) {
 				if r.URL.Path != "/ws" || d.Reason != ratelimit.ReasonLimit || d.Allowed {
 					t.Errorf("reported: %s %+v", r.URL, d)
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				lines++
 				suppressed += n
 			},
@@ -149,15 +210,22 @@ func TestObserver(t *testing.T) {
 		}
 		// Ten calls at once, then one in each of 29 further seconds. The last
 		// 99 refusals are not reported yet.
+		mu.Lock()
 		if lines != 39 || suppressed+99 != 3000-39 {
 			t.Errorf("%d lines that speak of %d more", lines, suppressed)
 		}
+		mu.Unlock()
 		held.Release()
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/ws", nil))
 		if observed[ratelimit.ReasonNone] != 1 {
 			t.Errorf("observed %v, want one admitted", observed)
 		}
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if lines != 40 || suppressed != 3000-40 {
+			t.Errorf("in the end, %d lines that speak of %d more", lines, suppressed)
+		}
 	})
 }
 

@@ -33,12 +33,22 @@
 // passes on the field of the client, the client can choose its address. Test
 // your proxy with a forged field.
 //
+// Nothing between the client and the first proxy may replace the client's
+// address by a trusted one (SNAT). The proxy would append this address, the
+// resolver would pass it over, and the next address in the list is whatever the
+// client wrote. See [Private] for where this happens, and use [Hops] there: it
+// counts addresses instead of trusting them.
+//
 // # Failures
 //
 // If a resolver cannot understand the header field of a trusted proxy, it fails
 // closed: the result is the address of the peer, and Result.Err gives the
 // reason. All clients for which this happens count as one client together with
-// the proxy.
+// the proxy, and reach its limits together. So does every client of a proxy
+// that does not send the field at all, which is no failure: a proxy may have
+// requests of its own, such as health checks. [Resolver.Report] tells of the
+// failures. If a limiter refuses an address that [Resolver.Trusts], the clients
+// of that proxy have become one: say so in the log.
 //
 // # Concurrency
 //
@@ -46,11 +56,16 @@
 package clientip
 
 import (
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/textproto"
 	"strings"
+	"time"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/embedded"
+	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
 // Source is the place from which an address was read. [FromHeader] uses the
@@ -76,6 +91,7 @@ const (
 	ReasonMalformed    Reason = "malformed"
 	ReasonAmbiguous    Reason = "more than one value"
 	ReasonNoAddress    Reason = "peer without an address" // as on a unix socket
+	ReasonTooFew       Reason = "fewer addresses than hops"
 )
 
 // Error reports a header field that is not believed. It never holds the value
@@ -107,6 +123,8 @@ type Resolver struct {
 	unix    bool
 	kind    kind
 	header  string
+	hops    int
+	report  *thin.Thinner[reportKey, failure] // nil: no one is told
 }
 
 type kind int
@@ -114,6 +132,7 @@ type kind int
 const (
 	direct kind = iota
 	behind
+	hops
 	fromHeader
 	forwarded
 )
@@ -123,22 +142,38 @@ const (
 func Direct() *Resolver { return &Resolver{} }
 
 // Behind returns a resolver that reads X-Forwarded-For from trusted peers, all
-// lines as one list. The client is the first of these that exists:
-//
-//   - the right-most address of the list that is not trusted
-//   - the address in X-Real-IP, if it is not trusted
-//   - the left-most address of the list
-//   - the address in X-Real-IP
-//   - the peer
+// lines as one list. The client is the right-most address of the list that is
+// not trusted, or the left-most if all of them are. X-Real-IP counts only if
+// there is no X-Forwarded-For, or an empty one: a proxy that writes the one
+// passes on what a client writes into the other. Without both, the client is
+// the peer.
 //
 // Without trusted networks, Behind is [Direct].
 func Behind(trusted ...netip.Prefix) *Resolver {
 	return &Resolver{kind: behind, trusted: plainPrefixes(trusted)}
 }
 
+// Hops returns a resolver for a chain of n proxies, each of which appends the
+// address of its own peer to X-Forwarded-For. The client is the n-th address of
+// the list from the right, whatever it is: Hops(1) is the address that the only
+// proxy saw. Use it if the addresses of the proxies are not known, or are not
+// different from those of clients, as behind SNAT.
+//
+// The request must have come through all of the proxies. Fewer addresses are an
+// error ([ReasonTooFew]). If a client can reach the second proxy directly, it
+// can choose its address. Without trusted networks, every peer is believed, so
+// no client may reach the server itself. If n is less than 1, Hops is [Direct].
+func Hops(n int, trusted ...netip.Prefix) *Resolver {
+	if n < 1 {
+		return Direct()
+	}
+	return &Resolver{kind: hops, hops: n, trusted: plainPrefixes(trusted)}
+}
+
 // FromHeader returns a resolver that reads a header field with a single address
 // from trusted peers, such as CF-Connecting-IP. A field with more than one line
-// or value is an error ([ReasonAmbiguous]).
+// or value is an error ([ReasonAmbiguous]). In CloudFront-Viewer-Address, the
+// last colon separates the port, also behind an IPv6 address without brackets.
 func FromHeader(name string, trusted ...netip.Prefix) *Resolver {
 	return &Resolver{kind: fromHeader, header: textproto.CanonicalMIMEHeaderKey(name), trusted: plainPrefixes(trusted)}
 }
@@ -159,6 +194,43 @@ func (c *Resolver) TrustUnix() *Resolver {
 	return &d
 }
 
+// Report returns a copy of the resolver that calls f if a Result has an Err, for
+// a log: all clients for which this happens count as one. f gets ten requests
+// at once, then one in ten seconds, and suppressed, the number of failures left
+// out since the previous call, of the same peer and reason only. What was left
+// out when the failures end is reported twenty seconds later, by a call in a
+// goroutine of its own, in which r has no context, header or body.
+//
+// f may be called by several goroutines at once. Give the copy to one reader of
+// each request, such as ratelimit.Config.ClientIP, so that a request counts
+// once.
+func (c *Resolver) Report(f func(r *http.Request, res Result, suppressed uint64)) *Resolver {
+	d := *c
+	d.report = nil
+	if f != nil {
+		d.report = thin.New(reportEvery,
+			func(v failure, left uint64) { f(v.r, v.res, left) },
+			func(k reportKey) reportKey { return reportKey{err: k.err} },
+			func(k reportKey, v failure) failure {
+				return failure{thin.Request(v.r), Result{k.peer, v.res.Source, v.res.Err}}
+			})
+	}
+	return &d
+}
+
+const reportEvery = 10 * time.Second
+
+// reportKey is what is counted apart for Report.
+type reportKey struct {
+	peer netip.Addr
+	err  Error
+}
+
+type failure struct {
+	r   *http.Request
+	res Result
+}
+
 // Addr returns the address of the client. It is invalid only if the peer has no
 // address. Use this method as ratelimit.Config.ClientIP.
 func (c *Resolver) Addr(r *http.Request) netip.Addr { return c.Resolve(r).Addr }
@@ -166,6 +238,14 @@ func (c *Resolver) Addr(r *http.Request) netip.Addr { return c.Resolve(r).Addr }
 // Resolve returns the address of the client, its source, and an error if the
 // header field of a trusted peer could not be understood.
 func (c *Resolver) Resolve(r *http.Request) Result {
+	res := c.resolve(r)
+	if c.report != nil && res.Err != nil {
+		c.report.Add(reportKey{res.Addr, *res.Err.(*Error)}, failure{r, res})
+	}
+	return res
+}
+
+func (c *Resolver) resolve(r *http.Request) Result {
 	peer, trusted := c.peer(r)
 	own := Result{Addr: peer, Source: SourcePeer}
 	if !trusted || c.kind == direct {
@@ -178,12 +258,11 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 	switch c.kind {
 	case behind:
 		found = c.list(r.Header["X-Forwarded-For"])
-		if found.Err == nil && !c.isClient(found) {
-			other := c.single(r.Header["X-Real-Ip"], SourceXRealIP)
-			if other.Err != nil || c.isClient(other) || !found.Addr.IsValid() {
-				found = other
-			}
+		if found.Err == nil && !found.Addr.IsValid() {
+			found = c.single(r.Header["X-Real-Ip"], SourceXRealIP)
 		}
+	case hops:
+		found = c.nth(r.Header["X-Forwarded-For"])
 	case fromHeader:
 		found = c.single(r.Header[c.header], Source(strings.ToLower(c.header)))
 	case forwarded:
@@ -252,11 +331,16 @@ func isSecure(proto string) bool {
 	return strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")
 }
 
-// Trusts reports whether addr is in a trusted network.
+// Trusts reports whether addr is in a trusted network. The IPv6 address that a
+// translator has made of an IPv4 address (SIIT, NAT64) is in the networks of
+// both. Addresses of tunnels (6to4, Teredo) are in IPv6 networks only, and so is
+// an embedded loopback address: neither can be a proxy's that was meant as
+// IPv4.
 func (c *Resolver) Trusts(addr netip.Addr) bool {
 	addr = plain(addr)
+	v4, kind := embedded.Plain(addr)
 	for _, p := range c.trusted {
-		if p.Contains(addr) {
+		if p.Contains(addr) || kind == embedded.Translated && !v4.IsLoopback() && p.Contains(v4) {
 			return true
 		}
 	}
@@ -268,7 +352,7 @@ func (c *Resolver) Trusts(addr netip.Addr) bool {
 func (c *Resolver) peer(r *http.Request) (addr netip.Addr, trusted bool) {
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		addr = plain(ap.Addr())
-		return addr, c.Trusts(addr)
+		return addr, c.Trusts(addr) || c.kind == hops && len(c.trusted) == 0
 	}
 	if !c.unix {
 		return netip.Addr{}, false
@@ -277,34 +361,60 @@ func (c *Resolver) peer(r *http.Request) (addr netip.Addr, trusted bool) {
 	return netip.Addr{}, local != nil && local.Network() == "unix"
 }
 
-// isClient reports whether an address was found that is not a trusted proxy's.
-func (c *Resolver) isClient(found Result) bool { return found.Addr.IsValid() && !c.Trusts(found.Addr) }
-
-// list reads X-Forwarded-For from its end. All lines are one list (RFC 9110,
-// section 5.3).
-func (c *Resolver) list(lines []string) (found Result) {
-	found.Source = SourceXForwardedFor
-	for i := len(lines) - 1; i >= 0; i-- {
-		for rest, more := lines[i], true; more; {
-			item := rest
-			var comma int
-			if comma = strings.LastIndexByte(rest, ','); comma >= 0 {
-				rest, item = rest[:comma], rest[comma+1:]
-			}
-			more = comma >= 0
-			if item = trim(item); item == "" {
-				continue
-			}
-			addr, reason := parseNode(item)
-			if reason != "" {
-				found.Err = &Error{SourceXForwardedFor, reason}
-				return found
-			}
-			found.Addr = addr
-			if !c.Trusts(addr) {
-				return found
+// fromEnd yields the items of a list from its end. All lines are one list (RFC
+// 9110, section 5.3). It leaves out empty items (section 5.6.1).
+func fromEnd(lines []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := len(lines) - 1; i >= 0; i-- {
+			for rest, more := lines[i], true; more; {
+				item := rest
+				comma := strings.LastIndexByte(rest, ',')
+				if more = comma >= 0; more {
+					rest, item = rest[:comma], rest[comma+1:]
+				}
+				if item = trim(item); item != "" && !yield(item) {
+					return
+				}
 			}
 		}
+	}
+}
+
+// list reads X-Forwarded-For up to an address that is not trusted.
+func (c *Resolver) list(lines []string) (found Result) {
+	found.Source = SourceXForwardedFor
+	for item := range fromEnd(lines) {
+		addr, reason := parseNode(item)
+		if reason != "" {
+			found.Err = &Error{SourceXForwardedFor, reason}
+			return found
+		}
+		found.Addr = addr
+		if !c.Trusts(addr) {
+			return found
+		}
+	}
+	return found
+}
+
+// nth reads the address in X-Forwarded-For that is hops from the end. The
+// addresses of the proxies themselves do not matter.
+func (c *Resolver) nth(lines []string) (found Result) {
+	found.Source = SourceXForwardedFor
+	n := 0
+	for item := range fromEnd(lines) {
+		if n++; n < c.hops {
+			continue
+		}
+		addr, reason := parseNode(item)
+		if reason != "" {
+			found.Err = &Error{SourceXForwardedFor, reason}
+		}
+		found.Addr = addr
+		return found
+	}
+	if n > 0 {
+		found.Err = &Error{SourceXForwardedFor, ReasonTooFew}
 	}
 	return found
 }
@@ -322,6 +432,13 @@ func (c *Resolver) single(lines []string, source Source) (found Result) {
 	item := trim(lines[0])
 	if item == "" {
 		return found
+	}
+	if c.header == cloudFront {
+		var ok bool
+		if item, ok = bracketed(item); !ok {
+			found.Err = &Error{source, ReasonNotAnAddress}
+			return found
+		}
 	}
 	addr, reason := parseNode(item)
 	if reason != "" {

@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
@@ -134,7 +138,10 @@ func TestBehind(t *testing.T) {
 		{proxy, []string{"X-Real-IP: 192.0.2.1"}, "192.0.2.1", xri, "", "without X-Forwarded-For"},
 		{proxy, []string{"X-Forwarded-For: ,", "X-Real-IP: 2001:db8::1"}, "2001:db8::1", xri, "", "with an empty one"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.2"}, "192.0.2.1", xff, "", "X-Forwarded-For goes first"},
-		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: 192.0.2.1"}, "192.0.2.1", xri, "", "rather than a trusted address"},
+		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: 192.0.2.1"}, "10.0.0.9", xff, "", "SNAT in front: the client wrote X-Real-IP"},
+		{proxy, []string{"X-Forwarded-For: 10.0.0.7, 10.0.0.9", "X-Real-IP: 192.0.2.1"}, "10.0.0.7", xff, "", "likewise, with two proxies"},
+		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: nonsense"}, "10.0.0.9", xff, "", "nor does garbage in it matter"},
+		{proxy, []string{"X-Forwarded-For: 127.0.0.1", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, "127.0.0.1", xff, "", "whichever address is trusted"},
 		{proxy, []string{"X-Forwarded-For: 10.0.0.9", "X-Real-IP: 10.0.0.8"}, "10.0.0.9", xff, "", "both trusted"},
 		{proxy, []string{"X-Real-IP: 10.0.0.8"}, "10.0.0.8", xri, "", "a client within the trusted network"},
 		{proxy, []string{"X-Forwarded-For: nonsense", "X-Real-IP: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no second try after garbage"},
@@ -171,6 +178,177 @@ func TestForwarded(t *testing.T) {
 		{proxy, []string{"Forwarded: for=nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
 		{"6.6.6.6:1", []string{"Forwarded: for=192.0.2.1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
+	})
+}
+
+// TestHops counts addresses from the right. Which of them are trusted does not
+// matter, so SNAT in front gives a client no choice.
+func TestHops(t *testing.T) {
+	one := []row{
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 10.0.0.9"}, "10.0.0.9", xff, "", "SNAT in front: not what the client wrote"},
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", xff, "", "several lines are one list"},
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1 ,, "}, "192.0.2.1", xff, "", "empty items do not count"},
+		{proxy, []string{"X-Forwarded-For: nonsense, 192.0.2.1:80"}, "192.0.2.1", xff, "", "what is beyond is not read"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1, nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage in its place"},
+		{proxy, []string{"X-Forwarded-For: unknown"}, "10.0.0.1", peer, clientip.ReasonObfuscated, "the proxy does not say"},
+		{proxy, nil, "10.0.0.1", peer, "", "a proxy's own request"},
+		{proxy, []string{"X-Forwarded-For: ,"}, "10.0.0.1", peer, "", "an empty list"},
+		{proxy, []string{"X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, "10.0.0.1", peer, "", "no second header"},
+	}
+	check(t, clientip.Hops(1), one)
+	check(t, clientip.Hops(1, proxies...), one)
+	check(t, clientip.Hops(1), []row{
+		{"192.0.2.200:1", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", xff, "", "without networks, every peer is believed"},
+		{"@", []string{"X-Forwarded-For: 192.0.2.1"}, "invalid IP", peer, clientip.ReasonNoAddress, "but a unix socket only by TrustUnix"},
+	})
+	check(t, clientip.Hops(2, proxies...), []row{
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1, 203.0.113.9"}, "192.0.2.1", xff, "", "the second from the right"},
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1", "X-Forwarded-For: 203.0.113.9"}, "192.0.2.1", xff, "", "in the line before"},
+		{proxy, []string{"X-Forwarded-For: 6.6.6.6, 192.0.2.1, unknown"}, "192.0.2.1", xff, "", "the proxies' own addresses do not matter"},
+		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonTooFew, "it came past one of the proxies"},
+		{"6.6.6.6:1", []string{"X-Forwarded-For: 192.0.2.1, 203.0.113.9"}, "6.6.6.6", peer, "", "the peer is not trusted"},
+	})
+	for _, n := range []int{0, -1} {
+		check(t, clientip.Hops(n, proxies...), []row{{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "no proxy at all"}})
+	}
+	if got := clientip.Hops(1).Scheme(request("192.0.2.200:1", "X-Forwarded-Proto: https")); got != "https" {
+		t.Errorf("Scheme of a believed peer: %s", got)
+	}
+	if got := clientip.Hops(1, proxies...).Scheme(request("192.0.2.200:1", "X-Forwarded-Proto: https")); got != "http" {
+		t.Errorf("Scheme of a stranger: %s", got)
+	}
+}
+
+// TestEmbedded trusts IPv4 networks, and looks at IPv6 addresses that stand for
+// their addresses.
+func TestEmbedded(t *testing.T) {
+	for _, test := range []struct {
+		trusted, addr string
+		want          bool
+		why           string
+	}{
+		{"10.0.0.0/8", "::ffff:10.0.0.1", true, "IPv4-mapped"},
+		{"10.0.0.0/8", "::ffff:0:10.0.0.1", true, "SIIT"},
+		{"10.0.0.0/8", "64:ff9b::10.0.0.1", true, "NAT64"},
+		{"10.0.0.0/8", "64:ff9b:1::10.0.0.1", true, "NAT64 with the local prefix"},
+		{"10.0.0.0/8", "64:ff9b:1:a00:0:100::", true, "in its short form"},
+		{"10.0.0.0/8", "64:ff9b::192.0.2.1", false, "another network"},
+		{"10.0.0.0/8", "2002:a00:1::1", false, "6to4: anyone may announce it"},
+		{"10.0.0.0/8", "::10.0.0.1", false, "IPv4-compatible"},
+		{"10.0.0.0/8", "2001:0:1:2:0:1:f5ff:fffe", false, "Teredo"},
+		{"10.0.0.0/8", "2001:db8::5efe:10.0.0.1", false, "ISATAP"},
+		{"127.0.0.0/8", "::ffff:127.0.0.1", true, "this machine, on a dual-stack listener"},
+		{"127.0.0.0/8", "64:ff9b::127.0.0.1", false, "is not this machine"},
+		{"127.0.0.0/8", "::ffff:0:127.0.0.1", false, "nor is this"},
+		{"127.0.0.0/8", "::127.0.0.1", false, "nor is this"},
+		{"64:ff9b::10.0.0.0/104", "64:ff9b::10.0.0.1", true, "as written"},
+		{"64:ff9b::10.0.0.0/104", "10.0.0.1", true, "a network of NAT64 is an IPv4 network"},
+		{"::ffff:0:10.0.0.1", "10.0.0.1", true, "a single address"},
+		{"64:ff9b::127.0.0.1", "127.0.0.1", false, "but not loopback"},
+		{"2002:a00::/24", "2002:a00:1::1", true, "6to4, as written"},
+		{"2002:a00::/24", "10.0.0.1", false, "and no more than written"},
+	} {
+		trusted, err := clientip.ParsePrefixes(test.trusted)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := netip.MustParseAddr(test.addr)
+		c := clientip.Behind(trusted...)
+		if got := c.Trusts(addr); got != test.want {
+			t.Errorf("%s trusted: %s is %v: %s", test.trusted, test.addr, got, test.why)
+		}
+		// As a peer, and as a hop in the list.
+		want := addr.Unmap().String()
+		if test.want {
+			want = "192.0.2.1"
+		}
+		if got := c.Addr(request(netip.AddrPortFrom(addr, 1).String(), "X-Forwarded-For: 192.0.2.1")); got.String() != want {
+			t.Errorf("%s trusted: peer %s gives %s, want %s: %s", test.trusted, test.addr, got, want, test.why)
+		}
+		c = clientip.Behind(append(trusted, netip.MustParsePrefix("203.0.113.1/32"))...)
+		if got := c.Addr(request("203.0.113.1:1", "X-Forwarded-For: 192.0.2.1, "+test.addr)); got.String() != want {
+			t.Errorf("%s trusted: hop %s gives %s, want %s: %s", test.trusted, test.addr, got, want, test.why)
+		}
+	}
+}
+
+// TestReport expects every failure to be told, thinned, beside the peer that it
+// comes from, and nothing else.
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type key struct {
+			addr   string
+			reason clientip.Reason
+		}
+		var mu sync.Mutex
+		calls, sums := 0, map[key]uint64{}
+		c := clientip.Behind(proxies...).Report(func(r *http.Request, res clientip.Result, suppressed uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			var e *clientip.Error
+			if !errors.As(res.Err, &e) || r.URL.Path != "/ws" || r.Context() == nil {
+				t.Errorf("told of %+v %+v", r, res)
+				return
+			}
+			calls++
+			sums[key{res.Addr.String(), e.Reason}] += 1 + suppressed
+		})
+		ask := func(n int, peer string, lines ...string) {
+			for range n {
+				before := clientip.Behind(proxies...).Resolve(request(peer, lines...))
+				if got := c.Resolve(request(peer, lines...)); got.Addr != before.Addr || got.Source != before.Source || (got.Err == nil) != (before.Err == nil) {
+					t.Fatalf("the copy resolves %+v, the original %+v", got, before)
+				}
+			}
+		}
+		ask(100, proxy, "X-Forwarded-For: unknown")
+		ask(50, "10.0.0.2:1", "X-Forwarded-For: nonsense")
+		ask(3, "10.0.0.2:1", "X-Real-IP: 192.0.2.1, 192.0.2.2")
+		ask(2, "@")
+		ask(100, proxy, "X-Forwarded-For: 192.0.2.1")        // understood
+		ask(100, proxy)                                      // absent
+		ask(100, "6.6.6.6:1", "X-Forwarded-For: nonsense")   // a stranger's
+		c.Addr(request("10.0.0.3:1", "X-Forwarded-For: [x")) // Addr tells too
+		time.Sleep(time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
+		want := map[key]uint64{
+			{"10.0.0.1", clientip.ReasonObfuscated}: 100, {"10.0.0.2", clientip.ReasonNotAnAddress}: 50,
+			{"10.0.0.2", clientip.ReasonAmbiguous}: 3, {"invalid IP", clientip.ReasonNoAddress}: 2, {"10.0.0.3", clientip.ReasonNotAnAddress}: 1,
+		}
+		if !maps.Equal(sums, want) || calls > 15 {
+			t.Errorf("%d calls speak of %v, want %v", calls, sums, want)
+		}
+	})
+	// A nil function, and the original, tell no one.
+	for _, c := range []*clientip.Resolver{clientip.Behind(proxies...).Report(nil), clientip.Behind(proxies...).Report(nil).TrustUnix()} {
+		if got := c.Resolve(request(proxy, "X-Forwarded-For: unknown")); got.Err == nil {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+func TestCloudFront(t *testing.T) {
+	const source clientip.Source = "cloudfront-viewer-address"
+	check(t, clientip.FromHeader("CloudFront-Viewer-Address", proxies...), []row{
+		{proxy, []string{"CloudFront-Viewer-Address: 192.0.2.1:46532"}, "192.0.2.1", source, "", "IPv4"},
+		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8:0:0:0:0:0:1:46532"}, "2001:db8::1", source, "", "IPv6, without brackets"},
+		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8::1:46532"}, "2001:db8::1", source, "", "shortened"},
+		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8::1:443"}, "2001:db8::1", source, "", "a port that could be a part of the address"},
+		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8:a::1:c:d:e:1024"}, "2001:db8:a:0:1:c:d:e", source, "", "as long as it gets"},
+		{proxy, []string{"CloudFront-Viewer-Address: [2001:db8::1]:443"}, "2001:db8::1", source, "", "with brackets, if that ever changes"},
+		{proxy, []string{"CloudFront-Viewer-Address: 192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no port: not CloudFront's"},
+		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8::1:99999"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "no such port"},
+		{proxy, []string{"CloudFront-Viewer-Address: 6.6.6.6:1, 192.0.2.1:1"}, "10.0.0.1", peer, clientip.ReasonAmbiguous, "two values"},
+		{proxy, []string{"CloudFront-Viewer-Address: :443"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "a port alone"},
+		{"6.6.6.6:1", []string{"CloudFront-Viewer-Address: 192.0.2.1:1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
+	})
+	// Elsewhere, only an address with all eight parts can be told from a port.
+	check(t, clientip.Behind(proxies...), []row{
+		{proxy, []string{"X-Forwarded-For: 2001:db8:0:0:0:0:0:1:46532"}, "2001:db8::1", xff, "", "eight parts and a port"},
+		{proxy, []string{"X-Forwarded-For: 2001:db8::1:443"}, "2001:db8::1:443", xff, "", "an address"},
+		{proxy, []string{"X-Forwarded-For: ::2:3:4:5:6:7:8"}, "0:2:3:4:5:6:7:8", xff, "", "an address with as many colons"},
+		{proxy, []string{"X-Forwarded-For: 1:2:3:4:5:6:7:8:9:10"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "too many parts"},
 	})
 }
 

@@ -22,10 +22,11 @@ func FuzzResolve(f *testing.F) {
 	}
 	resolvers := []*clientip.Resolver{
 		clientip.Direct(), clientip.Behind(proxies...), clientip.Forwarded(proxies...), clientip.FromHeader("X-Real-IP", proxies...),
+		clientip.Hops(1, proxies...), clientip.FromHeader("CloudFront-Viewer-Address", proxies...),
 	}
 	stranger, own := netip.MustParseAddr("203.0.113.99"), netip.MustParseAddr("10.0.0.1")
 	f.Fuzz(func(t *testing.T, first, second string, split bool) {
-		lines := []string{"X-Forwarded-For: " + first, "Forwarded: " + first, "X-Real-IP: " + second, "X-Forwarded-Proto: " + second}
+		lines := []string{"X-Forwarded-For: " + first, "Forwarded: " + first, "X-Real-IP: " + second, "X-Forwarded-Proto: " + second, "CloudFront-Viewer-Address: " + first}
 		if split {
 			lines = append(lines, "X-Forwarded-For: "+second, "Forwarded: "+second)
 		}
@@ -61,12 +62,17 @@ func FuzzResolve(f *testing.F) {
 				}
 			}
 
+			// A second field never matters if the first one holds an address.
+			if i == 1 && got.Err == nil && got.Source == clientip.SourceXRealIP && strings.Trim(first, ", \t") != "" {
+				t.Fatalf("X-Real-IP although X-Forwarded-For was there: %+v", got)
+			}
+
 			appended := request(proxy, append(lines, "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1")...)
 			want := "192.0.2.1"
 			if i == 0 {
 				want = own.String()
 			}
-			if got := c.Resolve(appended); i != 3 && got.Addr.String() != want {
+			if got := c.Resolve(appended); i != 3 && i != 5 && got.Addr.String() != want {
 				t.Fatalf("resolver %d: %+v displaced what the proxy appended", i, got)
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/relayguard/relayguard/ratelimit/internal/embedded"
 )
 
 // parseNode reads an address in the forms that proxies write: bare, with a
@@ -29,12 +31,33 @@ func parseNode(s string) (addr netip.Addr, reason Reason) {
 			return netip.Addr{}, ReasonNotAnAddress
 		}
 		host = s[:colon]
+	case strings.Count(s, ":") == 8 && !strings.Contains(s, "::"):
+		// Eight parts and a port, without the brackets that it needs.
+		if b, ok := bracketed(s); ok {
+			return parseNode(b)
+		}
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil || addr.Unmap().IsUnspecified() {
 		return netip.Addr{}, ReasonNotAnAddress
 	}
 	return plain(addr), ""
+}
+
+// cloudFront is the header field in which there always is a port, and never a
+// bracket: 2001:db8::1:443 is the address 2001:db8::1.
+const cloudFront = "Cloudfront-Viewer-Address"
+
+// bracketed returns an address with a port in the form that parseNode reads.
+func bracketed(s string) (string, bool) {
+	colon := strings.LastIndexByte(s, ':')
+	if colon < 0 || !isPort(s[colon:]) {
+		return "", false
+	}
+	if host := s[:colon]; strings.Contains(host, ":") && host[0] != '[' {
+		return "[" + host + "]" + s[colon:], true
+	}
+	return s, true
 }
 
 // isPort reports whether s is empty, or a colon followed by a port number or by
@@ -153,6 +176,24 @@ func Loopback() []netip.Prefix {
 // Private returns the private networks: 10.0.0.0/8, 172.16.0.0/12,
 // 192.168.0.0/16 (RFC 1918) and fc00::/7 (RFC 4193). It does not include
 // Loopback.
+//
+// To trust them is to believe every machine, container and pod that can reach
+// the port, and it is safe only if no client's connection gets a private
+// address on its way:
+//
+//   - Docker gives connections to a published port the address of the bridge's
+//     gateway, such as 172.17.0.1, if they come through its userland proxy,
+//     from Docker Desktop, from a rootless daemon, or over IPv6 into an
+//     IPv4-only network. Publish only the port of the proxy, and let the proxy
+//     run in the host's network, or trust its address alone.
+//   - Kubernetes gives connections to a Service of type NodePort or
+//     LoadBalancer the address of a node, unless externalTrafficPolicy is
+//     Local. An ingress controller then appends the node's address for every
+//     client, and a client chooses its own with a forged field. Set
+//     externalTrafficPolicy: Local, or use the PROXY protocol in front of the
+//     ingress, or [Hops].
+//
+// Otherwise use Hops, and know that all clients behind the SNAT count as one.
 func Private() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
@@ -162,7 +203,7 @@ func Private() []netip.Prefix {
 
 // The reasons of a [PrefixError].
 const (
-	ReasonNotAPrefix   Reason = "is neither a network, nor an address, nor one of the words loopback, private and none"
+	ReasonNotAPrefix   Reason = "is neither a network like 10.0.0.0/8, nor an address like 192.0.2.1, nor one of the words loopback, private and none"
 	ReasonTrustsAll    Reason = "would trust every address"
 	ReasonNoneWithMore Reason = "must be alone in the list"
 )
@@ -170,11 +211,47 @@ const (
 // PrefixError is one item of a list of networks that [ParsePrefixes] refuses.
 type PrefixError struct {
 	Item   string
+	Index  int // of the item in the list, from 0; empty items do not count
 	Reason Reason
+	// Hint says what to write instead, without the item. It is empty if nothing
+	// is known to help.
+	Hint string
 }
 
 func (e *PrefixError) Error() string {
-	return "clientip: " + strconv.Quote(e.Item) + " " + string(e.Reason)
+	text := "clientip: " + strconv.Quote(e.Item) + " " + string(e.Reason)
+	if e.Hint != "" {
+		text += ": " + e.Hint
+	}
+	return text
+}
+
+// hint returns what to write in place of an item that is not a network.
+func hint(item string) string {
+	addr, length, slash := strings.Cut(item, "/")
+	_, err := netip.ParseAddr(addr)
+	_, mask := netip.ParseAddr(length)
+	_, node := parseNode(item)
+	letters := strings.ContainsFunc(item, func(r rune) bool { return r > 'f' && r <= 'z' || r > 'F' && r <= 'Z' })
+	switch {
+	case strings.ContainsAny(item, "; \t\n"):
+		return "separate the items by commas"
+	case strings.Contains(item, "://"):
+		return "leave out the scheme"
+	case strings.Contains(item, "%"):
+		return "leave out the zone"
+	case slash && mask == nil:
+		return "write the length of the mask in bits, such as /8 for 255.0.0.0"
+	case slash && err == nil:
+		return "the length is 1 to 32 bits for IPv4, and 1 to 128 for IPv6"
+	case node == "" || strings.HasPrefix(item, "["):
+		return "leave out the port and the brackets"
+	case strings.ContainsAny(item, "*-") && !letters:
+		return "write a range as networks, such as 10.0.0.0/24"
+	case letters:
+		return "host names are not looked up, so write the address"
+	}
+	return "write all parts of an address, without leading zeros"
 }
 
 // ParsePrefixes reads a list of networks separated by commas. An item is a
@@ -185,7 +262,7 @@ func (e *PrefixError) Error() string {
 func ParsePrefixes(s string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	var errs []error
-	none, items := false, 0
+	none, items := -1, 0
 	for item := range strings.SplitSeq(s, ",") {
 		item = trim(item)
 		if item == "" {
@@ -198,18 +275,22 @@ func ParsePrefixes(s string) ([]netip.Prefix, error) {
 		case "private":
 			prefixes = append(prefixes, Private()...)
 		case "none":
-			none = true
+			none = items - 1
 		default:
 			p, reason := parsePrefix(item)
 			if reason != "" {
-				errs = append(errs, &PrefixError{item, reason})
+				e := &PrefixError{Item: item, Index: items - 1, Reason: reason}
+				if reason == ReasonNotAPrefix {
+					e.Hint = hint(item)
+				}
+				errs = append(errs, e)
 				continue
 			}
 			prefixes = append(prefixes, p)
 		}
 	}
-	if none && items > 1 {
-		errs = append(errs, &PrefixError{"none", ReasonNoneWithMore})
+	if none >= 0 && items > 1 {
+		errs = append(errs, &PrefixError{Item: "none", Index: none, Reason: ReasonNoneWithMore})
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -226,21 +307,23 @@ func parsePrefix(s string) (netip.Prefix, Reason) {
 		}
 		p = netip.PrefixFrom(addr, addr.BitLen())
 	}
-	if p = plainPrefix(p); p.Bits() == 0 {
+	if embedded.Whole(p) {
 		return p, ReasonTrustsAll
 	}
-	return p, ""
+	return plainPrefix(p), ""
 }
 
 func trim(s string) string { return strings.Trim(s, " \t") }
 
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
-// plainPrefix masks a network, and makes an IPv4-mapped IPv6 network an IPv4
-// network, since addresses are converted in the same way.
+// plainPrefix masks a network, and makes an IPv6 network of a translator the
+// IPv4 network that it stands for, since Trusts compares addresses in the same
+// way.
 func plainPrefix(p netip.Prefix) netip.Prefix {
-	if p.IsValid() && p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	v4, kind := embedded.PlainPrefix(p)
+	if kind == embedded.Translated && (p.Addr().Is4In6() || !v4.Addr().IsLoopback()) {
+		return v4
 	}
 	return p.Masked()
 }

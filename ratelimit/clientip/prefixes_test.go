@@ -38,6 +38,10 @@ func TestParsePrefixes(t *testing.T) {
 		{"0.0.0.0/0", []clientip.Reason{clientip.ReasonTrustsAll}},
 		{"::/0", []clientip.Reason{clientip.ReasonTrustsAll}},
 		{"::ffff:0:0/96", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"64:ff9b::/96", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"64:ff9b:1:fffe::/96", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"2002::/16", []clientip.Reason{clientip.ReasonTrustsAll}},
+		{"2000::/3", []clientip.Reason{clientip.ReasonTrustsAll}},
 		{"none,loopback", []clientip.Reason{clientip.ReasonNoneWithMore}},
 		{"x, 0.0.0.0/0, none", []clientip.Reason{clientip.ReasonNotAPrefix, clientip.ReasonTrustsAll, clientip.ReasonNoneWithMore}},
 	} {
@@ -53,6 +57,48 @@ func TestParsePrefixes(t *testing.T) {
 		}
 		if got != nil || fmt.Sprint(reasons) != fmt.Sprint(test.want) {
 			t.Errorf("%q: %v, %v, want %v", test.in, got, err, test.want)
+		}
+	}
+}
+
+// TestPrefixHints holds the messages for what people write into such a list.
+// None quotes the item beside what Item says, so that it may be shown where
+// values may not.
+func TestPrefixHints(t *testing.T) {
+	for _, test := range []struct{ item, want string }{
+		{"10.0.0.0/8 192.168.0.0/16", "commas"},
+		{"10.0.0.0/8;192.168.0.0/16", "commas"},
+		{"loopback private", "commas"},
+		{"10.0.0.0/33", "1 to 32 bits"},
+		{"2001:db8::/129", "1 to 128"},
+		{"10.0.0.0/", "1 to 32 bits"},
+		{"10.0.0.0/255.0.0.0", "the length of the mask"},
+		{"10.0.0.1:80", "the port"},
+		{"[2001:db8::1]", "the brackets"},
+		{"[2001:db8::1]:443", "the port"},
+		{"[10.0.0.1]", "the brackets"},
+		{"fe80::1%eth0", "the zone"},
+		{"fe80::/10%eth0", "the zone"},
+		{"10.0.0.*", "a range"},
+		{"10.0.0.1-10.0.0.9", "a range"},
+		{"https://proxy.example", "the scheme"},
+		{"nginx", "not looked up"},
+		{"proxy-1.example", "not looked up"},
+		{"localhost", "not looked up"},
+		{"docker", "not looked up"},
+		{"10.0.0", "all parts"},
+		{"010.0.0.1", "leading zeros"},
+	} {
+		for _, list := range []string{test.item, "127.0.0.1, ,loopback," + test.item} {
+			_, err := clientip.ParsePrefixes(list)
+			var e *clientip.PrefixError
+			if !errors.As(err, &e) || e.Reason != clientip.ReasonNotAPrefix || !strings.Contains(e.Hint, test.want) || !strings.HasSuffix(e.Error(), e.Hint) {
+				t.Errorf("%q: %v, want a hint with %q", list, err, test.want)
+				continue
+			}
+			if want := strings.Count(list, "loopback,") * 2; e.Item != test.item || e.Index != want {
+				t.Errorf("%q: item %d is %q, want %d", list, e.Index, e.Item, want)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package realclientip_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	peer "github.com/realclientip/realclientip-go"
@@ -30,6 +31,9 @@ func TestCompare(t *testing.T) {
 	byForwarded := peer.NewChainStrategy(
 		peer.Must(peer.NewRightmostTrustedRangeStrategy("Forwarded", ranges)),
 		peer.RemoteAddrStrategy{})
+	hops := func(n int) peer.Strategy {
+		return peer.Must(peer.NewRightmostTrustedCountStrategy("X-Forwarded-For", n))
+	}
 	pairs := map[string]struct {
 		ours   *clientip.Resolver
 		theirs peer.Strategy
@@ -37,9 +41,12 @@ func TestCompare(t *testing.T) {
 		"X-Forwarded-For": {clientip.Behind(prefixes...), byXFF},
 		"X-Real-IP":       {clientip.Behind(prefixes...), byXFF},
 		"Forwarded":       {clientip.Forwarded(prefixes...), byForwarded},
+		"Hops(1)":         {clientip.Hops(1), hops(1)},
+		"Hops(2)":         {clientip.Hops(2), hops(2)},
 	}
 
 	const (
+		tooFew    = "fewer addresses than proxies: it came past one of them; theirs has no answer"
 		proxy     = "10.0.0.1:40000"
 		stranger  = "203.0.113.9:40000"
 		noPeer    = "a header counts only from a trusted peer; theirs does not check the peer"
@@ -82,10 +89,23 @@ func TestCompare(t *testing.T) {
 		{proxy, "Forwarded", []string{"for=_hidden"}, "10.0.0.1", "10.0.0.1", ""},
 		{proxy, "Forwarded", []string{`by="a,for=6.6.6.6"`}, "10.0.0.1", "10.0.0.1", ""},
 		{stranger, "Forwarded", []string{"for=192.0.2.1"}, "203.0.113.9", "192.0.2.1", noPeer},
+
+		{proxy, "Hops(1)", []string{"6.6.6.6, 192.0.2.1"}, "192.0.2.1", "192.0.2.1", ""},
+		{proxy, "Hops(1)", []string{"6.6.6.6, 10.0.0.9"}, "10.0.0.9", "10.0.0.9", ""},
+		{proxy, "Hops(1)", []string{"6.6.6.6", "192.0.2.1"}, "192.0.2.1", "192.0.2.1", ""},
+		{stranger, "Hops(1)", []string{"6.6.6.6, 192.0.2.1:80"}, "192.0.2.1", "192.0.2.1", ""},
+		{proxy, "Hops(2)", []string{"6.6.6.6, 192.0.2.1, 203.0.113.5"}, "192.0.2.1", "192.0.2.1", ""},
+		{proxy, "Hops(2)", []string{"6.6.6.6, 192.0.2.1", "203.0.113.5"}, "192.0.2.1", "192.0.2.1", ""},
+		{proxy, "Hops(2)", []string{"6.6.6.6, 192.0.2.1, nonsense"}, "192.0.2.1", "192.0.2.1", ""},
+		{proxy, "Hops(2)", []string{"192.0.2.1"}, "10.0.0.1", "", tooFew},
 	} {
 		r := httptest.NewRequest("GET", "/ws", nil)
 		r.RemoteAddr = row.peer
-		r.Header[http.CanonicalHeaderKey(row.name)] = row.lines
+		header := row.name
+		if strings.HasPrefix(header, "Hops") {
+			header = "X-Forwarded-For"
+		}
+		r.Header[http.CanonicalHeaderKey(header)] = row.lines
 		pair := pairs[row.name]
 		ours, theirs := pair.ours.Addr(r).String(), pair.theirs.ClientIP(r.Header, r.RemoteAddr)
 		if ours != row.ours || theirs != row.theirs {

@@ -236,8 +236,9 @@ type lock chan struct{}
 func (l lock) Lock()   { l <- struct{}{} }
 func (l lock) Unlock() { <-l }
 
-// captor keeps the connection that a library hijacks. It also finds the
-// Hijacker of a wrapped ResponseWriter, which gorilla's library does not.
+// captor hands a library the hijacked connection and keeps it. It also finds
+// the Hijacker below wrapped ResponseWriters, which gorilla does not look for,
+// and gin's WriteHeaderNow.
 type captor struct {
 	http.ResponseWriter
 	raw net.Conn
@@ -247,4 +248,20 @@ func (c *captor) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	raw, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
 	c.raw = raw
 	return raw, rw, err
+}
+
+// WriteHeaderNow sends the 101 under gin, whose WriteHeader only stores the
+// status. coder's library calls it before it hijacks.
+func (c *captor) WriteHeaderNow() {
+	for w := c.ResponseWriter; ; {
+		if now, ok := w.(interface{ WriteHeaderNow() }); ok {
+			now.WriteHeaderNow()
+			return
+		}
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = outer.Unwrap()
+	}
 }
