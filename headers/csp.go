@@ -42,9 +42,13 @@ type directive struct {
 // With returns a copy in which the directive has exactly these sources. An
 // existing directive keeps its place; a new one is added at the end. A
 // directive without a value, such as upgrade-insecure-requests, takes no
-// sources.
+// sources. With converts to lower case what browsers compare without case:
+// names of directives, keywords, and the prefixes of hashes.
 func (c CSP) With(name string, sources ...Source) CSP {
 	d := directive{strings.ToLower(name), slices.Clone(sources)}
+	for i, s := range d.sources {
+		d.sources[i] = fold(d.name, s)
+	}
 	ds := slices.Clone(c.directives)
 	if i := c.index(d.name); i >= 0 {
 		ds[i] = d
@@ -115,9 +119,9 @@ func (c CSP) has(s Source) bool {
 
 // ParseCSP reads a policy in the form of the header or of a <meta> element. It
 // refuses everything that [New] would refuse, and returns all mistakes, joined
-// with [errors.Join], each an [*Error]. It converts the names of directives and
-// quoted keywords to lower case. For every CSP c that it returns,
-// ParseCSP(c.String()) returns c again.
+// with [errors.Join], each an [*Error]. It converts the same parts to lower case
+// as [CSP.With]. For every CSP c that it returns, ParseCSP(c.String()) returns c
+// again.
 //
 // Browsers skip the parts of a policy that they do not know. ParseCSP refuses
 // them, because it is for a policy that you are about to send. [Grade] reads
@@ -132,7 +136,7 @@ func ParseCSP(policy string) (CSP, error) {
 		}
 		d := directive{name: strings.ToLower(words[0])}
 		for _, w := range words[1:] {
-			d.sources = append(d.sources, foldKeyword(Source(w)))
+			d.sources = append(d.sources, fold(d.name, Source(w)))
 		}
 		if c.index(d.name) >= 0 {
 			errs = append(errs, &Error{Directive: d.name, Reason: ReasonDuplicate})
@@ -155,12 +159,22 @@ func isCSPSpace(r rune) bool {
 	return r == ' ' || r == '\t' || r == '\n' || r == '\f' || r == '\r'
 }
 
-// foldKeyword converts a quoted keyword to lower case. Nonces and hashes are
-// case-sensitive after their prefix.
-func foldKeyword(s Source) Source {
-	if len(s) > 1 && s[0] == '\'' {
-		if low := Source(strings.ToLower(string(s))); keywords[low] != 0 {
-			return low
+// fold converts to lower case what browsers compare without case: keywords, the
+// prefixes of nonces and hashes, and the tokens of a sandbox. Nonces and digests
+// keep their case.
+func fold(directive string, s Source) Source {
+	low := Source(strings.ToLower(string(s)))
+	switch {
+	case directives[directive]&sandboxes != 0 && slices.Contains(sandboxTokens, low):
+		return low
+	case !strings.HasPrefix(string(s), "'"):
+		return s
+	case keywords[low] != 0:
+		return low
+	}
+	for _, prefix := range quotedPrefixes {
+		if strings.HasPrefix(string(low), prefix) {
+			return low[:len(prefix)] + s[len(prefix):]
 		}
 	}
 	return s

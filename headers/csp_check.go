@@ -195,7 +195,7 @@ func (k kind) refuses(s Source) Reason {
 		return ReasonUnquoted
 	}
 	switch {
-	case k&fetches != 0 && slices.Contains(schemes, s):
+	case k&fetches != 0 && slices.Contains(schemes, Source(strings.ToLower(string(s)))):
 		return ReasonColon
 	case k&policies != 0 && !trustedTypesName.MatchString(string(s)):
 		return ReasonName
@@ -227,6 +227,9 @@ func (k kind) refusesQuoted(s Source) Reason {
 
 func isNonceOrHash(s Source) bool { return s == NonceSource || isHash(s) }
 
+// quotedPrefixes are those of sources with a value of their own.
+var quotedPrefixes = []string{"'nonce-", "'sha256-", "'sha384-", "'sha512-"}
+
 var digestLen = map[string]int{"'sha256-": 32, "'sha384-": 48, "'sha512-": 64}
 
 // isHash accepts both alphabets of base64, as browsers do, and checks the
@@ -252,8 +255,8 @@ func isBareKeyword(s Source) bool {
 	if _, ok := keywords["'"+low+"'"]; ok {
 		return true
 	}
-	for _, prefix := range []string{"nonce-", "sha256-", "sha384-", "sha512-"} {
-		if strings.HasPrefix(string(low), prefix) {
+	for _, prefix := range quotedPrefixes {
+		if strings.HasPrefix("'"+string(low), prefix) {
 			return true
 		}
 	}

@@ -18,6 +18,8 @@ func TestParseCSP(t *testing.T) {
 		why, in, want string // want is empty if it equals in
 	}{
 		{"the usual", "default-src 'none'; script-src 'self'", ""},
+		{"prefixes of hashes in any case, digests as they are", "script-src 'SHA256-" + sha256Source[8:] + " 'Strict-Dynamic'", "script-src " + sha256Source + " 'strict-dynamic'"},
+		{"tokens of a sandbox in any case", "sandbox Allow-Scripts ALLOW-FORMS", "sandbox allow-scripts allow-forms"},
 		{"names and keywords in any case, loose spaces", " Default-SRC  'NONE' ;;\timg-src\n'Self' ;", "default-src 'none'; img-src 'self'"},
 		{"no policy", "", ""},
 		{"no policy", " ; ;", ""},
@@ -49,6 +51,9 @@ func TestParseCSP(t *testing.T) {
 		{"half quoted", "script-src 'self", "!" + string(headers.ReasonValue)},
 		{"not base64", "script-src 'sha256-!!!'", "!" + string(headers.ReasonValue)},
 		{"wrong length", "script-src 'sha512-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='", "!" + string(headers.ReasonValue)},
+		{"a scheme in capitals", "img-src DATA", "!" + string(headers.ReasonColon)},
+		{"a fixed nonce in capitals", "script-src 'NONCE-2726c7f26c'", "!" + string(headers.ReasonFixedNonce)},
+		{"a hash in capitals without quotes", "script-src SHA256-abc", "!" + string(headers.ReasonUnquoted)},
 		{"copied from a tutorial", "script-src 'nonce-2726c7f26c'", "!" + string(headers.ReasonFixedNonce)},
 		{"contradiction", "img-src 'none' data:", "!" + string(headers.ReasonNotAlone)},
 		{"allows nothing", "script-src 'self' 'strict-dynamic'", "!" + string(headers.ReasonDynamic)},
@@ -175,4 +180,16 @@ func FuzzParseCSP(f *testing.F) {
 			t.Fatalf("New refuses what ParseCSP accepts: %v", err)
 		}
 	})
+}
+
+// With and ParseCSP accept the same spellings.
+func TestWithFoldsCase(t *testing.T) {
+	got := headers.CSP{}.
+		With("Script-Src", "'SELF'", "'NONCE'", headers.Source("'SHA256-"+sha256Source[8:]), "'Unsafe-Hashes'").
+		With("sandbox", "Allow-Scripts").With("img-src", "https://A.example/Path")
+	want := "script-src 'self' 'nonce' " + sha256Source + " 'unsafe-hashes'; sandbox allow-scripts; img-src https://A.example/Path"
+	if got.String() != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	must(t, headers.Policy{CSP: got})
 }

@@ -2,13 +2,15 @@ package headers
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 )
 
 // Grading is the result of [Grade].
 type Grading struct {
-	// Score is from 0 to 135, of which up to 35 are bonus points.
+	Algorithm int // version of the Observatory's rules: 6
+	// Score is from 0 to 155, of which up to 55 are bonus points.
 	Score    int
 	Grade    string // "A+" to "F"
 	Findings []Finding
@@ -27,11 +29,18 @@ type Finding struct {
 	Remark bool   // not a test of the Observatory
 }
 
-// Grade scores a response by the rules of MDN's HTTP Observatory (algorithm 4,
-// npm package 1.4.8). It adds remarks on problems that the Observatory does not
-// test: ws: and wss: without a host, directives for which default-src is no
-// fallback, script-src-elem, several policies in one header, headers for
-// isolation, and versions of software.
+// algorithm is the version of the rules that Grade follows.
+const algorithm = 6
+
+// Grade scores a response by the rules of MDN's HTTP Observatory: algorithm 6
+// of August 2026 (github.com/mdn/mdn-http-observatory, commit 2d230d2). Earlier
+// algorithms give no points for X-Frame-Options (until 4), nor for
+// Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy (until 5).
+//
+// Grade adds remarks on problems that the Observatory does not test: ws: and
+// wss: without a host, directives for which default-src is no fallback,
+// script-src-elem, several policies in one header, an X-Frame-Options that
+// frame-ancestors overrules, headers for isolation, and versions of software.
 //
 // Set tls if the response came over TLS with a valid certificate. Grade then
 // assumes that plain HTTP redirects to TLS, which the Observatory tests. It
@@ -40,10 +49,12 @@ type Finding struct {
 // <meta> elements, and the HSTS preload list (5 points).
 func Grade(h http.Header, tls bool) Grading {
 	csp := observe(h, tls)
-	var g Grading
+	g := Grading{Algorithm: algorithm}
 	for _, t := range []struct{ test, result string }{
 		{"content-security-policy", csp.result},
 		{"cookies", gradeCookies(h, tls)},
+		{"cross-origin-embedder-policy", gradeToken(h, embedderHeader, "coep-")},
+		{"cross-origin-opener-policy", gradeToken(h, openerHeader, "coop-")},
 		{"cross-origin-resource-sharing", gradeCORS(h)},
 		{"redirection", gradeRedirection(tls)},
 		{"referrer-policy", gradeReferrer(h)},
@@ -146,7 +157,7 @@ var outcomes = map[string]outcome{
 	"x-content-type-options-header-invalid":  {-5, "is not nosniff"},
 
 	"x-frame-options-implemented-via-csp": {5, "the policy has frame-ancestors"},
-	"x-frame-options-sameorigin-or-deny":  {0, "DENY or SAMEORIGIN"},
+	"x-frame-options-sameorigin-or-deny":  {5, "DENY or SAMEORIGIN"},
 	"x-frame-options-allow-from-origin":   {0, "ALLOW-FROM, which browsers ignore"},
 	"x-frame-options-not-implemented":     {-20, "any site may frame the page"},
 	"x-frame-options-header-invalid":      {-20, "is neither DENY nor SAMEORIGIN"},
@@ -156,6 +167,19 @@ var outcomes = map[string]outcome{
 	"corp-implemented-with-cross-origin": {0, "cross-origin"},
 	"corp-not-implemented":               {0, "absent, which means cross-origin"},
 	"corp-header-invalid":                {-5, "not a policy"},
+
+	"coep-implemented-with-require-corp":   {10, "require-corp"},
+	"coep-implemented-with-credentialless": {10, "credentialless"},
+	"coep-implemented-with-unsafe-none":    {0, "unsafe-none"},
+	"coep-not-implemented":                 {0, "absent, which means unsafe-none"},
+	"coep-header-invalid":                  {-5, "not a policy, or set twice"},
+
+	"coop-implemented-with-same-origin":              {10, "same-origin"},
+	"coop-implemented-with-same-origin-allow-popups": {10, "same-origin-allow-popups"},
+	"coop-implemented-with-noopener-allow-popups":    {10, "noopener-allow-popups"},
+	"coop-implemented-with-unsafe-none":              {0, "unsafe-none"},
+	"coop-not-implemented":                           {0, "absent, which means unsafe-none"},
+	"coop-header-invalid":                            {-5, "not a policy, or set twice"},
 }
 
 // observed returns a header as the Observatory's HTTP client does: several
@@ -292,6 +316,31 @@ func gradeResource(h http.Header) string {
 		return test + "not-implemented"
 	case slices.Contains([]ResourcePolicy{ResourceSameOrigin, ResourceSameSite, ResourceCrossOrigin}, ResourcePolicy(word)):
 		return test + "implemented-with-" + word
+	}
+	return test + "header-invalid"
+}
+
+// structuredToken is a structured field (RFC 9651) whose item is a token, with
+// any parameters.
+var structuredToken = regexp.MustCompile(`^([A-Za-z*][A-Za-z0-9!#$%&'*+.^_|~:/` + "`" + `-]*)(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:` +
+	strings.Join([]string{
+		`-?[0-9]{1,15}`, `-?[0-9]{1,12}\.[0-9]{1,3}`, // integer, decimal
+		`"(?:[ !#-\[\]-~]|\\["\\])*"`, `%"(?:[ !#$&-~]|%[0-9a-f]{2})*"`, // string, display string
+		`[A-Za-z*][A-Za-z0-9!#$%&'*+.^_|~:/` + "`" + `-]*`, `:[A-Za-z0-9+/=]*:`, `\?[01]`, `@-?[0-9]{1,15}`, // token, bytes, boolean, date
+	}, "|") + `))?)*$`)
+
+// gradeToken grades a header that browsers read as a structured field. They
+// ignore all of it if it is not a token, or occurs twice.
+func gradeToken(h http.Header, name, test string) string {
+	value, _ := observed(h, name)
+	value = strings.TrimSpace(value[:min(len(value), 1024)])
+	if value == "" {
+		return test + "not-implemented"
+	}
+	if m := structuredToken.FindStringSubmatch(value); m != nil {
+		if result := test + "implemented-with-" + m[1]; outcomes[result].reason != "" {
+			return result
+		}
 	}
 	return test + "header-invalid"
 }

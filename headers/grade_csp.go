@@ -2,7 +2,10 @@ package headers
 
 import (
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Outcomes of the Observatory's test of the CSP.
@@ -37,43 +40,138 @@ func (s sources) any(is func(string) bool) bool {
 // observation is a CSP as the Observatory reads it.
 type observation struct {
 	directives map[string]sources
-	repeated   bool // report-uri or report-to occurs twice
+	repeated   bool // report-uri or report-to occurs twice in one policy
 	result     string
 }
 
 // minPolicy is the length of the shortest text that the Observatory reads.
 const minPolicy = 6
 
-// readPolicy returns the policy, and whether it can be read. It accepts unknown
-// directives and sources.
-func readPolicy(policy string) (o observation, ok bool) {
-	o.directives = make(map[string]sources)
-	policy = strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(policy))
-	if len(policy) < minPolicy {
-		return o, false
-	}
-	for part := range strings.SplitSeq(policy, ";") {
-		words := strings.Fields(strings.ToLower(part))
-		if len(words) == 0 {
-			continue
+// seen is a source of a directive, with the policy that it is from.
+type seen struct {
+	source string
+	policy int
+	keep   bool
+}
+
+// readPolicies combines the policies of a header, which commas separate, and
+// returns whether they can be read. It accepts unknown directives and sources.
+//
+// The Observatory keeps the sources of the first policy that a later one has as
+// well. A directive that only a later policy has keeps no source. That is not
+// how browsers combine policies; see the remark on several policies.
+func readPolicies(header string) (o observation, ok bool) {
+	policies := strings.Split(header, ",")
+	lists := make(map[string][]seen)
+	for i, policy := range policies {
+		policy = strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(policy))
+		if policies[i] = policy; len(policy) < minPolicy {
+			return observation{}, false
 		}
-		name := words[0]
-		if o.directives[name] != nil {
-			if name != "report-uri" && name != "report-to" {
+	}
+	for i, policy := range policies {
+		here := make(map[string]bool)
+		for part := range strings.SplitSeq(policy, ";") {
+			words := strings.Fields(strings.ToLower(part))
+			if len(words) == 0 {
+				continue
+			}
+			name := words[0]
+			if here[name] && name != "report-uri" && name != "report-to" {
 				return observation{}, false
 			}
-			o.repeated = true
+			o.repeated = o.repeated || here[name]
+			here[name] = true
+			if len(words) == 1 && strings.HasSuffix(name, "-src") {
+				words = append(words, None)
+			}
+			var list []seen
+			if i > 0 {
+				list = slices.Clone(lists[name])
+			}
+			for _, w := range words[1:] {
+				list = append(list, seen{w, i, i == 0})
+			}
+			if list, ok = combine(list); !ok {
+				return observation{}, false
+			}
+			for j := range list {
+				list[j].keep = list[j].keep && (i > 0 || len(policies) == 1)
+			}
+			lists[name] = list
 		}
+	}
+	o.directives = make(map[string]sources)
+	for name, list := range lists {
 		set := make(sources)
-		for _, w := range words[1:] {
-			set[w] = true
+		for _, s := range list {
+			set[s.source] = true
 		}
 		if len(set) == 0 {
-			set["'none'"] = true
+			set[None] = true
 		}
 		o.directives[name] = set
 	}
 	return o, true
+}
+
+// combine sorts the sources of a directive and returns those to keep. It
+// returns false if a path that it compares is not escaped correctly.
+func combine(list []seen) (kept []seen, ok bool) {
+	slices.SortStableFunc(list, func(a, b seen) int { return collate(a.source, b.source) })
+	for i := 1; i < len(list); i++ {
+		s, prev := &list[i], list[i-1]
+		if s.policy == prev.policy {
+			s.keep = s.keep && !strings.HasPrefix(s.source, prev.source)
+			continue
+		}
+		matches, ok := matchPath(prev.source, s.source)
+		if !ok {
+			return nil, false
+		}
+		s.keep = s.keep || matches
+	}
+	for _, s := range list {
+		if s.keep {
+			kept = append(kept, s)
+		}
+	}
+	return kept, true
+}
+
+// collation is the order of the characters of a source in English (CLDR).
+const collation = "_-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$0123456789abcdefghijklmnopqrstuvwxyz"
+
+func collate(a, b string) int {
+	for i := 0; i < len(a) && i < len(b); i++ {
+		if c := strings.IndexByte(collation, a[i]) - strings.IndexByte(collation, b[i]); c != 0 {
+			return c
+		}
+	}
+	return len(a) - len(b)
+}
+
+// matchPath reports whether b is a, or begins with a if a ends in a slash.
+func matchPath(a, b string) (matches, ok bool) {
+	as, bs := strings.Split(a, "/"), strings.Split(b, "/")
+	exact := !strings.HasSuffix(a, "/")
+	if len(as) > len(bs) || exact && len(as) != len(bs) {
+		return false, true
+	}
+	if !exact {
+		as = as[:len(as)-1]
+	}
+	for i := range as {
+		x, errX := url.PathUnescape(as[i])
+		y, errY := url.PathUnescape(bs[i])
+		if errX != nil || errY != nil || !utf8.ValidString(x) || !utf8.ValidString(y) {
+			return false, false
+		}
+		if x != y {
+			return false, true
+		}
+	}
+	return true, true
 }
 
 // of returns the sources of the directive or of its fallback.
@@ -91,7 +189,7 @@ func observe(h http.Header, tls bool) observation {
 	o := observation{}
 	if present {
 		var ok bool
-		if o, ok = readPolicy(value); !ok {
+		if o, ok = readPolicies(value); !ok {
 			return observation{result: cspInvalid}
 		}
 	}

@@ -16,11 +16,15 @@ func remarks(h http.Header, tls bool) []Finding {
 	}
 
 	value, _ := observed(h, cspHeader)
-	remark(strings.Contains(value, ","), cspHeader, "holds several policies; browsers enforce each of them, but the score treats them as one")
-	if o, ok := readPolicy(value); ok {
+	remark(strings.Contains(value, ","), cspHeader, "holds several policies; browsers enforce each of them, but the score mixes their sources")
+	if o, ok := readPolicies(value); ok {
 		for _, r := range o.remarks() {
 			remark(true, cspHeader, r)
 		}
+		frames := FrameOptions(strings.ToUpper(observedWord(h, frameHeader)))
+		remark(o.directives["frame-ancestors"].any(func(src string) bool {
+			return frames == FrameDeny && src != None || frames == FrameSameOrigin && src != None && src != Self
+		}), frameHeader, "frame-ancestors allows more, so browsers ignore this header")
 	}
 
 	hsts := observedWord(h, hstsHeader)

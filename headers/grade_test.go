@@ -34,13 +34,13 @@ func TestGradeOfPresets(t *testing.T) {
 		score  int
 		grade  string
 	}{
-		{"Strict over TLS", headers.Strict(), true, 130, "A+"},
+		{"Strict over TLS", headers.Strict(), true, 150, "A+"},
 		{"Baseline over TLS", headers.Baseline(), true, 115, "A+"},
 		{"Strict without TLS", headers.Strict(), false, 60, "C+"},
 		{"nothing", headers.Policy{}, true, 30, "D"},
 		{"nothing without TLS", headers.Policy{}, false, 10, "F"},
 	} {
-		if got := headers.Grade(sent(t, tt.policy, tt.tls), tt.tls); got.Score != tt.score || got.Grade != tt.grade {
+		if got := headers.Grade(sent(t, tt.policy, tt.tls), tt.tls); got.Algorithm != 6 || got.Score != tt.score || got.Grade != tt.grade {
 			t.Errorf("%s: got %d %s, want %d %s: %+v", tt.name, got.Score, got.Grade, tt.score, tt.grade, got.Findings)
 		}
 	}
@@ -75,7 +75,17 @@ func TestGradeOutcomes(t *testing.T) {
 		{"two report-uri", "csp-implemented-but-duplicate-directives +0", head(csp + "default-src 'none'; report-uri /a; report-uri /b")},
 		{"two report-to forgive plain images", "csp-implemented-but-duplicate-directives +0", head(csp + "default-src 'self'; img-src http:; report-to a; report-to b")},
 		{"tried out, not enforced", "csp-not-implemented-but-reporting-enabled -25", head("Content-Security-Policy-Report-Only: default-src 'none'")},
-		{"two lines are read as one policy", "csp-header-invalid -25", head(csp+"img-src 'self'; default-src 'self'", csp+"x; img-src *")},
+		{"of several policies, the sources in all of them count", "csp-implemented-with-no-unsafe +5", head(csp+"img-src 'self'; default-src 'self' https:", csp+"report-uri /; default-src 'self'")},
+		{"in one line as well", "csp-implemented-with-no-unsafe +5", head(csp + "default-src 'self' 'unsafe-inline', default-src 'self'")},
+		{"if all of them allow it", "csp-implemented-with-unsafe-inline -20", head(csp + "default-src 'self' 'unsafe-inline', default-src 'unsafe-inline'")},
+		{"a directive of a later policy alone has no source", "csp-implemented-with-no-unsafe-default-src-none +10", head(csp + "img-src *, default-src *")},
+		{"a path in a directory", "csp-implemented-with-insecure-scheme -20", head(csp + "default-src 'self' http://a.example/x/, default-src 'self' http://a.example/x/y")},
+		{"a path that differs", "csp-implemented-with-no-unsafe +5", head(csp + "default-src 'self' http://a.example/x, default-src 'self' http://a.example/y")},
+		{"a path that cannot be read", "csp-header-invalid -25", head(csp + "default-src http://a.example/%zz, default-src http://a.example/%zz")},
+		{"a directive once in each policy", "csp-implemented-with-no-unsafe +5", head(csp + "default-src 'self'; report-uri /, default-src 'self'; report-uri /")},
+		{"twice in the second", "csp-header-invalid -25", head(csp + "default-src 'self', img-src *; img-src *")},
+		{"a comma at the end", "csp-header-invalid -25", head(csp + "default-src 'self',")},
+		{"a policy too short", "csp-header-invalid -25", head(csp+"default-src 'self'", csp+"x")},
 
 		{"half a year, in other case", "hsts-implemented-max-age-at-least-six-months +0", head("Strict-Transport-Security: includeSubDomains; Max-Age=15552000")},
 		{"a day", "hsts-implemented-max-age-less-than-six-months -10", head("Strict-Transport-Security: max-age=86400")},
@@ -87,7 +97,7 @@ func TestGradeOutcomes(t *testing.T) {
 		{"absent", "hsts-not-implemented -20", head()},
 
 		{"frame-ancestors", "x-frame-options-implemented-via-csp +5", head(strict)},
-		{"in any case", "x-frame-options-sameorigin-or-deny +0", head("X-Frame-Options: Deny")},
+		{"in any case", "x-frame-options-sameorigin-or-deny +5", head("X-Frame-Options: Deny")},
 		{"obsolete", "x-frame-options-allow-from-origin +0", head("X-Frame-Options: ALLOW-FROM https://a.example")},
 		{"twice", "x-frame-options-header-invalid -20", head("X-Frame-Options: DENY", "X-Frame-Options: DENY")},
 		{"absent", "x-frame-options-not-implemented -20", head()},
@@ -103,6 +113,29 @@ func TestGradeOutcomes(t *testing.T) {
 		{"CORP", "corp-implemented-with-same-site +10", head("Cross-Origin-Resource-Policy: same-site")},
 		{"CORP", "corp-implemented-with-cross-origin +0", head("Cross-Origin-Resource-Policy: cross-origin")},
 		{"CORP", "corp-header-invalid -5", head("Cross-Origin-Resource-Policy: none")},
+
+		{"twice", "corp-header-invalid -5", head("Cross-Origin-Resource-Policy: same-origin", "Cross-Origin-Resource-Policy: same-origin")},
+
+		{"COOP", "coop-implemented-with-same-origin +10", head("Cross-Origin-Opener-Policy: same-origin")},
+		{"COOP", "coop-implemented-with-same-origin-allow-popups +10", head("Cross-Origin-Opener-Policy: same-origin-allow-popups")},
+		{"COOP", "coop-implemented-with-noopener-allow-popups +10", head("Cross-Origin-Opener-Policy: noopener-allow-popups")},
+		{"COOP", "coop-implemented-with-unsafe-none +0", head("Cross-Origin-Opener-Policy: unsafe-none")},
+		{"absent", "coop-not-implemented +0", head()},
+		{"a policy of COEP", "coop-header-invalid -5", head("Cross-Origin-Opener-Policy: require-corp")},
+		{"twice", "coop-header-invalid -5", head("Cross-Origin-Opener-Policy: same-origin", "Cross-Origin-Opener-Policy: same-origin")},
+		{"twice in one line", "coop-header-invalid -5", head("Cross-Origin-Opener-Policy: same-origin, same-origin")},
+		{"a structured field knows case", "coop-header-invalid -5", head("Cross-Origin-Opener-Policy: Same-Origin")},
+		{"a string is no token", "coop-header-invalid -5", head(`Cross-Origin-Opener-Policy: "same-origin"`)},
+		{"parameters", "coop-implemented-with-same-origin +10", head(`Cross-Origin-Opener-Policy: same-origin; report-to="coop";a;b=?1;c=-1.5;d=:YQ==:;e=t;f=@1;g=%"x"`)},
+		{"a space before the parameter", "coop-header-invalid -5", head(`Cross-Origin-Opener-Policy: same-origin ;report-to="coop"`)},
+		{"a parameter cut off", "coop-header-invalid -5", head(`Cross-Origin-Opener-Policy: same-origin; report-to="coop`)},
+		{"a parameter in capitals", "coop-header-invalid -5", head("Cross-Origin-Opener-Policy: same-origin; A=1")},
+		{"COEP", "coep-implemented-with-require-corp +10", head("Cross-Origin-Embedder-Policy: require-corp")},
+		{"COEP", "coep-implemented-with-credentialless +10", head("Cross-Origin-Embedder-Policy: credentialless; report-to=\"x\"")},
+		{"COEP", "coep-implemented-with-unsafe-none +0", head("Cross-Origin-Embedder-Policy: unsafe-none")},
+		{"absent", "coep-not-implemented +0", head()},
+		{"a policy of COOP", "coep-header-invalid -5", head("Cross-Origin-Embedder-Policy: same-origin")},
+		{"two", "coep-header-invalid -5", head("Cross-Origin-Embedder-Policy: require-corp", "Cross-Origin-Embedder-Policy: credentialless")},
 
 		{"CORS for all", "cross-origin-resource-sharing-implemented-with-public-access +0", head("Access-Control-Allow-Origin: *")},
 		{"CORS for one", "cross-origin-resource-sharing-implemented-with-restricted-access +0", head("Access-Control-Allow-Origin: https://a.example", "Access-Control-Allow-Credentials: true")},
@@ -175,6 +208,8 @@ func TestGradeRemarks(t *testing.T) {
 		{"blob: runs script", "script-src allows blob:", csp + "script-src blob:"},
 		{"a host called self", "keyword without quotes", csp + "script-src self"},
 		{"several policies", "holds several policies", csp + "default-src 'self', script-src 'none'"},
+		{"frame-ancestors decides", "frame-ancestors allows more", csp + "frame-ancestors 'self'\nX-Frame-Options: deny"},
+		{"frame-ancestors decides", "frame-ancestors allows more", csp + "frame-ancestors 'self' https://a.example\nX-Frame-Options: SAMEORIGIN"},
 		{"subdomains", "does not include subdomains", hsts},
 		{"no number", "max-age is not a number", "Strict-Transport-Security: max-age=year"},
 		{"isolation", "Cross-Origin-Opener-Policy", "Cross-Origin-Opener-Policy: unsafe-none"},
@@ -196,10 +231,12 @@ func TestGradeRemarks(t *testing.T) {
 func FuzzGrade(f *testing.F) {
 	f.Add(headers.Strict().CSP.String(), "max-age=31536000", "sess=1; Secure; SameSite=Lax")
 	f.Add("script-src 'strict-dynamic' 'nonce-a' *; report-to a; report-to b", `max-age="x"`, "__Host-a=1; Path=/; Secure")
+	f.Add("default-src 'self' http://a.example/x/, default-src http://a.example/x/%", `same-origin; report-to="a"`, "sess")
 	f.Fuzz(func(t *testing.T, csp, hsts, cookie string) {
 		h := http.Header{"Content-Security-Policy": {csp}, "Strict-Transport-Security": {hsts}, "Set-Cookie": {cookie}}
+		h.Set("Cross-Origin-Opener-Policy", hsts)
 		g := headers.Grade(h, true)
-		if g.Score < 0 || g.Score > 135 || g.Grade == "" {
+		if g.Score < 0 || g.Score > 155 || g.Grade == "" {
 			t.Fatalf("got %+v", g)
 		}
 		for _, found := range g.Findings {

@@ -41,6 +41,27 @@
 // and nothing recovers, the connection ends without a response. Recover inside
 // of the middleware.
 //
+// # Proxies
+//
+// Up to Go 1.26, httputil.ReverseProxy deletes every header that was set before
+// it, if the upstream server sends a 1xx response. Wrap the proxy itself, and
+// not only the mux around it, and delete the policy of the upstream server:
+//
+//	proxy.ModifyResponse = func(res *http.Response) error {
+//		mw.Strip(res.Header)
+//		return nil
+//	}
+//	mux.Handle("/api/", mw.Handler(proxy))
+//
+// If you cannot reach the proxy because another library has made it, delete the
+// headers before the proxy with [Middleware.Strip], and set them in its
+// ModifyResponse and its ErrorHandler with [Middleware.Apply]:
+//
+//	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
+//		mw.Strip(w.Header())
+//		library.ServeHTTP(w, r)
+//	})
+//
 // # Cost
 //
 // Nine fixed headers cost one allocation per response, which keeps the values

@@ -3,6 +3,7 @@ package headers
 import (
 	"errors"
 	"net/http"
+	"net/http/httputil"
 	"slices"
 	"strings"
 )
@@ -101,7 +102,18 @@ func (m *Middleware) Policy() Policy {
 // replaces or deletes them. The ResponseWriter is passed on unchanged, with its
 // Flusher, Hijacker and ReaderFrom. Make this the outermost handler; the
 // documentation of the package lists the responses that it does not reach.
+//
+// Call Handler for an httputil.ReverseProxy itself, even if the proxy is inside
+// of another handler that has the headers already. Up to Go 1.26, a proxy
+// deletes all headers of the response when the upstream server sends a 1xx,
+// such as 103 Early Hints or 100 Continue. For a ReverseProxy, and for no other
+// handler, Handler wraps the ResponseWriter in order to keep them.
+//
+//	mux.Handle("/api/", mw.Handler(proxy))
 func (m *Middleware) Handler(next http.Handler) http.Handler {
+	if proxy, ok := next.(*httputil.ReverseProxy); ok {
+		next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { proxy.ServeHTTP(m.keep(w), r) })
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.nonce {
 			r = withNonce(r)
@@ -147,9 +159,9 @@ func (m *Middleware) Apply(h http.Header, r *http.Request) {
 }
 
 // Strip deletes every header from h that the middleware sets or removes. Use it
-// in ReverseProxy.ModifyResponse of a proxy inside of Handler. The proxy adds
-// the headers of the upstream server to the existing ones, and a header that
-// occurs twice is another policy.
+// in ReverseProxy.ModifyResponse of a proxy that is given to Handler. The proxy
+// adds the headers of the upstream server to the existing ones, and a header
+// that occurs twice is another policy.
 func (m *Middleware) Strip(h http.Header) {
 	for _, name := range m.names {
 		delete(h, name)

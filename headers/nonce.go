@@ -15,8 +15,11 @@ type nonceKey struct{}
 // request. A nonce has 128 random bits, in URL-safe base64: html/template would
 // escape the + of standard base64 as &#43;.
 //
-// Send a page with a nonce with Cache-Control: no-store or private. Otherwise a
-// shared cache would send the same nonce to everyone.
+// Send a page with a nonce with Cache-Control: no-store, and with nothing less.
+// A shared cache would send the same nonce to everyone. With private or
+// no-cache, and an ETag or a Last-Modified, the browser asks again and gets a
+// 304 with a new nonce in the CSP, which the scripts of its stored page do not
+// have.
 func Nonce(ctx context.Context) string {
 	nonce, _ := ctx.Value(nonceKey{}).(string)
 	return nonce

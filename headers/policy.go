@@ -39,7 +39,8 @@ type Policy struct {
 }
 
 // FrameOptions is a value of X-Frame-Options. It is for browsers that do not
-// know frame-ancestors of a CSP.
+// know frame-ancestors of a CSP; all others ignore it next to frame-ancestors.
+// So [New] refuses a value that allows less than frame-ancestors does.
 type FrameOptions string
 
 // Values of X-Frame-Options.

@@ -36,6 +36,7 @@ func (p *Policy) check() []error {
 			refuse(c.field+f.field(), reason)
 		}
 	}
+	p.checkFrames(bad)
 	p.checkPermissions(bad)
 	p.checkHSTS(bad)
 	p.checkEndpoints(bad)
@@ -70,6 +71,20 @@ func oneOf[T ~string](bad reportFunc, field string, got T, want ...T) {
 
 func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f })
+}
+
+// checkFrames refuses a FrameOptions that is stricter than frame-ancestors.
+// Browsers that know frame-ancestors ignore X-Frame-Options next to it (CSP
+// Level 3, section 6.4.2.2), so the page could be framed in spite of DENY.
+func (p *Policy) checkFrames(bad reportFunc) {
+	ancestors, _ := p.CSP.Sources("frame-ancestors")
+	for _, s := range ancestors {
+		if p.FrameOptions != "" && s != None && (s != Self || p.FrameOptions == FrameDeny) {
+			bad("FrameOptions", ConfigConflict, "frame-ancestors allows %q, so browsers ignore %q; omit FrameOptions",
+				s, string(p.FrameOptions))
+			return
+		}
+	}
 }
 
 func (p *Policy) checkHSTS(bad reportFunc) {

@@ -141,6 +141,22 @@ func TestEveryField(t *testing.T) {
 	})
 }
 
+func frames(o headers.FrameOptions, ancestors ...headers.Source) headers.Policy {
+	return headers.Policy{FrameOptions: o, CSP: headers.CSP{}.With("frame-ancestors", ancestors...)}
+}
+
+// FrameOptions next to a frame-ancestors that allows no more, or next to none
+// that browsers enforce.
+func TestFrameOptionsThatAgree(t *testing.T) {
+	tried := headers.Policy{FrameOptions: headers.FrameDeny, CSPReportOnly: headers.CSP{}.With("frame-ancestors", headers.Any)}
+	for _, p := range []headers.Policy{
+		frames(headers.FrameDeny, headers.None), frames(headers.FrameSameOrigin, headers.Self),
+		frames(headers.FrameSameOrigin, headers.None), frames("", headers.Any), tried,
+	} {
+		must(t, p)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	type p = headers.Policy
 	perm := func(f string, origins ...headers.Source) p {
@@ -185,6 +201,10 @@ func TestNewRefuses(t *testing.T) {
 		{"splits the head", p{CacheControl: "no-store\r\nA: b"}, "Policy.CacheControl", headers.ConfigMalformed, "character"},
 		{"an empty item", p{CacheControl: "no-store,,"}, "Policy.CacheControl", headers.ConfigMalformed, `"" is not a directive`},
 		{"not a header's name", p{Remove: []string{"Via", "Server:"}}, "Policy.Remove[1]", headers.ConfigMalformed, `"Server:" is not the name of a header`},
+		{"DENY next to everyone", frames(headers.FrameDeny, headers.Any), "Policy.FrameOptions", headers.ConfigConflict, `frame-ancestors allows "*"`},
+		{"DENY next to the own origin", frames(headers.FrameDeny, headers.Self), "Policy.FrameOptions", headers.ConfigConflict, `"'self'"`},
+		{"DENY next to a partner", frames(headers.FrameDeny, "https://a.example"), "Policy.FrameOptions", headers.ConfigConflict, `"https://a.example"`},
+		{"SAMEORIGIN next to a partner", frames(headers.FrameSameOrigin, headers.Self, "https://a.example"), "Policy.FrameOptions", headers.ConfigConflict, `"https://a.example"`},
 		{"set and removed", p{NoSniff: true, Remove: []string{"x-content-type-options"}}, "Policy.Remove[0]", headers.ConfigConflict, `"x-content-type-options"`},
 		{"reports would go nowhere", p{CSP: headers.CSP{}.With("report-to", "csp")}, `Policy.CSP["report-to"][0]`, headers.ConfigUnknown, `ReportingEndpoints does not define "csp"`},
 		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("sandbox")}, `Policy.CSPReportOnly["sandbox"]`, headers.ReasonMisplaced, ""},

@@ -1,16 +1,13 @@
 package headers
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
-	"mime"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -21,6 +18,9 @@ import (
 type ReportConfig struct {
 	// MaxBody is the maximum size of a request's body in bytes. Default 65,536.
 	MaxBody int64
+	// MaxOpen is the maximum number of requests that are read at the same time.
+	// Together they take MaxOpen times MaxBody of memory. Default 16.
+	MaxOpen int
 	// Rate is the maximum number of reports per second, of all clients
 	// together. Default 10.
 	Rate float64
@@ -33,8 +33,8 @@ type ReportConfig struct {
 	// violation that is reported again then counts as new. Default one hour.
 	Window time.Duration
 
-	// Log gets one record for each violation that is new in its window. If nil,
-	// nothing is logged.
+	// Log gets one record for each violation that is new in its window, and one
+	// for the first malformed request in each window. If nil, nothing is logged.
 	Log *slog.Logger
 	// OnViolation is called for each violation that is new in its window, in
 	// the goroutine that serves the report. If nil, nothing is called.
@@ -48,15 +48,17 @@ type Violation struct {
 	// Kind is the type of the report: "csp-violation", "coep", "coop",
 	// "permissions-policy-violation" and others, or "other".
 	Kind string
-	// Directive is the effective directive of the CSP, or "other". It is empty
-	// for other kinds.
+	// Directive is the violated part of the policy: the effective directive of
+	// a CSP, the feature of a Permissions-Policy or a Document-Policy, or
+	// "other". It is empty for other kinds.
 	Directive string
 	// Blocked is scheme://host of the blocked resource, or a word such as
 	// "inline", "eval", "data", "blob", "extension" or "other".
 	Blocked string
 	// Page is the path of the page, without the query, or "other".
 	Page string
-	// ReportOnly reports whether the violated policy is not enforced.
+	// ReportOnly reports whether the violated policy is only reported and not
+	// enforced. It is read for every kind.
 	ReportOnly bool
 }
 
@@ -71,10 +73,10 @@ type ViolationCount struct {
 // count reports, except for Oversize and Malformed, which count requests.
 type ReportStats struct {
 	Accepted  uint64 // counted in a violation
-	Throttled uint64 // over Rate; an unread request counts as one
+	Throttled uint64 // over Rate or the bound of a request; an unread request counts as one
 	Overflow  uint64 // new, but MaxDistinct violations are kept
 	Oversize  uint64 // longer than MaxBody
-	Malformed uint64 // unknown content type, or not of that type
+	Malformed uint64 // unknown content type, or not a report
 
 	// Violations are those of the current window, the most frequent first.
 	Violations []ViolationCount
@@ -86,15 +88,23 @@ type ReportStats struct {
 // learn nothing and browsers do not try again. It is safe for concurrent use,
 // starts no goroutine, and keeps at most MaxDistinct violations.
 //
-// It has no timeout for reading a request. Set ReadTimeout of the http.Server.
+// A request takes its place among MaxOpen and the rate of one report before its
+// body is read. A request that does not get both is not read. Each further
+// report in the body takes the rate of one more. At most 100 reports of a body
+// are decoded.
+//
+// ReportHandler has no timeout for reading a request. Set ReadTimeout of the
+// http.Server.
 type ReportHandler struct {
 	cfg     ReportConfig
 	limiter *rate.Limiter
+	open    atomic.Int64
 
-	mu    sync.Mutex
-	since time.Time
-	seen  map[Violation]*ViolationCount
-	stats ReportStats // without Violations
+	mu         sync.Mutex
+	since      time.Time
+	seen       map[Violation]*ViolationCount
+	complained bool        // of a malformed request in this window
+	stats      ReportStats // without Violations
 }
 
 // NewReportHandler returns a handler with the bounds of cfg. If fields are
@@ -108,6 +118,7 @@ func NewReportHandler(cfg ReportConfig) (*ReportHandler, error) {
 		}
 	}
 	bound("MaxBody", cfg.MaxBody < 0)
+	bound("MaxOpen", cfg.MaxOpen < 0)
 	bound("Rate", !(cfg.Rate >= 0))
 	bound("Burst", cfg.Burst < 0)
 	bound("MaxDistinct", cfg.MaxDistinct < 0)
@@ -116,6 +127,7 @@ func NewReportHandler(cfg ReportConfig) (*ReportHandler, error) {
 		return nil, errors.Join(errs...)
 	}
 	setDefault(&cfg.MaxBody, 64<<10)
+	setDefault(&cfg.MaxOpen, 16)
 	setDefault(&cfg.Rate, 10)
 	setDefault(&cfg.Burst, 100)
 	setDefault(&cfg.MaxDistinct, 256)
@@ -142,64 +154,105 @@ func (h *ReportHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *ReportHandler) serve(r *http.Request, now time.Time) {
-	if h.limiter.TokensAt(now) < 1 {
-		h.mu.Lock()
-		h.stats.Throttled++
-		h.mu.Unlock()
+	// Every bound that needs no body is checked before the body is read.
+	defer h.open.Add(-1)
+	if h.open.Add(1) > int64(h.cfg.MaxOpen) {
+		h.throttle(1)
 		return
 	}
-	var body []byte
-	if r.ContentLength <= h.cfg.MaxBody {
-		var err error
-		if body, err = io.ReadAll(io.LimitReader(r.Body, h.cfg.MaxBody+1)); err != nil {
-			h.refuse(&h.stats.Malformed, now)
-			return
-		}
-	}
-	if r.ContentLength > h.cfg.MaxBody || int64(len(body)) > h.cfg.MaxBody {
-		h.refuse(&h.stats.Oversize, now)
+	if !h.take(now) {
 		return
 	}
-	h.ReceiveAt(r.Header.Get("Content-Type"), body, now)
+	contentType := r.Header.Get("Content-Type")
+	switch {
+	case mediaType(contentType) == "":
+		h.malformed(now)
+		return
+	case r.ContentLength > h.cfg.MaxBody:
+		h.oversize()
+		return
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, h.cfg.MaxBody+1))
+	switch {
+	case err != nil:
+		h.malformed(now)
+	case int64(len(body)) > h.cfg.MaxBody:
+		h.oversize()
+	default:
+		h.receive(contentType, body, now)
+	}
 }
 
-// refuse counts a request without a report. It takes as much of the rate as one
-// report.
-func (h *ReportHandler) refuse(n *uint64, now time.Time) {
-	h.limiter.AllowN(now, 1)
+// take takes the rate of one report. If there is none, it counts one throttled.
+func (h *ReportHandler) take(now time.Time) bool {
+	if h.limiter.AllowN(now, 1) {
+		return true
+	}
+	h.throttle(1)
+	return false
+}
+
+func (h *ReportHandler) throttle(n int) {
 	h.mu.Lock()
-	*n++
+	h.stats.Throttled += uint64(n)
 	h.mu.Unlock()
 }
 
+func (h *ReportHandler) oversize() {
+	h.mu.Lock()
+	h.stats.Oversize++
+	h.mu.Unlock()
+}
+
+func (h *ReportHandler) malformed(now time.Time) {
+	h.mu.Lock()
+	h.roll(now)
+	h.stats.Malformed++
+	first := !h.complained
+	h.complained = true
+	h.mu.Unlock()
+	if first && h.cfg.Log != nil {
+		h.cfg.Log.Warn("malformed violation report", "further", "counted, not logged", "window", h.cfg.Window)
+	}
+}
+
 // Receive records the reports in the body of one request. Call it if you read
-// the request yourself, instead of ServeHTTP.
+// the request yourself, instead of ServeHTTP. It checks neither MaxBody nor
+// MaxOpen.
 func (h *ReportHandler) Receive(contentType string, body []byte) {
 	h.ReceiveAt(contentType, body, time.Now())
 }
 
 // ReceiveAt is [ReportHandler.Receive] at the time now.
 func (h *ReportHandler) ReceiveAt(contentType string, body []byte, now time.Time) {
-	violations, err := ParseReports(contentType, body)
+	if h.take(now) {
+		h.receive(contentType, body, now)
+	}
+}
+
+// receive records the reports in a body that has taken the rate of one report.
+func (h *ReportHandler) receive(contentType string, body []byte, now time.Time) {
+	violations, rest, err := parseReports(contentType, body)
 	if err != nil {
-		h.refuse(&h.stats.Malformed, now)
+		h.malformed(now)
 		return
 	}
-	for _, v := range violations {
+	for i, v := range violations {
+		if i > 0 && !h.limiter.AllowN(now, 1) {
+			rest += len(violations) - i
+			break
+		}
 		if h.record(v, now) {
 			h.tell(v)
 		}
 	}
+	h.throttle(rest)
 }
 
 // record counts the violation, and reports whether it is new in this window.
 func (h *ReportHandler) record(v Violation, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.limiter.AllowN(now, 1) {
-		h.stats.Throttled++
-		return false
-	}
 	h.roll(now)
 	c, known := h.seen[v]
 	if !known {
@@ -221,6 +274,7 @@ func (h *ReportHandler) record(v Violation, now time.Time) bool {
 func (h *ReportHandler) roll(now time.Time) {
 	if now.Sub(h.since) >= h.cfg.Window {
 		h.since = now
+		h.complained = false
 		h.seen = make(map[Violation]*ViolationCount)
 	}
 }
@@ -257,145 +311,4 @@ func (h *ReportHandler) StatsAt(now time.Time) ReportStats {
 		return a.First.Compare(b.First)
 	})
 	return s
-}
-
-// legacyReport is the body of a report to report-uri (CSP Level 3, section
-// 5.3).
-type legacyReport struct {
-	Report *struct {
-		Document    string `json:"document-uri"`
-		Effective   string `json:"effective-directive"`
-		Violated    string `json:"violated-directive"`
-		Blocked     string `json:"blocked-uri"`
-		Disposition string `json:"disposition"`
-	} `json:"csp-report"`
-}
-
-// report is one report of the Reporting API.
-type report struct {
-	Type string `json:"type"`
-	URL  string `json:"url"`
-	Body struct {
-		Document    string `json:"documentURL"`
-		Effective   string `json:"effectiveDirective"`
-		Blocked     string `json:"blockedURL"`
-		Disposition string `json:"disposition"`
-	} `json:"body"`
-}
-
-var errReport = errors.New("headers: not a violation report")
-
-// ParseReports reads the body of a request in the format of its content type,
-// and reduces each report in it to a [Violation]. Its error does not quote the
-// body.
-func ParseReports(contentType string, body []byte) ([]Violation, error) {
-	media, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return nil, errReport
-	}
-	switch media {
-	case "application/csp-report":
-		var l legacyReport
-		if json.Unmarshal(body, &l) != nil || l.Report == nil {
-			return nil, errReport
-		}
-		r := l.Report
-		name := r.Effective
-		if name == "" {
-			name, _, _ = strings.Cut(r.Violated, " ")
-		}
-		return []Violation{{
-			Kind: "csp-violation", Directive: directiveWord(name), Blocked: blockedWord(r.Blocked),
-			Page: pageWord(r.Document), ReportOnly: r.Disposition == "report",
-		}}, nil
-	case "application/reports+json":
-		var rs []report
-		if json.Unmarshal(body, &rs) != nil {
-			return nil, errReport
-		}
-		vs := make([]Violation, len(rs))
-		for i, r := range rs {
-			v := Violation{
-				Kind: kindWord(r.Type), Blocked: blockedWord(r.Body.Blocked), Page: pageWord(r.URL),
-				ReportOnly: r.Body.Disposition == "report" || r.Body.Disposition == "reporting",
-			}
-			if v.Kind == "csp-violation" {
-				v.Directive = directiveWord(r.Body.Effective)
-				if r.URL == "" {
-					v.Page = pageWord(r.Body.Document)
-				}
-			}
-			vs[i] = v
-		}
-		return vs, nil
-	}
-	return nil, errReport
-}
-
-const other = "other"
-
-var kinds = []string{
-	"csp-violation", "csp-hash", "coep", "coop", "permissions-policy-violation", "document-policy-violation",
-	"integrity-violation", "deprecation", "intervention", "crash", "network-error",
-}
-
-func kindWord(s string) string {
-	if slices.Contains(kinds, s) {
-		return s
-	}
-	return other
-}
-
-func directiveWord(s string) string {
-	if _, ok := directives[s]; ok {
-		return s
-	}
-	return other
-}
-
-var (
-	blockedKeywords = []string{
-		"inline", "eval", "wasm-eval", "self", "data", "blob", "filesystem", "about", "trusted-types-policy",
-		"trusted-types-sink",
-	}
-	extensionSchemes = []string{
-		"chrome-extension", "moz-extension", "safari-extension", "safari-web-extension", "ms-browser-extension",
-	}
-)
-
-// blockedWord keeps only the origin of a URL. The rest may contain a token or
-// the input of a user.
-func blockedWord(s string) string {
-	if s == "" || slices.Contains(blockedKeywords, s) {
-		return s
-	}
-	u, err := url.Parse(s)
-	scheme, _, _ := strings.Cut(s, ":")
-	switch {
-	case slices.Contains(extensionSchemes, scheme):
-		return "extension"
-	case slices.Contains(blockedKeywords, scheme):
-		return scheme
-	case err != nil || len(u.Host) > 100 || !isHarmless(u.Host, ".-:[]"):
-		return other
-	}
-	switch u.Scheme {
-	case "http", "https", "ws", "wss":
-		return u.Scheme + "://" + strings.ToLower(u.Host)
-	}
-	return other
-}
-
-func pageWord(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || len(u.Path) > 100 || !strings.HasPrefix(u.Path, "/") || !isHarmless(u.Path, "/._-") {
-		return other
-	}
-	return u.Path
-}
-
-func isHarmless(s, marks string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(marks, r)
-	})
 }

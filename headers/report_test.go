@@ -214,8 +214,8 @@ func TestReportsAreNotTrusted(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(lines.String(), "\n"); n != 5 {
-		t.Errorf("%d log lines, want one for each of 5 violations:\n%s", n, &lines)
+	if n := strings.Count(lines.String(), "\n"); n != 6 {
+		t.Errorf("%d log lines, want one for each of 5 violations, and one for the malformed:\n%s", n, &lines)
 	}
 }
 
@@ -237,9 +237,9 @@ func TestReportHandlerConcurrently(t *testing.T) {
 }
 
 func TestNewReportHandlerRefuses(t *testing.T) {
-	_, err := headers.NewReportHandler(headers.ReportConfig{MaxBody: -1, Rate: -1, Burst: -1, MaxDistinct: -1, Window: -1})
-	if got := problems(t, err); len(got) != 5 || !errors.Is(err, headers.ConfigNegative) {
-		t.Errorf("got %v, want five refusals", err)
+	_, err := headers.NewReportHandler(headers.ReportConfig{MaxBody: -1, MaxOpen: -1, Rate: -1, Burst: -1, MaxDistinct: -1, Window: -1})
+	if got := problems(t, err); len(got) != 6 || !errors.Is(err, headers.ConfigNegative) {
+		t.Errorf("got %v, want six refusals", err)
 	}
 }
 
@@ -247,11 +247,17 @@ func FuzzParseReports(f *testing.F) {
 	f.Add(legacy, []byte(example))
 	f.Add(modern, []byte(exampleModern))
 	f.Add(legacy, report(1))
+	f.Add(modern, []byte(safari))
+	f.Add(modern, []byte(`[{"type":"permissions-policy-violation","body":{"policyId":"camera"}},{"csp-report":{}},"]\\\"[",null]`))
 	f.Add(modern, []byte(`[{"type":"coep","body":{"blockedURL":"moz-extension://x","disposition":"reporting"}}]`))
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		vs, err := headers.ParseReports(contentType, body)
 		if err != nil && vs != nil {
 			t.Fatal("violations beside an error")
+		}
+		var list []any
+		if json.Unmarshal(body, &list) == nil && err == nil && list != nil && len(vs) != min(len(list), 100) {
+			t.Fatalf("%d violations of a list of %d", len(vs), len(list))
 		}
 		for _, v := range vs {
 			for _, s := range []string{v.Kind, v.Directive, v.Blocked, v.Page} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,9 +17,38 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-// algorithm is the version of the Observatory's rules that headers.Grade
-// follows.
-const algorithm = 4
+// published is the version of the Observatory's rules in the npm package.
+// headers.Grade follows algorithm 6, which npm does not have yet. The two read
+// several policies in one CSP differently, so no row has several.
+const published = 4
+
+// later are the results whose points differ between the two, with the points in
+// the published version.
+var later = map[string]int{"x-frame-options-sameorigin-or-deny": 0}
+
+// added are tests that the published version does not have.
+var added = []string{"cross-origin-embedder-policy", "cross-origin-opener-policy"}
+
+// asPublished returns the findings and the score with the points of the
+// published version.
+func asPublished(g headers.Grading) (fs []headers.Finding, score int) {
+	base, bonus := 100, 0
+	for _, f := range g.Findings {
+		if f.Remark || slices.Contains(added, f.Test) {
+			continue
+		}
+		if points, ok := later[f.Result]; ok {
+			f.Points = points
+		}
+		fs = append(fs, f)
+		base += min(f.Points, 0)
+		bonus += max(f.Points, 0)
+	}
+	if base >= 90 {
+		return fs, base + bonus
+	}
+	return fs, max(base, 0)
+}
 
 type request struct {
 	Hosts    []string `json:"hosts,omitzero"`
@@ -176,7 +206,6 @@ func TestSameScores(t *testing.T) {
 		{"empty directives", around(csp + "default-src; frame-ancestors"), true},
 		{"unknown directives alone", around(csp + "scriptsrc 'self'"), true},
 		{"capitals", around(csp + "DEFAULT-SRC 'NONE'; IMG-SRC 'Self'"), true},
-		{"two policies in two lines", around(csp+"default-src 'self'", csp+"script-src 'self'; frame-ancestors 'none'"), true},
 		{"ws and wss", around(csp + "default-src 'none'; connect-src ws: wss:"), true},
 		{"report-only", around("Content-Security-Policy-Report-Only: default-src 'none'"), true},
 
@@ -224,15 +253,16 @@ func TestSameScores(t *testing.T) {
 	v := ask(t, req, ca)
 	for i, r := range rows {
 		scan := v.Scans[i]
-		if scan.Algorithm != algorithm {
+		if scan.Algorithm != published {
 			t.Fatalf("the Observatory's algorithm is version %d: compare anew", scan.Algorithm)
 		}
 		got := headers.Grade(r.header, r.tls)
-		if got.Score != scan.Score || got.Grade != scan.Grade {
-			t.Errorf("%s: got %d %s, the Observatory has %d %s", r.why, got.Score, got.Grade, scan.Score, scan.Grade)
+		findings, score := asPublished(got)
+		if score != scan.Score || score == got.Score && got.Grade != scan.Grade {
+			t.Errorf("%s: got %d %s, %d by the published rules, the Observatory has %d %s", r.why, got.Score, got.Grade, score, scan.Score, scan.Grade)
 		}
-		for _, f := range got.Findings {
-			if want := scan.Results[f.Test]; !f.Remark && (f.Result != want.Result || f.Points != want.Points) {
+		for _, f := range findings {
+			if want := scan.Results[f.Test]; f.Result != want.Result || f.Points != want.Points {
 				t.Errorf("%s: %s: got %s %+d, the Observatory has %s %+d", r.why, f.Test, f.Result, f.Points, want.Result, want.Points)
 			}
 		}

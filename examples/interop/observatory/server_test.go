@@ -31,8 +31,9 @@ func TestServersPage(t *testing.T) {
 
 	v := ask(t, request{Hosts: []string{s.Listener.Addr().String()}, Policies: res.Header["Content-Security-Policy"]}, s.Certificate().Raw)
 	scan, got := v.Scans[0], headers.Grade(res.Header, true)
-	if scan.Grade != "A+" || got.Score != scan.Score {
-		t.Errorf("the Observatory has %d %s, Grade %d %s: %+v", scan.Score, scan.Grade, got.Score, got.Grade, scan.Results)
+	if _, score := asPublished(got); scan.Grade != "A+" || got.Grade != "A+" || score != scan.Score {
+		t.Errorf("the Observatory has %d %s, Grade %d %s (%d by the published rules): %+v",
+			scan.Score, scan.Grade, got.Score, got.Grade, score, scan.Results)
 	}
 	for _, f := range got.Findings {
 		if f.Remark {

@@ -21,6 +21,10 @@ func Policy(cfg config.Config) (*headers.Middleware, error) {
 	// The page is shown full screen, on a wall or by a projector, and the
 	// screen must stay on.
 	p.Permissions = p.Permissions.With("fullscreen", headers.Self).With("screen-wake-lock", headers.Self)
+	// On Linux, Chromium has neither of these and warns about their names on
+	// the console, which the page keeps silent. The CSP allows no script that
+	// could use them.
+	p.Permissions = p.Permissions.Without("bluetooth", "web-share")
 	p.ReportingEndpoints = []headers.Endpoint{{Name: "csp", URL: reportPath}}
 	p.CSP = p.CSP.With("report-to", "csp").With("report-uri", reportPath) // the second for Firefox and Safari
 	if cfg.Production {
