@@ -117,7 +117,11 @@ type unavailableError struct {
 }
 
 func (e *unavailableError) Error() string {
-	return fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
+	text := fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
+	if e.status/100 == 3 {
+		text += ": the token is not sent to another address: give that of the relay itself (-relay)"
+	}
+	return text
 }
 
 // refusal returns the error of a handshake that failed with err.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/internal/files"
 )
 
@@ -31,8 +32,8 @@ type CredentialConfig struct {
 	// InsecureRefreshOverHTTP allows to send refresh tokens over a network in
 	// the clear. A person who reads one can publish as the device.
 	InsecureRefreshOverHTTP bool
-	// Client makes the requests. If nil, the Credential has a client of its
-	// own.
+	// Client makes the requests. It follows no redirect to another scheme, host
+	// or port. If nil, the Credential has a client of its own.
 	Client *http.Client
 	Logger *slog.Logger // if nil, nothing is logged
 }
@@ -74,13 +75,7 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
-	}
-	client := *cfg.Client
-	// A redirected request would send the refresh token to another server.
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	cfg.Client = &client
+	cfg.Client = client.New(cfg.Client)
 	c := &Credential{cfg: cfg, busy: make(chan struct{}, 1)}
 	if err := c.read(); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -63,7 +64,8 @@ type Config struct {
 	Source Source
 	Logger *slog.Logger // if nil, nothing is logged
 
-	// Client makes the connections. If nil, it is http.DefaultClient.
+	// Client makes the connections. It follows no redirect to another scheme,
+	// host or port. If nil, the transport is http.DefaultTransport.
 	Client *http.Client
 	// Observe, if not nil, is called after every change, by one goroutine at a
 	// time. It must not block.
@@ -94,6 +96,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Observe == nil {
 		cfg.Observe = func(State) {}
 	}
+	cfg.Client = client.New(cfg.Client)
 	p := &publisher{cfg: cfg, queue: newQueue()}
 	feed, stopFeeding := context.WithCancel(ctx)
 	fed := make(chan struct{})
