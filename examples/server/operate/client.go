@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/client"
 )
 
 // Bounds on one call: how long a short answer may take, how long the beginning
@@ -47,7 +49,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	// No proxy: the token is for the server alone.
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: headerWait}}).Do(req)
+	res, err := client.New(&http.Client{Transport: &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: headerWait}}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w (is the server running, with the same OPERATOR_ADDR?)", err)
 	}
