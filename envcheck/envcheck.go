@@ -57,6 +57,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -150,8 +151,13 @@ func (v *Var) fileName() string {
 
 // Load reads every variable and sets every target. If there is a problem, it
 // sets no target and returns all problems, joined with [errors.Join], each an
-// [*Error]. A value must be valid UTF-8 without NUL characters. The target of a
-// variable that is unset and has no Default keeps its value.
+// [*Error]. The target of a variable that is unset and has no Default keeps its
+// value.
+//
+// A value must be valid UTF-8 without NUL characters. Load also refuses what
+// environment files and copied texts leave on names and values, for every
+// variable: carriage returns, quotes around a value, byte order marks and other
+// characters that cannot be seen.
 //
 // Mistakes in the Spec itself are found in any environment. Load then returns
 // only them, joined, each a [*ConfigError].
@@ -206,6 +212,12 @@ func (s Spec) results(lookup Lookup) ([]result, error) {
 	var errs []error
 	for i := range s.Vars {
 		results[i] = s.Vars[i].resolve(lookup)
+		if r := &results[i]; r.err == nil && (r.source == fromNowhere || r.source == fromDefault) {
+			if set := s.Vars[i].disguised(near); set != "" {
+				r.commit, r.err = nil, &Error{Name: r.name, Reason: ReasonInvalid,
+					Detail: "is set as " + strconv.QuoteToASCII(set) + ", with characters that are no part of its name; remove them"}
+			}
+		}
 		if err := results[i].err; err != nil {
 			if err.Reason == ReasonMissing {
 				err.Similar = s.Vars[i].misspelt(near)
@@ -235,7 +247,10 @@ func (v *Var) resolve(lookup Lookup) result {
 				return fail(ReasonConflict, "is set together with "+name+"; unset one of them")
 			}
 			r.source, r.name, set = fromFile, name, true
-			var reason CheckReason
+			reason := leftover(path, false)
+			if reason != "" {
+				return fail(ReasonInvalid, string(reason))
+			}
 			if value, reason = readFile(path); reason == emptyFile && v.AllowEmpty {
 				reason = ""
 			}
@@ -258,6 +273,16 @@ func (v *Var) resolve(lookup Lookup) result {
 	}
 	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
 		return fail(ReasonInvalid, "must be UTF-8 without NUL characters")
+	}
+	var reason CheckReason
+	switch r.source {
+	case fromEnvironment:
+		reason = leftover(value, v.secret())
+	case fromFile:
+		reason = leftoverOfFile(value, v.secret())
+	}
+	if reason != "" {
+		return fail(ReasonInvalid, string(reason))
 	}
 	commit, err := v.accept(value)
 	if err != nil {

@@ -113,7 +113,7 @@ func TestLoadReportsAll(t *testing.T) {
 envcheck: DEVICES must be letters, digits, - and _
 envcheck: MODE must be development, production or test
 envcheck: PORT must be a TCP port, 1 to 65535
-envcheck: WINDOW must be a duration from 1s to 1h0m0s, like 90s
+envcheck: WINDOW must be a duration from 1s to 1h, like 90s or 1h30m (a day is 24h)
 envcheck: MAX_BYTES must be a size from 0 to 1024GiB, with the unit B, KiB, MiB or GiB
 envcheck: LIMIT must be a number from 1 to 1000
 envcheck: DEMO must be true or false

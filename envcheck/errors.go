@@ -1,6 +1,9 @@
 package envcheck
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // ConfigError is one mistake in a [Spec] itself. It never holds a value from
 // the environment.
@@ -36,7 +39,7 @@ type Reason string
 // The reasons of an [Error].
 const (
 	ReasonMissing    Reason = "missing"    // required, but unset or empty
-	ReasonInvalid    Reason = "invalid"    // Into or Check refuses the value
+	ReasonInvalid    Reason = "invalid"    // the value is refused, or the spelling of its name
 	ReasonConflict   Reason = "conflict"   // NAME and NAME_FILE are both set
 	ReasonUnreadable Reason = "unreadable" // unreadable or empty NAME_FILE
 )
@@ -47,7 +50,7 @@ type Error struct {
 	Name    string // the variable, or NAME_FILE if that was read
 	Reason  Reason
 	Detail  string   // the rule that was broken, such as "must be even"
-	Similar []string // names that are set and may be a misspelt Name
+	Similar []string // names that are set and may be a misspelt Name; any characters
 }
 
 func (e *Error) Error() string { return "envcheck: " + e.Name + " " + e.predicate() }
@@ -57,7 +60,20 @@ func (e *Error) predicate() string {
 	if len(e.Similar) == 0 {
 		return e.Detail
 	}
-	return e.Detail + " (is " + strings.Join(e.Similar, " or ") + " a misspelling?)"
+	names := make([]string, len(e.Similar))
+	for i, name := range e.Similar {
+		names[i] = visible(name)
+	}
+	return e.Detail + " (is " + strings.Join(names, " or ") + " a misspelling?)"
+}
+
+// visible returns the name as it is, or in quotes with escapes if it has a
+// character that cannot be seen.
+func visible(name string) string {
+	if quoted := strconv.QuoteToASCII(name); quoted != `"`+name+`"` || strings.Contains(name, " ") {
+		return quoted
+	}
+	return name
 }
 
 // CheckReason is the error with which a check, or the parse function of a

@@ -1,10 +1,12 @@
 package envcheck
 
+import "strings"
+
 // NearMiss is a name that is probably misspelt: its variable is set and not in
 // the [Spec], and it resembles the name of a variable in the Spec that is not
 // set.
 type NearMiss struct {
-	Set  string // the name that is set
+	Set  string // the name that is set; it may have any characters
 	Like string // the name that was probably meant
 }
 
@@ -70,8 +72,19 @@ func (v *Var) misspelt(near []NearMiss) []string {
 	return names
 }
 
+// disguised returns the name among near that differs from a name of v only in
+// what a file or a copied text leaves on it, or "".
+func (v *Var) disguised(near []NearMiss) string {
+	for _, n := range near {
+		if (n.Like == v.Name || n.Like == v.fileName()) && bare(n.Set) == n.Like {
+			return n.Set
+		}
+	}
+	return ""
+}
+
 // similar reports whether a is a likely misspelling of b. Case, underscores,
-// hyphens and dots do not count. Of every four letters, fewer than one may be
+// hyphens, dots, spaces, quotes and what cannot be seen do not count. Of every four letters, fewer than one may be
 // wrong, missing, added or swapped with its neighbour, and at most three in
 // all. Names of up to four letters must be equal, since many short names differ
 // by one letter only.
@@ -81,23 +94,22 @@ func similar(a, b string) bool {
 	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit
 }
 
-// fold returns the name in capitals, without underscores, hyphens and dots.
-func fold(name string) string {
-	b := make([]byte, 0, len(name))
-	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z':
-			b = append(b, c-'a'+'A')
-		case c != '_' && c != '-' && c != '.':
-			b = append(b, c)
+// fold returns the bare name in capitals, without underscores, hyphens and dots.
+func fold(name string) []rune {
+	return []rune(strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z':
+			return r - 'a' + 'A'
+		case r == '_' || r == '-' || r == '.':
+			return -1
 		}
-	}
-	return string(b)
+		return r
+	}, bare(name)))
 }
 
 // distance returns the optimal string alignment distance of a and b, which is
 // the restricted form of the Damerau-Levenshtein distance.
-func distance(a, b string) int {
+func distance(a, b []rune) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)

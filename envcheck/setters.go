@@ -146,12 +146,26 @@ func size(n int64) string {
 }
 
 // Duration accepts a duration from low to high, both included, in the form of
-// [time.ParseDuration], such as 90s or 1h30m. Only 0 may lack a unit.
+// [time.ParseDuration], such as 90s or 1h30m. Only 0 may lack a unit. There is
+// no unit for days.
 func Duration(into *time.Duration, low, high time.Duration) Setter {
-	return expect(into, fmt.Sprintf("a duration from %v to %v, like 90s", low, high), func(value string) (time.Duration, bool) {
+	kind := fmt.Sprintf("a duration from %s to %s, like 90s or 1h30m (a day is 24h)", short(low), short(high))
+	return expect(into, kind, func(value string) (time.Duration, bool) {
 		d, err := time.ParseDuration(value)
 		return d, err == nil && d >= low && d <= high
 	})
+}
+
+// short returns d without units of which there are none, such as 1h for 1h0m0s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // Bool accepts true and false. It refuses other spellings, such as 1, yes, on

@@ -16,18 +16,29 @@ const (
 	placeholder CheckReason = "is a placeholder; make a random secret with: openssl rand -base64 32"
 )
 
+// leastStrong is the length in characters below which no secret is strong: 16
+// hexadecimal digits are 64 random bits.
+const leastStrong = 16
+
 // Strong returns a check that accepts secrets of at least n characters, and
-// refuses those that look typed by hand or copied from an example. A secret
-// needs seven different characters. At least n/2 characters must be left after
-// Strong has removed repetitions, sequences, rows of a keyboard, and the words
-// of placeholders, such as CHANGE-ME and your-secret-key, also if written as
-// ch4ng3m3.
+// refuses those that look typed by hand or copied from an example. If n is less
+// than 16, it counts as 16. A secret needs seven different characters, or five
+// if n is less than 24. At least n/2 characters must be left after Strong has
+// removed repetitions, sequences, rows of a keyboard, and the words of
+// placeholders, such as CHANGE-ME and your-secret-key, also if written as
+// ch4ng3m3. A secret must not be in quotes.
 //
 // Strong does not estimate entropy: a well-known example may have as many
-// different characters as a random key. It refuses about one in a million of
-// the secrets that a random generator makes. It cannot recognise every secret
-// that a person has made up.
+// different characters as a random key. Of the secrets that a random generator
+// makes in hexadecimal, base32 or base64, it refuses a few in a million if they
+// have 16 characters, and fewer the longer they are. It cannot recognise every
+// secret that a person has made up.
 func Strong(n int) func(string) error {
+	n = max(n, leastStrong)
+	least := 7
+	if n < 24 {
+		least = 5
+	}
 	return func(value string) error {
 		if utf8.RuneCountInString(value) < n {
 			return CheckReason(fmt.Sprintf("must have at least %d characters", n))
@@ -36,8 +47,11 @@ func Strong(n int) func(string) error {
 		if strings.ContainsFunc(value, bad) || strings.TrimSpace(value) != value {
 			return unprintable
 		}
+		if quoted(value) {
+			return hasQuotes
+		}
 		text := []rune(strings.ToLower(value))
-		if different(text) < 7 {
+		if different(text) < least {
 			return repetitive
 		}
 		for _, step := range []struct {

@@ -88,6 +88,29 @@ func TestStrong(t *testing.T) {
 	}
 }
 
+// A short n does not make a weak secret strong.
+func TestStrongOfFewCharacters(t *testing.T) {
+	for _, row := range []struct {
+		why    string
+		secret string
+		ok     bool
+	}{
+		{"of no length", "", false},
+		{"of one character", "x", false},
+		{"a known word", "changeme", false},
+		{"random, and short enough to be tried out", "9a3f6c1e", false},
+		{"a placeholder", "changeme-changeme", false},
+		{"a word again and again", "secretsecretsecret", false},
+		{"16 random digits", "9a3f6c1e8b2d7f40", true},
+	} {
+		for _, n := range []int{-1, 0, 1, 2, 4, 8, 15, 16} {
+			if err := envcheck.Strong(n)(row.secret); (err == nil) != row.ok {
+				t.Errorf("Strong(%d), %s: %v", n, row.why, err)
+			}
+		}
+	}
+}
+
 // Strong accepts the secrets that generators make.
 func TestStrongAcceptsRandom(t *testing.T) {
 	n := 3_000

@@ -9,8 +9,11 @@ import (
 
 // WriteExample writes an .env.example file with every variable and its Doc.
 // Required variables are left to be filled in; the others are commented out and
-// show their default. Shells, systemd and Docker Compose read the file alike.
-// docker run --env-file does not remove the quotes around a value.
+// show their default. Shells, systemd, Docker Compose and readers of .env files
+// for other languages read the file alike, except for a value with an
+// apostrophe and one of the characters " $ ` ! \ in it: some readers for other
+// languages keep the backslashes that shells need. docker run --env-file does
+// not remove the quotes around a value.
 func (s Spec) WriteExample(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for i := range s.Vars {
@@ -24,10 +27,11 @@ func (s Spec) WriteExample(w io.Writer) error {
 		if value == "" {
 			value = v.Example
 		}
+		line := v.Name + "=" + quote(value)
 		if !v.Required {
-			b.WriteByte('#')
+			line = "#" + strings.ReplaceAll(line, "\n", "\n#") // or a reader would see the rest of the value
 		}
-		b.WriteString(v.Name + "=" + quote(value) + "\n")
+		b.WriteString(line + "\n")
 	}
 	return b.Flush()
 }
@@ -76,8 +80,16 @@ func quote(value string) string {
 	if strings.IndexFunc(value, func(r rune) bool { return !plain(r) }) < 0 {
 		return value
 	}
-	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+	if !strings.Contains(value, "'") {
+		return "'" + value + "'"
+	}
+	// No reader for other languages joins pieces, as in 'it'\''s', so that the
+	// value is one piece.
+	return `"` + inDouble.Replace(value) + `"`
 }
+
+// inDouble escapes what has a meaning within double quotes.
+var inDouble = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
 
 // WriteMarkdown writes a table of every variable in Markdown, for a README.
 func (s Spec) WriteMarkdown(w io.Writer) error {
@@ -142,7 +154,7 @@ func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 		row(r.v.Name, source, state)
 	}
 	for _, n := range s.NearMisses(lookup) {
-		row(n.Set, "environment", "UNKNOWN: misspelt "+n.Like+"?")
+		row(visible(n.Set), "environment", "UNKNOWN: misspelt "+n.Like+"?")
 	}
 	return t.Flush()
 }

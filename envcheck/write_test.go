@@ -1,6 +1,7 @@
 package envcheck_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -31,7 +32,7 @@ KEY=
 #PORT=3000
 
 # Required: text.
-TITLE='it'\''s $HOME'
+TITLE="it's \$HOME"
 
 # Optional: text.
 #NOTHING=
@@ -76,6 +77,51 @@ func TestExampleIsReadByShells(t *testing.T) {
 		if err != nil || string(out) != value {
 			t.Errorf("%s: got %q, %v, want %q", name, out, err, value)
 		}
+	}
+}
+
+// A reader of .env files for another language gets the intended values, in
+// every form but the one that WriteExample documents as different.
+func TestExampleIsReadByNode(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no node: install Node.js 20.12 or newer")
+		}
+		t.Skip("no node: install Node.js 20.12 or newer")
+	}
+	values := map[string]string{
+		"PLAIN": "a-b_c.d,e:f/g@h%i+j=k", "SPACE": "a b", "DOUBLE": `say "no"`, "DOLLAR": "$HOME `id` $(id)", "HASH": "a # b",
+		"BACKSLASH": `a\nb\`, "LINES": "a\nb", "APOSTROPHE": "it's", "AND_MORE": "it's # 5 o'clock", "UNICODE": "é",
+	}
+	var spec envcheck.Spec
+	for name, value := range values {
+		spec.Vars = append(spec.Vars, envcheck.Var{Name: name, Required: true, Example: value},
+			envcheck.Var{Name: "NO_" + name, Default: value})
+	}
+	// The value with no common form must not spoil the lines after it.
+	spec.Vars = append(spec.Vars, envcheck.Var{Name: "ALL", Required: true, Example: "'\"$`"}, envcheck.Var{Name: "LAST", Required: true, Example: "x"})
+	var b strings.Builder
+	if err := spec.WriteExample(&b); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(node, "-e", `process.stdout.write(JSON.stringify(require("node:util").parseEnv(require("node:fs").readFileSync(0, "utf8"))))`)
+	cmd.Stdin = strings.NewReader(b.String())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]string{}
+	if err := json.Unmarshal(out, &read); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range values {
+		if read[name] != value {
+			t.Errorf("%s: got %q, want %q", name, read[name], value)
+		}
+	}
+	if read["LAST"] != "x" || len(read) != len(values)+2 {
+		t.Errorf("got %d variables, want %d: %q", len(read), len(values)+2, read)
 	}
 }
 

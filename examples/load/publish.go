@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/internal/mark"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
@@ -238,7 +239,7 @@ func trigger(ctx context.Context, start string, pl plan) (published, error) {
 	if err != nil {
 		return published{}, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.New(nil).Do(req)
 	if err != nil {
 		return published{}, fmt.Errorf("-start: %w", err)
 	}

@@ -107,7 +107,8 @@ func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, e
 		Token        string `json:"token"`
 		ExpiresAt    int64  `json:"expires_at"`
 		RefreshToken string `json:"refresh_token"`
-	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken})
+		EndsAt       int64  `json:"ends_at"`
+	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken, p.EndsAt.Unix()})
 }
 
 func setupSecret(*flag.FlagSet) func(*call) error {

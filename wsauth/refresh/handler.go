@@ -30,8 +30,9 @@ var answerRefused = []byte(`{"error":"Authentication failed"}`)
 // {"refresh_token":"…"}, of at most 1 KiB, which must arrive within 10 seconds.
 // The answers are:
 //
-//   - 200 {"token":"…","expires_at":N,"refresh_token":"…"}: the next pair. The
-//     access token expires at N, in Unix seconds.
+//   - 200 {"token":"…","expires_at":N,"refresh_token":"…","ends_at":M}: the
+//     next pair. The access token expires at N, and the family ends at M, in
+//     Unix seconds.
 //   - 401 {"error":"Authentication failed"}: the refresh token, or the JSON of
 //     the body, was refused. The answer is the same for every reason.
 //   - 503 {"error":"Unavailable"}: the store or the signer failed. The client
@@ -88,7 +89,8 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 		Token        string `json:"token"`
 		ExpiresAt    int64  `json:"expires_at"`
 		RefreshToken string `json:"refresh_token"`
-	}{pair.Token, pair.ExpiresAt.Unix(), pair.RefreshToken})
+		EndsAt       int64  `json:"ends_at"`
+	}{pair.Token, pair.ExpiresAt.Unix(), pair.RefreshToken, pair.EndsAt.Unix()})
 	if err != nil {
 		answer(w, http.StatusServiceUnavailable, []byte(`{"error":"Unavailable"}`))
 		return

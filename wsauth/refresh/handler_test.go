@@ -45,7 +45,7 @@ func TestIssuerHandler(t *testing.T) {
 		t.Fatal(w.Code, w.Header())
 	}
 	var got map[string]any
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got) != 3 {
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got) != 4 || got["ends_at"] != float64(first.EndsAt.Unix()) {
 		t.Fatal(w.Body, err)
 	}
 	id, err := newHS256(t).Verify([]byte(got["token"].(string)))

@@ -163,6 +163,7 @@ type Pair struct {
 	ExpiresAt    time.Time // when the access token expires
 	RefreshToken string
 	RefreshUntil time.Time // when the refresh token expires if it is not used
+	EndsAt       time.Time // when the family ends, even if it is refreshed
 }
 
 // Format implements [fmt.Formatter], so that no verb prints a token.
@@ -302,7 +303,7 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 // pair returns the pair of f's generation. Its result depends only on f and
 // token, so that the same pair can be given again.
 func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error) {
-	p := Pair{TokenID: f.tokenID(), RefreshToken: token.String(), RefreshUntil: f.ValidUntil}
+	p := Pair{TokenID: f.tokenID(), RefreshToken: token.String(), RefreshUntil: f.ValidUntil, EndsAt: f.EndsAt}
 	p.ExpiresAt = time.Unix(f.RotatedAt.Add(i.cfg.AccessLifetime).Unix(), 0)
 	if f.EndsAt.Before(p.ExpiresAt) {
 		p.ExpiresAt = f.EndsAt

@@ -126,6 +126,9 @@ func TestIssuerPair(t *testing.T) {
 		if !id.ExpiresAt.Equal(now.Add(15*time.Minute)) || !p.ExpiresAt.Equal(id.ExpiresAt) || !p.RefreshUntil.Equal(now.Add(7*24*time.Hour)) {
 			t.Errorf("pair %d: ends %v and %v", n, p.ExpiresAt, p.RefreshUntil)
 		}
+		if !p.EndsAt.Equal(time.Unix(now.Add(90*24*time.Hour).Unix(), 0)) {
+			t.Errorf("pair %d: the family ends %v", n, p.EndsAt)
+		}
 		if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{ID: "x"}, now); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/client"
 )
 
 // The device gives up a stream if the endpoint sends no event for these times.
@@ -35,7 +36,9 @@ type Model struct {
 	URL    string // the base URL, such as http://localhost:11434/v1
 	Name   string
 	APIKey envcheck.Secret // may be empty
-	Client *http.Client    // if nil, http.DefaultClient
+	// Client makes the requests. It follows no redirect to another scheme, host
+	// or port. If nil, the transport is http.DefaultTransport.
+	Client *http.Client
 }
 
 // Message is one message of a conversation.
@@ -68,10 +71,12 @@ func (e *statusError) Error() string {
 	if e.kind != "" {
 		text += " (" + e.kind + ")"
 	}
-	switch e.status {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	switch {
+	case e.status/100 == 3:
+		text += ": the conversation is not sent to another address: give that of the API itself (-llm)"
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
 		text += ": check LLM_API_KEY"
-	case http.StatusNotFound:
+	case e.status == http.StatusNotFound:
 		text += ": check -llm and -model"
 	}
 	return text
@@ -115,13 +120,9 @@ func (m *Model) open(ctx context.Context, conversation []Message) (_ *stream, er
 	if key := m.APIKey.Reveal(); key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
-	client := m.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
 	stalled := time.AfterFunc(firstWait, func() { cancel(errStalled) })
 	defer stalled.Stop()
-	res, err := client.Do(req)
+	res, err := client.New(m.Client).Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause

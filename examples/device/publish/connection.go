@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +76,7 @@ func (p *publisher) dial(ctx context.Context) (_ *connection, err error) {
 	// kept, to be closed directly.
 	var socket net.Conn
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { socket = i.Conn }})
-	ws, res, err := websocket.Dial(traced, p.cfg.URL+"?since="+p.pos, &websocket.DialOptions{HTTPClient: p.cfg.Client})
+	ws, res, err := websocket.Dial(traced, p.endpoint(), &websocket.DialOptions{HTTPClient: p.cfg.Client})
 	if err != nil {
 		return nil, refusal(res, err)
 	}
@@ -84,7 +86,7 @@ func (p *publisher) dial(ctx context.Context) (_ *connection, err error) {
 			_ = ws.CloseNow()
 		}
 	}()
-	ws.SetReadLimit(-1) // a history frame may be as large as the history
+	ws.SetReadLimit(maxRead)
 	if err := write(ctx, ws, hello(token)); err != nil {
 		return nil, fmt.Errorf("publish: authenticating: %w", err)
 	}
@@ -117,7 +119,11 @@ type unavailableError struct {
 }
 
 func (e *unavailableError) Error() string {
-	return fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
+	text := fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
+	if e.status/100 == 3 {
+		text += ": the token is not sent to another address: give that of the relay itself (-relay)"
+	}
+	return text
 }
 
 // refusal returns the error of a handshake that failed with err.
@@ -269,16 +275,24 @@ func (c *connection) accepted() {
 	c.overdue.Stop()
 	c.renewAt.Stop()
 	if !c.token.RenewAt.IsZero() {
-		c.renewAt.Reset(time.Until(c.token.RenewAt))
+		c.renewIn(time.Until(c.token.RenewAt), renewFloor)
 	}
+}
+
+// renewIn sets the time of the next refresh: after wait, and not before the
+// floor has passed since the last one began.
+func (c *connection) renewIn(wait, floor time.Duration) {
+	if !c.renewed.IsZero() {
+		wait = max(wait, floor-time.Since(c.renewed))
+	}
+	c.renewAt.Reset(wait)
 }
 
 // show sends the token of r on the open connection. If the refresh has failed,
 // it sets the time of the next one.
 func (c *connection) show(r renewal) error {
 	if r.err != nil {
-		wait := c.backOff()
-		c.renewAt.Reset(wait)
+		c.renewIn(c.backOff(), renewFloor)
 		if text := r.err.Error(); text != c.complaint {
 			c.complaint = text
 			c.cfg.Logger.Error("the token could not be refreshed; the device will try again", "error", r.err)
@@ -329,7 +343,7 @@ func (c *connection) heed(stop context.Context) error {
 			c.accepted()
 			c.cfg.Logger.Info("token refreshed")
 		case a.Status == "expiring":
-			c.renewAt.Reset(0)
+			c.renewIn(0, expiringFloor)
 		case a.Status == "viewer" && !c.viewer:
 			c.viewer = true
 			if c.waiting || c.renewal != nil {
@@ -339,7 +353,7 @@ func (c *connection) heed(stop context.Context) error {
 			if confirmed, _ := c.queue.counts(); confirmed == c.lastAcks {
 				wait = c.backOff() // no message was accepted, and a new token may not help
 			}
-			c.renewAt.Reset(wait)
+			c.renewIn(wait, renewFloor)
 			c.cfg.Logger.Warn("the relay accepts no messages before the device sends another token", "again_in", wait.Round(time.Millisecond))
 		case a.Error == "Invalid message format":
 			c.cfg.Logger.Error("the relay refused the form of a message; the message is dropped", "detail", a.Detail)
@@ -364,7 +378,10 @@ func (c *connection) listen() {
 		case answer.Ack != "":
 			c.queue.acknowledge(answer.Ack)
 		case answer.Status != "" || answer.Error != "":
-			c.told.put(answer)
+			if !c.told.put(answer) {
+				c.lost <- errors.New("the relay sent more answers than the device can have asked for")
+				return
+			}
 		}
 	}
 }
@@ -392,6 +409,20 @@ func (c *connection) ping() {
 // answer has the fields of the relay's messages that concern a device.
 type answer struct{ Type, Pos, Ack, Error, Status, Detail string }
 
+// endpoint returns the URL of the connection.
+func (p *publisher) endpoint() string {
+	address := p.cfg.URL + "?watch=0"
+	if p.pos != "" {
+		address += "&since=" + url.QueryEscape(p.pos)
+	}
+	return address
+}
+
+// cutText returns the beginning of a text of the relay.
+func cutText(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxDetail)], "")
+}
+
 // read parses a message and stores its position. If the message is malformed,
 // for example because the connection was cut within it, read returns a zero
 // answer.
@@ -399,14 +430,14 @@ func (p *publisher) read(data []byte) (a answer) {
 	if json.Unmarshal(data, &a) != nil {
 		return answer{}
 	}
-	if a.Pos != "" {
+	if a.Pos != "" && len(a.Pos) <= maxPos {
 		p.pos = a.Pos
 	}
 	return a
 }
 
-// inbox passes answers from listen to serve. It is not bounded, because listen
-// must never wait: the relay would then wait for it.
+// inbox passes answers from listen to serve. It does not make listen wait: the
+// relay would then wait for it.
 type inbox struct {
 	mu     sync.Mutex
 	list   []answer
@@ -417,13 +448,16 @@ func newInbox() *inbox { return &inbox{filled: make(chan struct{}, 1)} }
 
 // put adds an answer, unless it is the same status as the last one. The relay
 // sends the status "viewer" for each message of a device that may not publish.
-func (i *inbox) put(a answer) {
+// It returns false if too many answers wait.
+func (i *inbox) put(a answer) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	a.Detail, a.Error = cutText(a.Detail), cutText(a.Error)
 	if n := len(i.list); a.Status == "" || n == 0 || i.list[n-1] != a {
 		i.list = append(i.list, a)
 	}
 	signal(i.filled)
+	return len(i.list) <= maxInbox
 }
 
 // take returns all answers and empties the inbox.

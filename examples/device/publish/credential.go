@@ -14,8 +14,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/internal/files"
 )
+
+// The log is warned of the end of a pair this long before, and this often.
+const (
+	warnBefore = 14 * 24 * time.Hour
+	warnEvery  = 24 * time.Hour
+)
+
+// mostSeconds is the latest date that is valid, in Unix seconds.
+const mostSeconds = 1 << 40
 
 // maxTokenFile is the largest token file that is read, in bytes.
 const maxTokenFile = 16 << 10
@@ -23,7 +33,7 @@ const maxTokenFile = 16 << 10
 // CredentialConfig configures a Credential. File is required.
 type CredentialConfig struct {
 	// File holds a token, or the output of `server token -pair`:
-	// {"token":…,"expires_at":…,"refresh_token":…}.
+	// {"token":…,"expires_at":…,"refresh_token":…,"ends_at":…}.
 	File string
 	// RefreshURL is the relay's URL for a refresh; see the function RefreshURL.
 	// If empty, the token is not refreshed.
@@ -31,8 +41,8 @@ type CredentialConfig struct {
 	// InsecureRefreshOverHTTP allows to send refresh tokens over a network in
 	// the clear. A person who reads one can publish as the device.
 	InsecureRefreshOverHTTP bool
-	// Client makes the requests. If nil, the Credential has a client of its
-	// own.
+	// Client makes the requests. It follows no redirect to another scheme, host
+	// or port. If nil, the Credential has a client of its own.
 	Client *http.Client
 	Logger *slog.Logger // if nil, nothing is logged
 }
@@ -43,6 +53,9 @@ type CredentialConfig struct {
 // relay's answer and the write can the new pair be lost: the relay accepts the
 // old refresh token for some seconds after its use, and later takes it for
 // stolen.
+//
+// A pair can be refreshed until "ends_at". In the 14 days before, the log has a
+// warning each day.
 //
 // A token without a refresh token is used until it expires. The Credential
 // reads the file again each time that it needs a token, so the operator can
@@ -57,8 +70,9 @@ type Credential struct {
 	file    []byte // the content of the file when it was last read or written
 	pair    pair
 	renewAt time.Time
-	unsaved bool   // pair is newer than the file
-	refused string // the refresh token that was refused
+	warned  time.Time // when the log was last warned of the end of the pair
+	unsaved bool      // pair is newer than the file
+	refused string    // the refresh token that was refused
 }
 
 // pair is the content of the file, and the relay's answer to a refresh.
@@ -66,6 +80,7 @@ type pair struct {
 	Token        string `json:"token"`
 	ExpiresAt    int64  `json:"expires_at,omitempty"` // Unix seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
+	EndsAt       int64  `json:"ends_at,omitempty"` // Unix seconds: the end of the pair, even if it is refreshed
 }
 
 // NewCredential returns the credential in the file. It returns an error if the
@@ -74,13 +89,7 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Client == nil {
-		cfg.Client = &http.Client{}
-	}
-	client := *cfg.Client
-	// A redirected request would send the refresh token to another server.
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	cfg.Client = &client
+	cfg.Client = client.New(cfg.Client)
 	c := &Credential{cfg: cfg, busy: make(chan struct{}, 1)}
 	if err := c.read(); err != nil {
 		return nil, err
@@ -90,6 +99,7 @@ func NewCredential(cfg CredentialConfig) (*Credential, error) {
 			return nil, err
 		}
 	}
+	c.warn()
 	if info, err := os.Stat(cfg.File); err == nil && info.Mode().Perm()&0o077 != 0 {
 		cfg.Logger.Warn("other users can read the token file: run chmod 600", "file", cfg.File)
 	}
@@ -151,7 +161,24 @@ func (c *Credential) begin(ctx context.Context) error {
 	if c.unsaved {
 		c.save(nil)
 	}
+	c.warn()
 	return nil
+}
+
+// warn writes a warning to the log once a day if the pair ends soon. A refresh
+// does not change that end.
+func (c *Credential) warn() {
+	if c.pair.EndsAt <= 0 || c.pair.EndsAt > mostSeconds {
+		return
+	}
+	ends := time.Unix(c.pair.EndsAt, 0)
+	left := time.Until(ends)
+	if left > warnBefore || time.Since(c.warned) < warnEvery {
+		return
+	}
+	c.warned = time.Now()
+	c.cfg.Logger.Warn("the pair ends for good: make a new one with `server token -pair` and put it into the token file",
+		"ends_at", ends.UTC().Format(time.RFC3339), "days_left", max(int(left/(24*time.Hour)), 0))
 }
 
 // present returns the token that the credential has.
@@ -208,12 +235,13 @@ func (c *Credential) refresh(ctx context.Context) error {
 		return err
 	}
 	c.pair, c.unsaved = next, true
+	c.warn()
 	ends, lifetime := next.times()
 	c.renewAt = time.Time{}
 	if !ends.IsZero() {
 		// The lifetime begins now, so the clock of this machine need not be
 		// right.
-		c.renewAt = time.Now().Add(share(lifetime))
+		c.renewAt = time.Now().Add(max(share(lifetime), renewFloor))
 	}
 	c.save(slot)
 	return nil
@@ -259,8 +287,7 @@ func (p pair) times() (ends time.Time, lifetime time.Duration) {
 	if claims.Expires == 0 {
 		claims.Expires = float64(p.ExpiresAt)
 	}
-	const most = 1 << 40 // seconds; a later date is invalid
-	if claims.Expires <= 0 || claims.Expires > most {
+	if claims.Expires <= 0 || claims.Expires > mostSeconds {
 		return time.Time{}, 0
 	}
 	ends = time.Unix(int64(claims.Expires), 0)

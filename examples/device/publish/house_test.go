@@ -51,6 +51,7 @@ const origin = "127.0.0.1:7777" // the address of the pipes
 type houseConfig struct {
 	lifetime time.Duration
 	gate     func(*wsauth.Config)
+	refresh  func(*refresh.Config)
 }
 
 // newHouse serves on ln until the test ends.
@@ -71,10 +72,14 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 	}
 	h.gate, err = wsauth.New(gate)
 	must()
-	h.issuer, err = refresh.New(refresh.Config{
+	issuer := refresh.Config{
 		Signer: h.keys, AccessLifetime: cfg.lifetime, Audit: h.count,
 		OnRevoked: func(r refresh.Revocation) { h.gate.Revoke(r.Family.Device, r.IssuedBefore) },
-	})
+	}
+	if cfg.refresh != nil {
+		cfg.refresh(&issuer)
+	}
+	h.issuer, err = refresh.New(issuer)
 	must()
 	h.log, err = history.Open(t.Context(), history.Config{})
 	must()

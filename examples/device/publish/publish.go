@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
+	"github.com/relayguard/relayguard/examples/internal/thinlog"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -30,6 +32,25 @@ const (
 	// the relay blocks an address that sends refused tokens again and again.
 	longDelay   = 5 * time.Minute
 	refusedStep = 8
+)
+
+// The least time between two refreshes. A part of a lifetime can be a moment: a
+// token that is issued in the last second of its pair expires with the pair.
+// The status "expiring" comes from the relay, and may come at any time.
+const (
+	renewFloor    = 500 * time.Millisecond
+	expiringFloor = 30 * time.Second
+)
+
+// Limits of what a relay can make the device read and keep.
+const (
+	// maxRead is the largest message that is read, in bytes. A relay that does
+	// not know "watch=0" sends frames of history with up to 64 KiB of messages,
+	// or one larger message, and the prompt, the status and the memory.
+	maxRead   = 1 << 20
+	maxInbox  = window + 64 // answers that wait: one for each message, and some more
+	maxPos    = 256         // bytes of a position
+	maxDetail = 200         // bytes of a text of the relay in a log line
 )
 
 // Limits of time.
@@ -61,9 +82,12 @@ type Config struct {
 	URL    string // the relay's endpoint: ws://… or wss://…, without a query
 	Tokens Tokens
 	Source Source
-	Logger *slog.Logger // if nil, nothing is logged
+	// Logger gets at most ten lines with the same message in a minute, because
+	// the relay causes them. If nil, nothing is logged.
+	Logger *slog.Logger
 
-	// Client makes the connections. If nil, it is http.DefaultClient.
+	// Client makes the connections. It follows no redirect to another scheme,
+	// host or port. If nil, the transport is http.DefaultTransport.
 	Client *http.Client
 	// Observe, if not nil, is called after every change, by one goroutine at a
 	// time. It must not block.
@@ -82,6 +106,9 @@ type State struct {
 // error of the source. If ctx ends, it waits for three seconds at most and
 // returns the error of ctx.
 //
+// The connection asks for no history and no live frames ("watch=0"): a device
+// that does not read them fast enough would be cut off by its own messages.
+//
 // If the connection is lost, Run connects again and sends the messages that are
 // not acknowledged again, with the same ids. So no message is lost or published
 // twice. Run replaces a token before it expires, on the open connection. After
@@ -94,6 +121,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Observe == nil {
 		cfg.Observe = func(State) {}
 	}
+	cfg.Client = client.New(cfg.Client)
+	var flush func()
+	cfg.Logger, flush = thinlog.New(cfg.Logger)
+	defer flush()
 	p := &publisher{cfg: cfg, queue: newQueue()}
 	feed, stopFeeding := context.WithCancel(ctx)
 	fed := make(chan struct{})
@@ -145,8 +176,9 @@ const maxMessage = 64 << 10
 type publisher struct {
 	cfg     Config
 	queue   *queue
-	pos     string       // the last position, so that the relay does not send the history again
+	pos     string       // the last position of a relay that does not know "watch=0"
 	refused *Token       // the last token, if it was refused
+	renewed time.Time    // when the last refresh on an open connection began
 	renewal chan renewal // the result of a refresh that is under way, or nil
 }
 
@@ -197,6 +229,7 @@ type renewal struct {
 // renew begins to refresh old, in a goroutine that goes on if the connection
 // ends. Otherwise the answer, and with it the new pair, could be lost.
 func (p *publisher) renew(ctx context.Context, old Token) {
+	p.renewed = time.Now()
 	p.renewal = make(chan renewal, 1)
 	go func(done chan<- renewal) {
 		token, err := p.cfg.Tokens.Refresh(ctx, old)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
@@ -29,6 +30,9 @@ func (c *Config) checkTLS() error {
 // compare with a browser's Origin header.
 func CheckOrigin(s string) error {
 	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
+		if strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) {
+			return envcheck.CheckReason("must be an origin in ASCII, as browsers send it: a host such as münchen.example is written xn--mnchen-3ya.example")
+		}
 		return envcheck.CheckReason("must be an origin like https://art.example, without a path")
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 
 	"github.com/getsentry/sentry-go"
 	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/examples/internal/client"
 )
 
 // Bounds on sending errors to a tracker: a failure of the tracker must not cost
@@ -56,12 +58,10 @@ func New(cfg Config) (*Tracker, error) {
 	var err error
 	t.client, err = sentry.NewClient(sentry.ClientOptions{
 		Dsn: cfg.DSN, Environment: cfg.Environment, Transport: transport,
-		HTTPClient: &http.Client{
+		HTTPClient: client.New(&http.Client{
 			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
 			Timeout:   answerWait,
-			// Events go only to the address that the operator set.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		}),
 		// The integrations would add the host, the modules and the source's
 		// lines.
 		Integrations:         func([]sentry.Integration) []sentry.Integration { return nil },
