@@ -48,7 +48,7 @@ func guideReports(t *testing.T) {
 		name, authorization string
 		want                int
 	}{
-		{"no token", "", 401}, {"a publisher", "Bearer " + publisher, 401}, {"no bearer", admin, 401}, {"an operator", "Bearer " + admin, 200},
+		{"no token", "", 401}, {"a publisher", "Bearer " + publisher, 403}, {"no bearer", admin, 401}, {"an operator", "Bearer " + admin, 200},
 	} {
 		if res, _ := s.get("/reports", "Authorization", row.authorization); res.StatusCode != row.want {
 			t.Errorf("%s: got %d, want %d", row.name, res.StatusCode, row.want)
