@@ -122,6 +122,7 @@ const (
 	ReasonOtherDevice Reason = "other_device"  // the session belongs to another device
 	ReasonOlder       Reason = "older"         // the token expires before the one that it should renew
 	ReasonSessions    Reason = "sessions"      // the device has reached [Config].MaxSessions
+	ReasonBarred      Reason = "barred"        // [Config].Barred refuses the peer's tokens; the token was not read
 	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or [Gate.Revoke] was called
 	ReasonVerifier    Reason = "verifier"      // a Verifier failed without a reason
 )
@@ -153,7 +154,7 @@ const (
 func (r Reason) IsGuess() bool {
 	switch r {
 	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonDevice, ReasonRole,
-		ReasonOtherDevice, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonReused, ReasonUnavailable:
+		ReasonOtherDevice, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable:
 		return false
 	}
 	return true

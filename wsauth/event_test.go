@@ -162,6 +162,7 @@ func TestGuesses(t *testing.T) {
 		wsauth.ReasonOlder:       "a device that shows its tokens in another order",
 		wsauth.ReasonSessions:    "a device that reconnects before its old connection is noticed to be gone",
 		wsauth.ReasonRevoked:     "a device that has not heard of its revocation",
+		wsauth.ReasonBarred:      "its token was not read",
 		wsauth.ReasonReused:      "only its tokens contain the handle of a family",
 		wsauth.ReasonUnavailable: "nothing was decided",
 	}

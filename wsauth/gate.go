@@ -71,6 +71,11 @@ type Config struct {
 	// and without a lock held. It should not block. If nil, events are
 	// discarded. [AuditLog] returns a function that logs them.
 	Audit func(Event)
+	// Barred, if set, is asked before a token is verified. If it returns true,
+	// the token is refused with [ReasonBarred], like any other, and the client
+	// may go on watching on another connection. Use it for addresses that have
+	// sent too many wrong tokens; see [Reason.IsGuess]. It must be fast.
+	Barred func(Peer) bool
 	// AnonymousLimit is the maximum size of a message before authentication, in
 	// bytes. 0 means 4 KiB.
 	AnonymousLimit int64

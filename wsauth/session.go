@@ -113,6 +113,9 @@ func (s *Session) Next(ctx context.Context) ([]byte, error) {
 // present verifies a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
 	now := s.gate.now()
+	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
+		return s.refuse(&Error{Reason: ReasonBarred})
+	}
 	id, err := s.gate.verify(token, now)
 	if err != nil {
 		return s.refuse(err)

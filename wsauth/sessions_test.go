@@ -421,3 +421,29 @@ func TestOwnRoles(t *testing.T) {
 		}
 	}
 }
+
+// A barred client gets the answer of a wrong token for any token, and the
+// verifier sees none of them. A session that was authenticated before stays so.
+func TestBarred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		barred := false
+		gate, keys, audit := newGate(t, wsauth.Config{Barred: func(wsauth.Peer) bool { return barred }})
+		before := connect(t, gate)
+		before.say(lasting("pi-1", time.Hour))
+		before.expect(t, "before", "0s authenticated,"+fmt.Sprint(time.Now().Add(time.Hour).Unix()))
+		barred = true
+		used := keys.KeyUsage()[0].Count
+		p := connect(t, gate)
+		p.say(lasting("pi-1", time.Hour))
+		p.expect(t, "barred", "0s error:Authentication failed", "0s close 4401 ")
+		if got := keys.KeyUsage()[0].Count; got != used {
+			t.Errorf("%d tokens were verified for a barred client", got-used)
+		}
+		before.say("{}")
+		before.expect(t, "before", "0s published:true")
+		if got, want := strings.Join(audit.lines(), "|"), "authenticated pi-1|refused barred"; got != want {
+			t.Errorf("the audit has %q, want %q", got, want)
+		}
+		before.Session.Close(1000, "")
+	})
+}

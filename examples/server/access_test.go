@@ -191,8 +191,8 @@ func TestOperatorSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != fs.ModeSocket {
 		t.Fatalf("%v, %v: want a socket for its owner alone", info, err)
 	}
-	// The commands have another secret, as after a change that the server has not
-	// read yet.
+	// The commands have another secret, as after a change that the server has
+	// not read yet.
 	changed := append(slices.Clone(env), "JWT_SECRET="+strings.ToUpper(testSecret))
 	if out, _ := runVerb(t, 0, changed, "sessions"); !strings.Contains(out, "No connection") {
 		t.Errorf("sessions: %s", out)
@@ -225,8 +225,8 @@ func TestOperatorSocket(t *testing.T) {
 	}
 }
 
-// After a change of the secret, the commands reach the server before it has read
-// the new one, and so can have it read.
+// After a change of the secret, the commands reach the server before it has
+// read the new one, and so can have it read.
 func TestCallsBetweenChangeAndReload(t *testing.T) {
 	s := start(t, crowded)
 	for _, row := range []struct {
@@ -242,6 +242,50 @@ func TestCallsBetweenChangeAndReload(t *testing.T) {
 		var out bytes.Buffer
 		if code := run(context.Background(), []string{"keys", "-reload"}, environment(row.env), &out, &out); code != row.code {
 			t.Errorf("%s: exit code %d: %s", row.why, code, &out)
+		}
+	}
+}
+
+// A revocation can be taken back, does not reach into the future, and asks
+// before it revokes a device that no one knows.
+func TestRevokeVerb(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, withAuth(dir))
+	old := s.token(testDevice, time.Hour)
+	if code, out := s.verb("revoke", testDevice); code != exitOK {
+		t.Fatal(out)
+	}
+	if _, code := parse(t, answerTo(t, s, `{"token":"`+old+`"}`)); code != 4401 {
+		t.Errorf("the revoked token: %d", code)
+	}
+	if code, out := s.verb("revoke", "-undo", testDevice); code != exitOK || !strings.Contains(out, "taken back") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	s.viewer().authenticate(old)
+	if text, err := os.ReadFile(filepath.Join(dir, "revocations.json")); err != nil || strings.Contains(string(text), testDevice) {
+		t.Errorf("%s, %v: the next start revokes it again", text, err)
+	}
+	for _, row := range []struct {
+		why  string
+		args []string
+		code int
+		want string
+	}{
+		{"nothing to take back", []string{"-undo", testDevice}, exitFailed, "no revocation of device " + testDevice},
+		{"a slip of the keyboard", []string{"pi-l"}, exitFailed, "-force"},
+		{"a device that was taken off the list", []string{"pi-9", "-force"}, exitOK, "pi-9"},
+		{"a time in the future would refuse tokens that are not made yet", []string{"-before", time.Now().Add(time.Hour).UTC().Format(time.RFC3339), testDevice}, exitFailed, "future"},
+		{"a clock that is a little ahead", []string{"-before", time.Now().Add(30 * time.Second).UTC().Format(time.RFC3339), testDevice}, exitOK, ""},
+		{"both", []string{"-undo", "-force", testDevice}, exitUsage, "leave out"},
+		{"no device", nil, exitUsage, "name the device"},
+	} {
+		if code, out := s.verb(append([]string{"revoke"}, row.args...)...); code != row.code || !strings.Contains(out, row.want) {
+			t.Errorf("%s: exit code %d: %s", row.why, code, out)
+		}
+	}
+	for _, args := range [][]string{{"sessions", "-end", "none-such"}, {"families", "-end", "none-such"}, {"erase", "4711"}, {"unblock", "192.0.2.99"}} {
+		if code, out := s.verb(args...); code != exitFailed || !strings.Contains(out, args[len(args)-1]) {
+			t.Errorf("%q: exit code %d, and the answer does not name what is missing: %s", args, code, out)
 		}
 	}
 }

@@ -105,8 +105,8 @@ func TestReusedRefreshToken(t *testing.T) {
 	}
 }
 
-// An address that keeps guessing refresh tokens is blocked, for the WebSocket
-// too.
+// An address that keeps guessing refresh tokens may send no token, on the
+// WebSocket too, and may still watch.
 func TestRefreshPenalty(t *testing.T) {
 	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.Failures = 3 })
 	good := s.pair(testDevice)
@@ -118,8 +118,65 @@ func TestRefreshPenalty(t *testing.T) {
 	if status, _, _ := s.refresh(good.RefreshToken); status != http.StatusForbidden {
 		t.Errorf("a blocked address got %d", status)
 	}
-	if _, res := connect(t, s.addr); res.StatusCode != http.StatusForbidden {
-		t.Errorf("on the WebSocket: %d", res.StatusCode)
+	if !s.barred("127.0.0.1") {
+		t.Error("on the WebSocket, tokens are accepted")
+	}
+}
+
+// barred reports whether a valid token from an address is refused. The address
+// may watch in either case.
+func (s *testSite) barred(addr string) bool {
+	s.t.Helper()
+	p := s.viewer(from(addr)...)
+	p.send(`{"token":"` + s.token(testDevice, time.Hour) + `"}`)
+	m := p.await(func(m map[string]any) bool { return m["status"] != nil || m["error"] != nil })
+	p.cut()
+	return m["error"] == "Authentication failed"
+}
+
+// A penalty is for guesses. A device that is at home behind the same address is
+// not locked out by them, and neither is one whose genuine tokens are refused
+// for another reason than being wrong.
+func TestPenaltySparesDevices(t *testing.T) {
+	s := start(t, func(c *config.Config) {
+		trustLoopback(c)
+		crowded(c)
+		c.Failures, c.DeviceSessions = 3, 1
+		c.Devices = []string{testDevice, "pi-2"}
+	})
+	const museum, away = "192.0.2.50", "192.0.2.51"
+	device := s.viewer(from(museum)...)
+	device.authenticate(s.token("pi-2", time.Hour))
+	for range 5 {
+		s.refuse(museum)
+	}
+	if s.barred(museum) {
+		t.Error("guesses of a neighbour lock a publishing device's address out")
+	}
+	device.leave()
+	testkit.Eventually(t, "the device has left", func() bool { return len(s.srv.Authority.Gate().Sessions()) == 0 })
+	for range 3 {
+		s.refuse(museum)
+	}
+	if !s.barred(museum) {
+		t.Error("without a device, guesses are free")
+	}
+
+	// The only session of the device is open elsewhere.
+	other := s.viewer()
+	other.authenticate(s.token(testDevice, time.Hour))
+	expired := testkit.Forge(testSecret, hs256, claims(testDevice, time.Now().Add(-time.Hour)))
+	for range 5 {
+		for _, token := range []string{s.token(testDevice, time.Hour), expired} {
+			p := s.viewer(from(away)...)
+			p.send(`{"token":"` + token + `"}`)
+			p.end()
+		}
+	}
+	other.leave()
+	testkit.Eventually(t, "the session has ended", func() bool { return len(s.srv.Authority.Gate().Sessions()) == 0 })
+	if s.barred(away) {
+		t.Error("genuine tokens count as guesses")
 	}
 }
 
@@ -195,7 +252,7 @@ func TestRevokedBefore(t *testing.T) {
 		}
 		p := s.viewer()
 		p.authenticate(young)
-		done, err := s.srv.Authority.Revoke(t.Context(), testDevice, before)
+		done, err := s.srv.Authority.Revoke(t.Context(), "a test", testDevice, before)
 		if err != nil || (done.Families == 1) != line || done.Before.Equal(before) == line {
 			t.Errorf("with a family %t: %+v %v", line, done, err)
 		}

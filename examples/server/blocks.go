@@ -17,7 +17,7 @@ func setupBlocks(*flag.FlagSet) func(*call) error {
 		}
 		return ask(c, (*operate.Client).Blocks,
 			func(w io.Writer, list []blocklist.Block) {
-				writeTable(w, list, "Nothing is blocked by hand.", "PREFIX\tUNTIL\tAFTER A RESTART", func(b blocklist.Block) []any {
+				writeTable(w, list, "Nothing is blocked.", "PREFIX\tBLOCKED\tUNTIL\tAFTER A RESTART", func(b blocklist.Block) []any {
 					until, after := "forever", "forgotten"
 					if b.Until != nil {
 						until = moment(*b.Until)
@@ -25,7 +25,11 @@ func setupBlocks(*flag.FlagSet) func(*call) error {
 					if b.Lasting {
 						after = "in force"
 					}
-					return []any{b.Prefix, until, after}
+					what := "by the operator"
+					if b.Tokens {
+						what = "tokens only"
+					}
+					return []any{b.Prefix, what, until, after}
 				})
 			})
 	}

@@ -99,7 +99,7 @@ func TestBlockLeavesNoGap(t *testing.T) {
 	testkit.Eventually(t, "forgotten", func() bool { return s.srv.Relay.Len() == 0 })
 }
 
-// Unblocking also ends a block that the policy set by itself.
+// Unblocking also ends a penalty, which the list of blocks shows.
 func TestUnblockForgives(t *testing.T) {
 	s := start(t, func(c *config.Config) { trustLoopback(c); c.Failures = 2 })
 	for range 2 {
@@ -107,11 +107,19 @@ func TestUnblockForgives(t *testing.T) {
 		p.send(`{"token":"none"}`)
 		p.end()
 	}
-	if _, res := connect(t, s.addr, from("192.0.2.7")...); res.StatusCode != http.StatusForbidden {
-		t.Errorf("after two failures: %s", res.Status)
+	if !s.barred("192.0.2.7") || s.barred("192.0.2.8") {
+		t.Error("after two failures, the address or another one")
+	}
+	if out := s.must("blocks"); !strings.Contains(out, "192.0.2.7/32") || !strings.Contains(out, "tokens only") {
+		t.Error(out)
 	}
 	s.must("unblock", "192.0.2.7")
-	s.viewer(from("192.0.2.7")...)
+	if s.barred("192.0.2.7") {
+		t.Error("the penalty is not forgiven")
+	}
+	if list := s.listBlocks(); len(list) > 0 {
+		t.Errorf("listed: %v", list)
+	}
 }
 
 func TestBlockIsRefused(t *testing.T) {

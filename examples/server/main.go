@@ -13,9 +13,9 @@
 //	server erase         erase some or all messages of the history
 //	server sessions      list the connections that may publish, or end one
 //	server families      list the families of refresh tokens, or end one
-//	server revoke        revoke the tokens of a device
+//	server revoke        revoke the tokens of a device, or take that back
 //	server keys          show how much each secret is used, or reload the secrets
-//	server blocks        list the networks that are blocked by hand
+//	server blocks        list the blocked networks, and the clients that may not send tokens
 //	server block         block a network and end its connections
 //	server unblock       end a block, and forgive failures
 //	server audit         print the newest security events, and follow new ones

@@ -173,8 +173,8 @@ func TestRestartBeforeTheFirstMessage(t *testing.T) {
 	}
 }
 
-// A viewer that comes back sees what happens after it has come back as live, and
-// a restart signal too: the signal may be kept nowhere else.
+// A viewer that comes back sees what happens after it has come back as live,
+// and a restart signal too: the signal may be kept nowhere else.
 func TestRestartAfterResuming(t *testing.T) {
 	for _, row := range []struct {
 		why  string

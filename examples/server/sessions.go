@@ -67,13 +67,22 @@ func setupRevoke(flags *flag.FlagSet) func(*call) error {
 		}
 		return nil
 	})
+	force := flags.Bool("force", false, "also if no such device is known")
+	undo := flags.Bool("undo", false, "take the revocations of the device back; families of refresh tokens stay ended")
 	return func(c *call) error {
 		device, err := c.oneArg("name the device whose tokens you want to revoke")
 		if err != nil {
 			return err
 		}
+		if *undo {
+			if *force || !before.IsZero() {
+				return usageError("-undo takes back every revocation of the device: leave out -before and -force")
+			}
+			return c.tell(func(o *operate.Client, ctx context.Context) error { return o.Unrevoke(ctx, device) },
+				"The revocations are taken back: tokens of the device that have not expired are valid again.")
+		}
 		return ask(c, func(o *operate.Client, ctx context.Context) (authority.Revoked, error) {
-			return o.Revoke(ctx, device, before)
+			return o.Revoke(ctx, device, before, *force)
 		},
 			func(w io.Writer, r authority.Revoked) {
 				fmt.Fprintf(w, "Tokens of %s issued before %s are revoked: %d sessions and %d families of refresh tokens ended.\n",

@@ -9,10 +9,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
@@ -41,6 +41,7 @@ type Config struct {
 
 	Log       *slog.Logger                   // required by New
 	Audit     func(wsauth.Event)             // gets every event
+	Barred    func(wsauth.Peer) bool         // may be nil; see [wsauth.Config]
 	ClientIP  func(*http.Request) netip.Addr // required if there is a Dir
 	OnFailure func(netip.Addr)               // called with the address of a refresh token that may have been guessed
 }
@@ -69,7 +70,7 @@ func New(cfg Config) (*Authority, error) {
 		return nil, err
 	}
 	a.gate, err = wsauth.New(wsauth.Config{
-		Verifier: a.keys, Audit: cfg.Audit, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
+		Verifier: a.keys, Audit: cfg.Audit, Barred: cfg.Barred, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
 		MaxSessions: cfg.MaxSessions, OverLimit: cfg.OverLimit,
 	})
 	if err != nil || cfg.Dir == "" {
@@ -131,6 +132,10 @@ func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, erro
 	return a.gate.VerifyAt(token, now)
 }
 
+// maxAhead is how far in the future a revocation may lie, for clocks that
+// differ.
+const maxAhead = time.Minute
+
 // Revoked is the result of [Authority.Revoke].
 type Revoked struct {
 	Device   string    `json:"device"`
@@ -143,9 +148,14 @@ type Revoked struct {
 // Revoke revokes all tokens of a device that were issued before a time, and
 // ends each family of refresh tokens that began before then. If a family ends,
 // Revoke revokes all of the device's access tokens that were issued until now,
-// since an access token does not name its family. If Revoke returns an error,
-// the sessions have ended, but the revocation may not outlast a restart.
-func (a *Authority) Revoke(ctx context.Context, device string, before time.Time) (done Revoked, err error) {
+// since an access token does not name its family. A time more than a minute in
+// the future counts as in a minute. by names the operator in the log. If Revoke
+// returns an error, the sessions have ended, but the revocation may not outlast
+// a restart.
+func (a *Authority) Revoke(ctx context.Context, by, device string, before time.Time) (done Revoked, err error) {
+	if latest := time.Now().Add(maxAhead); before.After(latest) {
+		before = latest
+	}
 	before = before.UTC() // JSON cannot hold every offset that can be parsed
 	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
 	open := a.sessionsOf(device)
@@ -168,8 +178,35 @@ func (a *Authority) Revoke(ctx context.Context, device string, before time.Time)
 	_, err = a.revokeTokens(device, before)
 	errs = append(errs, err)
 	done.Sessions = max(open-a.sessionsOf(device), 0)
-	a.cfg.Log.Warn("device revoked", "device", device, "before", done.Before, "sessions", done.Sessions, "families", done.Families)
+	a.cfg.Log.Warn("device revoked", "device", device, "by", by, "before", done.Before, "sessions", done.Sessions, "families", done.Families)
 	return done, errors.Join(errs...)
+}
+
+// Unrevoke takes back the revocations of a device, and reports whether there
+// were any. Families of refresh tokens that a revocation has ended stay ended.
+func (a *Authority) Unrevoke(device string) (bool, error) {
+	found := a.gate.Unrevoke(device)
+	var err error
+	if a.revocations != nil {
+		err = a.revocations.remove(device)
+	}
+	if found {
+		a.cfg.Log.Warn("revocation taken back", "device", device)
+	}
+	return found, err
+}
+
+// Knows reports whether a device may publish, or has a session or a family of
+// refresh tokens.
+func (a *Authority) Knows(ctx context.Context, device string) bool {
+	if slices.Contains(a.cfg.Devices, device) || a.sessionsOf(device) > 0 {
+		return true
+	}
+	if a.issuer == nil {
+		return false
+	}
+	families, err := a.issuer.Families(ctx)
+	return err != nil || slices.ContainsFunc(families, func(f refresh.Family) bool { return f.Device == device })
 }
 
 // revokeTokens revokes access tokens of a device that were issued before a
@@ -192,18 +229,14 @@ func (a *Authority) sessionsOf(device string) (n int) {
 	return n
 }
 
-// RefreshHandler serves [RefreshPath] to clients that limiter does not block. A
-// guessed refresh token counts as a failure, like a guessed token on the
-// WebSocket.
-func (a *Authority) RefreshHandler(limiter *ratelimit.Limiter) http.Handler {
+// RefreshHandler serves [RefreshPath] to clients that refuse does not answer
+// itself.
+func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, netip.Addr) bool) http.Handler {
 	next := a.issuer.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client := a.cfg.ClientIP(r)
-		if until, blocked := limiter.Blocked(client); blocked {
-			limiter.Refuse(w, ratelimit.Decision{Client: ratelimit.Fold(client), Reason: ratelimit.ReasonBlocked, RetryAfter: time.Until(until)})
-			return
+		if !refuse(w, a.cfg.ClientIP(r)) {
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 

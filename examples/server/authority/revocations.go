@@ -51,6 +51,21 @@ func (r *revocations) add(device string, before time.Time) error {
 	if before.After(r.before[device]) {
 		r.before[device], r.behind = before, true
 	}
+	return r.write()
+}
+
+func (r *revocations) remove(device string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.before[device]; ok {
+		delete(r.before, device)
+		r.behind = true
+	}
+	return r.write()
+}
+
+// write writes the file if it is behind. The caller holds mu.
+func (r *revocations) write() error {
 	if !r.behind {
 		return nil
 	}

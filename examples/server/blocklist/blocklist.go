@@ -27,8 +27,9 @@ const maxBlocks = 10_000
 // Block is a network that the operator has blocked.
 type Block struct {
 	Prefix  netip.Prefix `json:"prefix"`
-	Until   *time.Time   `json:"until,omitempty"` // nil: forever
-	Lasting bool         `json:"lasting"`         // the block outlasts a restart of the server
+	Until   *time.Time   `json:"until,omitempty"`  // nil: forever
+	Lasting bool         `json:"lasting"`          // the block outlasts a restart of the server
+	Tokens  bool         `json:"tokens,omitempty"` // a penalty: the client may watch, and not send tokens
 }
 
 // Blocked is a block that has just been made.
@@ -42,6 +43,8 @@ type Config struct {
 	Limiter    *ratelimit.Limiter                    // refuses new connections
 	Disconnect func(match func(netip.Addr) bool) int // ends open ones, and counts them
 	Proxies    []netip.Prefix                        // trusted, and never blocked
+	Penalties  func() map[netip.Prefix]time.Time     // clients that may not send tokens, and until when
+	Forgive    func(netip.Prefix) bool               // ends the penalties in a network, if there are any
 	Dir        string                                // keeps blocks that end; if empty, they are in memory only
 	Log        *slog.Logger
 	Trail      *trail.Trail
@@ -59,7 +62,7 @@ type List struct {
 
 // New returns a List, and enforces the blocks in its file.
 func New(cfg Config) (*List, error) {
-	if cfg.Limiter == nil || cfg.Disconnect == nil || cfg.Log == nil || cfg.Trail == nil {
+	if cfg.Limiter == nil || cfg.Disconnect == nil || cfg.Penalties == nil || cfg.Forgive == nil || cfg.Log == nil || cfg.Trail == nil {
 		return nil, errors.New("blocklist: every field of Config but Dir and Proxies is required")
 	}
 	b := &List{cfg: cfg}
@@ -143,7 +146,8 @@ func (b *List) check(network netip.Prefix, force bool) error {
 func (b *List) Unblock(network netip.Prefix) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.cfg.Limiter.Unblock(network) {
+	forgiven := b.cfg.Forgive(network)
+	if !b.cfg.Limiter.Unblock(network) && !forgiven {
 		for wider := range b.cfg.Limiter.Blocks() {
 			if wider.Overlaps(network) {
 				return false, RefusedError(fmt.Sprintf("%s is not blocked by itself, but %s is", network, wider))
@@ -156,10 +160,14 @@ func (b *List) Unblock(network netip.Prefix) (bool, error) {
 	return true, b.save()
 }
 
-// All returns the current blocks, sorted by the text of their prefixes.
+// All returns the current blocks and penalties, sorted by the text of their
+// prefixes.
 func (b *List) All() (list []Block) {
 	for network, until := range b.cfg.Limiter.Blocks() {
 		list = append(list, b.entry(network, until))
+	}
+	for client, until := range b.cfg.Penalties() {
+		list = append(list, Block{Prefix: client, Until: &until, Tokens: true})
 	}
 	slices.SortFunc(list, func(x, y Block) int { return strings.Compare(x.Prefix.String(), y.Prefix.String()) })
 	return list

@@ -67,7 +67,8 @@ func (p *probe) within(d time.Duration) time.Time {
 }
 
 // connect opens a connection for HTTP/1.1 without net/http, over TLS as in cfg
-// unless the address is plain http. Reads and writes on it fail after p.Timeout.
+// unless the address is plain http. Reads and writes on it fail after
+// p.Timeout.
 func (p *probe) connect(cfg *tls.Config) (net.Conn, error) {
 	conn, err := p.dial(p.ctx, "tcp", net.JoinHostPort(p.host(), p.port()))
 	if err != nil {

@@ -27,6 +27,15 @@ var permissions = map[string]string{
 // socketKey is the context's key of the caller on a Unix socket.
 type socketKey struct{}
 
+// callerKey is the context's key of the name of an admitted caller.
+type callerKey struct{}
+
+// caller returns the name of the caller that was admitted.
+func caller(r *http.Request) string {
+	by, _ := r.Context().Value(callerKey{}).(string)
+	return by
+}
+
 // ConnContext is the ConnContext of the listener's [http.Server]. It marks the
 // connections of a Unix socket, on which no token is needed: the socket's mode
 // admits only processes of its owner and of root.
@@ -65,7 +74,7 @@ func admit(a *authority.Authority, w *watch.Watch, next *http.ServeMux) http.Han
 				w.Scraped(id.ExpiresAt)
 			}
 			call.Path = r.URL.Path // an operator's, and no stranger's text
-			next.ServeHTTP(out, r)
+			next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callerKey{}, id.Device)))
 		}
 	})
 }

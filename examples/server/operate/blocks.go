@@ -40,7 +40,7 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 		if refused(w, err) {
 			return
 		}
-		found(w, ok, err)
+		found(w, "block of "+network.String()+", and no failure or penalty in it", ok, err)
 	})
 }
 

@@ -87,16 +87,16 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		}
 	})
 	mux.HandleFunc("DELETE /history", func(w http.ResponseWriter, r *http.Request) {
-		found(w, true, c.History.Relay.Clear(r.Context()))
+		found(w, "history", true, c.History.Relay.Clear(r.Context()))
 	})
 	mux.HandleFunc("DELETE /history/{seq}", func(w http.ResponseWriter, r *http.Request) {
 		seq, err := strconv.ParseUint(r.PathValue("seq"), 10, 64)
 		if err != nil {
-			found(w, false, nil)
+			found(w, "message "+strconv.Quote(r.PathValue("seq"))+": messages are numbered (\"seq\" in an export)", false, nil)
 			return
 		}
 		n, err := c.History.Relay.Erase(r.Context(), seq)
-		found(w, n > 0, err)
+		found(w, "message "+r.PathValue("seq"), n > 0, err)
 	})
 }
 

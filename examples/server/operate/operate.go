@@ -51,7 +51,9 @@ func (c *Config) check() error {
 //	       revokes all tokens of the device and ends its sessions: an
 //	       [authority.Revoked]. With ?before=TIME (RFC 3339), tokens issued
 //	       since then stay valid, unless the device has a family of refresh
-//	       tokens that began before then
+//	       tokens that began before then. An unknown device needs &force=true
+//	DELETE /devices/{device}/revoke
+//	       takes the revocations of the device back
 //	GET    /families
 //	       the families of refresh tokens: a [Families]
 //	DELETE /families/{id}

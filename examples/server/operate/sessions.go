@@ -63,7 +63,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		answer(w, list)
 	})
 	mux.HandleFunc("DELETE /sessions/{id}", func(w http.ResponseWriter, r *http.Request) {
-		found(w, c.Authority.Gate().End(r.PathValue("id")), nil)
+		found(w, "session "+r.PathValue("id"), c.Authority.Gate().End(r.PathValue("id")), nil)
 	})
 	mux.HandleFunc("POST /devices/{device}/revoke", func(w http.ResponseWriter, r *http.Request) {
 		before := time.Now()
@@ -74,7 +74,20 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 				return
 			}
 		}
-		done, err := c.Authority.Revoke(r.Context(), r.PathValue("device"), before)
+		if time.Until(before) > time.Minute {
+			http.Error(w, "before must not be more than a minute in the future: it would refuse tokens that are not made yet", http.StatusBadRequest)
+			return
+		}
+		device := r.PathValue("device")
+		force, err := flagged(r.URL.Query(), "force")
+		if refused(w, err) {
+			return
+		}
+		if !force && !c.Authority.Knows(r.Context(), device) {
+			http.Error(w, fmt.Sprintf("No device %q is known: it is not in ALLOWED_DEVICE_ID, and has neither a session nor a family of refresh tokens. Force it (-force) to revoke its tokens all the same", device), http.StatusNotFound)
+			return
+		}
+		done, err := c.Authority.Revoke(r.Context(), caller(r), device, before)
 		if err != nil {
 			// The sessions have ended; only writing the revocation failed.
 			http.Error(w, fmt.Sprintf("Ended %d sessions and %d families of refresh tokens, but not all could be revoked: %v",
@@ -82,6 +95,10 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 			return
 		}
 		answer(w, done)
+	})
+	mux.HandleFunc("DELETE /devices/{device}/revoke", func(w http.ResponseWriter, r *http.Request) {
+		ok, err := c.Authority.Unrevoke(r.PathValue("device"))
+		found(w, "revocation of device "+r.PathValue("device"), ok, err)
 	})
 	mux.HandleFunc("GET /families", func(w http.ResponseWriter, r *http.Request) {
 		list := Families{Families: []Family{}}
@@ -100,12 +117,13 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		answer(w, list)
 	})
 	mux.HandleFunc("DELETE /families/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id := r.PathValue("id")
 		if issuer == nil {
-			found(w, false, nil)
+			found(w, "family "+id+" (without AUTH_DIR there are none)", false, nil)
 			return
 		}
-		ok, err := issuer.RevokeFamily(r.Context(), r.PathValue("id"))
-		found(w, ok, err)
+		ok, err := issuer.RevokeFamily(r.Context(), id)
+		found(w, "family "+id, ok, err)
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Key{}
@@ -127,13 +145,14 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 	})
 }
 
-// found answers 204 if ok, 404 if not, and 500 if err is not nil.
-func found(w http.ResponseWriter, ok bool, err error) {
+// found answers 204 if ok, 404 with the name of what is missing if not, and 500
+// if err is not nil.
+func found(w http.ResponseWriter, name string, ok bool, err error) {
 	switch {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	case !ok:
-		http.Error(w, "Not found", http.StatusNotFound)
+		http.Error(w, "There is no "+name, http.StatusNotFound)
 	default:
 		w.WriteHeader(http.StatusNoContent)
 	}
@@ -151,12 +170,21 @@ func (c *Client) EndSession(ctx context.Context, id string) error {
 
 // Revoke revokes all tokens of a device that were issued before a time. If the
 // time is zero, that is now.
-func (c *Client) Revoke(ctx context.Context, device string, before time.Time) (authority.Revoked, error) {
-	path := "/devices/" + url.PathEscape(device) + "/revoke"
+func (c *Client) Revoke(ctx context.Context, device string, before time.Time, force bool) (authority.Revoked, error) {
+	query := url.Values{}
 	if !before.IsZero() {
-		path += "?before=" + url.QueryEscape(before.Format(time.RFC3339Nano))
+		query.Set("before", before.Format(time.RFC3339Nano))
 	}
+	if force {
+		query.Set("force", "true")
+	}
+	path := "/devices/" + url.PathEscape(device) + "/revoke?" + query.Encode()
 	return get[authority.Revoked](ctx, c, http.MethodPost, path)
+}
+
+// Unrevoke takes back the revocations of a device.
+func (c *Client) Unrevoke(ctx context.Context, device string) error {
+	return c.do(ctx, http.MethodDelete, "/devices/"+url.PathEscape(device)+"/revoke")
 }
 
 // Families asks for the families of refresh tokens.

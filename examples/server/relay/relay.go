@@ -129,8 +129,8 @@ func New(cfg Config) (*Relay, error) {
 	return r, nil
 }
 
-// Screen is around a limiter around the relay. It refuses requests that a foreign
-// page can make a browser send, so that they cost its address nothing.
+// Screen is around a limiter around the relay. It refuses requests that a
+// foreign page can make a browser send, so that they cost its address nothing.
 func (r *Relay) Screen(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := r.cfg.Upgrader.Screen(w, req); err != nil {
@@ -300,7 +300,8 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 		return nil
 	}
 	// The message is stored. If the publisher is gone, that is no failure of
-	// the relay: the publisher sends the message again and gets its answer then.
+	// the relay: the publisher sends the message again and gets its answer
+	// then.
 	return session.Reply(ctx, wire.Ack(m.ID, duplicate))
 }
 

@@ -63,11 +63,12 @@ type ids struct {
 	next  int
 }
 
-// once calls publish unless id is known, and reports whether it is. publish gets the ids to store next to
-// the message: id and, if clears is set, the ids that a restart signal carries.
-// If publish succeeds, id is known. An empty id is never known. The calls for
-// one device run one after another, because its old connection may still
-// publish a message that its new connection sends again.
+// once calls publish unless id is known, and reports whether it is. publish
+// gets the ids to store next to the message: id and, if clears is set, the ids
+// that a restart signal carries. If publish succeeds, id is known. An empty id
+// is never known. The calls for one device run one after another, because its
+// old connection may still publish a message that its new connection sends
+// again.
 func (s *seen) once(device, id string, clears bool, publish func(marks) error) (known bool, err error) {
 	var m marks
 	if clears {

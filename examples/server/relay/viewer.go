@@ -32,10 +32,10 @@ type viewer struct {
 // client gets no frames.
 //
 // Whether the first frame replaces the content of the page is decided here, at
-// the beginning: it does so if there is a history for a new page, or if the page
-// shows another epoch or another server's log. If the page of a client that
-// comes back shows this epoch, all that happens later is live to it, a restart
-// signal included.
+// the beginning: it does so if there is a history for a new page, or if the
+// page shows another epoch or another server's log. If the page of a client
+// that comes back shows this epoch, all that happens later is live to it, a
+// restart signal included.
 func (r *Relay) newViewer(req *http.Request) *viewer {
 	query := req.URL.Query()
 	since, err := history.ParsePosition(query.Get("since"))

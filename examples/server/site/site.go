@@ -57,6 +57,7 @@ type Site struct {
 
 	cfg       config.Config
 	opts      Options
+	upgrader  *wsconn.Upgrader
 	log       *slog.Logger
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
@@ -88,11 +89,12 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		return nil, err
 	}
 	grants := Grants(cfg)
-	grants.Log, grants.Audit, grants.ClientIP, grants.OnFailure = s.log, s.Watch.Event, clients.Addr, s.Watch.Failed
+	grants.Log, grants.Audit, grants.Barred = s.log, s.Watch.Event, s.Watch.TokensBarred
+	grants.ClientIP, grants.OnFailure = clients.Addr, s.Watch.Failed
 	if s.Authority, err = authority.New(grants); err != nil {
 		return nil, err
 	}
-	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
+	s.upgrader, err = wsconn.New(wsconn.Config{Origins: wsconn.Origins{
 		Allow:                   cfg.Origins,
 		Scheme:                  clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,
@@ -103,7 +105,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if err = s.openHistory(); err != nil {
 		return nil, err
 	}
-	if err = s.assemble(clients, upgrader); err != nil {
+	if err = s.assemble(clients); err != nil {
 		_ = s.Close() // the first error is the cause
 		return nil, err
 	}
@@ -111,9 +113,9 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 }
 
 // assemble creates the parts that need the history, and the handlers.
-func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
+func (s *Site) assemble(clients *clientip.Resolver) (err error) {
 	s.Relay, err = relay.New(relay.Config{
-		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
+		Log: s.History, Gate: s.Authority.Gate(), Upgrader: s.upgrader, ClientIP: clients.Addr, Logger: s.log,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
 		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
@@ -123,6 +125,7 @@ func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (
 	s.trims.Store(s.Relay)
 	s.Blocks, err = blocklist.New(blocklist.Config{
 		Limiter: s.Watch.Limiter(), Disconnect: s.Relay.Disconnect, Proxies: s.cfg.Proxies,
+		Penalties: s.Watch.Penalties, Forgive: s.Watch.Forgive,
 		Dir: s.cfg.AuthDir, Log: s.log, Trail: s.Trail,
 	})
 	if err != nil {
@@ -160,7 +163,7 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	}
 	pages := http.NewServeMux()
 	if s.Authority.Issuer() != nil {
-		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.Limiter()))
+		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
 	}
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	pages.HandleFunc("GET /readyz", s.readyz)

@@ -77,8 +77,8 @@ func TestErrorStorm(t *testing.T) {
 	}
 }
 
-// The stack of an event ends at the call that logged the error, and not in the packages
-// that carry it to the tracker.
+// The stack of an event ends at the call that logged the error, and not in the
+// packages that carry it to the tracker.
 func TestFrames(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	errs := report(t, in)

@@ -5,7 +5,6 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -28,9 +27,9 @@ const maxSuspects = 5000
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
-	// Limits configures the limiter that enforces the penalties. New makes the
-	// limiter, so that neither exists without the other, and sets OnReject and
-	// Observe itself.
+	// Limits configures the limiter of connections, which New makes. New sets
+	// OnReject and Observe. The Penalty is for wrong tokens, and bars a client
+	// from sending tokens; it does not refuse the client's connections.
 	Limits ratelimit.Config
 }
 
@@ -43,20 +42,26 @@ type Watch struct {
 	suspects *suspect.Detector
 	audit    func(wsauth.Event)
 	refusals thinned // calls on the operator's listener that are refused
+
+	penalties *penalties
 	counts
 }
 
 // New returns a Watch and makes its limiter.
 func New(cfg Config) (*Watch, error) {
 	if cfg.Log == nil || cfg.Trail == nil {
-		return nil, errors.New("watch: Config.Log and Config.Trail are required")
+		return nil, errRequired
 	}
 	w := &Watch{
 		log: cfg.Log, trail: cfg.Trail, suspects: suspect.New(maxSuspects),
 		audit: wsauth.AuditLog(cfg.Log), counts: newCounts(),
 	}
-	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decided
 	var err error
+	if w.penalties, err = newPenalties(cfg.Limits.Penalty); err != nil {
+		return nil, err
+	}
+	cfg.Limits.Penalty = ratelimit.Penalty{}
+	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decided
 	w.limiter, err = ratelimit.New(cfg.Limits)
 	return w, err
 }
@@ -66,11 +71,12 @@ func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 
 // Event handles an event of the audit. A token that may have been guessed
 // counts against the peer's address, so that a client that keeps guessing is
-// blocked before its upgrade.
+// barred from sending tokens.
 func (w *Watch) Event(e wsauth.Event) {
 	w.audit(e)
 	w.event(e)
 	w.trail.Add(trail.FromEvent(e))
+	w.penalties.note(e)
 	switch e.Kind {
 	case wsauth.EventRefused:
 		if e.Reason.IsGuess() {
@@ -85,9 +91,9 @@ func (w *Watch) Event(e wsauth.Event) {
 // addr.
 func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
-	if until, blocked := w.limiter.Fail(addr); blocked {
+	if until, began := w.penalties.fail(addr, time.Now()); began {
 		w.blocked.Inc()
-		w.log.Warn("address blocked", "addr", addr, "until", until)
+		w.log.Warn("address barred from sending tokens", "addr", addr, "until", until)
 		w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
 	}
 }
