@@ -87,9 +87,10 @@ func (c *Client) Reports(ctx context.Context) (headers.ReportStats, error) {
 
 func admins(v wsauth.Verifier, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if ok {
-			id, err := v.VerifyAt([]byte(token), time.Now())
+		// The scheme is the same in any case (RFC 9110, section 11.1).
+		scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+		if ok = ok && strings.EqualFold(scheme, "Bearer"); ok {
+			id, err := v.VerifyAt([]byte(strings.TrimLeft(token, " ")), time.Now())
 			ok = err == nil && id.Can(wsauth.Admin)
 		}
 		if !ok {
