@@ -49,6 +49,8 @@ func guideReports(t *testing.T) {
 		want                int
 	}{
 		{"no token", "", 401}, {"a publisher", "Bearer " + publisher, 403}, {"no bearer", admin, 401}, {"an operator", "Bearer " + admin, 200},
+		{"in lower case", "bearer " + admin, 200}, {"in capitals, and two spaces", "BEARER  " + admin, 200},
+		{"another scheme", "Basic " + admin, 401}, {"a longer scheme", "Bearerx " + admin, 401},
 	} {
 		if res, _ := s.get("/reports", "Authorization", row.authorization); res.StatusCode != row.want {
 			t.Errorf("%s: got %d, want %d", row.name, res.StatusCode, row.want)

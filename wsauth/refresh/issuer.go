@@ -182,7 +182,9 @@ type Revocation struct {
 }
 
 // UnavailableError means that the store or the signer failed, so that the token
-// was neither accepted nor refused. The client may use the same token again.
+// was neither accepted nor refused. The client may use the same token again. If
+// the store failed late, as the text of the error says, the family has already
+// moved on, and the client must do so within [Config].Grace.
 type UnavailableError struct{ Err error }
 
 func (e *UnavailableError) Error() string { return "refresh: unavailable: " + e.Err.Error() }
@@ -293,10 +295,14 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 		return Pair{}, false, err
 	}
 	rotated, err := i.store.Rotate(ctx, next)
+	if rotated {
+		*f = next
+	}
 	if err != nil {
+		// If the family is replaced, the client gets the pair when it repeats
+		// its request, as after a lost answer.
 		return Pair{}, false, unavailable(err)
 	}
-	*f = next
 	return pair, rotated, nil
 }
 

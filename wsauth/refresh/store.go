@@ -61,7 +61,9 @@ type Store interface {
 	// Rotate replaces the family with the ID of f and returns true. It does
 	// nothing and returns false if there is no such family or if its generation
 	// is not the one before f's. The check and the replacement must be one
-	// atomic step. When Rotate has returned true, the change must be durable.
+	// atomic step. If Rotate returns true without an error, the change must be
+	// durable. If it returns both true and an error, the family is replaced,
+	// but the old one may come back after a failure.
 	Rotate(ctx context.Context, f StoredFamily) (bool, error)
 	// Remove deletes the family of this ID and returns it, and false if there
 	// is none. Only one of several calls may return it. If Remove returns both

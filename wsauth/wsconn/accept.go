@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,12 @@ type Config struct {
 	// ReadLimit is the maximum size of a message in bytes, until
 	// [Conn.SetReadLimit] is called. 0 means 4 KiB.
 	ReadLimit int64
+	// Subprotocols are the subprotocols of the server (RFC 6455, section 1.9),
+	// the preferred one first. The first one that the client offers, in the
+	// same letters, is sent with the 101; [Conn.Subprotocol] returns it. If the
+	// client offers none of them, none is sent, and a browser that has offered
+	// others closes the connection.
+	Subprotocols []string
 }
 
 // ConfigError is one problem of a [Config]. It never contains a value.
@@ -94,9 +101,19 @@ func New(cfg Config) (*Upgrader, error) {
 			errs = append(errs, &ConfigError{fmt.Sprintf("Origins.Allow[%d]", i), wsauth.ConfigMalformed})
 		}
 	}
+	for i, p := range cfg.Subprotocols {
+		field := fmt.Sprintf("Config.Subprotocols[%d]", i)
+		switch {
+		case !letters(p, tokenLetters):
+			errs = append(errs, &ConfigError{field, wsauth.ConfigMalformed})
+		case slices.Contains(cfg.Subprotocols[:i], p):
+			errs = append(errs, &ConfigError{field, wsauth.ConfigDuplicate})
+		}
+	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
+	cfg.Subprotocols = slices.Clone(cfg.Subprotocols)
 	if cfg.Audit == nil {
 		cfg.Audit = func(wsauth.Event) {}
 	}
@@ -150,6 +167,13 @@ func (u *Upgrader) Screen(w http.ResponseWriter, r *http.Request) error {
 func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if status, err := u.check(w, r); status != 0 {
 		return nil, u.refuse(w, r, status, err)
+	}
+	if len(u.cfg.Subprotocols) > 0 {
+		// Not by the library, which ignores the case of letters.
+		w.Header().Del("Sec-WebSocket-Protocol")
+		if p := u.subprotocol(r); p != "" {
+			w.Header().Set("Sec-WebSocket-Protocol", p)
+		}
 	}
 	c := &Conn{cfg: &u.cfg, readMu: newLock(), writeMu: newLock()}
 	c.limit.Store(u.cfg.ReadLimit)
@@ -222,6 +246,24 @@ func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 		return http.StatusInternalServerError, errors.New("the ResponseWriter cannot be hijacked")
 	}
 	return 0, nil
+}
+
+// tokenLetters are the characters of a token (RFC 9110, section 5.6.2).
+const tokenLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
+
+// subprotocol returns the first of our subprotocols that the client offers.
+func (u *Upgrader) subprotocol(r *http.Request) string {
+	offers := r.Header["Sec-Websocket-Protocol"]
+	for _, ours := range u.cfg.Subprotocols {
+		for _, line := range offers {
+			for offered := range strings.SplitSeq(line, ",") {
+				if strings.Trim(offered, " \t") == ours {
+					return ours
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func hasToken(values []string, want string) bool {

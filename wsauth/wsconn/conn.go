@@ -85,6 +85,10 @@ var _ wsauth.Conn = (*Conn)(nil)
 // read, write or close it.
 func (c *Conn) NetConn() net.Conn { return c.raw }
 
+// Subprotocol returns the subprotocol that was negotiated, a value of
+// [Config].Subprotocols, or an empty string for none.
+func (c *Conn) Subprotocol() string { return c.lib.subprotocol() }
+
 // SetReadLimit sets the maximum size in bytes of the messages that Read
 // returns, from the next message on.
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }

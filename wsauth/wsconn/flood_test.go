@@ -180,6 +180,7 @@ func TestFloodAfterClose(t *testing.T) {
 		{"pings after a flood of pings", frame(opPing, ""), string(bytes.Repeat(frame(opPing, ""), 101))},
 		{"junk after a read that was interrupted in a frame", []byte(strings.Repeat("x", 4096)), "\x81"},
 	} {
+		several := bytes.Repeat(row.frame, 1+1000/len(row.frame))
 		inBubble(t, func(t *testing.T, conn *wsconn.Conn, peer *client) {
 			go io.Copy(io.Discard, peer)
 			if row.before != "" {
@@ -194,7 +195,7 @@ func TestFloodAfterClose(t *testing.T) {
 			go func() {
 				total := 0
 				for {
-					n, err := peer.Write(row.frame)
+					n, err := peer.Write(several)
 					if total += n; err != nil {
 						sent <- total
 						return

@@ -66,7 +66,7 @@ func TestFreeze(t *testing.T) {
 		answer     time.Duration // when the answer arrives, 0 for never
 		dropped    time.Duration // 0: not
 	}{
-		{"answered while stopped", 31 * time.Second, time.Minute, 32*time.Second + time.Minute, 0},
+		{"answered while stopped", 31 * time.Second, time.Minute, time.Minute, 0},
 		{"answered while stopped at the end of the time", 39500 * time.Millisecond, time.Hour, 40 * time.Minute, 0},
 		{"answered just after", 31 * time.Second, time.Minute, 91*time.Second + 500*time.Millisecond, 0},
 		{"not answered", 31 * time.Second, time.Minute, 0, 92 * time.Second},

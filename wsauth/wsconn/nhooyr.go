@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"unicode/utf8"
 
 	"nhooyr.io/websocket"
 )
@@ -36,13 +37,16 @@ func newLibrary(c *Conn, w http.ResponseWriter, r *http.Request) (library, error
 func (l library) next() (binary bool, r io.Reader, err error) {
 	kind, r, err := l.ws.Reader(context.Background())
 	if err != nil {
-		if closed, ok := errors.AsType[websocket.CloseError](err); ok {
+		// A reason that is not UTF-8 was answered as a violation, see pipe.
+		if closed, ok := errors.AsType[websocket.CloseError](err); ok && utf8.ValidString(closed.Reason) {
 			err = &CloseError{Code: int(closed.Code)}
 		}
 		return false, nil, err
 	}
 	return kind == websocket.MessageBinary, r, nil
 }
+
+func (l library) subprotocol() string { return l.ws.Subprotocol() }
 
 // release ends the goroutine of the library. Close the net.Conn first, or
 // release waits for the client.
@@ -108,6 +112,11 @@ func (p *pipe) Write(b []byte) (int, error) {
 		code := 0
 		if len(b) >= 4 {
 			code = int(b[2])<<8 | int(b[3])
+		}
+		// The library answers a close frame with the reason of the client, which
+		// it does not check (RFC 6455, sections 5.5.1 and 8.1).
+		if !utf8.Valid(b[min(4, len(b)):]) {
+			code = 1007
 		}
 		p.c.refused = true
 		p.c.shut(code, "") // the reason of the library may quote the client

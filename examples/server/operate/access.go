@@ -89,7 +89,7 @@ func identify(a *authority.Authority, r *http.Request) (id wsauth.Identity, ok b
 	if !found || !strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1
 		return id, false
 	}
-	id, err := a.VerifyAt([]byte(token), time.Now())
+	id, err := a.VerifyAt([]byte(strings.TrimLeft(token, " ")), time.Now())
 	return id, err == nil
 }
 

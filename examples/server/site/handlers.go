@@ -9,7 +9,6 @@ import (
 
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/headers"
-	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
 // reportPath takes browsers' reports of violations of the page's policy.
@@ -83,15 +82,4 @@ func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	fmt.Fprintln(w, text)
-}
-
-// screened refuses what a foreign page can make its visitors' browsers send
-// before next counts it. Otherwise any page could use up the connections of its
-// visitors' addresses.
-func screened(u *wsconn.Upgrader, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if u.Screen(w, r) == nil {
-			next.ServeHTTP(w, r)
-		}
-	})
 }

@@ -57,7 +57,6 @@ type Site struct {
 
 	cfg       config.Config
 	opts      Options
-	upgrader  *wsconn.Upgrader
 	log       *slog.Logger
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
@@ -94,7 +93,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if s.Authority, err = authority.New(grants); err != nil {
 		return nil, err
 	}
-	s.upgrader, err = wsconn.New(wsconn.Config{Origins: wsconn.Origins{
+	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
 		Allow:                   cfg.Origins,
 		Scheme:                  clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,
@@ -105,7 +104,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if err = s.openHistory(); err != nil {
 		return nil, err
 	}
-	if err = s.assemble(clients); err != nil {
+	if err = s.assemble(clients, upgrader); err != nil {
 		_ = s.Close() // the first error is the cause
 		return nil, err
 	}
@@ -113,9 +112,9 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 }
 
 // assemble creates the parts that need the history, and the handlers.
-func (s *Site) assemble(clients *clientip.Resolver) (err error) {
+func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
 	s.Relay, err = relay.New(relay.Config{
-		Log: s.History, Gate: s.Authority.Gate(), Upgrader: s.upgrader, ClientIP: clients.Addr, Logger: s.log,
+		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
 		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
