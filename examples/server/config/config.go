@@ -17,7 +17,6 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
-	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -116,7 +115,7 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "The certificate's key, PEM. Both or neither."},
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
 			Doc: "Address at which plain HTTP is sent on to https, to hosts that the certificate names."},
-		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", clientip.ParsePrefixes),
+		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", proxies),
 			Doc: "Whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` count: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.Origins), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas. Exactly these; without it, the site's own."},

@@ -40,7 +40,7 @@ func newCounts() counts {
 	// An event that has not happened yet is 0 and not absent, or its first time
 	// would be no rise.
 	for _, reason := range []ratelimit.Reason{
-		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
+		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonTotal, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 		originRefusal,
 	} {
 		c.refused.WithLabelValues(string(reason))
