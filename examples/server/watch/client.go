@@ -17,7 +17,7 @@ func (h withClient) Handle(ctx context.Context, r slog.Record) error {
 	r.Attrs(func(a slog.Attr) bool {
 		addr, ok := a.Value.Any().(netip.Addr)
 		if ok && a.Key == "addr" {
-			client = ratelimit.Fold(addr)
+			client = clientOf(addr)
 		}
 		return !client.IsValid()
 	})
@@ -26,4 +26,13 @@ func (h withClient) Handle(ctx context.Context, r slog.Record) error {
 		r.AddAttrs(slog.Any("client", client))
 	}
 	return h.Handler.Handle(ctx, r)
+}
+
+// clientOf returns the network of [ratelimit.Fold]. This machine is no network:
+// the /64 of ::1 would be a prefix that firewalls and their tools do not take.
+func clientOf(addr netip.Addr) netip.Prefix {
+	if addr.IsLoopback() {
+		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+	}
+	return ratelimit.Fold(addr)
 }

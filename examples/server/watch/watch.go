@@ -138,7 +138,7 @@ func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	}
 	w.suspected.WithLabelValues(string(e.Kind)).Inc()
 	w.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond),
-		"client", ratelimit.Fold(e.Addr))
+		"client", clientOf(e.Addr))
 	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 }
 
