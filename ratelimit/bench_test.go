@@ -202,7 +202,7 @@ func TestAdmitAllocates(t *testing.T) {
 	l.FailAt(alice, start)
 	l.BlockAt(netip.MustParsePrefix("203.0.113.0/24"), time.Time{}, start)
 	six := netip.MustParseAddr("2001:db8::1%eth0")
-	for _, addr := range []netip.Addr{alice, six, netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("::ffff:192.0.2.77")} {
+	for _, addr := range []netip.Addr{alice, six, netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("::ffff:192.0.2.77"), netip.MustParseAddr("64:ff9b:1:c000:2:100::"), netip.MustParseAddr("2001:0:53aa:64c:0:f227:3fff:fdfe")} {
 		if n := testing.AllocsPerRun(1000, func() {
 			slot, _ := l.AdmitAt(addr, start)
 			slot.Release()

@@ -109,10 +109,10 @@ var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 // Block refuses new connections from the network until the given time. The zero
 // time is forever. A block of an IPv4 network also refuses the IPv6 addresses
 // that stand for its addresses (see [Fold]), and a block of an IPv6 network
-// that stands for an IPv4 /8 or less refuses that IPv4 network. If the network is blocked already, the new time replaces the
-// old one. Open connections stay open. Block returns an error if the prefix is
-// invalid, and only then. The number of blocks is not limited, but the list is
-// meant for some thousands.
+// that stands for an IPv4 /8 or less refuses that IPv4 network. If the network
+// is blocked already, the new time replaces the old one. Open connections stay
+// open. Block returns an error if the prefix is invalid, and only then. The
+// number of blocks is not limited, but the list is meant for some thousands.
 func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
 	return l.BlockAt(network, until, time.Now())
 }

@@ -156,7 +156,7 @@ func (m *crowd) decide(addr netip.Addr, now time.Time, open int) (d ratelimit.De
 // TestModelCrowded compares the limiter with crowd in random steps, in the fake
 // time of a bubble, since a generation begins where New was called.
 func TestModelCrowded(t *testing.T) {
-	steps := 300_000
+	steps := 150_000
 	if testing.Short() {
 		steps = 50_000
 	}

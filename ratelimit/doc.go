@@ -38,6 +38,10 @@
 //   - Config.MaxOpen is the number of open connections, in whichever window
 //     they began, so a client cannot collect connections over many windows.
 //
+// Two limits apply to all clients together, so that many addresses cannot do
+// what one may not: Config.MaxTotal, the number of open connections, and
+// Config.Process, the number of admissions a second.
+//
 // Each client has its own window of fixed length. It begins with the first
 // admission after the previous window has ended. A refusal changes nothing: it
 // does not count, and it does not extend the window, so a client that waits for
@@ -67,8 +71,14 @@
 // [Limiter.Block] refuses a network until a given time. [Penalty] blocks single
 // clients: report each failure, such as a refused token, with [Limiter.Fail]. A
 // client that fails too often is blocked, and each further block lasts twice as
-// long. Handler answers 403 to a blocked client, and 429 with Retry-After to a
-// client over a limit.
+// long. Handler answers 403 to a blocked client, 429 with Retry-After to a
+// client over a limit, and 503 with Retry-After beyond Config.MaxTotal.
+//
+// # Logs
+//
+// Config.OnReject gets some of the refusals, each with the number of those of
+// the same client that were left out. What is left out at the end of a burst is
+// told by a timer, which exists only while there is something to tell.
 //
 // # Concurrency
 //

@@ -26,8 +26,8 @@ import (
 // the connection inside has it, so that httputil.ReverseProxy can pass on a
 // half-closed connection; only Close releases the slot. Its method NetConn
 // returns the connection inside, as that of crypto/tls does, and SyscallConn
-// returns the socket. If the ResponseWriter cannot be hijacked, as in HTTP/2, next gets it
-// unchanged.
+// returns the socket. If the ResponseWriter cannot be hijacked, as in HTTP/2,
+// next gets it unchanged.
 func (l *Limiter) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		slot, d := l.Admit(l.cfg.ClientIP(r))

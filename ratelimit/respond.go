@@ -26,8 +26,8 @@ func (r Reason) Status() int {
 }
 
 // Refuse answers a refused request as [Limiter.Handler] does: with status 403,
-// or 429 or 503 and Retry-After, and with Cache-Control: no-store. The body names
-// neither the reason nor the client. It is plain text, or problem+json if
+// or 429 or 503 and Retry-After, and with Cache-Control: no-store. The body
+// names neither the reason nor the client. It is plain text, or problem+json if
 // Config.ProblemJSON is set.
 //
 // Retry-After (RFC 9110, section 10.2.3) is Decision.RetryAfter plus a random

@@ -126,8 +126,9 @@ func TestFields(t *testing.T) {
 	})
 }
 
-// TestFieldsOfReasons checks for every reason, as the limiter decides it, that a
-// blocked client learns nothing about limits, and that others learn the truth.
+// TestFieldsOfReasons checks for every reason, as the limiter decides it, that
+// a blocked client learns nothing about limits, and that others learn the
+// truth.
 func TestFieldsOfReasons(t *testing.T) {
 	client := netip.MustParseAddr("192.0.2.1") // as httptest
 	for _, test := range []struct {

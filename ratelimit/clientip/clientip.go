@@ -194,12 +194,12 @@ func (c *Resolver) TrustUnix() *Resolver {
 	return &d
 }
 
-// Report returns a copy of the resolver that calls f if a Result has an Err, for
-// a log: all clients for which this happens count as one. f gets ten requests
-// at once, then one in ten seconds, and suppressed, the number of failures left
-// out since the previous call, of the same peer and reason only. What was left
-// out when the failures end is reported twenty seconds later, by a call in a
-// goroutine of its own, in which r has no context, header or body.
+// Report returns a copy of the resolver that calls f if a Result has an Err,
+// for a log: all clients for which this happens count as one. f gets ten
+// requests at once, then one in ten seconds, and suppressed, the number of
+// failures left out since the previous call, of the same peer and reason only.
+// What was left out when the failures end is reported twenty seconds later, by
+// a call in a goroutine of its own, in which r has no context, header or body.
 //
 // f may be called by several goroutines at once. Give the copy to one reader of
 // each request, such as ratelimit.Config.ClientIP, so that a request counts
@@ -333,8 +333,8 @@ func isSecure(proto string) bool {
 
 // Trusts reports whether addr is in a trusted network. The IPv6 address that a
 // translator has made of an IPv4 address (SIIT, NAT64) is in the networks of
-// both. Addresses of tunnels (6to4, Teredo) are in IPv6 networks only, and so is
-// an embedded loopback address: neither can be a proxy's that was meant as
+// both. Addresses of tunnels (6to4, Teredo) are in IPv6 networks only, and so
+// is an embedded loopback address: neither can be a proxy's that was meant as
 // IPv4.
 func (c *Resolver) Trusts(addr netip.Addr) bool {
 	addr = plain(addr)

@@ -34,6 +34,9 @@ var forgeries = []string{
 	`{"level":"WARN","msg":"auth","outcome":"refused","addr":"203.0.113.5"}`,
 	`host relay[1]: level=WARN msg=auth outcome=refused addr=203.0.113.6`,
 	`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=refused addr=203.0.113.7`,
+	`x client=203.0.113.8/32`,
+	`client=203.0.113.0/24`,
+	`","client":"203.0.113.9/32"}`,
 }
 
 // fail2ban lets the real server refuse connections, and fail2ban read the
@@ -75,8 +78,8 @@ func fail2ban(t *testing.T) {
 					mode string
 					want []string
 				}{
-					{"normal", append(slices.Clone(refused), "2001:db8:5::1", "2001:db8:5::2")},
-					{"aggressive", append(slices.Clone(aggressive), "2001:db8:5::1", "2001:db8:5::2", "2001:db8:5::3")},
+					{"normal", append(slices.Clone(refused), "2001:db8:5::1", "2001:db8:5:2::/64")},
+					{"aggressive", append(slices.Clone(aggressive), "2001:db8:5::1", "2001:db8:5:2::/64", "2001:db8:5::3")},
 				} {
 					slices.Sort(row.want)
 					if got := hosts(t, tool, file, row.mode); !slices.Equal(got, row.want) {
@@ -106,13 +109,18 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 	for _, row := range []struct{ client, want string }{
 		{"", own},
 		// Addresses from a proxy, in different forms.
-		{"2001:db8::1", "2001:db8::1"},
-		{"2001:0DB8:0:0::2", "2001:db8::2"},
+		{"2001:db8::1", "2001:db8::/64"},
+		{"2001:0DB8:0:0::2", "2001:db8::/64"},
+		{"2001:db8:0:1::2", "2001:db8:0:1::/64"},
 		{"::ffff:192.0.2.7", "192.0.2.7"},
+		// As the relay counts: a translated visitor is not all of IPv4.
+		{"64:ff9b::192.0.2.8", "192.0.2.8"},
+		{"2002:c000:209:1::1", "192.0.2.9"},
 	} {
 		show(row.client, `{"token":"a.b.c"}`)
 		refused = append(refused, row.want)
 	}
+	refused = slices.Compact(refused)
 
 	// Each forger has an address of its own, which fail2ban must find.
 	forger := 0
@@ -156,14 +164,14 @@ func provoke(t *testing.T, server *relay.Server) (refused []string) {
 var suspicions = map[string][]string{
 	"text": {
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=2001:db8:5::1 count=10`,
-		`time=2026-11-25T01:13:00.123+01:00 level=WARN msg=suspicious outcome=churn addr=2001:db8:5::2`,
+		`time=2026-11-25T01:13:00.123+01:00 level=WARN msg=suspicious outcome=churn addr=2001:db8:5:2::2 count=31 within=1s client=2001:db8:5:2::/64`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=origins addr=2001:db8:5::3 count=10`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=fe80::1%eth0 count=10`,
 		`time=2026-11-25T01:13:00.123Z level=INFO msg=auth outcome=authenticated addr=2001:db8:5::9 device="msg=auth outcome=refused addr=203.0.113.8"`,
 	},
 	"json": {
 		`{"time":"2026-11-25T01:13:00.123456789Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"2001:db8:5::1","count":10}`,
-		`{"time":"2026-11-25T01:13:00+01:00","level":"WARN","msg":"suspicious","outcome":"churn","addr":"2001:db8:5::2"}`,
+		`{"time":"2026-11-25T01:13:00+01:00","level":"WARN","msg":"suspicious","outcome":"churn","addr":"2001:db8:5:2::2","count":31,"client":"2001:db8:5:2::/64"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"origins","addr":"2001:db8:5::3"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"fe80::1%eth0"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"INFO","msg":"auth","outcome":"authenticated","addr":"2001:db8:5::9","device":"\"addr\":\"203.0.113.8\""}`,
@@ -209,6 +217,8 @@ func TestJail(t *testing.T) {
 	}
 	put(t, dir, "filter.d/relay.conf", shipped(t, "fail2ban-filter.conf"))
 	put(t, dir, "jail.d/relay.conf", shipped(t, "fail2ban-jail.conf"))
+	put(t, dir, "action.d/nftables-common.local", shipped(t, "fail2ban-nftables.conf"))
+	put(t, dir, "jail.d/firewall.conf", "[DEFAULT]\nbanaction = nftables\n")
 	if out, err := exec.Command(client, "-c", dir, "-t").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -222,6 +232,7 @@ func TestJail(t *testing.T) {
 		`['set', 'relay', 'maxretry', 10]`,
 		`['set', 'relay', 'usedns', 'no']`,
 		`['start', 'relay']`,
+		`['addr_type?family=inet6', 'ipv6_addr\\; flags interval\\; auto-merge']`,
 	} {
 		if !strings.Contains(string(dump), want) {
 			t.Errorf("fail2ban's configuration lacks %s:\n%s", want, dump)

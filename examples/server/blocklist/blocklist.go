@@ -116,7 +116,11 @@ func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked
 		return Blocked{}, err
 	}
 	done := Blocked{Block: b.entry(network, until)}
-	done.Connections = b.cfg.Disconnect(func(addr netip.Addr) bool { return network.Contains(addr.Unmap().WithZone("")) })
+	done.Connections = b.cfg.Disconnect(func(addr netip.Addr) bool {
+		// A translated IPv4 address is in its IPv4 network too.
+		client := ratelimit.Fold(addr).Addr()
+		return network.Contains(addr.Unmap().WithZone("")) || client.Is4() && network.Contains(client)
+	})
 	b.cfg.Log.Warn("network blocked", "network", network, "until", until, "connections", done.Connections)
 	b.cfg.Trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
 	return done, b.save()

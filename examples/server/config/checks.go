@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -24,6 +26,26 @@ func (c *Config) checkTLS() error {
 		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR redirects to TLS, so it needs TLS_CERT_FILE and TLS_KEY_FILE"))
 	}
 	return errors.Join(errs...)
+}
+
+// proxies reads the trusted proxies. Its error names a wrong item by its place,
+// since an error of the environment quotes no value.
+func proxies(s string) ([]netip.Prefix, error) {
+	prefixes, err := clientip.ParsePrefixes(s)
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var texts []string
+		for _, e := range joined.Unwrap() {
+			if p, ok := errors.AsType[*clientip.PrefixError](e); ok {
+				text := fmt.Sprintf("item %d %s", p.Index+1, p.Reason)
+				if p.Hint != "" {
+					text += " (" + p.Hint + ")"
+				}
+				texts = append(texts, text)
+			}
+		}
+		return nil, envcheck.CheckReason("must be a list of prefixes: " + strings.Join(texts, "; "))
+	}
+	return prefixes, err
 }
 
 // CheckOrigin returns an error unless s is an origin that the transport can

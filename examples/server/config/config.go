@@ -18,7 +18,6 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
-	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -120,7 +119,7 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "File with the certificate's private key (PEM). Set both files or neither."},
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
 			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names."},
-		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", clientip.ParsePrefixes),
+		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", proxies),
 			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.Origins), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},

@@ -80,9 +80,10 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	clients := clientip.Behind(cfg.Proxies...)
 	var err error
-	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
+	reported := clients.Report(func(r *http.Request, res clientip.Result, suppressed uint64) { s.Watch.Unreadable(r, res, suppressed) })
+	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Proxies: cfg.Proxies, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
-		ClientIP: clients.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
+		ClientIP: reported.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
 	}})
 	if err != nil {
 		return nil, err

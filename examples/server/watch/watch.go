@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/examples/server/watch/suspect"
 	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -23,10 +25,13 @@ import (
 // patterns. They take about two megabytes.
 const maxSuspects = 5000
 
-// Config configures a [Watch]. All fields are required.
+// Config configures a [Watch]. All fields but Proxies are required.
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
+	// Proxies are the trusted proxies. A limit that one of them reaches is
+	// reached by all visitors behind it.
+	Proxies []netip.Prefix
 	// Limits configures the limiter of connections, which New makes. New sets
 	// OnReject and Observe. The Penalty is for wrong tokens, and bars a client
 	// from sending tokens; it does not refuse the client's connections.
@@ -39,6 +44,7 @@ type Watch struct {
 	log      *slog.Logger
 	trail    *trail.Trail
 	limiter  *ratelimit.Limiter
+	proxies  []netip.Prefix
 	suspects *suspect.Detector
 	audit    func(wsauth.Event)
 	refusals thinned // calls on the operator's listener that are refused
@@ -53,8 +59,8 @@ func New(cfg Config) (*Watch, error) {
 		return nil, errRequired
 	}
 	w := &Watch{
-		log: cfg.Log, trail: cfg.Trail, suspects: suspect.New(maxSuspects),
-		audit: wsauth.AuditLog(cfg.Log), counts: newCounts(),
+		log: cfg.Log, trail: cfg.Trail, proxies: cfg.Proxies, suspects: suspect.New(maxSuspects),
+		audit: wsauth.AuditLog(slog.New(withClient{cfg.Log.Handler()})), counts: newCounts(),
 	}
 	var err error
 	if w.penalties, err = newPenalties(cfg.Limits.Penalty); err != nil {
@@ -186,21 +192,38 @@ func (w *Watch) Flooded(addr netip.Addr) {
 }
 
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
-	w.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
-		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
-	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
+	client := d.Client.String()
+	if !d.Client.IsValid() && d.Coarse {
+		client = "others"
+	}
+	attrs := []any{"client", client, "reason", string(d.Reason),
+		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed}
+	if slices.ContainsFunc(w.proxies, d.Client.Overlaps) {
+		attrs = append(attrs, "hint", "a trusted proxy: all visitors behind it count as this one client; let it send X-Forwarded-For")
+	}
+	w.log.Warn("connection refused", attrs...)
+	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: client, Count: suppressed + 1})
+}
+
+// Unreadable takes a request whose forwarding header cannot be understood, so
+// that all visitors behind its peer count as one client. Use it for
+// [clientip.Resolver.Report].
+func (w *Watch) Unreadable(_ *http.Request, res clientip.Result, suppressed uint64) {
+	w.log.Warn("client address unreadable", "peer", res.Addr, "error", res.Err, "suppressed", suppressed,
+		"hint", "all visitors behind this peer count as one client")
 }
 
 // suspicious records e if it happened. The log record's format is stable, so
 // that other programs can read it: msg=suspicious, then outcome (failures,
-// churn, origins or floods), addr, count and within. Later versions may only
-// append attributes.
+// churn, origins or floods), addr, count, within and client. Later versions may
+// only insert attributes before client, which is the last.
 func (w *Watch) suspicious(e suspect.Event, happened bool) {
 	if !happened {
 		return
 	}
 	w.suspected.WithLabelValues(string(e.Kind)).Inc()
-	w.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond))
+	w.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond),
+		"client", clientOf(e.Addr))
 	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 }
 

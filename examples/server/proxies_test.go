@@ -1,0 +1,85 @@
+package main
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
+)
+
+// Visitors that become one client behind a proxy are seen in the log: where its
+// header cannot be read, and where it sends none.
+func TestPooledVisitors(t *testing.T) {
+	s := start(t, trustLoopback)
+	connect(t, s.addr, "X-Forwarded-For", "unknown")
+	connect(t, s.addr, "X-Forwarded-For", "192.0.2.1")
+	testkit.Eventually(t, "the unreadable header is logged", func() bool { return len(s.logs.Events("client address unreadable")) > 0 })
+	events := s.logs.Events("client address unreadable")
+	if len(events) != 1 || events[0]["peer"] != "127.0.0.1" || events[0]["error"] != "clientip: x-forwarded-for: obfuscated or unknown" {
+		t.Errorf("%v", events)
+	}
+	for range s.cfg.RateConnections + 1 {
+		connect(t, s.addr)
+		connect(t, s.addr, "X-Forwarded-For", "192.0.2.1")
+	}
+	testkit.Eventually(t, "both refusals are logged", func() bool { return len(s.logs.Events("connection refused")) > 1 })
+	for _, e := range s.logs.Events("connection refused") {
+		if _, hinted := e["hint"]; hinted != (e["client"] == "127.0.0.1/32") {
+			t.Errorf("%v", e)
+		}
+	}
+}
+
+// A block of an IPv4 address holds its translated forms.
+func TestBlockTranslated(t *testing.T) {
+	s := start(t, trustLoopback)
+	viewer, other := s.viewer(from("64:ff9b::192.0.2.7")...), s.viewer(from("64:ff9b::192.0.2.8")...)
+	if out := s.must("block", "192.0.2.7"); !strings.Contains(out, "ended: 1") {
+		t.Error(out)
+	}
+	if _, code := viewer.end(); code != 1008 {
+		t.Errorf("ended with %d", code)
+	}
+	if _, res := connect(t, s.addr, from("64:ff9b::192.0.2.7")...); res.StatusCode != http.StatusForbidden {
+		t.Errorf("the translated form of a blocked address gets %s", res.Status)
+	}
+	other.leave()
+}
+
+// The message for TRUSTED_PROXIES says which item is wrong and what to write,
+// and does not quote it.
+func TestTrustedProxiesMessages(t *testing.T) {
+	for _, row := range []struct {
+		value string
+		want  []string
+	}{
+		{"loopback, 10.0.0.0/33", []string{"item 2", "1 to 32 bits"}},
+		{"secret.example,10.0.0.1:80", []string{"item 1", "not looked up", "item 2", "the port"}},
+		{"10.9.0.0/16 172.16.0.0/12", []string{"item 1", "commas"}},
+		{"0.0.0.0/0", []string{"item 1", "would trust every address"}},
+		{"loopback,none", []string{"item 2", "must be alone"}},
+	} {
+		_, err := config.Load(environment(map[string]string{"TRUSTED_PROXIES": row.value}))
+		if err == nil {
+			t.Errorf("%q is accepted", row.value)
+			continue
+		}
+		for _, want := range row.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, want %q in it", row.value, err, want)
+			}
+		}
+		for item := range strings.FieldsFuncSeq(row.value, func(r rune) bool { return r == ',' || r == ' ' }) {
+			if item != "none" && item != "loopback" && strings.Contains(err.Error(), item) {
+				t.Errorf("%q: %v quotes it", row.value, err)
+			}
+		}
+	}
+	cfg, err := config.Load(environment(map[string]string{"TRUSTED_PROXIES": "10.0.0.0/8"}))
+	if err != nil || len(cfg.Proxies) != 1 || cfg.Proxies[0] != netip.MustParsePrefix("10.0.0.0/8") {
+		t.Errorf("%v, %v", cfg.Proxies, err)
+	}
+}
