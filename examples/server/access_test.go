@@ -37,6 +37,8 @@ var operatorCalls = []struct{ method, path, pattern, permission string }{
 	{"GET", "/blocks", "GET /blocks", "blocks"},
 	{"DELETE", "/sessions/none", "DELETE /sessions/{id}", ""},
 	{"DELETE", "/families/none", "DELETE /families/{id}", ""},
+	{"POST", "/families/none/prolong", "POST /families/{id}/prolong", ""},
+	{"DELETE", "/devices/none/revoke", "DELETE /devices/{device}/revoke", ""},
 	{"POST", "/devices/pi-2/revoke", "POST /devices/{device}/revoke", ""},
 	{"POST", "/keys/reload", "POST /keys/reload", ""},
 	{"POST", "/blocks?prefix=192.0.2.7", "POST /blocks", ""},
@@ -288,4 +290,54 @@ func TestRevokeVerb(t *testing.T) {
 			t.Errorf("%q: exit code %d, and the answer does not name what is missing: %s", args, code, out)
 		}
 	}
+}
+
+// Hard ends have a countdown, and that of a family can be moved.
+func TestFamilyIsProlonged(t *testing.T) {
+	s := start(t, func(c *config.Config) { withAuth(t.TempDir())(c); c.RefreshLifetime = 100 * time.Hour })
+	op := s.operator()
+	if got := op.metric("relayguard_refresh_family_ends_timestamp_seconds"); got != 0 {
+		t.Errorf("without a family: %v", got)
+	}
+	if got := op.metric("relayguard_certificate_expires_timestamp_seconds"); got != 0 {
+		t.Errorf("without a certificate: %v", got)
+	}
+	s = start(t, func(c *config.Config) { *c = s.cfg })
+	op = s.operator()
+	s.pair(testDevice)
+	first := s.pair("pi-2")
+	if got := time.Unix(int64(op.metric("relayguard_refresh_family_ends_timestamp_seconds")), 0); time.Until(got) < 99*time.Hour || time.Until(got) > 100*time.Hour {
+		t.Errorf("the first family ends at %v", got)
+	}
+	id, _, _ := strings.Cut(first.TokenID, ".")
+	before := s.familyEnds(id)
+	if out := s.must("families", "-prolong", id); !strings.Contains(out, "prolonged") {
+		t.Error(out)
+	}
+	if after := s.familyEnds(id); after.Before(before) {
+		t.Errorf("from %v to %v", before, after)
+	}
+	if status, _, _ := s.refresh(first.RefreshToken); status != http.StatusOK {
+		t.Errorf("after that, a refresh is answered %d", status)
+	}
+	if code, out := s.verb("families", "-prolong", "none"); code != exitFailed || !strings.Contains(out, "none") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if code, out := s.verb("families", "-prolong", "-end", id); code != exitUsage {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
+// familyEnds returns when a family ends.
+func (s *testSite) familyEnds(id string) time.Time {
+	s.t.Helper()
+	all, err := s.srv.Authority.Issuer().Families(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(f refresh.Family) bool { return f.ID == id })
+	if i < 0 {
+		s.t.Fatalf("no family %s in %v", id, all)
+	}
+	return all[i].EndsAt
 }

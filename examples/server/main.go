@@ -12,7 +12,7 @@
 //	server import        replace the history with an archive
 //	server erase         erase some or all messages of the history
 //	server sessions      list the connections that may publish, or end one
-//	server families      list the families of refresh tokens, or end one
+//	server families      list the families of refresh tokens, or end or prolong one
 //	server revoke        revoke the tokens of a device, or take that back
 //	server keys          show how much each secret is used, or reload the secrets
 //	server blocks        list the blocked networks, and the clients that may not send tokens

@@ -35,7 +35,19 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 
 func setupFamilies(flags *flag.FlagSet) func(*call) error {
 	end := flags.Bool("end", false, "end the family of refresh tokens with this ID instead")
+	prolong := flags.Bool("prolong", false, "let the family with this ID be refreshed for REFRESH_TOKEN_LIFETIME from now; the device needs no new pair")
 	return func(c *call) error {
+		if *end && *prolong {
+			return usageError("-end and -prolong exclude each other")
+		}
+		if *prolong {
+			id, err := c.oneArg("-prolong takes the ID of one family")
+			if err != nil {
+				return err
+			}
+			return c.tell(func(o *operate.Client, ctx context.Context) error { return o.ProlongFamily(ctx, id) },
+				"The family is prolonged.")
+		}
 		if *end {
 			id, err := c.oneArg("-end takes the ID of one family")
 			if err != nil {

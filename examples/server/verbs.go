@@ -57,8 +57,8 @@ func verbs() []verb {
 
 		{name: "sessions", group: groupServer, args: "[-end ID]", json: true,
 			about: "list the connections that may publish, or end one", setup: setupSessions},
-		{name: "families", group: groupServer, args: "[-end ID]", json: true,
-			about: "list the families of refresh tokens, or end one", setup: setupFamilies},
+		{name: "families", group: groupServer, args: "[-end ID | -prolong ID]", json: true,
+			about: "list the families of refresh tokens, or end or prolong one", setup: setupFamilies},
 		{name: "revoke", group: groupServer, args: "[[-before TIME] [-force] | -undo] DEVICE", json: true,
 			about: "revoke the tokens of a device, or take that back", setup: setupRevoke},
 		{name: "keys", group: groupServer, args: "[-reload]", json: true,

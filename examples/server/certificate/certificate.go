@@ -150,6 +150,9 @@ func (c *Reloader) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
+// Expires returns when the certificate expires.
+func (c *Reloader) Expires() time.Time { return c.current.Load().Leaf.NotAfter }
+
 // Covers reports whether the certificate is issued for host, a name or an
 // address.
 func (c *Reloader) Covers(host string) bool {

@@ -59,6 +59,9 @@ func (c *Config) check() error {
 //	DELETE /families/{id}
 //	       ends one of them, and revokes the access tokens of its device that
 //	       were issued until now
+//	POST   /families/{id}/prolong
+//	       lets it be refreshed for REFRESH_TOKEN_LIFETIME from now; the device
+//	       needs no new pair
 //	GET    /keys
 //	       the ring of keys and how much each key is used: a list of [Key]
 //	POST   /keys/reload

@@ -125,6 +125,13 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		ok, err := issuer.RevokeFamily(r.Context(), id)
 		found(w, "family "+id, ok, err)
 	})
+	mux.HandleFunc("POST /families/{id}/prolong", func(w http.ResponseWriter, r *http.Request) {
+		id, ok, err := r.PathValue("id"), false, error(nil)
+		if issuer != nil {
+			_, ok, err = issuer.Prolong(r.Context(), id)
+		}
+		found(w, "family "+id+" that can still be refreshed", ok, err)
+	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		list := []Key{}
 		for i, k := range c.Authority.KeyUsage() {
@@ -196,6 +203,11 @@ func (c *Client) Families(ctx context.Context) (Families, error) {
 // device that were issued until now.
 func (c *Client) EndFamily(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/families/"+url.PathEscape(id))
+}
+
+// ProlongFamily lets a family be refreshed as long as a new one.
+func (c *Client) ProlongFamily(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, "/families/"+url.PathEscape(id)+"/prolong")
 }
 
 // Keys asks for the usage of the keys.
