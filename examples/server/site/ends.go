@@ -10,7 +10,8 @@ import (
 	"github.com/relayguard/relayguard/examples/server/watch"
 )
 
-// endsEvery is how often the families of refresh tokens are read for the metrics.
+// endsEvery is how often the families of refresh tokens are read for the
+// metrics.
 const endsEvery = time.Minute
 
 // ends are the hard ends of which an alert must warn in time: that of the

@@ -101,6 +101,7 @@ func (s *Site) drain(servers ...*http.Server) {
 	if err := s.Relay.Shutdown(viewers); err != nil {
 		s.log.Warn("connections cut", "error", err)
 	}
+	s.Watch.Close()
 	requests, cancel := context.WithTimeout(context.Background(), requestsGrace)
 	defer cancel()
 	for _, srv := range servers {

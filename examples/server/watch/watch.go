@@ -47,7 +47,7 @@ type Watch struct {
 	proxies  []netip.Prefix
 	suspects *suspect.Detector
 	audit    func(wsauth.Event)
-	refusals thinned // calls on the operator's listener that are refused
+	thinned  *thinned
 
 	penalties *penalties
 	counts
@@ -62,6 +62,9 @@ func New(cfg Config) (*Watch, error) {
 		log: cfg.Log, trail: cfg.Trail, proxies: cfg.Proxies, suspects: suspect.New(maxSuspects),
 		audit: wsauth.AuditLog(slog.New(withClient{cfg.Log.Handler()})), counts: newCounts(),
 	}
+	w.thinned = newThinned(func(kind string, client netip.Prefix, suppressed int) {
+		w.log.Warn("lines were left out", "of", kind, "client", clientText(client), "suppressed", suppressed)
+	})
 	var err error
 	if w.penalties, err = newPenalties(cfg.Limits.Penalty); err != nil {
 		return nil, err
@@ -79,7 +82,9 @@ func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 // counts against the peer's address, so that a client that keeps guessing is
 // barred from sending tokens.
 func (w *Watch) Event(e wsauth.Event) {
-	w.audit(e)
+	if !refusal(e.Kind) || w.thinned.allow(string(e.Kind), ratelimit.Fold(e.Peer.Addr), time.Now()) {
+		w.audit(e)
+	}
 	w.event(e)
 	w.trail.Add(trail.FromEvent(e))
 	w.penalties.note(e)
@@ -92,6 +97,23 @@ func (w *Watch) Event(e wsauth.Event) {
 		w.suspicious(w.suspects.Foreign(e.Peer.Addr, e.Detail, time.Now()))
 	}
 }
+
+// refusal reports whether events of a kind are refusals, which any stranger can
+// cause.
+func refusal(kind wsauth.EventKind) bool {
+	return kind == wsauth.EventRefused || kind == wsauth.EventOriginRefused || kind == wsauth.EventPairRefused
+}
+
+// clientText is a client for the log.
+func clientText(client netip.Prefix) string {
+	if !client.IsValid() {
+		return "others"
+	}
+	return client.String()
+}
+
+// Close writes how many lines were left out.
+func (w *Watch) Close() { w.thinned.flush() }
 
 // Failed counts an access or refresh token that may have been guessed against
 // addr.
@@ -166,18 +188,17 @@ func (w *Watch) Called(c Call) {
 	case strings.HasPrefix(pattern, "GET ") && outcome == "done":
 		level = slog.LevelInfo
 	}
-	suppressed, ok := uint64(0), true
 	if outcome == "refused" {
-		suppressed, ok = w.refusals.allow(time.Now())
-	}
-	if !ok {
-		return
+		addr, _ := netip.ParseAddr(c.Addr)
+		if !w.thinned.allow("operator call", ratelimit.Fold(addr), time.Now()) {
+			return
+		}
 	}
 	w.log.Log(context.Background(), level, "operator call", "call", c.detail(), "outcome", outcome, "status", c.Status,
-		"by", c.By, "token_id", c.TokenID, "addr", c.Addr, "suppressed", suppressed)
+		"by", c.By, "token_id", c.TokenID, "addr", c.Addr)
 	w.trail.Add(trail.Entry{
 		Time: time.Now(), Kind: trail.KindOperator, Outcome: outcome, Addr: c.Addr,
-		Device: c.By, TokenID: c.TokenID, Count: suppressed, Detail: c.detail(),
+		Device: c.By, TokenID: c.TokenID, Detail: c.detail(),
 	})
 }
 
