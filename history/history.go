@@ -93,6 +93,11 @@ var (
 	// ErrTooLarge is returned for an entry that is longer than Config.MaxBytes.
 	ErrTooLarge = errors.New("history: entry is larger than Config.MaxBytes")
 
+	// ErrUnfinished is wrapped by the error of Replace, Clear or Delete if the
+	// change is made, but the Store could not finish it: the content from
+	// before may still be readable on disk, and may be back after a crash.
+	ErrUnfinished = errors.New("history: the change is made, but the content from before may still be on disk")
+
 	// ErrPosition is returned for a text that is not a position. It never
 	// quotes the text, because the text may come from anybody.
 	ErrPosition = errors.New("history: malformed position")

@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -28,16 +29,45 @@ type Log struct {
 // state is a log at one moment, as readers see it. It never changes: an append
 // writes behind the end of entries, which readers of this state do not read.
 type state struct {
-	id, epoch   uint64
+	id, line    uint64
+	epoch       uint64
 	floor, last uint64 // for all entries, floor < Seq <= last
 	note        []byte
 	noteEpoch   uint64
 	entries     []Entry
 	bytes       int64
 	closed      bool
+	earlier     []Head // the lines before line, by Last
 }
 
-func (s *state) position() Position { return Position{s.id, s.epoch, s.last} }
+func (s *state) position() Position { return s.at(s.last) }
+
+// at returns the position after entry seq. It names the line that gave the
+// number, so it is the same after a restart.
+func (s *state) at(seq uint64) Position {
+	line := s.line
+	for i := len(s.earlier) - 1; i >= 0; i-- {
+		if h := s.earlier[i]; h.Epoch != s.epoch || h.Last < seq {
+			break
+		}
+		line = s.earlier[i].Line
+	}
+	return Position{line, s.epoch, seq}
+}
+
+// knows reports whether this log gave the position p, as far as it can have
+// given one in the line that p names.
+func (s *state) knows(p Position) bool {
+	end := Head{s.line, s.epoch, s.last}
+	if p.log != s.line {
+		i := slices.IndexFunc(s.earlier, func(h Head) bool { return h.Line == p.log })
+		if i < 0 {
+			return false
+		}
+		end = s.earlier[i]
+	}
+	return p.epoch < end.Epoch || p.epoch == end.Epoch && p.seq <= end.Last
+}
 
 // kept returns the entries with no capacity left, because a caller's append to
 // the result must not write into the log's array.
@@ -46,11 +76,11 @@ func (s *state) kept() []Entry { return slices.Clip(s.entries) }
 // since returns the batch for a reader at from.
 func (s *state) since(from Position) Batch {
 	from = s.resolve(from)
-	b := Batch{From: from, To: s.position()}
-	if from.log != s.id || from.epoch != s.epoch || from.seq > s.last {
+	b := Batch{From: from, To: s.position(), state: s}
+	if known := s.knows(from); !known || from.epoch != s.epoch {
 		b.Reset = true
 		b.Entries = s.kept()
-		if from.log != s.id || from.epoch < s.noteEpoch {
+		if !known || from.epoch < s.noteEpoch {
 			b.Note = s.note
 		}
 		return b
@@ -66,12 +96,15 @@ func (s *state) since(from Position) Batch {
 }
 
 // resolve returns p, or for Oldest and Latest the position that they mean now.
+// Positions with the same meaning become equal.
 func (s *state) resolve(p Position) Position {
 	switch {
 	case p == Latest():
 		return s.position()
 	case p.log == 0:
-		return Position{s.id, s.epoch, s.floor}
+		return s.at(s.floor)
+	case p.epoch == s.epoch && s.knows(p):
+		return s.at(p.seq)
 	}
 	return p
 }
@@ -139,7 +172,8 @@ func (s *state) notBefore(now time.Time) time.Time {
 // Retention applies to entries as if they were appended now.
 //
 // Replace returns the position after the last entry. Its errors are those of
-// [Log.Append], and after an error the log has not changed.
+// [Log.Append]. After an error the log has not changed, unless the error wraps
+// [ErrUnfinished].
 func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Position, error) {
 	return l.ReplaceAt(ctx, time.Now(), note, entries...)
 }
@@ -154,7 +188,7 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 	}
 	return l.renew(ctx, now, func(next *state) bool {
 		at := next.notBefore(now)
-		next.floor = next.last
+		next.floor, next.earlier = next.last, nil
 		next.entries = make([]Entry, len(entries))
 		for i, data := range entries {
 			next.last++
@@ -182,7 +216,8 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // refers to the erased data, but a [Batch] that a reader still holds does.
 //
 // The error is that of ctx if ctx had ended, [ErrClosed], or wraps that of the
-// Store. After an error the log has not changed.
+// Store. After an error the log has not changed, unless the error wraps
+// [ErrUnfinished].
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
 	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
@@ -200,10 +235,10 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 		l.counts.Deleted += uint64(deleted)
 		return deleted > 0
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrUnfinished) {
 		return 0, err
 	}
-	return deleted, nil
+	return deleted, err
 }
 
 // renew calls change with a copy of the state, in a new epoch. If change
@@ -225,11 +260,16 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 		return cur.position(), nil
 	}
 	next.bytes = size(next.entries)
+	var unfinished error
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Replace(ctx, next.saved()); err != nil {
-			l.counts = counts
-			l.mu.Unlock()
-			return Position{}, fmt.Errorf("history: replace: %w", err)
+			err = fmt.Errorf("history: replace: %w", err)
+			if !errors.Is(err, ErrUnfinished) {
+				l.counts = counts
+				l.mu.Unlock()
+				return Position{}, err
+			}
+			unfinished = err
 		}
 	}
 	trims := l.retain(&next, now)
@@ -237,7 +277,7 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 	l.mu.Unlock()
 
 	l.report(trims)
-	return next.position(), nil
+	return next.position(), unfinished
 }
 
 func size(entries []Entry) (n int64) {

@@ -11,8 +11,8 @@ type Batch struct {
 
 	// Reset reports that Entries are all kept entries, and replace everything
 	// that the reader had. It is set if the reader's position was of another
-	// epoch or of another log, or was ahead of the log, which may lose its end
-	// in a crash.
+	// epoch or of another log, or of a time that the log has lost: its end in a
+	// crash, or everything since a copy of its Store that was put back.
 	Reset bool
 
 	// Note is the note that the last Replace or Clear was given. A reader gets
@@ -31,6 +31,8 @@ type Batch struct {
 	// of age dropped some in between. So a caller can encode one of them and
 	// send the result to the readers of both.
 	From, To Position
+
+	state *state // that the batch is of
 }
 
 // Empty reports whether b has nothing for its reader: no entry, no Reset and
@@ -43,7 +45,9 @@ func (b Batch) Empty() bool { return len(b.Entries) == 0 && !b.Reset && b.Missed
 func (b Batch) Head(n int) Batch {
 	if n = max(n, 1); n < len(b.Entries) {
 		b.Entries = b.Entries[:n:n]
-		b.To.seq = b.Entries[n-1].Seq
+		if b.To.seq = b.Entries[n-1].Seq; b.state != nil {
+			b.To = b.state.at(b.To.seq)
+		}
 	}
 	return b
 }
