@@ -116,7 +116,11 @@ type Config struct {
 
 	// MaxAge is how long an entry is kept. 0 means no limit. A timer drops
 	// entries even if nothing is appended, at most MaxAge/64 (or a millisecond,
-	// if that is longer) after they reach MaxAge.
+	// if that is longer) after they reach MaxAge. If the machine sleeps or its
+	// clock is set, they are dropped at most a minute later.
+	//
+	// The age is measured by the wall clock. An entry with a time after now, from
+	// a clock that was ahead, is kept for MaxAge from now.
 	MaxAge time.Duration
 
 	// MaxBytes limits the sum of the lengths of all entries. The append that
@@ -223,7 +227,9 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l.wake.init(cfg.Wake)
 	l.ageTimer = stopped(l.onAge)
 	l.mu.Lock()
-	trims := l.retain(first, time.Now())
+	now := wall(time.Now())
+	first.entries = dated(first.entries, now)
+	trims := l.retain(first, now)
 	l.publish(first)
 	l.mu.Unlock()
 	l.report(trims)

@@ -118,7 +118,9 @@ func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
 }
 
 // AppendAt is [Log.Append] with now as the time of the entry. If now is before
-// the time of the last entry, the new entry gets the time of the last entry.
+// the time of the last entry, the new entry gets the time of the last entry. If
+// it is more than a minute before (or MaxAge/64, if that is shorter), the clock
+// was ahead: the kept entries with a time after now get the time now instead.
 func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -127,6 +129,7 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		return Position{}, ErrTooLarge
 	}
 	data = bytes.Clone(data)
+	now = wall(now)
 	l.mu.Lock()
 	cur := l.state.Load()
 	if cur.closed {
@@ -134,15 +137,16 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		return Position{}, ErrClosed
 	}
 	next := *cur
+	next.settle(now, l.cfg.slack())
 	next.last++
-	e := Entry{Seq: next.last, At: cur.notBefore(now), Data: data}
+	e := Entry{Seq: next.last, At: next.notBefore(now), Data: data}
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Append(ctx, e); err != nil {
 			l.mu.Unlock()
 			return Position{}, fmt.Errorf("history: append: %w", err)
 		}
 	}
-	next.entries = append(cur.entries, e)
+	next.entries = append(next.entries, e)
 	next.bytes += int64(len(data))
 	l.counts.Appended++
 	trims := l.retain(&next, now)
@@ -179,14 +183,17 @@ func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Posi
 }
 
 // ReplaceAt is [Log.Replace] with now as the time of the entries. If now is
-// before the time of the last entry, they get the time of the last entry.
+// before the time of the last entry, they get the time of the last entry,
+// within the limits that [Log.AppendAt] names.
 func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
 	for _, data := range entries {
 		if !l.fits(data) {
 			return Position{}, ErrTooLarge
 		}
 	}
+	now = wall(now)
 	return l.renew(ctx, now, func(next *state) bool {
+		next.settle(now, l.cfg.slack())
 		at := next.notBefore(now)
 		next.floor, next.earlier = next.last, nil
 		next.entries = make([]Entry, len(entries))
@@ -220,7 +227,7 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // [ErrUnfinished].
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
-	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
+	_, err := l.renew(ctx, wall(time.Now()), func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
 			switch {
@@ -272,6 +279,7 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 			unfinished = err
 		}
 	}
+	l.ageSet = false // the timer belongs to entries that may be gone
 	trims := l.retain(&next, now)
 	l.publish(&next)
 	l.mu.Unlock()

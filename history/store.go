@@ -13,8 +13,8 @@ type Entry struct {
 	// Seq is the sequence number. The first entry of a log has 1. Numbers rise,
 	// and no number is used twice in a log.
 	Seq uint64
-	// At is the time of the append. It is never before that of an earlier
-	// entry.
+	// At is the time of the append, by the wall clock alone. It is never before
+	// that of an earlier entry, also if the clock was set back in between.
 	At time.Time
 	// Data is the message, as it was given to Append.
 	Data []byte
