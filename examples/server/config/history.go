@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
@@ -51,6 +52,9 @@ func ownDirectory(dir string) error {
 		return nil // it was a journal's before
 	}
 	found, err := os.ReadDir(dir)
+	if err == nil && slices.ContainsFunc(found, func(e os.DirEntry) bool { return e.Name() == "lost+found" }) {
+		return fmt.Errorf("HISTORY_DIR %s is the top of a volume, which holds lost+found: name a directory in it, such as %s, which need not exist", dir, filepath.Join(dir, "history"))
+	}
 	if err == nil && len(found) > 0 {
 		return fmt.Errorf("HISTORY_DIR %s holds other things: name a directory of its own, which need not exist", dir)
 	}
@@ -66,6 +70,7 @@ func (c *Config) Advice(err error) error {
 	todo := map[journal.Reason]string{
 		journal.ReasonLocked:   "another process uses HISTORY_DIR %s: stop it, or name another directory",
 		journal.ReasonReadOnly: "HISTORY_DIR %s cannot be written: give it to the user that the server runs as, or name another directory",
+		journal.ReasonUnsafe:   "HISTORY_DIR %s must be a directory, no link, that belongs to the user that the server runs as and that no other user can write to",
 		journal.ReasonFull:     "the disk of HISTORY_DIR %s is full: make room, or name another directory",
 		journal.ReasonWrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: put the key that it was written with into HISTORY_KEY, or into HISTORY_KEY_PREVIOUS where the key was changed; if it is lost, so is the history: move the directory away",
 		journal.ReasonCorrupt:  "HISTORY_DIR %s was damaged or changed: to begin anew, move it away, and `server import` an export if there is one",
