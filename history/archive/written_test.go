@@ -3,10 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"context"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -66,47 +63,6 @@ func FuzzWritten(f *testing.F) {
 			t.Fatalf("%v: %v, %v", entries, got, err)
 		}
 	})
-}
-
-// ExportFile replaces ordinary files only, and what else is there is left as it
-// is.
-func TestExportOntoOtherThings(t *testing.T) {
-	dir := t.TempDir()
-	target := filepath.Join(dir, "target")
-	if err := os.WriteFile(target, []byte("precious"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	at := func(name string) string { return filepath.Join(dir, name) }
-	for _, err := range []error{os.Symlink(target, at("link")), os.Symlink(at("nothing"), at("dangling")), os.Symlink(os.DevNull, at("null")), os.Mkdir(at("dir"), 0o700)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	before, _ := os.ReadDir(dir)
-	for _, row := range []struct{ why, name, says string }{
-		{"a link to a file", at("link"), "is a link"},
-		{"a link to nothing", at("dangling"), "is a link"},
-		{"a link to a device", at("null"), "is a link"},
-		{"a device", os.DevNull, "no ordinary file"},
-		{"a directory", at("dir"), "no ordinary file"},
-	} {
-		read := false
-		entries := func(yield func(history.Entry) bool) { read = true }
-		_, err := archive.ExportFile(ctx, row.name, entries, archive.ExportConfig{})
-		if reason(err) != archive.ReasonFailed || !strings.Contains(err.Error(), row.says) || read {
-			t.Errorf("%s: %v, entries read: %v", row.why, err, read)
-		}
-	}
-	after, _ := os.ReadDir(dir)
-	if got, _ := os.ReadFile(target); string(got) != "precious" || len(after) != len(before) {
-		t.Errorf("the target holds %q, and the directory %v", got, after)
-	}
-	if info, err := os.Lstat(os.DevNull); err != nil || info.Mode().IsRegular() {
-		t.Errorf("%s is %v", os.DevNull, info.Mode())
-	}
-	if info, err := os.Lstat(at("link")); err != nil || info.Mode()&os.ModeSymlink == 0 {
-		t.Errorf("the link is %v", info.Mode())
-	}
 }
 
 // Entries with times after now are imported with the current time.
