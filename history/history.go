@@ -119,8 +119,8 @@ type Config struct {
 	// if that is longer) after they reach MaxAge. If the machine sleeps or its
 	// clock is set, they are dropped at most a minute later.
 	//
-	// The age is measured by the wall clock. An entry with a time after now, from
-	// a clock that was ahead, is kept for MaxAge from now.
+	// The age is measured by the wall clock. An entry with a time after now,
+	// from a clock that was ahead, is kept for MaxAge from now.
 	MaxAge time.Duration
 
 	// MaxBytes limits the sum of the lengths of all entries. The append that

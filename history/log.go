@@ -29,42 +29,46 @@ type Log struct {
 // state is a log at one moment, as readers see it. It never changes: an append
 // writes behind the end of entries, which readers of this state do not read.
 type state struct {
-	id, line    uint64
-	epoch       uint64
+	id, epoch   uint64
 	floor, last uint64 // for all entries, floor < Seq <= last
 	note        []byte
 	noteEpoch   uint64
 	entries     []Entry
 	bytes       int64
 	closed      bool
-	earlier     []Head // the lines before line, by Last
+	lines       *lines
+}
+
+// lines are the names in the positions of a state, and do not change.
+type lines struct {
+	current uint64
+	earlier []Head // by Last
 }
 
 func (s *state) position() Position { return s.at(s.last) }
 
 // at returns the position after entry seq. It names the line that gave the
-// number, so it is the same after a restart.
+// number, so it is the same after a restart. A position that names a later line
+// means the same.
 func (s *state) at(seq uint64) Position {
-	line := s.line
-	for i := len(s.earlier) - 1; i >= 0; i-- {
-		if h := s.earlier[i]; h.Epoch != s.epoch || h.Last < seq {
-			break
+	for _, h := range s.lines.earlier {
+		if h.Last >= seq && h.Epoch == s.epoch {
+			return Position{h.Line, s.epoch, seq}
 		}
-		line = s.earlier[i].Line
 	}
-	return Position{line, s.epoch, seq}
+	return Position{s.lines.current, s.epoch, seq}
 }
 
 // knows reports whether this log gave the position p, as far as it can have
 // given one in the line that p names.
 func (s *state) knows(p Position) bool {
-	end := Head{s.line, s.epoch, s.last}
-	if p.log != s.line {
-		i := slices.IndexFunc(s.earlier, func(h Head) bool { return h.Line == p.log })
+	end := Head{s.lines.current, s.epoch, s.last}
+	if p.log != s.lines.current {
+		i := slices.IndexFunc(s.lines.earlier, func(h Head) bool { return h.Line == p.log })
 		if i < 0 {
 			return false
 		}
-		end = s.earlier[i]
+		end = s.lines.earlier[i]
 	}
 	return p.epoch < end.Epoch || p.epoch == end.Epoch && p.seq <= end.Last
 }
@@ -75,9 +79,14 @@ func (s *state) kept() []Entry { return slices.Clip(s.entries) }
 
 // since returns the batch for a reader at from.
 func (s *state) since(from Position) Batch {
-	from = s.resolve(from)
-	b := Batch{From: from, To: s.position(), state: s}
-	if known := s.knows(from); !known || from.epoch != s.epoch {
+	known := true
+	if from == (Position{}) { // the most common one: see BenchmarkSnapshot
+		from = s.at(s.floor)
+	} else {
+		from, known = s.resolve(from)
+	}
+	b := Batch{From: from, To: s.position()}
+	if !known || from.epoch != s.epoch {
 		b.Reset = true
 		b.Entries = s.kept()
 		if !known || from.epoch < s.noteEpoch {
@@ -95,18 +104,19 @@ func (s *state) since(from Position) Batch {
 	return b
 }
 
-// resolve returns p, or for Oldest and Latest the position that they mean now.
-// Positions with the same meaning become equal.
-func (s *state) resolve(p Position) Position {
+// resolve returns p, or for Oldest and Latest the position that they mean now,
+// and whether this log gave it. Positions with the same meaning become equal.
+func (s *state) resolve(p Position) (_ Position, known bool) {
 	switch {
 	case p == Latest():
-		return s.position()
+		return s.position(), true
 	case p.log == 0:
-		return s.at(s.floor)
-	case p.epoch == s.epoch && s.knows(p):
-		return s.at(p.seq)
+		return s.at(s.floor), true
 	}
-	return p
+	if known = s.knows(p); known && p.epoch == s.epoch {
+		p = s.at(p.seq)
+	}
+	return p, known
 }
 
 // Append adds a copy of data to the log and returns the position after the new
@@ -195,7 +205,7 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 	return l.renew(ctx, now, func(next *state) bool {
 		next.settle(now, l.cfg.slack())
 		at := next.notBefore(now)
-		next.floor, next.earlier = next.last, nil
+		next.floor, next.lines = next.last, &lines{current: next.lines.current}
 		next.entries = make([]Entry, len(entries))
 		for i, data := range entries {
 			next.last++

@@ -31,8 +31,6 @@ type Batch struct {
 	// of age dropped some in between. So a caller can encode one of them and
 	// send the result to the readers of both.
 	From, To Position
-
-	state *state // that the batch is of
 }
 
 // Empty reports whether b has nothing for its reader: no entry, no Reset and
@@ -45,9 +43,7 @@ func (b Batch) Empty() bool { return len(b.Entries) == 0 && !b.Reset && b.Missed
 func (b Batch) Head(n int) Batch {
 	if n = max(n, 1); n < len(b.Entries) {
 		b.Entries = b.Entries[:n:n]
-		if b.To.seq = b.Entries[n-1].Seq; b.state != nil {
-			b.To = b.state.at(b.To.seq)
-		}
+		b.To.seq = b.Entries[n-1].Seq
 	}
 	return b
 }
@@ -64,7 +60,8 @@ type Reader struct {
 // other from is the position of an earlier reader, perhaps in another process.
 // If this log cannot go on from that position, the first batch is a Reset.
 func (l *Log) Reader(from Position) *Reader {
-	return &Reader{l, l.state.Load().resolve(from)}
+	from, _ = l.state.Load().resolve(from)
+	return &Reader{l, from}
 }
 
 // Position returns the reader's position, which is the To of its last batch. A

@@ -96,9 +96,9 @@ var errSaved = errors.New("saved entries or epochs are out of order")
 // itself, the error is errSaved.
 func (s Saved) state() (*state, error) {
 	st := &state{
-		id: s.ID, line: cmp.Or(s.Line, s.ID), epoch: s.Epoch, last: s.Last, floor: s.Last,
+		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
 		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries,
-		earlier: s.Earlier,
+		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier},
 	}
 	var end Head
 	for _, h := range s.Earlier {
@@ -130,7 +130,7 @@ func (s Saved) state() (*state, error) {
 // saved returns s as a Store saves it.
 func (s *state) saved() Saved {
 	return Saved{
-		ID: s.id, Line: s.line, Earlier: s.earlier, Epoch: s.epoch, Last: s.last,
+		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Epoch: s.epoch, Last: s.last,
 		NoteEpoch: s.noteEpoch, Note: s.note, Entries: s.kept(),
 	}
 }

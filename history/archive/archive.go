@@ -143,8 +143,8 @@ type ExportConfig struct {
 //
 // Entries must be in the order of Seq. If the time of an entry is before that
 // of an earlier one, the archive has the time of the earlier one, because a
-// [Reader] refuses an archive whose times go back. A time before the year 1 or after
-// 9999 becomes the nearest between them.
+// [Reader] refuses an archive whose times go back. A time before the year 1 or
+// after 9999 becomes the nearest between them.
 //
 // Export needs memory for the longest entry only. If ctx ends, the error is
 // that of ctx; any other error is an [*Error]. After an error, every import
