@@ -93,6 +93,11 @@ var (
 	// ErrTooLarge is returned for an entry that is longer than Config.MaxBytes.
 	ErrTooLarge = errors.New("history: entry is larger than Config.MaxBytes")
 
+	// ErrUnfinished is wrapped by the error of Replace, Clear or Delete if the
+	// change is made, but the Store could not finish it: the content from
+	// before may still be readable on disk, and may be back after a crash.
+	ErrUnfinished = errors.New("history: the change is made, but the content from before may still be on disk")
+
 	// ErrPosition is returned for a text that is not a position. It never
 	// quotes the text, because the text may come from anybody.
 	ErrPosition = errors.New("history: malformed position")
@@ -111,7 +116,11 @@ type Config struct {
 
 	// MaxAge is how long an entry is kept. 0 means no limit. A timer drops
 	// entries even if nothing is appended, at most MaxAge/64 (or a millisecond,
-	// if that is longer) after they reach MaxAge.
+	// if that is longer) after they reach MaxAge. If the machine sleeps or its
+	// clock is set, they are dropped at most a minute later.
+	//
+	// The age is measured by the wall clock. An entry with a time after now,
+	// from a clock that was ahead, is kept for MaxAge from now.
 	MaxAge time.Duration
 
 	// MaxBytes limits the sum of the lengths of all entries. The append that
@@ -218,7 +227,9 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l.wake.init(cfg.Wake)
 	l.ageTimer = stopped(l.onAge)
 	l.mu.Lock()
-	trims := l.retain(first, time.Now())
+	now := wall(time.Now())
+	first.entries = dated(first.entries, now)
+	trims := l.retain(first, now)
 	l.publish(first)
 	l.mu.Unlock()
 	l.report(trims)

@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -35,9 +36,42 @@ type state struct {
 	entries     []Entry
 	bytes       int64
 	closed      bool
+	lines       *lines
 }
 
-func (s *state) position() Position { return Position{s.id, s.epoch, s.last} }
+// lines are the names in the positions of a state, and do not change.
+type lines struct {
+	current uint64
+	earlier []Head // by Last
+}
+
+func (s *state) position() Position { return s.at(s.last) }
+
+// at returns the position after entry seq. It names the line that gave the
+// number, so it is the same after a restart. A position that names a later line
+// means the same.
+func (s *state) at(seq uint64) Position {
+	for _, h := range s.lines.earlier {
+		if h.Last >= seq && h.Epoch == s.epoch {
+			return Position{h.Line, s.epoch, seq}
+		}
+	}
+	return Position{s.lines.current, s.epoch, seq}
+}
+
+// knows reports whether this log gave the position p, as far as it can have
+// given one in the line that p names.
+func (s *state) knows(p Position) bool {
+	end := Head{s.lines.current, s.epoch, s.last}
+	if p.log != s.lines.current {
+		i := slices.IndexFunc(s.lines.earlier, func(h Head) bool { return h.Line == p.log })
+		if i < 0 {
+			return false
+		}
+		end = s.lines.earlier[i]
+	}
+	return p.epoch < end.Epoch || p.epoch == end.Epoch && p.seq <= end.Last
+}
 
 // kept returns the entries with no capacity left, because a caller's append to
 // the result must not write into the log's array.
@@ -45,12 +79,17 @@ func (s *state) kept() []Entry { return slices.Clip(s.entries) }
 
 // since returns the batch for a reader at from.
 func (s *state) since(from Position) Batch {
-	from = s.resolve(from)
+	known := true
+	if from == (Position{}) { // the most common one: see BenchmarkSnapshot
+		from = s.at(s.floor)
+	} else {
+		from, known = s.resolve(from)
+	}
 	b := Batch{From: from, To: s.position()}
-	if from.log != s.id || from.epoch != s.epoch || from.seq > s.last {
+	if !known || from.epoch != s.epoch {
 		b.Reset = true
 		b.Entries = s.kept()
-		if from.log != s.id || from.epoch < s.noteEpoch {
+		if !known || from.epoch < s.noteEpoch {
 			b.Note = s.note
 		}
 		return b
@@ -65,15 +104,19 @@ func (s *state) since(from Position) Batch {
 	return b
 }
 
-// resolve returns p, or for Oldest and Latest the position that they mean now.
-func (s *state) resolve(p Position) Position {
+// resolve returns p, or for Oldest and Latest the position that they mean now,
+// and whether this log gave it. Positions with the same meaning become equal.
+func (s *state) resolve(p Position) (_ Position, known bool) {
 	switch {
 	case p == Latest():
-		return s.position()
+		return s.position(), true
 	case p.log == 0:
-		return Position{s.id, s.epoch, s.floor}
+		return s.at(s.floor), true
 	}
-	return p
+	if known = s.knows(p); known && p.epoch == s.epoch {
+		p = s.at(p.seq)
+	}
+	return p, known
 }
 
 // Append adds a copy of data to the log and returns the position after the new
@@ -85,7 +128,9 @@ func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
 }
 
 // AppendAt is [Log.Append] with now as the time of the entry. If now is before
-// the time of the last entry, the new entry gets the time of the last entry.
+// the time of the last entry, the new entry gets the time of the last entry. If
+// it is more than a minute before (or MaxAge/64, if that is shorter), the clock
+// was ahead: the kept entries with a time after now get the time now instead.
 func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -94,6 +139,7 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		return Position{}, ErrTooLarge
 	}
 	data = bytes.Clone(data)
+	now = wall(now)
 	l.mu.Lock()
 	cur := l.state.Load()
 	if cur.closed {
@@ -101,15 +147,16 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		return Position{}, ErrClosed
 	}
 	next := *cur
+	next.settle(now, l.cfg.slack())
 	next.last++
-	e := Entry{Seq: next.last, At: cur.notBefore(now), Data: data}
+	e := Entry{Seq: next.last, At: next.notBefore(now), Data: data}
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Append(ctx, e); err != nil {
 			l.mu.Unlock()
 			return Position{}, fmt.Errorf("history: append: %w", err)
 		}
 	}
-	next.entries = append(cur.entries, e)
+	next.entries = append(next.entries, e)
 	next.bytes += int64(len(data))
 	l.counts.Appended++
 	trims := l.retain(&next, now)
@@ -139,22 +186,26 @@ func (s *state) notBefore(now time.Time) time.Time {
 // Retention applies to entries as if they were appended now.
 //
 // Replace returns the position after the last entry. Its errors are those of
-// [Log.Append], and after an error the log has not changed.
+// [Log.Append]. After an error the log has not changed, unless the error wraps
+// [ErrUnfinished].
 func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Position, error) {
 	return l.ReplaceAt(ctx, time.Now(), note, entries...)
 }
 
 // ReplaceAt is [Log.Replace] with now as the time of the entries. If now is
-// before the time of the last entry, they get the time of the last entry.
+// before the time of the last entry, they get the time of the last entry,
+// within the limits that [Log.AppendAt] names.
 func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
 	for _, data := range entries {
 		if !l.fits(data) {
 			return Position{}, ErrTooLarge
 		}
 	}
+	now = wall(now)
 	return l.renew(ctx, now, func(next *state) bool {
+		next.settle(now, l.cfg.slack())
 		at := next.notBefore(now)
-		next.floor = next.last
+		next.floor, next.lines = next.last, &lines{current: next.lines.current}
 		next.entries = make([]Entry, len(entries))
 		for i, data := range entries {
 			next.last++
@@ -182,10 +233,11 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // refers to the erased data, but a [Batch] that a reader still holds does.
 //
 // The error is that of ctx if ctx had ended, [ErrClosed], or wraps that of the
-// Store. After an error the log has not changed.
+// Store. After an error the log has not changed, unless the error wraps
+// [ErrUnfinished].
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
-	_, err := l.renew(ctx, time.Now(), func(next *state) bool {
+	_, err := l.renew(ctx, wall(time.Now()), func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
 			switch {
@@ -200,10 +252,10 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 		l.counts.Deleted += uint64(deleted)
 		return deleted > 0
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrUnfinished) {
 		return 0, err
 	}
-	return deleted, nil
+	return deleted, err
 }
 
 // renew calls change with a copy of the state, in a new epoch. If change
@@ -225,19 +277,25 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 		return cur.position(), nil
 	}
 	next.bytes = size(next.entries)
+	var unfinished error
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Replace(ctx, next.saved()); err != nil {
-			l.counts = counts
-			l.mu.Unlock()
-			return Position{}, fmt.Errorf("history: replace: %w", err)
+			err = fmt.Errorf("history: replace: %w", err)
+			if !errors.Is(err, ErrUnfinished) {
+				l.counts = counts
+				l.mu.Unlock()
+				return Position{}, err
+			}
+			unfinished = err
 		}
 	}
+	l.ageSet = false // the timer belongs to entries that may be gone
 	trims := l.retain(&next, now)
 	l.publish(&next)
 	l.mu.Unlock()
 
 	l.report(trims)
-	return next.position(), nil
+	return next.position(), unfinished
 }
 
 func size(entries []Entry) (n int64) {

@@ -11,8 +11,8 @@ type Batch struct {
 
 	// Reset reports that Entries are all kept entries, and replace everything
 	// that the reader had. It is set if the reader's position was of another
-	// epoch or of another log, or was ahead of the log, which may lose its end
-	// in a crash.
+	// epoch or of another log, or of a time that the log has lost: its end in a
+	// crash, or everything since a copy of its Store that was put back.
 	Reset bool
 
 	// Note is the note that the last Replace or Clear was given. A reader gets
@@ -60,7 +60,8 @@ type Reader struct {
 // other from is the position of an earlier reader, perhaps in another process.
 // If this log cannot go on from that position, the first batch is a Reset.
 func (l *Log) Reader(from Position) *Reader {
-	return &Reader{l, l.state.Load().resolve(from)}
+	from, _ = l.state.Load().resolve(from)
+	return &Reader{l, from}
 }
 
 // Position returns the reader's position, which is the To of its last batch. A

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -54,8 +55,11 @@ func (l *Log) Stats() Stats {
 }
 
 // Expire drops the entries whose age at the time now is Config.MaxAge or more,
-// and returns how many it dropped. The log itself calls Expire by a timer.
+// and returns how many it dropped. Entries with a time after now get the time
+// now, within the limits that [Log.AppendAt] names. The log itself calls Expire
+// by a timer.
 func (l *Log) Expire(now time.Time) int {
+	now = wall(now)
 	l.mu.Lock()
 	cur := l.state.Load()
 	if cur.closed {
@@ -63,8 +67,9 @@ func (l *Log) Expire(now time.Time) int {
 		return 0
 	}
 	next := *cur
+	settled := next.settle(now, l.cfg.slack())
 	trims := l.retain(&next, now)
-	if len(trims) > 0 {
+	if settled || len(trims) > 0 {
 		l.state.Store(&next) // waiting readers have read the dropped entries
 	}
 	l.mu.Unlock()
@@ -72,12 +77,84 @@ func (l *Log) Expire(now time.Time) int {
 	return len(cur.entries) - len(next.entries)
 }
 
-// onAge is the function of the age timer.
+// onAge is the function of the age timer. The timer may run before an entry is
+// old enough, and is then set again.
 func (l *Log) onAge() {
+	now := wall(time.Now())
 	l.mu.Lock()
 	l.ageSet = false
+	st := l.state.Load()
+	due := st.due(now, l.cfg)
+	if !due && !st.closed {
+		l.setTimer(st, now)
+	}
 	l.mu.Unlock()
-	l.Expire(time.Now())
+	if due {
+		l.Expire(now)
+	}
+}
+
+// due reports whether it is time for a clean-up by age, or whether the clock
+// was set back.
+func (s *state) due(now time.Time, cfg Config) bool {
+	n := len(s.entries)
+	if n == 0 {
+		return false
+	}
+	age := now.Sub(s.entries[0].At)
+	return age >= cfg.MaxAge && age-cfg.MaxAge >= cfg.lag() || s.entries[n-1].At.After(now.Add(cfg.slack()))
+}
+
+// lag is how long the timer waits for more entries to become old enough. A
+// clean-up copies the entries that stay.
+func (c Config) lag() time.Duration { return max(c.MaxAge/64, time.Millisecond) }
+
+// step is the longest time between two looks at the clock. A timer stands still
+// while the machine sleeps, and does not follow a clock that is set.
+const step = time.Minute
+
+// slack is how far after now the time of an entry may be. Clocks are set back a
+// little all the time.
+func (c Config) slack() time.Duration {
+	if c.MaxAge == 0 {
+		return step
+	}
+	return min(c.lag(), step)
+}
+
+// wall returns t without its reading of the monotonic clock. The order of
+// entries must be that of the times that a Store saves.
+func wall(t time.Time) time.Time { return t.Round(0) }
+
+// settle gives the entries with a time after now the time now, if the last one
+// is later than slack allows. Otherwise they would be kept until that time.
+func (s *state) settle(now time.Time, slack time.Duration) bool {
+	n := len(s.entries)
+	if n == 0 || !s.entries[n-1].At.After(now.Add(slack)) {
+		return false
+	}
+	s.entries = dated(s.entries, now)
+	return true
+}
+
+// dated returns entries in the order of their times and with no time after now.
+// It copies them if it must change one. A time that is after that of a later
+// entry was taken from a clock that was ahead.
+func dated(entries []Entry, now time.Time) []Entry {
+	latest := wall(now)
+	changed := false
+	for i := len(entries) - 1; i >= 0; i-- {
+		if at := wall(entries[i].At); !at.After(latest) {
+			latest = at
+		}
+		if entries[i].At != latest {
+			if !changed {
+				entries, changed = slices.Clone(entries), true
+			}
+			entries[i].At = latest
+		}
+	}
+	return entries
 }
 
 // retain applies the limits to next. The caller holds l.mu.
@@ -98,17 +175,26 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	if l.cfg.MaxBytes > 0 && next.bytes > l.cfg.MaxBytes {
 		trim(TrimByBytes, next.beyond(l.cfg.MaxBytes-l.cfg.MaxBytes/6), &l.counts.TrimmedByBytes)
 	}
-	if l.cfg.MaxAge > 0 && len(next.entries) > 0 && !l.ageSet {
-		l.ageSet = true
-		// A clean-up copies the entries that stay, so the timer waits a little
-		// for more of them to become old enough.
-		due := next.entries[0].At.Add(l.cfg.MaxAge).Sub(now)
-		l.ageTimer.Reset(max(due, 0) + max(l.cfg.MaxAge/64, time.Millisecond))
+	if !l.ageSet {
+		l.setTimer(next, now)
 	}
 	if len(trims) > 0 && l.cfg.Store != nil {
 		l.cfg.Store.Trim(next.floor)
 	}
 	return trims
+}
+
+// setTimer sets the age timer for st, if it needs one. The caller holds l.mu.
+func (l *Log) setTimer(st *state, now time.Time) {
+	if l.cfg.MaxAge == 0 || len(st.entries) == 0 {
+		return
+	}
+	l.ageSet = true
+	wait := st.entries[0].At.Add(l.cfg.MaxAge).Sub(now)
+	if wait < step { // else the sum could be too large
+		wait = max(wait+l.cfg.lag(), 0)
+	}
+	l.ageTimer.Reset(min(wait, step))
 }
 
 // publish shows next to readers. The caller holds l.mu.

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -12,18 +13,38 @@ type Entry struct {
 	// Seq is the sequence number. The first entry of a log has 1. Numbers rise,
 	// and no number is used twice in a log.
 	Seq uint64
-	// At is the time of the append. It is never before that of an earlier
-	// entry.
+	// At is the time of the append, by the wall clock alone. It is never before
+	// that of an earlier entry, also if the clock was set back in between.
 	At time.Time
 	// Data is the message, as it was given to Append.
 	Data []byte
 }
+
+// Head is the end of a line: its name, its last Epoch, and the highest Seq that
+// an entry had then. A line is a time of a log in which no state was put back
+// from a copy.
+type Head struct{ Line, Epoch, Last uint64 }
 
 // Saved is the complete content of a log, as a [Store] loads and saves it.
 type Saved struct {
 	// ID is the name of the log and never changes. 0 means that nothing is
 	// saved yet.
 	ID uint64
+	// Line is the random name that the positions of new entries contain. 0
+	// means ID.
+	//
+	// A Store whose medium can be put back from a copy should begin a new line
+	// with each Load: it returns a new Line, adds the end of the line before to
+	// Earlier, and saves both with the next change. The positions of the time
+	// that the copy does not contain are then recognised: they name a line that
+	// the copy does not know, or a number after its end there. Their readers
+	// get a Reset.
+	Line uint64
+	// Earlier are the ends of the lines before, in the order of Last. Up to its
+	// end, a position in one of them means the same in this line. A Store may
+	// drop the first ones. A reader with a position in a dropped line gets a
+	// Reset.
+	Earlier []Head
 	// Epoch is the number of the epoch. It rises by at least 1 with each
 	// Replace, Clear and Delete.
 	Epoch uint64
@@ -42,7 +63,8 @@ type Saved struct {
 // its Store from one goroutine at a time.
 //
 // The log calls Append and Replace before readers see the change. If one of
-// them fails, the log does not change and the caller gets the error. So a Store
+// them fails, the log does not change and the caller gets the error, but after
+// [ErrUnfinished] the log changes all the same. So a Store
 // that accepts entries while its medium fails returns nil, and must report the
 // failure in another way.
 type Store interface {
@@ -55,7 +77,9 @@ type Store interface {
 	Append(ctx context.Context, e Entry) error
 
 	// Replace saves s instead of everything saved before, completely or not at
-	// all. Afterwards no one may be able to read the content from before.
+	// all. Afterwards no one may be able to read the content from before. If s
+	// is saved, but the content from before may still be readable, the error
+	// wraps ErrUnfinished.
 	Replace(ctx context.Context, s Saved) error
 
 	// Trim says that the log no longer needs the entries up to and including
@@ -74,6 +98,14 @@ func (s Saved) state() (*state, error) {
 	st := &state{
 		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
 		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries,
+		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier},
+	}
+	var end Head
+	for _, h := range s.Earlier {
+		if h.Line == 0 || h.Last < end.Last || h.Epoch < end.Epoch || h.Last > s.Last || h.Epoch > s.Epoch {
+			return nil, errSaved
+		}
+		end = h
 	}
 	if len(s.Entries) > 0 {
 		if s.Entries[0].Seq == 0 {
@@ -98,7 +130,7 @@ func (s Saved) state() (*state, error) {
 // saved returns s as a Store saves it.
 func (s *state) saved() Saved {
 	return Saved{
-		ID: s.id, Epoch: s.epoch, Last: s.last,
+		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Epoch: s.epoch, Last: s.last,
 		NoteEpoch: s.noteEpoch, Note: s.note, Entries: s.kept(),
 	}
 }

@@ -96,6 +96,17 @@ func guideExportImport(t *testing.T) {
 	}
 	runVerb(t, 0, from, "export", "-o", plain)
 	runVerb(t, 0, from, "export", "-force", "-o", plain)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(plain, link); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile(plain)
+	if _, told := runVerb(t, 1, from, "export", "-force", "-o", link); !strings.Contains(told, "is a link") {
+		t.Errorf("told %q", told)
+	}
+	if after, _ := os.ReadFile(plain); !bytes.Equal(before, after) {
+		t.Error("an export onto a link has changed what it leads to")
+	}
 	ours, err := exec.Command("age", "-r", recipient, "-o", filepath.Join(dir, "b.age"), plain).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, ours)
@@ -239,6 +250,8 @@ func TestImportRefuses(t *testing.T) {
 		{"another program's messages", odd(`hello`), nil, "not acceptable"},
 		{"a message that would break every frame", odd(`{"text":"x","timestamp":1}]}{"type":"history"`), nil, "not acceptable"},
 		{"a field of its own", odd(`{"text":"x","timestamp":1,"user":"ann"}`), nil, "not acceptable"},
+		{"longer than a publisher may send", odd(`{"text":"` + strings.Repeat("x", 64<<10) + `","timestamp":1}`), nil, "at most 65536 bytes"},
+		{"a line of 2 MB", odd(`{"text":"` + strings.Repeat("x", 2<<20) + `","timestamp":1}`), nil, "longer than allowed"},
 		{"ids of a device", odd(`{"text":"x","timestamp":1}` + "\n" + `{"pi-1":["1"]}`), nil, "not acceptable"},
 	} {
 		t.Run(row.why, func(t *testing.T) {

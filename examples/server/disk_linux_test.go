@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"os/signal"
@@ -33,6 +34,57 @@ func (p *process) room(limit uint64) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// A restart signal clears the history on disk while the server has no
+// descriptors left, and its publisher goes on.
+func TestRestartSignalWithoutDescriptors(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	s, p := serving(t, durable(t, dir))
+	device := s.publisher()
+	device.publish("a")
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	for _, fd := range open {
+		n := 0
+		fmt.Sscan(fd.Name(), &n)
+		most = max(most, n)
+	}
+	var r unix.Rlimit
+	err = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &r)
+	before := r
+	// Only numbers that are free below the highest one are left. The viewers
+	// take these.
+	if r.Cur = uint64(most + 1); err == nil {
+		err = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &r, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range most + 1 - len(open) {
+		s.viewer()
+	}
+	for i := range 3 {
+		id := fmt.Sprint("r", i)
+		device.send(fmt.Sprintf(`{"text":"","id":%q,"status":{"is_restarting":true}}`, id))
+		device.await(func(m map[string]any) bool { return m["ack"] == id })
+		device.publish(fmt.Sprint("after ", i))
+	}
+	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if told := p.stderr.Events("the history is in memory only, since the disk fails; it is written anew when the disk recovers"); len(told) > 0 {
+		t.Errorf("the disk is told to fail:\n%s", p.stderr)
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.wait()
+	s, _ = serving(t, durable(t, dir))
+	s.shows("after 2")
 }
 
 // While the disk fails, the relay goes on in memory and reports that. When the

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -314,11 +315,26 @@ func TestHistoryRefusesToStart(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	made := func(name string, mode os.FileMode) string {
+		dir := filepath.Join(t.TempDir(), name)
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	volume, link := made("volume/lost+found", 0o700), filepath.Join(t.TempDir(), "link")
+	volume = filepath.Dir(volume)
+	if err := os.Symlink(made("target", 0o700), link); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name, dir string
 		more      []string
 		want      string
 	}{
+		{"the top of a volume", volume, nil, "name a directory in it, such as " + filepath.Join(volume, "history")},
+		{"any user may write to it", made("open", 0o777), nil, "any user may write to it"},
+		{"a link", link, nil, "it is a link"},
 		{"damaged", broken, nil, "move it away"},
 		{"a file", file, nil, "cannot be used"},
 		{"others' things", filepath.Dir(file), nil, "a directory of its own"},

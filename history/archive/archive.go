@@ -66,12 +66,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -138,6 +141,11 @@ type ExportConfig struct {
 //	entries := slices.Values(log.Since(history.Oldest()).Entries)
 //	done, err := archive.Export(ctx, w, entries, cfg)
 //
+// Entries must be in the order of Seq. If the time of an entry is before that
+// of an earlier one, the archive has the time of the earlier one, because a
+// [Reader] refuses an archive whose times go back. A time before the year 1 or
+// after 9999 becomes the nearest between them.
+//
 // Export needs memory for the longest entry only. If ctx ends, the error is
 // that of ctx; any other error is an [*Error]. After an error, every import
 // refuses what was written.
@@ -158,7 +166,7 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 		if err := ctx.Err(); err != nil {
 			return out.done, err
 		}
-		out.put(lineOf(e))
+		out.put(lineOf(out.follow(e)))
 		out.done.Entries++
 		if cfg.Progress != nil && out.done.Entries%progressEvery == 0 {
 			cfg.Progress(out.done)
@@ -185,9 +193,14 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 }
 
 // ExportFile writes an archive of entries to the file name, with mode 0600. It
-// makes or replaces the file only after the whole archive is on disk. Its
-// errors are those of [Export].
+// makes or replaces the file only after the whole archive is on disk. It
+// replaces ordinary files only: if name is a link, a device, a pipe or a
+// directory, it returns an error and reads no entry. To write to one of those,
+// open it and call [Export]. Its errors are those of Export.
 func ExportFile(ctx context.Context, name string, entries iter.Seq[history.Entry], cfg ExportConfig) (Progress, error) {
+	if err := replaceable(name); err != nil {
+		return Progress{}, &Error{Reason: ReasonFailed, Err: err}
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".archive-*")
 	if err != nil {
 		return Progress{}, &Error{Reason: ReasonFailed, Err: err}
@@ -200,23 +213,49 @@ func ExportFile(ctx context.Context, name string, entries iter.Seq[history.Entry
 		err = cerr
 	}
 	if err == nil {
+		err = replaceable(name) // it may have changed since
+	}
+	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
 		os.Remove(f.Name())
 		return done, failed(err)
 	}
-	return done, failed(syncDir(filepath.Dir(name)))
+	if err := syncDir(filepath.Dir(name)); err != nil {
+		return done, failed(fmt.Errorf("the archive is written, but may be gone after a power failure: %w", err))
+	}
+	return done, nil
+}
+
+// replaceable returns an error if name exists and is no ordinary file.
+func replaceable(name string) error {
+	info, err := os.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("%s is a link: name the file itself", name)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no ordinary file", name)
+	}
+	return nil
 }
 
 // syncDir syncs a directory, so that a rename in it survives a power failure.
+// Some file systems (9p, vboxsf and some of FUSE) have no such operation.
 func syncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return d.Sync()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
 }
 
 // writer writes lines, and computes the digest of them.
@@ -224,7 +263,32 @@ type writer struct {
 	w    *bufio.Writer
 	sum  hash.Hash
 	done Progress
-	err  error // the first error
+	seq  uint64    // of the last entry
+	at   time.Time // of the last entry
+	err  error     // the first error
+}
+
+// latest is the last time of RFC 3339. The earliest in an archive is the zero
+// time, with which a Reader begins.
+var latest = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
+
+// errOrder is the error for entries that no Reader would accept.
+var errOrder = errors.New("the entries are not in the order of Seq")
+
+// follow returns e as it may follow the entry before.
+func (w *writer) follow(e history.Entry) history.Entry {
+	if e.Seq <= w.seq && w.err == nil {
+		w.err = errOrder
+	}
+	e.At = e.At.UTC().Round(0) // without the monotonic clock
+	if e.At.Before(w.at) {
+		e.At = w.at
+	}
+	if e.At.After(latest) {
+		e.At = latest
+	}
+	w.seq, w.at = e.Seq, e.At
+	return e
 }
 
 // put writes v as a line, unless there was an error before.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"io"
+	"time"
 
 	"filippo.io/age"
 
@@ -110,8 +111,9 @@ func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cf
 
 // ImportStore replaces the entries in s with the last entries of an archive, in
 // a new epoch. No log may have the Store open. The imported entries keep their
-// times, and get the sequence numbers that follow those in s. Its errors are
-// those of [Read]. If the archive is refused, s is not even loaded.
+// times, except that a time after now becomes the current time. They get the
+// sequence numbers that follow those in s. Its errors are those of [Read]. If
+// the archive is refused, s is not even loaded.
 func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {
@@ -127,10 +129,14 @@ func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportCo
 		saved.ID = binary.LittleEndian.Uint64(b[:])
 	}
 	saved.Epoch++
-	saved.NoteEpoch, saved.Note = saved.Epoch, nil
+	saved.NoteEpoch, saved.Note, saved.Earlier = saved.Epoch, nil, nil
+	now := time.Now()
 	for i := range entries {
 		saved.Last++
 		entries[i].Seq = saved.Last
+		if entries[i].At.After(now) {
+			entries[i].At = now.Round(0)
+		}
 	}
 	saved.Entries = entries
 	return done, failed(s.Replace(ctx, saved))

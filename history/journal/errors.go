@@ -19,6 +19,9 @@ const (
 	// ReasonLocked means that another journal, of this or of another process,
 	// has the directory open.
 	ReasonLocked Reason = "in use by another process"
+	// ReasonUnsafe means that another user can change the directory, or that it
+	// or a file in it is a link.
+	ReasonUnsafe Reason = "the directory is not safe"
 	// ReasonWrongKey means that none of Config.Keys decrypts the key file. The
 	// file may be damaged instead: the journal cannot distinguish the two.
 	ReasonWrongKey Reason = "none of the keys fits"
@@ -38,8 +41,8 @@ const (
 // lost and the journal remains usable: the next Append tries to write
 // everything anew.
 type Error struct {
-	// Op is what failed: open, lock, load, append, sync, replace, rewrite,
-	// purge, destroy, rewrap or close.
+	// Op is what failed: open, chmod, lock, load, append, sync, replace,
+	// rewrite, purge, destroy, rewrap or close.
 	Op     string
 	Reason Reason
 	Err    error // the cause, or nil

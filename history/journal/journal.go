@@ -96,8 +96,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -110,6 +108,7 @@ const KeySize = 32
 const (
 	defaultEvery = time.Second      // of Config.Every
 	purgeAfter   = time.Hour        // how long dropped entries stay on disk
+	purgeStep    = time.Minute      // how often the clock is looked at meanwhile
 	retryAfter   = 10 * time.Second // between two attempts to repair, with KeepGoing
 )
 
@@ -129,6 +128,10 @@ type Config struct {
 	// Dir is the directory of the journal. Only this journal may use it. Open
 	// makes the directory if it does not exist, and sets its mode to 0700. The
 	// files in it have mode 0600.
+	//
+	// Open refuses a directory with [ReasonUnsafe] if Dir is a link, if any
+	// user may write to it, or if another user than root and that of this
+	// process owns it.
 	Dir string
 
 	// Keys are the master keys, of 32 random bytes each. The journal encrypts
@@ -163,6 +166,12 @@ type Config struct {
 	// to fail, and with nil when everything is written again. It must not call
 	// methods of the journal.
 	OnState func(error)
+
+	// OnWarning, if not nil, is called with an [*Error] by Open if the mode of
+	// Dir cannot be changed, as in a volume that belongs to root or on NFS, and
+	// by Load if the newest state was destroyed by a failed change, so that the
+	// state before that change is loaded. If nil, these are not reported.
+	OnWarning func(error)
 
 	// OnDropped, if not nil, is called by Load if the end of the segment is
 	// missing, because a write was interrupted or the file was cut. If nil, the
@@ -232,8 +241,8 @@ func (c Config) check() error {
 // [Journal.Rewrap] and [Journal.Err] are for the caller. All methods may be
 // called from any goroutine.
 type Journal struct {
-	cfg  Config
-	lock *os.File
+	cfg Config
+	dir directory
 
 	mu     sync.Mutex
 	closed bool
@@ -242,12 +251,18 @@ type Journal struct {
 	retry  time.Time     // when to try a repair again, with KeepGoing
 	saved  history.Saved // the state; its data is shared with the log
 	floor  uint64        // entries up to this number are dropped
+	fresh  bool          // the line of saved is not on disk yet
 	seg    *segment      // nil if nothing is written yet
 	gen    uint64        // the highest generation of any file, even a void one
-	old    []string      // void files that are not destroyed yet
+	old    []void        // void files that are not destroyed yet
 	waste  int64         // bytes of dropped entries in the segment
 	purge  *time.Timer   // set while there is waste
+	due    time.Time     // when to purge
 	flush  *time.Timer   // set while a written record is not synced
+
+	unsynced    bool // the rename of the current key file is not synced
+	nextSegment file // the files for the next rewriting, or nil
+	nextKey     file
 }
 
 // Open makes and locks the directory, so that no other process can use it. If
@@ -265,16 +280,14 @@ func Open(cfg Config) (*Journal, error) {
 		keys[i] = append([]byte(nil), k...)
 	}
 	cfg.Keys = keys
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, failure("open", err)
+	warn := func(err error) {
+		if cfg.OnWarning != nil {
+			cfg.OnWarning(err)
+		}
 	}
-	lock, err := lockFile(filepath.Join(cfg.Dir, "lock"))
+	dir, err := openDisk(cfg.Dir, warn)
 	if err != nil {
-		return nil, failure("lock", err)
+		return nil, err
 	}
-	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
-		lock.Close()
-		return nil, failure("open", err)
-	}
-	return &Journal{cfg: cfg, lock: lock}, nil
+	return &Journal{cfg: cfg, dir: dir}, nil
 }

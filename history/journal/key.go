@@ -7,28 +7,27 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"os"
-	"path/filepath"
+	"errors"
 )
 
 // A key file is a magic text, a salt, and the encrypted data key and head. The
 // key of that encryption is derived from the master key and the salt.
 const (
-	keyMagic = "relayguard key 1\n"
+	keyMagic = "relayguard key 2\n"
 	saltSize = 16
 	keyFile  = len(keyMagic) + saltSize + 12 + KeySize + headSize + 16
-	headSize = 5 * 8
+	headSize = 6 * 8
 )
 
 // head is the part of a log's state that is known even if the segment lost its
 // end. It is in the key file, so one rename replaces the state on disk.
 type head struct {
-	id, epoch, last, noteEpoch uint64
-	records                    uint64 // written to the segment before the rename
+	id, line, epoch, last, noteEpoch uint64
+	records                          uint64 // written to the segment before the rename
 }
 
 func (h head) append(b []byte) []byte {
-	for _, v := range []uint64{h.id, h.epoch, h.last, h.noteEpoch, h.records} {
+	for _, v := range []uint64{h.id, h.line, h.epoch, h.last, h.noteEpoch, h.records} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	return b
@@ -36,8 +35,12 @@ func (h head) append(b []byte) []byte {
 
 func parseHead(b []byte) head {
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-	return head{u(0), u(1), u(2), u(3), u(4)}
+	return head{u(0), u(1), u(2), u(3), u(4), u(5)}
 }
+
+// errNoKey is the error for a key file without its magic text. Overwriting a
+// key file destroys the text; damage seldom does.
+var errNoKey = errors.New("the file is not a key file")
 
 // sealer returns AES-256-GCM under key. It puts a random nonce before each
 // ciphertext.
@@ -75,7 +78,7 @@ func wrap(master, dataKey []byte, h head, gen uint64) ([]byte, error) {
 // tries each key of the ring.
 func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err error) {
 	if len(file) != keyFile || string(file[:len(keyMagic)]) != keyMagic {
-		return nil, head{}, corrupt("the file is not a key file")
+		return nil, head{}, &Error{"load", ReasonCorrupt, errNoKey}
 	}
 	salt, sealed := file[len(keyMagic):][:saltSize], file[len(keyMagic)+saltSize:]
 	for _, master := range ring {
@@ -91,72 +94,18 @@ func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err
 	return nil, head{}, &Error{"load", ReasonWrongKey, nil}
 }
 
-// writeKey makes data the content of the key file name, by a rename.
-func writeKey(name string, data []byte) error {
-	tmp := name + ".tmp"
-	f, err := create(tmp)
-	if err != nil {
+// shred overwrites the content of a key file and syncs it.
+func shred(f file) error {
+	noise, err := content(f)
+	if err != nil || len(noise) == 0 {
 		return err
 	}
-	if err = writeSync(f, data); err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		destroy(tmp) // the caller gets the first error only
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-// shred overwrites the content of an open key file and syncs it.
-func shred(f *os.File) error {
-	noise := make([]byte, keyFile)
 	rand.Read(noise)
 	if _, err := f.WriteAt(noise, 0); err != nil {
 		return err
 	}
-	return f.Sync()
-}
-
-// destroy overwrites and removes a key file. It returns nil if there is none.
-func destroy(name string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
+	if err := f.Sync(); err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := shred(f); err != nil {
-		return err
-	}
-	return os.Remove(name)
-}
-
-// create returns a new, empty file for reading and writing.
-func create(name string) (*os.File, error) {
-	return os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
-}
-
-// writeSync writes data to f, syncs f and closes it.
-func writeSync(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
-// syncDir syncs a directory, so that a rename in it survives a power failure.
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return f.Truncate(0)
 }

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
+	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,112 +19,255 @@ import (
 const (
 	extKey     = ".key"
 	extSegment = ".segment"
+
+	// The files that the next rewriting fills and renames. The journal keeps
+	// them open, so that an erasure needs no file descriptor.
+	nextKey     = "next-key"
+	nextSegment = "next-segment"
 )
 
-// name returns the name of the file of generation gen with this extension.
-func (j *Journal) name(gen uint64, ext string) string {
-	return filepath.Join(j.cfg.Dir, fmt.Sprintf("%016x%s", gen, ext))
+// void is a file that must be destroyed.
+type void struct {
+	name string // empty if the file has none any more
+	f    file   // nil if it is not open
 }
 
-// scan finds the current generation, which is the highest one with a key file.
-// The files of all others become void.
-func (j *Journal) scan() (gen uint64, found bool, err error) {
-	dir, err := os.ReadDir(j.cfg.Dir)
+func (v void) isSegment() bool { return v.name == nextSegment || strings.HasSuffix(v.name, extSegment) }
+
+// name returns the name of the file of generation gen with this extension.
+func name(gen uint64, ext string) string { return fmt.Sprintf("%016x%s", gen, ext) }
+
+// scan returns the generations with a key file, the highest first. The first
+// one is the current one. All files in voids, except those of the current
+// generation, are void.
+func (j *Journal) scan() (gens []uint64, voids []void, err error) {
+	names, err := j.dir.Names()
 	if err != nil {
-		return 0, false, err
+		return nil, nil, err
 	}
-	var names []string
-	for _, entry := range dir {
-		name := entry.Name()
-		var g uint64
-		var ext string
-		if n, _ := fmt.Sscanf(name, "%016x%s", &g, &ext); n != 2 || !slices.Contains([]string{extKey, extSegment, extKey + ".tmp"}, ext) {
+	for _, n := range names {
+		if n == nextKey || n == nextSegment {
+			voids = append(voids, void{name: n})
 			continue
 		}
-		j.gen = max(j.gen, g)
-		if ext == extKey && (g >= gen || !found) {
-			gen, found = g, true
+		if len(n) < 16 || !slices.Contains([]string{extKey, extSegment, extKey + ".tmp"}, n[16:]) {
+			continue
 		}
-		names = append(names, filepath.Join(j.cfg.Dir, name))
-	}
-	for _, name := range names {
-		if !found || name != j.name(gen, extKey) && name != j.name(gen, extSegment) {
-			j.old = append(j.old, name)
+		gen, err := strconv.ParseUint(n[:16], 16, 64)
+		if err != nil || name(gen, "") != n[:16] {
+			continue
 		}
+		j.gen = max(j.gen, gen)
+		if n[16:] == extKey {
+			gens = append(gens, gen)
+		}
+		voids = append(voids, void{name: n})
 	}
-	return gen, found, nil
+	slices.SortFunc(gens, func(a, b uint64) int {
+		if a > b {
+			return -1
+		}
+		return 1
+	})
+	return gens, voids, nil
 }
 
-// sweep destroys the void files, keys first.
+// sweep destroys the void files, keys first: a segment without its key is
+// unreadable, and a key without its segment would be damage.
 func (j *Journal) sweep() error {
-	slices.SortStableFunc(j.old, func(a, b string) int {
-		return strings.Compare(filepath.Ext(b), filepath.Ext(a)) // .tmp, .segment, .key
-	})
-	swept := len(j.old) > 0
-	for n := len(j.old); n > 0; n-- {
-		name := j.old[n-1]
-		var err error
-		if strings.HasSuffix(name, extSegment) {
-			if err = os.Remove(name); os.IsNotExist(err) {
-				err = nil
-			}
-		} else {
-			err = destroy(name)
-		}
-		if err != nil {
+	if j.unsynced {
+		// Until the rename of the current key is on disk, a power failure may
+		// bring the generation before it back, which must then be whole.
+		if err := j.dir.Sync(); err != nil {
 			return failure("destroy", err)
 		}
-		j.old = j.old[:n-1]
+		j.unsynced = false
 	}
-	if swept {
-		return failure("destroy", syncDir(j.cfg.Dir))
+	order := func(v void) int {
+		switch {
+		case v.name == nextKey: // others will be renamed to this name
+			return 0
+		case v.isSegment():
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(j.old, func(a, b void) int { return order(a) - order(b) })
+	for len(j.old) > 0 {
+		retire := j.retireKey
+		if j.old[0].isSegment() {
+			retire = j.retireSegment
+		}
+		if err := retire(&j.old[0]); err != nil {
+			return failure("destroy", err)
+		}
+		j.old = j.old[1:]
 	}
 	return nil
 }
 
-// rewrite writes s to a new segment under a new data key, and destroys the old
-// segment and its key. The rename of the new key file makes s the state on
-// disk. If rewrite fails before the rename, the old segment stays in use. If it
-// fails later, the journal is broken until another call succeeds.
-func (j *Journal) rewrite(s history.Saved) error {
-	if err := j.sweep(); err != nil {
+// retireKey overwrites a void key file, and keeps it as the next one. A file
+// with the name of a key file is never overwritten: after a crash, it would be
+// the current generation, and unreadable. If the journal has renamed the file,
+// v has the new name, even after an error.
+func (j *Journal) retireKey(v *void) error {
+	if v.name != nextKey && v.name != "" {
+		drop(&j.nextKey) // the rename replaces it
+		err := j.dir.Rename(v.name, nextKey)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		v.name = nextKey
+		if err != nil && v.f != nil {
+			v.name = "" // an earlier attempt may have renamed it, or never did
+		}
+	}
+	if err := j.dir.Sync(); err != nil {
 		return err
 	}
-	j.gen++
-	seg, err := j.writeSegment(s)
-	keyName, segName := j.name(j.gen, extKey), j.name(j.gen, extSegment)
-	if err == nil {
-		var file []byte
-		if file, err = wrap(j.cfg.Keys[0], seg.dataKey, seg.head, seg.gen); err == nil {
-			err = writeKey(keyName, file)
+	if v.f == nil && v.name == "" {
+		return nil
+	}
+	if v.f == nil {
+		f, err := j.dir.Open(nextKey)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
 		if err != nil {
-			seg.f.Close()
+			return err
 		}
+		v.f = f
+	}
+	if err := shred(v.f); err != nil {
+		return err
+	}
+	if v.name == "" {
+		drop(&v.f)
+	} else {
+		drop(&j.nextKey)
+		j.nextKey, v.f = v.f, nil
+	}
+	return nil
+}
+
+// retireSegment removes a void segment, or keeps it as the next one.
+func (j *Journal) retireSegment(v *void) error {
+	if v.f != nil && j.nextSegment == nil {
+		if v.name != nextSegment {
+			err := j.dir.Rename(v.name, nextSegment)
+			if errors.Is(err, fs.ErrNotExist) { // an earlier attempt has renamed it
+				drop(&v.f)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			v.name = nextSegment
+		}
+		if err := v.f.Truncate(0); err != nil {
+			return err
+		}
+		j.nextSegment, v.f = v.f, nil
+		return nil
+	}
+	if err := j.dir.Remove(v.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	drop(&v.f)
+	return nil
+}
+
+// drop closes *f. Nothing more is written to the file, so an error does not
+// matter.
+func drop(f *file) {
+	if *f != nil {
+		(*f).Close()
+		*f = nil
+	}
+}
+
+// take returns the empty file name. It is *next, if that is open.
+func (j *Journal) take(next *file, name string) (file, error) {
+	if f := *next; f != nil {
+		*next = nil
+		return f, nil
+	}
+	if err := j.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return j.dir.Create(name)
+}
+
+// stock opens the files for the next rewriting. If it fails, that rewriting
+// tries again.
+func (j *Journal) stock() {
+	if len(j.old) > 0 {
+		return // they may have these names
+	}
+	if j.nextSegment == nil {
+		j.nextSegment, _ = j.take(&j.nextSegment, nextSegment)
+	}
+	if j.nextKey == nil {
+		j.nextKey, _ = j.take(&j.nextKey, nextKey)
+	}
+}
+
+// rewrite writes s to a new segment under a new data key, and destroys the old
+// segment and its key. The rename of the new key file makes s the state on
+// disk; committed reports whether that happened. If it did not, the old segment
+// stays in use. If rewrite fails after it, or if it is not known, the journal
+// is broken until another call succeeds.
+func (j *Journal) rewrite(s history.Saved) (committed bool, err error) {
+	if err := j.sweep(); err != nil {
+		return false, err
+	}
+	j.gen++
+	seg := &segment{gen: j.gen}
+	err = j.writeSegment(seg, s)
+	if err == nil {
+		err = j.writeKey(seg)
+	}
+	renamed := err == nil
+	if renamed {
+		err = j.dir.Rename(nextKey, name(seg.gen, extKey))
 	}
 	if err != nil {
 		err = failure("rewrite", err)
-		if derr := destroy(keyName); derr != nil {
-			// The new key file may remain, and then the old segment is void.
-			j.old = append(j.old, keyName)
-			j.fail(err)
-		}
-		if rerr := os.Remove(segName); rerr != nil && !os.IsNotExist(rerr) {
-			j.old = append(j.old, segName)
-		}
-		return err
+		j.abandon(seg, renamed, err)
+		return false, err
 	}
 	if j.seg != nil {
-		j.seg.f.Close() // the file is void, so an error does not matter
-		j.old = append(j.old, j.name(j.seg.gen, extSegment), j.name(j.seg.gen, extKey))
+		j.discard(j.seg)
 	}
-	j.seg, j.waste, j.floor = seg, 0, 0
-	if j.purge != nil {
-		j.purge.Stop()
-		j.purge = nil
+	j.seg, j.waste, j.floor, j.fresh = seg, 0, 0, false
+	j.unsynced = true
+	j.stopPurge()
+	err = j.sweep()
+	j.stock()
+	j.fail(err)
+	return true, err
+}
+
+// discard makes the files of seg void.
+func (j *Journal) discard(seg *segment) {
+	j.old = append(j.old, void{name(seg.gen, extKey), seg.key}, void{name(seg.gen, extSegment), seg.f})
+}
+
+// abandon destroys the files of a segment that cannot be finished because of
+// err. If the rename of its key file was tried, the file system may have made
+// it nevertheless.
+func (j *Journal) abandon(seg *segment, renamed bool, err error) {
+	if seg.f != nil {
+		j.old = append(j.old, void{seg.named, seg.f})
 	}
-	j.fail(j.sweep())
-	return j.broken
+	if seg.key != nil && renamed {
+		j.old = append(j.old, void{name(seg.gen, extKey), seg.key})
+	} else if seg.key != nil {
+		j.old = append(j.old, void{nextKey, seg.key})
+	}
+	if serr := j.sweep(); serr != nil && renamed {
+		j.fail(err)
+	}
 }
 
 // fail notes that the medium fails with err, or that it works if err is nil.
@@ -140,27 +285,40 @@ func (j *Journal) forget() error {
 	if j.seg == nil {
 		return nil
 	}
-	if err := destroy(j.name(j.seg.gen, extKey)); err != nil {
+	for i := range j.old {
+		if j.old[i].name == nextKey { // the rename of the current key replaces it
+			j.old[i].name = ""
+		}
+	}
+	key := void{name(j.seg.gen, extKey), j.seg.key}
+	err := j.retireKey(&key)
+	if err != nil && key.name != nextKey {
+		return failure("destroy", err) // the state is still whole
+	}
+	if err != nil {
+		j.old = append(j.old, key)
+	}
+	j.old = append(j.old, void{name(j.seg.gen, extSegment), j.seg.f})
+	j.seg = nil
+	if err != nil {
 		return failure("destroy", err)
 	}
-	j.seg.f.Close() // the file is void, so an error does not matter
-	j.old = append(j.old, j.name(j.seg.gen, extSegment))
-	j.seg = nil
 	return j.sweep()
 }
 
 // writeSegment writes and syncs a segment that holds s. Without a key file, the
 // segment is not the state on disk yet.
-func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
-	seg = &segment{gen: j.gen, dataKey: make([]byte, KeySize)}
+func (j *Journal) writeSegment(seg *segment, s history.Saved) (err error) {
+	seg.dataKey = make([]byte, KeySize)
 	rand.Read(seg.dataKey)
 	if seg.aead, err = sealer(seg.dataKey); err != nil {
-		return nil, err
+		return err
 	}
-	if seg.f, err = create(j.name(seg.gen, extSegment)); err != nil {
-		return nil, err
+	if seg.f, err = j.take(&j.nextSegment, nextSegment); err != nil {
+		return err
 	}
-	w := bufio.NewWriter(seg.f)
+	seg.named = nextSegment
+	w := bufio.NewWriter(io.NewOffsetWriter(seg.f, 0))
 	put := func(b []byte) {
 		n, _ := w.Write(b) // Flush returns this error too
 		seg.size += int64(n)
@@ -168,6 +326,13 @@ func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 	put([]byte(segMagic))
 	if j.cfg.lax() {
 		put(seg.frame(nil, []byte{kindOpen}))
+	}
+	for i, h := range s.Earlier {
+		next := s.Line
+		if i+1 < len(s.Earlier) {
+			next = s.Earlier[i+1].Line
+		}
+		put(seg.frame(nil, linePlain(nil, next, h)))
 	}
 	if s.Note != nil {
 		put(seg.frame(nil, append([]byte{kindNote}, s.Note...)))
@@ -177,18 +342,37 @@ func (j *Journal) writeSegment(s history.Saved) (seg *segment, err error) {
 		seg.out = seg.frame(seg.out[:0], seg.plain)
 		put(seg.out)
 	}
-	seg.head = head{s.ID, s.Epoch, s.Last, s.NoteEpoch, seg.records}
+	seg.head = head{s.ID, s.Line, s.Epoch, s.Last, s.NoteEpoch, seg.records}
 	if err = w.Flush(); err == nil {
 		err = seg.f.Sync()
 	}
 	if err == nil {
-		err = syncDir(j.cfg.Dir)
+		seg.named = name(seg.gen, extSegment)
+		if err = j.dir.Rename(nextSegment, seg.named); err != nil {
+			// The file may have either name.
+			j.old = append(j.old, void{name: nextSegment}, void{name: seg.named})
+			drop(&seg.f)
+		}
 	}
-	if err != nil {
-		seg.f.Close()
-		return nil, err
+	if err == nil {
+		err = j.dir.Sync()
 	}
-	return seg, nil
+	return err
+}
+
+// writeKey writes and syncs the key file of seg, under the name nextKey.
+func (j *Journal) writeKey(seg *segment) error {
+	data, err := wrap(j.cfg.Keys[0], seg.dataKey, seg.head, seg.gen)
+	if err == nil {
+		seg.key, err = j.take(&j.nextKey, nextKey)
+	}
+	if err == nil {
+		_, err = seg.key.WriteAt(data, 0)
+	}
+	if err == nil {
+		err = seg.key.Sync()
+	}
+	return err
 }
 
 // Rewrap encrypts the data key under the first of Config.Keys and destroys the
@@ -207,18 +391,26 @@ func (j *Journal) Rewrap(ctx context.Context) error {
 }
 
 func (j *Journal) rewrap() error {
-	name := j.name(j.seg.gen, extKey)
-	file, err := wrap(j.cfg.Keys[0], j.seg.dataKey, j.seg.head, j.seg.gen)
+	if err := j.sweep(); err != nil {
+		return err
+	}
+	seg := *j.seg
+	seg.key = nil
+	if err := j.writeKey(&seg); err != nil {
+		j.abandon(&segment{key: seg.key}, false, err)
+		return err
+	}
+	// Both files open the segment, so each may be the one that a crash leaves.
+	err := j.dir.Rename(nextKey, name(seg.gen, extKey))
 	if err != nil {
+		drop(&seg.key)
+		drop(&j.seg.key) // it is opened again when it is destroyed
+		j.old = append(j.old, void{name: nextKey})
 		return err
 	}
-	before, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer before.Close()
-	if err := writeKey(name, file); err != nil {
-		return err
-	}
-	return shred(before)
+	j.old = append(j.old, void{f: j.seg.key})
+	j.seg.key, j.unsynced = seg.key, true
+	err = j.sweep()
+	j.stock()
+	return err
 }

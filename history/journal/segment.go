@@ -4,7 +4,6 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"hash/crc32"
-	"os"
 	"time"
 
 	"github.com/relayguard/relayguard/history"
@@ -32,6 +31,7 @@ const (
 	kindEntry = 'e' // floor, seq, seconds, nanoseconds, data
 	kindOpen  = 'o' // a power failure may lose later records
 	kindClose = 'c' // floor; all earlier records are on disk
+	kindLine  = 'l' // the name of a line, and the end of the line before it
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -41,7 +41,9 @@ type segment struct {
 	dataKey []byte
 	head    head
 	aead    cipher.AEAD
-	f       *os.File
+	named   string // the name of f, while it is written
+	f       file
+	key     file // the key file; nil if it must be opened to be destroyed
 	size    int64
 	records uint64
 	plain   []byte // reused
@@ -68,6 +70,15 @@ func entryPlain(b []byte, floor uint64, e history.Entry) []byte {
 	return append(b, e.Data...)
 }
 
+// linePlain appends the plaintext of the record that begins line.
+func linePlain(b []byte, line uint64, before history.Head) []byte {
+	b = append(b, kindLine)
+	for _, v := range []uint64{line, before.Line, before.Epoch, before.Last} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
 const entrySize = 1 + 8 + 8 + 8 + 4
 
 // entrySpace returns the number of bytes that an entry takes in the segment.
@@ -89,6 +100,8 @@ func (s *segment) write(b []byte, records uint64) (broken bool, err error) {
 
 // contents is the state that the records of a segment describe.
 type contents struct {
+	line    uint64         // the last line, or 0 if no record begins one
+	earlier []history.Head // the ends of the lines before it
 	note    []byte
 	entries []history.Entry
 	floor   uint64
@@ -150,6 +163,10 @@ func (c *contents) add(plain []byte) error {
 	switch {
 	case kind == kindNote:
 		c.note = body
+	case kind == kindLine && len(body) == 32:
+		u := func(i int) uint64 { return binary.BigEndian.Uint64(body[8*i:]) }
+		c.line = u(0)
+		c.earlier = append(c.earlier, history.Head{Line: u(1), Epoch: u(2), Last: u(3)})
 	case kind == kindOpen:
 		c.lax = true
 	case kind == kindClose && len(body) == 8:

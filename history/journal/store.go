@@ -1,10 +1,13 @@
 package journal
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"os"
+	"fmt"
+	"io/fs"
 	"slices"
 	"sort"
 	"time"
@@ -16,6 +19,9 @@ var _ history.Store = (*Journal)(nil)
 
 // Less waste than this does not cause a rewriting.
 const wasteFloor = 16 << 10
+
+// maxLines is the number of earlier lines that a journal remembers.
+const maxLines = 64
 
 // unwritten is more than the number of epochs that can have begun in memory
 // only.
@@ -46,55 +52,112 @@ func (j *Journal) ready(ctx context.Context, op string) error {
 }
 
 func (j *Journal) load() (history.Saved, error) {
-	gen, found, err := j.scan()
+	gens, voids, err := j.scan()
 	if err != nil {
 		return history.Saved{}, err
 	}
-	if !found {
-		return history.Saved{}, j.sweep()
+	if len(gens) == 0 {
+		j.old = voids
+		err := j.sweep()
+		j.stock()
+		return history.Saved{}, err
 	}
-	file, err := os.ReadFile(j.name(gen, extKey))
+	var seg *segment
+	var c contents
+	var skipped error
+	for _, gen := range gens {
+		if seg, c, err = j.open(gen); !errors.Is(err, errNoKey) {
+			break
+		}
+		// A key file without its magic text was overwritten after a rewriting
+		// that failed. The generation before is then the current one.
+		skipped = cmp.Or(skipped, err)
+	}
 	if err != nil {
-		return history.Saved{}, err
+		return history.Saved{}, cmp.Or(skipped, err)
 	}
-	seg := &segment{gen: gen}
-	if seg.dataKey, seg.head, err = unwrap(j.cfg.Keys, file, gen); err != nil {
-		return history.Saved{}, err
+	if skipped != nil && j.cfg.OnWarning != nil {
+		j.cfg.OnWarning(skipped)
 	}
-	if seg.aead, err = sealer(seg.dataKey); err != nil {
-		return history.Saved{}, err
+	for _, v := range voids {
+		if v.name != name(seg.gen, extKey) && v.name != name(seg.gen, extSegment) {
+			j.old = append(j.old, v)
+		}
 	}
-	data, err := os.ReadFile(j.name(gen, extSegment))
-	if os.IsNotExist(err) {
-		return history.Saved{}, corrupt("the segment is missing")
-	}
-	if err != nil {
-		return history.Saved{}, err
-	}
-	c, err := seg.read(data)
-	if err != nil {
-		return history.Saved{}, err
-	}
-	if seg.f, err = os.OpenFile(j.name(gen, extSegment), os.O_RDWR, 0); err != nil {
-		return history.Saved{}, err
-	}
-	seg.size, seg.records = c.end, c.records
 	j.seg = seg
 	if err := j.sweep(); err != nil {
 		return history.Saved{}, err
 	}
 	j.adopt(c)
-	return j.resume(c)
+	s, err := j.resume(c)
+	j.stock()
+	return s, err
 }
 
-// adopt makes c the state of the journal.
+// open reads the files of generation gen.
+func (j *Journal) open(gen uint64) (*segment, contents, error) {
+	seg := &segment{gen: gen}
+	c, err := j.readSegment(seg)
+	if err != nil {
+		drop(&seg.key)
+		drop(&seg.f)
+	}
+	return seg, c, err
+}
+
+func (j *Journal) readSegment(seg *segment) (c contents, err error) {
+	if seg.key, err = j.dir.Open(name(seg.gen, extKey)); err != nil {
+		return c, err
+	}
+	data, err := content(seg.key)
+	if err != nil {
+		return c, err
+	}
+	if seg.dataKey, seg.head, err = unwrap(j.cfg.Keys, data, seg.gen); err != nil {
+		return c, err
+	}
+	if seg.aead, err = sealer(seg.dataKey); err != nil {
+		return c, err
+	}
+	seg.f, err = j.dir.Open(name(seg.gen, extSegment))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, corrupt("the segment is missing")
+	}
+	if err != nil {
+		return c, err
+	}
+	if data, err = content(seg.f); err != nil {
+		return c, err
+	}
+	if c, err = seg.read(data); err != nil {
+		return c, err
+	}
+	seg.size, seg.records = c.end, c.records
+	return c, nil
+}
+
+// adopt makes c the state of the journal, in a new line.
 func (j *Journal) adopt(c contents) {
 	h := j.seg.head
-	s := history.Saved{ID: h.id, Epoch: h.epoch, Last: h.last, NoteEpoch: h.noteEpoch, Note: c.note, Entries: c.entries}
+	s := history.Saved{
+		ID: h.id, Line: cmp.Or(c.line, h.line, h.id), Earlier: c.earlier, Epoch: h.epoch, Last: h.last,
+		NoteEpoch: h.noteEpoch, Note: c.note, Entries: c.entries,
+	}
 	if n := len(s.Entries); n > 0 {
 		s.Last = max(s.Last, s.Entries[n-1].Seq)
 	}
-	j.saved = s
+	end := history.Head{Line: s.Line, Epoch: s.Epoch, Last: s.Last}
+	// No position names a line in which nothing happened.
+	if n := len(s.Earlier); n == 0 || s.Earlier[n-1].Epoch != end.Epoch || s.Earlier[n-1].Last != end.Last {
+		s.Earlier = append(s.Earlier, end)
+	}
+	s.Earlier = s.Earlier[max(len(s.Earlier)-maxLines, 0):]
+	for s.Line == end.Line || s.Line == 0 {
+		var b [8]byte
+		rand.Read(b[:])
+		s.Line = binary.BigEndian.Uint64(b[:])
+	}
+	j.saved, j.fresh = s, true
 	j.trim(c.floor)
 }
 
@@ -115,7 +178,7 @@ func (j *Journal) resume(c contents) (history.Saved, error) {
 		if j.cfg.KeepGoing {
 			j.saved.Epoch += unwritten
 		}
-		if err := j.rewrite(j.saved); err != nil {
+		if _, err := j.rewrite(j.saved); err != nil {
 			return history.Saved{}, err
 		}
 	} else if j.cfg.lax() {
@@ -174,13 +237,19 @@ func (j *Journal) append(e history.Entry) error {
 	}
 	s := j.seg
 	s.plain = entryPlain(s.plain[:0], j.floor, e)
-	s.out = s.frame(s.out[:0], s.plain)
-	if broken, err := s.write(s.out, 1); err != nil {
+	s.out = s.out[:0]
+	records := s.records
+	if j.fresh {
+		s.out = s.frame(s.out, linePlain(nil, j.saved.Line, j.saved.Earlier[len(j.saved.Earlier)-1]))
+	}
+	s.out = s.frame(s.out, s.plain)
+	if broken, err := s.write(s.out, s.records-records); err != nil {
 		if broken {
 			j.fail(failure("append", err))
 		}
 		return err
 	}
+	j.fresh = false
 	return j.sync()
 }
 
@@ -189,7 +258,8 @@ func (j *Journal) repair() error {
 	if j.broken == nil && (j.waste < wasteFloor || j.waste < j.seg.size/2) {
 		return nil
 	}
-	return j.rewrite(j.saved)
+	_, err := j.rewrite(j.saved)
+	return err
 }
 
 // sync syncs the segment after a write, now or later, as Config.Sync says.
@@ -222,9 +292,9 @@ func (j *Journal) onFlush() {
 }
 
 // Replace implements [history.Store]. If it fails, the state of the journal has
-// not changed. If the error has the Op "destroy", the old state may still be
-// readable, and the new state may be on disk; the next Append then writes the
-// old state again.
+// not changed, unless the error wraps [history.ErrUnfinished]. Then the new
+// state is in use, but the old state may still be readable and may be back
+// after a power failure. The next Append tries again to destroy it.
 func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -242,19 +312,32 @@ func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
 	if len(s.Note) > maxRecord-overhead-1 {
 		return &Error{"replace", ReasonTooLarge, nil}
 	}
-	if err := j.rewrite(s); err != nil {
-		if err = failure("replace", err); !j.cfg.KeepGoing || j.broken == err {
-			return err
-		}
+	committed, err := j.rewrite(s)
+	switch {
+	case committed && err != nil:
+		err = unfinished(err)
+	case err != nil && !j.cfg.KeepGoing:
+		return failure("replace", err)
+	case err != nil:
 		ferr := j.forget()
-		j.fail(err)
+		j.fail(failure("replace", err))
 		if ferr != nil {
 			return ferr
 		}
+		err = nil
 	}
 	s.Entries = slices.Clone(s.Entries)
 	j.saved = s
-	return nil
+	return err
+}
+
+// unfinished returns err as the error of a change that was made.
+func unfinished(err error) error {
+	var known *Error
+	if errors.As(failure("destroy", err), &known) && known.Err != nil {
+		err = known.Err
+	}
+	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrUnfinished, err)}
 }
 
 // Trim implements [history.Store]. It writes nothing: the next rewriting leaves
@@ -267,7 +350,8 @@ func (j *Journal) Trim(seq uint64) {
 	}
 	j.trim(seq)
 	if j.waste > 0 && j.purge == nil {
-		j.purge = time.AfterFunc(purgeAfter, j.onPurge)
+		j.due = time.Now().Add(purgeAfter).Round(0)
+		j.purge = time.AfterFunc(purgeStep, j.onPurge)
 	}
 }
 
@@ -284,14 +368,31 @@ func (j *Journal) trim(seq uint64) {
 	}
 }
 
+// onPurge is the function of the purge timer. It compares the wall clock, since
+// timers stand still while the machine sleeps. If the clock was set back by
+// more than the wait, the time has come too.
 func (j *Journal) onPurge() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.closed || j.purge == nil {
+		return
+	}
+	if wait := j.due.Sub(time.Now().Round(0)); wait > 0 && wait <= purgeAfter {
+		j.purge.Reset(min(wait, purgeStep))
+		return
+	}
 	j.purge = nil
-	if !j.closed && j.seg != nil && j.waste > 0 {
-		if err := j.rewrite(j.saved); err != nil {
+	if j.seg != nil && j.waste > 0 {
+		if _, err := j.rewrite(j.saved); err != nil {
 			j.fail(failure("purge", err))
 		}
+	}
+}
+
+func (j *Journal) stopPurge() {
+	if j.purge != nil {
+		j.purge.Stop()
+		j.purge = nil
 	}
 }
 
@@ -317,14 +418,32 @@ func (j *Journal) Close() error {
 		if err == nil {
 			err = j.finish()
 		}
+		drop(&j.seg.key)
 		if cerr := j.seg.f.Close(); err == nil {
 			err = cerr
 		}
 	}
-	if cerr := j.lock.Close(); err == nil {
+	j.unstock()
+	if cerr := j.dir.Close(); err == nil {
 		err = cerr
 	}
 	return failure("close", err)
+}
+
+// unstock removes the files for the next rewriting, and closes all that are
+// void. If that fails, the next Load does it.
+func (j *Journal) unstock() {
+	if j.nextSegment != nil {
+		j.dir.Remove(nextSegment)
+	}
+	if j.nextKey != nil {
+		j.dir.Remove(nextKey)
+	}
+	drop(&j.nextSegment)
+	drop(&j.nextKey)
+	for i := range j.old {
+		drop(&j.old[i].f)
+	}
 }
 
 // finish appends a record which says that the segment is complete.

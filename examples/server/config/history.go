@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
@@ -54,6 +55,9 @@ func ownDirectory(dir string) error {
 		return nil // it is a journal's already
 	}
 	found, err := os.ReadDir(dir)
+	if err == nil && slices.ContainsFunc(found, func(e os.DirEntry) bool { return e.Name() == "lost+found" }) {
+		return fmt.Errorf("HISTORY_DIR %s is the top of a volume, which holds lost+found: name a directory in it, such as %s, which need not exist", dir, filepath.Join(dir, "history"))
+	}
 	if err == nil && len(found) > 0 {
 		return fmt.Errorf("HISTORY_DIR %s holds other files: name a directory of its own, which need not exist", dir)
 	}
@@ -70,6 +74,7 @@ func (c *Config) Advice(err error) error {
 	todo := map[journal.Reason]string{
 		journal.ReasonLocked:   "another process uses HISTORY_DIR %s: stop it, or name another directory",
 		journal.ReasonReadOnly: "HISTORY_DIR %s cannot be written: give it to the user that the server runs as, or name another directory",
+		journal.ReasonUnsafe:   "HISTORY_DIR %s must be a directory, no link, that belongs to the user that the server runs as and that no other user can write to",
 		journal.ReasonFull:     "the disk of HISTORY_DIR %s is full: make room, or name another directory",
 		journal.ReasonWrongKey: "HISTORY_KEY does not open HISTORY_DIR %s: set HISTORY_KEY to the key that encrypted the history, or set HISTORY_KEY_PREVIOUS to that key if you changed it; if that key is lost, the history is lost: move the directory away",
 		journal.ReasonCorrupt:  "HISTORY_DIR %s was damaged or changed: move it away to start with an empty history, and `server import` an export if you have one",

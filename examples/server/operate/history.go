@@ -55,13 +55,24 @@ func Exported(entries []history.Entry) iter.Seq[history.Entry] {
 	}
 }
 
+// maxLine is more than the longest line of an archive, in bytes: a message is
+// stored in at most three times [relay.MaxMessage] bytes, and each may take two
+// in a line.
+const maxLine = 1 << 20
+
 // Read reads and checks the whole archive in r, and returns the messages within
 // the limits. If the archive is encrypted, identities decrypt it. progress can
-// be nil.
+// be nil. All messages obey the limits of publishing, and none has a time after
+// now.
 func (l Limits) Read(ctx context.Context, r io.Reader, progress func(archive.Progress), identities ...age.Identity) ([]history.Entry, archive.Progress, error) {
-	return archive.Read(ctx, r, archive.ImportConfig{
-		Keep: l.Keep, MaxBytes: l.MaxBytes, Check: relay.Check, Identities: identities, Progress: progress,
+	entries, done, err := archive.Read(ctx, r, archive.ImportConfig{
+		Keep: l.Keep, MaxBytes: l.MaxBytes, MaxLine: maxLine, Check: relay.Check, Identities: identities, Progress: progress,
 	})
+	now := time.Now()
+	for i := range entries {
+		entries[i] = relay.Dated(entries[i], now)
+	}
+	return entries, done, err
 }
 
 func (c *Config) handleHistory(mux *http.ServeMux) {
@@ -80,6 +91,8 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		switch {
 		case errors.As(err, &refused) && refused.Reason != archive.ReasonFailed:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusBadRequest)
+		case errors.Is(err, history.ErrUnfinished):
+			http.Error(w, "The history was replaced, but not everything is done: "+err.Error(), http.StatusInternalServerError)
 		case err != nil:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusInternalServerError)
 		default:

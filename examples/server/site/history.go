@@ -27,6 +27,9 @@ func (s *Site) openHistory() error {
 	}
 	disk, err := s.cfg.OpenJournal(journal.Config{
 		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: s.DiskState,
+		OnWarning: func(err error) {
+			s.log.Warn("the history's directory is not as it should be; the history is used all the same", "dir", s.cfg.HistoryDir, "error", err)
+		},
 		OnDropped: func(d journal.Dropped) {
 			s.log.Warn("the history's end was incomplete and is dropped", "bytes", d.Bytes, "messages_missing", d.Missing)
 		},

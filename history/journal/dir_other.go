@@ -1,0 +1,17 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package journal
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// flock fails, because without a lock two processes would destroy each other's
+// keys.
+func flock(*os.File) error { return errors.ErrUnsupported }
+
+func trusted(fs.FileInfo) error { return nil }
+
+func cannotSync(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
