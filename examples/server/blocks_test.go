@@ -44,6 +44,7 @@ func TestBlockEndsConnections(t *testing.T) {
 	publisher.authenticate(s.token(testDevice, time.Hour))
 	neighbour := s.viewer(from("2001:db8:0:1::5")...)
 	other := s.viewer(from("198.51.100.1")...)
+	testkit.Eventually(t, "the server has all connections", func() bool { return s.srv.Relay.Len() == 4 })
 
 	if out := s.must("block", "192.0.2.0/24"); !strings.Contains(out, "ended: 2") || !strings.Contains(out, "AUTH_DIR") {
 		t.Error(out)
