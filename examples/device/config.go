@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/device/publish"
@@ -29,6 +30,9 @@ type config struct {
 	prompt string
 	window int
 
+	promptFile string
+	silence    time.Duration
+
 	mark      float64
 	simulate  int64
 	stateFile string
@@ -40,9 +44,9 @@ var errFlags = errors.New("bad flags")
 const usage = `usage: device -token-file FILE [-llm URL -model NAME]
 
 Publishes the text of a language model to a relay. Without -llm, a built-in
-generator makes the text. A flag with the name of a variable in parentheses can
-also be set by this environment variable. The key of the model's API has no flag:
-it is in LLM_API_KEY, or in the file that LLM_API_KEY_FILE names.
+generator makes the text. Each flag can also be set by the environment variable
+in parentheses. The key of the model's API has no flag: it is in LLM_API_KEY, or
+in the file that LLM_API_KEY_FILE names.
 
 `
 
@@ -67,9 +71,11 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option("simulate-memory", "SIMULATE_MEMORY", "simulate a memory that is full after `BYTES` of text; default: the real memory")
 	option("state", "STATE_FILE", "`FILE` that stores the number of restarts; default: none, counting from 0")
 	option("log-level", "LOG_LEVEL", "lowest `LEVEL` that is logged: debug, info, warn or error; default info")
-	prompt := flags.String("prompt", "", "`TEXT` with which every life of the model begins")
-	promptFile := flags.String("prompt-file", "", "`FILE` with the text of -prompt")
-	flags.BoolVar(&c.insecure, "insecure-plain-http", false, "DANGER: send tokens and keys over a network in the clear")
+	option("prompt", "LLM_PROMPT", "`TEXT` with which every life of the model begins")
+	option("prompt-file", "LLM_PROMPT_FILE", "`FILE` with the text of -prompt")
+	option("silence", "LLM_SILENCE", "`DURATION` that the model may take before its first text, and a fifth of it before each later one; default 5m")
+	flags.BoolFunc("insecure-plain-http", "DANGER: send tokens and keys over a network in the clear (INSECURE_PLAIN_HTTP)",
+		func(v string) error { given["INSECURE_PLAIN_HTTP"] = v; return nil })
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return config{}, err
 	} else if err != nil {
@@ -81,17 +87,27 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 		return config{}, errFlags
 	}
 
+	// A prompt on the command line may be any text: no file was read that could
+	// have left something on it.
+	prompt, promptGiven := given["LLM_PROMPT"]
+	_, fileGiven := given["LLM_PROMPT_FILE"]
 	spec := c.spec()
 	problems := []error{spec.Load(func(name string) (string, bool) {
+		switch {
+		case name == "LLM_PROMPT" && (promptGiven || fileGiven), name == "LLM_PROMPT_FILE" && promptGiven && !fileGiven:
+			return "", false
+		}
 		if v, ok := given[name]; ok {
 			return v, true
 		}
 		return env(name)
 	})}
-	c.prompt = *prompt
-	if *promptFile != "" {
-		text, err := os.ReadFile(*promptFile)
-		if err == nil && *prompt != "" {
+	if promptGiven {
+		c.prompt = prompt
+	}
+	if c.promptFile != "" {
+		text, err := os.ReadFile(c.promptFile)
+		if err == nil && c.prompt != "" {
 			err = errors.New("-prompt and -prompt-file exclude each other")
 		}
 		problems = append(problems, err)
@@ -120,6 +136,10 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "LLM_MODEL", Into: envcheck.Text(&c.model), Doc: "Name of the model."},
 		{Name: "LLM_API_KEY", Into: envcheck.SecretText(&c.apiKey), Doc: "Key of that API."},
 		{Name: "LLM_WINDOW", Default: "8KiB", Into: envcheck.Bytes(&c.window, 0, 16<<20), Doc: "What the model is shown of its own text."},
+		{Name: "LLM_PROMPT", Into: envcheck.Text(&c.prompt), Doc: "Text with which every life of the model begins."},
+		{Name: "LLM_PROMPT_FILE", Into: envcheck.Text(&c.promptFile), Doc: "File with that text."},
+		{Name: "LLM_SILENCE", Default: "5m", Into: envcheck.Duration(&c.silence, time.Second, 24*time.Hour), Doc: "What the model may take before its first text."},
+		{Name: "INSECURE_PLAIN_HTTP", Into: envcheck.Bool(&c.insecure), Doc: "Whether tokens and keys may be sent in the clear."},
 		{Name: "MEMORY_MARK", Default: "90", Into: envcheck.Func(&c.mark, "a number from 0 to 100", percent), Doc: "Used memory at which a life ends, in percent."},
 		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 0, 1<<40), Doc: "Text that fills a pretended memory."},
 		{Name: "STATE_FILE", Into: envcheck.Text(&c.stateFile), Doc: "File that keeps the number of restarts."},

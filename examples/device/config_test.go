@@ -1,8 +1,10 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -58,6 +60,82 @@ func TestUsage(t *testing.T) {
 				t.Errorf("repeats a secret:\n%s", out.String())
 			}
 		})
+	}
+}
+
+// Every flag has its variable, and the variable does what the flag does.
+func TestEveryFlagHasItsVariable(t *testing.T) {
+	dir := t.TempDir()
+	prompt := filepath.Join(dir, "prompt")
+	if err := os.WriteFile(prompt, []byte("\"Think,\" it said.\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var help strings.Builder
+	none := func(string) (string, bool) { return "", false }
+	if _, err := loadConfig([]string{"-h"}, none, &help); err == nil {
+		t.Fatal("no help")
+	}
+	values := map[string]string{
+		"relay": "wss://relay.example/ws", "token-file": "t", "refresh": "https://relay.example/r", "llm": "https://llm.example/v1", "model": "m",
+		"window": "1KiB", "silence": "7m", "prompt": "Think.", "prompt-file": prompt, "insecure-plain-http": "true", "memory-mark": "50",
+		"simulate-memory": "1KiB", "state": "s", "log-level": "warn",
+	}
+	need := map[string]string{"DEVICE_TOKEN_FILE": "t"}
+	seen := 0
+	for _, part := range strings.Split(help.String(), "\n  -")[1:] {
+		name := strings.FieldsFunc(part, func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' })[0]
+		open, end := strings.LastIndex(part, "("), strings.LastIndex(part, ")")
+		value, ok := values[name]
+		if open < 0 || end < open || !ok {
+			t.Errorf("-%s has no variable, or this test has no value for it: %s", name, part)
+			continue
+		}
+		seen++
+		variable := part[open+1 : end]
+		env := func(set map[string]string) func(string) (string, bool) {
+			return func(name string) (string, bool) {
+				if v, ok := set[name]; ok {
+					return v, true
+				}
+				v, ok := need[name]
+				return v, ok
+			}
+		}
+		if name == "llm" || name == "model" {
+			need = map[string]string{"DEVICE_TOKEN_FILE": "t", "LLM_URL": values["llm"], "LLM_MODEL": values["model"]}
+		}
+		byFlag, err := loadConfig([]string{"-" + name + "=" + value}, env(nil), &help)
+		if err != nil {
+			t.Errorf("-%s: %v", name, err)
+		}
+		byVariable, err := loadConfig(nil, env(map[string]string{variable: value}), &help)
+		byDefault, _ := loadConfig(nil, none, &help)
+		if err != nil || !reflect.DeepEqual(byFlag, byVariable) || reflect.DeepEqual(byFlag, byDefault) {
+			t.Errorf("%s: %v, got %+v, want as with -%s: %+v", variable, err, byVariable, name, byFlag)
+		}
+	}
+	if seen != len(values) {
+		t.Errorf("%d flags, want %d", seen, len(values))
+	}
+}
+
+// A flag wins over a variable, also if they name a prompt in different ways.
+func TestPromptOfFlagWins(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "prompt")
+	if err := os.WriteFile(file, []byte("from the file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ flag, variable, value, want, why string }{
+		{"-prompt=of the flag", "LLM_PROMPT", "x", "of the flag", "the same one"},
+		{"-prompt=of the flag", "LLM_PROMPT_FILE", file, "of the flag", "the other one"},
+		{"-prompt-file=" + file, "LLM_PROMPT", "x", "from the file", "and the reverse"},
+		{"-prompt-file=" + file, "LLM_PROMPT_FILE", "none", "from the file", "the same one"},
+		{`-prompt="in quotes"`, "LLM_PROMPT", "x", `"in quotes"`, "the command line keeps no quotes but those that are meant"},
+	} {
+		c, err := loadConfig([]string{"-token-file=t", row.flag}, func(name string) (string, bool) { return row.value, name == row.variable }, io.Discard)
+		if err != nil || c.prompt != row.want {
+			t.Errorf("%s with %s (%s): %q, %v", row.flag, row.variable, row.why, c.prompt, err)
+		}
 	}
 }
 

@@ -53,6 +53,9 @@ func (e *events) next() (name string, data []byte, err error) {
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(field) {
+		case "error": // of llama.cpp, in place of data
+			name, data, size = "error", append([]byte(nil), value...), len(value)
+			lines++
 		case "event":
 			name = string(value)
 		case "data":
@@ -68,17 +71,42 @@ func (e *events) next() (name string, data []byte, err error) {
 	}
 }
 
+// document returns the body, at most maxDocument bytes of it, if it is JSON and
+// no stream of events. It reads as far as the first character.
+func (e *events) document() ([]byte, bool) {
+	e.mark()
+	for {
+		first, err := e.r.Peek(1)
+		switch {
+		case err != nil:
+			return nil, false
+		case first[0] == '{', first[0] == '[':
+			data, _ := io.ReadAll(io.LimitReader(e.r, maxDocument))
+			return data, true
+		case first[0] != ' ' && first[0] != '\t' && first[0] != '\r' && first[0] != '\n':
+			return nil, false
+		}
+		_, _ = e.r.Discard(1)
+	}
+}
+
+// mark discards a byte order mark at the beginning.
+func (e *events) mark() {
+	if e.begun {
+		return
+	}
+	e.begun = true
+	if mark, err := e.r.Peek(1); err == nil && mark[0] == 0xEF {
+		if mark, err = e.r.Peek(3); err == nil && string(mark) == "\uFEFF" {
+			_, _ = e.r.Discard(3)
+		}
+	}
+}
+
 // line returns the next line without its line end. It does not wait for the
 // byte after the line end, which may arrive much later.
 func (e *events) line() (line []byte, err error) {
-	if !e.begun {
-		e.begun = true
-		if mark, err := e.r.Peek(1); err == nil && mark[0] == 0xEF {
-			if mark, err = e.r.Peek(3); err == nil && string(mark) == "\uFEFF" {
-				_, _ = e.r.Discard(3)
-			}
-		}
-	}
+	e.mark()
 	tooLong := false
 	for {
 		c, err := e.r.ReadByte()

@@ -12,11 +12,11 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"nhooyr.io/websocket"
 )
 
@@ -131,11 +131,7 @@ func refusal(res *http.Response, err error) error {
 	if res == nil || res.StatusCode == http.StatusSwitchingProtocols {
 		return fmt.Errorf("publish: connecting: %w", err)
 	}
-	e := &unavailableError{status: res.StatusCode}
-	if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.retryAfter = min(time.Duration(min(seconds, 3600))*time.Second, longDelay)
-	}
-	return e
+	return &unavailableError{status: res.StatusCode, retryAfter: client.RetryAfter(res.Header, longDelay)}
 }
 
 // meaning returns the error for the close code in err.

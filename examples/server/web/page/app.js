@@ -72,6 +72,7 @@ const connection = new Connection({
     WebSocket,
     fetch: (...request) => fetch(...request),
     now: () => performance.now(),
+    today: () => Date.now(),
     setTimeout: (...timer) => setTimeout(...timer),
     clearTimeout: (timer) => clearTimeout(timer),
     online: () => navigator.onLine,
@@ -93,6 +94,9 @@ $('life').addEventListener('animationend', () => document.body.classList.remove(
 offerFullScreen($('fullscreen'));
 new ResizeObserver(fitLabel).observe(document.querySelector('.label'));
 addEventListener('online', () => connection.open());
+addEventListener('offline', () => connection.offline());
+addEventListener('pageshow', ({ persisted }) => persisted && connection.open());
+document.addEventListener('visibilitychange', () => document.hidden || connection.wake());
 setInterval(() => connection.tell(), 1000);
 showLabel(life);
 connection.open();

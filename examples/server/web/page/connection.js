@@ -6,6 +6,10 @@ const stable = 10_000; // open for so long, a connection counts as a success
 const quiet = 15_000; // silence after which nobody seems to publish
 const renewal = 180_000; // silence after which the connection is not believed any more
 const probeTimeout = 5000;
+const opening = 30_000; // for a connection to open: a network that is gone says nothing
+const again = 5000; // between two attempts that a change of the network asks for
+const doubtful = 30_000; // silence after which a page that is shown again does not trust its connection
+const asleep = 10_000; // that the calendar went on and the other clock did not
 const goingAway = 1001;
 const restart = 60_000; // how long a server that said that it goes may take to be back
 const starting = 2; // failures that a server is spared that has yet to start: everybody comes back at once
@@ -33,10 +37,17 @@ export class Connection {
   #heardAt = 0;
   #heard = false;
   #renewAt = 0;
+  #begunAt = 0;
+  #begunOn = 0;
+  #heardOn = 0; // #heardAt by the calendar: the other clock stands still while a phone sleeps
+  #lost = null;
+  #offline = false; // the browser said so, and nothing was heard since
+  #asking = null; // the socket whose failure is being asked about
   #goneAt = -Infinity; // when the server said that it goes
 
   // position returns where to resume, or null. env has WebSocket, fetch, now,
-  // setTimeout, clearTimeout and online, all as in a browser.
+  // today (milliseconds by the calendar), setTimeout, clearTimeout and online, all
+  // as in a browser.
   constructor({ page, onData, onState, position, env }) {
     this.#page = page;
     this.#onData = onData;
@@ -45,14 +56,61 @@ export class Connection {
     this.#env = env;
   }
 
-  // open begins an attempt now, unless one is under way.
+  // open begins an attempt now, unless one is under way. An open connection is
+  // replaced: whoever calls this knows of a change after which it may be dead, and
+  // a dead one says nothing.
   open() {
-    if (this.#socket) return;
-    this.#heard = false;
-    this.#begin('connecting');
+    if (this.#env.online()) this.#offline = false;
+    if (this.#socket && this.#since(this.#begunAt, this.#begunOn) < again) {
+      // Not at once: a network that comes and goes would use up the attempts that
+      // the server allows. Until then the connection may still prove itself.
+      this.#renewAt = Math.min(this.#renewAt, this.#begunAt + again);
+      return;
+    }
+    this.#replace('connecting');
+  }
+
+  // wake is for a page that is shown again: its connection may have ended while
+  // nobody looked, or while the machine slept.
+  wake() {
+    if (this.#openedAt === null || this.#since(this.#heardAt, this.#heardOn) >= doubtful) this.open();
+    else this.tell();
+  }
+
+  // offline is for a browser that says that it has no network. What is heard
+  // after that proves otherwise: a machine still reaches a server of its own.
+  offline() {
+    this.#offline = true;
+    this.tell();
+  }
+
+  #today() {
+    return (this.#env.today ?? this.#env.now)();
+  }
+
+  // since returns how long ago both moments were, by the clock that knows best.
+  #since(at, on) {
+    return Math.max(this.#env.now() - at, this.#today() - on);
+  }
+
+  #hear() {
+    this.#heardAt = this.#env.now();
+    this.#heardOn = this.#today();
+    this.#offline = false;
+  }
+
+  // replace gives the connection back, if there is one, and begins another.
+  #replace(reason) {
+    const old = this.#socket;
+    this.#socket = null;
+    old?.close();
+    if (reason === 'connecting') this.#heard = false;
+    this.#begin(reason);
   }
 
   #begin(reason) {
+    this.#begunAt = this.#env.now();
+    this.#begunOn = this.#today();
     this.#env.clearTimeout(this.#waiting);
     this.#waiting = 0;
     this.#reason = reason;
@@ -62,13 +120,15 @@ export class Connection {
     socket.addEventListener('open', () => {
       if (socket !== this.#socket) return;
       this.#openedAt = this.#env.now();
-      if (reason === 'connecting') this.#heardAt = this.#openedAt;
+      if (reason === 'connecting') this.#hear();
+      else this.#heardOn = this.#today();
+      this.#offline = false;
       this.#renewLater();
       this.tell();
     });
     socket.addEventListener('message', ({ data }) => {
       if (socket !== this.#socket) return;
-      this.#heardAt = this.#env.now();
+      this.#hear();
       this.#renewLater();
       this.#heard = this.#onData(data) || this.#heard;
       this.tell();
@@ -83,46 +143,58 @@ export class Connection {
     this.#renewAt = this.#env.now() + renewal + delay(Infinity);
   }
 
-  // renew replaces a connection that has been silent for long. It never sends, so
-  // where the network went away and came back, it would wait on a dead one for ever,
-  // and that looks just like a mind that says nothing.
-  #renew() {
-    const old = this.#socket;
-    this.#socket = null;
-    old.close();
-    this.#begin('quiet');
-  }
-
   // tell reports the state as it is now; the page calls it every second for what
   // only time changes.
   tell() {
     const now = this.#env.now();
-    if (this.#openedAt !== null && now >= this.#renewAt) {
-      this.#renew();
+    const lost = this.#today() - now; // what the clock missed in sleep, but for a constant
+    const slept = this.#lost !== null && lost - this.#lost >= asleep;
+    this.#lost = lost;
+    if (this.#openedAt !== null && slept) {
+      this.open();
       return;
+    }
+    // A connection that has been silent for long is replaced. It never sends, so
+    // where the network went away and came back, it would wait on a dead one for
+    // ever, and that looks just like a mind that says nothing.
+    if (this.#openedAt !== null && now >= this.#renewAt) {
+      this.#replace('quiet');
+      return;
+    }
+    if (this.#socket && this.#openedAt === null && this.#asking !== this.#socket && now - this.#begunAt >= opening) {
+      this.#socket.close();
+      this.#closed(1006);
     }
     const state = { kind: this.#reason, wait: Math.max(0, this.#retryAt - now), quietFor: 0 };
     if (this.#openedAt !== null || this.#reason === 'quiet') {
       state.quietFor = now - this.#heardAt;
       state.kind = state.quietFor >= quiet ? 'quiet' : this.#heard ? 'live' : 'listening';
     }
+    if (this.#offline) state.kind = 'offline';
     this.#onState(state);
   }
 
   async #closed(code) {
+    const socket = this.#socket;
+    if (this.#asking === socket) return;
     const openedAt = this.#openedAt;
     this.#openedAt = null;
     if (openedAt !== null && this.#env.now() - openedAt >= stable) this.#failures = 0;
     let verdict = { kind: 'lost', wait: delay(this.#failures) };
-    if (openedAt === null) verdict = await this.#ask();
-    else if (code === goingAway) verdict = { kind: 'restarting', wait: delay(this.#failures + starting) };
+    if (openedAt === null) {
+      this.#asking = socket;
+      verdict = await this.#ask();
+      if (this.#asking === socket) this.#asking = null;
+      if (socket !== this.#socket) return; // replaced meanwhile
+    }
+    if (openedAt !== null && code === goingAway) verdict = { kind: 'restarting', wait: delay(this.#failures + starting) };
     if (verdict.kind === 'restarting') this.#goneAt = this.#env.now();
     else if (verdict.kind === 'unreachable' && this.#env.now() - this.#goneAt < restart) verdict.kind = 'restarting';
     this.#failures += 1;
     this.#socket = null;
     this.#reason = verdict.kind;
     this.#retryAt = this.#env.now() + verdict.wait;
-    this.#waiting = this.#env.setTimeout(() => this.open(), verdict.wait);
+    this.#waiting = this.#env.setTimeout(() => this.#replace('connecting'), verdict.wait);
     this.tell();
   }
 

@@ -1,6 +1,8 @@
 // The label beside the text: who speaks, what it was asked, how full it is.
 
-import { endWords, lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
+import { cutPrompt, endWords, lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
+
+let prompted = '';
 
 const $ = (id) => document.getElementById(id);
 
@@ -25,10 +27,11 @@ function showLife({ restarts, began, ended }) {
 }
 
 function showPrompt(prompt) {
+  if (prompted === prompt) return;
+  prompted = prompt;
   const element = $('prompt');
-  if (element.textContent === prompt) return;
   element.closest('section').hidden = prompt === '';
-  element.textContent = prompt;
+  element.textContent = cutPrompt(prompt);
   fitLabel();
 }
 

@@ -43,6 +43,13 @@ export function worthSaying(kind, last) {
   return kind !== 'connecting' && kind !== last;
 }
 
+// cutPrompt returns the beginning of a long prompt, in whole characters. Laying
+// out all of it would hold the page up, and nobody reads that much on a label.
+export function cutPrompt(prompt, longest = 4000) {
+  if (prompt.length <= longest) return prompt;
+  return `${prompt.slice(0, longest).replace(/[\ud800-\udbff]$/, '')}…`;
+}
+
 export function lifeWords(restarts) {
   return restarts === null ? 'This life' : `Life ${restarts + 1}`;
 }

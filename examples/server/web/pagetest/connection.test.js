@@ -5,7 +5,7 @@ import { Connection, socketURL } from '../page/connection.js';
 // world stands for the browser: its sockets do what a test says, its clock runs
 // when a test lets it.
 function world({ position = null, probe = () => new Response('ok'), online = true } = {}) {
-  const w = { sockets: [], states: [], clock: 0, timers: new Map(), position, probes: 0 };
+  const w = { sockets: [], states: [], clock: 0, slept: 0, timers: new Map(), position, probes: 0 };
   let id = 0;
   const env = {
     WebSocket: class extends EventTarget {
@@ -31,12 +31,13 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
       return probe();
     },
     now: () => w.clock,
+    today: () => 1e12 + w.clock + w.slept,
     setTimeout: (f, ms) => {
       w.timers.set((id += 1), { f, at: w.clock + ms });
       return id;
     },
     clearTimeout: (timer) => w.timers.delete(timer),
-    online: () => online,
+    online: () => w.online ?? online,
   };
   w.connection = new Connection({
     page: 'https://host.example/',
@@ -226,4 +227,150 @@ test('the countdown counts down', async () => {
   const { wait } = w.states.at(-1);
   w.pass(200);
   assert.equal(w.states.at(-1).wait, wait - 200);
+});
+
+test('a change of the network replaces an open connection, which may be dead', () => {
+  const w = world();
+  w.sockets[0].open();
+  w.sockets[0].say('live');
+  w.position = 'p1';
+  w.pass(20_000);
+  w.connection.open();
+  assert.equal(w.sockets.length, 2);
+  assert.ok(w.sockets[0].closed);
+  assert.equal(w.sockets[1].url, 'wss://host.example/ws?since=p1');
+  assert.equal(w.kind(), 'connecting', 'and nobody is said to be silent');
+  for (let i = 0; i < 4; i += 1) {
+    w.pass(1000);
+    w.connection.open();
+  }
+  assert.equal(w.sockets.length, 2, 'a network that comes and goes is no reason to knock each time');
+  w.sockets[0].say('live');
+  assert.equal(w.kind(), 'connecting', 'the old connection has nothing to say any more');
+});
+
+test('a page that is shown again does not trust a silent connection', () => {
+  for (const [why, silence, slept, opened, want] of [
+    ['it was heard just now', 2000, 0, true, 1],
+    ['it was silent for long', 40_000, 0, true, 2],
+    ['the machine slept', 2000, 3_600_000, true, 2],
+    ['an attempt is under way', 2000, 0, false, 1],
+    ['an attempt is under way for long', 20_000, 0, false, 2],
+  ]) {
+    const w = world();
+    if (opened) {
+      w.sockets[0].open();
+      w.sockets[0].say('live');
+    }
+    w.clock += silence;
+    w.slept += slept;
+    w.connection.wake();
+    assert.equal(w.sockets.length, want, why);
+  }
+});
+
+test('a page that is shown again does not wait for its next attempt', async () => {
+  const w = world({ probe: () => new Response('', { status: 429, headers: { 'Retry-After': '50' } }) });
+  await w.fail();
+  w.pass(20_000);
+  w.connection.wake();
+  assert.equal(w.sockets.length, 2);
+  assert.equal(w.timers.size, 0);
+});
+
+test('a machine that slept without a word to the page', () => {
+  const w = world();
+  w.sockets[0].open();
+  w.sockets[0].say('live');
+  w.pass(10_000);
+  assert.equal(w.sockets.length, 1);
+  w.slept += 60_000; // its clock stood still
+  w.pass(1000);
+  assert.equal(w.sockets.length, 2);
+  w.slept -= 3_600_000; // a clock set back is no sleep
+  w.sockets[1].open();
+  w.pass(10_000);
+  assert.equal(w.sockets.length, 2);
+});
+
+test('offline is said at once, and not of a network that is there', async () => {
+  const w = world();
+  w.sockets[0].open();
+  w.sockets[0].say('live');
+  w.connection.offline();
+  assert.equal(w.kind(), 'offline');
+  w.pass(60_000);
+  assert.equal(w.kind(), 'offline', 'not that nobody publishes');
+  w.sockets[0].say('live');
+  assert.equal(w.kind(), 'live', 'a server of its own is still reached');
+  w.connection.offline();
+  await w.fail();
+  assert.equal(w.kind(), 'offline');
+  w.connection.open(); // online again
+  assert.equal(w.kind(), 'connecting');
+  w.sockets.at(-1).open();
+  assert.equal(w.kind(), 'listening');
+});
+
+test('an attempt that gets no answer is given up', async () => {
+  const w = world({ probe: () => Promise.reject(new TypeError('failed')) });
+  w.pass(29_000);
+  assert.equal(w.probes, 0);
+  w.pass(2000);
+  await new Promise(setImmediate);
+  assert.equal(w.probes, 1, 'once');
+  assert.ok(w.sockets[0].closed);
+  assert.equal(w.kind(), 'unreachable');
+  assert.equal(w.timers.size, 1);
+});
+
+test('an attempt that is replaced while the reason is asked for', async () => {
+  let answer;
+  const w = world({ probe: () => new Promise((done) => (answer = done)) });
+  w.sockets[0].close(1006);
+  await new Promise(setImmediate);
+  w.clock += 6000;
+  w.connection.open(); // the network is back
+  assert.equal(w.sockets.length, 2);
+  answer(new Response('', { status: 403 }));
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  w.sockets[1].open();
+  assert.equal(w.kind(), 'listening', 'the old answer is not about this one');
+  assert.equal(w.timers.size, 0);
+  await w.fail();
+  assert.equal(w.kind(), 'lost', 'and it is noticed when it ends');
+});
+
+test('an attempt that fails while the reason of the one before is asked for', async () => {
+  const answers = [];
+  const w = world({ probe: () => new Promise((done) => answers.push(done)) });
+  w.sockets[0].close(1006);
+  w.clock += 6000;
+  w.connection.open();
+  w.sockets[1].close(1006);
+  assert.equal(w.probes, 2);
+  answers[1](new Response('', { status: 502 }));
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.equal(w.kind(), 'restarting');
+  answers[0](new Response('', { status: 403 }));
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  assert.equal(w.kind(), 'restarting');
+  assert.equal(w.timers.size, 1);
+});
+
+test('a change of the network just after a connection was opened', () => {
+  for (const [why, heard, want] of [['it says nothing more', false, 2], ['it proves itself', true, 1]]) {
+    const w = world();
+    w.pass(1000);
+    w.sockets[0].open();
+    w.connection.open();
+    assert.equal(w.sockets.length, 1);
+    w.pass(2000);
+    if (heard) w.sockets[0].say('live');
+    w.pass(3000);
+    assert.equal(w.sockets.length, want, why);
+  }
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import {
   connectionWords,
+  cutPrompt,
   endWords,
   farewell,
   lifeWords,
@@ -85,4 +86,12 @@ test('memory', () => {
     assert.equal(percentWords(memory), percent);
     assert.equal(megabyteWords(memory), free);
   }
+});
+
+test('a long prompt is cut in whole characters', () => {
+  assert.equal(cutPrompt('Think.'), 'Think.');
+  assert.equal(cutPrompt('abc', 3), 'abc');
+  assert.equal(cutPrompt('abcd', 3), 'abc…');
+  assert.equal(cutPrompt('ab😀', 3), 'ab…');
+  assert.ok(cutPrompt('x'.repeat(60_000)).length <= 4001);
 });
