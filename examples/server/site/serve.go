@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -72,7 +71,7 @@ func (s *Site) server(h http.Handler) *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		// net/http would answer "OPTIONS *" by itself, without our headers.
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:                     httpLog(s.thin),
 	}
 }
 
