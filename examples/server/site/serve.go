@@ -69,6 +69,7 @@ func (s *Site) server(h http.Handler) *http.Server {
 		WriteTimeout:      answerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.idle.changed,
 		// net/http would answer "OPTIONS *" by itself, without our headers.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     httpLog(s.thin),

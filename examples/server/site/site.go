@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/relayguard/relayguard/examples/internal/thinlog"
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/blocklist"
@@ -59,7 +61,8 @@ type Site struct {
 	cfg       config.Config
 	opts      Options
 	log       *slog.Logger
-	thin      *slog.Logger                // of lines that strangers can cause as often as they like
+	thin      *slog.Logger // of lines that strangers can cause as often as they like
+	idle      *idle
 	flush     func()                      // writes what thin has left out
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
@@ -83,10 +86,12 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		}
 	}
 	clients := clientip.Behind(cfg.Proxies...)
+	s.idle = newIdle(clients.Trusts)
 	var err error
 	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
 		ClientIP: clients.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
+		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
 	}})
 	if err != nil {
 		return nil, err
@@ -185,6 +190,14 @@ func Grants(cfg config.Config) authority.Config {
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
+}
+
+// upgrades returns the limit of UPGRADES_PER_SECOND. nil is no limit.
+func upgrades(cfg config.Config) *rate.Limiter {
+	if cfg.UpgradesPerSecond == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(cfg.UpgradesPerSecond), 2*cfg.UpgradesPerSecond)
 }
 
 // Imports returns the limits that cfg sets for an archive, for the server and

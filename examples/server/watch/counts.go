@@ -46,7 +46,7 @@ func newCounts() counts {
 	// The counter of an event that has not happened yet is 0 and not absent. If
 	// it were absent, Prometheus would see no increase at the first event.
 	for _, reason := range []ratelimit.Reason{
-		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
+		ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen, ratelimit.ReasonProcess, ratelimit.ReasonTotal, ratelimit.ReasonBlocked, ratelimit.ReasonPenalty,
 		originRefusal,
 	} {
 		c.refused.WithLabelValues(string(reason))
