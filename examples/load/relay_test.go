@@ -29,7 +29,7 @@ func startRelay(t *testing.T) (url string, pid int, token string) {
 	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
-	env := []string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "PORT=" + port}
+	env := []string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "UPGRADES_PER_SECOND=0", "PORT=" + port}
 
 	cmd := exec.Command(binary)
 	cmd.Env = env

@@ -5,6 +5,7 @@ package thinlog
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,7 +19,9 @@ const (
 
 // New returns a logger that writes to log at most ten lines with the same
 // message in a minute. When the minute ends, it writes the last line that was
-// left out, with the number of those in "suppressed". It cuts long texts.
+// left out, with the number of those in "suppressed". An "addr" that they do not
+// share is left out, since the number would not be its own. Long texts are cut,
+// but not a "stack".
 //
 // The caller calls flush at the end, which writes what is still to be written
 // and releases the timers. The logger may be used by many goroutines, and also
@@ -39,6 +42,8 @@ type line struct {
 	written    int
 	suppressed int
 	last       slog.Record  // the last one that was left out
+	addr       string       // of all that were left out
+	mixed      bool         // they have not all the same
 	next       slog.Handler // to which it belongs
 	timer      *time.Timer
 }
@@ -64,7 +69,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	if !h.admit(r) {
 		return nil
 	}
-	return h.next.Handle(ctx, short(r))
+	return h.next.Handle(ctx, short(r, false))
 }
 
 // admit reports whether r is written now.
@@ -88,7 +93,21 @@ func (h *handler) admit(r slog.Record) bool {
 	}
 	l.suppressed++
 	l.last, l.next = r.Clone(), h.next
+	addr := addrOf(r)
+	l.mixed = l.mixed || l.suppressed > 1 && addr != l.addr
+	l.addr = addr
 	return false
+}
+
+func addrOf(r slog.Record) (addr string) {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "addr" {
+			addr = a.Value.Resolve().String()
+			return false
+		}
+		return true
+	})
+	return addr
 }
 
 // end ends the period of a message.
@@ -116,15 +135,23 @@ func (s *state) flush() {
 // tell writes the last line that was left out, if there is one.
 func (l *line) tell() {
 	if l.suppressed > 0 {
-		l.last.AddAttrs(slog.Int("suppressed", l.suppressed))
-		_ = l.next.Handle(context.Background(), short(l.last))
+		r := short(l.last, l.mixed)
+		r.AddAttrs(slog.Int("suppressed", l.suppressed))
+		_ = l.next.Handle(context.Background(), r)
 	}
 }
 
-// short returns r with its long texts cut.
-func short(r slog.Record) slog.Record {
+// short returns r with its long texts cut, and, if asked, without its address.
+func short(r slog.Record, nameless bool) slog.Record {
 	out := slog.NewRecord(r.Time, r.Level, cut(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
+		switch {
+		case nameless && a.Key == "addr":
+			return true
+		case a.Key == "stack":
+			out.AddAttrs(a)
+			return true
+		}
 		switch v := a.Value.Resolve(); v.Kind() {
 		case slog.KindString:
 			a.Value = slog.StringValue(cut(v.String()))
@@ -143,5 +170,5 @@ func cut(text string) string {
 	if len(text) <= maxText {
 		return text
 	}
-	return text[:maxText] + "…"
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }

@@ -3,6 +3,7 @@ package thinlog_test
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,28 @@ func TestThins(t *testing.T) {
 	})
 }
 
+// The count of what was left out stands beside an address only if all of it is
+// of that address.
+func TestCountsBelongToTheirAddress(t *testing.T) {
+	for _, row := range []struct{ why, last, want string }{
+		{"all of one", "192.0.2.1", "addr=192.0.2.1 suppressed=40"},
+		{"the last of another", "192.0.2.2", "suppressed=40"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var b testkit.Log
+			log, flush := thinlog.New(logger(&b))
+			for range 49 {
+				log.Warn("lost", "addr", netip.MustParseAddr("192.0.2.1"))
+			}
+			log.Warn("lost", "addr", netip.MustParseAddr(row.last))
+			flush()
+			if !strings.HasSuffix(b.String(), "level=WARN msg=lost "+row.want+"\n") {
+				t.Errorf("%s: %s", row.why, b.String())
+			}
+		})
+	}
+}
+
 // The end of the program tells what is left, once.
 func TestFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -91,6 +114,12 @@ func TestBounds(t *testing.T) {
 		log.Warn("known", "text", long, "error", errors.New(long))
 		if n := len(b.String()) - before; n > 2048 {
 			t.Errorf("a line of %d bytes", n)
+		}
+		flush()
+		before = len(b.String())
+		log.Error("panic", "stack", long)
+		if n := len(b.String()) - before; n < len(long) {
+			t.Errorf("a stack is cut to %d bytes", n)
 		}
 		flush()
 	})

@@ -49,6 +49,9 @@ type Config struct {
 	RateConnections int
 	RateWindow      time.Duration
 
+	MaxConnections    int // at least 1
+	UpgradesPerSecond int // 0 is any number
+
 	HistoryKeep     int
 	HistoryTrimAt   int
 	HistoryMaxAge   time.Duration
@@ -127,6 +130,10 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Number of WebSocket connections that one client can open in a window. A connection that closes no longer counts."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),
 			Doc: "Length of the window of `RATE_LIMIT_CONNECTIONS`."},
+		{Name: "MAX_CONNECTIONS", Into: envcheck.Int(&c.MaxConnections, 1, mostConnections), Example: "20000",
+			Doc: "Number of WebSocket connections that all clients together can have open. A further one gets a 503 with `Retry-After`. Each takes a file descriptor, so the default is nine tenths of those that the process may open (`RLIMIT_NOFILE`, `LimitNOFILE` of systemd), and leaves at least 64 for files and for HTTP."},
+		{Name: "UPGRADES_PER_SECOND", Default: "1000", Into: envcheck.Int(&c.UpgradesPerSecond, 0, 1_000_000),
+			Doc: "Number of WebSocket connections that all clients together can open in a second, and twice as many at once. A further one gets a 429 with `Retry-After`. 0 is any number."},
 		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Int(&c.HistoryKeep, 1, 1_000_000),
 			Doc: "Number of messages that a clean-up of the history leaves."},
 		{Name: "HISTORY_TRIM_AT", Into: envcheck.Int(&c.HistoryTrimAt, 1, 2_000_000),
@@ -170,7 +177,23 @@ func Load(env envcheck.Lookup) (Config, error) {
 	if c.HistoryTrimAt == 0 {
 		c.HistoryTrimAt = c.HistoryKeep + c.HistoryKeep/5
 	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = connectionsFor(openFiles())
+	}
 	return c, nil
+}
+
+// mostConnections is more than a process can serve.
+const mostConnections = 10_000_000
+
+// connectionsFor returns the default of MAX_CONNECTIONS for a process that may
+// open so many files. The others are for the history, the state of the
+// authority, listeners, and HTTP connections.
+func connectionsFor(files uint64) int {
+	if files == 0 || files > mostConnections {
+		return mostConnections // the system has no such limit, or does not tell
+	}
+	return max(1, int(files-max(files/10, min(64, files/2))))
 }
 
 // checkRules checks the rules between variables. Each rule reads only its own

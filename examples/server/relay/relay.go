@@ -74,7 +74,14 @@ type Config struct {
 	PublishRate  rate.Limit
 	PublishBurst int
 
-	Logger *slog.Logger // if nil, nothing is logged
+	// Logger gets the lines of connections and of publishers. Their number is
+	// bounded by the limiter that admits the connections, and by PublishRate. If
+	// nil, nothing is logged.
+	Logger *slog.Logger
+	// Thinned gets the lines that a stranger can cause as often as it likes:
+	// requests that are refused before they are limited, and panics. It should
+	// thin them by their message. Default Logger.
+	Thinned *slog.Logger
 }
 
 // Relay is an http.Handler for the WebSocket endpoint. It is safe for
@@ -120,6 +127,9 @@ func New(cfg Config) (*Relay, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Thinned == nil {
+		cfg.Thinned = cfg.Logger
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]netip.Addr), counts: newCounts()}
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
@@ -190,7 +200,7 @@ func (r *Relay) attend(v *viewer, addr netip.Addr) {
 func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) {
 	if p := recover(); p != nil {
 		// The value may quote data that a stranger sent.
-		r.log.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+		r.cfg.Thinned.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	}
 	_ = v.conn.Abort()
 	r.counts.ended[*cause].Add(1)
@@ -210,7 +220,7 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 		return // the audit logs it
 	}
 	r.counts.failed.Add(1)
-	r.log.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
+	r.cfg.Thinned.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
 // serve reads from a connection while the couriers write to it, and returns the

@@ -55,6 +55,9 @@ type snapshot struct {
 	blocks   int
 	durable  bool
 	degraded bool
+	most     int
+	idle     int
+	unidled  uint64
 }
 
 // figure is one metric that is read from a snapshot.
@@ -83,6 +86,9 @@ func newFigures(s *Site) *figures {
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 
 	one(gauge, "connections_open", "WebSocket connections that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
+	one(gauge, "connections_limit", "WebSocket connections that may be open (MAX_CONNECTIONS). A further one is refused, and counted with the reason total.", func(m snapshot) float64 { return float64(m.most) })
+	one(gauge, "http_connections_idle", "HTTP connections that are open between requests, those of trusted proxies not included.", func(m snapshot) float64 { return float64(m.idle) })
+	one(counter, "http_connections_closed_total", "Idle HTTP connections that were closed because their client had more than 100.", func(m snapshot) float64 { return float64(m.unidled) })
 	one(gauge, "publishers_open", "WebSocket connections that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
 	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
 	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, refused origins not included.", func(m snapshot) float64 { return float64(m.relay.Failed) })
@@ -148,6 +154,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	m := snapshot{
 		relay: f.of.Relay.Stats(), history: f.of.History.Stats(), gate: len(f.of.Authority.Gate().Sessions()), blocks: len(f.of.Watch.Limiter().Blocks()),
 		durable: f.of.cfg.HistoryDir != "", degraded: f.of.degraded.Load(),
+		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
 	}
 	for _, one := range f.all {
 		one.read(m, func(value float64, labels ...string) {

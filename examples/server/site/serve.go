@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -70,9 +69,10 @@ func (s *Site) server(h http.Handler) *http.Server {
 		WriteTimeout:      answerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.idle.changed,
 		// net/http would answer "OPTIONS *" by itself, without our headers.
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:                     httpLog(s.thin),
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/examples/internal/thinlog"
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/certificate"
@@ -58,6 +61,9 @@ type Site struct {
 	cfg       config.Config
 	opts      Options
 	log       *slog.Logger
+	thin      *slog.Logger // of lines that strangers can cause as often as they like
+	idle      *idle
+	flush     func()                      // writes what thin has left out
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
 	degraded  atomic.Bool                 // the history's disk fails
@@ -72,6 +78,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		opts.Protect = func(...string) {}
 	}
 	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New()}
+	s.thin, s.flush = thinlog.New(s.log)
 	if cfg.TLSCert != "" {
 		var err error
 		if s.cert, err = certificate.New(cfg.TLSCert, cfg.TLSKey, s.log); err != nil {
@@ -79,11 +86,13 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		}
 	}
 	clients := clientip.Behind(cfg.Proxies...)
+	s.idle = newIdle(clients.Trusts)
 	var err error
 	reported := clients.Report(func(r *http.Request, res clientip.Result, suppressed uint64) { s.Watch.Unreadable(r, res, suppressed) })
 	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Proxies: cfg.Proxies, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
 		ClientIP: reported.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
+		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
 	}})
 	if err != nil {
 		return nil, err
@@ -115,7 +124,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 // assemble creates the parts that need the history, and the handlers.
 func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
 	s.Relay, err = relay.New(relay.Config{
-		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log,
+		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
 		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
@@ -151,7 +160,7 @@ func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (
 	if err != nil {
 		return err
 	}
-	s.Operator = secure.Handler(Recovered(s.log, operator))
+	s.Operator = secure.Handler(Recovered(s.thin, operator))
 	return nil
 }
 
@@ -171,8 +180,8 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	pages.Handle("/{$}", page.Handler(web.Handler()))
 	pages.Handle("/", web.Handler())
 	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.log, s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay))))
-	mux.Handle("/", s.Metrics.answers(Recovered(s.log, pages)))
+	mux.Handle("/ws", Recovered(s.thin, s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay))))
+	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
 	return secure.Handler(mux), nil
 }
 
@@ -184,6 +193,14 @@ func Grants(cfg config.Config) authority.Config {
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
+}
+
+// upgrades returns the limit of UPGRADES_PER_SECOND. nil is no limit.
+func upgrades(cfg config.Config) *rate.Limiter {
+	if cfg.UpgradesPerSecond == 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(cfg.UpgradesPerSecond), 2*cfg.UpgradesPerSecond)
 }
 
 // Imports returns the limits that cfg sets for an archive, for the server and
@@ -224,8 +241,12 @@ func (s *Site) Reload() error {
 	return nil
 }
 
-// Close closes the history. [Site.Serve] closes it too.
-func (s *Site) Close() error { return s.History.Close() }
+// Close closes the history, and writes the log lines that are still left out.
+// [Site.Serve] calls it too.
+func (s *Site) Close() error {
+	s.flush()
+	return s.History.Close()
+}
 
 // ListenRedirect serves the redirect to https at HTTP_REDIRECT_ADDR until stop
 // is called. If that is not set, it serves nothing. public is the address of

@@ -3,6 +3,9 @@
 package trail
 
 import (
+	"cmp"
+	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -56,26 +59,59 @@ func FromEvent(e wsauth.Event) Entry {
 const (
 	Length       = 1000 // entries kept
 	MaxFollowers = 8
-	maxField     = 256 // bytes of a field that a stranger may have chosen
+	maxField     = 256 // bytes of a text, which a stranger may have chosen
 )
 
 // Trail keeps the newest [Length] entries in memory. It is safe for concurrent
 // use.
+//
+// Strangers can cause most of the entries, and no kind of entry may push out the
+// others. So if the trail is full, the next entry takes the place of the oldest
+// of the kind that has most. Authentication events are three kinds here:
+// refused tokens, foreign origins, and the others, which need a valid token. At
+// least the newest hundred of each kind are kept.
 type Trail struct {
 	mu        sync.Mutex
-	ring      [Length]Entry
-	last      uint64 // Seq of the newest entry; 0 if there is none
+	rings     [rings][]Entry // by the ring of an entry; each in the order of Seq
+	kept      int            // entries in all rings
+	last      uint64         // Seq of the newest entry; 0 if there is none
 	changed   chan struct{}
 	closed    bool
 	followers int
 }
 
+// rings is the number of values of [Entry.ring].
+const rings = 8
+
+// ring returns the number of the kind with which e shares its room.
+func (e *Entry) ring() int {
+	switch e.Kind {
+	case KindAuth:
+		switch wsauth.EventKind(e.Outcome) {
+		case wsauth.EventRefused, wsauth.EventPairRefused:
+			return 1
+		case wsauth.EventOriginRefused:
+			return 2
+		}
+		return 3
+	case KindRefused:
+		return 4
+	case KindSuspicious:
+		return 5
+	case KindBlock:
+		return 6
+	case KindOperator:
+		return 7
+	}
+	return 0
+}
+
 // New returns an empty trail.
 func New() *Trail { return &Trail{changed: make(chan struct{})} }
 
-// Add appends e, and sets its Seq.
+// Add appends e, and sets its Seq. It cuts long texts.
 func (t *Trail) Add(e Entry) {
-	for _, field := range []*string{&e.Addr, &e.Device, &e.TokenID, &e.KeyID, &e.SessionID, &e.Detail} {
+	for _, field := range []*string{&e.Outcome, &e.Addr, &e.Reason, &e.Device, &e.TokenID, &e.KeyID, &e.SessionID, &e.Detail} {
 		if len(*field) > maxField {
 			*field = strings.Clone(strings.ToValidUTF8((*field)[:maxField], "")) + "…"
 		}
@@ -84,11 +120,34 @@ func (t *Trail) Add(e Entry) {
 	defer t.mu.Unlock()
 	t.last++
 	e.Seq = t.last
-	t.ring[e.Seq%Length] = e
+	ring := &t.rings[e.ring()]
+	*ring = append(*ring, e)
+	if t.kept++; t.kept > Length {
+		most := &t.rings[0]
+		for i := range t.rings {
+			if len(t.rings[i]) > len(*most) {
+				most = &t.rings[i]
+			}
+		}
+		(*most)[0] = Entry{} // releases its texts
+		*most = (*most)[1:]
+		t.kept--
+	}
 	if !t.closed {
 		close(t.changed)
 		t.changed = make(chan struct{})
 	}
+}
+
+// after returns the kept entries after seq in the order of Seq. The caller holds
+// the lock.
+func (t *Trail) after(seq uint64) (entries []Entry) {
+	for _, ring := range t.rings {
+		first := sort.Search(len(ring), func(i int) bool { return ring[i].Seq > seq })
+		entries = append(entries, ring[first:]...)
+	}
+	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	return entries
 }
 
 // After returns the entries after seq that are still kept, and a channel. The
@@ -98,17 +157,11 @@ func (t *Trail) Add(e Entry) {
 func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	first := uint64(1)
-	if t.last > Length {
-		first = t.last - Length + 1
-	}
-	if seq+1 < first {
-		entries = append(entries, Entry{Time: time.Now(), Kind: KindMissed, Count: first - seq - 1})
-		seq = first - 1
-	}
-	for seq < t.last {
-		seq++
-		entries = append(entries, t.ring[seq%Length])
+	entries = t.after(seq)
+	if seq < t.last {
+		if missed := t.last - seq - uint64(len(entries)); missed > 0 {
+			entries = slices.Insert(entries, 0, Entry{Time: time.Now(), Kind: KindMissed, Count: missed})
+		}
 	}
 	return entries, t.changed
 }
@@ -119,13 +172,9 @@ func (t *Trail) After(seq uint64) (entries []Entry, changed <-chan struct{}) {
 func (t *Trail) Newest(n int, since time.Time) (entries []Entry, last uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	seq := t.last - min(t.last, uint64(min(n, Length)))
-	for seq < t.last {
-		seq++
-		if e := t.ring[seq%Length]; !e.Time.Before(since) {
-			entries = append(entries, e)
-		}
-	}
+	entries = t.after(0)
+	entries = entries[max(len(entries)-max(n, 0), 0):]
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Time.Before(since) })
 	return entries, t.last
 }
 

@@ -192,7 +192,8 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 		return nil, err
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	env := append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+b.secret, "ALLOWED_DEVICE_ID=bench", "PORT="+port, "OPERATOR_ADDR=")
+	env := append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+b.secret, "ALLOWED_DEVICE_ID=bench", "PORT="+port, "OPERATOR_ADDR=",
+		"UPGRADES_PER_SECOND=0", "MAX_CONNECTIONS=10000000") // the machine is the limit
 	program, more := []string{filepath.Join(b.dir, "server")}, []string(nil)
 	if name != "relay" {
 		program = []string{filepath.Join(b.dir, "peers"), "-peer", name, "-listen", addr}
