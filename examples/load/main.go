@@ -284,8 +284,9 @@ func share(s string, all int) (int, error) {
 }
 
 // run is main, with arguments instead of global variables. It returns the exit
-// code.
+// code. It guards both outputs against text that controls a terminal.
 func run(ctx context.Context, args []string, token string, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	cfg, to, err := parse(args, token, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

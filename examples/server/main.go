@@ -34,6 +34,7 @@ import (
 	"syscall"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // Exit codes.
@@ -62,8 +63,10 @@ func main() {
 }
 
 // run is main with its context, arguments, environment and outputs as
-// parameters. It returns the exit code.
+// parameters. It returns the exit code. It guards both outputs against text
+// that controls a terminal.
 func run(ctx context.Context, args []string, env envcheck.Lookup, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { writeUsage(stderr); flags.PrintDefaults() }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
@@ -270,6 +271,9 @@ func writeTable[T any](w io.Writer, list []T, empty, heading string, row func(T)
 	fmt.Fprintln(columns, heading)
 	for _, e := range list {
 		cells := row(e)
+		for i := range cells {
+			cells[i] = terminal.Line(fmt.Sprint(cells[i])) // a line feed or a tab would make another cell
+		}
 		fmt.Fprintf(columns, strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t")+"\n", cells...)
 	}
 	_ = columns.Flush()

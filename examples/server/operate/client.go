@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // Bounds on one call: the time for a short answer, the time until a long answer
@@ -54,7 +56,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	if res.StatusCode/100 != 2 {
 		defer res.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
-		return nil, fmt.Errorf("the server answered %s: %s", res.Status, strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("the server answered %s: %s", res.Status, terminal.Line(strings.TrimSpace(string(text))))
 	}
 	return res, nil
 }
