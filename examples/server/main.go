@@ -8,6 +8,7 @@
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
 //	server doctor        check a running server from outside, as visitors see it
+//	server version       print the program's version, and the version of Go that built it
 //	server export        write the history as an archive
 //	server import        replace the history with an archive
 //	server erase         erase some or all messages of the history

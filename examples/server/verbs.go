@@ -49,6 +49,7 @@ func verbs() []verb {
 		{name: "secret", about: "make a secret for JWT_SECRET, or for HISTORY_KEY", setup: setupSecret},
 		{name: "doctor", args: "[-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
 			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
+		{name: "version", json: true, about: "print the program's version, and the version of Go that built it", setup: setupVersion},
 
 		{name: "export", group: groupHistory, args: "[-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]",
 			about: "write the history as an archive", setup: setupExport},
