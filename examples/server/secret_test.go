@@ -16,6 +16,10 @@ import (
 // Some of them make secrets that HISTORY_KEY refuses.
 var otherRecipes = regexp.MustCompile(`(?i)openssl +rand|/dev/u?random|pwgen|uuidgen|head -c`)
 
+// onCommandLine matches a token or a secret as an argument of a program, which
+// every user of the machine can read.
+var onCommandLine = regexp.MustCompile("-(token|secret|passphrase|key)[ =]\"?(\\$|`|eyJ)|-H +[\"']Authorization")
+
 // The messages and the documentation name one way to make a secret.
 func TestOneWayToMakeASecret(t *testing.T) {
 	for _, name := range []string{"JWT_SECRET", "JWT_SECRET_PREVIOUS", "HISTORY_KEY", "HISTORY_KEY_PREVIOUS"} {
@@ -37,6 +41,9 @@ func TestOneWayToMakeASecret(t *testing.T) {
 		text, err := os.ReadFile(path)
 		if found := otherRecipes.Find(text); found != nil {
 			t.Errorf("%s names %q: `server secret` makes a secret", path, found)
+		}
+		if found := onCommandLine.Find(text); found != nil {
+			t.Errorf("%s shows a secret on a command line: %q", path, found)
 		}
 		return err
 	})
