@@ -24,6 +24,7 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/device/llm"
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // Exit codes.
@@ -41,8 +42,9 @@ func main() {
 }
 
 // run is main, with arguments instead of global variables. It returns the exit
-// code.
+// code. It guards its output against text that controls a terminal.
 func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writer) int {
+	stderr = terminal.Guard(stderr)
 	cfg, err := loadConfig(args, env, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -62,11 +62,8 @@ type screen struct {
 	line string
 }
 
-// How often the line changes, and what takes it away.
-const (
-	redrawEvery = 250 * time.Millisecond
-	clearLine   = "\r\x1b[K"
-)
+// redrawEvery is how often the line changes.
+const redrawEvery = 250 * time.Millisecond
 
 func newScreen(w io.Writer) *screen {
 	return &screen{w: w, live: terminal.Is(w)}
@@ -79,7 +76,10 @@ func (s *screen) Write(p []byte) (int, error) {
 	if s.line == "" {
 		return s.w.Write(p)
 	}
-	if _, err := fmt.Fprintf(s.w, "%s%s%s", clearLine, p, s.line); err != nil {
+	if err := terminal.Control(s.w, terminal.ClearLine); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Fprintf(s.w, "%s%s", p, s.line); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -89,7 +89,8 @@ func (s *screen) draw(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if line != s.line {
-		fmt.Fprint(s.w, clearLine, line)
+		_ = terminal.Control(s.w, terminal.ClearLine)
+		fmt.Fprint(s.w, line)
 		s.line = line
 	}
 }

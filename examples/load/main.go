@@ -15,7 +15,8 @@
 // whole history. With -idle, nothing is published, and the memory of a viewer
 // is measured.
 //
-// The token is in LOAD_TOKEN or -token. Four viewers share one address of the
+// The token is in LOAD_TOKEN. With -token instead, every user of the machine can
+// read it in the list of processes. Four viewers share one address of the
 // loopback network, so that the server's limit for one client admits them.
 //
 // If load and the server share a machine, give each a core of its own.
@@ -284,8 +285,9 @@ func share(s string, all int) (int, error) {
 }
 
 // run is main, with arguments instead of global variables. It returns the exit
-// code.
+// code. It guards both outputs against text that controls a terminal.
 func run(ctx context.Context, args []string, token string, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	cfg, to, err := parse(args, token, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

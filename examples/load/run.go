@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/mark"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // The values of report.Mode.
@@ -450,7 +451,6 @@ func (l *load) showProgress(ctx context.Context) {
 	if l.progress == nil {
 		return
 	}
-	const clear = "\r\x1b[K"
 	start := time.Now()
 	for pause(ctx, 500*time.Millisecond) == nil {
 		var got int64
@@ -464,8 +464,9 @@ func (l *load) showProgress(ctx context.Context) {
 		if p := l.phase.Load(); p != nil {
 			phase = *p
 		}
-		fmt.Fprintf(l.progress, clear+"%4.0fs %s: %d of %d connected, %d published, %d delivered",
+		_ = terminal.Control(l.progress, terminal.ClearLine)
+		fmt.Fprintf(l.progress, "%4.0fs %s: %d of %d connected, %d published, %d delivered",
 			time.Since(start).Seconds(), phase, l.connected.Load(), l.cfg.viewers, l.sent.Load(), got)
 	}
-	fmt.Fprint(l.progress, clear)
+	_ = terminal.Control(l.progress, terminal.ClearLine)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
@@ -79,7 +80,7 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	answer := strings.TrimSpace(string(text))
+	answer := terminal.Line(strings.TrimSpace(string(text)))
 	if res.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("the server answers %s: %q", res.Status, answer)
 	}

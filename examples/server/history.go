@@ -91,7 +91,7 @@ func (x *export) run(c *call) error {
 	var done archive.Progress
 	archived := archive.ExportConfig{Recipients: to, Progress: draw}
 	if x.file == "" {
-		done, err = archive.Export(ctx, c.stdout, all, archived)
+		done, err = archive.Export(ctx, terminal.Data(c.stdout), all, archived)
 	} else {
 		done, err = archive.ExportFile(ctx, x.file, all, archived)
 	}

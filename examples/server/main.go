@@ -8,6 +8,7 @@
 //	server token         make a token for a device
 //	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
 //	server doctor        check a running server from outside, as visitors see it
+//	server version       print the program's version, and the version of Go that built it
 //	server export        write the history as an archive
 //	server import        replace the history with an archive
 //	server erase         erase some or all messages of the history
@@ -34,6 +35,7 @@ import (
 	"syscall"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // Exit codes.
@@ -62,8 +64,10 @@ func main() {
 }
 
 // run is main with its context, arguments, environment and outputs as
-// parameters. It returns the exit code.
+// parameters. It returns the exit code. It guards both outputs against text
+// that controls a terminal.
 func run(ctx context.Context, args []string, env envcheck.Lookup, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { writeUsage(stderr); flags.PrintDefaults() }

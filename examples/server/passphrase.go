@@ -24,12 +24,13 @@ func progressLine(w io.Writer) (draw func(archive.Progress), end func()) {
 	draw = func(p archive.Progress) {
 		if now := time.Now(); p.Done || now.Sub(last) >= 100*time.Millisecond {
 			last, drawn = now, true
-			fmt.Fprintf(w, "\rmessages: %d, KiB: %d", p.Entries, p.Bytes>>10)
+			_ = terminal.Control(w, "\r")
+			fmt.Fprintf(w, "messages: %d, KiB: %d", p.Entries, p.Bytes>>10)
 		}
 	}
 	return draw, func() {
 		if drawn {
-			fmt.Fprint(w, "\r\x1b[K") // the result, which is printed next, has the final numbers
+			_ = terminal.Control(w, terminal.ClearLine) // the result, which is printed next, has the final numbers
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
@@ -47,6 +48,7 @@ func verbs() []verb {
 		{name: "secret", about: "make a secret for JWT_SECRET, or for HISTORY_KEY", setup: setupSecret},
 		{name: "doctor", args: "[-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
 			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
+		{name: "version", json: true, about: "print the program's version, and the version of Go that built it", setup: setupVersion},
 
 		{name: "export", group: groupHistory, args: "[-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]",
 			about: "write the history as an archive", setup: setupExport},
@@ -269,6 +271,9 @@ func writeTable[T any](w io.Writer, list []T, empty, heading string, row func(T)
 	fmt.Fprintln(columns, heading)
 	for _, e := range list {
 		cells := row(e)
+		for i := range cells {
+			cells[i] = terminal.Line(fmt.Sprint(cells[i])) // a line feed or a tab would make another cell
+		}
 		fmt.Fprintf(columns, strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t")+"\n", cells...)
 	}
 	_ = columns.Flush()

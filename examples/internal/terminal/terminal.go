@@ -1,5 +1,5 @@
-// Package terminal reports whether a program talks to a person, and asks for
-// secrets.
+// Package terminal reports whether a program talks to a person, asks for
+// secrets, and keeps the text of strangers from controlling a terminal.
 package terminal
 
 import (
@@ -26,6 +26,9 @@ func Colours(f any) bool {
 }
 
 func descriptor(f any) (fd int, ok bool) {
+	if g, guarded := f.(*guard); guarded {
+		f = g.w
+	}
 	file, ok := f.(*os.File)
 	if !ok {
 		return 0, false

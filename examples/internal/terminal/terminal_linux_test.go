@@ -26,3 +26,17 @@ func TestColours(t *testing.T) {
 		})
 	}
 }
+
+// A guarded terminal is still a terminal, and all that goes to it is guarded.
+func TestGuardedTerminal(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	t.Setenv("TERM", "xterm")
+	_, tty := testkit.Terminal(t)
+	w := terminal.Guard(tty)
+	if !terminal.Is(w) || !terminal.Colours(w) {
+		t.Error("a guarded terminal does not count as a terminal")
+	}
+	if terminal.Data(w) != w {
+		t.Error("data goes to a terminal without its guard")
+	}
+}

@@ -121,7 +121,10 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := append(strings.Fields(last(t, all, "ENV")), composed(t)...)
-	for name, value := range map[string]string{"jwt_secret": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "history_key": "PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE"} {
+	for name, value := range map[string]string{
+		"jwt_secret": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "history_key": "PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE",
+		"jwt_secret_previous": "", "history_key_previous": "",
+	} {
 		if err := os.Chown(put(t, empty, "run/secrets/"+name, value+"\n"), nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
@@ -310,12 +313,21 @@ func TestCompose(t *testing.T) {
 	if *server.StopGracePeriod < types.Duration(5*time.Second) {
 		t.Error("the relay is killed before it has closed its connections")
 	}
-	for _, name := range []string{"JWT_SECRET", "HISTORY_KEY"} {
+	// Also the previous keys, which a planned change needs without a new
+	// container.
+	for _, name := range []string{"JWT_SECRET", "JWT_SECRET_PREVIOUS", "HISTORY_KEY", "HISTORY_KEY_PREVIOUS"} {
 		if _, ok := server.Environment[name]; ok {
 			t.Errorf("%s is in the environment, which docker inspect shows", name)
 		}
-		if file := server.Environment[name+"_FILE"]; file == nil || !strings.HasPrefix(*file, "/run/secrets/") {
+		secret := strings.ToLower(name)
+		if file := server.Environment[name+"_FILE"]; file == nil || *file != "/run/secrets/"+secret {
 			t.Errorf("%s_FILE is %v", name, file)
+		}
+		if !slices.ContainsFunc(server.Secrets, func(s types.ServiceSecretConfig) bool { return s.Source == secret }) || filepath.Base(p.Secrets[secret].File) != secret {
+			t.Errorf("%s is not in the container", secret)
+		}
+		if made := strings.Contains(shipped(t, "README.md"), "for name in jwt_secret history_key; do docker run --rm relay secret >secrets/$name; : >secrets/${name}_previous; done"); !made {
+			t.Error("README.md does not make the files of the secrets")
 		}
 	}
 	if server.Build == nil || filepath.Clean(filepath.Join(server.Build.Context, server.Build.Dockerfile)) != absolute(t, "../../deploy/Dockerfile") {

@@ -42,6 +42,7 @@ func TestReadme(t *testing.T) {
 		put(t, dir, name, string(secret))
 	}
 	put(t, dir, "jwt-secret-previous", "")
+	put(t, dir, "history-key-previous", "")
 	_, env, _ := strings.Cut(text, "relay.env <<'END'\n")
 	env, _, found := strings.Cut(env, "END\n")
 	if !found {

@@ -16,9 +16,11 @@ import (
 
 var units = []struct {
 	file, installed, pkg string
+	start                string // how the unit's ExecStart begins
 }{
-	{"relay.service", "/usr/local/bin/relay", "./examples/server"},
-	{"relay-device.service", "/usr/local/bin/relay-device", "./examples/device"},
+	{"relay.service", "/usr/local/bin/relay", "./examples/server", "/usr/local/bin/relay\n"},
+	{"relay-device.service", "/usr/local/bin/relay-device", "./examples/device", "/usr/local/bin/relay-device\n"},
+	{"relay-backup.service", "/usr/local/bin/relay", "./examples/server", "/bin/sh -ec 'exec /usr/local/bin/relay export "},
 }
 
 // TestUnits lets systemd check the units and rate their access to the machine.
@@ -27,13 +29,12 @@ func TestUnits(t *testing.T) {
 	for _, unit := range units {
 		t.Run(unit.file, func(t *testing.T) {
 			text := shipped(t, unit.file)
-			if !strings.Contains(text, "\nExecStart="+unit.installed+"\n") {
+			if !strings.Contains(text, "\nExecStart="+unit.start) {
 				t.Fatalf("it does not start %s", unit.installed)
 			}
 			// systemd looks for the program, which is not installed here.
-			words := strings.NewReplacer("="+unit.installed+"\n", "="+build(t, unit.pkg)+"\n", "="+unit.installed+" ", "="+build(t, unit.pkg)+" ")
 			path := filepath.Join(t.TempDir(), unit.file)
-			if err := os.WriteFile(path, []byte(words.Replace(text)), 0o644); err != nil {
+			if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, unit.installed, build(t, unit.pkg))), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			// systemd prints a warning for an unknown setting. If all is well,

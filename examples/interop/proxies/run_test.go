@@ -2,9 +2,11 @@ package proxies_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
@@ -39,11 +41,15 @@ var proxies = []struct {
 	{"caddy", startCaddy},
 }
 
-func startNginx(t *testing.T, upstream string) proxy {
+func startNginx(t *testing.T, upstream string) proxy { return startNginxWith(t, upstream, ecdsaKey) }
+
+// startNginxWith starts nginx with a certificate of a key that newKey makes, and
+// with further changes of its configuration.
+func startNginxWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer, changes ...[2]string) proxy {
 	t.Helper()
 	binary := program(t, "nginx", "/usr/sbin/nginx", "nginx-light")
 	dir := t.TempDir()
-	p, cert, key := listenAt(t, dir)
+	p, cert, key := listenAt(t, dir, newKey(t))
 
 	shipped, err := os.ReadFile("../../deploy/nginx.conf")
 	if err != nil {
@@ -52,7 +58,7 @@ func startNginx(t *testing.T, upstream string) proxy {
 	// The values that the file's comment lists, and ports that need no
 	// privilege.
 	conf := string(shipped)
-	for _, change := range [][2]string{
+	for _, change := range append([][2]string{
 		{"server 127.0.0.1:3000;", "server " + upstream + ";"},
 		{"/etc/ssl/relay/fullchain.pem;", cert + ";"},
 		{"/etc/ssl/relay/privkey.pem;", key + ";"},
@@ -60,7 +66,7 @@ func startNginx(t *testing.T, upstream string) proxy {
 		{"listen 443 ssl http2;", "listen " + p.secure + " ssl http2;"},
 		{"listen [::]:80;", ""},
 		{"listen [::]:443 ssl http2;", ""},
-	} {
+	}, changes...) {
 		if n := strings.Count(conf, change[0]); n != 1 {
 			t.Fatalf("nginx.conf holds %q %d times, not once", change[0], n)
 		}
@@ -83,11 +89,14 @@ func startNginx(t *testing.T, upstream string) proxy {
 	return p
 }
 
-func startCaddy(t *testing.T, upstream string) proxy {
+func startCaddy(t *testing.T, upstream string) proxy { return startCaddyWith(t, upstream, ecdsaKey) }
+
+// startCaddyWith starts Caddy with a certificate of a key that newKey makes.
+func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer) proxy {
 	t.Helper()
 	binary := program(t, "caddy", "/usr/bin/caddy", "caddy")
 	dir := t.TempDir()
-	p, cert, key := listenAt(t, dir)
+	p, cert, key := listenAt(t, dir, newKey(t))
 	port := func(addr string) string {
 		_, port, _ := net.SplitHostPort(addr)
 		return port
@@ -123,19 +132,34 @@ func program(t *testing.T, name, usual, pkg string) string {
 	return ""
 }
 
-// listenAt returns a proxy with free addresses, and the files of a new
-// certificate and its key.
-func listenAt(t *testing.T, dir string) (p proxy, cert, key string) {
-	t.Helper()
-	p = proxy{plain: relay.FreeAddr(t), secure: relay.FreeAddr(t), ca: x509.NewCertPool()}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func ecdsaKey(t *testing.T) crypto.Signer {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+func rsaKey(t *testing.T) crypto.Signer {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// listenAt returns a proxy with free addresses, and the files of a new
+// certificate and its key.
+func listenAt(t *testing.T, dir string, private crypto.Signer) (p proxy, cert, key string) {
+	t.Helper()
+	p = proxy{plain: relay.FreeAddr(t), secure: relay.FreeAddr(t), ca: x509.NewCertPool()}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), DNSNames: []string{site},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 3, 0),
+		IsCA: true, BasicConstraintsValid: true,
+		// With KeyEncipherment, an RSA key may be used for suites without forward
+		// secrecy too.
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {

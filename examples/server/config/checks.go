@@ -95,12 +95,23 @@ func operatorAddr(s string) error {
 	return nil
 }
 
+// strongSecret accepts what [envcheck.Strong] does. Its reason names this
+// program's command that makes a secret, not the library's.
+func strongSecret(s string) error {
+	err := envcheck.Strong(32)(s)
+	if err == nil {
+		return nil
+	}
+	problem, _, _ := strings.Cut(err.Error(), "; ")
+	return envcheck.CheckReason(problem + "; `server secret` makes one")
+}
+
 // historyKey accepts 32 bytes only in the encoding that `server secret` prints.
 func historyKey(s string) error {
 	if _, err := decodeKey(s); err != nil {
-		return envcheck.CheckReason("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` prints them")
+		return envcheck.CheckReason("must be 32 random bytes in base64url without padding, 43 characters, as `server secret` makes them")
 	}
-	return envcheck.Strong(32)(s)
+	return strongSecret(s)
 }
 
 // leastBytes is the least HISTORY_MAX_BYTES: enough for some of the largest

@@ -85,9 +85,9 @@ var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
 // that it sets.
 func (c *Config) Spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.Secret), Check: envcheck.Strong(32),
-			Doc: "Key that signs device tokens (HS256), at least 32 characters. `go run ./examples/server secret` makes one."},
-		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: envcheck.Strong(32),
+		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.Secret), Check: strongSecret,
+			Doc: "Key that signs device tokens (HS256), at least 32 characters. `server secret` makes one."},
+		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: strongSecret,
 			Doc: "Old key, which the server still accepts after `JWT_SECRET` was changed. SIGHUP reads the files of both keys again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.Devices), Example: "pi-1",
 			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
@@ -145,7 +145,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
 			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it, the history is in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.HistoryKey), Check: historyKey,
-			Doc: "Key that encrypts the history, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` prints them."},
+			Doc: "Key that encrypts the history, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
 		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.HistoryPrevious), Check: historyKey,
 			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. It is no longer needed after one start with both keys."},
 		{Name: "HISTORY_FSYNC", Default: "always",

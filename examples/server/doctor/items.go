@@ -33,7 +33,7 @@ var items = []struct{ id, checklist, point, mend string }{
 	{"headers.csp", after, "A policy that stops injected script", "no 'unsafe-inline', 'unsafe-eval' or open scheme in the policy: see headers.Strict"},
 	{"headers.grade", after, "Grade of securityheaders.com, MDN Observatory", "see the named header"},
 	{"tls.version", after, "TLS 1.2 at least", "ssl_protocols TLSv1.2 TLSv1.3 in nginx; Caddy and the server itself need nothing"},
-	{"tls.ciphers", after, "No weak cipher suites", "leave the suites to the proxy's current defaults"},
+	{"tls.ciphers", after, "No weak cipher suites", "ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20 in nginx; Caddy and the server itself need nothing"},
 	{"tls.http2", after, "HTTP/2", "switch HTTP/2 on in the proxy"},
 	{"rate-limit.answer", after, "Proper 429", "answer 429 with Retry-After, the seconds that are left of the window"},
 	{"errors.pages", after, "Error pages disclose nothing", "answer errors with a fixed text; log the rest"},

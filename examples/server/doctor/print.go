@@ -3,9 +3,12 @@ package doctor
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
 // The layout of the text form, in columns of a terminal that has 80.
@@ -14,6 +17,9 @@ const (
 	indent    = 30
 	separator = "  "
 )
+
+// plain is the terminal's sequence for text without a colour.
+const plain = "\x1b[0m"
 
 // colours are the terminal's sequences for each outcome.
 var colours = map[Outcome]string{OK: "\x1b[32m", Warn: "\x1b[33m", Fail: "\x1b[1;31m", Manual: "\x1b[36m", Skipped: "\x1b[2m"}
@@ -29,11 +35,19 @@ func (r Report) WriteText(w io.Writer, colour bool) error {
 			list = item.Checklist
 			fmt.Fprintf(b, "\n%s\n", strings.ToUpper(list[:1])+list[1:])
 		}
-		outcome := fmt.Sprintf("%-7s", item.Outcome)
+		fmt.Fprint(b, separator)
 		if colour {
-			outcome = colours[item.Outcome] + outcome + "\x1b[0m"
+			if err := errors.Join(b.Flush(), terminal.Control(w, colours[item.Outcome])); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintf(b, "%s%s%s%-19s", separator, outcome, separator, item.ID)
+		fmt.Fprintf(b, "%-7s", item.Outcome)
+		if colour {
+			if err := errors.Join(b.Flush(), terminal.Control(w, plain)); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(b, "%s%-19s", separator, item.ID)
 		paragraph(b, item.Seen)
 		if item.Mend != "" {
 			fmt.Fprint(b, strings.Repeat(" ", indent))

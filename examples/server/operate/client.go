@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -58,7 +59,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	if res.StatusCode/100 != 2 {
 		defer res.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
-		return nil, fmt.Errorf("the server answered %s: %s", res.Status, strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("the server answered %s: %s", res.Status, terminal.Line(strings.TrimSpace(string(text))))
 	}
 	return res, nil
 }

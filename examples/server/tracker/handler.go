@@ -56,7 +56,7 @@ func (h *handler) WithGroup(name string) slog.Handler {
 // [slog.Record.Attrs] goes on to the next attribute.
 func keep(attrs map[string]string, a slog.Attr) bool {
 	if slices.Contains(sent, a.Key) {
-		attrs[a.Key] = a.Value.Resolve().String()
+		attrs[a.Key] = textOf(a.Value)
 	}
 	return true
 }

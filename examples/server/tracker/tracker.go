@@ -7,6 +7,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +44,8 @@ type Tracker struct {
 	client *sentry.Client
 	pace   *rate.Limiter
 
+	machine *regexp.Regexp // the machine's own name; nil if it has none
+
 	mu      sync.RWMutex
 	secrets []string // all that were ever passed to Protect
 }
@@ -52,6 +56,9 @@ func New(cfg Config) (*Tracker, error) {
 		return nil, nil
 	}
 	t := &Tracker{pace: rate.NewLimiter(rate.Every(every), burst)}
+	if name, err := os.Hostname(); err == nil && name != "" {
+		t.machine = regexp.MustCompile(`(?i)\b` + regexp.QuoteMeta(name) + `\b`)
+	}
 	t.Protect(append(cfg.Secrets, cfg.DSN)...)
 	transport := sentry.NewHTTPTransport()
 	transport.BufferSize = queue

@@ -1,8 +1,14 @@
 package tracker_test
 
 import (
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +108,32 @@ func TestClean(t *testing.T) {
 		{"dial tcp 10.0.0.1:80->[fe80::1%eth0]:9: refused", "dial tcp [addr]:80->[[addr]]:9: refused"},
 		{"at ::1 or 1:2:3:4:5:6:7:8", "at [addr] or [addr]"},
 		{"relay.go:12:5 at 18:04:05", "relay.go:12:5 at 18:04:05"},
+		{"block 10.0.0.0/8 or fe80::/10", "block [addr] or [addr]"},
+
+		// Paths, whose directories may have spaces, colons and any separator.
+		{"open /srv/Jane Doe/my relay/log file: no space", "open log file: no space"},
+		{"open /srv/a:b c/blocks.json: denied; open /d e/f: gone", "open blocks.json: denied; open f: gone"},
+		{"rename /a b/c.tmp /d e/c.key: busy", "rename c.key: busy"},
+		{"open secrets/jwt-secret: denied", "open jwt-secret: denied"},
+		{"open Jane Doe/jwt-secret: denied", "open jwt-secret: denied"},
+		{"unlinkat ../Jane Doe/x: denied", "unlinkat x: denied"},
+		{"in ~/notes/x or ./y", "in x or y"},
+		{`open C:\Users\Jane Doe\relay\log.txt: denied`, "open log.txt: denied"},
+		{`CreateFile D:/relay data/log: denied`, "CreateFile log: denied"},
+		{`at \\nas01\share one\log: denied`, "at log: denied"},
+		{`at data\history\log`, "at log"},
+		{"HISTORY_DIR=/var/my data/history is not ours", "HISTORY_DIR=history is not ours"},
+
+		// Host names, also without a dot and of mail addresses.
+		{"lookup relay.museum.example on 10.0.0.1:53: no such host", "lookup [host] on [addr]:53: no such host"},
+		{"dial tcp: lookup nas01: no such host", "dial tcp: lookup [host]: no such host"},
+		{"dial tcp nas01:5432: refused", "dial tcp [host]:5432: refused"},
+		{"valid for art.example, www.art.example, not bücher.example.", "valid for [host], [host], not [host]"},
+		{"mail jane.doe@art.example", "mail [host]"},
+		{"Get https://art.example:8443/a?b=c: refused", "Get [url]: refused"},
+		{"open /etc/ssl/art.example.pem: denied", "open [host]: denied"},
+		{"HOST NAS.LOCAL", "HOST [host]"},
+		{"*fs.PathError in journal.Open, 1.5 of v1.2.3", "*fs.PathError in journal.Open, 1.5 of v1.2.3"},
 		{`parsing "what \"he\" said": syntax`, `parsing [text]: syntax`},
 		{"an open \"quotation", "an open [text]"},
 		{"a`b`c", "a[text]c"},
@@ -115,6 +147,35 @@ func TestClean(t *testing.T) {
 	}
 	if got := errs.Clean(strings.Repeat("ä ", 5000)); len(got) > tracker.MaxReported+3 || !strings.HasSuffix(got, "…") {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// An error knows its path and its host, whatever characters they have.
+func TestErrorsThatName(t *testing.T) {
+	const odd = "Jane: Doe" // a text alone does not show that this is one name
+	cause := errors.New("it failed")
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{&fs.PathError{Op: "fsync", Path: "/srv/" + odd + "/log", Err: cause}, "fsync log: it failed"},
+		{&fs.PathError{Op: "fsync", Path: odd + "/log", Err: cause}, "fsync log: it failed"},
+		{fmt.Errorf("saving: %w", &os.LinkError{Op: "rename", Old: odd + "/a", New: "b/" + odd + "/c", Err: cause}), "saving: rename a c: it failed"},
+		{errors.Join(cause, &fs.PathError{Op: "open", Path: `C:\` + odd + `\log`, Err: cause}), "it failed\nopen log: it failed"},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "nas01", Server: "dns7:53"}}, "dial tcp: lookup [host] on [addr]: no such host"},
+		{x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"a.example"}}, Host: "nas01"}, "x509: certificate is valid for [host], not [host]"},
+	} {
+		in := testkit.NewIngest(t, nil)
+		errs := report(t, in)
+		slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil))).Error("failed", "error", row.err)
+		errs.Close()
+		events, _ := in.Events(t)
+		if len(events) != 1 {
+			t.Fatalf("%d events, want 1", len(events))
+		}
+		if got := events[0]["exception"].([]any)[0].(map[string]any)["value"]; got != row.want {
+			t.Errorf("%v: got %q, want %q", row.err, got, row.want)
+		}
 	}
 }
 
@@ -133,6 +194,15 @@ func FuzzClean(f *testing.F) {
 			if got := errs.Clean(before + unsaid + after); strings.Contains(got, unsaid) {
 				t.Errorf("%q is still in %q", unsaid, got)
 			}
+		}
+		for _, path := range []string{"/srv/Jane Doe/log", `C:\Users\Jane Doe\log`, `\\nas01\Jane Doe\log`, "open Jane Doe/log", "Jane/log"} {
+			got := errs.Clean(before + " " + path + after)
+			if !strings.Contains(before+after, "Jane") && strings.Contains(got, "Jane") {
+				t.Errorf("the directory of %q is still in %q", path, got)
+			}
+		}
+		if got := errs.Clean(before + after); strings.ContainsAny(got, `/\`) {
+			t.Errorf("a path is in %q", got)
 		}
 	})
 }

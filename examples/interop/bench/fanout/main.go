@@ -56,8 +56,10 @@ type options struct {
 	only     []string
 }
 
-// run is main, with arguments instead of global variables.
+// run is main, with arguments instead of global variables. It guards both
+// outputs against text that controls a terminal.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	var o options
 	f := flag.NewFlagSet("fanout", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -169,7 +171,7 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	if terminal.Is(stderr) {
 		progress = stderr
 	}
-	fmt.Fprint(progress, "building\r")
+	fmt.Fprint(progress, "building")
 	bench, err := build(ctx)
 	if err != nil {
 		return err
@@ -182,7 +184,8 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 	for round := range o.rounds {
 		for _, r := range out.Rows {
 			show := func(what string) {
-				fmt.Fprintf(progress, "\r\x1b[K%s, round %d of %d: %s%s", o.name, round+1, o.rounds, r.Name, what)
+				_ = terminal.Control(progress, terminal.ClearLine)
+				fmt.Fprintf(progress, "%s, round %d of %d: %s%s", o.name, round+1, o.rounds, r.Name, what)
 			}
 			show("")
 			value, p99, err := o.run(ctx, bench, r.Name, o, show)
@@ -196,7 +199,7 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 			r.Values, r.p99 = append(r.Values, value), append(r.p99, p99)
 		}
 	}
-	fmt.Fprint(progress, "\r\x1b[K")
+	_ = terminal.Control(progress, terminal.ClearLine)
 	for _, r := range out.Rows {
 		r.Median, r.P99 = median(r.Values), median(r.p99)
 		if first := out.Rows[0].Median; first > 0 {

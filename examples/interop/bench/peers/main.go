@@ -17,6 +17,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log"
 	"net/http"
 	"os"
 	"os/signal"
@@ -28,6 +29,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/mark"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -49,12 +51,15 @@ var peers = map[string]func(keep int) (peer, error){
 }
 
 func main() {
+	stderr := terminal.Guard(os.Stderr)
+	log.SetOutput(stderr)
+	flag.CommandLine.SetOutput(stderr)
 	name := flag.String("peer", "bare", "the library: bare, gws, gorilla, centrifuge or melody")
 	listen := flag.String("listen", "127.0.0.1:3100", "the address to listen on")
 	keep := flag.Int("history", 1000, "messages that a new viewer gets")
 	flag.Parse()
 	if err := run(*name, *listen, *keep); err != nil {
-		fmt.Fprintln(os.Stderr, "peers:", err)
+		fmt.Fprintln(stderr, "peers:", err)
 		os.Exit(1)
 	}
 }

@@ -163,6 +163,10 @@ func (s *Server) Logged(parts ...string) {
 	s.t.Fatalf("no line of the log contains %q:\n%s", parts, strings.Join(s.Lines(), "\n"))
 }
 
+// Binary returns the path of the program, and Env its environment.
+func (s *Server) Binary() string { return s.binary }
+func (s *Server) Env() []string  { return s.env[:len(s.env):len(s.env)] }
+
 // Lines returns what the server has logged.
 func (s *Server) Lines() []string {
 	s.mu.Lock()
