@@ -180,9 +180,9 @@ func (w *Watch) Flooded(addr netip.Addr) {
 }
 
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
-	w.log.Warn("connection refused", "client", d.Client, "reason", string(d.Reason),
+	w.log.Warn("connection refused", "client", clientOf(d), "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
-	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: d.Client.String(), Count: suppressed + 1})
+	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: clientOf(d), Count: suppressed + 1})
 }
 
 // suspicious records e if it happened. The log record's format is stable, so
