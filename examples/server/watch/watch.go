@@ -29,8 +29,8 @@ type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
 	// Limits configures the limiter that enforces the penalties. New makes the
-	// limiter, so that neither exists without the other, and sets OnReject and
-	// Observe itself.
+	// limiter, so that neither exists without the other, and sets OnReject
+	// itself. Its Observe gets every decision after Watch has counted it.
 	Limits ratelimit.Config
 }
 
@@ -55,7 +55,7 @@ func New(cfg Config) (*Watch, error) {
 		log: cfg.Log, trail: cfg.Trail, suspects: suspect.New(maxSuspects),
 		audit: wsauth.AuditLog(cfg.Log), counts: newCounts(),
 	}
-	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decided
+	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decidedThen(cfg.Limits.Observe)
 	var err error
 	w.limiter, err = ratelimit.New(cfg.Limits)
 	return w, err
