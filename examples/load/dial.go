@@ -170,7 +170,7 @@ func refusedAs(err error) string {
 func advice(why string) string {
 	switch why {
 	case "429":
-		return "the server's limit for one client: raise RATE_LIMIT_CONNECTIONS, or spread the viewers with -sources; after an earlier run wait for RATE_LIMIT_WINDOW"
+		return "the server's limit for one client: raise RATE_LIMIT_CONNECTIONS, or spread the viewers with -sources; after an earlier run wait for RATE_LIMIT_WINDOW; for -ramp above its UPGRADES_PER_SECOND, set that to 0"
 	case "403":
 		return "the server blocks these addresses: restart it, or wait"
 	case "404", "426":
@@ -184,7 +184,7 @@ func advice(why string) string {
 	case "no answer", "connection cut":
 		return "the server cannot accept so many at once: lower -ramp, or raise its `ulimit -n` and net.core.somaxconn"
 	case "503":
-		return "the server is stopping"
+		return "the server is stopping, or has as many connections as MAX_CONNECTIONS: raise that"
 	}
 	if strings.Contains(why, "invalid argument") || strings.Contains(why, "assign") {
 		return "-sources works for a server on 127.0.0.1 only; -sources 0 leaves the address to the system"

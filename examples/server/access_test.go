@@ -227,6 +227,24 @@ func TestOperatorSocket(t *testing.T) {
 	}
 }
 
+// If no server runs, there is no socket, and the commands on the history use its
+// directory.
+func TestNoServerAtTheSocket(t *testing.T) {
+	dir := t.TempDir()
+	env := append(durable(t, filepath.Join(dir, "history")), "OPERATOR_ADDR=unix:"+filepath.Join(dir, "operator.sock"))
+	s, p := serving(t, env)
+	s.publisher().publish("kept")
+	if code := p.terminate(); code != exitOK {
+		t.Fatal(p.stderr)
+	}
+	if out, _ := runVerb(t, 0, env, "export"); !strings.Contains(out, "kept") {
+		t.Errorf("exported: %s", out)
+	}
+	if _, told := runVerb(t, exitFailed, env, "sessions"); !strings.Contains(told, "is the server running") {
+		t.Error(told)
+	}
+}
+
 // After a change of the secret, the commands reach the server before it has
 // read the new one, and so can have it read.
 func TestCallsBetweenChangeAndReload(t *testing.T) {

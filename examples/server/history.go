@@ -182,7 +182,8 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 // HISTORY_DIR to work on instead. If a server runs all the same, the
 // directory's lock refuses the command.
 func offline(cfg config.Config, err error) bool {
-	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, operate.ErrNoAddr))
+	// A Unix socket is not there if no server runs, unless one has crashed.
+	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, operate.ErrNoAddr))
 }
 
 // setupImport replaces the history with the messages of an archive.

@@ -3,15 +3,25 @@ package main
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/examples/server/watch"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
 // exchange sends bytes to addr and reads until the connection ends.
@@ -119,4 +129,109 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The log and the metrics say why all clients of a proxy count as one: what it
+// sends cannot be read, or it sends nothing and is over a limit itself. Neither
+// is told of more often than an operator can read.
+func TestPooledClientsAreTold(t *testing.T) {
+	const requests = 60
+	const unreadable, refused = "unreadable forwarding header", "a trusted proxy itself was refused"
+	for _, row := range []struct {
+		why       string
+		header    []string
+		msg       string // the beginning of the message; empty if nothing is told
+		metric    string
+		n, before int // requests of the kind, and those that are admitted
+	}{
+		{"no address", []string{"X-Forwarded-For", "192.0.2.1, visitor"}, unreadable, `forwarding_unreadable_total{reason="not an address"}`, requests, 0},
+		{"obfuscated", []string{"X-Forwarded-For", "unknown"}, unreadable, `forwarding_unreadable_total{reason="obfuscated or unknown"}`, requests, 0},
+		{"two addresses of one client", []string{"X-Real-IP", "192.0.2.1, 192.0.2.2"}, unreadable, `forwarding_unreadable_total{reason="more than one value"}`, requests, 0},
+		{"also refused as a client", []string{"X-Forwarded-For", "unknown"}, refused, `proxies_refused_total`, requests, 10},
+		{"no header", nil, refused, `proxies_refused_total`, requests, 10},
+		{"a readable header", []string{"X-Forwarded-For", "192.0.2.1"}, "", `proxies_refused_total`, 0, 0},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, func(c *config.Config) { trustLoopback(c); c.MaxAttempts, c.RateWindow = 10, 24*time.Hour })
+			began := time.Now()
+			for range requests + row.before {
+				r := httptest.NewRequest("GET", "/ws", nil)
+				r.RemoteAddr = "127.0.0.1:1"
+				r.Header.Set("Connection", "Upgrade")
+				r.Header.Set("Upgrade", "websocket")
+				for i := 0; i < len(row.header); i += 2 {
+					r.Header.Set(row.header[i], row.header[i+1])
+				}
+				s.srv.Handler.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			if n := s.operator().metric("relayguard_" + row.metric); int(n) != row.n {
+				t.Errorf("%s is %v, want %d", row.metric, n, row.n)
+			}
+			if err := s.stop(); err != nil {
+				t.Fatal(err)
+			}
+			lines := 0
+			for line := range strings.Lines(s.logs.String()) {
+				told := strings.Contains(line, `"msg":"`+unreadable) || strings.Contains(line, `"msg":"`+refused)
+				if row.msg == "" && told {
+					t.Errorf("told without a cause: %s", line)
+				}
+				if row.msg != "" && strings.Contains(line, `"msg":"`+row.msg) {
+					if lines++; !strings.Contains(line, `"addr":"127.0.0.1"`) || len(line) > 500 {
+						t.Error(line)
+					}
+				}
+			}
+			if most := 11 + int(time.Since(began)/time.Second); row.msg != "" && (lines == 0 || lines > most) {
+				t.Errorf("%d lines, want 1 to %d", lines, most)
+			}
+		})
+	}
+}
+
+// Beside the name of a client there is its own count, in the log and in the
+// trail. The refusals of more clients than are counted one by one are told
+// together, and not beside a name that is none.
+func TestRefusalsBelongToTheirClient(t *testing.T) {
+	const clients = 600
+	synctest.Test(t, func(t *testing.T) {
+		logs, told := newLog(), trail.New()
+		w, err := watch.New(watch.Config{Log: slog.New(slog.NewJSONHandler(logs, nil)), Trail: told, Limits: ratelimit.Config{
+			ClientIP: clientip.Behind(clientip.Loopback()...).Addr,
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Limiter().Block(netip.MustParsePrefix("198.18.0.0/15"), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		h := w.Limiter().Handler(http.NotFoundHandler())
+		for i := range clients {
+			r := httptest.NewRequest("GET", "/ws", nil)
+			r.RemoteAddr = "127.0.0.1:1"
+			r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.18.%d.%d", i/250, i%250))
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		time.Sleep(time.Hour) // all bursts have ended
+		synctest.Wait()
+		entries, _ := told.Newest(trail.Length, time.Time{})
+		logged := logs.Events("connection refused")
+		if len(logged) != len(entries) || len(logged) == 0 {
+			t.Fatalf("%d lines, %d entries", len(logged), len(entries))
+		}
+		total := uint64(0)
+		for i, e := range logged {
+			entry := entries[i]
+			total += entry.Count
+			_, notNetwork := netip.ParsePrefix(entry.Addr)
+			if e["client"] != entry.Addr || uint64(e["suppressed"].(float64))+1 != entry.Count || entry.Outcome != string(ratelimit.ReasonBlocked) ||
+				(notNetwork != nil) != (entry.Addr == "others") || entry.Addr != "others" && entry.Count != 1 {
+				t.Errorf("logged %v, in the trail %+v", e, entry)
+			}
+		}
+		if total != clients {
+			t.Errorf("%d refusals are told, want %d", total, clients)
+		}
+	})
 }

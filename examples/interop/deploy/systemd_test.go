@@ -61,6 +61,7 @@ func TestUnitsLetTheProgramsWork(t *testing.T) {
 		return []string{strace, "-D", "-f", "-qq", "-o", filepath.Join(dir, name)}
 	}
 	server := relay.New(t, "AUTH_DIR="+t.TempDir(), "HISTORY_DIR="+t.TempDir(), "HISTORY_KEY=PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE",
+		"OPERATOR_ADDR=unix:"+filepath.Join(dir, "operator.sock"),
 		"ACCESS_TOKEN_LIFETIME=2s") // so that the device refreshes at once
 	server.Under = under("relay.service")
 	server.Start()
@@ -79,6 +80,9 @@ func TestUnitsLetTheProgramsWork(t *testing.T) {
 	_ = device.Process.Signal(syscall.SIGTERM)
 	if err := device.Wait(); err != nil {
 		t.Errorf("the device ended with %v\n%s", err, &log)
+	}
+	if answer := server.Verb("sessions"); answer != "No connection may publish now." {
+		t.Errorf("sessions: %s", answer)
 	}
 	if answer := server.Verb("health"); answer != "ready" {
 		t.Errorf("health: %q", answer)
@@ -108,7 +112,11 @@ func permits(t *testing.T, unit, trace string, must ...string) {
 	if !allowed["read"] || allowed["reboot"] || allowed["setuid"] {
 		t.Fatalf("%s: its filter is not understood: %d calls", unit, len(allowed))
 	}
-	if !strings.Contains(text, "\nMemoryDenyWriteExecute=yes\n") || !strings.Contains(text, "\nRestrictAddressFamilies=AF_INET AF_INET6\n") {
+	families := "AF_INET AF_INET6"
+	if unit == "relay.service" {
+		families += " AF_UNIX" // the operator's socket
+	}
+	if !strings.Contains(text, "\nMemoryDenyWriteExecute=yes\n") || !strings.Contains(text, "\nRestrictAddressFamilies="+families+"\n") {
 		t.Fatalf("%s permits memory that is written and executed, or other sockets", unit)
 	}
 	traced, err := os.ReadFile(trace)

@@ -32,7 +32,7 @@ func newMetrics(s *Site) *Metrics {
 	// Otherwise the first event would not show as a rise.
 	m.responses.WithLabelValues("200")
 	m.responses.WithLabelValues("500")
-	m.Registry.MustRegister(m.responses, s.Watch, newFigures(s), newEnds(s),
+	m.Registry.MustRegister(m.responses, s.Watch, s.pooled.unreadable, s.pooled.refused, newFigures(s), newEnds(s),
 		collectors.NewBuildInfoCollector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -61,9 +61,10 @@ type Site struct {
 	cfg       config.Config
 	opts      Options
 	log       *slog.Logger
-	thin      *slog.Logger // of lines that strangers can cause as often as they like
-	idle      *idle
+	thin      *slog.Logger                // for lines that strangers can cause as often as they like
 	flush     func()                      // writes what thin has left out
+	idle      *idle                       // bounds HTTP connections
+	pooled    *pooled                     // reports proxies whose clients count as one
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
 	degraded  atomic.Bool                 // the history's disk fails
@@ -87,11 +88,11 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	clients := clientip.Behind(cfg.Proxies...)
 	s.idle = newIdle(clients.Trusts)
+	s.pooled = newPooled(clients, s.log, s.thin)
 	var err error
-	reported := clients.Report(func(r *http.Request, res clientip.Result, suppressed uint64) { s.Watch.Unreadable(r, res, suppressed) })
-	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Proxies: cfg.Proxies, Limits: ratelimit.Config{
+	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
-		ClientIP: reported.Addr, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
+		ClientIP: s.pooled.addr, Observe: s.pooled.decided, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
 		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
 	}})
 	if err != nil {

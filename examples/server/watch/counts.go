@@ -87,6 +87,17 @@ func (c *counts) decided(_ *http.Request, d ratelimit.Decision) {
 	}
 }
 
+// decidedThen counts each decision before next gets it, if that is not nil.
+func (c *counts) decidedThen(next func(*http.Request, ratelimit.Decision)) func(*http.Request, ratelimit.Decision) {
+	if next == nil {
+		return c.decided
+	}
+	return func(r *http.Request, d ratelimit.Decision) {
+		c.decided(r, d)
+		next(r, d)
+	}
+}
+
 func (c *counts) event(e wsauth.Event) {
 	c.auth.WithLabelValues(string(e.Kind), string(e.Reason)).Inc()
 	if e.Kind == wsauth.EventOriginRefused {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/examples/server/watch/suspect"
 	"github.com/relayguard/relayguard/ratelimit"
-	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -25,16 +23,14 @@ import (
 // patterns. They take about two megabytes.
 const maxSuspects = 5000
 
-// Config configures a [Watch]. All fields but Proxies are required.
+// Config configures a [Watch]. All fields are required.
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
-	// Proxies are the trusted proxies. A limit that one of them reaches is
-	// reached by all visitors behind it.
-	Proxies []netip.Prefix
 	// Limits configures the limiter of connections, which New makes. New sets
-	// OnReject and Observe. The Penalty is for wrong tokens, and bars a client
-	// from sending tokens; it does not refuse the client's connections.
+	// OnReject. Observe gets every decision after Watch has counted it. The
+	// Penalty is for wrong tokens, and bars a client from sending tokens; it
+	// does not refuse the client's connections.
 	Limits ratelimit.Config
 }
 
@@ -44,7 +40,6 @@ type Watch struct {
 	log      *slog.Logger
 	trail    *trail.Trail
 	limiter  *ratelimit.Limiter
-	proxies  []netip.Prefix
 	suspects *suspect.Detector
 	audit    func(wsauth.Event)
 	thinned  *thinned
@@ -59,7 +54,7 @@ func New(cfg Config) (*Watch, error) {
 		return nil, errRequired
 	}
 	w := &Watch{
-		log: cfg.Log, trail: cfg.Trail, proxies: cfg.Proxies, suspects: suspect.New(maxSuspects),
+		log: cfg.Log, trail: cfg.Trail, suspects: suspect.New(maxSuspects),
 		audit: wsauth.AuditLog(slog.New(withClient{cfg.Log.Handler()})), counts: newCounts(),
 	}
 	w.thinned = newThinned(func(kind string, client netip.Prefix, suppressed int) {
@@ -70,7 +65,7 @@ func New(cfg Config) (*Watch, error) {
 		return nil, err
 	}
 	cfg.Limits.Penalty = ratelimit.Penalty{}
-	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decided
+	cfg.Limits.OnReject, cfg.Limits.Observe = w.rejected, w.decidedThen(cfg.Limits.Observe)
 	w.limiter, err = ratelimit.New(cfg.Limits)
 	return w, err
 }
@@ -213,25 +208,9 @@ func (w *Watch) Flooded(addr netip.Addr) {
 }
 
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
-	client := d.Client.String()
-	if !d.Client.IsValid() && d.Coarse {
-		client = "others"
-	}
-	attrs := []any{"client", client, "reason", string(d.Reason),
-		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed}
-	if slices.ContainsFunc(w.proxies, d.Client.Overlaps) {
-		attrs = append(attrs, "hint", "a trusted proxy: all visitors behind it count as this one client; let it send X-Forwarded-For")
-	}
-	w.log.Warn("connection refused", attrs...)
-	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: client, Count: suppressed + 1})
-}
-
-// Unreadable takes a request whose forwarding header cannot be understood, so
-// that all visitors behind its peer count as one client. Use it for
-// [clientip.Resolver.Report].
-func (w *Watch) Unreadable(_ *http.Request, res clientip.Result, suppressed uint64) {
-	w.log.Warn("client address unreadable", "peer", res.Addr, "error", res.Err, "suppressed", suppressed,
-		"hint", "all visitors behind this peer count as one client")
+	w.log.Warn("connection refused", "client", clientName(d), "reason", string(d.Reason),
+		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
+	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: clientName(d), Count: suppressed + 1})
 }
 
 // suspicious records e if it happened. The log record's format is stable, so
