@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/relayguard/relayguard/ratelimit/internal/embedded"
 )
 
 // blocklist holds the networks that Block refuses.
@@ -120,11 +118,10 @@ func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
 // BlockAt is [Limiter.Block] at the time now. This time only decides which
 // earlier blocks have expired.
 func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
-	p, err := plainPrefix(network)
-	if err != nil {
-		return err
+	if !network.IsValid() {
+		return errPrefix
 	}
-	l.blocks.add(p, until, now)
+	l.blocks.add(FoldPrefix(network), until, now)
 	return nil
 }
 
@@ -132,10 +129,7 @@ func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
 // counted failures of all clients in it. It reports whether there was anything
 // to remove.
 func (l *Limiter) Unblock(network netip.Prefix) bool {
-	p, err := plainPrefix(network)
-	if err != nil {
-		return false
-	}
+	p := FoldPrefix(network)
 	removed := l.blocks.remove(p)
 	return l.forgive(p) || removed
 }
@@ -159,8 +153,8 @@ func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, bl
 }
 
 // Blocks returns a copy of the networks that [Limiter.Block] has blocked, each
-// with the end of its block. The zero time is forever. Expired blocks and
-// penalties are not included.
+// with the end of its block. The networks are in the form of [FoldPrefix]. The
+// zero time is forever. Expired blocks and penalties are not included.
 func (l *Limiter) Blocks() map[netip.Prefix]time.Time { return l.BlocksAt(time.Now()) }
 
 // BlocksAt is [Limiter.Blocks] at the time now.
@@ -174,14 +168,4 @@ func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
 		}
 	}
 	return m
-}
-
-// plainPrefix masks a network, and makes an IPv6 network that stands for an
-// IPv4 network that network.
-func plainPrefix(p netip.Prefix) (netip.Prefix, error) {
-	if !p.IsValid() {
-		return p, errPrefix
-	}
-	p, _ = embedded.PlainPrefix(p)
-	return p, nil
 }

@@ -127,6 +127,9 @@ func TestEmbeddedBlocks(t *testing.T) {
 			l := newLimiter(t, ratelimit.Config{})
 			network := netip.MustParsePrefix(row.network)
 			l.BlockAt(network, until, start)
+			if _, listed := l.BlocksAt(start)[ratelimit.FoldPrefix(network)]; !listed {
+				t.Errorf("%s is not listed as %s", row.network, ratelimit.FoldPrefix(network))
+			}
 			if _, d := l.AdmitAt(netip.MustParseAddr(row.addr), start); d.Allowed == row.blocked {
 				t.Errorf("%s blocked: %s allowed %v: %s", row.network, row.addr, d.Allowed, row.why)
 			}

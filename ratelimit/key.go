@@ -22,6 +22,16 @@ import (
 // return the IPv4 address.
 func Fold(addr netip.Addr) netip.Prefix { return fold(addr, 32, 64) }
 
+// FoldPrefix returns the network in the form in which [Limiter.Blocks] lists
+// it: masked, and as an IPv4 network if all its addresses count as addresses of
+// that network, as those of 64:ff9b::c000:200/120 count as 192.0.2.0/24. Use it
+// to compare a network with others. It does not widen an IPv6 network to a /64.
+// For an invalid network it returns the zero Prefix.
+func FoldPrefix(network netip.Prefix) netip.Prefix {
+	p, _ := embedded.PlainPrefix(network)
+	return p
+}
+
 // coarse returns the network whose clients share one bucket if MaxKeys clients
 // are known already.
 func coarse(addr netip.Addr) netip.Prefix { return fold(addr, 24, 48) }

@@ -67,6 +67,16 @@ func TestBlockEndsConnections(t *testing.T) {
 	s.publisher().send(`{"text":"a"}`)
 	other.texts(1) // other networks stay connected
 
+	// A network in the form of NAT64 is an IPv4 network, whose visitors may come
+	// without a translator.
+	if out := s.must("block", "64:ff9b::198.51.100.0/120"); !strings.Contains(out, "198.51.100.0/24") {
+		t.Error(out)
+	}
+	if _, code := other.end(); code != 1008 {
+		t.Errorf("ended with %d", code)
+	}
+	s.must("unblock", "64:ff9b::198.51.100.0/120")
+
 	list := s.listBlocks()
 	if len(list) != 2 || list[0].Prefix.String() != "192.0.2.0/24" || list[0].Until == nil || list[0].Lasting {
 		t.Errorf("%+v", list)
@@ -134,6 +144,7 @@ func TestBlockIsRefused(t *testing.T) {
 		{[]string{"::/0"}, exitFailed, "-force"},
 		{[]string{"::ffff:0.0.0.0/96"}, exitFailed, "-force"},
 		{[]string{"10.1.2.3"}, exitFailed, "TRUSTED_PROXIES"},
+		{[]string{"64:ff9b::10.1.2.0/120"}, exitFailed, "TRUSTED_PROXIES"}, // in the form of NAT64
 		{[]string{"10.1.2.3", "-force"}, exitFailed, "TRUSTED_PROXIES"},
 		{[]string{"8.0.0.0/5"}, exitFailed, "TRUSTED_PROXIES"},
 		{[]string{"192.0.2.7/33"}, exitUsage, "prefix"},

@@ -15,9 +15,10 @@ const doctorNotes = `
 The doctor goes through the security guide's production checklists. It publishes
 nothing. It opens up to 11 WebSocket connections at once, which uses up this
 address's connections for a minute, and it shows three bad tokens: a fourth run
-within ten minutes can get the address blocked. SSL_CERT_FILE names a file with
-more authorities to trust. With -json the doctor prints one object: url, count,
-and items with id, checklist, point, outcome, seen, mend.
+within ten minutes can bar the address from sending tokens for a while.
+SSL_CERT_FILE names a file with more authorities to trust. With -json the doctor
+prints one object: url, count, and items with id, checklist, point, outcome,
+seen, mend.
 
 Exit code: 0 no check failed, 1 a check failed, 2 wrong usage, 3 no answer.
 

@@ -220,8 +220,5 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, RefusedError(fmt.Sprintf("%q is neither an address nor a prefix such as 192.0.2.0/24", text))
 	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked(), nil
+	return ratelimit.FoldPrefix(p), nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -15,6 +16,18 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
+
+var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
+
+// deviceName returns an error unless s is a name that a device can have. The
+// tokens of the operator's commands hold the name operator: if a device had it,
+// to revoke the device would lock the operator out.
+func deviceName(s string) error {
+	if s == "operator" {
+		return envcheck.CheckReason("must not be operator, which is the name of the operator's commands")
+	}
+	return envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")(s)
+}
 
 // checkTLS returns an error for the TLS variables that do not go together.
 func (c *Config) checkTLS() error {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -65,9 +64,9 @@ type Config struct {
 	LogFormat string
 	SentryDSN envcheck.Secret
 
-	// Failures is the number of refused tokens from one address, within 10
-	// minutes, that block the address for 10 minutes, and for twice as long
-	// each further time.
+	// Failures is the number of wrong tokens from one address, within 10
+	// minutes, after which the address may send no tokens for 10 minutes, and
+	// for twice as long each further time.
 	Failures int
 
 	// If one of these is zero, the default of its package holds.
@@ -78,9 +77,6 @@ type Config struct {
 	PublishBurst        int
 }
 
-// deviceID matches the names that a device can have.
-var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
-
 // Spec returns every variable that the server reads, each with the field of c
 // that it sets.
 func (c *Config) Spec() envcheck.Spec {
@@ -90,7 +86,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: strongSecret,
 			Doc: "Old key, which the server still accepts after `JWT_SECRET` was changed. SIGHUP reads the files of both keys again."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.Devices), Example: "pi-1",
-			Check: envcheck.Each(envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")),
+			Check: envcheck.Each(deviceName),
 			Doc:   "Devices that may publish, separated by commas."},
 		{Name: "NODE_ENV", Default: "development",
 			Into: envcheck.Choice(&c.Production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),

@@ -41,7 +41,7 @@ func newCounts() counts {
 		scraper: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: Namespace, Name: "metrics_token_expires_timestamp_seconds",
 			Help: "When the token expires that these metrics were read with, in Unix seconds; 0 if it never does, or none was needed."}),
 		blocked: prometheus.NewCounter(prometheus.CounterOpts{Namespace: Namespace, Name: "addresses_blocked_total",
-			Help: "Blocks of addresses that showed too many bad tokens."}),
+			Help: "Penalties of addresses that sent too many wrong tokens, and may send none for a while."}),
 	}
 	// The counter of an event that has not happened yet is 0 and not absent. If
 	// it were absent, Prometheus would see no increase at the first event.
