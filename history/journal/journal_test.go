@@ -318,3 +318,27 @@ func TestClearedIsUnreadable(t *testing.T) {
 		want(t, open(t, full, 0), "secret")
 	}
 }
+
+// A directory that version 1 of the format wrote keeps its entries and its
+// positions.
+func TestVersion1(t *testing.T) {
+	cfg := journal.Config{Dir: t.TempDir(), Keys: [][]byte{bytes.Repeat([]byte{7}, journal.KeySize)}}
+	copyDir(t, "testdata/version1", cfg.Dir, "*.*")
+	var cleared, one history.Position // before the note, and after the entry "one"
+	if err := errors.Join(cleared.UnmarshalText([]byte("tYka9O2GI7IAAQ")), one.UnmarshalText([]byte("tYka9O2GI7IBAg"))); err != nil {
+		t.Fatal(err)
+	}
+	for opening := range 3 {
+		l := open(t, cfg, 0)
+		if b := l.Since(cleared); !b.Reset || string(b.Note) != "note" || !slices.Equal(texts(b)[:2], []string{"one", "two"}) {
+			t.Fatalf("opening %d: note %q, entries %q", opening, b.Note, texts(b))
+		}
+		if b := l.Since(one); b.Reset || len(b.Entries) != 1+opening || string(b.Entries[0].Data) != "two" {
+			t.Errorf("opening %d: after %v: %+v", opening, one, b)
+		}
+		add(t, l, "more")
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

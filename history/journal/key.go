@@ -8,15 +8,20 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // A key file is a magic text, a salt, and the encrypted data key and head. The
 // key of that encryption is derived from the master key and the salt.
+//
+// Version 1 had no line in its head: all its positions name the log itself. It
+// is read, and each key file that is written is of version 2.
 const (
-	keyMagic = "relayguard key 2\n"
-	saltSize = 16
-	keyFile  = len(keyMagic) + saltSize + 12 + KeySize + headSize + 16
-	headSize = 6 * 8
+	keyMagic  = "relayguard key 2\n"
+	keyMagic1 = "relayguard key 1\n"
+	saltSize  = 16
+	keyFile   = len(keyMagic) + saltSize + 12 + KeySize + headSize + 16
+	headSize  = 6 * 8
 )
 
 // head is the part of a log's state that is known even if the segment lost its
@@ -36,6 +41,11 @@ func (h head) append(b []byte) []byte {
 func parseHead(b []byte) head {
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
 	return head{u(0), u(1), u(2), u(3), u(4), u(5)}
+}
+
+func parseHead1(b []byte) head {
+	id := b[:8]
+	return parseHead(slices.Concat(id, id, b[8:]))
 }
 
 // errNoKey is the error for a key file without its magic text. Overwriting a
@@ -77,7 +87,12 @@ func wrap(master, dataKey []byte, h head, gen uint64) ([]byte, error) {
 // unwrap returns the data key and the head in a key file of generation gen. It
 // tries each key of the ring.
 func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err error) {
-	if len(file) != keyFile || string(file[:len(keyMagic)]) != keyMagic {
+	parse := parseHead
+	switch {
+	case len(file) == keyFile && string(file[:len(keyMagic)]) == keyMagic:
+	case len(file) == keyFile-8 && string(file[:len(keyMagic1)]) == keyMagic1:
+		parse = parseHead1
+	default:
 		return nil, head{}, &Error{"load", ReasonCorrupt, errNoKey}
 	}
 	salt, sealed := file[len(keyMagic):][:saltSize], file[len(keyMagic)+saltSize:]
@@ -87,7 +102,7 @@ func unwrap(ring [][]byte, file []byte, gen uint64) (dataKey []byte, h head, err
 			return nil, head{}, err
 		}
 		if plain, err := aead.Open(nil, nil, sealed, binary.BigEndian.AppendUint64(nil, gen)); err == nil {
-			return plain[:KeySize], parseHead(plain[KeySize:]), nil
+			return plain[:KeySize], parse(plain[KeySize:]), nil
 		}
 	}
 	// The file may be damaged instead; no one can distinguish the two.
