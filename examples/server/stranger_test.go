@@ -3,15 +3,19 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/relayguard/relayguard/examples/server/operate"
 )
 
 // evil has characters that control a terminal, change the direction of text or
@@ -43,17 +47,34 @@ func TestStrangers(t *testing.T) {
 	fill := strings.NewReplacer("EVIL", string(quoted), "ZONE", string(quoted[1:len(quoted)-1])).Replace
 	refused := false
 	var verbName string
-	hostile := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var asked atomic.Int64 // the calls to the operator's listener
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "operator" {
+			asked.Add(1)
+		}
 		if refused {
 			w.WriteHeader(http.StatusTeapot)
 			_, _ = w.Write([]byte("no\n" + evil + "\nserver: all is well"))
 			return
 		}
-		_, _ = w.Write([]byte(fill(said[verbName])))
-	}))
+		text := fill(said[verbName])
+		if r.URL.Query().Has("follow") { // a line for each event
+			text = strings.Trim(text, "[]") + "\n"
+		}
+		_, _ = w.Write([]byte(text))
+	})
+	hostile := httptest.NewServer(answer)
 	t.Cleanup(hostile.Close)
 
+	// On a Unix socket, the client asks for no proof.
 	dir := t.TempDir()
+	socket, err := operate.Listen(t.Context(), net.ListenConfig{}, "unix:"+filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := &http.Server{Handler: answer}
+	go func() { _ = operator.Serve(socket) }()
+	t.Cleanup(func() { operator.Close() })
 	file := filepath.Join(dir, "evil"+evil)
 	if err := os.WriteFile(file, []byte("{"+evil), 0o600); err != nil {
 		t.Fatal(err)
@@ -74,7 +95,7 @@ func TestStrangers(t *testing.T) {
 		"audit":   {{}, {"-f"}, {"-n", evil}},
 		"version": {{}},
 	}
-	lookup := environment(map[string]string{"OPERATOR_ADDR": addr, "HOST": host, "PORT": port})
+	lookup := environment(map[string]string{"OPERATOR_ADDR": "unix:" + filepath.Join(dir, "s"), "HOST": host, "PORT": port})
 	spoilt := environment(map[string]string{
 		"OPERATOR_ADDR": evil, "HOST": evil, "PORT": evil, "ALLOWED_DEVICE_ID": evil, "ALLOWED_ORIGINS": evil, "HISTORY_DIR": file, "LOG_FORMAT": evil,
 		"TLS_CERT_FILE": file, "TLS_KEY_FILE": file, "TRUSTED_PROXIES": evil, "JWT_SECRET_FILE": file + "x", "JWT_SECRET": "-",
@@ -86,6 +107,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("the verb %q is missing here", v.name)
 		}
 		verbName = v.name
+		asked.Store(0)
 		for _, args := range append(slices.Clone(tried), []string{"-h"}, []string{"-" + evil}, []string{evil, evil}) {
 			for _, forPrograms := range []bool{false, true} {
 				if forPrograms && !v.json {
@@ -97,7 +119,9 @@ func TestStrangers(t *testing.T) {
 				}
 				for _, refused = range []bool{false, true} {
 					var out, errs bytes.Buffer
-					run(t.Context(), words, lookup, &out, &errs)
+					if code := run(t.Context(), words, lookup, &out, &errs); strings.Contains(errs.String(), "not this server's JSON") {
+						t.Errorf("%q does not understand the answer, exit code %d: bring said up to date", words, code)
+					}
 					tame(t, words, out.String(), errs.String())
 					ours += strings.Count(out.String()+errs.String(), `\u009b`)
 					if strings.Contains(out.String()+errs.String(), "\nserver: all is well") {
@@ -109,8 +133,11 @@ func TestStrangers(t *testing.T) {
 				tame(t, words, out.String(), errs.String())
 			}
 		}
+		if _, answered := said[v.name]; answered && v.name != "import" && asked.Load() == 0 {
+			t.Errorf("the verb %q did not ask the hostile server", v.name)
+		}
 	}
-	if ours < 20 {
+	if ours < 100 {
 		t.Errorf("the strangers' text was printed only %d times", ours)
 	}
 	for _, words := range [][]string{{evil}, {"-" + evil}, {}} {
