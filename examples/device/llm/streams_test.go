@@ -44,7 +44,7 @@ func TestStreamsThatSDKsRead(t *testing.T) {
 		{"content of an unknown kind", stream(many(event(head+`{"content":{"x":1}}}]}`)), text)},
 		{"comments sent as data", stream(many(event(": PROCESSING")), text)},
 		{"pings sent as data", stream(many("event: ping\n"+event(`{"type":"ping"}`)), text)},
-		{"events of names that nobody knows", stream(many("event: usage\n"+event(`{"tokens":7}`)), text)},
+		{"events with unknown names", stream(many("event: usage\n"+event(`{"tokens":7}`)), text)},
 		{"objects without choices", stream(many(event(`{"id":"x","usage":{}}`)), text)},
 		{"choices that are null", stream(many(event(`{"choices":null}`)), text)},
 		{"text that is no JSON", stream(many(event(`hello there`)), text)},
@@ -66,7 +66,7 @@ func TestStreamsThatSDKsRead(t *testing.T) {
 		{"one that cannot be parsed", typed(";;", text)},
 		{"that of newline-delimited JSON", typed("application/x-ndjson", text)},
 		{"empty lines first", typed("", "\n\r\n\n"+text)},
-		{"compressed, though nobody asked for it", func(w http.ResponseWriter, r *http.Request) {
+		{"compressed, though the request did not ask for it", func(w http.ResponseWriter, r *http.Request) {
 			if got := r.Header.Get("Accept-Encoding"); got != "identity" {
 				t.Errorf("asked for %q", got)
 			}

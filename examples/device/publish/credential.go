@@ -199,8 +199,8 @@ func (c *Credential) read() error {
 	}
 	c.file, c.pair, c.unsaved = data, p, false
 	c.renewAt = time.Time{}
-	// Nobody measured when the token was issued, so this depends on the clock
-	// of this machine.
+	// The time of issue is not known by the clock of this process, so this
+	// depends on the wall clock of the machine.
 	if ends, lifetime := p.times(); !ends.IsZero() && p.RefreshToken != "" {
 		c.renewAt = ends.Add(share(lifetime) - lifetime)
 	}

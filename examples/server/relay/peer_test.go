@@ -57,7 +57,7 @@ func (failing) Replace(context.Context, history.Saved) error { return nil } // o
 func (failing) Close() error                                 { return nil }
 
 // A publisher that is gone before its answer is no failure of the store, which
-// would page somebody; a store that fails is one, whoever is there.
+// would alert the operator. A store that fails is one, with any publisher.
 func TestWhoseFailure(t *testing.T) {
 	for _, row := range []struct {
 		why         string
