@@ -189,7 +189,14 @@ func TestModelCrowded(t *testing.T) {
 			switch p := rnd.IntN(100); {
 			case p < 50:
 				want, c := m.decide(addr, now, open)
+				asked := l.CheckAt(addr, now)
 				slot, got := l.AdmitAt(addr, now)
+				if asked.Allowed && got.Allowed {
+					asked.Remaining-- // this connection
+				}
+				if asked != got {
+					fail("%v: asked %+v\nadmitted %+v", addr, asked, got)
+				}
 				if got.Allowed && c != nil {
 					c.held = append(c.held, &modelSlot{real: &slot, start: c.start})
 					if _, known := m.renewed[got.Client]; !known || c.tries == 1 {

@@ -127,6 +127,23 @@ func (l *Limiter) Admit(addr netip.Addr) (Slot, Decision) { return l.AdmitAt(add
 
 // AdmitAt is [Limiter.Admit] at the time now.
 func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
+	return l.answer(addr, now, true)
+}
+
+// Check returns the decision that Admit would make for addr now, and counts
+// nothing. Use it to answer a request that only asks, such as that of a page
+// whose upgrade failed: a browser hides from scripts with which status. Never
+// call it to decide about a connection, since others may be admitted before
+// that connection is counted. Remaining does not include a connection of this
+// request.
+func (l *Limiter) Check(addr netip.Addr) Decision {
+	_, d := l.answer(addr, time.Now(), false)
+	return d
+}
+
+// answer decides about a connection from addr, and counts it if count is set
+// and the decision allows it.
+func (l *Limiter) answer(addr netip.Addr, now time.Time, count bool) (Slot, Decision) {
 	m := l.turn(now)
 	network := Fold(addr)
 	d := Decision{Client: network, Limit: l.cfg.Limit}
@@ -138,18 +155,18 @@ func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
 		d.Allowed = l.cfg.DryRun
 		return Slot{}, d
 	}
-	slot, crowded := l.decide(keyOf(network), m, now, &d)
+	slot, crowded := l.decide(keyOf(network), m, now, count, &d)
 	if crowded {
 		d.Client, d.Coarse = coarse(addr), true
-		slot, _ = l.decide(l.coarseKey(d.Client), m, now, &d)
+		slot, _ = l.decide(l.coarseKey(d.Client), m, now, count, &d)
 	}
 	return slot, d
 }
 
-// decide counts one connection, under one lock; nothing else counts
-// connections. It returns crowded, without a decision, if the key is unknown
+// decide counts one connection, if count is set, under one lock; nothing else
+// counts connections. It returns crowded, without a decision, if the key is unknown
 // and MaxKeys keys are known.
-func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot Slot, crowded bool) {
+func (l *Limiter) decide(key uint64, m moment, now time.Time, count bool, d *Decision) (slot Slot, crowded bool) {
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,12 +196,14 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 		d.Reason, d.RetryAfter = ReasonAttempts, reset
 	case int(c.counted) >= l.cfg.Limit:
 		d.Reason, d.RetryAfter = ReasonLimit, reset
-	case !l.enter():
+	case !l.enter(count):
 		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
-	case l.cfg.Process != nil && !l.cfg.Process.AllowN(now, 1):
-		l.open.Add(-1)
+	case l.cfg.Process != nil && !l.token(now, count):
+		if count {
+			l.open.Add(-1)
+		}
 		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, now)
-	default:
+	case count:
 		c.counted++
 		c.attempts++
 		if known && c.attempts > 1 {
@@ -207,9 +226,13 @@ func (l *Limiter) decide(key uint64, m moment, now time.Time, d *Decision) (slot
 	return slot, false
 }
 
-// enter counts one more open connection, unless there are MaxTotal.
-func (l *Limiter) enter() bool {
-	if l.cfg.MaxTotal == 0 {
+// enter reports whether there are less than MaxTotal open connections. If count
+// is set, it counts one more then.
+func (l *Limiter) enter(count bool) bool {
+	switch {
+	case !count:
+		return l.cfg.MaxTotal == 0 || l.open.Load() < int64(l.cfg.MaxTotal)
+	case l.cfg.MaxTotal == 0:
 		l.open.Add(1)
 		return true
 	}
@@ -222,6 +245,14 @@ func (l *Limiter) enter() bool {
 			return true
 		}
 	}
+}
+
+// token reports whether Process has a token, and takes it if take is set.
+func (l *Limiter) token(now time.Time, take bool) bool {
+	if take {
+		return l.cfg.Process.AllowN(now, 1)
+	}
+	return l.cfg.Process.Limit() == rate.Inf || l.cfg.Process.TokensAt(now) >= 1
 }
 
 // untilToken returns the time until r, which has just refused, has a whole

@@ -210,6 +210,42 @@ func TestTotal(t *testing.T) {
 	}
 }
 
+// TestCheck asks often, and counts nothing. The model tests compare Check with
+// Admit.
+func TestCheck(t *testing.T) {
+	process := rate.NewLimiter(rate.Every(time.Hour), 2)
+	l := newLimiter(t, ratelimit.Config{Limit: 1, MaxAttempts: 2, MaxTotal: 2, Process: process})
+	check := func(addr netip.Addr, want ratelimit.Reason) {
+		t.Helper()
+		for range 50 {
+			if d := l.Check(addr); d.Reason != want || d.Allowed != (want == ratelimit.ReasonNone) {
+				t.Fatalf("%+v, want %q", d, want)
+			}
+		}
+	}
+	check(alice, ratelimit.ReasonNone)
+	if stats := l.Stats(); stats.Open != 0 || stats.Clients != 0 {
+		t.Errorf("a question counts: %+v", stats)
+	}
+	slot, d := l.Admit(alice)
+	if !d.Allowed {
+		t.Fatalf("after questions only: %+v", d)
+	}
+	check(alice, ratelimit.ReasonLimit)
+	check(bob, ratelimit.ReasonNone)
+	other, _ := l.Admit(bob)
+	check(alice.Prev(), ratelimit.ReasonTotal)
+	other.Release()
+	check(alice.Prev(), ratelimit.ReasonProcess)
+	process.SetLimit(rate.Inf)
+	check(alice.Prev(), ratelimit.ReasonNone)
+	slot.Release()
+	if err := l.Block(ratelimit.Fold(alice), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	check(alice, ratelimit.ReasonBlocked)
+}
+
 // TestTotalConcurrent has many goroutines ask for the last places.
 func TestTotalConcurrent(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{MaxTotal: 5})

@@ -105,7 +105,14 @@ func TestModel(t *testing.T) {
 		switch p := rnd.IntN(100); {
 		case p < 60:
 			want := m.admit(c, now)
+			asked := l.CheckAt(addr, now)
 			slot, got := l.AdmitAt(addr, now)
+			if asked.Allowed && got.Allowed {
+				asked.Remaining-- // this connection
+			}
+			if asked != got {
+				fail("%v: asked %+v\nadmitted %+v", addr, asked, got)
+			}
 			seen[got.Reason]++
 			if got.Allowed {
 				c.held = append(c.held, &modelSlot{real: &slot, start: c.start})

@@ -467,4 +467,14 @@ func TestForeignPagesCostNothing(t *testing.T) {
 	if p, res := connect(t, s.addr, visitor...); p != nil || res.StatusCode != http.StatusTooManyRequests {
 		t.Error("the limit does not hold")
 	}
+	// The page asks why its upgrade failed, and learns it.
+	for range 10 {
+		if res, _ := s.do("GET", "/ws", visitor...); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+			t.Fatalf("a page that asks is answered %d", res.StatusCode)
+		}
+	}
+	s.must("block", "192.0.2.50")
+	if res, _ := s.do("GET", "/ws", visitor...); res.StatusCode != http.StatusForbidden {
+		t.Errorf("a page that asks is answered %d, want 403", res.StatusCode)
+	}
 }

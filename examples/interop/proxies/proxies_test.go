@@ -231,6 +231,10 @@ func (p proxy) limits(t *testing.T, server *relay.Server) {
 	for i := range limit {
 		p.open(t, greedy, "", as(i))
 	}
+	if ws, status := p.dial(t, greedy, "", as(limit)); ws != nil || status != http.StatusTooManyRequests {
+		t.Errorf("over the limit: %d", status)
+	}
+	// The page asks why, without an upgrade.
 	req := request(t, http.MethodGet, "https://"+site+"/ws", as(limit))
 	res, err := p.client(greedy).Do(req)
 	if err != nil {

@@ -37,6 +37,29 @@ func Policy(cfg config.Config) (*headers.Middleware, error) {
 	return headers.New(p)
 }
 
+// told answers a request without an upgrade with the refusal that an upgrade of
+// the same client would get, and counts nothing. If there is none, it calls
+// next. The page needs it: a browser hides from scripts with which status an
+// upgrade failed, so the page asks again without one.
+func (s *Site) told(next http.Handler) http.Handler {
+	limiter := s.Watch.Limiter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.Header.Get("Upgrade") != "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if s.Relay.Stopping() {
+			s.Relay.ServeHTTP(w, r)
+			return
+		}
+		if d := limiter.Check(s.clients.Addr(r)); !d.Allowed {
+			limiter.Refuse(w, d)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // Recovered answers a panic of next with a plain 500. net/http's own recovery
 // would cut the connection without an answer and log the panic's value, which
 // may quote what a stranger sent.

@@ -64,6 +64,7 @@ type Site struct {
 	thin      *slog.Logger                // for lines that strangers can cause as often as they like
 	flush     func()                      // writes what thin has left out
 	idle      *idle                       // bounds HTTP connections
+	clients   *clientip.Resolver          // reports nothing, unlike that of pooled
 	pooled    *pooled                     // reports proxies whose clients count as one
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
@@ -87,6 +88,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		}
 	}
 	clients := clientip.Behind(cfg.Proxies...)
+	s.clients = clients
 	s.idle = newIdle(clients.Trusts)
 	s.pooled = newPooled(clients, s.log, s.thin)
 	var err error
@@ -181,7 +183,7 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 	pages.Handle("/{$}", page.Handler(web.Handler()))
 	pages.Handle("/", web.Handler())
 	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.thin, s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay))))
+	mux.Handle("/ws", Recovered(s.thin, s.told(s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay)))))
 	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
 	return secure.Handler(mux), nil
 }

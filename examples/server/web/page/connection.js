@@ -199,10 +199,9 @@ export class Connection {
   }
 
   // ask finds out why an upgrade failed. A browser hides the answer's status from
-  // scripts, so the same address is asked once more, without an upgrade: the rate
-  // limit answers that alike. A request that it refuses is not counted and puts
-  // nothing off; one that it lets pass is an attempt, which is why nobody asks
-  // again soon after that.
+  // scripts, so the same address is asked once more, without an upgrade: the
+  // server answers with the refusal that an upgrade would get now, and counts
+  // nothing.
   async #ask() {
     const patience = delay(this.#failures);
     const refused = refusedDelay(this.#failures);
