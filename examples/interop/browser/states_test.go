@@ -5,6 +5,7 @@ package browser_test
 import (
 	"context"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -166,9 +167,9 @@ func TestComesBack(t *testing.T) {
 }
 
 // TestBlocked opens the page from an address that has sent too many invalid
-// tokens.
+// tokens. It can watch until the operator blocks it.
 func TestBlocked(t *testing.T) {
-	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000")
+	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000", "TRUSTED_PROXIES=none", "OPERATOR_ADDR=unix:"+filepath.Join(t.TempDir(), "operator.sock"))
 	server.Start()
 	ctx, cancel := context.WithTimeout(context.Background(), relay.Patience)
 	defer cancel()
@@ -186,6 +187,8 @@ func TestBlocked(t *testing.T) {
 		ws.CloseNow()
 	}
 	b := open(t, "http://"+server.Addr+"/")
+	b.says(`^Connected`)
+	server.Verb("block", "127.0.0.1")
 	b.says(`^Refused: your address is blocked\.`)
 	b.silent()
 }

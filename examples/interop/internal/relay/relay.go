@@ -141,9 +141,11 @@ func (s *Server) Verb(args ...string) string {
 	s.t.Helper()
 	cmd := exec.Command(s.binary, args...)
 	cmd.Env = s.env
+	var errs strings.Builder
+	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		s.t.Fatal(err)
+		s.t.Fatalf("server %s: %v\n%s", strings.Join(args, " "), err, &errs)
 	}
 	return strings.TrimSpace(string(out))
 }
