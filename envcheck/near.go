@@ -45,8 +45,8 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	return near
 }
 
-// standard are names that crypto/x509 reads in every Go program. They are spelled
-// as intended, even if they resemble a name in the Spec.
+// standard are names that crypto/x509 reads in every Go program. They are
+// spelled as intended, even if they resemble a name in the Spec.
 var standard = map[string]bool{"SSL_CERT_FILE": true, "SSL_CERT_DIR": true}
 
 func (v *Var) names() []string {
@@ -84,17 +84,18 @@ func (v *Var) disguised(near []NearMiss) string {
 }
 
 // similar reports whether a is a likely misspelling of b. Case, underscores,
-// hyphens, dots, spaces, quotes and what cannot be seen do not count. Of every four letters, fewer than one may be
-// wrong, missing, added or swapped with its neighbour, and at most three in
-// all. Names of up to four letters must be equal, since many short names differ
-// by one letter only.
+// hyphens, dots, spaces, quotes and what cannot be seen do not count. Of every
+// four letters, fewer than one may be wrong, missing, added or swapped with its
+// neighbour, and at most three in all. Names of up to four letters must be
+// equal, since many short names differ by one letter only.
 func similar(a, b string) bool {
 	x, y := fold(a), fold(b)
 	limit := min((len(y)-1)/4, 3)
 	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit
 }
 
-// fold returns the bare name in capitals, without underscores, hyphens and dots.
+// fold returns the bare name in capitals, without underscores, hyphens and
+// dots.
 func fold(name string) []rune {
 	return []rune(strings.Map(func(r rune) rune {
 		switch {

@@ -12,9 +12,9 @@ import (
 // outputs matches the ways to the standard outputs.
 var outputs = regexp.MustCompile(`\bos\.Std(out|err)\b|\bfmt\.Print|\blog\.(Print|Fatal|Panic)|\bprintln\(`)
 
-// TestOutputsAreGuarded checks that every program writes to its standard outputs
-// in the file of its main function only, and that this file guards them against
-// text that controls a terminal.
+// TestOutputsAreGuarded checks that every program writes to its standard
+// outputs in the file of its main function only, and that this file guards them
+// against text that controls a terminal.
 func TestOutputsAreGuarded(t *testing.T) {
 	programs := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {

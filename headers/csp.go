@@ -119,9 +119,9 @@ func (c CSP) has(s Source) bool {
 
 // ParseCSP reads a policy in the form of the header or of a <meta> element. It
 // refuses everything that [New] would refuse, and returns all mistakes, joined
-// with [errors.Join], each an [*Error]. It converts the same parts to lower case
-// as [CSP.With]. For every CSP c that it returns, ParseCSP(c.String()) returns c
-// again.
+// with [errors.Join], each an [*Error]. It converts the same parts to lower
+// case as [CSP.With]. For every CSP c that it returns, ParseCSP(c.String())
+// returns c again.
 //
 // Browsers skip the parts of a policy that they do not know. ParseCSP refuses
 // them, because it is for a policy that you are about to send. [Grade] reads
@@ -160,8 +160,8 @@ func isCSPSpace(r rune) bool {
 }
 
 // fold converts to lower case what browsers compare without case: keywords, the
-// prefixes of nonces and hashes, and the tokens of a sandbox. Nonces and digests
-// keep their case.
+// prefixes of nonces and hashes, and the tokens of a sandbox. Nonces and
+// digests keep their case.
 func fold(directive string, s Source) Source {
 	low := Source(strings.ToLower(string(s)))
 	switch {

@@ -34,7 +34,8 @@ type ReportConfig struct {
 	Window time.Duration
 
 	// Log gets one record for each violation that is new in its window, and one
-	// for the first malformed request in each window. If nil, nothing is logged.
+	// for the first malformed request in each window. If nil, nothing is
+	// logged.
 	Log *slog.Logger
 	// OnViolation is called for each violation that is new in its window, in
 	// the goroutine that serves the report. If nil, nothing is called.

@@ -164,8 +164,8 @@ func (l *Limiter) answer(addr netip.Addr, now time.Time, count bool) (Slot, Deci
 }
 
 // decide counts one connection, if count is set, under one lock; nothing else
-// counts connections. It returns crowded, without a decision, if the key is unknown
-// and MaxKeys keys are known.
+// counts connections. It returns crowded, without a decision, if the key is
+// unknown and MaxKeys keys are known.
 func (l *Limiter) decide(key uint64, m moment, now time.Time, count bool, d *Decision) (slot Slot, crowded bool) {
 	s := l.shard(key)
 	s.mu.Lock()

@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/relayguard/relayguard/ratelimit"
 	"golang.org/x/time/rate"
+
+	"github.com/relayguard/relayguard/ratelimit"
 )
 
 // start is far from now, so that a method fails the tests if it uses the real
@@ -180,36 +181,6 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// TestTotal checks the bound for all clients together, however they come and
-// go, and that a refusal by it costs nothing.
-func TestTotal(t *testing.T) {
-	l := newLimiter(t, ratelimit.Config{Limit: 2, MaxTotal: 3, Process: rate.NewLimiter(rate.Every(time.Hour), 4)})
-	held, _ := admit(l, alice, start, 2)
-	admit(l, bob, start, 1)
-	for range 50 {
-		if slot, d := l.AdmitAt(bob, start); d.Reason != ratelimit.ReasonTotal || d.Reason.Status() != 503 || d.RetryAfter != time.Minute || slot.Release() {
-			t.Fatalf("fourth of three: %+v", d)
-		}
-	}
-	if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonLimit {
-		t.Errorf("its own limit goes first: %+v", d)
-	}
-	held[0].Release()
-	if _, d := l.AdmitAt(bob, start); !d.Allowed {
-		t.Errorf("after one has ended: %+v", d)
-	}
-	held[1].Release()
-	// Process has no token left. What it refuses is not open.
-	for range 50 {
-		if _, d := l.AdmitAt(alice, start); d.Reason != ratelimit.ReasonProcess {
-			t.Fatalf("%+v", d)
-		}
-	}
-	if got := l.StatsAt(start).Open; got != 2 {
-		t.Errorf("%d open, want 2", got)
-	}
-}
-
 // TestCheck asks often, and counts nothing. The model tests compare Check with
 // Admit.
 func TestCheck(t *testing.T) {
@@ -244,32 +215,6 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(alice, ratelimit.ReasonBlocked)
-}
-
-// TestTotalConcurrent has many goroutines ask for the last places.
-func TestTotalConcurrent(t *testing.T) {
-	l := newLimiter(t, ratelimit.Config{MaxTotal: 5})
-	var open, most atomic.Int64
-	var wg sync.WaitGroup
-	for g := range 8 {
-		wg.Go(func() {
-			for i := range 2000 {
-				slot, d := l.AdmitAt(netip.AddrFrom4([4]byte{10, byte(g), byte(i >> 8), byte(i)}), start)
-				if !d.Allowed {
-					continue
-				}
-				if n := open.Add(1); n > most.Load() {
-					most.Store(n)
-				}
-				open.Add(-1)
-				slot.Release()
-			}
-		})
-	}
-	wg.Wait()
-	if most.Load() > 5 || most.Load() == 0 || l.StatsAt(start).Open != 0 {
-		t.Errorf("at most %d open, and %d in the end", most.Load(), l.StatsAt(start).Open)
-	}
 }
 
 // TestProcessClosed uses a Process that admits nothing. RetryAfter cannot name

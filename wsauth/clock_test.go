@@ -10,9 +10,9 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// A machine that sleeps, or whose clock is set, is here a clock that jumps while
-// the timers go on. A client that sends nothing is told within a minute, and a
-// session that has ended does not keep its place until then.
+// A machine that sleeps, or whose clock is set, is here a clock that jumps
+// while the timers go on. A client that sends nothing is told within a minute,
+// and a session that has ended does not keep its place until then.
 func TestClockJumps(t *testing.T) {
 	for _, row := range []struct {
 		why      string

@@ -15,8 +15,8 @@
 // whole history. With -idle, nothing is published, and the memory of a viewer
 // is measured.
 //
-// The token is in LOAD_TOKEN. With -token instead, every user of the machine can
-// read it in the list of processes. Four viewers share one address of the
+// The token is in LOAD_TOKEN. With -token instead, every user of the machine
+// can read it in the list of processes. Four viewers share one address of the
 // loopback network, so that the server's limit for one client admits them.
 //
 // If load and the server share a machine, give each a core of its own.

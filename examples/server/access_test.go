@@ -227,8 +227,8 @@ func TestOperatorSocket(t *testing.T) {
 	}
 }
 
-// If no server runs, there is no socket, and the commands on the history use its
-// directory.
+// If no server runs, there is no socket, and the commands on the history use
+// its directory.
 func TestNoServerAtTheSocket(t *testing.T) {
 	dir := t.TempDir()
 	env := append(durable(t, filepath.Join(dir, "history")), "OPERATOR_ADDR=unix:"+filepath.Join(dir, "operator.sock"))

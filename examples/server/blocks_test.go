@@ -67,8 +67,8 @@ func TestBlockEndsConnections(t *testing.T) {
 	s.publisher().send(`{"text":"a"}`)
 	other.texts(1) // other networks stay connected
 
-	// A network in the form of NAT64 is an IPv4 network, whose visitors may come
-	// without a translator.
+	// A network in the form of NAT64 is an IPv4 network, whose visitors may
+	// come without a translator.
 	if out := s.must("block", "64:ff9b::198.51.100.0/120"); !strings.Contains(out, "198.51.100.0/24") {
 		t.Error(out)
 	}

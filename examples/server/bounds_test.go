@@ -102,9 +102,9 @@ func (k *kept) ask(t *testing.T) bool {
 
 func (k *kept) Read(b []byte) (int, error) { return k.Reader.Read(b) }
 
-// A client can keep a hundred HTTP connections open between requests. The oldest
-// is closed when there is one more. A trusted proxy, whose connections are those
-// of many clients, can keep any number.
+// A client can keep a hundred HTTP connections open between requests. The
+// oldest is closed when there is one more. A trusted proxy, whose connections
+// are those of many clients, can keep any number.
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	const most, more = 100, 20

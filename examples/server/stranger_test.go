@@ -37,8 +37,8 @@ var said = map[string]string{
 }
 
 // TestStrangers gives the text of strangers to every verb: a hostile server, in
-// its answers and in its refusals, hostile arguments, and hostile files. No verb
-// prints a character that controls the terminal.
+// its answers and in its refusals, hostile arguments, and hostile files. No
+// verb prints a character that controls the terminal.
 func TestStrangers(t *testing.T) {
 	quoted, err := json.Marshal(evil)
 	if err != nil {

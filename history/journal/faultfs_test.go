@@ -71,8 +71,8 @@ func rebuilt(names, durable map[string]*inode) *faultDir {
 }
 
 // crashed returns what a crash may leave: everything, if only the process
-// ended; after a power failure what was synced, of the files with their old names, or
-// of those with their new names.
+// ended; after a power failure what was synced, of the files with their old
+// names, or of those with their new names.
 func (d *faultDir) crashed() map[string]*faultDir {
 	lost := func(names map[string]*inode) *faultDir {
 		c := rebuilt(names, names)

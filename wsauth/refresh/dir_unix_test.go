@@ -132,8 +132,8 @@ func TestDirStoreTraps(t *testing.T) {
 	}
 }
 
-// A write that fails leaves nothing behind, and the old content in place. A file
-// that another process is writing stays.
+// A write that fails leaves nothing behind, and the old content in place. A
+// file that another process is writing stays.
 func TestDirStoreLeavesNoLitter(t *testing.T) {
 	dir := t.TempDir()
 	s := newDir(t, dir, 0)

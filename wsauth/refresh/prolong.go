@@ -7,10 +7,10 @@ import (
 
 // Prolong lets a family be refreshed until the present time plus
 // [Config].Lifetime, as if it began now, and returns it. It returns false if
-// there is no such family or it has ended. IdleTimeout still applies. The tokens
-// of the family stay valid; the device needs no new pair. The next generation of
-// the family begins, so its Generation grows by one. The error is an
-// [*UnavailableError].
+// there is no such family or it has ended. IdleTimeout still applies. The
+// tokens of the family stay valid; the device needs no new pair. The next
+// generation of the family begins, so its Generation grows by one. The error is
+// an [*UnavailableError].
 func (i *Issuer) Prolong(ctx context.Context, id string) (Family, bool, error) {
 	return i.ProlongAt(ctx, id, time.Now())
 }

@@ -42,7 +42,8 @@ func TestProlong(t *testing.T) {
 					if err != nil {
 						t.Fatalf("on day %d: %v", day, err)
 					}
-					// The answer may be lost, and is the same after a prolonging.
+					// The answer may be lost, and is the same after a
+					// prolonging.
 					if _, ok, err := issuer.Prolong(t.Context(), id); !ok || err != nil {
 						t.Fatalf("on day %d: %t, %v", day, ok, err)
 					}

@@ -113,8 +113,8 @@ func (p *pipe) Write(b []byte) (int, error) {
 		if len(b) >= 4 {
 			code = int(b[2])<<8 | int(b[3])
 		}
-		// The library answers a close frame with the reason of the client, which
-		// it does not check (RFC 6455, sections 5.5.1 and 8.1).
+		// The library answers a close frame with the reason of the client,
+		// which it does not check (RFC 6455, sections 5.5.1 and 8.1).
 		if !utf8.Valid(b[min(4, len(b)):]) {
 			code = 1007
 		}

@@ -83,9 +83,9 @@ func (o Origins) check(r *http.Request) *OriginError {
 
 func cut(s string) string { return s[:min(len(s), 256)] }
 
-// ownSite reports whether no value of Sec-Fetch-Site names a foreign page. "none"
-// means that the user has asked, for example with a bookmark. A page of the same
-// site but another origin is foreign, too.
+// ownSite reports whether no value of Sec-Fetch-Site names a foreign page.
+// "none" means that the user has asked, for example with a bookmark. A page of
+// the same site but another origin is foreign, too.
 func ownSite(values []string) bool {
 	for _, v := range values {
 		if v != "same-origin" && v != "none" {

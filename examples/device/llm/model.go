@@ -17,8 +17,8 @@ import (
 )
 
 // standardSilence is the default of Model.Silence. The first token takes long,
-// because the endpoint may have to load a model of many gigabytes, and the model
-// may think before it answers.
+// because the endpoint may have to load a model of many gigabytes, and the
+// model may think before it answers.
 const standardSilence = 5 * time.Minute
 
 // Model is a model of an OpenAI-compatible API that streams chat completions,

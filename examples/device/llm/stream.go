@@ -287,9 +287,9 @@ func says(v any) bool {
 	return false
 }
 
-// plainReader returns a reader of the text of r, which may be compressed, though
-// the request did not ask for that. The bytes decide, not the header. The reader
-// reads nothing before the first Read.
+// plainReader returns a reader of the text of r, which may be compressed,
+// though the request did not ask for that. The bytes decide, not the header.
+// The reader reads nothing before the first Read.
 func plainReader(r io.Reader) io.Reader { return &plain{raw: bufio.NewReader(r)} }
 
 type plain struct {

@@ -93,7 +93,8 @@ func TestStreamsThatSDKsRead(t *testing.T) {
 	}
 }
 
-// How long an answer may take depends on chunks alone, and the bound can be set.
+// How long an answer may take depends on chunks alone, and the bound can be
+// set.
 func TestSilence(t *testing.T) {
 	const begin = `data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}` + "\n\n"
 	for _, row := range []struct {

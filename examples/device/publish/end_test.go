@@ -16,8 +16,8 @@ import (
 )
 
 // When a pair ends for good, its access tokens live shorter and shorter. The
-// device does not refresh them faster and faster, and it was warned each day for
-// two weeks.
+// device does not refresh them faster and faster, and it was warned each day
+// for two weeks.
 func TestEndOfPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const life = 20 * 24 * time.Hour

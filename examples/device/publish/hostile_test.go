@@ -69,7 +69,8 @@ func TestEndlessMessages(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				_ = publish.Run(ctx, publish.Config{URL: "ws" + strings.TrimPrefix(srv.URL, "http") + "/ws", Tokens: good, Source: &ticking{numbers{last: 1}, time.Hour}})
 				runtime.ReadMemStats(&after)
-				// What the device has not read is in the buffers of the sockets.
+				// What the device has not read is in the buffers of the
+				// sockets.
 				if n := sent.Load(); n > 32<<20 {
 					t.Errorf("the relay sent %d MiB", n>>20)
 				}

@@ -108,8 +108,8 @@ func plain(p []byte) bool {
 	return true
 }
 
-// controls reports whether r controls how text is shown. Cc are the controls, Cf
-// the formats such as bidirectional controls, Zl and Zp the other line ends.
+// controls reports whether r controls how text is shown. Cc are the controls,
+// Cf the formats such as bidirectional controls, Zl and Zp the other line ends.
 func controls(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }

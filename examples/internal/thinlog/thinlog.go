@@ -1,5 +1,5 @@
-// Package thinlog thins a log whose lines a peer can cause, so that a hostile or
-// broken peer does not fill the disk.
+// Package thinlog thins a log whose lines a peer can cause, so that a hostile
+// or broken peer does not fill the disk.
 package thinlog
 
 import (
@@ -19,9 +19,9 @@ const (
 
 // New returns a logger that writes to log at most ten lines with the same
 // message in a minute. When the minute ends, it writes the last line that was
-// left out, with the number of those in "suppressed". An "addr" that they do not
-// share is left out, since the number would not be its own. Long texts are cut,
-// but not a "stack".
+// left out, with the number of those in "suppressed". An "addr" that they do
+// not share is left out, since the number would not be its own. Long texts are
+// cut, but not a "stack".
 //
 // The caller calls flush at the end, which writes what is still to be written
 // and releases the timers. The logger may be used by many goroutines, and also

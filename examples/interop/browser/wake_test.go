@@ -31,8 +31,8 @@ func TestNetworkChanges(t *testing.T) {
 	b.silent()
 }
 
-// TestLongPrompt has a prompt as long as a message may be. The page draws it, and
-// later frames, in no more than a blink each.
+// TestLongPrompt has a prompt as long as a message may be. The page draws it,
+// and later frames, in no more than a blink each.
 func TestLongPrompt(t *testing.T) {
 	server := relay.New(t)
 	server.Start()

@@ -43,8 +43,8 @@ var proxies = []struct {
 
 func startNginx(t *testing.T, upstream string) proxy { return startNginxWith(t, upstream, ecdsaKey) }
 
-// startNginxWith starts nginx with a certificate of a key that newKey makes, and
-// with further changes of its configuration.
+// startNginxWith starts nginx with a certificate of a key that newKey makes,
+// and with further changes of its configuration.
 func startNginxWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer, changes ...[2]string) proxy {
 	t.Helper()
 	binary := program(t, "nginx", "/usr/sbin/nginx", "nginx-light")
@@ -157,8 +157,8 @@ func listenAt(t *testing.T, dir string, private crypto.Signer) (p proxy, cert, k
 		SerialNumber: big.NewInt(1), DNSNames: []string{site},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 3, 0),
 		IsCA: true, BasicConstraintsValid: true,
-		// With KeyEncipherment, an RSA key may be used for suites without forward
-		// secrecy too.
+		// With KeyEncipherment, an RSA key may be used for suites without
+		// forward secrecy too.
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)

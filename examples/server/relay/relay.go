@@ -75,8 +75,8 @@ type Config struct {
 	PublishBurst int
 
 	// Logger gets the lines of connections and of publishers. Their number is
-	// bounded by the limiter that admits the connections, and by PublishRate. If
-	// nil, nothing is logged.
+	// bounded by the limiter that admits the connections, and by PublishRate.
+	// If nil, nothing is logged.
 	Logger *slog.Logger
 	// Thinned gets the lines that a stranger can cause as often as it likes:
 	// requests that are refused before they are limited, and panics. It should

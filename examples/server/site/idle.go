@@ -15,10 +15,10 @@ import (
 // six, and an address may be that of many visitors.
 const maxIdle = 100
 
-// idle bounds the HTTP connections that each client keeps open between requests.
-// Every such connection takes a file descriptor until idleWait has passed.
-// Connections in a request are bounded by the other waits, and WebSocket
-// connections by the limiter.
+// idle bounds the HTTP connections that each client keeps open between
+// requests. Every such connection takes a file descriptor until idleWait has
+// passed. Connections in a request are bounded by the other waits, and
+// WebSocket connections by the limiter.
 type idle struct {
 	exempt func(netip.Addr) bool // trusted proxies, whose connections are those of many clients
 	closed atomic.Uint64         // connections that were closed
@@ -46,9 +46,9 @@ func (i *idle) len() int {
 }
 
 // changed is the ConnState of an [http.Server]. If a client has more idle
-// connections than it may have, changed closes the oldest. A client that sends a
-// request at this moment must send it again, as after any other end of an idle
-// connection (RFC 9112, section 9.3.1).
+// connections than it may have, changed closes the oldest. A client that sends
+// a request at this moment must send it again, as after any other end of an
+// idle connection (RFC 9112, section 9.3.1).
 func (i *idle) changed(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew: // nothing is known of it

@@ -13,9 +13,9 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 )
 
-// pooled reports the two ways in which all clients of a trusted proxy become one
-// client, and reach its limits together: the proxy sends a forwarding header
-// that cannot be read, or none at all.
+// pooled reports the two ways in which all clients of a trusted proxy become
+// one client, and reach its limits together: the proxy sends a forwarding
+// header that cannot be read, or none at all.
 type pooled struct {
 	clients    *clientip.Resolver // reports, so it must resolve each request once
 	thin       *slog.Logger

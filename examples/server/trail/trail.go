@@ -65,9 +65,9 @@ const (
 // Trail keeps the newest [Length] entries in memory. It is safe for concurrent
 // use.
 //
-// Strangers can cause most of the entries, and no kind of entry may push out the
-// others. So if the trail is full, the next entry takes the place of the oldest
-// of the kind that has most. Authentication events are three kinds here:
+// Strangers can cause most of the entries, and no kind of entry may push out
+// the others. So if the trail is full, the next entry takes the place of the
+// oldest of the kind that has most. Authentication events are three kinds here:
 // refused tokens, foreign origins, and the others, which need a valid token. At
 // least the newest hundred of each kind are kept.
 type Trail struct {
@@ -139,8 +139,8 @@ func (t *Trail) Add(e Entry) {
 	}
 }
 
-// after returns the kept entries after seq in the order of Seq. The caller holds
-// the lock.
+// after returns the kept entries after seq in the order of Seq. The caller
+// holds the lock.
 func (t *Trail) after(seq uint64) (entries []Entry) {
 	for _, ring := range t.rings {
 		first := sort.Search(len(ring), func(i int) bool { return ring[i].Seq > seq })

@@ -37,8 +37,8 @@ func clientOf(addr netip.Addr) netip.Prefix {
 	return ratelimit.Fold(addr)
 }
 
-// clientName returns how the client of a decision is shown. An invalid Client is
-// not a network, and must not look like one.
+// clientName returns how the client of a decision is shown. An invalid Client
+// is not a network, and must not look like one.
 func clientName(d ratelimit.Decision) string {
 	switch {
 	case d.Client.IsValid():
