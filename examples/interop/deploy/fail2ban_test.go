@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 const filterFile = "../../deploy/fail2ban-filter.conf"
@@ -64,6 +65,10 @@ func fail2ban(t *testing.T) {
 			device := dial(t, "ws://"+server.Addr+"/ws", http.Header{"X-Forwarded-For": {"198.51.100.99"}})
 			write(t, device, `{"token":"`+server.Token()+`"}`)
 			read(t, device, `"authenticated"`)
+			// Nor one that sends a valid token which expires before the other.
+			write(t, device, `{"token":"`+server.Verb("token", "-ttl", "1m")+`"}`)
+			closed(t, device)
+			server.Logged("older", "198.51.100.99")
 			server.Stop()
 
 			slices.Sort(refused)
@@ -167,6 +172,8 @@ var suspicions = map[string][]string{
 		`time=2026-11-25T01:13:00.123+01:00 level=WARN msg=suspicious outcome=churn addr=2001:db8:5:2::2 count=31 within=1s client=2001:db8:5:2::/64`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=origins addr=2001:db8:5::3 count=10`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=fe80::1%eth0 count=10`,
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=refused addr=2001:db8:5::7 reason=expired`,
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=pair_refused addr=2001:db8:5::7 reason=reused device=pi-1 client=2001:db8:5:7::/64`,
 		`time=2026-11-25T01:13:00.123Z level=INFO msg=auth outcome=authenticated addr=2001:db8:5::9 device="msg=auth outcome=refused addr=203.0.113.8"`,
 	},
 	"json": {
@@ -174,6 +181,8 @@ var suspicions = map[string][]string{
 		`{"time":"2026-11-25T01:13:00+01:00","level":"WARN","msg":"suspicious","outcome":"churn","addr":"2001:db8:5:2::2","count":31,"client":"2001:db8:5:2::/64"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"origins","addr":"2001:db8:5::3"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"fe80::1%eth0"}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"auth","outcome":"refused","addr":"2001:db8:5::7","reason":"expired"}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"auth","outcome":"pair_refused","addr":"2001:db8:5::7","reason":"reused","client":"2001:db8:5:7::/64"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"INFO","msg":"auth","outcome":"authenticated","addr":"2001:db8:5::9","device":"\"addr\":\"203.0.113.8\""}`,
 	},
 }
@@ -236,6 +245,27 @@ func TestJail(t *testing.T) {
 	} {
 		if !strings.Contains(string(dump), want) {
 			t.Errorf("fail2ban's configuration lacks %s:\n%s", want, dump)
+		}
+	}
+}
+
+// The filter's list of reasons for which a genuine token is refused agrees with
+// the relay, which bars only clients that guess.
+func TestFilterCountsGuesses(t *testing.T) {
+	_, rest, found := strings.Cut(shipped(t, "fail2ban-filter.conf"), "\n_genuine = ")
+	list, _, _ := strings.Cut(rest, "\n")
+	if !found {
+		t.Fatal("the filter has no list")
+	}
+	genuine := strings.Split(list, "|")
+	for _, reason := range genuine {
+		if wsauth.Reason(reason).IsGuess() {
+			t.Errorf("the relay counts %q as a guess", reason)
+		}
+	}
+	for _, reason := range []wsauth.Reason{wsauth.ReasonExpired, wsauth.ReasonSessions, wsauth.ReasonOlder, wsauth.ReasonRevoked, wsauth.ReasonBarred} {
+		if !slices.Contains(genuine, string(reason)) {
+			t.Errorf("the filter counts %q as a guess", reason)
 		}
 	}
 }
