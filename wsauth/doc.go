@@ -177,6 +177,6 @@
 //	valid token                  1       2.9 to 3.1     8.9 to 10.9
 //	  allocations                16      49             168
 //	garbage: text                1       9.7 to 12      12 to 15
-//	garbage: unsigned ("none")   1       20 to 30       26 to 38
+//	garbage: unsigned ("none")   1       17 to 30       21 to 38
 //	  allocations                0       8, 45          14, 78
 package wsauth
