@@ -87,10 +87,9 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 			return nil, err
 		}
 	}
-	clients := clientip.Behind(cfg.Proxies...)
-	s.clients = clients
-	s.idle = newIdle(clients.Trusts)
-	s.pooled = newPooled(clients, s.log, s.thin)
+	s.clients = clientip.Behind(cfg.Proxies...)
+	s.idle = newIdle(s.clients.Trusts)
+	s.pooled = newPooled(s.clients, s.log, s.thin)
 	var err error
 	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
@@ -102,22 +101,22 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	grants := Grants(cfg)
 	grants.Log, grants.Audit, grants.Barred = s.log, s.Watch.Event, s.Watch.TokensBarred
-	grants.ClientIP, grants.OnFailure = clients.Addr, s.Watch.Failed
+	grants.ClientIP, grants.OnFailure = s.clients.Addr, s.Watch.Failed
 	if s.Authority, err = authority.New(grants); err != nil {
 		return nil, err
 	}
 	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
 		Allow:                   cfg.Origins,
-		Scheme:                  clients.Scheme,
+		Scheme:                  s.clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,
-	}, Audit: s.Watch.Event, ClientIP: clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
+	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
 	if err != nil {
 		return nil, err
 	}
 	if err = s.openHistory(); err != nil {
 		return nil, err
 	}
-	if err = s.assemble(clients, upgrader); err != nil {
+	if err = s.assemble(upgrader); err != nil {
 		_ = s.Close() // the first error is the cause
 		return nil, err
 	}
@@ -125,9 +124,9 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 }
 
 // assemble creates the parts that need the history, and the handlers.
-func (s *Site) assemble(clients *clientip.Resolver, upgrader *wsconn.Upgrader) (err error) {
+func (s *Site) assemble(upgrader *wsconn.Upgrader) (err error) {
 	s.Relay, err = relay.New(relay.Config{
-		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: clients.Addr, Logger: s.log, Thinned: s.thin,
+		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
 		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
