@@ -3,6 +3,7 @@ package history
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 )
 
 // Position is a place in a log, between two entries. Its text is a token that a
@@ -63,8 +64,12 @@ func (p *Position) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// ParsePosition returns the position whose [Position.String] is s. For any
-// other text the error is [ErrPosition].
+// errPosition is the error of ParsePosition. It never quotes the text, because
+// the text may come from anybody.
+var errPosition = errors.New("history: malformed position")
+
+// ParsePosition returns the position whose [Position.String] is s. Any other
+// text is an error, which does not quote the text.
 func ParsePosition(s string) (Position, error) {
 	switch {
 	case s == "oldest":
@@ -72,11 +77,11 @@ func ParsePosition(s string) (Position, error) {
 	case s == "latest":
 		return Latest(), nil
 	case len(s) > 38:
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(raw) < 10 {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	p := Position{log: binary.BigEndian.Uint64(raw)}
 	raw = raw[8:]
@@ -88,7 +93,7 @@ func ParsePosition(s string) (Position, error) {
 	// String is accepted, so a position without a log is accepted as a word
 	// only.
 	if n <= 0 || m <= 0 || n+m != len(raw) || p.String() != s {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	return p, nil
 }

@@ -12,8 +12,11 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// defaultMaxBytes is the default of ImportConfig.MaxBytes.
-const defaultMaxBytes = 256 << 20
+// Defaults of ImportConfig.
+const (
+	defaultKeep     = 1000 // as of history.Config.Keep
+	defaultMaxBytes = 256 << 20
+)
 
 // ImportConfig configures an import. With the zero value, the archive must not
 // be encrypted, and its last 1,000 entries are imported.
@@ -24,7 +27,7 @@ type ImportConfig struct {
 	Identities []age.Identity
 
 	// Keep is the number of entries to import, the last ones of the archive. 0
-	// or less means [history.DefaultKeep]. A number above the Config.Keep of
+	// or less means 1,000. A number above the Config.Keep of
 	// the log has no use.
 	Keep int
 
@@ -52,7 +55,7 @@ type ImportConfig struct {
 func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, Progress, error) {
 	keep, limit := cfg.Keep, cfg.MaxBytes
 	if keep <= 0 {
-		keep = history.DefaultKeep
+		keep = defaultKeep
 	}
 	if limit <= 0 {
 		limit = defaultMaxBytes
