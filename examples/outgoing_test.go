@@ -22,6 +22,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // TestOutgoingClients holds that every HTTP client of this module is made by
@@ -139,7 +140,7 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 			}
 		},
 		"the operator": func(ctx context.Context, t *testing.T, url string) {
-			c := &operate.Client{Addr: strings.TrimPrefix(url, "http://"), Secrets: []wsauth.Key{{Secret: []byte(secret)}}}
+			c := &operate.Client{Addr: strings.TrimPrefix(url, "http://"), Secrets: []jwtauth.Key{{Secret: []byte(secret)}}}
 			_, _ = c.Blocks(ctx)
 		},
 		"the error tracker": func(_ context.Context, t *testing.T, url string) {

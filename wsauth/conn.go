@@ -46,7 +46,7 @@ const (
 	codePolicyViolation      = 1008 // ended by [Gate.End]
 	codeTooBig               = 1009
 	codeAuthenticationFailed = 4401
-	codeReplaced             = 4409 // by a newer session of the same device
+	codeReplaced             = 4409 // by a newer session of the same subject
 )
 
 // Peer identifies the client of a connection, for the audit.

@@ -13,13 +13,14 @@
 //		"os"
 //
 //		"github.com/relayguard/relayguard/wsauth"
+//	    "github.com/relayguard/relayguard/wsauth/jwtauth"
 //		"github.com/relayguard/relayguard/wsauth/wsconn"
 //	)
 //
 //	func main() {
-//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
-//			Devices: []string{"pi-1"},
+//		tokens, err := jwtauth.New(jwtauth.Config{
+//			Keys:    []jwtauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Subjects: []string{"pi-1"},
 //		})
 //		if err != nil {
 //			log.Fatal(err)
@@ -137,13 +138,13 @@
 //     devices get their next access token by themselves. A stranger who has
 //     read the store of the families cannot use it, because it contains only
 //     hashes. If a stranger may have written to the store, end the families
-//     with RevokeDevice of package wsauth/refresh and bring new pairs to the
+//     with RevokeSubject of package wsauth/refresh and bring new pairs to the
 //     devices.
 //  3. Search the audit for authenticated events with the ID of the old key
 //     since the leak. Their addresses and token IDs show how the key was used.
 //
 // If only the token of one device has leaked, call [Gate.Revoke] with the
-// present time, and RevokeDevice of package wsauth/refresh. Other devices are
+// present time, and RevokeSubject of package wsauth/refresh. Other devices are
 // not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps
 // a revocation in memory only: store revocations in a file and repeat them at
 // the next start, as examples/server does.

@@ -1,26 +1,29 @@
 package wsauth
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"sync"
 	"time"
 )
 
-// Verifier decides whether a token is valid. [HS256] is a Verifier.
+// Verifier decides whether a token is valid. Package wsauth/jwtauth has one for
+// JSON Web Tokens.
 type Verifier interface {
-	// VerifyAt returns the identity in token if the token is valid at the time
-	// now. The error of a refused token should be an [*Error]. VerifyAt must be
-	// safe for concurrent use and must not keep token.
-	VerifyAt(token []byte, now time.Time) (Identity, error)
+	// Verify returns the identity in token if the token is valid at the time
+	// now. If Verify cannot decide, because a service that it needs does not
+	// answer, its error is an [*UnavailableError]. Any other error refuses the
+	// token, and should be an [*Error]. Verify must return when ctx ends. It
+	// must be safe for concurrent use and must not keep token.
+	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 
 // Rechecker is an optional interface of a [Verifier]. With it, the end of an
-// identity reaches the open sessions that authenticated with it. [HS256] is a
-// Rechecker. ValidAt and EndsAt must be fast and safe for concurrent use, and
-// must not call the Gate.
+// identity reaches the open sessions that authenticated with it. ValidAt and
+// EndsAt must be fast and safe for concurrent use, and must not call the Gate.
 type Rechecker interface {
-	// ValidAt reports whether id, which VerifyAt returned earlier, is still
+	// ValidAt reports whether id, which Verify returned earlier, is still
 	// valid at the time now, and the reason if not. Every [Session.Authorize]
 	// calls it.
 	ValidAt(id Identity, now time.Time) (Reason, bool)
@@ -41,13 +44,13 @@ type OnExpiry int
 // Choices of [Config].OnExpiry.
 const (
 	// OnExpiryView sends {"status":"viewer"} to the client and leaves the
-	// connection open. Another token of the same device authenticates it again.
+	// connection open. Another token of the same subject authenticates it again.
 	OnExpiryView OnExpiry = iota
 	// OnExpiryClose closes the connection with the code 4401.
 	OnExpiryClose
 )
 
-// OverLimit is what happens when a device that has [Config].MaxSessions
+// OverLimit is what happens when a subject that has [Config].MaxSessions
 // sessions authenticates once more.
 type OverLimit int
 
@@ -55,9 +58,9 @@ type OverLimit int
 const (
 	// OverLimitRefuse refuses the new token with the same answer as an invalid
 	// token. A connection whose client has vanished counts until the server
-	// notices that, so a device that reconnects may have to try again.
+	// notices that, so a subject that reconnects may have to try again.
 	OverLimitRefuse OverLimit = iota
-	// OverLimitReplace closes the oldest session of the device with the code
+	// OverLimitReplace closes the oldest session of the subject with the code
 	// 4409. Two clients that share a token and reconnect automatically replace
 	// each other again and again.
 	OverLimitReplace
@@ -99,7 +102,7 @@ type Config struct {
 	// MaxLifetime is set, tokens without "iat" are refused. 0 means no bound.
 	MaxLifetime time.Duration
 
-	// MaxSessions is how many sessions of one device may be authenticated at
+	// MaxSessions is how many sessions of one subject may be authenticated at
 	// the same time. 0 means any number.
 	MaxSessions int
 	// OverLimit is what happens beyond MaxSessions.
@@ -150,10 +153,10 @@ type Gate struct {
 
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
-	mu      sync.Mutex
-	last    uint64                // the number of the last session
-	devices map[string][]*Session // the authenticated sessions, the oldest first
-	revoked map[string]time.Time  // by device: tokens issued before are invalid
+	mu       sync.Mutex
+	last     uint64                // the number of the last session
+	subjects map[string][]*Session // the authenticated sessions, the oldest first
+	revoked  map[string]time.Time  // by subject: tokens issued before are invalid
 }
 
 // New returns a Gate. Its error joins a [*ConfigError] for every problem.
@@ -204,7 +207,7 @@ func New(cfg Config) (*Gate, error) {
 	}
 	g := &Gate{
 		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
-		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
+		subjects: make(map[string][]*Session), revoked: make(map[string]time.Time),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {
 		g.recheck = r
@@ -225,11 +228,11 @@ func (g *Gate) Attach(conn Conn, peer Peer) *Session {
 	return s
 }
 
-// VerifyAt verifies token as a session does: with the Verifier,
+// Verify verifies token as a session does: with the Verifier,
 // [Config].MaxLifetime and the revocations of [Gate.Revoke]. So a Gate is a
 // [Verifier] too, for requests outside of a session.
-func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
-	id, err := g.verify(token, now)
+func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
+	id, err := g.verify(ctx, token, now)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -242,8 +245,8 @@ func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
 	return id, nil
 }
 
-func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
-	id, err := g.cfg.Verifier.VerifyAt(token, now)
+func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
+	id, err := g.cfg.Verifier.Verify(ctx, token, now)
 	if err != nil || g.cfg.MaxLifetime == 0 {
 		return id, err
 	}
@@ -264,11 +267,11 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 }
 
 // maxAhead is how far in the future a revocation, or the "iat" of a token of a
-// revoked device, may lie.
+// revoked subject, may lie.
 const maxAhead = time.Minute
 
 // isRevoked needs mu. A token without "iat" counts as issued before any time.
 func (g *Gate) isRevoked(id *Identity, now time.Time) bool {
-	before, ok := g.revoked[id.Device]
+	before, ok := g.revoked[id.Subject]
 	return ok && (id.IssuedAt.Before(before) || id.IssuedAt.After(now.Add(maxAhead)))
 }

@@ -100,8 +100,8 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 	}
 	kind, ends := EventAuthenticated, g.endOf(&id)
 	if old := s.grant.Load(); old != nil {
-		if old.Device != id.Device {
-			return false, id.refused(ReasonOtherDevice)
+		if old.Subject != id.Subject {
+			return false, id.refused(ReasonOtherSubject)
 		}
 		if reason, ok := g.valid(old, now); ok {
 			kind = EventRefreshed
@@ -113,11 +113,11 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 		}
 	}
 	if kind == EventAuthenticated {
-		if !g.room(id.Device, now, todo) {
+		if !g.room(id.Subject, now, todo) {
 			return false, id.refused(ReasonSessions)
 		}
 		s.since = now
-		g.devices[id.Device] = append(g.devices[id.Device], s)
+		g.subjects[id.Subject] = append(g.subjects[id.Subject], s)
 	}
 	r.lead = g.lead(ends.Sub(now))
 	s.grant.Store(r)

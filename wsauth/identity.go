@@ -1,6 +1,7 @@
 package wsauth
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -8,9 +9,10 @@ import (
 	"time"
 )
 
-// Permissions of the default roles of [HS256Config]. Any other string can be a
+// Permissions that the examples of this package use. Any other string can be a
 // permission too.
 const (
+	Read    = "read"
 	Publish = "publish"
 	Admin   = "admin"
 )
@@ -18,7 +20,7 @@ const (
 // Identity is the content of a verified token. Its slices are shared; do not
 // modify them.
 type Identity struct {
-	Device      string    // the "device" claim
+	Subject     string    // the user or device; for a JWT, usually the "sub" claim
 	TokenID     string    // the "jti" claim, may be empty
 	KeyID       string    // the ID of the key that signed the token, may be empty
 	Issuer      string    // the "iss" claim, may be empty
@@ -29,7 +31,24 @@ type Identity struct {
 	// [Config].MaxLifetime. From ExpiresAt on, the identity is invalid.
 	ExpiresAt time.Time
 
-	key *material // that signed the token
+	// Claims is the whole set of claims as the token has it, a JSON object in
+	// which no name occurs twice. It is nil if there was no token. Decode it
+	// once, when the session begins.
+	Claims json.RawMessage
+	// Handle belongs to the Verifier. A [Rechecker] recognizes its identities
+	// by it.
+	Handle any
+}
+
+// ClaimSet is the content of a token to sign.
+type ClaimSet struct {
+	Subject   string    // required
+	ExpiresAt time.Time // required
+	NotBefore time.Time // zero: absent
+	IssuedAt  time.Time // zero: the time of signing
+	TokenID   string    // empty: random
+	Role      string    // empty: the default role of the signer
+	Scope     []string  // nil: all permissions of the role
 }
 
 // Can reports whether the identity has permission p. It does not check the
@@ -37,7 +56,7 @@ type Identity struct {
 func (id Identity) Can(p string) bool { return slices.Contains(id.Permissions, p) }
 
 func (id *Identity) refused(r Reason) *Error {
-	return &Error{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
+	return &Error{Reason: r, Subject: id.Subject, TokenID: id.TokenID, KeyID: id.KeyID}
 }
 
 func (id *Identity) forbidden(p string, r Reason) *Error {
@@ -52,9 +71,9 @@ type Error struct {
 	Reason     Reason
 	Permission string // that the action needs; empty if a token was refused
 
-	// Device, TokenID and KeyID are set only if the signature of the token is
+	// Subject, TokenID and KeyID are set only if the signature of the token is
 	// valid: anyone can write anything into an unsigned token.
-	Device, TokenID, KeyID string
+	Subject, TokenID, KeyID string
 }
 
 func (e *Error) Error() string {
@@ -73,3 +92,16 @@ var (
 
 // errAborted is the result of a Close that took longer than CloseTimeout.
 var errAborted = fmt.Errorf("wsauth: connection aborted: %w", os.ErrDeadlineExceeded)
+
+// UnavailableError means that a token could be neither accepted nor refused,
+// for example because a service that decides does not answer. The client may
+// try again later.
+type UnavailableError struct {
+	// Err is the cause. It is for logs and never sent to the client.
+	Err error
+}
+
+func (e *UnavailableError) Error() string { return "wsauth: cannot decide: " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *UnavailableError) Unwrap() error { return e.Err }

@@ -28,7 +28,7 @@ type Session struct {
 	number uint64
 
 	// grant is that of the newest token, nil before authentication. All grants
-	// of a session are for the same device. It is written under Gate.mu.
+	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
 
@@ -54,7 +54,7 @@ func (s *Session) ID() string { return s.gate.prefix + strconv.FormatUint(s.numb
 // Next answers token messages itself. A token message is a JSON object with a
 // member "token", whatever other members it has. If the token is accepted, the
 // answer is {"status":"authenticated","expires_at":N}. A later token renews the
-// authentication if it is of the same device and does not expire earlier.
+// authentication if it is of the same subject and does not expire earlier.
 //
 // Other changes reach the client when they happen, even if no goroutine is in
 // Next: the messages {"status":"expiring","expires_at":N} and
@@ -116,7 +116,7 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
-	id, err := s.gate.verify(token, now)
+	id, err := s.gate.verify(ctx, token, now)
 	if err != nil {
 		return s.refuse(err)
 	}
@@ -144,14 +144,14 @@ func (s *Session) refuse(cause error) error {
 		refused = &Error{Reason: ReasonVerifier}
 	}
 	s.gate.cfg.Audit(s.event(s.gate.now(), EventRefused, refused.Reason,
-		&Identity{Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID}))
+		&Identity{Subject: refused.Subject, TokenID: refused.TokenID, KeyID: refused.KeyID}))
 	return s.dismiss(codeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
 }
 
 func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identity) Event {
 	return Event{
 		Time: at, Kind: kind, Reason: reason, Peer: s.peer, SessionID: s.ID(),
-		Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID,
+		Subject: id.Subject, TokenID: id.TokenID, KeyID: id.KeyID,
 	}
 }
 

@@ -244,7 +244,7 @@ func TestRevokedBefore(t *testing.T) {
 			s.pair(testDevice)
 		}
 		before := time.Now().Add(time.Second) // the family, if any, is older
-		young, err := verifier(t, s.cfg).SignAt(wsauth.Claims{
+		young, err := verifier(t, s.cfg).SignAt(wsauth.ClaimSet{
 			Device: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
 		}, time.Now())
 		if err != nil {

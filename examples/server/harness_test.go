@@ -30,6 +30,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -104,9 +105,9 @@ func newToken(cfg config.Config, device string, ttl time.Duration) (string, erro
 
 // verifier returns a verifier with the server's secret, for tokens that the
 // server does not make, such as a token of another time.
-func verifier(t *testing.T, cfg config.Config) *wsauth.HS256 {
+func verifier(t *testing.T, cfg config.Config) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.Keys(), Devices: cfg.Devices})
+	v, err := jwtauth.New(jwtauth.Config{Keys: cfg.Keys(), Devices: cfg.Devices})
 	if err != nil {
 		t.Fatal(err)
 	}

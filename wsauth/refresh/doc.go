@@ -15,13 +15,14 @@
 //		"os"
 //
 //		"github.com/relayguard/relayguard/wsauth"
+//	    "github.com/relayguard/relayguard/wsauth/jwtauth"
 //		"github.com/relayguard/relayguard/wsauth/refresh"
 //	)
 //
 //	func main() {
-//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
-//			Devices: []string{"pi-1"},
+//		tokens, err := jwtauth.New(jwtauth.Config{
+//			Keys:    []jwtauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Subjects: []string{"pi-1"},
 //		})
 //		if err != nil {
 //			log.Fatal(err)
@@ -30,7 +31,7 @@
 //		if err != nil {
 //			log.Fatal(err)
 //		}
-//		grant := refresh.Grant{Device: "pi-1"}
+//		grant := refresh.Grant{Subject: "pi-1"}
 //		pair, err := issuer.Issue(context.Background(), grant)
 //		if err != nil {
 //			log.Fatal(err)

@@ -13,12 +13,13 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Signer signs access tokens. [wsauth.HS256] is a Signer.
+// Signer signs access tokens. The Verifier of package wsauth/jwtauth is a
+// Signer.
 type Signer interface {
 	// SignAt returns an access token, signed at the time now. If it refuses the
 	// claims, its error is a [*wsauth.Error]; any other error means that the
 	// Signer failed. SignAt must be safe for concurrent use.
-	SignAt(c wsauth.Claims, now time.Time) (string, error)
+	SignAt(c wsauth.ClaimSet, now time.Time) (string, error)
 }
 
 // Config configures an [Issuer]. Only Signer is required.
@@ -145,12 +146,12 @@ func (e *ConfigError) Error() string { return "refresh: " + e.Field + " " + e.Re
 // Unwrap returns the reason, for [errors.Is].
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// Grant is the content of the access tokens of a family. Only Device is
+// Grant is the content of the access tokens of a family. Only Subject is
 // required.
 type Grant struct {
-	Device string
-	Role   string   // empty: the default role
-	Scope  []string // nil: all permissions of the role
+	Subject string
+	Role    string   // empty: the default role
+	Scope   []string // nil: all permissions of the role
 }
 
 // Pair is an access token and the refresh token for the next pair. It prints
@@ -172,7 +173,7 @@ func (p Pair) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "pair "+p.T
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (p Pair) LogValue() slog.Value { return slog.StringValue("pair " + p.TokenID) }
 
-// Revocation describes a family that was revoked. Its Family.Device and
+// Revocation describes a family that was revoked. Its Family.Subject and
 // IssuedBefore are the arguments for [wsauth.Gate.Revoke].
 type Revocation struct {
 	Family Family
@@ -204,7 +205,7 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 	token := newToken()
 	f := StoredFamily{
 		Family: Family{
-			ID: token.family(), Device: g.Device, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
+			ID: token.family(), Subject: g.Subject, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
 			// EndsAt has whole seconds, as tokens do. Otherwise an access token
 			// could end after its family.
 			EndsAt: time.Unix(now.Add(i.cfg.Lifetime).Unix(), 0),
@@ -315,8 +316,8 @@ func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error)
 		p.ExpiresAt = f.EndsAt
 	}
 	var err error
-	p.Token, err = i.cfg.Signer.SignAt(wsauth.Claims{
-		Device: f.Device, Role: f.Role, Scope: f.Scope,
+	p.Token, err = i.cfg.Signer.SignAt(wsauth.ClaimSet{
+		Subject: f.Subject, Role: f.Role, Scope: f.Scope,
 		TokenID: p.TokenID, IssuedAt: f.RotatedAt, ExpiresAt: p.ExpiresAt,
 	}, now)
 	if err == nil {
@@ -335,20 +336,20 @@ func (i *Issuer) validUntil(f Family) time.Time {
 	return f.EndsAt
 }
 
-// RevokeDevice revokes all families of a device at the present time and returns
+// RevokeSubject revokes all families of a device at the present time and returns
 // how many there were. Its error joins an [*UnavailableError] for every
 // failure; families may then remain.
-func (i *Issuer) RevokeDevice(ctx context.Context, device string) (int, error) {
-	return i.RevokeDeviceAt(ctx, device, time.Now())
+func (i *Issuer) RevokeSubject(ctx context.Context, device string) (int, error) {
+	return i.RevokeSubjectAt(ctx, device, time.Now())
 }
 
-// RevokeDeviceAt is [Issuer.RevokeDevice] at the time now.
-func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Time) (int, error) {
+// RevokeSubjectAt is [Issuer.RevokeSubject] at the time now.
+func (i *Issuer) RevokeSubjectAt(ctx context.Context, device string, now time.Time) (int, error) {
 	all, err := i.store.List(ctx)
 	errs := []error{unavailable(err)}
 	n := 0
 	for _, f := range all {
-		if f.Device != device {
+		if f.Subject != device {
 			continue
 		}
 		revoked, err := i.revoke(ctx, f.ID, wsauth.ReasonRevoked, wsauth.Peer{}, now)
@@ -410,14 +411,14 @@ func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) er
 	reason := wsauth.ReasonUnavailable
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
 		reason = refused.Reason
-		err = &wsauth.Error{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
+		err = &wsauth.Error{Reason: reason, Subject: f.Subject, TokenID: f.tokenID()}
 	}
 	i.audit(wsauth.EventPairRefused, reason, f, peer, now)
 	return err
 }
 
 func (i *Issuer) audit(kind wsauth.EventKind, reason wsauth.Reason, f Family, peer wsauth.Peer, now time.Time) {
-	e := wsauth.Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Device: f.Device, TokenID: f.tokenID()}
+	e := wsauth.Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Subject: f.Subject, TokenID: f.tokenID()}
 	if reason == "" {
 		e.ExpiresAt = f.ValidUntil
 	}

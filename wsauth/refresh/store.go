@@ -17,7 +17,7 @@ var ErrTooManyFamilies = errors.New("refresh: too many families of refresh token
 // contains no secret.
 type Family struct {
 	ID         string // random, of digits and the letters a to f
-	Device     string
+	Subject    string
 	Role       string
 	Scope      []string
 	Generation uint64    // the number of the newest pair, from 1

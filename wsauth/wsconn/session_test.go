@@ -9,14 +9,15 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
 var secret = []byte("a secret of the tests, long enough to be one")
 
-func newGate(t testing.TB) (*wsauth.Gate, *wsauth.HS256) {
+func newGate(t testing.TB) (*wsauth.Gate, *jwtauth.Verifier) {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}})
+	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +32,11 @@ func newGate(t testing.TB) (*wsauth.Gate, *wsauth.HS256) {
 // and times.
 func sign(t testing.TB, device string, key []byte, at time.Time) string {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: key}}, Devices: []string{device}})
+	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Subjects: []string{device}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := v.SignAt(wsauth.Claims{Device: device, ExpiresAt: at.Add(time.Hour)}, at)
+	token, err := v.SignAt(wsauth.ClaimSet{Subject: device, ExpiresAt: at.Add(time.Hour)}, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	jwxjwt "github.com/lestrrat-go/jwx/v2/jwt"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 var (
@@ -32,8 +33,8 @@ type verify struct {
 }
 
 func verifiers(tb testing.TB) []verify {
-	ours, err := wsauth.NewHS256(wsauth.HS256Config{
-		Keys: []wsauth.Key{{Secret: tokenSecret}}, Devices: []string{"pi-1", "pi-2"},
+	ours, err := jwtauth.New(jwtauth.Config{
+		Keys: []jwtauth.Key{{Secret: tokenSecret}}, Devices: []string{"pi-1", "pi-2"},
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -26,6 +26,7 @@ import (
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -83,8 +84,8 @@ var frameworks = []struct {
 
 func TestFrameworks(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
-	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-		Keys:    []wsauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
+	tokens, err := jwtauth.New(jwtauth.Config{
+		Keys:    []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
 		Devices: []string{"pi-1"},
 	})
 	if err != nil {
@@ -183,9 +184,9 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 
 // publish authenticates on the connection, publishes a message and checks that
 // it comes back.
-func publish(t *testing.T, c *websocket.Conn, signer *wsauth.HS256) {
+func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

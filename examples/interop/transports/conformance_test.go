@@ -16,6 +16,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -27,9 +28,9 @@ var (
 // start is the time at which every bubble begins.
 var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
+func newHS256(t testing.TB, key []byte, devices ...string) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: key}}, Devices: devices})
+	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Devices: devices})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
 	text, err := newHS256(t, key, device).SignAt(
-		wsauth.Claims{Device: device, ExpiresAt: expires}, expires.Add(-time.Hour))
+		wsauth.ClaimSet{Device: device, ExpiresAt: expires}, expires.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

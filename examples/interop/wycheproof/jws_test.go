@@ -12,6 +12,7 @@ import (
 	"github.com/c2sp/wycheproof"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // mislabelled are the HS256 vectors with a wrong label in the file, and the
@@ -73,9 +74,9 @@ func secretOf(t *testing.T, g group) []byte {
 	return secret
 }
 
-func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
+func verifier(t *testing.T, keys ...jwtauth.Key) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
+	v, err := jwtauth.New(jwtauth.Config{Keys: keys, Devices: []string{"pi-1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +88,7 @@ func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
 // token. But wsauth reads the claims only after it has accepted the signature,
 // and only then has an error the ID of a key. So a refusal for the claims, with
 // a key ID, means that the signature was accepted.
-func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
+func signatureHolds(t *testing.T, v *jwtauth.Verifier, token []byte, kid string) bool {
 	t.Helper()
 	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
 	refused, ok := errors.AsType[*wsauth.Error](err)
@@ -116,8 +117,8 @@ func TestHS256(t *testing.T) {
 			continue
 		}
 		secret := secretOf(t, g)
-		named := verifier(t, wsauth.Key{ID: g.Private.Kid, Secret: secret})
-		unnamed := verifier(t, wsauth.Key{Secret: secret})
+		named := verifier(t, jwtauth.Key{ID: g.Private.Kid, Secret: secret})
+		unnamed := verifier(t, jwtauth.Key{Secret: secret})
 		for _, vec := range g.Tests {
 			count++
 			t.Run(fmt.Sprint(vec.TcID, " ", vec.Comment), func(t *testing.T) {
@@ -145,12 +146,12 @@ func TestHS256(t *testing.T) {
 // the vector's public key in the role of a secret (RFC 8725, section 2.1).
 func TestOtherAlgorithms(t *testing.T) {
 	groups := load(t).TestGroups
-	var secrets []wsauth.Key
+	var secrets []jwtauth.Key
 	seen := make(map[string]bool)
 	for _, g := range groups {
 		if g.hmac() && !seen[g.Private.K] {
 			seen[g.Private.K] = true
-			secrets = append(secrets, wsauth.Key{Secret: secretOf(t, g)})
+			secrets = append(secrets, jwtauth.Key{Secret: secretOf(t, g)})
 		}
 	}
 	count := 0
@@ -160,7 +161,7 @@ func TestOtherAlgorithms(t *testing.T) {
 		}
 		keys := secrets
 		if len(g.Public) > 0 {
-			keys = append([]wsauth.Key{{Secret: g.Public}}, secrets...)
+			keys = append([]jwtauth.Key{{Secret: g.Public}}, secrets...)
 		}
 		v := verifier(t, keys...)
 		for _, vec := range g.Tests {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -25,7 +26,7 @@ const RefreshPath = "/auth/refresh"
 // required. A zero duration or choice means the default of package wsauth or
 // refresh.
 type Config struct {
-	Keys    []wsauth.Key // the first one signs
+	Keys    []jwtauth.Key // the first one signs
 	Devices []string
 
 	OnExpiry    wsauth.OnExpiry
@@ -50,9 +51,9 @@ type Config struct {
 // concurrent use.
 type Authority struct {
 	cfg         Config
-	keys        *wsauth.HS256
-	secrets     atomic.Pointer[[]wsauth.Key]
-	operators   *wsauth.HS256 // verifies the operator's own tokens, with the same keys
+	keys        *jwtauth.Verifier
+	secrets     atomic.Pointer[[]jwtauth.Key]
+	operators   *jwtauth.Verifier // verifies the operator's own tokens, with the same keys
 	gate        *wsauth.Gate
 	issuer      *refresh.Issuer // nil without Dir
 	revocations *revocations    // nil without Dir
@@ -110,11 +111,11 @@ func (a *Authority) Issuer() *refresh.Issuer { return a.issuer }
 
 // KeyUsage returns how many tokens each key has verified, the signing key
 // first.
-func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
+func (a *Authority) KeyUsage() []jwtauth.KeyUsage { return a.keys.KeyUsage() }
 
 // Rotate puts other keys in force. A session ends at once if keys does not hold
 // the key that signed its token.
-func (a *Authority) Rotate(keys []wsauth.Key) error {
+func (a *Authority) Rotate(keys []jwtauth.Key) error {
 	err := errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
 	if err == nil {
 		a.secrets.Store(&keys)
@@ -240,8 +241,8 @@ func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, netip.Addr) 
 	})
 }
 
-func (c *Config) verifier() (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices, Roles: Roles()})
+func (c *Config) verifier() (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: c.Keys, Devices: c.Devices, Roles: Roles()})
 }
 
 // issuer returns the configuration of refresh tokens that the server and

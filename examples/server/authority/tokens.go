@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -15,7 +16,7 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.Claims{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
+	return verifier.SignAt(wsauth.ClaimSet{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
 }
 
 // NewPair begins a family of refresh tokens in cfg's directory. The server need
@@ -60,18 +61,18 @@ func Roles() map[string][]string {
 // never locks the operator out.
 const operator = "operator"
 
-func operatorVerifier(keys []wsauth.Key) (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{operator}, Audience: operator})
+func operatorVerifier(keys []jwtauth.Key) (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: keys, Devices: []string{operator}, Audience: operator})
 }
 
 // OperatorToken returns a token for one call on the operator's listener, valid
 // for a minute from now.
-func OperatorToken(keys []wsauth.Key, now time.Time) (string, error) {
+func OperatorToken(keys []jwtauth.Key, now time.Time) (string, error) {
 	verifier, err := operatorVerifier(keys)
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.Claims{
+	return verifier.SignAt(wsauth.ClaimSet{
 		Device: operator, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
 	}, now)
 }

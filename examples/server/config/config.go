@@ -18,6 +18,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // Config is the server's configuration. [Load] sets it from the environment.
@@ -258,10 +259,10 @@ func (c *Config) Tracker() tracker.Config {
 
 // Keys returns the ring of keys: JWT_SECRET, which signs, and
 // JWT_SECRET_PREVIOUS if set, which is only accepted.
-func (c *Config) Keys() []wsauth.Key {
-	keys := []wsauth.Key{{Secret: []byte(c.Secret.Reveal())}}
+func (c *Config) Keys() []jwtauth.Key {
+	keys := []jwtauth.Key{{Secret: []byte(c.Secret.Reveal())}}
 	if old := c.Previous.Reveal(); old != "" && old != c.Secret.Reveal() {
-		keys = append(keys, wsauth.Key{Secret: []byte(old)})
+		keys = append(keys, jwtauth.Key{Secret: []byte(old)})
 	}
 	return keys
 }

@@ -1,4 +1,4 @@
-package wsauth
+package jwtauth
 
 //lint:file-ignore SA1019 jwx/v2 is the last of its line, and the library that the project chose.
 
@@ -11,7 +11,7 @@ import (
 // only the primitive: the parser of jwx accepts serializations, headers and
 // claims that this package refuses, and takes three times as long as all checks
 // of this package. The two objects are created once, so that an algorithm that
-// is registered in jwx later, even in place of HS256, has no effect here.
+// is registered in jwx later, even in place of Verifier, has no effect here.
 var (
 	hs256Signer   = primitive(jws.NewSigner(jwa.HS256))
 	hs256Verifier = primitive(jws.NewVerifier(jwa.HS256))
@@ -19,7 +19,7 @@ var (
 
 func primitive[T any](p T, err error) T {
 	if err != nil {
-		panic(err) // HS256 is built into jwx
+		panic(err) // Verifier is built into jwx
 	}
 	return p
 }

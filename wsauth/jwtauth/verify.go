@@ -1,10 +1,12 @@
-package wsauth
+package jwtauth
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"time"
 
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
 )
 
@@ -17,44 +19,41 @@ const (
 // Errors for tokens without a valid signature contain only a reason, so they
 // are allocated once.
 var (
-	errMalformed = &Error{Reason: ReasonMalformed}
-	errAlgorithm = &Error{Reason: ReasonAlgorithm}
-	errHeader    = &Error{Reason: ReasonHeader}
-	errKey       = &Error{Reason: ReasonKey}
-	errSignature = &Error{Reason: ReasonSignature}
+	errMalformed = &wsauth.Error{Reason: wsauth.ReasonMalformed}
+	errAlgorithm = &wsauth.Error{Reason: wsauth.ReasonAlgorithm}
+	errHeader    = &wsauth.Error{Reason: wsauth.ReasonHeader}
+	errKey       = &wsauth.Error{Reason: wsauth.ReasonKey}
+	errSignature = &wsauth.Error{Reason: wsauth.ReasonSignature}
 )
 
-// Verify is [HS256.VerifyAt] at the present time.
-func (h *HS256) Verify(token []byte) (Identity, error) { return h.VerifyAt(token, time.Now()) }
-
-// VerifyAt returns the identity in token if the token is valid at the time now.
-// Its error is an [*Error].
-func (h *HS256) VerifyAt(token []byte, now time.Time) (Identity, error) {
+// Verify returns the identity in token if the token is valid at the time now.
+// Its error is a [*wsauth.Error].
+func (h *Verifier) Verify(_ context.Context, token []byte, now time.Time) (wsauth.Identity, error) {
 	id, err := h.verify(token, now)
 	if err == nil {
-		id.key.countUse(now)
+		id.Handle.(*material).countUse(now)
 	}
 	return id, err
 }
 
-func (h *HS256) verify(token []byte, now time.Time) (Identity, error) {
+func (h *Verifier) verify(token []byte, now time.Time) (wsauth.Identity, error) {
 	p, refused := split(token)
 	if refused != nil {
-		return Identity{}, refused
+		return wsauth.Identity{}, refused
 	}
 	key, refused := h.signer(p, now)
 	if refused != nil {
-		return Identity{}, refused
+		return wsauth.Identity{}, refused
 	}
 	claims := make([]byte, decodedLen(len(p.claims)))
 	if !decode(claims, p.claims) {
-		return Identity{}, errMalformed
+		return wsauth.Identity{}, errMalformed
 	}
 	return h.identify(claims, key, now)
 }
 
 // signer returns the key that made the signature.
-func (h *HS256) signer(p parts, now time.Time) (*ringKey, *Error) {
+func (h *Verifier) signer(p parts, now time.Time) (*ringKey, *wsauth.Error) {
 	signature := make([]byte, decodedLen(signatureLen))
 	if !decode(signature, p.signature) {
 		return nil, errMalformed
@@ -97,9 +96,9 @@ type shortText struct {
 func (t *shortText) is(s string) bool { return string(t.text[:t.len]) == s }
 
 // split returns the parts of a compact JWS in canonical base64url without
-// padding whose header names HS256 and has no member that [HS256] would have to
+// padding whose header names Verifier and has no member that [Verifier] would have to
 // understand. It refuses everything else, and makes the cheapest checks first.
-func split(token []byte) (parts, *Error) {
+func split(token []byte) (parts, *wsauth.Error) {
 	var p parts
 	if len(token) > maxToken {
 		return p, errMalformed
@@ -114,7 +113,7 @@ func split(token []byte) (parts, *Error) {
 	if !canonical(header) || !canonical(p.signature) {
 		return p, errMalformed
 	}
-	var refused *Error
+	var refused *wsauth.Error
 	if p.keyID, refused = gate(header); refused != nil {
 		return p, refused
 	}
@@ -130,7 +129,7 @@ const commonHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 // gate reads the header (RFC 7515, section 4). It ignores unknown members, as
 // the RFC requires, and refuses "crit" and "b64": the first requires an
 // extension, the second changes the text that is signed.
-func gate(header []byte) (keyID shortText, refused *Error) {
+func gate(header []byte) (keyID shortText, refused *wsauth.Error) {
 	if string(header) == commonHeader {
 		return keyID, nil
 	}

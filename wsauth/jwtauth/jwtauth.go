@@ -1,4 +1,4 @@
-package wsauth
+package jwtauth
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // Bounds of a configuration and of a token.
@@ -37,14 +39,17 @@ type Key struct {
 // Format implements [fmt.Formatter], so that no verb prints the secret.
 func (k Key) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "key "+strconv.Quote(k.ID)) }
 
-// HS256Config configures an [HS256]. Keys and Devices are required.
-type HS256Config struct {
+// Config configures an [Verifier]. Keys and Subjects are required.
+type Config struct {
 	// Keys is the ring of 1 to 8 keys. The first key signs. Every key verifies
 	// until its Until.
 	Keys []Key
-	// Devices are the devices whose tokens are accepted. Each name has 1 to 128
+	// Subjects are the subjects whose tokens are accepted. Each name has 1 to 128
 	// letters, digits, "-" and "_".
-	Devices []string
+	Subjects []string
+	// SubjectClaim is the name of the claim that holds the subject, such as
+	// "device" or "email". Empty means "sub".
+	SubjectClaim string
 	// Issuer is the required value of "iss", of at most 128 bytes. If empty,
 	// tokens with any "iss", or without "iss", are accepted.
 	Issuer string
@@ -56,13 +61,27 @@ type HS256Config struct {
 	Leeway time.Duration
 	// Roles maps each value of the claim "role" to its permissions, which may
 	// be any words of your own, such as "metrics", without spaces. Nil means
-	// {"publisher": [Publish], "admin": [Publish, Admin]}. The names of roles
+	// {"publisher": [Publish], "admin": [Publish, wsauth.Admin]}. The names of roles
 	// have at most 128 bytes.
 	Roles map[string][]string
 	// DefaultRole is the role of a token without "role". Empty means
 	// "publisher". It must be in Roles.
 	DefaultRole string
 }
+
+// ConfigError is one problem of a [Config] or of a [wsauth.ClaimSet] to sign. It
+// never contains a value.
+type ConfigError struct {
+	// Field is the field with its struct, such as "Config.Keys[1].Secret".
+	Field string
+	// Reason is a [wsauth.ConfigReason].
+	Reason error
+}
+
+func (e *ConfigError) Error() string { return "jwtauth: " + e.Field + " " + e.Reason.Error() }
+
+// Unwrap returns the reason, for [errors.Is].
+func (e *ConfigError) Unwrap() error { return e.Reason }
 
 // material is the secret of a key. A secret that stays in the ring when it is
 // rotated keeps its material, so that an identity can refer to its key by the
@@ -88,56 +107,61 @@ type ringKey struct {
 
 func (k *ringKey) inForce(now time.Time) bool { return k.until.IsZero() || now.Before(k.until) }
 
-// HS256 verifies and signs JSON Web Tokens (RFC 7519) with HMAC-SHA256. A token
+// Verifier verifies and signs JSON Web Tokens (RFC 7519) with HMAC-SHA256. A token
 // has at most 4096 bytes, and each device, role, issuer, audience and ID in it
-// at most 128 bytes. HS256 is safe for concurrent use.
-type HS256 struct {
-	cfg     HS256Config
-	devices map[string]bool
-	ring    atomic.Pointer[[]ringKey]
+// at most 128 bytes. Verifier is safe for concurrent use.
+type Verifier struct {
+	cfg      Config
+	subjects map[string]bool
+	ring     atomic.Pointer[[]ringKey]
 
 	mu       sync.Mutex // of rotations
 	watchers []func()
 }
 
-// NewHS256 returns an HS256. Its error joins a [*ConfigError] for every
+// New returns an Verifier. Its error joins a [*ConfigError] for every
 // problem.
-func NewHS256(cfg HS256Config) (*HS256, error) {
+func New(cfg Config) (*Verifier, error) {
 	var errs []error
-	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
-	h := &HS256{devices: make(map[string]bool)}
+	bad := func(field string, r wsauth.ConfigReason) {
+		errs = append(errs, &ConfigError{"Config." + field, r})
+	}
+	h := &Verifier{subjects: make(map[string]bool)}
 	ring, err := newRing(nil, cfg.Keys)
 	if err != nil {
 		errs = append(errs, err)
 	}
 	h.ring.Store(&ring)
-	if len(cfg.Devices) == 0 {
-		bad("Devices", ConfigMissing)
+	if len(cfg.Subjects) == 0 {
+		bad("Subjects", wsauth.ConfigMissing)
 	}
-	for i, d := range cfg.Devices {
-		field := "Devices[" + strconv.Itoa(i) + "]"
+	for i, d := range cfg.Subjects {
+		field := "Subjects[" + strconv.Itoa(i) + "]"
 		switch {
 		case !validName(d):
-			bad(field, ConfigMalformed)
-		case h.devices[d]:
-			bad(field, ConfigDuplicate)
+			bad(field, wsauth.ConfigMalformed)
+		case h.subjects[d]:
+			bad(field, wsauth.ConfigDuplicate)
 		}
-		h.devices[d] = true
+		h.subjects[d] = true
+	}
+	if cfg.SubjectClaim == "" {
+		cfg.SubjectClaim = "sub"
 	}
 	if len(cfg.Issuer) > maxName {
-		bad("Issuer", ConfigTooLong)
+		bad("Issuer", wsauth.ConfigTooLong)
 	}
 	if len(cfg.Audience) > maxName {
-		bad("Audience", ConfigTooLong)
+		bad("Audience", wsauth.ConfigTooLong)
 	}
 	switch {
 	case cfg.Leeway < 0:
-		bad("Leeway", ConfigNegative)
+		bad("Leeway", wsauth.ConfigNegative)
 	case cfg.Leeway > 5*time.Minute:
-		bad("Leeway", ConfigTooLong)
+		bad("Leeway", wsauth.ConfigTooLong)
 	}
 	if cfg.Roles == nil {
-		cfg.Roles = map[string][]string{"publisher": {Publish}, "admin": {Publish, Admin}}
+		cfg.Roles = map[string][]string{"publisher": {wsauth.Publish}, "admin": {wsauth.Publish, wsauth.Admin}}
 	}
 	if cfg.DefaultRole == "" {
 		cfg.DefaultRole = "publisher"
@@ -145,24 +169,24 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 	roles := make(map[string][]string, len(cfg.Roles))
 	for role, permissions := range cfg.Roles {
 		if len(role) > maxName {
-			bad("Roles", ConfigTooLong)
+			bad("Roles", wsauth.ConfigTooLong)
 		}
 		for _, p := range permissions {
 			// "scope" is a list of words, so it could not name this permission.
 			if words := strings.Fields(p); len(words) != 1 || words[0] != p {
-				bad("Roles", ConfigMalformed)
+				bad("Roles", wsauth.ConfigMalformed)
 			}
 		}
 		roles[role] = slices.Clone(permissions)
 	}
 	cfg.Roles = roles
 	if _, ok := cfg.Roles[cfg.DefaultRole]; !ok {
-		bad("DefaultRole", ConfigUnknown)
+		bad("DefaultRole", wsauth.ConfigUnknown)
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	cfg.Keys, cfg.Devices = nil, nil
+	cfg.Keys, cfg.Subjects = nil, nil
 	h.cfg = cfg
 	return h, nil
 }
@@ -172,9 +196,9 @@ func NewHS256(cfg HS256Config) (*HS256, error) {
 // authentication ends before Rotate returns. Its client receives a message or a
 // close frame, as [Config].OnExpiry says; Rotate does not wait for that.
 //
-// The error of Rotate joins a [*ConfigError] of HS256Config.Keys for every
+// The error of Rotate joins a [*ConfigError] of Config.Keys for every
 // problem. After an error, the ring is as it was.
-func (h *HS256) Rotate(keys ...Key) error {
+func (h *Verifier) Rotate(keys ...Key) error {
 	h.mu.Lock()
 	ring, err := newRing(*h.ring.Load(), keys)
 	if err != nil {
@@ -190,9 +214,9 @@ func (h *HS256) Rotate(keys ...Key) error {
 	return nil
 }
 
-// Watch implements [Rechecker]. It never releases changed, so a [Gate] stays in
-// memory as long as its HS256.
-func (h *HS256) Watch(changed func()) {
+// Watch implements [wsauth.Rechecker]. It never releases changed, so a [wsauth.Gate] stays in
+// memory as long as its Verifier.
+func (h *Verifier) Watch(changed func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watchers = append(h.watchers[:len(h.watchers):len(h.watchers)], changed)
@@ -209,7 +233,7 @@ type KeyUsage struct {
 // KeyUsage returns the use of each key, in the order of the ring. You can
 // remove an old key if it has verified no token for as long as a token is
 // valid.
-func (h *HS256) KeyUsage() []KeyUsage {
+func (h *Verifier) KeyUsage() []KeyUsage {
 	ring := *h.ring.Load()
 	list := make([]KeyUsage, len(ring))
 	for i, k := range ring {
@@ -225,32 +249,34 @@ func (h *HS256) KeyUsage() []KeyUsage {
 // their material.
 func newRing(old []ringKey, keys []Key) ([]ringKey, error) {
 	var errs []error
-	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"HS256Config." + field, r}) }
+	bad := func(field string, r wsauth.ConfigReason) {
+		errs = append(errs, &ConfigError{"Config." + field, r})
+	}
 	switch {
 	case len(keys) == 0:
-		bad("Keys", ConfigMissing)
+		bad("Keys", wsauth.ConfigMissing)
 	case len(keys) > maxKeys:
-		bad("Keys", ConfigTooLong)
+		bad("Keys", wsauth.ConfigTooLong)
 		keys = keys[:maxKeys]
 	}
 	ring := make([]ringKey, 0, len(keys))
 	for i, k := range keys {
 		field := "Keys[" + strconv.Itoa(i) + "]"
 		if len(k.Secret) < minSecret {
-			bad(field+".Secret", ConfigTooShort)
+			bad(field+".Secret", wsauth.ConfigTooShort)
 		}
 		if k.ID != "" && !validName(k.ID) {
-			bad(field+".ID", ConfigMalformed)
+			bad(field+".ID", wsauth.ConfigMalformed)
 		}
 		if i == 0 && !k.Until.IsZero() {
-			bad(field+".Until", ConfigNotZero)
+			bad(field+".Until", wsauth.ConfigNotZero)
 		}
 		for _, other := range ring {
 			if string(other.secret) == string(k.Secret) {
-				bad(field+".Secret", ConfigDuplicate)
+				bad(field+".Secret", wsauth.ConfigDuplicate)
 			}
 			if k.ID != "" && other.id == k.ID {
-				bad(field+".ID", ConfigDuplicate)
+				bad(field+".ID", wsauth.ConfigDuplicate)
 			}
 		}
 		ring = append(ring, ringKey{id: k.ID, until: k.Until, material: share(old, k.Secret)})
@@ -267,25 +293,25 @@ func share(old []ringKey, secret []byte) *material {
 	return &material{secret: bytes.Clone(secret)}
 }
 
-// ValidAt implements [Rechecker]. An identity is valid as long as the key that
+// ValidAt implements [wsauth.Rechecker]. An identity is valid as long as the key that
 // signed its token is in the ring and has not expired.
-func (h *HS256) ValidAt(id Identity, now time.Time) (Reason, bool) {
+func (h *Verifier) ValidAt(id wsauth.Identity, now time.Time) (wsauth.Reason, bool) {
 	for _, k := range *h.ring.Load() {
-		if k.material == id.key {
+		if k.material == id.Handle {
 			if k.inForce(now) {
 				return "", true
 			}
 			break
 		}
 	}
-	return ReasonRevoked, false
+	return wsauth.ReasonRevoked, false
 }
 
-// EndsAt implements [Rechecker]. An identity ends with the key that signed its
+// EndsAt implements [wsauth.Rechecker]. An identity ends with the key that signed its
 // token.
-func (h *HS256) EndsAt(id Identity) time.Time {
+func (h *Verifier) EndsAt(id wsauth.Identity) time.Time {
 	for _, k := range *h.ring.Load() {
-		if k.material == id.key {
+		if k.material == id.Handle {
 			return k.until
 		}
 	}

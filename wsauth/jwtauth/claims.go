@@ -1,10 +1,11 @@
-package wsauth
+package jwtauth
 
 import (
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
 )
 
@@ -14,12 +15,12 @@ const maxTime = 253402300799
 
 // claimSet is the claims as they were written. A claim that is absent is nil.
 type claimSet struct {
-	device, exp, nbf, iat, iss, aud, jti, role, scope []byte
+	subject, exp, nbf, iat, iss, aud, jti, role, scope []byte
 }
 
-// readClaims collects the claims that HS256 uses. It refuses a set in which a
+// readClaims collects the claims that Verifier uses. It refuses a set in which a
 // name occurs twice, because decoders disagree about which value counts.
-func readClaims(text []byte) (claimSet, bool) {
+func readClaims(text []byte, subject string) (claimSet, bool) {
 	var c claimSet
 	if len(text) == 0 || text[0] != '{' {
 		return c, false
@@ -34,8 +35,8 @@ func readClaims(text []byte) (claimSet, bool) {
 		names = append(names, name)
 		value := m.Value()
 		switch name {
-		case "device":
-			c.device = value
+		case subject:
+			c.subject = value
 		case "exp":
 			c.exp = value
 		case "nbf":
@@ -58,19 +59,20 @@ func readClaims(text []byte) (claimSet, bool) {
 }
 
 // identify returns the identity in the claims of a token that key signed, or an
-// [*Error].
-func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, error) {
-	id := Identity{KeyID: key.id, key: key.material}
-	refuse := func(r Reason) (Identity, error) {
-		return Identity{}, &Error{Reason: r, Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID}
+// [*wsauth.Error].
+func (h *Verifier) identify(text []byte, key *ringKey, now time.Time) (wsauth.Identity, error) {
+	id := wsauth.Identity{KeyID: key.id, Handle: key.material}
+	refuse := func(r wsauth.Reason) (wsauth.Identity, error) {
+		return wsauth.Identity{}, &wsauth.Error{Reason: r, Subject: id.Subject, TokenID: id.TokenID, KeyID: id.KeyID}
 	}
-	c, ok := readClaims(text)
+	c, ok := readClaims(text, h.cfg.SubjectClaim)
 	if !ok {
-		return refuse(ReasonClaims)
+		return refuse(wsauth.ReasonClaims)
 	}
-	id.Device, ok = name(c.device)
-	if !ok || id.Device == "" {
-		return refuse(ReasonClaims)
+	id.Claims = text
+	id.Subject, ok = name(c.subject)
+	if !ok || id.Subject == "" {
+		return refuse(wsauth.ReasonClaims)
 	}
 	var role, scope string
 	var audience []string
@@ -105,7 +107,7 @@ func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, er
 		take(ok)
 	}
 	if !okay {
-		return refuse(ReasonClaims)
+		return refuse(wsauth.ReasonClaims)
 	}
 
 	if c.role == nil {
@@ -115,17 +117,17 @@ func (h *HS256) identify(text []byte, key *ringKey, now time.Time) (Identity, er
 	granted, known := h.cfg.Roles[role]
 	switch {
 	case !now.Before(id.ExpiresAt):
-		return refuse(ReasonExpired)
+		return refuse(wsauth.ReasonExpired)
 	case now.Add(h.cfg.Leeway).Before(notBefore):
-		return refuse(ReasonNotYetValid)
+		return refuse(wsauth.ReasonNotYetValid)
 	case h.cfg.Issuer != "" && id.Issuer != h.cfg.Issuer:
-		return refuse(ReasonIssuer)
+		return refuse(wsauth.ReasonIssuer)
 	case c.aud != nil && !slices.Contains(audience, h.cfg.Audience), c.aud == nil && h.cfg.Audience != "":
-		return refuse(ReasonAudience)
-	case !h.devices[id.Device]:
-		return refuse(ReasonDevice)
+		return refuse(wsauth.ReasonAudience)
+	case !h.subjects[id.Subject]:
+		return refuse(wsauth.ReasonSubject)
 	case !known:
-		return refuse(ReasonRole)
+		return refuse(wsauth.ReasonRole)
 	}
 	id.Permissions = granted
 	if c.scope != nil {
