@@ -74,13 +74,20 @@ type Error struct {
 	// Subject, TokenID and KeyID are set only if the signature of the token is
 	// valid: anyone can write anything into an unsigned token.
 	Subject, TokenID, KeyID string
+	// Detail says more for a log, such as the name of the wrong claim. It never
+	// contains a value of the token, and is never sent to the client.
+	Detail string
 }
 
 func (e *Error) Error() string {
 	if e.Permission != "" {
 		return "wsauth: " + e.Permission + " denied: " + string(e.Reason)
 	}
-	return "wsauth: token refused: " + string(e.Reason)
+	text := "wsauth: token refused: " + string(e.Reason)
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return text
 }
 
 // Errors of [Session.Next], besides those of the Conn and of the context.
