@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -151,6 +152,32 @@ func TestClientCloses(t *testing.T) {
 	}
 }
 
+// A client that hangs up has not closed in order.
+func TestClientHangsUp(t *testing.T) {
+	inBubble(t, wsadapter.Config{}, "", func(t *testing.T, conn *wsadapter.Conn, peer *client) {
+		peer.Close()
+		if _, err := conn.Read(t.Context()); err != io.EOF {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReadLimit(t *testing.T) {
+	inBubble(t, wsadapter.Config{ReadLimit: 1}, "", func(t *testing.T, conn *wsadapter.Conn, peer *client) {
+		go peer.Write(slices.Concat(frame(opText, "x"), frame(opText, "xx"), frame(opText, "xxx")))
+		if _, err := conn.Read(t.Context()); err != nil {
+			t.Error(err)
+		}
+		conn.SetReadLimit(2)
+		if _, err := conn.Read(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := conn.Read(t.Context()); !errors.Is(err, wsauth.ErrTooBig) {
+			t.Error(err)
+		}
+	})
+}
+
 // What arrived with the handshake is read first, and counts as a flood.
 func TestEarlyData(t *testing.T) {
 	inBubble(t, wsadapter.Config{}, string(frame(opText, "early")), func(t *testing.T, conn *wsadapter.Conn, peer *client) {
@@ -198,6 +225,7 @@ func TestFloods(t *testing.T) {
 					for {
 						if op, payload, err := peer.recv(); err != nil || op == opClose {
 							code <- payload
+							io.Copy(io.Discard, peer)
 							return
 						}
 					}
@@ -214,7 +242,9 @@ func TestFloods(t *testing.T) {
 						t.Error("still open")
 					}
 				}
-				go conn.Close(1000, "")
+				start := time.Now()
+				conn.Close(1000, "") // for whose answer the client has all of the grace
+				wantElapsed(t, start, time.Second)
 				want := closing(1000, "")
 				if row.flooded {
 					want = closing(1008, "")

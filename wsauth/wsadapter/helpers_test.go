@@ -116,7 +116,7 @@ type library struct {
 // CloseError has the name and the field of the libraries' errors.
 type CloseError struct{ Code int }
 
-func (CloseError) Error() string { return "closed by the client, who said so" }
+func (*CloseError) Error() string { return "closed by the client, who said so" }
 
 func (l *library) frame() (op byte) {
 	for l.err == nil {
@@ -145,7 +145,7 @@ func (l *library) frame() (op byte) {
 			_, l.err = l.Write(append([]byte{0x80 | opPong, byte(len(p))}, p...))
 		case op == opClose:
 			_, _ = l.Write(append([]byte{0x80 | opClose, byte(len(p))}, p...))
-			closed := CloseError{1005}
+			closed := &CloseError{1005}
 			if len(p) >= 2 {
 				closed.Code = int(binary.BigEndian.Uint16(p))
 			}
@@ -182,13 +182,17 @@ type (
 
 func (g gorilla) NextReader() (int, io.Reader, error) {
 	op := g.frame()
+	if errors.Is(g.err, io.EOF) {
+		return 0, nil, &CloseError{1006}
+	}
 	return int(op), g.library, g.err
 }
 
 func (c coder) Reader(context.Context) (messageType, io.Reader, error) {
 	op := c.frame()
-	if closed, ok := c.err.(CloseError); ok {
-		return 0, nil, fmt.Errorf("wrapped: %w", &closed)
+	if c.err != nil {
+		c.Close() // as early versions and nhooyr.io/websocket do
+		return 0, nil, fmt.Errorf("wrapped: %w", c.err)
 	}
 	return messageType(op), c.library, c.err
 }

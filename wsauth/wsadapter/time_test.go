@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth/wsadapter"
@@ -182,12 +183,45 @@ func TestReadContext(t *testing.T) {
 		start := time.Now()
 		go func() {
 			peer.want(t, opClose, closing(1001, ""))
+			time.Sleep(time.Second / 2)
 			peer.Write(frame(opClose, closing(1001, "")))
 		}()
 		if err := conn.Close(1001, ""); err != nil {
 			t.Error(err)
 		}
-		wantElapsed(t, start, 0)
+		wantElapsed(t, start, time.Second/2)
+	})
+}
+
+// The time for the answer to a close frame does not end with that for a pong,
+// and nothing is sent after a close frame.
+func TestCloseBesidePings(t *testing.T) {
+	inBubble(t, wsadapter.Config{}, "", func(t *testing.T, conn *wsadapter.Conn, peer *client) {
+		end := read(conn)
+		peer.want(t, opPing, "")
+		time.Sleep(8500 * time.Millisecond)
+		go conn.Write(t.Context(), []byte("hi"))
+		synctest.Wait() // it waits for the client, and so does the pong
+		peer.Write(frame(opPing, "are you there"))
+		closed := make(chan struct{})
+		go func() { conn.Close(1001, ""); close(closed) }()
+		synctest.Wait()
+		peer.want(t, opText, "hi")
+		peer.want(t, opClose, closing(1001, ""))
+		time.Sleep(time.Second - 1)
+		select {
+		case <-closed:
+			t.Error("closed before the grace was over")
+		default:
+		}
+		go conn.Write(t.Context(), []byte("late"))
+		synctest.Wait()
+		peer.Write(frame(opClose, ""))
+		peer.wantEnd(t)
+		<-closed
+		if err := <-end; !errors.Is(err, wsadapter.ErrClosed) {
+			t.Error(err)
+		}
 	})
 }
 

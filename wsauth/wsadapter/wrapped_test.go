@@ -48,6 +48,9 @@ func TestLibraryWrites(t *testing.T) {
 				}
 				go conn.Write(t.Context(), []byte("hi"))
 				peer.want(t, opText, "hi")
+				peer.want(t, opPing, "") // only one
+				go conn.Write(t.Context(), []byte("ho"))
+				peer.want(t, opText, "ho")
 				ws.Close()
 				if err := <-end; !errors.Is(err, wsadapter.ErrClosed) {
 					t.Error(err)
