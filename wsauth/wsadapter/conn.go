@@ -253,9 +253,6 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	if c.drained > wsframe.MaxDrain {
 		c.pause()
 	}
-	if c.awaiting.Load() {
-		c.awaitAnswer() // do not count the time in which no one was reading
-	}
 	n, err := c.raw.Read(b)
 	for errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && c.waitLonger() {
 		n, err = c.raw.Read(b)
@@ -301,10 +298,10 @@ func (c *Conn) awaitAnswer() {
 	}
 }
 
-// waitLonger reports whether to read again after a read that timed out. If this
-// process, or the machine, was stopped for a while, the deadline has passed
-// although the answer may have arrived meanwhile, and no read has looked for
-// it. So a client is given up only by a read that ended in time.
+// waitLonger reports whether to read again after a read that timed out. If no
+// goroutine has read for a while, or this process or the machine was stopped,
+// the deadline has passed although the answer may have arrived meanwhile. So a
+// client is given up only by a read that ended in time.
 func (c *Conn) waitLonger() bool {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()

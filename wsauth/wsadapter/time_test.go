@@ -214,10 +214,11 @@ func TestCloseBesidePings(t *testing.T) {
 			t.Error("closed before the grace was over")
 		default:
 		}
-		go conn.Write(t.Context(), []byte("late"))
-		synctest.Wait()
+		ended := make(chan struct{})
+		go func() { peer.wantEnd(t); close(ended) }()
+		conn.Write(t.Context(), []byte("late")) // which would send the pong
 		peer.Write(frame(opClose, ""))
-		peer.wantEnd(t)
+		<-ended
 		<-closed
 		if err := <-end; !errors.Is(err, wsadapter.ErrClosed) {
 			t.Error(err)
