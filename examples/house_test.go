@@ -23,6 +23,7 @@ var packages = []pkg{
 	{"ratelimit/clientip", "", nil},
 	{"wsauth", "", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
 	{"wsauth/refresh", "wsauth", nil},
+	{"wsauth/wsadapter", "wsauth", nil},
 	{"wsauth/wsconn", "wsauth", []string{"nhooyr.io/websocket"}},
 	{"history", "", nil},
 	{"history/archive", "history", []string{"filippo.io/age", "filippo.io/age/armor"}},

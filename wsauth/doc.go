@@ -56,8 +56,10 @@
 //
 // The package works with any WebSocket library: a [Conn] is any type with the
 // methods Read, Write, Close and Abort. Package wsauth/wsconn provides one,
-// built on net/http and nhooyr.io/websocket. Package wsauth/refresh issues
-// refresh tokens, so that devices can use short-lived access tokens for months.
+// built on net/http and nhooyr.io/websocket. Package wsauth/wsadapter adapts
+// connections of gorilla/websocket and coder/websocket. Package wsauth/refresh
+// issues refresh tokens, so that devices can use short-lived access tokens for
+// months.
 //
 // # The messages of a session
 //
@@ -151,12 +153,12 @@
 //
 // # Another WebSocket library, another JWT library
 //
-// To use another WebSocket library, implement [Conn]. Abort is the method that
-// is hardest to get right, because it must work while a read or a write hangs.
-// Package examples/interop/transports implements Conn with coder/websocket and
-// gorilla/websocket, and tests every implementation against hostile clients. It
-// needs the net.Conn below the library, which it gets from a Hijacker around
-// the ResponseWriter.
+// To use gorilla/websocket or coder/websocket, adapt their connections with
+// package wsauth/wsadapter, in one line. To use another library, implement
+// [Conn]. Abort is the method that is hardest to get right, because it must
+// work while a read or a write hangs: it needs the net.Conn below the library.
+// Package examples/interop/transports tests every implementation against
+// hostile clients.
 //
 // To use another JWT library or another kind of token, such as RS256 or
 // introspection, implement [Verifier]. Its one method takes a token and the
