@@ -21,7 +21,6 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/tracker"
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 

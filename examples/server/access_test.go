@@ -57,7 +57,7 @@ func TestOperatorCalls(t *testing.T) {
 	for _, role := range []string{"", "publisher", "metrics", "auditor", "admin"} {
 		authorization := ""
 		if role != "" {
-			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Device: testDevice, Role: role}, time.Hour, time.Now())
+			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Subject: testDevice, Role: role}, time.Hour, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

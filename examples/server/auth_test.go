@@ -29,7 +29,7 @@ func withAuth(dir string) func(*config.Config) {
 
 func (s *testSite) pair(device string) refresh.Pair {
 	s.t.Helper()
-	p, err := authority.NewPair(s.t.Context(), site.Grants(s.cfg), refresh.Grant{Device: device})
+	p, err := authority.NewPair(s.t.Context(), site.Grants(s.cfg), refresh.Grant{Subject: device})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestRevokedBefore(t *testing.T) {
 		}
 		before := time.Now().Add(time.Second) // the family, if any, is older
 		young, err := verifier(t, s.cfg).SignAt(wsauth.ClaimSet{
-			Device: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
+			Subject: testDevice, IssuedAt: before.Add(time.Second), ExpiresAt: before.Add(time.Hour),
 		}, time.Now())
 		if err != nil {
 			t.Fatal(err)
@@ -342,7 +342,7 @@ func guideRoles(t *testing.T) {
 		{"limited to the other", refresh.Grant{Role: "admin", Scope: []string{wsauth.Publish}}, true, false},
 		{"a scope adds nothing", refresh.Grant{Scope: []string{wsauth.Admin}}, false, false},
 	} {
-		row.grant.Device = testDevice
+		row.grant.Subject = testDevice
 		token, err := authority.Sign(site.Grants(s.cfg), row.grant, time.Hour, time.Now())
 		if err != nil {
 			t.Fatal(err)

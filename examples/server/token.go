@@ -48,7 +48,7 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		if *device == "" && len(cfg.Devices) == 1 {
 			*device = cfg.Devices[0]
 		}
-		grant := refresh.Grant{Device: *device, Role: *role}
+		grant := refresh.Grant{Subject: *device, Role: *role}
 		for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
 			grant.Scope = append(grant.Scope, p)
 		}

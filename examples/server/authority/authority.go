@@ -89,8 +89,8 @@ func New(cfg Config) (*Authority, error) {
 	}
 	issuer.Audit, issuer.ClientIP = cfg.Audit, cfg.ClientIP
 	issuer.OnRevoked = func(r refresh.Revocation) {
-		if _, err := a.revokeTokens(r.Family.Device, r.IssuedBefore); err != nil {
-			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Device, "error", err)
+		if _, err := a.revokeTokens(r.Family.Subject, r.IssuedBefore); err != nil {
+			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Subject, "error", err)
 		}
 	}
 	issuer.OnFailure = func(r *http.Request, reason wsauth.Reason) {
@@ -123,14 +123,14 @@ func (a *Authority) Rotate(keys []jwtauth.Key) error {
 	return err
 }
 
-// VerifyAt verifies a token on the operator's listener at the time now. It
+// Verify verifies a token on the operator's listener at the time now. It
 // accepts the operator's own tokens and devices' tokens. The caller checks the
 // permissions.
-func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
-	if id, err := a.operators.VerifyAt(token, now); err == nil {
+func (a *Authority) Verify(ctx context.Context, token []byte, now time.Time) (wsauth.Identity, error) {
+	if id, err := a.operators.Verify(ctx, token, now); err == nil {
 		return id, nil
 	}
-	return a.gate.VerifyAt(token, now)
+	return a.gate.Verify(ctx, token, now)
 }
 
 // maxAhead is how far in the future a revocation may lie, for clocks that
@@ -165,7 +165,7 @@ func (a *Authority) Revoke(ctx context.Context, by, device string, before time.T
 		families, err := a.issuer.Families(ctx)
 		errs = append(errs, err)
 		for _, f := range families {
-			if f.Device != device || !f.IssuedAt.Before(before) {
+			if f.Subject != device || !f.IssuedAt.Before(before) {
 				continue
 			}
 			found, err := a.issuer.RevokeFamily(ctx, f.ID)
@@ -207,7 +207,7 @@ func (a *Authority) Knows(ctx context.Context, device string) bool {
 		return false
 	}
 	families, err := a.issuer.Families(ctx)
-	return err != nil || slices.ContainsFunc(families, func(f refresh.Family) bool { return f.Device == device })
+	return err != nil || slices.ContainsFunc(families, func(f refresh.Family) bool { return f.Subject == device })
 }
 
 // revokeTokens revokes access tokens of a device that were issued before a
@@ -223,7 +223,7 @@ func (a *Authority) revokeTokens(device string, before time.Time) (sessions int,
 
 func (a *Authority) sessionsOf(device string) (n int) {
 	for _, s := range a.gate.Sessions() {
-		if s.Identity.Device == device {
+		if s.Identity.Subject == device {
 			n++
 		}
 	}
@@ -242,7 +242,7 @@ func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, netip.Addr) 
 }
 
 func (c *Config) verifier() (*jwtauth.Verifier, error) {
-	return jwtauth.New(jwtauth.Config{Keys: c.Keys, Devices: c.Devices, Roles: Roles()})
+	return jwtauth.New(jwtauth.Config{Keys: c.Keys, Subjects: c.Devices, SubjectClaim: "device", Roles: Roles()})
 }
 
 // issuer returns the configuration of refresh tokens that the server and

@@ -16,7 +16,7 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.ClaimSet{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
+	return verifier.SignAt(wsauth.ClaimSet{Subject: g.Subject, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
 }
 
 // NewPair begins a family of refresh tokens in cfg's directory. The server need
@@ -62,7 +62,7 @@ func Roles() map[string][]string {
 const operator = "operator"
 
 func operatorVerifier(keys []jwtauth.Key) (*jwtauth.Verifier, error) {
-	return jwtauth.New(jwtauth.Config{Keys: keys, Devices: []string{operator}, Audience: operator})
+	return jwtauth.New(jwtauth.Config{Keys: keys, Subjects: []string{operator}, SubjectClaim: "device", Audience: operator})
 }
 
 // OperatorToken returns a token for one call on the operator's listener, valid
@@ -73,6 +73,6 @@ func OperatorToken(keys []jwtauth.Key, now time.Time) (string, error) {
 		return "", err
 	}
 	return verifier.SignAt(wsauth.ClaimSet{
-		Device: operator, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
+		Subject: operator, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
 	}, now)
 }

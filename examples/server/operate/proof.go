@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
