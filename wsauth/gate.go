@@ -46,7 +46,8 @@ type OnExpiry int
 // Choices of [Config].OnExpiry.
 const (
 	// OnExpiryView sends {"status":"viewer"} to the client and leaves the
-	// connection open. Another token of the same subject authenticates it again.
+	// connection open. Another token of the same subject authenticates it
+	// again.
 	OnExpiryView OnExpiry = iota
 	// OnExpiryClose closes the connection with the code 4401.
 	OnExpiryClose

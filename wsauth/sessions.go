@@ -75,8 +75,8 @@ func (g *Gate) End(sessionID string) bool {
 //
 // For each subject, the latest issuedBefore of all calls counts, until
 // [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
-// a restart, store it and call Revoke again, remove the subject from the list of
-// the Verifier, or remove the key from the ring.
+// a restart, store it and call Revoke again, remove the subject from the list
+// of the Verifier, or remove the key from the ring.
 func (g *Gate) Revoke(subject string, issuedBefore time.Time) int {
 	now := g.now()
 	var todo aftermath
