@@ -85,8 +85,8 @@ var frameworks = []struct {
 func TestFrameworks(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
 	tokens, err := jwtauth.New(jwtauth.Config{
-		Keys:    []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
-		Devices: []string{"pi-1"},
+		Keys:     []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
+		Subjects: []string{"pi-1"}, SubjectClaim: "device",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +186,7 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 // it comes back.
 func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.ClaimSet{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
