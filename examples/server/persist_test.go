@@ -86,6 +86,7 @@ func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 		t.Errorf("the viewer that came back got %q in a %s frame, want only c, live", texts, kind)
 	}
 	s.shows("a", "b", "c")
+	p.terminate() // all that the server has logged is read
 	for _, secret := range []string{testKey, testSecret, `"a"`} {
 		if strings.Contains(p.stderr.String(), secret) {
 			t.Errorf("the log holds %q", secret)

@@ -23,6 +23,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
@@ -231,7 +232,7 @@ func (c client) get(path string, status int) {
 
 func (c client) dial(status int) *websocket.Conn {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), relay.Patience)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, c.s.URL+"/ws", nil)
 	if res == nil {
