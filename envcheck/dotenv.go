@@ -18,7 +18,9 @@ const maxDotenvErrors = 20
 // DotenvError is one problem in a .env file. It never holds a text of the file.
 type DotenvError struct {
 	Line   int    // from 1; 0 if the problem is not in one line
-	Detail string // such as "has no = after the name"
+	Detail string // such as "has no = after a name"
+
+	cause error
 }
 
 func (e *DotenvError) Error() string {
@@ -28,16 +30,20 @@ func (e *DotenvError) Error() string {
 	return fmt.Sprintf("envcheck: line %d of the .env file %s", e.Line, e.Detail)
 }
 
+// Unwrap returns [fs.ErrNotExist] if there is no such file, or else nil.
+func (e *DotenvError) Unwrap() error { return e.cause }
+
 // Dotenv returns a Lookup of the variables in a .env file, which it reads once,
 // as [ParseDotenv] does. The Lookup is never nil: after an error it is empty. If
 // the file is optional, ignore an error that is a [fs.ErrNotExist].
 func Dotenv(path string) (Lookup, error) {
 	f, reason := openFile(path)
-	if reason == missingFile {
-		return FromMap(nil), fmt.Errorf("%w (%w)", &DotenvError{Detail: "does not exist"}, fs.ErrNotExist)
-	}
 	if reason != "" {
-		return FromMap(nil), &DotenvError{Detail: strings.Replace(string(reason), "names a file that ", "", 1)}
+		err := &DotenvError{Detail: "is not read: its path " + string(reason)}
+		if reason == missingFile {
+			err.cause = fs.ErrNotExist
+		}
+		return FromMap(nil), err
 	}
 	defer f.Close()
 	vars, err := ParseDotenv(f)
@@ -56,9 +62,10 @@ func Dotenv(path string) (Lookup, error) {
 //
 //   - A value in single quotes is taken as it is, and may have several lines.
 //   - In double quotes, \\, \", \$, \` and \n are one character each; the value
-//     may have several lines.
+//     may have several lines. Shells alone keep \n as two characters.
 //   - A value without quotes ends at the end of the line, or at a # with a space
-//     before it. It may contain spaces, but no quotes and no backslashes.
+//     before it. It may contain spaces, which shells alone do not allow, but no
+//     quotes and no backslashes.
 //   - A $ that begins the name of a variable, and a backtick, must be in single
 //     quotes, or after a backslash in double quotes.
 //   - There are no spaces around the =, and no name is set twice.
@@ -77,7 +84,7 @@ func ParseDotenv(r io.Reader) (map[string]string, error) {
 	line := 1
 	for part := range strings.SplitSeq(text, "\n") {
 		if !utf8.ValidString(part) || strings.ContainsRune(part, 0) {
-			return nil, &DotenvError{line, "must be UTF-8 without NUL characters"}
+			return nil, &DotenvError{Line: line, Detail: "must be UTF-8 without NUL characters"}
 		}
 		line++
 	}
@@ -120,7 +127,7 @@ func (p *dotenv) takeLine() string {
 func (p *dotenv) statement() {
 	at := p.line
 	fail := func(detail string) {
-		p.errs = append(p.errs, &DotenvError{at, detail})
+		p.errs = append(p.errs, &DotenvError{Line: at, Detail: detail})
 	}
 	line, _, _ := strings.Cut(p.rest, "\n")
 	if blankOrComment(line) {

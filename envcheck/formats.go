@@ -24,7 +24,7 @@ func URL(into **url.URL, schemes ...string) Setter {
 	}
 	return setter(into, kind, func(value string, secret bool) (*url.URL, error) {
 		u, err := url.Parse(value)
-		if err != nil || u.Hostname() == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' }) {
+		if err != nil || u.Scheme == "" || u.Hostname() == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' }) {
 			return nil, errUnexpected
 		}
 		known := len(schemes) == 0

@@ -208,7 +208,7 @@ func (s Spec) validateRules() (errs []error) {
 			least = 1
 		}
 		refuse(rule.mistake != "", ConfigMalformed, rule.mistake)
-		refuse(len(rule.names) < least, ConfigMalformed, fmt.Sprintf("it needs %d variables or more", least))
+		refuse(len(rule.names) < least, ConfigMalformed, "it names too few variables")
 		seen := make(map[string]bool)
 		for j, name := range rule.names {
 			refuse(seen[name], ConfigDuplicate, "the name "+name)

@@ -132,7 +132,7 @@ func (s Spec) WriteMarkdown(w io.Writer) error {
 			doc += " Or " + code(name) + "."
 		}
 		doc += s.sayings(v, code)
-		b.WriteString("| " + code(v.Name) + " | " + def + " | " + doc + " |\n")
+		b.WriteString("| " + code(v.Name) + " | " + def + " | " + strings.TrimSpace(doc) + " |\n")
 	}
 	return b.Flush()
 }
