@@ -29,18 +29,6 @@ func deviceName(s string) error {
 	return envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")(s)
 }
 
-// checkTLS returns an error for the TLS variables that do not go together.
-func (c *Config) checkTLS() error {
-	var errs []error
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		errs = append(errs, errors.New("TLS_CERT_FILE and TLS_KEY_FILE must be set together"))
-	}
-	if c.RedirectAddr != "" && c.TLSCert == "" && c.TLSKey == "" {
-		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR redirects to TLS, so it needs TLS_CERT_FILE and TLS_KEY_FILE"))
-	}
-	return errors.Join(errs...)
-}
-
 // proxies reads the trusted proxies. Its error names a wrong item by its place,
 // since an error of the environment quotes no value.
 func proxies(s string) ([]netip.Prefix, error) {
