@@ -65,7 +65,7 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 			t.Fatal(err)
 		}
 	}
-	h.keys, err = jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte("a secret of the tests, long enough to be one")}}, Subjects: []string{"pi-1"}, SubjectClaim: "device"})
+	h.keys, err = jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte("a secret of the tests, long enough to be one")}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 	must()
 	gate := wsauth.Config{Verifier: h.keys, Audit: h.count}
 	if cfg.gate != nil {

@@ -25,6 +25,11 @@ import (
 type Config struct {
 	Secret     envcheck.Secret[string]
 	Previous   envcheck.Secret[string]
+	PublicKeys []jwtauth.Key
+	Issuer     string
+	KeySet     string // URL
+	Audience   string
+	Claim      string // that names the device
 	Devices    []string
 	Production bool
 	Host       string
@@ -81,10 +86,20 @@ type Config struct {
 // that it sets.
 func (c *Config) Spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretOf(&c.Secret, envcheck.Text), Check: strongSecret,
-			Doc: "Key that signs device tokens (HS256), at least 32 characters. `server secret` makes one."},
+		{Name: "JWT_SECRET", Into: envcheck.SecretOf(&c.Secret, envcheck.Text), Check: strongSecret,
+			Doc: "Key that signs device tokens (HS256), at least 32 characters. `server secret` makes one. Without it, the server signs nothing: it has no refresh tokens, and its commands need a Unix socket in `OPERATOR_ADDR`."},
 		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretOf(&c.Previous, envcheck.Text), Check: strongSecret,
 			Doc: "Old key, which the server still accepts after `JWT_SECRET` was changed. SIGHUP reads the files of both keys again."},
+		{Name: "JWT_PUBLIC_KEY", AllowFile: true, Into: envcheck.Func(&c.PublicKeys, "public keys in PEM", publicKeys),
+			Doc: "Public keys in PEM (Ed25519, P-256, P-384), whose tokens the server accepts. `server token -new-key FILE` makes a pair, and `server token -key FILE` signs with it on another machine, so that a stolen server holds nothing that signs."},
+		{Name: "JWT_ISSUER", Into: envcheck.Text(&c.Issuer), Example: "https://id.example",
+			Doc: "Provider whose tokens the server accepts: their `iss`. Its keys are found by OpenID Connect Discovery, or at `JWT_JWKS_URL`."},
+		{Name: "JWT_JWKS_URL", Into: envcheck.Text(&c.KeySet), Example: "https://id.example/keys",
+			Doc: "Address of the provider's key set (JWKS), https only."},
+		{Name: "JWT_AUDIENCE", Into: envcheck.Text(&c.Audience), Example: "relay",
+			Doc: "Required `aud` of device tokens. Without it, a token with an `aud` is refused."},
+		{Name: "JWT_DEVICE_CLAIM", Default: "device", Into: envcheck.Text(&c.Claim),
+			Doc: "Claim that names the device; `sub` for most providers."},
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.ListOf(&c.Devices, envcheck.Text), Example: "pi-1",
 			Check: envcheck.Each(deviceName),
 			Doc:   "Devices that may publish, separated by commas."},
@@ -156,6 +171,12 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "SENTRY_DSN", Into: envcheck.SecretOf(&c.SentryDSN, envcheck.Text), Check: trackerDSN,
 			Doc: "Error tracker that gets errors and panics by Sentry's protocol, without addresses, tokens or text: its `https://KEY@HOST/PROJECT`. Without it, the server sends them nowhere."},
 	}, Rules: []envcheck.Rule{
+		envcheck.RuleFunc("is required, unless JWT_PUBLIC_KEY or JWT_ISSUER is set",
+			func() bool { return c.Secret.Reveal() != "" || c.PublicKeys != nil || c.Issuer != "" }, "JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER"),
+		envcheck.RequiredIf("JWT_SECRET", "JWT_SECRET_PREVIOUS"),
+		envcheck.RequiredIf("JWT_ISSUER", "JWT_JWKS_URL"),
+		envcheck.RuleFunc("must be an https URL of a provider, such as https://id.example, and so must JWT_JWKS_URL",
+			func() bool { return c.Issuer == "" || usableProvider(c.Provider()) }, "JWT_ISSUER", "JWT_JWKS_URL"),
 		envcheck.Together("TLS_CERT_FILE", "TLS_KEY_FILE"),
 		envcheck.RequiredIf("TLS_CERT_FILE", "HTTP_REDIRECT_ADDR"),
 		envcheck.RequiredIf("TLS_KEY_FILE", "HTTP_REDIRECT_ADDR"),
@@ -163,7 +184,7 @@ func (c *Config) Spec() envcheck.Spec {
 			func() bool { return c.HistoryTrimAt == 0 || c.HistoryTrimAt >= c.HistoryKeep }, "HISTORY_TRIM_AT", "HISTORY_KEEP"),
 		envcheck.Together("HISTORY_DIR", "HISTORY_KEY"),
 		envcheck.RuleFunc("must not be the same as JWT_SECRET",
-			func() bool { return c.HistoryKey.Reveal() != c.Secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET"),
+			func() bool { return c.HistoryKey.Reveal() == "" || c.HistoryKey.Reveal() != c.Secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET"),
 	}}
 }
 
@@ -239,9 +260,21 @@ func (c *Config) Tracker() tracker.Config {
 	return tracker.Config{DSN: c.SentryDSN.Reveal(), Environment: environment, Secrets: c.Secrets()}
 }
 
-// Keys returns the ring of keys: JWT_SECRET, which signs, and
-// JWT_SECRET_PREVIOUS if set, which is only accepted.
+// Provider returns the provider of JWT_ISSUER, or nil.
+func (c *Config) Provider() *jwtauth.Provider {
+	if c.Issuer == "" {
+		return nil
+	}
+	return &jwtauth.Provider{Issuer: c.Issuer, JWKS: c.KeySet}
+}
+
+// Keys returns the ring of secrets: JWT_SECRET, which signs, and
+// JWT_SECRET_PREVIOUS if set, which is only accepted. It is empty without
+// JWT_SECRET.
 func (c *Config) Keys() []jwtauth.Key {
+	if c.Secret.Reveal() == "" {
+		return nil
+	}
 	keys := []jwtauth.Key{{Secret: []byte(c.Secret.Reveal())}}
 	if old := c.Previous.Reveal(); old != "" && old != c.Secret.Reveal() {
 		keys = append(keys, jwtauth.Key{Secret: []byte(old)})

@@ -76,7 +76,7 @@ func TestWhoseFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.Close()
-			tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device"})
+			tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 			if err != nil {
 				t.Fatal(err)
 			}
