@@ -21,7 +21,7 @@ func ExampleVerifier() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	token, err := tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour), Scope: []string{wsauth.Publish}})
 	if err != nil {
 		log.Fatal(err)
 	}

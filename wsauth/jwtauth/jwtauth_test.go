@@ -35,21 +35,21 @@ func problems(err error) map[string]bool {
 func TestConfigProblemsAllAtOnce(t *testing.T) {
 	_, err := jwtauth.New(jwtauth.Config{
 		Keys: []jwtauth.Key{
-			{ID: "a b", Secret: secret[:31], Until: now},
+			{ID: "a\"b", Secret: secret[:31], Until: now},
 			{ID: "x", Secret: secret},
 			{ID: "x", Secret: secret},
 		},
-		Subjects:    []string{"pi 1", "pi-1", "pi-1", ""},
-		Issuer:      strings.Repeat("x", 129),
-		Audience:    strings.Repeat("x", 129),
+		Subjects:    []string{"pi\n1", "pi-1", "pi-1", ""},
+		Issuers:     []string{strings.Repeat("x", 256)},
+		Audience:    strings.Repeat("x", 256),
 		Leeway:      time.Hour,
 		DefaultRole: "none",
 	})
 	want := []string{
-		"Keys[0].Secret is too short", "Keys[0].ID is malformed", "Keys[0].Until must be zero",
+		"Keys[0].Secret is too short: HS256 needs 32 bytes", "Keys[0].ID is malformed", "Keys[0].Until must be zero",
 		"Keys[2].Secret is a duplicate", "Keys[2].ID is a duplicate",
 		"Subjects[0] is malformed", "Subjects[2] is a duplicate", "Subjects[3] is malformed",
-		"Issuer is too long", "Audience is too long", "Leeway is too long", "DefaultRole is not one of the choices",
+		"Issuers[0] is malformed", "Audience is malformed", "Leeway is too long", "DefaultRole is not one of the choices",
 	}
 	found := problems(err)
 	for _, w := range want {
@@ -64,7 +64,7 @@ func TestConfigProblemsAllAtOnce(t *testing.T) {
 		t.Error("the error holds a secret")
 	}
 	_, err = jwtauth.New(jwtauth.Config{})
-	if found := problems(err); !found["Config.Keys is required"] || !found["Config.Subjects is required"] {
+	if found := problems(err); !found["Config.Keys is required"] || !found["Config.Subjects is required: or SubjectAllowed, or AnySubject"] {
 		t.Errorf("the zero value: %v", found)
 	}
 	v := newHS256(t, nil)
@@ -184,7 +184,7 @@ func TestKeyUsage(t *testing.T) {
 
 func TestSign(t *testing.T) {
 	v := newHS256(t, func(c *jwtauth.Config) {
-		c.Keys[0].ID, c.Issuer, c.Audience = "k1", "me", "relay"
+		c.Keys[0].ID, c.Issuers, c.Audience = "k1", []string{"me"}, "relay"
 	})
 	in := now.Add(time.Minute)
 	token, err := v.SignAt(wsauth.ClaimSet{

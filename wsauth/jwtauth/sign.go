@@ -11,14 +11,24 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
+// ErrCannotSign is the error of [Verifier.Sign] if the first key of the ring is
+// public, or there is none.
+var ErrCannotSign = errors.New("jwtauth: the first key is not a private key or a secret")
+
 // Sign is [Verifier.SignAt] at the present time.
-func (h *Verifier) Sign(c wsauth.ClaimSet) (string, error) { return h.SignAt(c, time.Now()) }
+func (v *Verifier) Sign(c wsauth.ClaimSet) (string, error) { return v.SignAt(c, time.Now()) }
 
 // SignAt returns a token, signed with the first key of the ring at the time
 // now. If [Verifier.Verify] would refuse the token at now, or at NotBefore if
-// that is later, SignAt returns the [*wsauth.Error] of Verify instead. If ExpiresAt
-// is zero, the error is a [*ConfigError].
-func (h *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
+// that is later, SignAt returns the [*wsauth.Error] of Verify instead. If
+// ExpiresAt is zero, the error is a [*ConfigError]. If the first key cannot
+// sign, the error is [ErrCannotSign].
+func (v *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
+	keys := v.ring.Load().keys
+	if len(keys) == 0 || keys[0].private == nil {
+		return "", ErrCannotSign
+	}
+	key := &keys[0]
 	if c.TokenID == "" {
 		c.TokenID = rand.Text()
 	}
@@ -28,17 +38,17 @@ func (h *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
 	if c.ExpiresAt.IsZero() {
 		return "", &ConfigError{"ClaimSet.ExpiresAt", wsauth.ConfigMissing}
 	}
-	key := &(*h.ring.Load())[0]
-	header, err := json.Marshal(struct {
-		Algorithm string `json:"alg"`
-		Type      string `json:"typ"`
-		KeyID     string `json:"kid,omitempty"`
-	}{"HS256", "JWT", key.id})
-	if err != nil {
-		return "", err
+	typ := v.cfg.Type
+	if typ == "" {
+		typ = "JWT"
+	}
+	// New has checked that no text in it needs an escape.
+	header := `{"alg":` + algorithms[key.alg].quoted + `,"typ":"` + typ + `"`
+	if key.id != "" {
+		header += `,"kid":"` + key.id + `"`
 	}
 	claimed := map[string]any{
-		h.cfg.SubjectClaim: c.Subject, "exp": c.ExpiresAt.Unix(), "iat": c.IssuedAt.Unix(), "jti": c.TokenID,
+		v.cfg.SubjectClaim: c.Subject, "exp": c.ExpiresAt.Unix(), "iat": c.IssuedAt.Unix(), "jti": c.TokenID,
 	}
 	from := now
 	if !c.NotBefore.IsZero() {
@@ -47,27 +57,31 @@ func (h *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
 			from = c.NotBefore
 		}
 	}
-	for name, value := range map[string]string{"iss": h.cfg.Issuer, "aud": h.cfg.Audience, "role": c.Role} {
-		if value != "" {
-			claimed[name] = value
-		}
+	if len(v.cfg.Issuers) > 0 {
+		claimed["iss"] = v.cfg.Issuers[0]
+	}
+	if v.cfg.Audience != "" {
+		claimed["aud"] = v.cfg.Audience
+	}
+	if c.Role != "" {
+		claimed[v.cfg.RoleClaim] = c.Role
 	}
 	if c.Scope != nil {
-		claimed["scope"] = strings.Join(c.Scope, " ")
+		claimed[v.cfg.ScopeClaim] = strings.Join(c.Scope, " ")
 	}
 	claims, err := json.Marshal(claimed)
 	if err != nil {
 		return "", err
 	}
 	enc := base64.RawURLEncoding
-	token := enc.AppendEncode(nil, header)
+	token := enc.AppendEncode(nil, []byte(header+"}"))
 	token = enc.AppendEncode(append(token, '.'), claims)
-	signature, err := signHS256(token, key.secret)
+	signature, err := sign(key, token)
 	if err != nil {
 		return "", err
 	}
 	token = enc.AppendEncode(append(token, '.'), signature)
-	if _, err := h.verify(token, from); err != nil {
+	if _, err := v.verifySigned(token, from); err != nil {
 		return "", errors.Join(errors.New("jwtauth: refusing to sign"), err)
 	}
 	return string(token), nil

@@ -23,6 +23,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
@@ -199,7 +200,7 @@ func echoes(t *testing.T, transport transports.Transport, v wsauth.Verifier, end
 // it comes back.
 func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", Scope: []string{wsauth.Publish}, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func (c client) get(path string, status int) {
 
 func (c client) dial(status int) *websocket.Conn {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), relay.Patience)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, c.s.URL+"/ws", nil)
 	if res == nil {

@@ -48,7 +48,7 @@ func tokens(t testing.TB, key []byte, devices ...string) *jwtauth.Verifier {
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
 	text, err := tokens(t, key, device).SignAt(
-		wsauth.ClaimSet{Subject: device, ExpiresAt: expires}, expires.Add(-time.Hour))
+		wsauth.ClaimSet{Subject: device, Scope: []string{wsauth.Publish}, ExpiresAt: expires}, expires.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
