@@ -141,6 +141,42 @@ func TestBinary(t *testing.T) {
 	})
 }
 
+// A gate without messages of its own passes the application's, both kinds and
+// whatever they look like, once the service has recognized the user.
+func TestApplicationMessages(t *testing.T) {
+	gate, err := wsauth.New(wsauth.Config{Dialect: wsauth.NoDialect{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := []answer{{opText, "hi"}, {opText, `{"token":"a.b.c"}`}, {opBinary, "\xff"}}
+	onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
+		s.inBubble(t, func(t *testing.T, conn transports.Conn, p *peer) {
+			session, err := gate.AttachIdentity(t.Context(), conn, wsauth.Peer{}, wsauth.Identity{
+				Subject: "alice", IssuedAt: start, ExpiresAt: start.Add(time.Hour),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				for _, m := range sent {
+					p.Write(frame(m.op, m.payload))
+				}
+			}()
+			for _, want := range sent {
+				msg, binary, err := session.NextMessage(t.Context())
+				if string(msg) != want.payload || binary != (want.op == opBinary) || err != nil {
+					t.Errorf("%q, binary: %t, %v", msg, binary, err)
+				}
+			}
+			go session.Close(1000, "")
+			if got, err := p.recv(); got != farewell || err != nil {
+				t.Error(got, err)
+			}
+			p.Write(goodbye)
+		})
+	})
+}
+
 // A close frame that is not allowed is a violation, and its text does not come
 // back. (Half of a code is no code to gorilla.)
 func TestInvalidCloses(t *testing.T) {
