@@ -263,7 +263,7 @@ func TestOtherResponseWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range adaptions {
+	for _, form := range forms {
 		inBubble(t, wsadapter.Config{}, "", func(t *testing.T, _ *wsadapter.Conn, _ *client) {
 			raw := &closable{}
 			conn := form.adapt(adapter.Wrap(httptest.NewRecorder()), &library{Conn: raw})

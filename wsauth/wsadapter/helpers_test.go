@@ -191,7 +191,7 @@ func (g gorilla) NextReader() (int, io.Reader, error) {
 func (c coder) Reader(context.Context) (messageType, io.Reader, error) {
 	op := c.frame()
 	if c.err != nil {
-		c.Close() // as early versions and nhooyr.io/websocket do
+		c.Close() // as a library may do
 		return 0, nil, fmt.Errorf("wrapped: %w", c.err)
 	}
 	return messageType(op), c.library, c.err
@@ -225,8 +225,8 @@ func (o *once) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// adaptions are the two forms of a connection.
-var adaptions = []struct {
+// forms are the two kinds of connection that this package adapts.
+var forms = []struct {
 	name  string
 	adapt func(rw *wsadapter.ResponseWriter, l *library) *wsadapter.Conn
 }{
@@ -257,7 +257,7 @@ func inBubble(t *testing.T, cfg wsadapter.Config, early string, f func(t *testin
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range adaptions {
+	for _, form := range forms {
 		t.Run(form.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := net.Pipe()

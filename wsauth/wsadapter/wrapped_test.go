@@ -17,14 +17,14 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
 
-// Before the adaption, the library writes the 101. After it, it can write
+// Before it is adapted, the library writes the 101. After that, it can write
 // control frames only, and its deadlines and Close have no effect of their own.
 func TestLibraryWrites(t *testing.T) {
 	adapter, err := wsadapter.New(wsadapter.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range adaptions {
+	for _, form := range forms {
 		t.Run(form.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := net.Pipe()
@@ -37,7 +37,7 @@ func TestLibraryWrites(t *testing.T) {
 				}
 				conn := form.adapt(rw, ws)
 				if again := form.adapt(rw, ws); again != conn {
-					t.Error("a second adaption is another Conn")
+					t.Error("the second Conn is another one")
 				}
 				end := read(conn)
 				_ = ws.SetDeadline(time.Unix(1, 0))
@@ -62,7 +62,7 @@ func TestLibraryWrites(t *testing.T) {
 }
 
 // A connection that is closed before it is adapted is closed.
-func TestClosedBeforeAdaption(t *testing.T) {
+func TestClosedBeforeAdapted(t *testing.T) {
 	adapter, err := wsadapter.New(wsadapter.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +84,14 @@ func TestBelowWrappers(t *testing.T) {
 	}
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	below := &gin{ResponseWriter: hijackable{httptest.NewRecorder(), ours, ""}}
+	below := &gin{ResponseWriter: flusher{hijackable{httptest.NewRecorder(), ours, ""}}}
 	rw := adapter.Wrap(wrapper{wrapper{below}})
 	rw.WriteHeaderNow()
 	if !below.now {
 		t.Error("gin has not sent the status")
+	}
+	if err := http.NewResponseController(rw).Flush(); err != nil {
+		t.Error(err)
 	}
 	upgrade(t, rw).Close()
 	adapter.Wrap(httptest.NewRecorder()).WriteHeaderNow() // not gin
@@ -100,6 +103,10 @@ func TestBelowWrappers(t *testing.T) {
 type wrapper struct{ http.ResponseWriter }
 
 func (w wrapper) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+type flusher struct{ hijackable }
+
+func (flusher) Flush() {}
 
 type gin struct {
 	http.ResponseWriter
