@@ -101,6 +101,25 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestImportingCompilesNoMore checks what a program compiles that imports a
+// package without third-party imports of its own: the standard library, and
+// what the first of its parents lists.
+func TestImportingCompilesNoMore(t *testing.T) {
+	for _, p := range packages {
+		if p.others != nil {
+			continue
+		}
+		name := strings.Split(p.path, "/")[0]
+		own := module + name
+		first := packages[slices.IndexFunc(packages, func(p pkg) bool { return p.path == name })]
+		for line := range strings.Lines(list(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+p.path)) {
+			if dep := strings.TrimSpace(line); dep != "" && dep != own && !strings.HasPrefix(dep, own+"/") && !slices.Contains(first.others, dep) {
+				t.Errorf("a program that imports %s compiles %s", p.path, dep)
+			}
+		}
+	}
+}
+
 // ranks are the packages ("rooms") of the server, from the lowest. A room may
 // import lower rooms only.
 var ranks = [][]string{
@@ -179,9 +198,22 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/headers"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/time/rate"
+)
+
+var (
+	_ envcheck.Spec
+	_ history.Config
+	_ ratelimit.Config
+	_ wsauth.Config
+	_ jwtauth.Config
 )
 
 func main() {
