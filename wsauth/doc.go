@@ -2,7 +2,7 @@
 // client may connect and watch, if you allow that; a client that sends a valid
 // token may also publish, until the token expires or is revoked.
 //
-// This program prints what authenticated clients send:
+// This program prints what clients send whose token has the scope "publish":
 //
 //	package main
 //

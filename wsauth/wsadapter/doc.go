@@ -5,8 +5,8 @@
 //	session := gate.Attach(wsadapter.Coder(ws, rw), peer)
 //
 // Here, ws is the connection of the library, and rw is the ResponseWriter that
-// the library has upgraded. This program prints what authenticated clients send
-// over gorilla/websocket:
+// the library has upgraded. This program prints what clients send whose token
+// has the scope "publish", over gorilla/websocket:
 //
 //	package main
 //
