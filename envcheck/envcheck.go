@@ -140,9 +140,9 @@ type Var struct {
 	// AllowFile allows NAME_FILE for a variable that is not a secret.
 	AllowFile bool
 
-	// AllowEmpty makes the empty value a value like others: a variable that is
-	// set and empty does not get its Default, and NAME_FILE may name an empty
-	// file.
+	// AllowEmpty makes the empty value a value: a variable that is set and empty
+	// does not get its Default, and its target gets the zero value, such as an
+	// empty list. NAME_FILE may name an empty file.
 	AllowEmpty bool
 
 	// Into stores the value. If it is the zero Setter, the value is only
@@ -150,8 +150,7 @@ type Var struct {
 	Into Setter
 
 	// Check, if set, is called with a value that Into accepts, and returns an
-	// error to refuse it. It is not called with the empty value that AllowEmpty
-	// admits.
+	// error to refuse it. It is not called with the empty value.
 	Check func(value string) error
 
 	// Example is shown in .env.example if there is no Default.
