@@ -65,7 +65,7 @@ func Dotenv(path string) (Lookup, error) {
 //     may have several lines. Shells alone keep \n as two characters.
 //   - A value without quotes ends at the end of the line, or at a # with a space
 //     before it. It may contain spaces, which shells alone do not allow, but no
-//     quotes and no backslashes.
+//     quotes, no backslashes and no other #.
 //   - A $ that begins the name of a variable, and a backtick, must be in single
 //     quotes, or after a backslash in double quotes.
 //   - There are no spaces around the =, and no name is set twice.
@@ -231,10 +231,14 @@ func unescaped(text string) (value, problem string) {
 func unquoted(rest string) (value, problem string) {
 	value = rest
 	for i := range len(rest) {
-		if rest[i] == '#' && (i == 0 || rest[i-1] == ' ' || rest[i-1] == '\t') {
-			value = rest[:i]
-			break
+		if rest[i] != '#' {
+			continue
 		}
+		if i == 0 || rest[i-1] != ' ' && rest[i-1] != '\t' {
+			return "", "has a # that only some readers take for a comment; put the value in single quotes, or a space before the #"
+		}
+		value = rest[:i]
+		break
 	}
 	value = strings.TrimRight(value, " \t")
 	switch {

@@ -120,10 +120,17 @@ func withoutSequences(text []rune) []rune {
 		}
 	}
 	for _, row := range rows {
-		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{a, b})) })
-		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{b, a})) })
+		mark(1, func(a, b rune) bool { return adjacent(row, a, b) })
+		mark(1, func(a, b rune) bool { return adjacent(row, b, a) })
 	}
 	return without(text, drop)
+}
+
+// adjacent reports whether b follows a in the row, which is in ASCII and has no
+// character twice.
+func adjacent(row string, a, b rune) bool {
+	i := strings.IndexRune(row, a)
+	return i >= 0 && i+1 < len(row) && rune(row[i+1]) == b
 }
 
 // plain replaces digits and signs by the letters that people replace with them.
