@@ -12,7 +12,9 @@ import (
 //
 // A setter with arguments is given in a func:
 //
-//	envcheck.ListOf(&weights, func(w *float64) envcheck.Setter { return envcheck.Number(w, 0, 1) })
+//	envcheck.ListOf(&weights, func(w *float64) envcheck.Setter {
+//		return envcheck.Number(w, 0, 1)
+//	})
 func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 	one := of(new(T))
 	kind := func() string { return "a list separated by commas, without empty or repeated items" + one.each("item") }

@@ -168,7 +168,7 @@ func (v *Var) fileName() string {
 	return ""
 }
 
-// orFile names the other way to set a variable that is missing, if there is one.
+// orFile names the other way to set a variable that is missing, or nothing.
 func (v *Var) orFile() string {
 	if name := v.fileName(); name != "" {
 		return "; set it or " + name

@@ -21,20 +21,28 @@ import (
 	"syscall"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/services/worker/config"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
-// run is main with its arguments and outputs.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+// run is main with its arguments and outputs. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
+	if err := work(ctx, args, stdout, stderr); err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func work(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	credentials, err := envcheck.Credentials()
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/services/worker/config"
 )
 
@@ -58,7 +59,7 @@ func newWorker(cfg config.Config, log *slog.Logger) (*worker, error) {
 		}
 		t.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
-	w := &worker{cfg: cfg, log: log, client: &http.Client{Transport: t, Timeout: cfg.JobTimeout}, limit: rate.NewLimiter(rate.Inf, 1)}
+	w := &worker{cfg: cfg, log: log, client: client.New(&http.Client{Transport: t, Timeout: cfg.JobTimeout}), limit: rate.NewLimiter(rate.Inf, 1)}
 	if cfg.Rate != nil {
 		w.limit.SetLimit(rate.Limit(*cfg.Rate))
 	}

@@ -217,8 +217,8 @@ envcheck: DRY_RUN must be true or false
 // all thirty variables.
 func TestExampleFile(t *testing.T) {
 	var out strings.Builder
-	if err := run(context.Background(), []string{"-example"}, &out, io.Discard); err != nil {
-		t.Fatal(err)
+	if code := run(context.Background(), []string{"-example"}, &out, io.Discard); code != 0 {
+		t.Fatalf("exit code %d", code)
 	}
 	for _, v := range new(config.Config).Spec().Vars {
 		if !strings.Contains(out.String(), v.Name+"=") {
