@@ -28,6 +28,14 @@
 // file, the table of a README and a report of the variables that are set, so
 // these always agree with the program.
 //
+// # Values
+//
+// A [Setter] reads a value and stores it: [Text], [Bool], [Number] of every
+// type, [Port], [Bytes], [Duration], [Time], [URL], [HostPort], [File],
+// [Bytes64], [Enum] and [Choice], [TextUnmarshaler] for types that read
+// themselves, and [Func] for all others. [ListOf], [Map], [Optional] and
+// [SecretOf] make setters of these. A Check refuses some of the values.
+//
 // # Sources
 //
 // Load reads from any [Lookup]: [os.LookupEnv], [FromMap], a .env file
