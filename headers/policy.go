@@ -103,20 +103,23 @@ func Baseline() Policy {
 // Strict stops features that some pages need. The table shows what to set in
 // order to get them back. Give back only what the page uses.
 //
-//	forms                 CSP.Add("form-action", Self)
-//	fonts, video, frames  CSP.Add("font-src", …), Add("media-src", …), Add("frame-src", …)
-//	inline script, style  CSP.Add("script-src", NonceSource), Add("style-src", NonceSource)
-//	copy to clipboard     Permissions.With("clipboard-write", Self)
-//	full screen           Permissions.With("fullscreen", Self)
-//	passkeys              Permissions.With("publickey-credentials-get", Self)
-//	                      and With("publickey-credentials-create", Self) to register one
-//	payment               Permissions.With("payment", Self, …) with the provider's origin, its sources
-//	                      in CSP, and EmbedderPolicy = "" for its frame
-//	sign-in in a popup    OpenerPolicy = OpenerSameOriginAllowPopups
-//	other sites' images   CSP.Add("img-src", …) and EmbedderPolicy = EmbedderCredentialless
-//	other sites' frames   CSP.Add("frame-src", …) and EmbedderPolicy = ""
-//	own images elsewhere  ResourcePolicy = ResourceCrossOrigin, on their route
-//	pages that embed it   CSP.With("frame-ancestors", …) and FrameOptions = ""
+//	forms                CSP.Add("form-action", Self)
+//	fonts                CSP.Add("font-src", Self)
+//	video and sound      CSP.Add("media-src", Self)
+//	inline script        CSP.Add("script-src", NonceSource)
+//	copy to clipboard    Permissions.With("clipboard-write", Self)
+//	full screen          Permissions.With("fullscreen", Self)
+//	sign in by passkey   Permissions.With("publickey-credentials-get", Self)
+//	register a passkey   Permissions.With("publickey-credentials-create", Self)
+//	payment              Permissions.With("payment", Self, provider),
+//	                     CSP.Add("script-src", provider),
+//	                     CSP.Add("frame-src", provider), EmbedderPolicy = ""
+//	sign in by a popup   OpenerPolicy = OpenerSameOriginAllowPopups
+//	other sites' images  CSP.Add("img-src", site),
+//	                     EmbedderPolicy = EmbedderCredentialless
+//	other sites' frames  CSP.Add("frame-src", site), EmbedderPolicy = ""
+//	images for others    ResourcePolicy = ResourceCrossOrigin
+//	pages that embed it  CSP.With("frame-ancestors", site), FrameOptions = ""
 //
 // A feature in a frame of another origin needs its origin in Permissions, and
 // the attribute allow on the frame. If the sign-in returns to a page of this
