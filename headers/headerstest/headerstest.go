@@ -2,7 +2,8 @@
 // a policy.
 //
 //	func TestHeaders(t *testing.T) {
-//		headerstest.Every(t, site(), policy(), slices.Collect(maps.Keys(routes))...)
+//		patterns := slices.Collect(maps.Keys(routes))
+//		headerstest.Every(t, site(), policy(), patterns...)
 //	}
 //
 // The caller passes the patterns, because http.ServeMux has no function that
