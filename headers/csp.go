@@ -176,10 +176,6 @@ func (c CSP) index(name string) int {
 	return slices.IndexFunc(c.directives, func(d directive) bool { return d.name == name })
 }
 
-func (c CSP) has(s Source) bool {
-	return slices.ContainsFunc(c.directives, func(d directive) bool { return slices.Contains(d.sources, s) })
-}
-
 // ParseCSP reads a policy in the form of the header or of a <meta> element. It
 // refuses everything that [New] would refuse, and returns all mistakes, joined
 // with [errors.Join], each an [*Error]. It converts the same parts to lower
