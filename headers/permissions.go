@@ -15,8 +15,9 @@ type Permissions struct {
 }
 
 // With returns a copy in which exactly these origins may use the feature:
-// [Self], [Any], or origins such as "https://video.example". Without origins,
-// no page may use it, not even the page itself.
+// [Self], [Any], or [Self] and origins such as "https://video.example". Without
+// origins, no page may use it, not even the page itself. A frame of another
+// origin needs the feature in its attribute allow as well.
 //
 // Names of features are not compared with a list, because browsers often add
 // and drop features. Chromium warns on its console if it does not know a name.
@@ -126,6 +127,9 @@ func (p Permissions) check(path string, bad reportFunc) {
 		field := index(path, f.name)
 		if !featureName.MatchString(f.name) {
 			bad(field, ConfigMalformed, "the name of a feature has lower-case letters, digits and hyphens")
+		}
+		if len(f.sources) > 0 && !slices.Contains(f.sources, Self) && !slices.Contains(f.sources, Any) {
+			bad(field, ConfigConflict, "a frame may use a feature only if the page may use it too; add Self")
 		}
 		for i, s := range f.sources {
 			item := index(field, i)

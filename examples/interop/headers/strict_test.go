@@ -75,6 +75,12 @@ func (b *chromium) open(p headers.Policy, page string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.serve(mw.Apply, page)
+}
+
+// serve is open for headers that a Policy cannot have.
+func (b *chromium) serve(apply func(http.Header, *http.Request), page string) {
+	b.t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -95,7 +101,10 @@ func (b *chromium) open(p headers.Policy, page string) {
 		}
 	})
 	mux.HandleFunc("/favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	s := httptest.NewServer(mw.Handler(mux))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		apply(w.Header(), r)
+		mux.ServeHTTP(w, r)
+	}))
 	b.t.Cleanup(s.Close)
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -134,7 +143,7 @@ func neighbour(t *testing.T) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Content-Type", "text/html")
-		io.WriteString(w, `<script>opener?.postMessage("signed in", "*")</script>`)
+		io.WriteString(w, `<script>(opener ?? parent).postMessage(document.fullscreenEnabled, "*")</script>`)
 	}))
 	t.Cleanup(s.Close)
 	return s.URL
@@ -231,6 +240,33 @@ func TestNewerHeaders(t *testing.T) {
 			if malformed.MatchString(line) {
 				t.Errorf("%s: the console shows %s", tt.why, line)
 			}
+		}
+	}
+}
+
+// A frame of another origin may use a feature only if the page may use it too,
+// so New refuses the third row.
+func TestPermissionsOfAFrame(t *testing.T) {
+	other := neighbour(t)
+	b := newChromium(t)
+	for _, tt := range []struct {
+		origins []headers.Source
+		want    bool
+	}{
+		{nil, false}, {[]headers.Source{headers.Self}, false},
+		{[]headers.Source{headers.Source(other)}, false},
+		{[]headers.Source{headers.Self, headers.Source(other)}, true}, {[]headers.Source{headers.Any}, true},
+	} {
+		p := headers.Permissions{}.With("fullscreen", tt.origins...)
+		b.serve(func(h http.Header, _ *http.Request) { h.Set("Permissions-Policy", p.String()) }, "")
+		if got := b.is(fmt.Sprintf(`new Promise((done) => {
+			addEventListener("message", (e) => done(e.data));
+			const frame = document.createElement("iframe");
+			frame.allow = "fullscreen";
+			frame.src = %q;
+			document.body.append(frame);
+		})`, other)); got != tt.want {
+			t.Errorf("%q: %t, want %t", tt.origins, got, tt.want)
 		}
 	}
 }

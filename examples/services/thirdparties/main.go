@@ -42,7 +42,7 @@ func policy() headers.Policy {
 		With("payment", headers.Self, stripe).
 		With("identity-credentials-get", headers.Self, google).
 		With("fullscreen", headers.Self, youtube).
-		With("autoplay", youtube)
+		With("autoplay", headers.Self, youtube)
 	p.OpenerPolicy = headers.OpenerSameOriginAllowPopups // for the sign-in
 	p.EmbedderPolicy = ""                                // the frames do not take part in it
 	p.ReportingEndpoints = []headers.Endpoint{{Name: "default", URL: "/reports"}}

@@ -33,7 +33,7 @@ var allowed = map[string]string{
 	"payment":                  `(self "` + stripe + `")`,
 	"identity-credentials-get": `(self "` + google + `")`,
 	"fullscreen":               `(self "` + youtube + `")`,
-	"autoplay":                 `("` + youtube + `")`,
+	"autoplay":                 `(self "` + youtube + `")`,
 }
 
 var features = []string{
