@@ -62,6 +62,16 @@
 //		library.ServeHTTP(w, r)
 //	})
 //
+// # Third parties
+//
+// A page with a payment form, a sign-in popup or an embedded video of another
+// site starts from [Strict] as well. The documentation of Strict says what to
+// give back for each. [CSP.Add] allows the sources that a provider names. Try a
+// stricter rule in a field whose name ends in ReportOnly, and read with
+// [ReportHandler] what it would have blocked. A header without a field of its
+// own goes into Extra. The package headerstest fails a test if a route lacks a
+// header.
+//
 // # Cost
 //
 // Nine fixed headers cost one allocation per response, which keeps the values

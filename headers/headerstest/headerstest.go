@@ -217,7 +217,9 @@ func request(pattern string) (*http.Request, bool) {
 // handler begins to answer.
 func panics(t testing.TB, h http.Handler, mw *headers.Middleware, pattern string, r *http.Request) {
 	t.Helper()
-	inner := httptest.NewRequestWithContext(t.Context(), r.Method, r.URL.RequestURI(), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	inner := httptest.NewRequestWithContext(ctx, r.Method, r.URL.RequestURI(), nil)
 	inner.Host = r.Host
 	inner.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	w := &bomb{ResponseRecorder: httptest.NewRecorder(), armed: true}
