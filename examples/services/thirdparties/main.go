@@ -5,9 +5,8 @@ package main
 
 import (
 	"cmp"
-	_ "embed"
+	"embed"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -53,13 +52,13 @@ func policy() headers.Policy {
 	return p
 }
 
-//go:embed index.html
-var page string
+//go:embed index.html style.css shop.js
+var public embed.FS
 
 func routes(log *slog.Logger) (map[string]http.Handler, error) {
 	reports, err := headers.NewReportHandler(headers.ReportConfig{Log: log})
 	return map[string]http.Handler{
-		"GET /{$}":       http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }),
+		"GET /":          http.FileServerFS(public),
 		"POST /checkout": http.RedirectHandler("/", http.StatusSeeOther),
 		"POST /reports":  reports,
 	}, err

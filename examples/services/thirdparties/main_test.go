@@ -67,6 +67,16 @@ func TestThePageWorks(t *testing.T) {
 			t.Errorf("%s refuses %s", directives[m[1]], m[2]+m[3])
 		}
 	}
+	for _, file := range []string{"/style.css", "/shop.js"} {
+		own, err := client.Get(url + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.Body.Close()
+		if own.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", file, own.Status)
+		}
+	}
 	if found != 6 {
 		t.Errorf("%d files of other sites, want 6", found)
 	}

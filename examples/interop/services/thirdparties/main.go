@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -165,11 +166,9 @@ func path(text string) string {
 	return u.Path
 }
 
-const page = "<!doctype html><title>Shop</title>"
-
-func site(log *slog.Logger) http.Handler {
+func site(log *slog.Logger, public fs.FS) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) })
+	mux.Handle("GET /", http.FileServerFS(public))
 	mux.Handle("POST /checkout", http.RedirectHandler("/", http.StatusSeeOther))
 	mux.Handle("POST /reports", &reports{log: log, limit: rate.NewLimiter(10, 100), seen: map[violation]bool{}})
 	return secure.New(options()).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -180,7 +179,7 @@ func site(log *slog.Logger) http.Handler {
 }
 
 func main() {
-	server := http.Server{Addr: cmp.Or(os.Getenv("ADDR"), "localhost:8080"), Handler: site(slog.Default()), ReadTimeout: 10 * time.Second}
+	server := http.Server{Addr: cmp.Or(os.Getenv("ADDR"), "localhost:8080"), Handler: site(slog.Default(), os.DirFS("public")), ReadTimeout: 10 * time.Second}
 	slog.Error("stopped", "error", server.ListenAndServe())
 	os.Exit(1)
 }
