@@ -196,3 +196,36 @@ func TestSecureByRequest(t *testing.T) {
 		}
 	}
 }
+
+// Whatever New accepts is one line of printable characters, and ends no string
+// of the header before its end.
+func FuzzValues(f *testing.F) {
+	f.Add("X-A", "a\tb", "https://*.a.example/{x}?/*", "csp", "no-referrer, origin")
+	f.Add("nel", `{"a":"b"}`, `https://a.example" "*`, `a"; b="`, "origin,,origin")
+	f.Add("Set-Cookie", "a\r\nb", "*://a", "csp;redirects=allow", "same-origin\n")
+	f.Fuzz(func(t *testing.T, name, value, pattern, endpoint, referrer string) {
+		for _, p := range []headers.Policy{
+			{Extra: map[string]string{name: value}},
+			{Connections: headers.Connections{Allow: []headers.Source{headers.Source(pattern)}, ReportTo: endpoint}},
+			{OpenerPolicy: headers.OpenerSameOrigin.ReportTo(endpoint), Integrity: headers.Integrity{Scripts: true, ReportTo: endpoint}},
+			{Permissions: headers.Permissions{}.With(name, headers.Self, headers.Source(pattern)).ReportTo(endpoint)},
+			{ReferrerPolicy: headers.ReferrerPolicy(referrer)},
+		} {
+			p.ReportingEndpoints = []headers.Endpoint{{Name: endpoint, URL: "/reports"}}
+			mw, err := headers.New(p)
+			if err != nil {
+				continue
+			}
+			h := make(http.Header)
+			mw.Apply(h, httptest.NewRequest("GET", "/", nil))
+			for name, values := range h {
+				if len(values) != 1 || strings.ContainsFunc(values[0], func(r rune) bool { return r != '\t' && (r < ' ' || r > '~') }) {
+					t.Fatalf("%s: %q", name, values)
+				}
+				if len(p.Extra) == 0 && strings.Count(values[0], `"`)%2 != 0 {
+					t.Fatalf("%s: %q has half a string", name, values)
+				}
+			}
+		}
+	})
+}
