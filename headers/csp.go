@@ -59,8 +59,8 @@ func (c CSP) With(name string, sources ...Source) CSP {
 }
 
 // Add returns a copy in which the directive has these sources beside those that
-// it has. So everything that was allowed stays allowed, except that 'none' is
-// dropped next to other sources.
+// it has. So everything that was allowed stays allowed. Add drops 'none' next
+// to other sources.
 //
 // If the directive is absent and browsers use another one instead, such as
 // default-src instead of img-src, Add starts from a copy of the other's

@@ -60,7 +60,7 @@ func (p Permissions) String() string {
 	return b.String()
 }
 
-// allowlist returns the value of a feature (Permissions Policy, section 9.5).
+// allowlist returns the value of a feature.
 func allowlist(origins []Source) string {
 	if len(origins) == 1 && origins[0] == Any {
 		return "*"

@@ -103,23 +103,23 @@ func Baseline() Policy {
 // Strict stops features that some pages need. The table shows what to set in
 // order to get them back. Give back only what the page uses.
 //
-//	forms                CSP.Add("form-action", Self)
-//	fonts                CSP.Add("font-src", Self)
-//	video and sound      CSP.Add("media-src", Self)
-//	inline script        CSP.Add("script-src", NonceSource)
-//	copy to clipboard    Permissions.With("clipboard-write", Self)
-//	full screen          Permissions.With("fullscreen", Self)
-//	sign in by passkey   Permissions.With("publickey-credentials-get", Self)
-//	register a passkey   Permissions.With("publickey-credentials-create", Self)
-//	payment              Permissions.With("payment", Self, provider),
-//	                     CSP.Add("script-src", provider),
-//	                     CSP.Add("frame-src", provider), EmbedderPolicy = ""
-//	sign in by a popup   OpenerPolicy = OpenerSameOriginAllowPopups
-//	other sites' images  CSP.Add("img-src", site),
-//	                     EmbedderPolicy = EmbedderCredentialless
-//	other sites' frames  CSP.Add("frame-src", site), EmbedderPolicy = ""
-//	images for others    ResourcePolicy = ResourceCrossOrigin
-//	pages that embed it  CSP.With("frame-ancestors", site), FrameOptions = ""
+//	forms               CSP.Add("form-action", Self)
+//	fonts               CSP.Add("font-src", Self)
+//	video and sound     CSP.Add("media-src", Self)
+//	inline script       CSP.Add("script-src", NonceSource)
+//	copy to clipboard   Permissions.With("clipboard-write", Self)
+//	full screen         Permissions.With("fullscreen", Self)
+//	sign in by passkey  Permissions.With("publickey-credentials-get", Self)
+//	register a passkey  Permissions.With("publickey-credentials-create", Self)
+//	payment             Permissions.With("payment", Self, provider),
+//	                    CSP.Add("script-src", provider),
+//	                    CSP.Add("frame-src", provider), EmbedderPolicy = ""
+//	sign in by a popup  OpenerPolicy = OpenerSameOriginAllowPopups
+//	other sites' images CSP.Add("img-src", site),
+//	                    EmbedderPolicy = EmbedderCredentialless
+//	other sites' frames CSP.Add("frame-src", site), EmbedderPolicy = ""
+//	images for others   ResourcePolicy = ResourceCrossOrigin
+//	pages that embed it CSP.With("frame-ancestors", site), FrameOptions = ""
 //
 // A feature in a frame of another origin needs its origin in Permissions, and
 // the attribute allow on the frame. If the sign-in returns to a page of this

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Integrity is an Integrity-Policy (Subresource Integrity, section 3.8): the
-// kinds of file that the page loads only if their elements have an integrity
-// attribute. The elements need a crossorigin attribute as well, even for files
-// of the page's own origin, because browsers block requests in no-cors mode.
-// The zero value omits the header.
+// Integrity is an Integrity-Policy (W3C Subresource Integrity): the kinds of
+// file that the page loads only if their elements have an integrity attribute.
+// The elements need a crossorigin attribute as well, even for files of the
+// page's own origin, because browsers block requests in no-cors mode. The zero
+// value omits the header.
 //
 // A file whose content its owner changes, such as the script of a payment
 // provider, has no lasting hash. Use [Policy.IntegrityReportOnly] on pages with
