@@ -115,11 +115,11 @@ func Baseline() Policy {
 //	                    CSP.Add("script-src", provider),
 //	                    CSP.Add("frame-src", provider), EmbedderPolicy = ""
 //	sign in by a popup  OpenerPolicy = OpenerSameOriginAllowPopups
-//	other sites' images CSP.Add("img-src", site),
+//	images of others    CSP.Add("img-src", site),
 //	                    EmbedderPolicy = EmbedderCredentialless
-//	other sites' frames CSP.Add("frame-src", site), EmbedderPolicy = ""
+//	frames of others    CSP.Add("frame-src", site), EmbedderPolicy = ""
 //	images for others   ResourcePolicy = ResourceCrossOrigin
-//	pages that embed it CSP.With("frame-ancestors", site), FrameOptions = ""
+//	embedding pages     CSP.With("frame-ancestors", site), FrameOptions = ""
 //
 // A feature in a frame of another origin needs its origin in Permissions, and
 // the attribute allow on the frame. If the sign-in returns to a page of this
