@@ -102,7 +102,6 @@ func TestInABrowser(t *testing.T) {
 		}
 	}))
 	defer cancel()
-	const heard = `window.heard = []; addEventListener("message", (e) => heard.push(e.data));`
 	shown := func() string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -115,7 +114,6 @@ func TestInABrowser(t *testing.T) {
 	if err := chromedp.Do(ctx, enable); err != nil {
 		t.Fatal(err)
 	}
-	// The messages of the frames may come before a script that is evaluated.
 	url := strings.Replace(start(t), "127.0.0.1", "localhost", 1)
 	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
 		t.Fatal(err)
@@ -130,8 +128,11 @@ func TestInABrowser(t *testing.T) {
 		}
 		return v
 	}
-	is(heard + `
-		for (const frame of document.querySelectorAll("iframe")) frame.src += ""; // loads it again
+	// The frames may have sent their messages before this script listens, so it
+	// loads them again.
+	is(`window.heard = [];
+		addEventListener("message", (e) => heard.push(e.data));
+		for (const frame of document.querySelectorAll("iframe")) frame.src += "";
 		new Promise((done) => { const timer = setInterval(() => {
 			if (heard.includes("may pay") && heard.includes("full screen")) { clearInterval(timer); done(true) }
 		}, 20) })`)
