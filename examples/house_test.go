@@ -18,7 +18,8 @@ const module = "github.com/relayguard/relayguard/"
 // library and its own internal packages. Of this module it may also import its
 // parent, and of other modules only the packages in others.
 var packages = []pkg{
-	{"headers", "", []string{"golang.org/x/time/rate"}}, // the rate of violation reports
+	{"headers", "", nil},
+	{"headers/headerstest", "headers", nil},
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
 	{"ratelimit/clientip", "", nil},
 	{"wsauth", "", nil},
