@@ -69,7 +69,7 @@ func ExampleLog_Delete() {
 	viewer := log.Reader(log.Position())
 
 	n, _ := log.Delete(ctx, pos.Seq())
-	batch := viewer.TryNext()
+	batch, _ := viewer.TryNext()
 	fmt.Printf("%d deleted; reset %v, %d left: %s\n", n, batch.Reset, len(batch.Entries), batch.Entries[0].Data)
 	// Output:
 	// 1 deleted; reset true, 1 left: public
@@ -90,8 +90,8 @@ func ExampleLog_Reader_incorrect() {
 	log.Append(ctx, []byte("three"))
 
 	for _, r := range []*history.Reader{wrong, right} {
-		entries := r.TryNext().Entries
-		fmt.Printf("%d new, the first is %s\n", len(entries), entries[0].Data)
+		batch, _ := r.TryNext()
+		fmt.Printf("%d new, the first is %s\n", len(batch.Entries), batch.Entries[0].Data)
 	}
 	// Output:
 	// 1 new, the first is three

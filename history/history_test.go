@@ -42,6 +42,16 @@ func texts(b history.Batch) []string {
 	return list
 }
 
+// read returns the next batch of r, without waiting.
+func read(t testing.TB, r *history.Reader) history.Batch {
+	t.Helper()
+	b, err := r.TryNext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // want fails the test if b is not as the other parameters say. An empty note
 // and a missed of 0 mean that b has none.
 func want(t testing.TB, what string, b history.Batch, reset bool, note string, missed uint64, data ...string) {
@@ -149,17 +159,17 @@ func TestReset(t *testing.T) {
 	if b := l.Since(history.Oldest()); b.From != b.To {
 		t.Errorf("nothing is kept between %v and %v", b.From, b.To)
 	}
-	want(t, "a Clear alone is a batch", live.TryNext(), true, "again", 0)
-	want(t, "but only once", live.TryNext(), false, "", 0)
+	want(t, "a Clear alone is a batch", read(t, live), true, "again", 0)
+	want(t, "but only once", read(t, live), false, "", 0)
 	add(t, l, "c", "d")
-	want(t, "after it, live", live.TryNext(), false, "", 0, "c", "d")
-	want(t, "unread entries of the old epoch are gone", fresh.TryNext(), true, "again", 0, "c", "d")
+	want(t, "after it, live", read(t, live), false, "", 0, "c", "d")
+	want(t, "unread entries of the old epoch are gone", read(t, fresh), true, "again", 0, "c", "d")
 
 	if n, err := l.Delete(ctx, 3, 99); n != 1 || err != nil {
 		t.Fatalf("Delete: %d, %v", n, err)
 	}
-	want(t, "a reader of the deleted entry gets a Reset, without the old note", live.TryNext(), true, "", 0, "d")
-	want(t, "a reader that missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
+	want(t, "a reader of the deleted entry gets a Reset, without the old note", read(t, live), true, "", 0, "d")
+	want(t, "a reader that missed the Clear gets its note", read(t, late), true, "again", 0, "d")
 	want(t, "so does a reader that comes back later", l.Since(before), true, "again", 0, "d")
 	want(t, "a new reader gets no Reset", l.Since(history.Oldest()), false, "", 0, "d")
 
@@ -173,7 +183,7 @@ func TestReset(t *testing.T) {
 	l.Replace(ctx, []byte("one and a half"))
 	want(t, "the last note counts", l.Since(at), true, "one and a half", 0)
 	pos, _ := l.Replace(ctx, []byte("two"), []byte("v"), []byte("w"), []byte("x"), []byte("y"))
-	want(t, "retention applies, and what is left is not all that followed the note", live.TryNext(), true, "", 0, "w", "x", "y")
+	want(t, "retention applies, and what is left is not all that followed the note", read(t, live), true, "", 0, "w", "x", "y")
 	if live.Position() != pos || pos.Seq() != 8 {
 		t.Errorf("at %v, want %v; sequence numbers go on: %d", live.Position(), pos, pos.Seq())
 	}
@@ -187,12 +197,12 @@ func TestMissed(t *testing.T) {
 	l := open(t, history.Config{Keep: 2, TrimAt: 3})
 	r := l.Reader(history.Oldest())
 	add(t, l, "a")
-	want(t, "first", r.TryNext(), false, "", 0, "a")
+	want(t, "first", read(t, r), false, "", 0, "a")
 	add(t, l, "b", "c", "d")
-	want(t, "b went", r.TryNext(), false, "", 1, "c", "d")
+	want(t, "b went", read(t, r), false, "", 1, "c", "d")
 	add(t, l, "e", "f", "g", "h")
-	want(t, "e and f went", r.TryNext(), false, "", 2, "g", "h")
-	want(t, "a new reader misses nothing", l.Reader(history.Oldest()).TryNext(), false, "", 0, "g", "h")
+	want(t, "e and f went", read(t, r), false, "", 2, "g", "h")
+	want(t, "a new reader misses nothing", read(t, l.Reader(history.Oldest())), false, "", 0, "g", "h")
 }
 
 func TestForeignPositions(t *testing.T) {
@@ -312,7 +322,7 @@ func TestEndedContext(t *testing.T) {
 			t.Errorf("call %d: %v", i+1, err)
 		}
 	}
-	want(t, "nothing changed, the reader has not moved", r.TryNext(), false, "", 0, "a")
+	want(t, "nothing changed, the reader has not moved", read(t, r), false, "", 0, "a")
 }
 
 func TestStats(t *testing.T) {
@@ -340,7 +350,7 @@ func TestStats(t *testing.T) {
 }
 
 // A reader that takes a batch in parts gets all of it, and nothing twice.
-func TestHead(t *testing.T) {
+func TestFirst(t *testing.T) {
 	l := open(t, history.Config{})
 	for i := range 10 {
 		add(t, l, fmt.Sprint(i))
@@ -352,12 +362,12 @@ func TestHead(t *testing.T) {
 			if whole.Empty() {
 				break
 			}
-			part := whole.Head(n)
+			part := whole.First(n)
 			if want := min(max(n, 1), len(whole.Entries)); len(part.Entries) != want || part.From != whole.From {
-				t.Fatalf("Head(%d) of %d has %d", n, len(whole.Entries), len(part.Entries))
+				t.Fatalf("First(%d) of %d has %d", n, len(whole.Entries), len(part.Entries))
 			}
 			if part.To.Seq() != part.Entries[len(part.Entries)-1].Seq || len(part.Entries) == len(whole.Entries) != (part.To == whole.To) {
-				t.Fatalf("Head(%d) ends at %d", n, part.To.Seq())
+				t.Fatalf("First(%d) ends at %d", n, part.To.Seq())
 			}
 			for _, e := range part.Entries {
 				got += string(e.Data)

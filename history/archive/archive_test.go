@@ -351,7 +351,7 @@ func TestImport(t *testing.T) {
 	if _, err := archive.ImportLog(ctx, l, []byte("restored"), bytes.NewReader(file), archive.ImportConfig{}); err != nil {
 		t.Fatal(err)
 	}
-	b := viewer.TryNext()
+	b, _ := viewer.TryNext()
 	if !b.Reset || string(b.Note) != "restored" || len(b.Entries) != len(samples) || string(b.Entries[1].Data) != string(samples[1].Data) {
 		t.Errorf("a viewer sees %+v", b)
 	}

@@ -145,7 +145,7 @@ func oneRun(t *testing.T, base *faultDir, keepGoing bool, c change, faults map[i
 	}
 	possible := []string{"a b", c.after}
 	inMemory := c.after
-	switch unfinished := errors.Is(err, history.ErrUnfinished); {
+	switch unfinished := errors.Is(err, history.ErrNotErased); {
 	case unfinished && !c.erases:
 		bad("this change erases nothing")
 	case err == nil && !keepGoing:

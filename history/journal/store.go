@@ -292,7 +292,7 @@ func (j *Journal) onFlush() {
 }
 
 // Replace implements [history.Store]. If it fails, the state of the journal has
-// not changed, unless the error wraps [history.ErrUnfinished]. Then the new
+// not changed, unless the error wraps [history.ErrNotErased]. Then the new
 // state is in use, but the old state may still be readable and may be back
 // after a power failure. The next Append tries again to destroy it.
 func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
@@ -337,7 +337,7 @@ func unfinished(err error) error {
 	if errors.As(failure("destroy", err), &known) && known.Err != nil {
 		err = known.Err
 	}
-	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrUnfinished, err)}
+	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrNotErased, err)}
 }
 
 // Trim implements [history.Store]. It writes nothing: the next rewriting leaves
