@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,12 +228,13 @@ func TestForeignPositions(t *testing.T) {
 func TestPosition(t *testing.T) {
 	l := open(t, history.Config{})
 	p := add(t, l, "a")
-	for _, p := range []history.Position{p, history.Oldest(), history.Latest()} {
+	for _, p := range []history.Position{p, history.Oldest(), history.Latest(), history.Last(1), history.Last(math.MaxInt),
+		history.SinceTime(time.Now()), history.SinceTime(time.Unix(0, 0)), history.SinceTime(time.Unix(math.MaxInt32*100, 0))} {
 		if back, err := history.ParsePosition(p.String()); err != nil || back != p {
 			t.Errorf("%s: %v, %v", p, back, err)
 		}
 	}
-	if p.Seq() != 1 || history.Oldest().Seq() != 0 || history.Latest().Seq() != 0 {
+	if p.Seq() != 1 || history.Oldest().Seq() != 0 || history.Latest().Seq() != 0 || history.Last(7).Seq() != 0 {
 		t.Error("Seq is of entries only")
 	}
 	seen := map[history.Position]bool{p: true}
@@ -251,6 +253,13 @@ func TestPosition(t *testing.T) {
 		{"a longer spelling of a small number", "__________-AAAE"},
 		{"an unfinished number", "__________-AgA"},
 		{"more than 64 bits", "______________________________________"},
+		{"no number of entries", "last-"},
+		{"another spelling of latest", "last-0"},
+		{"a number with a zero before it", "last-07"},
+		{"a sign", "last-+7"},
+		{"a negative time", "since--7"},
+		{"a time of people", "since-2026-11-24"},
+		{"more than 63 bits", "since-9223372036854775808"},
 		{"far too long", string(bytes.Repeat([]byte("A"), 1<<16))},
 	} {
 		if got, err := history.ParsePosition(row.text); !errors.Is(err, history.ErrPosition) {
@@ -260,7 +269,7 @@ func TestPosition(t *testing.T) {
 }
 
 func FuzzParsePosition(f *testing.F) {
-	for _, s := range []string{"", "oldest", "latest", "AAAAAAAAAAEBAQ", "__________8BAQ", "_________w", "a=b\n"} {
+	for _, s := range []string{"", "oldest", "latest", "last-10", "since-1764064974000000000", "last-0", "since-01", "AAAAAAAAAAEBAQ", "__________8BAQ", "_________w", "a=b\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -280,10 +289,54 @@ func FuzzParsePosition(f *testing.F) {
 		}
 		l := open(t, history.Config{})
 		add(t, l, "a")
-		if b := l.Since(p); p != history.Oldest() && p != history.Latest() && !b.Reset {
+		start := p == history.Oldest() || p == history.Latest() || strings.HasPrefix(s, "last-") || strings.HasPrefix(s, "since-")
+		if b := l.Since(p); b.Reset == start {
 			t.Fatalf("a guessed position is believed: %+v", b)
 		}
 	})
+}
+
+func TestStarts(t *testing.T) {
+	start := time.Now().Add(-time.Hour)
+	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
+	l := open(t, history.Config{Keep: 4, TrimAt: 4})
+	for i, d := range []string{"gone", "a", "b", "c", "d"} { // at the minutes 0, 10, 20, 30, 40
+		l.AppendAt(context.Background(), []byte(d), at(10*i))
+	}
+	for _, row := range []struct {
+		why  string
+		from history.Position
+		want []string
+	}{
+		{"the last one", history.Last(1), []string{"d"}},
+		{"the last two", history.Last(2), []string{"c", "d"}},
+		{"all that are kept", history.Last(4), []string{"a", "b", "c", "d"}},
+		{"more than are kept is nothing missed", history.Last(math.MaxInt), []string{"a", "b", "c", "d"}},
+		{"none is Latest", history.Last(0), []string{}},
+		{"fewer than none too", history.Last(-1), []string{}},
+		{"an entry's own time", history.SinceTime(at(30)), []string{"c", "d"}},
+		{"just after it", history.SinceTime(at(30).Add(1)), []string{"d"}},
+		{"before all that are kept", history.SinceTime(at(0)), []string{"a", "b", "c", "d"}},
+		{"the zero time", history.SinceTime(time.Time{}), []string{"a", "b", "c", "d"}},
+		{"after all", history.SinceTime(at(41)), []string{}},
+		{"beyond 64 bits", history.SinceTime(time.Unix(math.MaxInt64/2, 0)), []string{}},
+	} {
+		want(t, row.why, l.Since(row.from), false, "", 0, row.want...)
+		r := l.Reader(row.from)
+		want(t, row.why+", by a reader", read(t, r), false, "", 0, row.want...)
+		if r.Position() != l.Position() {
+			t.Errorf("%s: the reader is at %v", row.why, r.Position())
+		}
+	}
+	later := l.Reader(history.Last(1))
+	add(t, l, "e")
+	want(t, "a reader's start is decided when it is made", read(t, later), false, "", 0, "d", "e")
+
+	l.Replace(context.Background(), nil, []byte("x"), []byte("y"))
+	want(t, "entries of another epoch do not count", l.Since(history.Last(9)), false, "", 0, "x", "y")
+	l.Clear(context.Background(), nil)
+	want(t, "an empty log", l.Since(history.Last(2)), false, "", 0)
+	want(t, "an empty log, by time", l.Since(history.SinceTime(start)), false, "", 0)
 }
 
 // A batch does not change when the log changes, and the log does not change
