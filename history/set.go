@@ -83,7 +83,7 @@ type Set struct {
 	idle     list.List // of *member that no one uses, by the time since then
 	timer    *time.Timer
 	timerSet bool
-	closing  chan struct{} // busy of the last one whose closing began, or nil
+	closing  []chan struct{} // busy of those that are being closed
 	closed   bool
 	stats    SetStats // only its counters
 }
@@ -309,7 +309,10 @@ func (s *Set) free(ctx context.Context) bool {
 		s.evict(m)
 		return true
 	}
-	closing := s.closing
+	var closing chan struct{}
+	if len(s.closing) > 0 {
+		closing = s.closing[0]
+	}
 	s.mu.Unlock()
 	if closing == nil {
 		return false
@@ -352,16 +355,15 @@ func (s *Set) evict(m *member) {
 func (s *Set) begin(m *member) {
 	s.leave(m)
 	m.busy = make(chan struct{})
-	s.closing = m.busy
+	s.closing = append(s.closing, m.busy)
 }
 
 func (s *Set) end(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, m.name)
-	if s.closing == m.busy {
-		s.closing = nil
-	}
+	i := slices.Index(s.closing, m.busy)
+	s.closing = slices.Delete(s.closing, i, i+1)
 	close(m.busy)
 }
 
