@@ -3,6 +3,7 @@ package sse_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -20,6 +21,9 @@ type events struct {
 	id    string // the last one, which later events inherit
 	pings int    // comments
 }
+
+// errQuiet ends a test that waits for an event which does not come.
+var errQuiet = errors.New("nothing but pings")
 
 func newEvents(r io.Reader) *events { return &events{r: bufio.NewReader(r)} }
 
@@ -60,7 +64,9 @@ func (e *events) next() (event, error) {
 		case line == "":
 			return event{name, e.id, strings.TrimSuffix(data, "\n")}, nil
 		case line[0] == ':':
-			e.pings++
+			if e.pings++; e.pings > 1000 {
+				return event{}, errQuiet
+			}
 		case field == "event":
 			name = value
 		case field == "data":

@@ -111,8 +111,6 @@ func (c *client) open() error {
 	if err := c.deadline(); err != nil {
 		return c.refuse(err)
 	}
-	// A body that the client never sends must not end the stream.
-	c.control.SetReadDeadline(time.Time{})
 	if err := c.control.Flush(); errors.Is(err, errors.ErrUnsupported) {
 		return c.refuse(err)
 	} else if err != nil {
