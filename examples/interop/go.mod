@@ -109,5 +109,6 @@ require (
 
 require (
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+	github.com/tmaxmax/go-sse v0.12.0 // indirect
 	golang.org/x/term v0.47.0 // indirect
 )
