@@ -152,9 +152,11 @@ func (c *client) follow(ctx context.Context, s *Server) error {
 		case err != nil:
 			return err
 		case !b.Empty():
-			b = piece(b)
+			if part := piece(b); len(part.Entries) < len(b.Entries) {
+				c.reader = c.log.Reader(part.To)
+				b = part
+			}
 			*buf = appendBatch(*buf, b)
-			c.reader = c.log.Reader(b.To)
 			b = history.Batch{} // a write that stalls must not hold its entries
 		}
 		if len(*buf) > 0 {
