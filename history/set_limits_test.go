@@ -50,7 +50,7 @@ func TestSetIsFull(t *testing.T) {
 		if _, _, err := memory.Create(t.Context(), "b"); !errors.Is(err, history.ErrFull) {
 			t.Errorf("the entries of a would be lost: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, release = create(t, memory, "b")
 		release()
 	})
