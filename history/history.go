@@ -91,8 +91,8 @@ import (
 	"time"
 )
 
-// DefaultKeep is the default of [Config.Keep].
-const DefaultKeep = 1000
+// defaultKeep is the default of [Config.Keep].
+const defaultKeep = 1000
 
 // defaultWake is the default of [Config.Wake].
 const defaultWake = 10 * time.Millisecond
@@ -115,10 +115,6 @@ var (
 	// change is made, but the Store could not complete it: the content from
 	// before may still be readable on disk, and may be back after a crash.
 	ErrNotErased = errors.New("history: the change is made, but the content from before may still be on disk")
-
-	// ErrPosition is returned for a text that is not a position. It never
-	// quotes the text, because the text may come from anybody.
-	ErrPosition = errors.New("history: malformed position")
 )
 
 // Config configures a log. With the zero value, the log keeps 1,000 entries of
@@ -203,7 +199,7 @@ func (c Config) withDefaults(prefix string) (_ Config, errs []error) {
 	refuse(c.MaxAge < 0, "MaxAge", ConfigNegative)
 	refuse(c.MaxBytes < 0, "MaxBytes", ConfigNegative)
 	if c.Keep == 0 {
-		c.Keep = DefaultKeep
+		c.Keep = defaultKeep
 	}
 	if c.TrimAt == 0 {
 		c.TrimAt = c.Keep + c.Keep/5

@@ -3,6 +3,7 @@ package history
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -109,8 +110,12 @@ func (p *Position) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// ParsePosition returns the position whose [Position.String] is s. For any
-// other text the error is [ErrPosition].
+// errPosition is the error of ParsePosition. It never quotes the text, because
+// the text may come from anybody.
+var errPosition = errors.New("history: malformed position")
+
+// ParsePosition returns the position whose [Position.String] is s. Any other
+// text is an error, which does not quote the text.
 func ParsePosition(s string) (Position, error) {
 	switch {
 	case s == "oldest":
@@ -118,13 +123,13 @@ func ParsePosition(s string) (Position, error) {
 	case s == "latest":
 		return Latest(), nil
 	case len(s) > 38:
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	case strings.HasPrefix(s, lastPrefix), strings.HasPrefix(s, sincePrefix):
 		return parseStart(s)
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(raw) < 10 {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	p := Position{log: binary.BigEndian.Uint64(raw)}
 	raw = raw[8:]
@@ -136,7 +141,7 @@ func ParsePosition(s string) (Position, error) {
 	// String is accepted, so a position without a log is accepted as a word
 	// only.
 	if n <= 0 || m <= 0 || n+m != len(raw) || p.String() != s {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	return p, nil
 }
@@ -146,14 +151,14 @@ func parseStart(s string) (Position, error) {
 	kind, digits, _ := strings.Cut(s, "-")
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 0 {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	p := Position{epoch: byTime, seq: uint64(n)}
 	if kind == "last" {
 		p.epoch = byCount
 	}
 	if p.String() != s || p == (Position{epoch: byCount}) {
-		return Position{}, ErrPosition
+		return Position{}, errPosition
 	}
 	return p, nil
 }

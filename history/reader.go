@@ -57,10 +57,10 @@ type Reader struct {
 }
 
 // Reader returns a reader that begins at from. With [Oldest], it reads all kept
-// entries first; with [Latest], only entries that are appended from now on; [Last] and
-// [SinceTime] are between the two. Any other from is the position of an earlier
-// reader, perhaps in another process. If this log cannot go on from that
-// position, the first batch is a Reset.
+// entries first; with [Latest], only entries that are appended from now on;
+// [Last] and [SinceTime] are between the two. Any other from is the position of
+// an earlier reader, perhaps in another process. If this log cannot go on from
+// that position, the first batch is a Reset.
 func (l *Log) Reader(from Position) *Reader {
 	from, _ = l.state.Load().resolve(from)
 	return &Reader{l, from}

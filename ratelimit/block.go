@@ -137,11 +137,10 @@ func (l *Limiter) Unblock(network netip.Prefix) bool {
 // Blocked reports whether addr is blocked now, by Block or by a penalty, and
 // the end of the block that ends last. The zero time is forever.
 func (l *Limiter) Blocked(addr netip.Addr) (until time.Time, blocked bool) {
-	return l.BlockedAt(addr, time.Now())
+	return l.blocked(addr, time.Now())
 }
 
-// BlockedAt is [Limiter.Blocked] at the time now.
-func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
+func (l *Limiter) blocked(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
 	until, blocked = l.blocks.find(addr, now)
 	if blocked && until.IsZero() {
 		return until, true
@@ -155,10 +154,9 @@ func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (until time.Time, bl
 // Blocks returns a copy of the networks that [Limiter.Block] has blocked, each
 // with the end of its block. The networks are in the form of [FoldPrefix]. The
 // zero time is forever. Expired blocks and penalties are not included.
-func (l *Limiter) Blocks() map[netip.Prefix]time.Time { return l.BlocksAt(time.Now()) }
+func (l *Limiter) Blocks() map[netip.Prefix]time.Time { return l.blocksOf(time.Now()) }
 
-// BlocksAt is [Limiter.Blocks] at the time now.
-func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time {
+func (l *Limiter) blocksOf(now time.Time) map[netip.Prefix]time.Time {
 	l.blocks.mu.RLock()
 	defer l.blocks.mu.RUnlock()
 	m := make(map[netip.Prefix]time.Time, len(l.blocks.until))

@@ -361,10 +361,9 @@ type Stats struct {
 
 // Stats returns the sizes of the Limiter now, after it has dropped expired
 // data.
-func (l *Limiter) Stats() Stats { return l.StatsAt(time.Now()) }
+func (l *Limiter) Stats() Stats { return l.stats(time.Now()) }
 
-// StatsAt is [Limiter.Stats] at the time now.
-func (l *Limiter) StatsAt(now time.Time) Stats {
+func (l *Limiter) stats(now time.Time) Stats {
 	l.turn(now)
 	return Stats{
 		Clients: int(l.keys.Load()),

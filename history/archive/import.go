@@ -12,8 +12,11 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// defaultMaxBytes is the default of ImportConfig.MaxBytes.
-const defaultMaxBytes = 256 << 20
+// Defaults of ImportConfig.
+const (
+	defaultKeep     = 1000 // as of history.Config.Keep
+	defaultMaxBytes = 256 << 20
+)
 
 // ImportConfig configures an import. With the zero value, the archive must not
 // be encrypted, and its last 1,000 entries are imported.
@@ -24,8 +27,7 @@ type ImportConfig struct {
 	Identities []age.Identity
 
 	// Keep is the number of entries to import, the last ones of the archive. 0
-	// or less means [history.DefaultKeep]. A number above the Config.Keep of
-	// the log has no use.
+	// or less means 1,000. A number above the Config.Keep of the log has no use.
 	Keep int
 
 	// MaxBytes limits the sum of the lengths of these entries. If they are
@@ -52,7 +54,7 @@ type ImportConfig struct {
 func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, Progress, error) {
 	keep, limit := cfg.Keep, cfg.MaxBytes
 	if keep <= 0 {
-		keep = history.DefaultKeep
+		keep = defaultKeep
 	}
 	if limit <= 0 {
 		limit = defaultMaxBytes
@@ -98,9 +100,9 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 // finished log, ImportLog then finishes l.
 //
 // Its errors are those of [Read]. If l is finished already, the error wraps
-// [history.ErrFinished]. After an error, the log has not changed. The exception
-// is an error of the last step: if l cannot be finished, it has the entries, and
-// the caller may import the archive again.
+// [history.ErrFinished]. After an error, the log has not changed, unless it was
+// an error of the last step: if l cannot be finished, it has the entries, and the
+// caller may import the archive again.
 func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {
@@ -119,9 +121,9 @@ func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cf
 // ImportStore replaces the entries in s with the last entries of an archive, in
 // a new epoch. No log may have the Store open. The imported entries keep their
 // times, except that a time after now becomes the current time. They get the
-// sequence numbers that follow those in s. The log in s is then finished if that
-// of the archive was, else it is not. Its errors are those of [Read]. If the
-// archive is refused, s is not even loaded.
+// sequence numbers that follow those in s. The log in s is then finished if the
+// archive is of a finished log, else it is not. Its errors are those of [Read].
+// If the archive is refused, s is not even loaded.
 func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {

@@ -29,9 +29,8 @@ const (
 	ReasonCorrupt Reason = "damaged or changed"
 	// ReasonTooLarge means that an entry or a note is longer than about 1 GiB.
 	ReasonTooLarge Reason = "entry or note is too large"
-	// ReasonClosed means that the journal is closed.
-	ReasonClosed Reason = "closed"
-	// ReasonFailed means any other failure. Error.Err describes it.
+	// ReasonFailed means any other failure. Error.Err describes it. It is
+	// [fs.ErrClosed] if the journal is closed.
 	ReasonFailed Reason = "input/output failed"
 )
 
@@ -75,7 +74,7 @@ func failure(op string, err error) error {
 	}{
 		{syscall.ENOSPC, ReasonFull}, {syscall.EDQUOT, ReasonFull}, {syscall.EFBIG, ReasonFull},
 		{syscall.EROFS, ReasonReadOnly}, {fs.ErrPermission, ReasonReadOnly},
-		{syscall.EWOULDBLOCK, ReasonLocked}, {fs.ErrClosed, ReasonClosed},
+		{syscall.EWOULDBLOCK, ReasonLocked},
 	} {
 		if errors.Is(err, row.err) {
 			reason = row.is

@@ -32,8 +32,9 @@ func ForSet(cfg Config) (func(ctx context.Context, name string, create bool) (hi
 }
 
 // SetDir returns the directory in dir that [ForSet] uses for the log of this
-// name. It writes an upper-case letter as '!' and the lower-case letter, because
-// many file systems take names that differ only in case for the same.
+// name, which must be a name of a [history.Set]. It writes an upper-case letter
+// as '!' and the lower-case letter, because many file systems take names that
+// differ only in case for the same.
 //
 // To remove a log with its files, clear it, which makes all copies unreadable,
 // and then remove the directory:

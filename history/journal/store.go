@@ -46,7 +46,7 @@ func (j *Journal) Load(ctx context.Context) (history.Saved, error) {
 // ready returns an error if the journal is closed or ctx has ended.
 func (j *Journal) ready(ctx context.Context, op string) error {
 	if j.closed {
-		return &Error{op, ReasonClosed, nil}
+		return &Error{op, ReasonFailed, fs.ErrClosed}
 	}
 	return ctx.Err()
 }

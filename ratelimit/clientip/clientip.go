@@ -68,16 +68,12 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
-// Source is the place from which an address was read. [FromHeader] uses the
-// name of its header field, in lower case.
-type Source string
-
-// The sources of the other resolvers.
+// The header fields that resolvers read, and the word for none of them.
 const (
-	SourcePeer          Source = "peer"
-	SourceXForwardedFor Source = "x-forwarded-for"
-	SourceXRealIP       Source = "x-real-ip"
-	SourceForwarded     Source = "forwarded"
+	sourcePeer          = "peer"
+	sourceXForwardedFor = "x-forwarded-for"
+	sourceXRealIP       = "x-real-ip"
+	sourceForwarded     = "forwarded"
 )
 
 // Reason is why a header field is not believed, or why an item of a list of
@@ -97,19 +93,21 @@ const (
 // Error reports a header field that is not believed. It never holds the value
 // of the field.
 type Error struct {
-	Source Source
+	Source string // as in Result
 	Reason Reason
 }
 
-func (e *Error) Error() string { return "clientip: " + string(e.Source) + ": " + string(e.Reason) }
+func (e *Error) Error() string { return "clientip: " + e.Source + ": " + string(e.Reason) }
 
 // Result is the answer of [Resolver.Resolve].
 type Result struct {
 	// Addr is the address of the client, without a zone. An IPv4-mapped IPv6
 	// address is given as IPv4. Addr is invalid only if the peer has no
 	// address, as on a unix socket.
-	Addr   netip.Addr
-	Source Source
+	Addr netip.Addr
+	// Source is the name of the header field that Addr was read from, in lower
+	// case, or "peer" if Addr is the address of the peer.
+	Source string
 	// Err is an [*Error] if the header field of a trusted peer could not be
 	// understood, or if the peer has no address. In the first case Addr is the
 	// address of the peer.
@@ -247,10 +245,10 @@ func (c *Resolver) Resolve(r *http.Request) Result {
 
 func (c *Resolver) resolve(r *http.Request) Result {
 	peer, trusted := c.peer(r)
-	own := Result{Addr: peer, Source: SourcePeer}
+	own := Result{Addr: peer, Source: sourcePeer}
 	if !trusted || c.kind == direct {
 		if !peer.IsValid() {
-			own.Err = &Error{SourcePeer, ReasonNoAddress}
+			own.Err = &Error{sourcePeer, ReasonNoAddress}
 		}
 		return own
 	}
@@ -259,12 +257,12 @@ func (c *Resolver) resolve(r *http.Request) Result {
 	case behind:
 		found = c.list(r.Header["X-Forwarded-For"])
 		if found.Err == nil && !found.Addr.IsValid() {
-			found = c.single(r.Header["X-Real-Ip"], SourceXRealIP)
+			found = c.single(r.Header["X-Real-Ip"], sourceXRealIP)
 		}
 	case hops:
 		found = c.nth(r.Header["X-Forwarded-For"])
 	case fromHeader:
-		found = c.single(r.Header[c.header], Source(strings.ToLower(c.header)))
+		found = c.single(r.Header[c.header], strings.ToLower(c.header))
 	case forwarded:
 		found = c.elements(r.Header["Forwarded"])
 	}
@@ -275,7 +273,7 @@ func (c *Resolver) resolve(r *http.Request) Result {
 	case found.Addr.IsValid():
 		return found
 	case !peer.IsValid():
-		own.Err = &Error{SourcePeer, ReasonNoAddress}
+		own.Err = &Error{sourcePeer, ReasonNoAddress}
 	}
 	return own
 }
@@ -382,11 +380,11 @@ func fromEnd(lines []string) iter.Seq[string] {
 
 // list reads X-Forwarded-For up to an address that is not trusted.
 func (c *Resolver) list(lines []string) (found Result) {
-	found.Source = SourceXForwardedFor
+	found.Source = sourceXForwardedFor
 	for item := range fromEnd(lines) {
 		addr, reason := parseNode(item)
 		if reason != "" {
-			found.Err = &Error{SourceXForwardedFor, reason}
+			found.Err = &Error{sourceXForwardedFor, reason}
 			return found
 		}
 		found.Addr = addr
@@ -400,7 +398,7 @@ func (c *Resolver) list(lines []string) (found Result) {
 // nth reads the address in X-Forwarded-For that is hops from the end. The
 // addresses of the proxies themselves do not matter.
 func (c *Resolver) nth(lines []string) (found Result) {
-	found.Source = SourceXForwardedFor
+	found.Source = sourceXForwardedFor
 	n := 0
 	for item := range fromEnd(lines) {
 		if n++; n < c.hops {
@@ -408,19 +406,19 @@ func (c *Resolver) nth(lines []string) (found Result) {
 		}
 		addr, reason := parseNode(item)
 		if reason != "" {
-			found.Err = &Error{SourceXForwardedFor, reason}
+			found.Err = &Error{sourceXForwardedFor, reason}
 		}
 		found.Addr = addr
 		return found
 	}
 	if n > 0 {
-		found.Err = &Error{SourceXForwardedFor, ReasonTooFew}
+		found.Err = &Error{sourceXForwardedFor, ReasonTooFew}
 	}
 	return found
 }
 
 // single reads a header field with one address.
-func (c *Resolver) single(lines []string, source Source) (found Result) {
+func (c *Resolver) single(lines []string, source string) (found Result) {
 	found.Source = source
 	switch {
 	case len(lines) == 0:
@@ -452,17 +450,17 @@ func (c *Resolver) single(lines []string, source Source) (found Result) {
 // refused: an opening quotation mark of the client could otherwise hide the
 // part that the proxy has appended.
 func (c *Resolver) elements(lines []string) (found Result) {
-	found.Source = SourceForwarded
+	found.Source = sourceForwarded
 	for i := len(lines) - 1; i >= 0; i-- {
 		parsed, ok := parseForwarded(lines[i])
 		if !ok {
-			found.Err = &Error{SourceForwarded, ReasonMalformed}
+			found.Err = &Error{sourceForwarded, ReasonMalformed}
 			return found
 		}
 		for j := len(parsed) - 1; j >= 0; j-- {
 			addr, reason := parseNode(parsed[j].node)
 			if reason != "" {
-				found.Err = &Error{SourceForwarded, reason}
+				found.Err = &Error{sourceForwarded, reason}
 				return found
 			}
 			found.Addr = addr

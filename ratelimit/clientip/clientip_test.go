@@ -41,7 +41,7 @@ type row struct {
 	peer    string
 	headers []string
 	want    string
-	source  clientip.Source
+	source  string
 	reason  clientip.Reason
 	why     string
 }
@@ -63,10 +63,10 @@ func check(t *testing.T, c *clientip.Resolver, rows []row) {
 }
 
 const (
-	peer = clientip.SourcePeer
-	xff  = clientip.SourceXForwardedFor
-	xri  = clientip.SourceXRealIP
-	fwd  = clientip.SourceForwarded
+	peer = "peer"
+	xff  = "x-forwarded-for"
+	xri  = "x-real-ip"
+	fwd  = "forwarded"
 )
 
 func TestDirect(t *testing.T) {
@@ -329,7 +329,7 @@ func TestReport(t *testing.T) {
 }
 
 func TestCloudFront(t *testing.T) {
-	const source clientip.Source = "cloudfront-viewer-address"
+	const source string = "cloudfront-viewer-address"
 	check(t, clientip.FromHeader("CloudFront-Viewer-Address", proxies...), []row{
 		{proxy, []string{"CloudFront-Viewer-Address: 192.0.2.1:46532"}, "192.0.2.1", source, "", "IPv4"},
 		{proxy, []string{"CloudFront-Viewer-Address: 2001:db8:0:0:0:0:0:1:46532"}, "2001:db8::1", source, "", "IPv6, without brackets"},
@@ -353,7 +353,7 @@ func TestCloudFront(t *testing.T) {
 }
 
 func TestFromHeader(t *testing.T) {
-	const source clientip.Source = "cf-connecting-ip"
+	const source string = "cf-connecting-ip"
 	check(t, clientip.FromHeader("CF-Connecting-IP", proxies...), []row{
 		{proxy, []string{"Cf-Connecting-Ip: 192.0.2.1"}, "192.0.2.1", source, "", "as sent"},
 		{proxy, []string{"CF-CONNECTING-IP: 2001:db8::1"}, "2001:db8::1", source, "", "in any case"},

@@ -23,9 +23,11 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -83,9 +85,9 @@ var frameworks = []struct {
 
 func TestFrameworks(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
-	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-		Keys:    []wsauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
-		Devices: []string{"pi-1"},
+	tokens, err := jwtauth.New(jwtauth.Config{
+		Keys:     []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
+		Subjects: []string{"pi-1"}, SubjectClaim: "device",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -183,9 +185,9 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 
 // publish authenticates on the connection, publishes a message and checks that
 // it comes back.
-func publish(t *testing.T, c *websocket.Conn, signer *wsauth.HS256) {
+func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +232,7 @@ func (c client) get(path string, status int) {
 
 func (c client) dial(status int) *websocket.Conn {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), relay.Patience)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, c.s.URL+"/ws", nil)
 	if res == nil {

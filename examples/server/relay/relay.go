@@ -216,7 +216,7 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
-	if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign {
+	if _, foreign := errors.AsType[*wsauth.OriginError](err); foreign {
 		return // the audit logs it
 	}
 	r.counts.failed.Add(1)
@@ -322,10 +322,10 @@ func (r *Relay) store(ctx context.Context, session *wsauth.Session, m *wire.Mess
 		return false, r.publish(ctx, m, nil)
 	}
 	identity, _ := session.Identity()
-	duplicate, err = r.seen.once(identity.Device, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
+	duplicate, err = r.seen.once(identity.Subject, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
 	if duplicate {
 		r.counts.duplicates.Add(1)
-		r.log.Info("message was published before", "device", identity.Device)
+		r.log.Info("message was published before", "device", identity.Subject)
 	}
 	return duplicate, err
 }

@@ -84,7 +84,8 @@ func cpu(b *testing.B) time.Duration {
 // BenchmarkFollowers publishes to 500 followers of one log, over HTTP/1.1 on
 // loopback. One op is one message that has arrived at all of them: in lockstep,
 // each one before the next is published; in a stream, without waiting. The
-// ratio is that of processor time, which other work on the machine changes less.
+// ratio is that of processor time, since other work on the machine hardly
+// changes it.
 func BenchmarkFollowers(b *testing.B) {
 	const clients, kept = 500, 1 << 16
 	var ours [2]float64
