@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/client"
 )
 
 // Logs is how many logs the service takes.
@@ -34,7 +36,7 @@ func Run(t *testing.T, handler http.Handler) {
 	c.many()
 }
 
-func (c checker) do(client *http.Client, method, path, id string, body io.Reader) (*http.Response, error) {
+func (c checker) do(by *http.Client, method, path, id string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequest(method, c.server.URL+path, body)
 	if err != nil {
 		return nil, err
@@ -42,7 +44,7 @@ func (c checker) do(client *http.Client, method, path, id string, body io.Reader
 	if id != "" {
 		req.Header.Set("Last-Event-ID", id)
 	}
-	resp, err := client.Do(req)
+	resp, err := by.Do(req)
 	if err == nil {
 		c.Cleanup(func() { resp.Body.Close() })
 	}
@@ -85,8 +87,8 @@ func (c checker) follow(name, id string) *follower {
 	return f
 }
 
-func (c checker) tryFollow(client *http.Client, name, id string) (*follower, error) {
-	resp, err := c.do(client, "GET", "/logs/"+name, id, nil)
+func (c checker) tryFollow(by *http.Client, name, id string) (*follower, error) {
+	resp, err := c.do(by, "GET", "/logs/"+name, id, nil)
 	switch {
 	case err != nil:
 		return nil, err
@@ -209,7 +211,7 @@ func (c checker) stalled() {
 		return conn, err
 	}}
 	defer small.CloseIdleConnections()
-	stuck, err := c.tryFollow(&http.Client{Transport: small}, "loud", "")
+	stuck, err := c.tryFollow(client.New(&http.Client{Transport: small}), "loud", "")
 	if err != nil {
 		c.Fatal(err)
 	}

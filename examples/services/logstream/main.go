@@ -19,8 +19,9 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
-	"log"
+	"log/slog"
 	"net/http"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -126,21 +127,28 @@ func refuse(w http.ResponseWriter, err error) {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "listen on this `address`")
 	flag.Parse()
+	if err := run(*addr); err != nil {
+		slog.Error("the service ends", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(addr string) error {
 	s, err := newService()
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	server := &http.Server{Addr: *addr, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: addr, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
-	log.Printf("listening on http://%s", *addr)
+	slog.Info("listening", "addr", addr)
 	select {
 	case err := <-failed:
-		log.Fatal(err)
+		return err
 	case <-ctx.Done():
 	}
 	s.logs.Close() // ends the streams, for which Shutdown waits
-	server.Shutdown(context.Background())
+	return server.Shutdown(context.Background())
 }

@@ -13,8 +13,9 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
-	"log"
+	"log/slog"
 	"net/http"
+	"os"
 	"os/signal"
 	"regexp"
 	"strconv"
@@ -268,19 +269,26 @@ func refuse(w http.ResponseWriter, err error) {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "listen on this `address`")
 	flag.Parse()
+	if err := run(*addr); err != nil {
+		slog.Error("the service ends", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(addr string) error {
 	s := &service{logs: map[string]*stream{}}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	go s.ping(ctx)
-	server := &http.Server{Addr: *addr, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: addr, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
-	log.Printf("listening on http://%s", *addr)
+	slog.Info("listening", "addr", addr)
 	select {
 	case err := <-failed:
-		log.Fatal(err)
+		return err
 	case <-ctx.Done():
 	}
 	s.close()
-	server.Shutdown(context.Background())
+	return server.Shutdown(context.Background())
 }
