@@ -19,13 +19,24 @@ type budget struct {
 // take takes n bytes for new entries. If they are not there, it closes logs
 // that no one uses, and returns ErrFull if that is not enough.
 func (b *budget) take(ctx context.Context, n int64) error {
-	for b.used.Add(n) > b.max {
-		b.used.Add(-n)
-		if !b.free(ctx) {
-			return ErrFull
+	for !b.try(n) {
+		if b.free(ctx) {
+			continue
 		}
+		if b.try(n) { // others gave bytes back before free looked for a log
+			return nil
+		}
+		return ErrFull
 	}
 	return nil
+}
+
+func (b *budget) try(n int64) bool {
+	if b.used.Add(n) <= b.max {
+		return true
+	}
+	b.used.Add(-n)
+	return false
 }
 
 func (b *budget) give(n int64) { b.used.Add(-n) }

@@ -212,8 +212,7 @@ func (s *Set) acquire(ctx context.Context, name string, create bool) (*Log, func
 			s.mu.Unlock()
 			return s.open(ctx, m, create)
 		default:
-			s.mu.Unlock()
-			if !s.free(ctx) {
+			if !s.freeOne(ctx) {
 				return nil, nil, ErrFull
 			}
 		}
@@ -301,10 +300,16 @@ func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) 
 	return log, nil
 }
 
-// free closes the log that has not been used for the longest time, or waits for
-// one that is being closed. It returns false if there is none.
+// free is freeOne for the budget.
 func (s *Set) free(ctx context.Context) bool {
 	s.mu.Lock()
+	return s.freeOne(ctx)
+}
+
+// freeOne closes the log that has not been used for the longest time, or waits
+// for one that is being closed. It returns false if there is none. The caller
+// holds s.mu, and freeOne unlocks it.
+func (s *Set) freeOne(ctx context.Context) bool {
 	if m := s.unused(time.Now(), s.cfg.Store != nil); m != nil {
 		s.evict(m)
 		return true
