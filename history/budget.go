@@ -32,11 +32,15 @@ func (b *budget) take(ctx context.Context, n int64) error {
 }
 
 func (b *budget) try(n int64) bool {
-	if b.used.Add(n) <= b.max {
-		return true
+	for {
+		used := b.used.Load()
+		if used+n > b.max {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
 	}
-	b.used.Add(-n)
-	return false
 }
 
 func (b *budget) give(n int64) { b.used.Add(-n) }
