@@ -158,7 +158,7 @@ func validName(name string) bool {
 // Acquire returns the log of that name, and opens it if it is not open. If
 // there is none, the error is [ErrNotExist]. The log stays open until the
 // caller calls release, so call release when the last reader and the last
-// append are done. It may be called several times.
+// append are done. It may be called several times. Do not close the log.
 //
 // Any number of callers may hold the same log. Of those that need it opened,
 // one opens it and the others wait for that. The other errors are that of ctx,
