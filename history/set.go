@@ -27,8 +27,8 @@ var (
 	// ErrNotExist is returned by [Set.Acquire] if there is no log of that name.
 	ErrNotExist = errors.New("history: there is no log of this name")
 
-	// ErrFull is returned if one of the limits of a [Set] is reached, and all
-	// of its logs are in use.
+	// ErrFull is returned if one of the limits of a [Set] is reached, and none
+	// of its logs may be closed.
 	ErrFull = errors.New("history: the set is full")
 )
 
@@ -163,6 +163,10 @@ func validName(name string) bool {
 // Any number of callers may hold the same log. Of those that need it opened,
 // one opens it and the others wait for that. The other errors are that of ctx,
 // [ErrName], [ErrFull], [ErrClosed], or wrap that of the Store.
+//
+// With Stores, a name that does not exist costs a call of SetConfig.Store, for
+// which a full Set closes another log. So if anybody may ask for names, limit
+// how often.
 func (s *Set) Acquire(ctx context.Context, name string) (log *Log, release func(), err error) {
 	return s.acquire(ctx, name, false)
 }
