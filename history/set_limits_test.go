@@ -50,6 +50,9 @@ func TestSetIsFull(t *testing.T) {
 		if _, _, err := memory.Create(t.Context(), "b"); !errors.Is(err, history.ErrFull) {
 			t.Errorf("the entries of a would be lost: %v", err)
 		}
+		if _, _, err := memory.Acquire(t.Context(), "b"); !errors.Is(err, history.ErrNotExist) {
+			t.Errorf("a reader needs no space for it: %v", err)
+		}
 		time.Sleep(time.Nanosecond)
 		_, release = create(t, memory, "b")
 		release()
@@ -101,6 +104,19 @@ func TestSetBytes(t *testing.T) {
 			t.Errorf("cleared: %+v", s.Stats())
 		}
 		releaseB()
+	})
+
+	// Entries that are too old give their space back.
+	synctest.Test(t, func(t *testing.T) {
+		s := newSet(t, history.SetConfig{Log: history.Config{MaxAge: time.Minute}})
+		l, release := create(t, s, "a")
+		defer release()
+		add(t, l, "x")
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if s.Stats().Bytes != 0 {
+			t.Errorf("expired: %+v", s.Stats())
+		}
 	})
 
 	// What a Store has saved may be more than fits.

@@ -272,13 +272,14 @@ func TestSetOpensOnce(t *testing.T) {
 // it was the context of the opener that had ended.
 func TestSetOpeningFails(t *testing.T) {
 	for _, row := range []struct {
-		why          string
-		err          error
-		waiterOpens  bool
-		waiterShares bool
+		why    string
+		reads  bool // the opener makes no log
+		err    error
+		shared bool
 	}{
-		{"the store is broken", errors.New("disk full"), false, true},
-		{"the opener went away", context.Canceled, true, false},
+		{"the store is broken", false, errors.New("disk full"), true},
+		{"the opener went away", false, context.Canceled, false},
+		{"the opener only reads, and the waiter makes the log", true, fs.ErrNotExist, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			entered, leave := make(chan struct{}), make(chan struct{})
@@ -293,26 +294,30 @@ func TestSetOpeningFails(t *testing.T) {
 				return nil, row.err
 			}})
 			errs := make(chan error, 2)
-			try := func() {
-				_, release, err := s.Create(t.Context(), "a")
+			try := func(open func(context.Context, string) (*history.Log, func(), error)) {
+				_, release, err := open(t.Context(), "a")
 				if err == nil {
 					release()
 				}
 				errs <- err
 			}
-			go try()
+			if row.reads {
+				go try(s.Acquire)
+			} else {
+				go try(s.Create)
+			}
 			<-entered
-			go try()
+			go try(s.Create)
 			synctest.Wait()
 			close(leave)
 			results := []error{<-errs, <-errs}
 			failed := 0
 			for _, err := range results {
-				if errors.Is(err, row.err) {
+				if err != nil && (errors.Is(err, row.err) || row.reads && errors.Is(err, history.ErrNotExist)) {
 					failed++
 				}
 			}
-			if want := map[bool]int{true: 2, false: 1}[row.waiterShares]; failed != want {
+			if want := map[bool]int{true: 2, false: 1}[row.shared]; failed != want {
 				t.Errorf("%s: %v", row.why, results)
 			}
 			if _, release := create(t, s, "a"); release != nil {
