@@ -30,6 +30,7 @@ var packages = []pkg{
 	{"history", "", nil},
 	{"history/archive", "history", []string{"filippo.io/age", "filippo.io/age/armor"}},
 	{"history/journal", "history", nil},
+	{"history/sse", "history", nil},
 	{"envcheck", "", nil},
 }
 

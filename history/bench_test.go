@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -163,4 +164,33 @@ func BenchmarkPosition(b *testing.B) {
 	for b.Loop() {
 		history.ParsePosition(p.String())
 	}
+}
+
+// BenchmarkSet measures one use of one of 10,000 open logs, and reports the
+// memory that an empty open log takes.
+func BenchmarkSet(b *testing.B) {
+	const logs = 10_000
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s := newSet(b, history.SetConfig{MaxLogs: logs})
+	names := make([]string, logs)
+	for i := range names {
+		names[i] = fmt.Sprint("build-", i)
+		_, release := create(b, s, names[i])
+		release()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		_, release, err := s.Acquire(context.Background(), names[i%logs])
+		if err != nil {
+			b.Fatal(err)
+		}
+		release()
+		i++
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/logs, "B/log")
 }

@@ -69,7 +69,7 @@ func ExampleLog_Delete() {
 	viewer := log.Reader(log.Position())
 
 	n, _ := log.Delete(ctx, pos.Seq())
-	batch := viewer.TryNext()
+	batch, _ := viewer.TryNext()
 	fmt.Printf("%d deleted; reset %v, %d left: %s\n", n, batch.Reset, len(batch.Entries), batch.Entries[0].Data)
 	// Output:
 	// 1 deleted; reset true, 1 left: public
@@ -90,10 +90,89 @@ func ExampleLog_Reader_incorrect() {
 	log.Append(ctx, []byte("three"))
 
 	for _, r := range []*history.Reader{wrong, right} {
-		entries := r.TryNext().Entries
-		fmt.Printf("%d new, the first is %s\n", len(entries), entries[0].Data)
+		batch, _ := r.TryNext()
+		fmt.Printf("%d new, the first is %s\n", len(batch.Entries), batch.Entries[0].Data)
 	}
 	// Output:
 	// 1 new, the first is three
 	// 2 new, the first is two
+}
+
+// Each build has a log of its own, which ends with the build. Logs that no one
+// uses are closed after a while.
+func ExampleSet() {
+	ctx := context.Background()
+	logs, err := history.NewSet(history.SetConfig{MaxLogs: 500})
+	if err != nil {
+		panic(err)
+	}
+	defer logs.Close()
+
+	build, release, err := logs.Create(ctx, "build-7") // the runner
+	if err != nil {
+		panic(err)
+	}
+	build.Append(ctx, []byte("ok"))
+	build.Finish(ctx)
+	release()
+
+	build, release, err = logs.Acquire(ctx, "build-7") // a reader makes no log
+	if err != nil {
+		panic(err)
+	}
+	defer release()
+	for reader := build.Reader(history.Last(100)); ; {
+		batch, err := reader.Next(ctx)
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		for _, entry := range batch.Entries {
+			fmt.Printf("%s\n", entry.Data)
+		}
+	}
+	_, _, err = logs.Acquire(ctx, "build-8")
+	fmt.Println(err)
+	// Output:
+	// ok
+	// history: log is finished
+	// history: there is no log of this name
+}
+
+// One goroutine follows two logs until both are finished.
+func ExampleReader_Changed() {
+	ctx := context.Background()
+	linux, _ := history.Open(ctx, history.Config{})
+	windows, _ := history.Open(ctx, history.Config{})
+	linux.Append(ctx, []byte("linux: ok"))
+	windows.Append(ctx, []byte("windows: ok"))
+	linux.Finish(ctx)
+	windows.Finish(ctx)
+
+	a, b := linux.Reader(history.Oldest()), windows.Reader(history.Oldest())
+	var aChanged, bChanged <-chan struct{} = a.Changed(), b.Changed()
+	for aChanged != nil || bChanged != nil {
+		var batch history.Batch
+		var err error
+		select {
+		case <-aChanged:
+			if batch, err = a.TryNext(); err != nil { // history.ErrFinished
+				aChanged = nil
+			} else {
+				aChanged = a.Changed()
+			}
+		case <-bChanged:
+			if batch, err = b.TryNext(); err != nil {
+				bChanged = nil
+			} else {
+				bChanged = b.Changed()
+			}
+		}
+		for _, entry := range batch.Entries {
+			fmt.Printf("%s\n", entry.Data)
+		}
+	}
+	// Unordered output:
+	// linux: ok
+	// windows: ok
 }

@@ -43,6 +43,18 @@
 // and the bytes of entries. [Batch.Missed] counts the entries that retention
 // dropped before the reader read them.
 //
+// # The end
+//
+// [Log.Finish] says that nothing more will be appended, for example when a
+// build has ended. A reader reads the entries that it has not read, and then
+// gets [ErrFinished]. With a [Store], a log is still finished after a restart.
+//
+// # Many logs
+//
+// A [Set] holds logs by name. It opens each log on first use, closes it when it
+// has not been used for a while, and bounds the number of open logs and their
+// memory. Package sse sends a log to browsers.
+//
 // # Epochs
 //
 // Within an epoch, entries are only appended at the end of the log and dropped
@@ -86,17 +98,23 @@ const defaultKeep = 1000
 const defaultWake = 10 * time.Millisecond
 
 var (
-	// ErrClosed is returned by Append, Replace, Clear and Delete of a closed
-	// log, and by [Reader.Next] after the reader has read all its entries.
+	// ErrClosed is returned by the methods that change a closed log, and by
+	// [Reader.Next] after the reader has read all its entries. A [Set] also
+	// closes the logs that it evicts: acquire the log again.
 	ErrClosed = errors.New("history: log is closed")
+
+	// ErrFinished is returned by Append and Replace after [Log.Finish], and by
+	// [Reader.Next] after the reader has read all entries. Nothing more will be
+	// appended. If a finished log is closed too, ErrFinished takes precedence.
+	ErrFinished = errors.New("history: log is finished")
 
 	// ErrTooLarge is returned for an entry that is longer than Config.MaxBytes.
 	ErrTooLarge = errors.New("history: entry is larger than Config.MaxBytes")
 
-	// ErrUnfinished is wrapped by the error of Replace, Clear or Delete if the
-	// change is made, but the Store could not finish it: the content from
+	// ErrNotErased is wrapped by the error of Replace, Clear or Delete if the
+	// change is made, but the Store could not complete it: the content from
 	// before may still be readable on disk, and may be back after a crash.
-	ErrUnfinished = errors.New("history: the change is made, but the content from before may still be on disk")
+	ErrNotErased = errors.New("history: the change is made, but the content from before may still be on disk")
 )
 
 // Config configures a log. With the zero value, the log keeps 1,000 entries of
@@ -163,15 +181,17 @@ type ConfigReason string
 const (
 	ConfigNegative ConfigReason = "must not be negative"
 	ConfigTooSmall ConfigReason = "must not be below Config.Keep"
+	ConfigShared   ConfigReason = "must not be shared by several logs"
 )
 
 func (r ConfigReason) Error() string { return string(r) }
 
-func (c Config) withDefaults() (Config, error) {
-	var errs []error
+// withDefaults returns c with the defaults of its fields. The fields of errors
+// begin with prefix.
+func (c Config) withDefaults(prefix string) (_ Config, errs []error) {
 	refuse := func(bad bool, field string, reason ConfigReason) {
 		if bad {
-			errs = append(errs, &ConfigError{"Config." + field, reason})
+			errs = append(errs, &ConfigError{prefix + field, reason})
 		}
 	}
 	refuse(c.Keep < 0, "Keep", ConfigNegative)
@@ -188,7 +208,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Wake == 0 {
 		c.Wake = defaultWake
 	}
-	return c, errors.Join(errs...)
+	return c, errs
 }
 
 // Open returns a log with the entries that cfg.Store holds, if there is a
@@ -196,17 +216,27 @@ func (c Config) withDefaults() (Config, error) {
 // the Store fails, the error wraps that of the Store. Open passes ctx to the
 // Store.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
+	cfg, errs := cfg.withDefaults("Config.")
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
+	return open(ctx, cfg, true, nil)
+}
+
+// open is Open with a checked cfg. If nothing is saved and create is not set,
+// the error is ErrNotExist. A log of a Set has a budget.
+func open(ctx context.Context, cfg Config, create bool, b *budget) (*Log, error) {
 	var saved Saved
+	var err error
 	if cfg.Store != nil {
 		if saved, err = cfg.Store.Load(ctx); err != nil {
 			return nil, fmt.Errorf("history: load: %w", err)
 		}
 	}
 	fresh := saved.ID == 0
+	if fresh && !create {
+		return nil, ErrNotExist
+	}
 	if fresh {
 		saved.ID = newID()
 	}
@@ -219,7 +249,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 			return nil, fmt.Errorf("history: save: %w", err)
 		}
 	}
-	l := &Log{cfg: cfg}
+	l := &Log{cfg: cfg, budget: b}
 	l.wake.init(cfg.Wake)
 	l.ageTimer = stopped(l.onAge)
 	l.mu.Lock()

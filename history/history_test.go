@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,16 @@ func texts(b history.Batch) []string {
 		list = append(list, string(e.Data))
 	}
 	return list
+}
+
+// read returns the next batch of r, without waiting.
+func read(t testing.TB, r *history.Reader) history.Batch {
+	t.Helper()
+	b, err := r.TryNext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // want fails the test if b is not as the other parameters say. An empty note
@@ -149,17 +160,17 @@ func TestReset(t *testing.T) {
 	if b := l.Since(history.Oldest()); b.From != b.To {
 		t.Errorf("nothing is kept between %v and %v", b.From, b.To)
 	}
-	want(t, "a Clear alone is a batch", live.TryNext(), true, "again", 0)
-	want(t, "but only once", live.TryNext(), false, "", 0)
+	want(t, "a Clear alone is a batch", read(t, live), true, "again", 0)
+	want(t, "but only once", read(t, live), false, "", 0)
 	add(t, l, "c", "d")
-	want(t, "after it, live", live.TryNext(), false, "", 0, "c", "d")
-	want(t, "unread entries of the old epoch are gone", fresh.TryNext(), true, "again", 0, "c", "d")
+	want(t, "after it, live", read(t, live), false, "", 0, "c", "d")
+	want(t, "unread entries of the old epoch are gone", read(t, fresh), true, "again", 0, "c", "d")
 
 	if n, err := l.Delete(ctx, 3, 99); n != 1 || err != nil {
 		t.Fatalf("Delete: %d, %v", n, err)
 	}
-	want(t, "a reader of the deleted entry gets a Reset, without the old note", live.TryNext(), true, "", 0, "d")
-	want(t, "a reader that missed the Clear gets its note", late.TryNext(), true, "again", 0, "d")
+	want(t, "a reader of the deleted entry gets a Reset, without the old note", read(t, live), true, "", 0, "d")
+	want(t, "a reader that missed the Clear gets its note", read(t, late), true, "again", 0, "d")
 	want(t, "so does a reader that comes back later", l.Since(before), true, "again", 0, "d")
 	want(t, "a new reader gets no Reset", l.Since(history.Oldest()), false, "", 0, "d")
 
@@ -173,7 +184,7 @@ func TestReset(t *testing.T) {
 	l.Replace(ctx, []byte("one and a half"))
 	want(t, "the last note counts", l.Since(at), true, "one and a half", 0)
 	pos, _ := l.Replace(ctx, []byte("two"), []byte("v"), []byte("w"), []byte("x"), []byte("y"))
-	want(t, "retention applies, and what is left is not all that followed the note", live.TryNext(), true, "", 0, "w", "x", "y")
+	want(t, "retention applies, and what is left is not all that followed the note", read(t, live), true, "", 0, "w", "x", "y")
 	if live.Position() != pos || pos.Seq() != 8 {
 		t.Errorf("at %v, want %v; sequence numbers go on: %d", live.Position(), pos, pos.Seq())
 	}
@@ -187,12 +198,12 @@ func TestMissed(t *testing.T) {
 	l := open(t, history.Config{Keep: 2, TrimAt: 3})
 	r := l.Reader(history.Oldest())
 	add(t, l, "a")
-	want(t, "first", r.TryNext(), false, "", 0, "a")
+	want(t, "first", read(t, r), false, "", 0, "a")
 	add(t, l, "b", "c", "d")
-	want(t, "b went", r.TryNext(), false, "", 1, "c", "d")
+	want(t, "b went", read(t, r), false, "", 1, "c", "d")
 	add(t, l, "e", "f", "g", "h")
-	want(t, "e and f went", r.TryNext(), false, "", 2, "g", "h")
-	want(t, "a new reader misses nothing", l.Reader(history.Oldest()).TryNext(), false, "", 0, "g", "h")
+	want(t, "e and f went", read(t, r), false, "", 2, "g", "h")
+	want(t, "a new reader misses nothing", read(t, l.Reader(history.Oldest())), false, "", 0, "g", "h")
 }
 
 func TestForeignPositions(t *testing.T) {
@@ -217,12 +228,13 @@ func TestForeignPositions(t *testing.T) {
 func TestPosition(t *testing.T) {
 	l := open(t, history.Config{})
 	p := add(t, l, "a")
-	for _, p := range []history.Position{p, history.Oldest(), history.Latest()} {
+	for _, p := range []history.Position{p, history.Oldest(), history.Latest(), history.Last(1), history.Last(math.MaxInt),
+		history.SinceTime(time.Now()), history.SinceTime(time.Unix(0, 0)), history.SinceTime(time.Unix(math.MaxInt32*100, 0))} {
 		if back, err := history.ParsePosition(p.String()); err != nil || back != p {
 			t.Errorf("%s: %v, %v", p, back, err)
 		}
 	}
-	if p.Seq() != 1 || history.Oldest().Seq() != 0 || history.Latest().Seq() != 0 {
+	if p.Seq() != 1 || history.Oldest().Seq() != 0 || history.Latest().Seq() != 0 || history.Last(7).Seq() != 0 {
 		t.Error("Seq is of entries only")
 	}
 	seen := map[history.Position]bool{p: true}
@@ -241,6 +253,13 @@ func TestPosition(t *testing.T) {
 		{"a longer spelling of a small number", "__________-AAAE"},
 		{"an unfinished number", "__________-AgA"},
 		{"more than 64 bits", "______________________________________"},
+		{"no number of entries", "last-"},
+		{"another spelling of latest", "last-0"},
+		{"a number with a zero before it", "last-07"},
+		{"a sign", "last-+7"},
+		{"a negative time", "since--7"},
+		{"a time of people", "since-2026-11-24"},
+		{"more than 63 bits", "since-9223372036854775808"},
 		{"far too long", string(bytes.Repeat([]byte("A"), 1<<16))},
 	} {
 		if got, err := history.ParsePosition(row.text); err == nil || err.Error() != "history: malformed position" {
@@ -250,7 +269,7 @@ func TestPosition(t *testing.T) {
 }
 
 func FuzzParsePosition(f *testing.F) {
-	for _, s := range []string{"", "oldest", "latest", "AAAAAAAAAAEBAQ", "__________8BAQ", "_________w", "a=b\n"} {
+	for _, s := range []string{"", "oldest", "latest", "last-10", "since-1764064974000000000", "last-0", "since-01", "AAAAAAAAAAEBAQ", "__________8BAQ", "_________w", "a=b\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -270,10 +289,54 @@ func FuzzParsePosition(f *testing.F) {
 		}
 		l := open(t, history.Config{})
 		add(t, l, "a")
-		if b := l.Since(p); p != history.Oldest() && p != history.Latest() && !b.Reset {
+		start := p == history.Oldest() || p == history.Latest() || strings.HasPrefix(s, "last-") || strings.HasPrefix(s, "since-")
+		if b := l.Since(p); b.Reset == start {
 			t.Fatalf("a guessed position is believed: %+v", b)
 		}
 	})
+}
+
+func TestStarts(t *testing.T) {
+	start := time.Now().Add(-time.Hour)
+	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
+	l := open(t, history.Config{Keep: 4, TrimAt: 4})
+	for i, d := range []string{"gone", "a", "b", "c", "d"} { // at the minutes 0, 10, 20, 30, 40
+		l.AppendAt(context.Background(), []byte(d), at(10*i))
+	}
+	for _, row := range []struct {
+		why  string
+		from history.Position
+		want []string
+	}{
+		{"the last one", history.Last(1), []string{"d"}},
+		{"the last two", history.Last(2), []string{"c", "d"}},
+		{"all that are kept", history.Last(4), []string{"a", "b", "c", "d"}},
+		{"more than are kept is nothing missed", history.Last(math.MaxInt), []string{"a", "b", "c", "d"}},
+		{"none is Latest", history.Last(0), []string{}},
+		{"fewer than none too", history.Last(-1), []string{}},
+		{"an entry's own time", history.SinceTime(at(30)), []string{"c", "d"}},
+		{"just after it", history.SinceTime(at(30).Add(1)), []string{"d"}},
+		{"before all that are kept", history.SinceTime(at(0)), []string{"a", "b", "c", "d"}},
+		{"the zero time", history.SinceTime(time.Time{}), []string{"a", "b", "c", "d"}},
+		{"after all", history.SinceTime(at(41)), []string{}},
+		{"beyond 64 bits", history.SinceTime(time.Unix(math.MaxInt64/2, 0)), []string{}},
+	} {
+		want(t, row.why, l.Since(row.from), false, "", 0, row.want...)
+		r := l.Reader(row.from)
+		want(t, row.why+", by a reader", read(t, r), false, "", 0, row.want...)
+		if r.Position() != l.Position() {
+			t.Errorf("%s: the reader is at %v", row.why, r.Position())
+		}
+	}
+	later := l.Reader(history.Last(1))
+	add(t, l, "e")
+	want(t, "a reader's start is decided when it is made", read(t, later), false, "", 0, "d", "e")
+
+	l.Replace(context.Background(), nil, []byte("x"), []byte("y"))
+	want(t, "entries of another epoch do not count", l.Since(history.Last(9)), false, "", 0, "x", "y")
+	l.Clear(context.Background(), nil)
+	want(t, "an empty log", l.Since(history.Last(2)), false, "", 0)
+	want(t, "an empty log, by time", l.Since(history.SinceTime(start)), false, "", 0)
 }
 
 // A batch does not change when the log changes, and the log does not change
@@ -312,7 +375,7 @@ func TestEndedContext(t *testing.T) {
 			t.Errorf("call %d: %v", i+1, err)
 		}
 	}
-	want(t, "nothing changed, the reader has not moved", r.TryNext(), false, "", 0, "a")
+	want(t, "nothing changed, the reader has not moved", read(t, r), false, "", 0, "a")
 }
 
 func TestStats(t *testing.T) {
@@ -340,7 +403,7 @@ func TestStats(t *testing.T) {
 }
 
 // A reader that takes a batch in parts gets all of it, and nothing twice.
-func TestHead(t *testing.T) {
+func TestFirst(t *testing.T) {
 	l := open(t, history.Config{})
 	for i := range 10 {
 		add(t, l, fmt.Sprint(i))
@@ -352,12 +415,12 @@ func TestHead(t *testing.T) {
 			if whole.Empty() {
 				break
 			}
-			part := whole.Head(n)
+			part := whole.First(n)
 			if want := min(max(n, 1), len(whole.Entries)); len(part.Entries) != want || part.From != whole.From {
-				t.Fatalf("Head(%d) of %d has %d", n, len(whole.Entries), len(part.Entries))
+				t.Fatalf("First(%d) of %d has %d", n, len(whole.Entries), len(part.Entries))
 			}
 			if part.To.Seq() != part.Entries[len(part.Entries)-1].Seq || len(part.Entries) == len(whole.Entries) != (part.To == whole.To) {
-				t.Fatalf("Head(%d) ends at %d", n, part.To.Seq())
+				t.Fatalf("First(%d) ends at %d", n, part.To.Seq())
 			}
 			for _, e := range part.Entries {
 				got += string(e.Data)

@@ -15,7 +15,8 @@ import (
 // Log is a bounded, ordered log of messages. [Open] returns one. Its methods
 // may be called from any goroutine.
 type Log struct {
-	cfg Config
+	cfg    Config
+	budget *budget // of the Set, or nil
 
 	state atomic.Pointer[state] // stored only with mu held
 	wake  waker
@@ -24,6 +25,7 @@ type Log struct {
 	ageTimer *time.Timer
 	ageSet   bool  // ageTimer will run
 	counts   Stats // only its counters
+	charged  int64 // what the state takes of the budget
 }
 
 // state is a log at one moment, as readers see it. It never changes: an append
@@ -35,8 +37,20 @@ type state struct {
 	noteEpoch   uint64
 	entries     []Entry
 	bytes       int64
+	finished    bool
 	closed      bool
 	lines       *lines
+}
+
+// ended returns why nothing will be appended, or nil.
+func (s *state) ended() error {
+	switch {
+	case s.finished:
+		return ErrFinished
+	case s.closed:
+		return ErrClosed
+	}
+	return nil
 }
 
 // lines are the names in the positions of a state, and do not change.
@@ -104,14 +118,25 @@ func (s *state) since(from Position) Batch {
 	return b
 }
 
-// resolve returns p, or for Oldest and Latest the position that they mean now,
+// resolve returns p, or for a position without a log the one that it means now,
 // and whether this log gave it. Positions with the same meaning become equal.
 func (s *state) resolve(p Position) (_ Position, known bool) {
-	switch {
-	case p == Latest():
+	if p == Latest() {
 		return s.position(), true
-	case p.log == 0:
-		return s.at(s.floor), true
+	}
+	if p.log == 0 {
+		before := 0 // the number of entries before it
+		switch n := len(s.entries); p.epoch {
+		case byCount:
+			before = n - int(min(p.seq, uint64(n)))
+		case byTime:
+			t := time.Unix(0, int64(p.seq))
+			before = sort.Search(n, func(i int) bool { return !s.entries[i].At.Before(t) })
+		}
+		if before == 0 {
+			return s.at(s.floor), true
+		}
+		return s.at(s.entries[before-1].Seq), true
 	}
 	if known = s.knows(p); known && p.epoch == s.epoch {
 		p = s.at(p.seq)
@@ -122,7 +147,8 @@ func (s *state) resolve(p Position) (_ Position, known bool) {
 // Append adds a copy of data to the log and returns the position after the new
 // entry. It does not wait for readers. With a Store, it returns after the Store
 // has the entry. After an error nothing was appended: the error is that of ctx
-// if ctx had ended, [ErrTooLarge], [ErrClosed], or wraps that of the Store.
+// if ctx had ended, [ErrTooLarge], [ErrFinished], [ErrClosed], [ErrFull] for a
+// log of a [Set], or wraps that of the Store.
 func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
 	return l.AppendAt(ctx, data, time.Now())
 }
@@ -138,13 +164,20 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	if !l.fits(data) {
 		return Position{}, ErrTooLarge
 	}
+	if l.budget != nil {
+		cost := entryCost + int64(len(data))
+		if err := l.budget.take(ctx, cost); err != nil {
+			return Position{}, err
+		}
+		defer l.budget.give(cost) // publish has taken it too
+	}
 	data = bytes.Clone(data)
 	now = wall(now)
 	l.mu.Lock()
 	cur := l.state.Load()
-	if cur.closed {
+	if err := cur.ended(); err != nil {
 		l.mu.Unlock()
-		return Position{}, ErrClosed
+		return Position{}, err
 	}
 	next := *cur
 	next.settle(now, l.cfg.slack())
@@ -187,7 +220,7 @@ func (s *state) notBefore(now time.Time) time.Time {
 //
 // Replace returns the position after the last entry. Its errors are those of
 // [Log.Append]. After an error the log has not changed, unless the error wraps
-// [ErrUnfinished].
+// [ErrNotErased].
 func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Position, error) {
 	return l.ReplaceAt(ctx, time.Now(), note, entries...)
 }
@@ -196,13 +229,21 @@ func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Posi
 // before the time of the last entry, they get the time of the last entry,
 // within the limits that [Log.AppendAt] names.
 func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
+	var cost int64
 	for _, data := range entries {
 		if !l.fits(data) {
 			return Position{}, ErrTooLarge
 		}
+		cost += entryCost + int64(len(data))
+	}
+	if l.budget != nil && cost > 0 {
+		if err := l.budget.take(ctx, cost); err != nil {
+			return Position{}, err
+		}
+		defer l.budget.give(cost) // publish has taken it too
 	}
 	now = wall(now)
-	return l.renew(ctx, now, func(next *state) bool {
+	return l.renew(ctx, now, len(entries) > 0, func(next *state) bool {
 		next.settle(now, l.cfg.slack())
 		at := next.notBefore(now)
 		next.floor, next.lines = next.last, &lines{current: next.lines.current}
@@ -217,7 +258,8 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 	})
 }
 
-// Clear is [Log.Replace] without entries.
+// Clear is [Log.Replace] without entries. A finished log can be cleared and
+// stays finished.
 func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 	return l.Replace(ctx, note)
 }
@@ -232,12 +274,12 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // that note equals an erased entry, it is erased too. The log then no longer
 // refers to the erased data, but a [Batch] that a reader still holds does.
 //
-// The error is that of ctx if ctx had ended, [ErrClosed], or wraps that of the
-// Store. After an error the log has not changed, unless the error wraps
-// [ErrUnfinished].
+// A finished log stays finished. The error is that of ctx if ctx had ended,
+// [ErrClosed], or wraps that of the Store. After an error the log has not
+// changed, unless the error wraps [ErrNotErased].
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 	deleted := 0
-	_, err := l.renew(ctx, wall(time.Now()), func(next *state) bool {
+	_, err := l.renew(ctx, wall(time.Now()), false, func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
 			switch {
@@ -252,23 +294,24 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 		l.counts.Deleted += uint64(deleted)
 		return deleted > 0
 	})
-	if err != nil && !errors.Is(err, ErrUnfinished) {
+	if err != nil && !errors.Is(err, ErrNotErased) {
 		return 0, err
 	}
 	return deleted, err
 }
 
 // renew calls change with a copy of the state, in a new epoch. If change
-// returns true, that copy becomes the state.
-func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state) bool) (Position, error) {
+// returns true, that copy becomes the state. If adds is set, the change adds
+// entries.
+func (l *Log) renew(ctx context.Context, now time.Time, adds bool, change func(next *state) bool) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
 	l.mu.Lock()
 	cur, counts := l.state.Load(), l.counts
-	if cur.closed {
+	if err := cur.ended(); err != nil && (adds || cur.closed) {
 		l.mu.Unlock()
-		return Position{}, ErrClosed
+		return Position{}, err
 	}
 	next := *cur
 	next.epoch++
@@ -277,16 +320,16 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 		return cur.position(), nil
 	}
 	next.bytes = size(next.entries)
-	var unfinished error
+	var notErased error
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Replace(ctx, next.saved()); err != nil {
 			err = fmt.Errorf("history: replace: %w", err)
-			if !errors.Is(err, ErrUnfinished) {
+			if !errors.Is(err, ErrNotErased) {
 				l.counts = counts
 				l.mu.Unlock()
 				return Position{}, err
 			}
-			unfinished = err
+			notErased = err
 		}
 	}
 	l.ageSet = false // the timer belongs to entries that may be gone
@@ -295,7 +338,7 @@ func (l *Log) renew(ctx context.Context, now time.Time, change func(next *state)
 	l.mu.Unlock()
 
 	l.report(trims)
-	return next.position(), unfinished
+	return next.position(), notErased
 }
 
 func size(entries []Entry) (n int64) {
@@ -304,6 +347,40 @@ func size(entries []Entry) (n int64) {
 	}
 	return n
 }
+
+// Finish says that nothing more will be appended. Readers read on to the last
+// entry, and then get [ErrFinished]. From now on, Append and Replace return
+// ErrFinished, also after a restart if the log has a Store. Clear and Delete
+// still erase, and retention still drops entries.
+//
+// Further calls return nil. The error is that of ctx if ctx had ended,
+// [ErrClosed], or wraps that of the Store. After an error the log is not
+// finished, and the caller may try again.
+func (l *Log) Finish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := *l.state.Load()
+	switch {
+	case next.finished:
+		return nil
+	case next.closed:
+		return ErrClosed
+	}
+	if l.cfg.Store != nil {
+		if err := l.cfg.Store.Finish(ctx); err != nil {
+			return fmt.Errorf("history: finish: %w", err)
+		}
+	}
+	next.finished = true
+	l.publish(&next)
+	return nil
+}
+
+// Finished reports whether the log is finished.
+func (l *Log) Finished() bool { return l.state.Load().finished }
 
 // Since returns the batch for a reader at from, without waiting. If there is
 // nothing new, the batch is empty. Since([Oldest]()) is a snapshot of all kept
@@ -315,7 +392,8 @@ func (l *Log) Position() Position { return l.state.Load().position() }
 
 // Close closes the log and its Store, and returns the error of the Store. A
 // reader can still read the entries that it has not read, and then gets
-// [ErrClosed]. Append, Replace, Clear and Delete return ErrClosed at once.
+// [ErrClosed]. The methods that change the log return ErrClosed at once. A log
+// of a [Set] is closed by the Set.
 //
 // Further calls of Close return nil. A log in memory need not be closed, unless
 // a reader waits in [Reader.Next].
@@ -328,6 +406,7 @@ func (l *Log) Close() error {
 	}
 	end.closed = true
 	l.state.Store(&end)
+	l.charge(&state{})
 	l.ageTimer.Stop()
 	l.wake.now()
 	if l.cfg.Store != nil {

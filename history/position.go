@@ -4,6 +4,10 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
 )
 
 // Position is a place in a log, between two entries. Its text is a token that a
@@ -19,6 +23,18 @@ type Position struct {
 	log, epoch, seq uint64
 }
 
+// A position without a log says how to find one. Its epoch is one of these, or
+// 0 for Oldest and Latest.
+const (
+	byCount = 1 // seq is a number of entries
+	byTime  = 2 // seq is a Unix time in nanoseconds
+)
+
+const (
+	lastPrefix  = "last-"
+	sincePrefix = "since-"
+)
+
 // Oldest returns the position before all kept entries. Which entries are kept
 // is decided when a method of [Log] is called with it, not before.
 func Oldest() Position { return Position{} }
@@ -27,9 +43,34 @@ func Oldest() Position { return Position{} }
 // decided when a method of [Log] is called with it, not before.
 func Latest() Position { return Position{seq: 1} }
 
+// Last returns the position before the last n entries. It is [Oldest] if fewer
+// are kept, and [Latest] if n is below 1. Which entries are the last is decided
+// when a method of [Log] is called with it, not before.
+func Last(n int) Position {
+	if n < 1 {
+		return Latest()
+	}
+	return Position{epoch: byCount, seq: uint64(n)}
+}
+
+// SinceTime returns the position before the first entry whose time is t or
+// later. It is [Oldest] if t is before 1970, and like [Latest] if there is no
+// such entry. Which entry is the first is decided when a method of [Log] is
+// called with it, not before.
+func SinceTime(t time.Time) Position {
+	switch {
+	case t.Unix() < 0:
+		return Oldest()
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return Position{epoch: byTime, seq: math.MaxInt64}
+	}
+	return Position{epoch: byTime, seq: uint64(t.UnixNano())}
+}
+
 // Seq returns the sequence number of the entry before the position. For a
 // position that [Log.Append] returned, that is the appended entry, and Seq is
-// the number for [Log.Delete]. For [Oldest] and [Latest] it is 0.
+// the number for [Log.Delete]. For a position that no log gave, such as
+// [Oldest], it is 0.
 func (p Position) Seq() uint64 {
 	if p.log == 0 {
 		return 0
@@ -39,11 +80,16 @@ func (p Position) Seq() uint64 {
 
 // String returns p as a token of letters, digits, '-' and '_'. The token has at
 // most 38 characters, usually 16. For [Oldest] it is "oldest", for [Latest]
-// "latest".
+// "latest". For [Last] it is like "last-100", and for [SinceTime] "since-" and
+// the Unix time in nanoseconds.
 func (p Position) String() string {
 	switch {
 	case p == Latest():
 		return "latest"
+	case p.log == 0 && p.epoch == byCount:
+		return lastPrefix + strconv.FormatUint(p.seq, 10)
+	case p.log == 0 && p.epoch == byTime:
+		return sincePrefix + strconv.FormatUint(p.seq, 10)
 	case p.log == 0:
 		return "oldest"
 	}
@@ -78,6 +124,8 @@ func ParsePosition(s string) (Position, error) {
 		return Latest(), nil
 	case len(s) > 38:
 		return Position{}, errPosition
+	case strings.HasPrefix(s, lastPrefix), strings.HasPrefix(s, sincePrefix):
+		return parseStart(s)
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(raw) < 10 {
@@ -93,6 +141,23 @@ func ParsePosition(s string) (Position, error) {
 	// String is accepted, so a position without a log is accepted as a word
 	// only.
 	if n <= 0 || m <= 0 || n+m != len(raw) || p.String() != s {
+		return Position{}, errPosition
+	}
+	return p, nil
+}
+
+// parseStart parses the text of Last or SinceTime.
+func parseStart(s string) (Position, error) {
+	kind, digits, _ := strings.Cut(s, "-")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 {
+		return Position{}, errPosition
+	}
+	p := Position{epoch: byTime, seq: uint64(n)}
+	if kind == "last" {
+		p.epoch = byCount
+	}
+	if p.String() != s || p == (Position{epoch: byCount}) {
 		return Position{}, errPosition
 	}
 	return p, nil

@@ -37,10 +37,11 @@ type Batch struct {
 // nothing missed.
 func (b Batch) Empty() bool { return len(b.Entries) == 0 && !b.Reset && b.Missed == 0 }
 
-// Head returns b with only its first n entries, or b itself if it has no more
-// than n. If n is below 1, it counts as 1. Head is for a caller that cannot
-// take everything at once; the caller then reads on from the To of the result.
-func (b Batch) Head(n int) Batch {
+// First returns b with only its first n entries, or b itself if it has no more
+// than n. If n is below 1, it counts as 1. First is for a caller that cannot
+// take everything at once; the caller then reads on from the To of the result,
+// which is the position after its last entry.
+func (b Batch) First(n int) Batch {
 	if n = max(n, 1); n < len(b.Entries) {
 		b.Entries = b.Entries[:n:n]
 		b.To.seq = b.Entries[n-1].Seq
@@ -56,9 +57,10 @@ type Reader struct {
 }
 
 // Reader returns a reader that begins at from. With [Oldest], it reads all kept
-// entries first; with [Latest], only entries that are appended from now on. Any
-// other from is the position of an earlier reader, perhaps in another process.
-// If this log cannot go on from that position, the first batch is a Reset.
+// entries first; with [Latest], only entries that are appended from now on;
+// [Last] and [SinceTime] are between the two. Any other from is the position of
+// an earlier reader, perhaps in another process. If this log cannot go on from
+// that position, the first batch is a Reset.
 func (l *Log) Reader(from Position) *Reader {
 	from, _ = l.state.Load().resolve(from)
 	return &Reader{l, from}
@@ -71,16 +73,16 @@ func (r *Reader) Position() Position { return r.pos }
 // Next returns everything after the reader's position, and moves the reader to
 // the end of it. It waits only if there is nothing.
 //
-// If ctx has ended, Next returns the error of ctx. If the log is closed and the
-// reader has read all of it, Next returns [ErrClosed]. After an error the
-// reader has not moved, and may be used again.
+// If ctx has ended, Next returns the error of ctx. If the log is finished or
+// closed and the reader has read all of it, Next returns [ErrFinished] or
+// [ErrClosed]. After an error the reader has not moved, and may be used again.
 func (r *Reader) Next(ctx context.Context) (Batch, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return Batch{}, err
 		}
-		if b := r.TryNext(); !b.Empty() {
-			return b, nil
+		if b, err := r.TryNext(); err != nil || !b.Empty() {
+			return b, err
 		}
 		if err := r.wait(ctx); err != nil {
 			return Batch{}, err
@@ -88,20 +90,15 @@ func (r *Reader) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// wait returns nil when there may be something new. Its errors are those of
-// Next.
+// wait returns nil when there may be something new. Its error is that of ctx.
 func (r *Reader) wait(ctx context.Context) error {
 	g := r.log.wake.gate.Load()
 	g.waiting.Add(1)
 	defer g.waiting.Add(-1)
 	// An appender first stores its state and then looks for waiting readers. So
 	// either this reader sees the state, or the appender sees this reader.
-	st := r.log.state.Load()
-	if !st.since(r.pos).Empty() {
+	if r.news() {
 		return nil
-	}
-	if st.closed {
-		return ErrClosed
 	}
 	select {
 	case <-g.opened:
@@ -111,10 +108,53 @@ func (r *Reader) wait(ctx context.Context) error {
 	}
 }
 
-// TryNext is [Reader.Next] without waiting. If there is nothing new, it returns
-// an empty batch.
-func (r *Reader) TryNext() Batch {
-	b := r.log.Since(r.pos)
-	r.pos = b.To
-	return b
+// news reports whether TryNext would return anything.
+func (r *Reader) news() bool {
+	st := r.log.state.Load()
+	return st.ended() != nil || !st.since(r.pos).Empty()
 }
+
+// TryNext is [Reader.Next] without waiting. If there is nothing new yet, it
+// returns an empty batch and no error.
+func (r *Reader) TryNext() (Batch, error) {
+	st := r.log.state.Load()
+	b := st.since(r.pos)
+	if err := st.ended(); err != nil && b.Empty() {
+		return Batch{}, err
+	}
+	r.pos = b.To
+	return b, nil
+}
+
+// Changed returns a channel that is closed when TryNext may return something: a
+// batch or an error. One goroutine can so wait for several logs, or for a log
+// and a timer:
+//
+//	select {
+//	case <-build.Changed():
+//		batch, err := build.TryNext()
+//	case <-deploy.Changed():
+//		batch, err := deploy.TryNext()
+//	case <-ticker.C:
+//	}
+//
+// The channel is closed as [Config.Wake] allows. Call Changed again for each
+// wait. An empty batch is possible, since TryNext may have read the change
+// before.
+func (r *Reader) Changed() <-chan struct{} {
+	g := r.log.wake.gate.Load()
+	if !g.watched.Load() { // else thousands of readers would write to it
+		g.watched.Store(true)
+	}
+	if r.news() { // after the store, for the reason in wait
+		return always
+	}
+	return g.opened
+}
+
+// always is a closed channel.
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()

@@ -71,6 +71,7 @@ func (l *Log) Expire(now time.Time) int {
 	trims := l.retain(&next, now)
 	if settled || len(trims) > 0 {
 		l.state.Store(&next) // waiting readers have read the dropped entries
+		l.charge(&next)
 	}
 	l.mu.Unlock()
 	l.report(trims)
@@ -200,6 +201,7 @@ func (l *Log) setTimer(st *state, now time.Time) {
 // publish shows next to readers. The caller holds l.mu.
 func (l *Log) publish(next *state) {
 	l.state.Store(next)
+	l.charge(next)
 	l.wake.soon()
 }
 

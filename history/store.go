@@ -54,6 +54,8 @@ type Saved struct {
 	NoteEpoch uint64
 	// Note is the note of the last Replace, or nil.
 	Note []byte
+	// Finished reports that no entry will be appended.
+	Finished bool
 	// Entries are the kept entries, in the order of Seq. No Seq is above Last.
 	Entries []Entry
 }
@@ -62,11 +64,11 @@ type Saved struct {
 // database; package journal implements it for an encrypted file. A log calls
 // its Store from one goroutine at a time.
 //
-// The log calls Append and Replace before readers see the change. If one of
-// them fails, the log does not change and the caller gets the error, but after
-// [ErrUnfinished] the log changes all the same. So a Store
-// that accepts entries while its medium fails returns nil, and must report the
-// failure in another way.
+// The log calls Append, Finish and Replace before readers see the change. If
+// one of them fails, the log does not change and the caller gets the error, but
+// after [ErrNotErased] the log changes all the same. So a Store that accepts
+// entries while its medium fails returns nil, and must report the failure in
+// another way.
 type Store interface {
 	// Load returns the saved content, or a zero Saved if there is none yet. The
 	// log calls it once, before all other methods.
@@ -76,10 +78,14 @@ type Store interface {
 	// durable as the Store promises.
 	Append(ctx context.Context, e Entry) error
 
+	// Finish saves that the log is finished. After it has returned nil, Load
+	// returns Finished, also after a power failure.
+	Finish(ctx context.Context) error
+
 	// Replace saves s instead of everything saved before, completely or not at
 	// all. Afterwards no one may be able to read the content from before. If s
 	// is saved, but the content from before may still be readable, the error
-	// wraps ErrUnfinished.
+	// wraps ErrNotErased.
 	Replace(ctx context.Context, s Saved) error
 
 	// Trim says that the log no longer needs the entries up to and including
@@ -97,7 +103,7 @@ var errSaved = errors.New("saved entries or epochs are out of order")
 func (s Saved) state() (*state, error) {
 	st := &state{
 		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
-		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries,
+		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries, finished: s.Finished,
 		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier},
 	}
 	var end Head
@@ -131,6 +137,6 @@ func (s Saved) state() (*state, error) {
 func (s *state) saved() Saved {
 	return Saved{
 		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Epoch: s.epoch, Last: s.last,
-		NoteEpoch: s.noteEpoch, Note: s.note, Entries: s.kept(),
+		NoteEpoch: s.noteEpoch, Note: s.note, Finished: s.finished, Entries: s.kept(),
 	}
 }

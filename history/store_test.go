@@ -28,6 +28,13 @@ func (s *fakeStore) Append(_ context.Context, e history.Entry) error {
 	return s.fail
 }
 
+func (s *fakeStore) Finish(context.Context) error {
+	if s.fail == nil {
+		s.saved.Finished = true
+	}
+	return s.fail
+}
+
 func (s *fakeStore) Replace(_ context.Context, saved history.Saved) error {
 	if s.fail == nil {
 		s.saved = saved

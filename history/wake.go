@@ -24,6 +24,7 @@ type waker struct {
 type gate struct {
 	opened  chan struct{}
 	waiting atomic.Int64
+	watched atomic.Bool // a caller of Reader.Changed may wait for it
 }
 
 func (w *waker) init(pace time.Duration) {
@@ -36,7 +37,7 @@ func (w *waker) init(pace time.Duration) {
 // soon wakes the waiting readers as early as the pace allows, but not in the
 // caller's goroutine.
 func (w *waker) soon() {
-	if w.gate.Load().waiting.Load() == 0 {
+	if g := w.gate.Load(); g.waiting.Load() == 0 && !g.watched.Load() {
 		return
 	}
 	w.asked.Add(1)

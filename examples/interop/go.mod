@@ -26,6 +26,7 @@ require (
 	github.com/olahol/melody v1.1.4
 	github.com/realclientip/realclientip-go v1.0.0
 	github.com/sethvargo/go-limiter v0.7.1
+	github.com/tmaxmax/go-sse v0.12.0
 	github.com/ulule/limiter/v3 v3.11.2
 	github.com/unrolled/secure v1.17.0
 	go.yaml.in/yaml/v3 v3.0.6

@@ -90,7 +90,7 @@ func TestResume(t *testing.T) {
 
 // texts returns the texts in the history.
 func (s *testSite) texts() (texts []string) {
-	for _, e := range s.srv.History.Reader(history.Oldest()).TryNext().Entries {
+	for _, e := range s.srv.History.Since(history.Oldest()).Entries {
 		_, text, _ := strings.Cut(string(e.Data), `"text":"`)
 		text, _, _ = strings.Cut(text, `"`)
 		texts = append(texts, text)

@@ -36,6 +36,9 @@
 //	{"seq":2,"at":"2026-11-24T10:00:00Z","base64":"/w=="}
 //	{"end":true,"entries":2,"sha256":"…"}
 //
+// The header of a finished log (see [history.Log.Finish]) has "version":2, and
+// "finished":true at its end.
+//
 // An entry that is valid UTF-8 is in "text", any other in "base64". The SHA-256
 // digest is of all lines before the trailer, with their line ends. It reveals
 // accidental changes and edits. It does not reveal forgery, because anybody can
@@ -84,8 +87,9 @@ import (
 )
 
 const (
-	formatName    = "relayguard-history"
-	formatVersion = 1
+	formatName      = "relayguard-history"
+	formatVersion   = 1
+	finishedVersion = 2 // of an archive of a finished log, since version 1 cannot say that
 )
 
 // The order of the fields is the order in the file.
@@ -93,6 +97,7 @@ type header struct {
 	Format   string    `json:"format"`
 	Version  int       `json:"version"`
 	Exported time.Time `json:"exported"`
+	Finished bool      `json:"finished,omitempty"`
 }
 
 type line struct {
@@ -113,6 +118,8 @@ type Progress struct {
 	Entries uint64 // the number of entries
 	Bytes   int64  // the length of their lines, before encryption
 	Done    bool   // the archive is complete, and an import has checked it
+
+	Finished bool // the archive is of a finished log
 }
 
 // progressEvery is the number of entries between two calls of a Progress
@@ -129,6 +136,10 @@ type ExportConfig struct {
 
 	// Exported is the time in the header, to the second. Zero means now.
 	Exported time.Time
+
+	// Finished says that the entries are all of a finished log. Set it to the
+	// result of [history.Log.Finished], taken before the entries.
+	Finished bool
 
 	// Progress, if not nil, is called after every hundred entries and at the
 	// end.
@@ -161,7 +172,12 @@ func Export(ctx context.Context, w io.Writer, entries iter.Seq[history.Entry], c
 		w = sealed
 	}
 	out := &writer{w: bufio.NewWriterSize(w, 64<<10), sum: sha256.New()}
-	out.put(header{formatName, formatVersion, cfg.Exported.UTC().Truncate(time.Second)})
+	head := header{formatName, formatVersion, cfg.Exported.UTC().Truncate(time.Second), cfg.Finished}
+	if cfg.Finished {
+		head.Version = finishedVersion
+	}
+	out.done.Finished = cfg.Finished
+	out.put(head)
 	for e := range entries {
 		if err := ctx.Err(); err != nil {
 			return out.done, err

@@ -181,7 +181,7 @@ func TestRefused(t *testing.T) {
 		{"nothing", nil, nil, archive.ReasonForeign},
 		{"another program's JSON Lines", []byte("{\"format\":\"x\"}\n"), nil, archive.ReasonForeign},
 		{"one endless line", bytes.Repeat([]byte("x"), 1<<20), nil, archive.ReasonForeign},
-		{"a later version", []byte("{\"format\":\"relayguard-history\",\"version\":2,\"new\":1}\n"), nil, archive.ReasonVersion},
+		{"a later version", []byte("{\"format\":\"relayguard-history\",\"version\":3,\"new\":1}\n"), nil, archive.ReasonVersion},
 		{"only half", plain[:len(plain)/2], nil, archive.ReasonTruncated},
 		{"a line taken out", join(0, 1, 3, 4, 5, 6), nil, archive.ReasonDamaged},
 		{"lines swapped", join(0, 1, 2, 4, 3, 5, 6), nil, archive.ReasonDamaged},
@@ -193,6 +193,8 @@ func TestRefused(t *testing.T) {
 		{"two contents", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","base64":""}` + "\n"), nil, archive.ReasonDamaged},
 		{"no content", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z"}` + "\n"), nil, archive.ReasonDamaged},
 		{"an unknown field", resealed(head + `{"seq":1,"at":"2026-11-24T12:00:01Z","text":"","x":1}` + "\n"), nil, archive.ReasonDamaged},
+		{"finished, but of the version that cannot be", resealed(`{"format":"relayguard-history","version":1,"exported":"2026-11-24T12:00:00Z","finished":true}` + "\n"), nil, archive.ReasonDamaged},
+		{"the version of a finished log, without its end", resealed(strings.Replace(head, ":1", ":2", 1)), nil, archive.ReasonDamaged},
 		{"encrypted, no key", sealed, nil, archive.ReasonEncrypted},
 		{"encrypted, another's key", sealed, []age.Identity{other}, archive.ReasonNoMatch},
 		{"somebody put a plain one in its place", plain, mine, archive.ReasonNotEncrypted},
@@ -351,7 +353,7 @@ func TestImport(t *testing.T) {
 	if _, err := archive.ImportLog(ctx, l, []byte("restored"), bytes.NewReader(file), archive.ImportConfig{}); err != nil {
 		t.Fatal(err)
 	}
-	b := viewer.TryNext()
+	b, _ := viewer.TryNext()
 	if !b.Reset || string(b.Note) != "restored" || len(b.Entries) != len(samples) || string(b.Entries[1].Data) != string(samples[1].Data) {
 		t.Errorf("a viewer sees %+v", b)
 	}

@@ -27,8 +27,7 @@ type ImportConfig struct {
 	Identities []age.Identity
 
 	// Keep is the number of entries to import, the last ones of the archive. 0
-	// or less means 1,000. A number above the Config.Keep of
-	// the log has no use.
+	// or less means 1,000. A number above the Config.Keep of the log has no use.
 	Keep int
 
 	// MaxBytes limits the sum of the lengths of these entries. If they are
@@ -97,8 +96,13 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 
 // ImportLog replaces the entries of l with the last entries of an archive, in
 // one step (see [history.Log.Replace], which also explains note). The imported
-// entries get the current time and new sequence numbers. Its errors are those
-// of [Read]. After an error, the log has not changed.
+// entries get the current time and new sequence numbers. If the archive is of a
+// finished log, ImportLog then finishes l.
+//
+// Its errors are those of [Read]. If l is finished already, the error wraps
+// [history.ErrFinished]. After an error, the log has not changed, unless it was
+// an error of the last step: if l cannot be finished, it has the entries, and the
+// caller may import the archive again.
 func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {
@@ -108,15 +112,18 @@ func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cf
 	for i, e := range entries {
 		data[i] = e.Data
 	}
-	_, err = l.Replace(ctx, note, data...)
+	if _, err = l.Replace(ctx, note, data...); err == nil && done.Finished {
+		err = l.Finish(ctx)
+	}
 	return done, failed(err)
 }
 
 // ImportStore replaces the entries in s with the last entries of an archive, in
 // a new epoch. No log may have the Store open. The imported entries keep their
 // times, except that a time after now becomes the current time. They get the
-// sequence numbers that follow those in s. Its errors are those of [Read]. If
-// the archive is refused, s is not even loaded.
+// sequence numbers that follow those in s. The log in s is then finished if the
+// archive is of a finished log, else it is not. Its errors are those of [Read].
+// If the archive is refused, s is not even loaded.
 func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {
@@ -132,7 +139,7 @@ func ImportStore(ctx context.Context, s history.Store, r io.Reader, cfg ImportCo
 		saved.ID = binary.LittleEndian.Uint64(b[:])
 	}
 	saved.Epoch++
-	saved.NoteEpoch, saved.Note, saved.Earlier = saved.Epoch, nil, nil
+	saved.NoteEpoch, saved.Note, saved.Earlier, saved.Finished = saved.Epoch, nil, nil, done.Finished
 	now := time.Now()
 	for i := range entries {
 		saved.Last++

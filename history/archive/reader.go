@@ -79,11 +79,12 @@ func NewReader(r io.Reader, maxLine int, identities ...age.Identity) (*Reader, e
 		return nil, &Error{Reason: ReasonForeign}
 	case len(identities) > 0 && !encrypted:
 		return nil, &Error{Reason: ReasonNotEncrypted}
-	case h.Version != formatVersion:
+	case h.Version != formatVersion && h.Version != finishedVersion:
 		return nil, &Error{Reason: ReasonVersion}
-	case !canonical(text, h):
+	case !canonical(text, h), h.Finished != (h.Version == finishedVersion):
 		return nil, &Error{Reason: ReasonDamaged, Line: 1}
 	}
+	a.done.Finished = h.Finished
 	a.sum.Write(text)
 	return a, nil
 }

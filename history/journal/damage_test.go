@@ -18,6 +18,9 @@ func small(t testing.TB, cfg journal.Config) (segment, key string) {
 	l := open(t, cfg, 0)
 	l.Replace(ctx, []byte("note"), []byte("a"), []byte("b"))
 	add(t, l, "c", "dd")
+	if err := l.Finish(ctx); err != nil {
+		t.Fatal(err)
+	}
 	l.Close()
 	segs, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.segment"))
 	keys, _ := filepath.Glob(filepath.Join(cfg.Dir, "*.key"))
@@ -63,7 +66,7 @@ func load(t testing.TB, cfg journal.Config, file string, content []byte) (histor
 }
 
 func describe(s history.Saved) string {
-	text := fmt.Sprintf("%x %d %d %d %s", s.ID, s.Epoch, s.Last, s.NoteEpoch, s.Note)
+	text := fmt.Sprintf("%x %d %d %d %s %v", s.ID, s.Epoch, s.Last, s.NoteEpoch, s.Note, s.Finished)
 	for _, e := range s.Entries {
 		text += fmt.Sprintf(" %d@%d=%s", e.Seq, e.At.UnixNano(), e.Data)
 	}

@@ -178,12 +178,13 @@ func TestErrorsSayWhatWasDone(t *testing.T) {
 		if dir.calls <= call {
 			break
 		}
-		changed := viewer.TryNext().Reset
+		b, _ := viewer.TryNext()
+		changed := b.Reset
 		after, lerr := openFaulty(dir.crashed()["killed"], false)
 		if lerr != nil {
 			t.Fatal(lerr)
 		}
-		unfinished := errors.Is(err, history.ErrUnfinished)
+		unfinished := errors.Is(err, history.ErrNotErased)
 		if changed != (err == nil || unfinished) || changed != (after.texts() == "") {
 			t.Errorf("call %d: %v, but the log has changed: %v, and the directory holds %q", call, err, changed, after.texts())
 		}

@@ -143,6 +143,25 @@ func TestKeepGoing(t *testing.T) {
 	})
 }
 
+// A journal cannot accept the end of a log in memory only, as it can an entry:
+// no later append would write it.
+func TestFinishNeedsTheMedium(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	l, _, _ := keeper(t, config(t.TempDir()))
+	add(t, l, "a")
+	lift := full(t, 30)
+	if err := l.Finish(ctx); !hasReason(err, journal.ReasonFull) || l.Finished() {
+		t.Fatalf("finished %v, %v", l.Finished(), err)
+	}
+	add(t, l, "b") // KeepGoing
+	lift()
+	if err := l.Finish(ctx); err != nil || !l.Finished() {
+		t.Fatalf("with space again: %v", err)
+	}
+}
+
 // On a full disk, a Clear destroys the old entries, and new ones are in memory.
 func TestKeepGoingClears(t *testing.T) {
 	if !alone(t) {

@@ -40,8 +40,8 @@ const (
 // lost and the journal remains usable: the next Append tries to write
 // everything anew.
 type Error struct {
-	// Op is what failed: open, chmod, lock, load, append, sync, replace,
-	// rewrite, purge, destroy, rewrap or close.
+	// Op is what failed: open, chmod, lock, load, append, sync, finish,
+	// replace, rewrite, purge, destroy, rewrap or close.
 	Op     string
 	Reason Reason
 	Err    error // the cause, or nil

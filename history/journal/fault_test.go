@@ -26,7 +26,14 @@ func openFaulty(dir *faultDir, keepGoing bool) (f faulty, err error) {
 	return f, err
 }
 
-func (f faulty) texts() string { return strings.Join(texts(f.log.Since(history.Oldest())), " ") }
+// texts returns the texts of the entries, and a dot if the log is finished.
+func (f faulty) texts() string {
+	list := texts(f.log.Since(history.Oldest()))
+	if f.log.Finished() {
+		list = append(list, ".")
+	}
+	return strings.Join(list, " ")
+}
 
 // change is an operation that faults may hit.
 type change struct {
@@ -38,6 +45,7 @@ type change struct {
 
 var changes = []change{
 	{"append", false, "a b c", func(f faulty) error { _, err := f.log.Append(ctx, []byte("c")); return err }},
+	{"finish", false, "a b .", func(f faulty) error { return f.log.Finish(ctx) }},
 	{"clear", true, "", func(f faulty) error { _, err := f.log.Clear(ctx, nil); return err }},
 	{"replace", true, "x y", func(f faulty) error {
 		_, err := f.log.Replace(ctx, []byte("note"), []byte("x"), []byte("y"))
@@ -145,10 +153,10 @@ func oneRun(t *testing.T, base *faultDir, keepGoing bool, c change, faults map[i
 	}
 	possible := []string{"a b", c.after}
 	inMemory := c.after
-	switch unfinished := errors.Is(err, history.ErrUnfinished); {
+	switch unfinished := errors.Is(err, history.ErrNotErased); {
 	case unfinished && !c.erases:
 		bad("this change erases nothing")
-	case err == nil && !keepGoing:
+	case err == nil && (!keepGoing || c.name == "finish"):
 		possible = possible[1:]
 	case err != nil && !unfinished:
 		inMemory = "a b"
@@ -188,7 +196,7 @@ func oneRun(t *testing.T, base *faultDir, keepGoing bool, c change, faults map[i
 		}
 		inMemory = ""
 	}
-	if dir.dead || c.name == "close" || c.name == "restart" {
+	if dir.dead || c.name == "close" || c.name == "restart" || f.log.Finished() {
 		return calls
 	}
 	// The medium works again, and the process is still there.

@@ -87,6 +87,16 @@
 // new epoch. Its readers get a Reset, and do not mistake a new entry for a lost
 // one.
 //
+// Finish forces its record and all entries before it to the disk with every
+// [Sync].
+//
+// # Many logs
+//
+// [ForSet] gives each log of a [history.Set] a journal in a directory of its
+// own. An open journal holds seven file descriptors, so set
+// [history.SetConfig.MaxLogs] to a seventh of what the process may open, or
+// less.
+//
 // # Systems
 //
 // The package needs flock and atomic rename: the BSDs, Linux and macOS. On

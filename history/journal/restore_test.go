@@ -57,7 +57,7 @@ func TestRestoredFromCopy(t *testing.T) {
 			row.lost(l)
 			var lost []history.Position
 			for seq := kept.Seq(); seq < l.Position().Seq(); seq++ {
-				lost = append(lost, l.Since(kept).Head(int(seq-kept.Seq())+1).To)
+				lost = append(lost, l.Since(kept).First(int(seq-kept.Seq())+1).To)
 			}
 			lost = append(lost, l.Position())
 			l.Close()
@@ -149,7 +149,7 @@ func TestPositionsOfParts(t *testing.T) {
 	}
 	var got []string
 	for pos := history.Oldest(); ; {
-		b := l.Since(pos).Head(1)
+		b := l.Since(pos).First(1)
 		if b.Empty() {
 			break
 		}

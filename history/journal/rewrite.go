@@ -342,6 +342,9 @@ func (j *Journal) writeSegment(seg *segment, s history.Saved) (err error) {
 		seg.out = seg.frame(seg.out[:0], seg.plain)
 		put(seg.out)
 	}
+	if s.Finished {
+		put(seg.frame(nil, []byte{kindEnd}))
+	}
 	seg.head = head{s.ID, s.Line, s.Epoch, s.Last, s.NoteEpoch, seg.records}
 	if err = w.Flush(); err == nil {
 		err = seg.f.Sync()

@@ -32,6 +32,7 @@ const (
 	kindOpen  = 'o' // a power failure may lose later records
 	kindClose = 'c' // floor; all earlier records are on disk
 	kindLine  = 'l' // the name of a line, and the end of the line before it
+	kindEnd   = 'f' // the log is finished
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -105,6 +106,7 @@ type contents struct {
 	note    []byte
 	entries []history.Entry
 	floor   uint64
+	ended   bool // the log is finished
 	lax     bool // it was not closed, and not every append was synced
 	records uint64
 	end     int64 // the offset after the last complete record
@@ -172,6 +174,10 @@ func (c *contents) add(plain []byte) error {
 	case kind == kindClose && len(body) == 8:
 		c.lax = false
 		c.floor = max(c.floor, binary.BigEndian.Uint64(body))
+	case kind == kindEnd && len(body) == 0:
+		c.ended = true
+	case kind == kindEntry && c.ended:
+		return corrupt("an entry follows the end of the log")
 	case kind == kindEntry && len(plain) >= entrySize:
 		c.floor = max(c.floor, binary.BigEndian.Uint64(body))
 		at := time.Unix(int64(binary.BigEndian.Uint64(body[16:])), int64(binary.BigEndian.Uint32(body[24:])))

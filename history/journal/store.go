@@ -141,7 +141,7 @@ func (j *Journal) adopt(c contents) {
 	h := j.seg.head
 	s := history.Saved{
 		ID: h.id, Line: cmp.Or(c.line, h.line, h.id), Earlier: c.earlier, Epoch: h.epoch, Last: h.last,
-		NoteEpoch: h.noteEpoch, Note: c.note, Entries: c.entries,
+		NoteEpoch: h.noteEpoch, Note: c.note, Finished: c.ended, Entries: c.entries,
 	}
 	if n := len(s.Entries); n > 0 {
 		s.Last = max(s.Last, s.Entries[n-1].Seq)
@@ -199,6 +199,8 @@ func (j *Journal) record(plain []byte) error {
 	return j.seg.f.Sync()
 }
 
+var errEarly = errors.New("Load and Replace must be called first")
+
 // Append implements [history.Store]. If it fails, the state of the journal has
 // not changed, and a later call may succeed.
 func (j *Journal) Append(ctx context.Context, e history.Entry) error {
@@ -211,7 +213,7 @@ func (j *Journal) Append(ctx context.Context, e history.Entry) error {
 		return &Error{"append", ReasonTooLarge, nil}
 	}
 	if j.seg == nil && j.broken == nil {
-		return &Error{"append", ReasonFailed, errors.New("Load and Replace must be called first")}
+		return &Error{"append", ReasonFailed, errEarly}
 	}
 	if err := j.append(e); err != nil {
 		err = failure("append", err)
@@ -235,14 +237,23 @@ func (j *Journal) append(e history.Entry) error {
 	if err := j.repair(); err != nil {
 		return err
 	}
+	j.seg.plain = entryPlain(j.seg.plain[:0], j.floor, e)
+	if err := j.put(j.seg.plain); err != nil {
+		return err
+	}
+	return j.sync()
+}
+
+// put writes the record that holds plain, after the one that begins the line if
+// that is not written yet.
+func (j *Journal) put(plain []byte) error {
 	s := j.seg
-	s.plain = entryPlain(s.plain[:0], j.floor, e)
 	s.out = s.out[:0]
 	records := s.records
 	if j.fresh {
 		s.out = s.frame(s.out, linePlain(nil, j.saved.Line, j.saved.Earlier[len(j.saved.Earlier)-1]))
 	}
-	s.out = s.frame(s.out, s.plain)
+	s.out = s.frame(s.out, plain)
 	if broken, err := s.write(s.out, s.records-records); err != nil {
 		if broken {
 			j.fail(failure("append", err))
@@ -250,7 +261,7 @@ func (j *Journal) append(e history.Entry) error {
 		return err
 	}
 	j.fresh = false
-	return j.sync()
+	return nil
 }
 
 // repair writes everything anew if the segment is broken or has much waste.
@@ -292,7 +303,7 @@ func (j *Journal) onFlush() {
 }
 
 // Replace implements [history.Store]. If it fails, the state of the journal has
-// not changed, unless the error wraps [history.ErrUnfinished]. Then the new
+// not changed, unless the error wraps [history.ErrNotErased]. Then the new
 // state is in use, but the old state may still be readable and may be back
 // after a power failure. The next Append tries again to destroy it.
 func (j *Journal) Replace(ctx context.Context, s history.Saved) error {
@@ -337,7 +348,7 @@ func unfinished(err error) error {
 	if errors.As(failure("destroy", err), &known) && known.Err != nil {
 		err = known.Err
 	}
-	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrUnfinished, err)}
+	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrNotErased, err)}
 }
 
 // Trim implements [history.Store]. It writes nothing: the next rewriting leaves
@@ -394,66 +405,6 @@ func (j *Journal) stopPurge() {
 		j.purge.Stop()
 		j.purge = nil
 	}
-}
-
-// Close implements [history.Store]. If the medium fails, it tries once more to
-// write everything. Further calls return nil.
-func (j *Journal) Close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return nil
-	}
-	j.closed = true
-	for _, t := range []*time.Timer{j.flush, j.purge} {
-		if t != nil {
-			t.Stop()
-		}
-	}
-	if j.broken != nil {
-		j.rewrite(j.saved) // the last attempt; it sets j.broken
-	}
-	err := j.broken
-	if j.seg != nil {
-		if err == nil {
-			err = j.finish()
-		}
-		drop(&j.seg.key)
-		if cerr := j.seg.f.Close(); err == nil {
-			err = cerr
-		}
-	}
-	j.unstock()
-	if cerr := j.dir.Close(); err == nil {
-		err = cerr
-	}
-	return failure("close", err)
-}
-
-// unstock removes the files for the next rewriting, and closes all that are
-// void. If that fails, the next Load does it.
-func (j *Journal) unstock() {
-	if j.nextSegment != nil {
-		j.dir.Remove(nextSegment)
-	}
-	if j.nextKey != nil {
-		j.dir.Remove(nextKey)
-	}
-	drop(&j.nextSegment)
-	drop(&j.nextKey)
-	for i := range j.old {
-		drop(&j.old[i].f)
-	}
-}
-
-// finish appends a record which says that the segment is complete.
-func (j *Journal) finish() error {
-	// All other records are synced first, since the disk may write in any
-	// order.
-	if err := j.seg.f.Sync(); err != nil {
-		return err
-	}
-	return j.record(binary.BigEndian.AppendUint64([]byte{kindClose}, j.floor))
 }
 
 // Err returns the [*Error] of the last attempt to write, if the medium fails,

@@ -91,7 +91,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		switch {
 		case errors.As(err, &refused) && refused.Reason != archive.ReasonFailed:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusBadRequest)
-		case errors.Is(err, history.ErrUnfinished):
+		case errors.Is(err, history.ErrNotErased):
 			http.Error(w, "The history was replaced, but not everything is done: "+err.Error(), http.StatusInternalServerError)
 		case err != nil:
 			http.Error(w, "Nothing was changed: "+err.Error(), http.StatusInternalServerError)

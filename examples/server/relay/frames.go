@@ -26,10 +26,10 @@ func piece(b history.Batch) history.Batch {
 	size := 0
 	for i, e := range b.Entries {
 		if size += len(e.Data); i > 0 && size > pieceBytes {
-			return b.Head(i)
+			return b.First(i)
 		}
 		if len(b.Entries) > pieceCount && e.Seq%pieceCount == 0 {
-			return b.Head(i + 1)
+			return b.First(i + 1)
 		}
 	}
 	return b

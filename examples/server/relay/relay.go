@@ -341,7 +341,7 @@ func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error
 	default:
 		_, err = r.cfg.Log.Replace(ctx, data, data)
 	}
-	if errors.Is(err, history.ErrUnfinished) {
+	if errors.Is(err, history.ErrNotErased) {
 		// It is published. The log's Store tries again to erase the rest.
 		r.log.Error("what a restart signal cleared may still be on disk", "error", err)
 		err = nil

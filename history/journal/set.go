@@ -1,0 +1,55 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/relayguard/relayguard/history"
+)
+
+// ForSet returns a func for [history.SetConfig.Store]. Each log gets a journal
+// with the configuration cfg, in the directory [SetDir](cfg.Dir, name). The
+// error joins a [*ConfigError] for each problem of cfg.
+func ForSet(cfg Config) (func(ctx context.Context, name string, create bool) (history.Store, error), error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, name string, create bool) (history.Store, error) {
+		one := cfg
+		one.Dir = SetDir(cfg.Dir, name)
+		if _, err := os.Lstat(one.Dir); !create && errors.Is(err, fs.ErrNotExist) {
+			return nil, err // else Open would make the directory
+		}
+		j, err := Open(one)
+		if err != nil {
+			return nil, err
+		}
+		return j, nil
+	}, nil
+}
+
+// SetDir returns the directory in dir that [ForSet] uses for the log of this
+// name, which must be a name of a [history.Set]. It writes an upper-case letter
+// as '!' and the lower-case letter, because many file systems take names that
+// differ only in case for the same.
+//
+// To remove a log with its files, clear it, which makes all copies unreadable,
+// and then remove the directory:
+//
+//	logs.Remove(ctx, name, func(context.Context) error {
+//		return os.RemoveAll(journal.SetDir(dir, name))
+//	})
+func SetDir(dir, name string) string {
+	var b []byte
+	for _, c := range []byte(name) {
+		if c >= 'A' && c <= 'Z' {
+			b = append(b, '!')
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return filepath.Join(dir, string(b))
+}

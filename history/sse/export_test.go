@@ -1,0 +1,4 @@
+package sse
+
+// AppendEvent appends an event as a stream has it.
+var AppendEvent = appendEvent
