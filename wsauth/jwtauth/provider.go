@@ -254,8 +254,8 @@ func (p *provider) keepFresh(ctx context.Context) {
 	for {
 		wait := p.cfg.RefreshInterval
 		if p.refresh(ctx) != nil {
-			wait = min(retry, wait)
-			retry *= 2
+			wait = retry
+			retry = min(2*retry, p.cfg.RefreshInterval)
 		} else {
 			retry = p.cfg.MinRefreshInterval
 		}
