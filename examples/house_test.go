@@ -21,7 +21,8 @@ var packages = []pkg{
 	{"headers", "", []string{"golang.org/x/time/rate"}}, // the rate of violation reports
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
 	{"ratelimit/clientip", "", nil},
-	{"wsauth", "", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
+	{"wsauth", "", nil},
+	{"wsauth/jwtauth", "wsauth", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
 	{"wsauth/refresh", "wsauth", nil},
 	{"wsauth/wsconn", "wsauth", []string{"nhooyr.io/websocket"}},
 	{"history", "", nil},

@@ -47,6 +47,7 @@ const (
 	codeInvalidPayload       = 1007
 	codePolicyViolation      = 1008 // ended by [Gate.End]
 	codeTooBig               = 1009
+	codeTryAgainLater        = 1013 // the Verifier could not decide
 	codeAuthenticationFailed = 4401
 	codeReplaced             = 4409 // by a newer session of the same subject
 )

@@ -21,6 +21,9 @@ const (
 	// EventRefused: a token was refused, or the first message contained none.
 	// Reason says why.
 	EventRefused EventKind = "refused"
+	// EventUnavailable: the Verifier could not decide about a token, so it was
+	// neither accepted nor refused. Detail is the cause.
+	EventUnavailable EventKind = "unavailable"
 	// EventDenied: [Session.Authorize] refused an action because the identity
 	// does not have the permission. It occurs once for each token.
 	EventDenied EventKind = "denied"
@@ -65,6 +68,7 @@ var kinds = [...]struct {
 	{EventAuthenticated, slog.LevelInfo},
 	{EventRefreshed, slog.LevelInfo},
 	{EventRefused, slog.LevelWarn},
+	{EventUnavailable, slog.LevelError},
 	{EventDenied, slog.LevelWarn},
 	{EventExpired, slog.LevelWarn},
 	{EventRevoked, slog.LevelWarn},
@@ -90,7 +94,7 @@ func EventKinds() []EventKind {
 
 // Level returns the level at which [AuditLog] logs events of this kind. It is
 // Info for authenticated, refreshed, ended, pair_issued, pair_rotated and
-// pair_repeated, and Warn for all others.
+// pair_repeated, Error for unavailable, and Warn for all others.
 func (k EventKind) Level() slog.Level {
 	for _, known := range kinds {
 		if known.kind == k {
@@ -106,7 +110,8 @@ type Reason string
 
 // Reasons for refusing a token.
 const (
-	ReasonNoToken      Reason = "no_token"      // the first message contained no token
+	ReasonNoToken      Reason = "no_token"      // the first message, or the request, contained no token
+	ReasonTimeout      Reason = "timeout"       // no token came within [Config].AuthTimeout
 	ReasonMalformed    Reason = "malformed"     // not a string, or not a compact JWS in canonical base64url
 	ReasonAlgorithm    Reason = "algorithm"     // "alg" is not HS256
 	ReasonHeader       Reason = "header"        // "crit", "b64", a name twice, or not a JSON object
@@ -137,7 +142,7 @@ const (
 )
 
 // Reasons for refusing a refresh token, besides [ReasonMalformed],
-// [ReasonExpired] and those of [HS256.SignAt].
+// [ReasonExpired] and those of the signer.
 const (
 	ReasonUnknown     Reason = "unknown"     // of no family: never issued, revoked, or ended long ago
 	ReasonReused      Reason = "reused"      // used before: two clients have it or its successor
@@ -154,7 +159,7 @@ const (
 func (r Reason) IsGuess() bool {
 	switch r {
 	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonSubject, ReasonRole,
-		ReasonOtherSubject, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable:
+		ReasonOtherSubject, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable, ReasonTimeout:
 		return false
 	}
 	return true
@@ -177,8 +182,8 @@ type Event struct {
 	// EventRefreshed. For EventPairIssued, EventPairRotated and
 	// EventPairRepeated, it is when the new refresh token expires.
 	ExpiresAt time.Time
-	// Detail is set for EventOriginRefused. It contains text from a stranger:
-	// quote it in logs, and never show it as HTML.
+	// Detail says more. It may contain text from a stranger: quote it in logs,
+	// and never show it as HTML.
 	Detail string
 }
 

@@ -78,6 +78,7 @@ func TestAuditLogLevels(t *testing.T) {
 		wsauth.EventRefreshed:     slog.LevelInfo,
 		wsauth.EventRefused:       slog.LevelWarn,
 		wsauth.EventDenied:        slog.LevelWarn,
+		wsauth.EventUnavailable:   slog.LevelError,
 		wsauth.EventExpired:       slog.LevelWarn,
 		wsauth.EventRevoked:       slog.LevelWarn,
 		wsauth.EventReplaced:      slog.LevelWarn,
@@ -165,6 +166,7 @@ func TestGuesses(t *testing.T) {
 		wsauth.ReasonBarred:       "its token was not read",
 		wsauth.ReasonReused:       "only its tokens contain the handle of a family",
 		wsauth.ReasonUnavailable:  "nothing was decided",
+		wsauth.ReasonTimeout:      "nothing was sent",
 	}
 	guesses := map[wsauth.Reason]bool{
 		wsauth.ReasonNoToken: true, wsauth.ReasonMalformed: true, wsauth.ReasonAlgorithm: true, wsauth.ReasonHeader: true,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -44,7 +46,8 @@ type OnExpiry int
 // Choices of [Config].OnExpiry.
 const (
 	// OnExpiryView sends {"status":"viewer"} to the client and leaves the
-	// connection open. Another token of the same subject authenticates it again.
+	// connection open. Another token of the same subject authenticates it
+	// again.
 	OnExpiryView OnExpiry = iota
 	// OnExpiryClose closes the connection with the code 4401.
 	OnExpiryClose
@@ -68,8 +71,19 @@ const (
 
 // Config configures a [Gate]. Only Verifier is required.
 type Config struct {
-	// Verifier decides whether a token is valid.
+	// Verifier decides whether a token is valid. It may be nil if Dialect is
+	// [NoDialect] and sessions authenticate by [Gate.AttachIdentity] only.
 	Verifier Verifier
+	// Dialect is how tokens and answers look in the messages of a session. Nil
+	// means [JSONDialect].
+	Dialect Dialect
+	// AuthTimeout is how long a client may stay connected without
+	// authentication. After it, the connection is closed with the code 4401. 0
+	// means any time, for services that anyone may watch.
+	AuthTimeout time.Duration
+	// ClientIP returns the address of the client of a request, for
+	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.
+	ClientIP func(*http.Request) netip.Addr
 	// Audit is called with every event, on the goroutine that caused the event
 	// and without a lock held. It should not block. If nil, events are
 	// discarded. [AuditLog] returns a function that logs them.
@@ -109,11 +123,10 @@ type Config struct {
 	OverLimit OverLimit
 }
 
-// ConfigError is one problem of a [Config], an [HS256Config] or [Claims]. It
-// never contains a value.
+// ConfigError is one problem of a [Config] or of [Origins]. It never contains a
+// value.
 type ConfigError struct {
-	// Field is the field with its struct, such as "Config.Verifier" or
-	// "HS256Config.Keys[1].Secret".
+	// Field is the field with its struct, such as "Config.Verifier".
 	Field string
 	// Reason is a [ConfigReason].
 	Reason error
@@ -163,8 +176,11 @@ type Gate struct {
 func New(cfg Config) (*Gate, error) {
 	var errs []error
 	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
-	if cfg.Verifier == nil {
+	if cfg.Verifier == nil && cfg.Dialect != Dialect(NoDialect{}) {
 		bad("Verifier", ConfigMissing)
+	}
+	if cfg.AuthTimeout < 0 {
+		bad("AuthTimeout", ConfigNegative)
 	}
 	if cfg.AnonymousLimit < 0 {
 		bad("AnonymousLimit", ConfigNegative)
@@ -202,6 +218,12 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.CloseTimeout == 0 {
 		cfg.CloseTimeout = 2 * time.Second
 	}
+	if cfg.Dialect == nil {
+		cfg.Dialect = JSONDialect{}
+	}
+	if cfg.ClientIP == nil {
+		cfg.ClientIP = RemoteAddr
+	}
 	if cfg.Audit == nil {
 		cfg.Audit = func(Event) {}
 	}
@@ -216,16 +238,103 @@ func New(cfg Config) (*Gate, error) {
 	return g, nil
 }
 
-// Attach starts a session on conn. From then on, read only with [Session.Next].
-// Always end the connection with [Session.Close], at the latest when Next has
-// returned an error. You may still write to conn.
+// Attach starts a session on conn. Its client authenticates with a message, if
+// [Config].Dialect has one for that. From then on, read only with
+// [Session.Next] or [Session.NextMessage]. Always end the connection with
+// [Session.Close], at the latest when Next has returned an error. You may still
+// write to conn.
 func (g *Gate) Attach(conn Conn, peer Peer) *Session {
+	s := &Session{gate: g, conn: conn, peer: peer}
+	s.limit(g.cfg.AnonymousLimit)
 	g.mu.Lock()
 	g.last++
-	s := &Session{gate: g, conn: conn, peer: peer, number: g.last}
+	s.number = g.last
+	if g.cfg.AuthTimeout > 0 {
+		s.begun = g.now()
+		s.wake(min(g.cfg.AuthTimeout, maxWait))
+	}
 	g.mu.Unlock()
-	s.limit(g.cfg.AnonymousLimit)
 	return s
+}
+
+// AttachToken is [Gate.Attach] for a client that has sent its token with the
+// handshake; see [TokenFrom]. The client gets the answer of an accepted token
+// as its first message. If the token is not accepted, AttachToken answers and
+// closes the connection as [Session.Next] does, and returns the same error.
+func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token string) (*Session, error) {
+	s := g.Attach(conn, peer)
+	return s.entered(s.present(ctx, []byte(token)))
+}
+
+// AttachIdentity is [Gate.Attach] for a client that the caller has recognized:
+// by its own login, or with [Gate.Authenticate]. The client gets the answer of
+// an accepted token as its first message. [Gate.Revoke], [Config].MaxSessions
+// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
+// If they refuse the identity, or it has no Subject or has expired,
+// AttachIdentity closes the connection with the code 4401 and returns
+// [ErrAuthenticationFailed].
+func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
+	s := g.Attach(conn, peer)
+	now := g.now()
+	switch {
+	case id.Subject == "":
+		return s.entered(s.refuse(id.refused(ReasonSubject)))
+	case expired(&id, now):
+		return s.entered(s.refuse(id.refused(ReasonExpired)))
+	}
+	id, err := g.bounded(id, now)
+	if err != nil {
+		return s.entered(s.refuse(err))
+	}
+	return s.entered(s.enter(ctx, id, id.Handle == nil, now))
+}
+
+// entered returns s, or closes it if its client was not let in.
+func (s *Session) entered(err error) (*Session, error) {
+	if err != nil {
+		_ = s.Close(codeAuthenticationFailed, "") // refuse has closed it, unless a write failed
+		return nil, err
+	}
+	return s, nil
+}
+
+// Authenticate verifies the token in a request that is not upgraded yet, or
+// never will be. If it is not accepted, Authenticate answers the request and
+// returns the error: 401 with WWW-Authenticate (RFC 6750, section 3) if there
+// is no token or it is refused, and 503 with Retry-After if the Verifier cannot
+// decide. The answer is the same for every reason. A refused token is audited.
+// Pass the identity to [Gate.AttachIdentity] after the upgrade.
+func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...Source) (Identity, error) {
+	id, err := g.fromRequest(r, sources)
+	if err == nil {
+		return id, nil
+	}
+	e := g.refusal(err, Peer{Addr: g.cfg.ClientIP(r)})
+	g.cfg.Audit(e)
+	w.Header().Set("Cache-Control", "no-store")
+	status := http.StatusUnauthorized
+	switch {
+	case e.Kind == EventUnavailable:
+		w.Header().Set("Retry-After", "5")
+		status = http.StatusServiceUnavailable
+	case e.Reason == ReasonNoToken:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	default:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
+	http.Error(w, http.StatusText(status), status)
+	return Identity{}, err
+}
+
+func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) {
+	token, ok := TokenFrom(r, sources...)
+	switch {
+	case !ok:
+		return Identity{}, &Error{Reason: ReasonNoToken}
+	case g.cfg.Barred != nil && g.cfg.Barred(Peer{Addr: g.cfg.ClientIP(r)}):
+		return Identity{}, &Error{Reason: ReasonBarred}
+	}
+	return g.Verify(r.Context(), []byte(token), g.now())
 }
 
 // Verify verifies token as a session does: with the Verifier,
@@ -246,9 +355,20 @@ func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identit
 }
 
 func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
+	if g.cfg.Verifier == nil {
+		return Identity{}, &Error{Reason: ReasonVerifier}
+	}
 	id, err := g.cfg.Verifier.Verify(ctx, token, now)
-	if err != nil || g.cfg.MaxLifetime == 0 {
-		return id, err
+	if err != nil {
+		return Identity{}, err
+	}
+	return g.bounded(id, now)
+}
+
+// bounded returns id with [Config].MaxLifetime applied.
+func (g *Gate) bounded(id Identity, now time.Time) (Identity, error) {
+	if g.cfg.MaxLifetime == 0 {
+		return id, nil
 	}
 	from := id.IssuedAt
 	switch {
@@ -257,7 +377,7 @@ func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identit
 	case from.After(now):
 		from = now
 	}
-	if end := from.Add(g.cfg.MaxLifetime); end.Before(id.ExpiresAt) {
+	if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
 		id.ExpiresAt = end
 	}
 	if !now.Before(id.ExpiresAt) {

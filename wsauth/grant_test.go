@@ -137,11 +137,11 @@ func TestAuthorizeFindsTheEnd(t *testing.T) {
 			p := connect(t, gate)
 			p.say(lasting("pi-1", time.Hour))
 			p.heardSince()
-			if err := p.AuthorizeAt(wsauth.Publish, time.Now().Add(time.Hour)); err == nil {
+			if err := p.AuthorizeAt(time.Now().Add(time.Hour), wsauth.Publish); err == nil {
 				t.Error("authorized after the end")
 			}
 			synctest.Wait()
-			if err := p.AuthorizeAt(wsauth.Publish, time.Now()); err == nil {
+			if err := p.AuthorizeAt(time.Now(), wsauth.Publish); err == nil {
 				t.Error("an authentication that has ended is valid again")
 			}
 			time.Sleep(2 * time.Hour)

@@ -112,3 +112,5 @@ func (c *script) SetReadLimit(n int64) { c.limits = append(c.limits, n) }
 func tokenMessage(token string) string { return `{"token":"` + token + `"}` }
 
 func deep(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+
+func keyOf(secret []byte) jwtauth.Key { return jwtauth.Key{Secret: secret} }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,18 +18,20 @@ const (
 	Admin   = "admin"
 )
 
-// Identity is the content of a verified token. Its slices are shared; do not
-// modify them.
+// Identity is a client that a [Verifier], or the caller of
+// [Gate.AttachIdentity], has recognized. Its slices are shared; do not modify
+// them.
 type Identity struct {
 	Subject     string    // the user or device; for a JWT, usually the "sub" claim
 	TokenID     string    // the "jti" claim, may be empty
 	KeyID       string    // the ID of the key that signed the token, may be empty
 	Issuer      string    // the "iss" claim, may be empty
-	Role        string    // the "role" claim, or the default role
-	Permissions []string  // those of the role, limited by the "scope" claim
+	Role        string    // the "role" claim, or the default role; may be empty
+	Permissions []string  // see [Identity.Can]
 	IssuedAt    time.Time // the "iat" claim, or zero
-	// ExpiresAt is the "exp" claim plus the leeway, limited by
-	// [Config].MaxLifetime. From ExpiresAt on, the identity is invalid.
+	// ExpiresAt is the time from which the identity is invalid: for a JWT, the
+	// "exp" claim plus the leeway. [Config].MaxLifetime limits it. Zero means
+	// never.
 	ExpiresAt time.Time
 
 	// Claims is the whole set of claims as the token has it, a JSON object in
@@ -51,9 +54,24 @@ type ClaimSet struct {
 	Scope     []string  // nil: all permissions of the role
 }
 
-// Can reports whether the identity has permission p. It does not check the
-// time.
-func (id Identity) Can(p string) bool { return slices.Contains(id.Permissions, p) }
+// Can reports whether the identity has a permission on each of the resources. A
+// permission such as "read" is one on every resource; "read:room-1" is one on
+// the resource "room-1" only. Without resources, Can asks for the permission on
+// every resource. It does not check the time.
+func (id Identity) Can(permission string, resources ...string) bool {
+	if slices.Contains(id.Permissions, permission) {
+		return true
+	}
+	for _, r := range resources {
+		if !slices.ContainsFunc(id.Permissions, func(p string) bool {
+			on, ok := strings.CutPrefix(p, permission)
+			return ok && len(on) > 0 && on[0] == ':' && on[1:] == r
+		}) {
+			return false
+		}
+	}
+	return len(resources) > 0
+}
 
 func (id *Identity) refused(r Reason) *Error {
 	return &Error{Reason: r, Subject: id.Subject, TokenID: id.TokenID, KeyID: id.KeyID}

@@ -12,7 +12,7 @@ type SessionInfo struct {
 	Peer     Peer
 	Identity Identity
 	Since    time.Time // when it authenticated; refreshing does not change Since
-	EndsAt   time.Time // when its authentication ends unless it is refreshed
+	EndsAt   time.Time // when its authentication ends unless it is refreshed; zero: never
 }
 
 // Sessions returns all authenticated sessions, the one with the oldest Since
@@ -25,7 +25,7 @@ func (g *Gate) Sessions() []SessionInfo {
 		for _, s := range sessions {
 			r := s.grant.Load()
 			if _, ok := g.valid(r, now); ok {
-				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(&r.Identity)})
+				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(r)})
 			}
 		}
 	}
@@ -75,8 +75,8 @@ func (g *Gate) End(sessionID string) bool {
 //
 // For each subject, the latest issuedBefore of all calls counts, until
 // [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
-// a restart, store it and call Revoke again, remove the subject from the list of
-// the Verifier, or remove the key from the ring.
+// a restart, store it and call Revoke again, remove the subject from the list
+// of the Verifier, or remove the key from the ring.
 func (g *Gate) Revoke(subject string, issuedBefore time.Time) int {
 	now := g.now()
 	var todo aftermath
@@ -151,6 +151,9 @@ func (g *Gate) room(subject string, now time.Time, todo *aftermath) bool {
 // withdraw removes a session from the list and stops its timer. It needs mu,
 // and a second call has no effect.
 func (g *Gate) withdraw(s *Session) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	r := s.grant.Load()
 	if r == nil {
 		return
@@ -160,8 +163,5 @@ func (g *Gate) withdraw(s *Session) {
 		delete(g.subjects, r.Subject)
 	} else {
 		g.subjects[r.Subject] = rest
-	}
-	if s.timer != nil {
-		s.timer.Stop()
 	}
 }

@@ -1,6 +1,7 @@
 package refresh_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -153,7 +154,7 @@ func TestDirStoreDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok {
 			t.Errorf("%s: %v", why, err)
 		}
 		issue(t, i, "pi-1")
@@ -197,5 +198,35 @@ func TestDirStoreIDs(t *testing.T) {
 	}
 	if all, err := i.FamiliesAt(t.Context(), now); len(all) != 0 || err != nil {
 		t.Error(all, err)
+	}
+}
+
+// A family from before subjects were called so is still one of its device.
+func TestDirStoreOldName(t *testing.T) {
+	dir := t.TempDir()
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
+	p := issue(t, i, "pi-1")
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Replace(text, []byte(`"Subject":`), []byte(`"Device":`), 1)
+	if bytes.Equal(old, text) {
+		t.Fatalf("%s", text)
+	}
+	if err := os.WriteFile(files[0], old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := newHS256(t).Verify(t.Context(), []byte(next.Token), now)
+	if err != nil || id.Subject != "pi-1" {
+		t.Error(id.Subject, err)
 	}
 }

@@ -116,7 +116,7 @@ func TestDirStoreTraps(t *testing.T) {
 	}
 	for _, trap := range []refresh.Pair{q, r} {
 		_, err := i.RefreshAt(t.Context(), trap.RefreshToken, wsauth.Peer{}, now)
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok {
 			t.Errorf("what is no file: %v", err)
 		}
 	}

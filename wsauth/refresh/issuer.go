@@ -182,20 +182,11 @@ type Revocation struct {
 	IssuedBefore time.Time
 }
 
-// UnavailableError means that the store or the signer failed, so that the token
-// was neither accepted nor refused. The client may use the same token again. If
-// the store failed late, as the text of the error says, the family has already
-// moved on, and the client must do so within [Config].Grace.
-type UnavailableError struct{ Err error }
-
-func (e *UnavailableError) Error() string { return "refresh: unavailable: " + e.Err.Error() }
-
-func (e *UnavailableError) Unwrap() error { return e.Err }
-
 // Issue starts a family at the present time and returns its first pair. Do not
 // let strangers call it, since it checks no token. If the Signer refuses the
 // grant, the error is a [*wsauth.Error]. Otherwise it is an
-// [*UnavailableError], which wraps [ErrTooManyFamilies] if the store is full.
+// [*wsauth.UnavailableError], which wraps [ErrTooManyFamilies] if the store is
+// full.
 func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 	return i.IssueAt(ctx, g, time.Now())
 }
@@ -225,9 +216,12 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 }
 
 // Refresh uses a refresh token at the present time and returns the next pair.
-// If the token is refused, the error is a [*wsauth.Error]; if the store or the
-// signer failed, it is an [*UnavailableError]. Of several parallel calls with
-// the same token, one rotates it, and the others return the same pair.
+// If the token is refused, the error is a [*wsauth.Error]. If the store or the
+// signer failed, it is a [*wsauth.UnavailableError], and the client may use the
+// same token again. If the store failed late, as the text of that error says,
+// the family has already moved on, and the client must do so within
+// [Config].Grace. Of several parallel calls with the same token, one rotates
+// it, and the others return the same pair.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.Peer) (Pair, error) {
 	return i.RefreshAt(ctx, refreshToken, peer, time.Now())
 }
@@ -336,20 +330,20 @@ func (i *Issuer) validUntil(f Family) time.Time {
 	return f.EndsAt
 }
 
-// RevokeSubject revokes all families of a device at the present time and returns
-// how many there were. Its error joins an [*UnavailableError] for every
-// failure; families may then remain.
-func (i *Issuer) RevokeSubject(ctx context.Context, device string) (int, error) {
-	return i.RevokeSubjectAt(ctx, device, time.Now())
+// RevokeSubject revokes all families of a subject at the present time and
+// returns how many there were. Its error joins a [*wsauth.UnavailableError] for
+// every failure; families may then remain.
+func (i *Issuer) RevokeSubject(ctx context.Context, subject string) (int, error) {
+	return i.RevokeSubjectAt(ctx, subject, time.Now())
 }
 
 // RevokeSubjectAt is [Issuer.RevokeSubject] at the time now.
-func (i *Issuer) RevokeSubjectAt(ctx context.Context, device string, now time.Time) (int, error) {
+func (i *Issuer) RevokeSubjectAt(ctx context.Context, subject string, now time.Time) (int, error) {
 	all, err := i.store.List(ctx)
 	errs := []error{unavailable(err)}
 	n := 0
 	for _, f := range all {
-		if f.Subject != device {
+		if f.Subject != subject {
 			continue
 		}
 		revoked, err := i.revoke(ctx, f.ID, wsauth.ReasonRevoked, wsauth.Peer{}, now)
@@ -362,7 +356,7 @@ func (i *Issuer) RevokeSubjectAt(ctx context.Context, device string, now time.Ti
 }
 
 // RevokeFamily revokes one family at the present time. It returns false if
-// there is no family of this ID. Its error is an [*UnavailableError].
+// there is no family of this ID. Its error is a [*wsauth.UnavailableError].
 func (i *Issuer) RevokeFamily(ctx context.Context, id string) (bool, error) {
 	return i.RevokeFamilyAt(ctx, id, time.Now())
 }
@@ -373,7 +367,8 @@ func (i *Issuer) RevokeFamilyAt(ctx context.Context, id string, now time.Time) (
 }
 
 // Families returns the families that can still be refreshed, in no particular
-// order. If its error, an [*UnavailableError], is not nil, there may be more.
+// order. If its error, a [*wsauth.UnavailableError], is not nil, there may be
+// more.
 func (i *Issuer) Families(ctx context.Context) ([]Family, error) {
 	return i.FamiliesAt(ctx, time.Now())
 }
@@ -405,8 +400,8 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, pe
 	return found, unavailable(err)
 }
 
-// refuse audits err, a *wsauth.Error or an *UnavailableError, and returns it
-// with the device and token ID of the family.
+// refuse audits err, a *wsauth.Error or a *wsauth.UnavailableError, and returns
+// it with the subject and token ID of the family.
 func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
 	reason := wsauth.ReasonUnavailable
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
@@ -429,5 +424,5 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &UnavailableError{err}
+	return &wsauth.UnavailableError{Err: err}
 }

@@ -48,7 +48,7 @@ func TestIssuerStoreFails(t *testing.T) {
 	} {
 		store.fails = row.method
 		err := row.call()
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
 			t.Errorf("%s: %v", row.method, err)
 		}
 		if len(store.families) != 1 || store.families[0].Generation != 2 || len(r.revoked) != 0 {
@@ -56,7 +56,7 @@ func TestIssuerStoreFails(t *testing.T) {
 		}
 	}
 	store.fails = "the race" // refuse a rotation that no other call has made
-	if _, ok := errors.AsType[*refresh.UnavailableError](use(second.RefreshToken, now)); !ok {
+	if _, ok := errors.AsType[*wsauth.UnavailableError](use(second.RefreshToken, now)); !ok {
 		t.Error("an inconsistent store")
 	}
 	store.fails = ""
@@ -191,7 +191,7 @@ func TestIssuerSignerFails(t *testing.T) {
 	}
 	failure = errDisk
 	_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-	if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+	if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
 		t.Error(err)
 	}
 	failure = nil

@@ -55,7 +55,7 @@ func (c *Conn) drain() {
 	_ = c.raw.SetReadDeadline(time.Time{})
 	c.timeMu.Unlock()
 	if c.ioErr == nil && !c.isFlooded() {
-		_, _ = c.readMessage()
+		_, _, _ = c.nextMessage(false)
 	}
 	// The library stops at an invalid frame, at a flood, and after an
 	// interrupted read.

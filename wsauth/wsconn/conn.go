@@ -89,8 +89,8 @@ func (c *Conn) NetConn() net.Conn { return c.raw }
 // [Config].Subprotocols, or an empty string for none.
 func (c *Conn) Subprotocol() string { return c.lib.subprotocol() }
 
-// SetReadLimit sets the maximum size in bytes of the messages that Read
-// returns, from the next message on.
+// SetReadLimit sets the maximum size in bytes of the messages that Read and
+// ReadMessage return, from the next message on.
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 
 // Read returns the next text message. The caller may modify the slice. Read
@@ -98,15 +98,26 @@ func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 // expect no message. Every error is final. After [wsauth.ErrBinary],
 // [wsauth.ErrInvalidUTF8], [wsauth.ErrTooBig] and an error of ctx, you can
 // still write and must call [Conn.Close]; after any other error, the connection
-// has ended.
+// has ended. ErrBinary comes as soon as the header of the message has arrived.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
+	msg, _, err := c.read(ctx, false)
+	return msg, err
+}
+
+// ReadMessage is [Conn.Read] for text and binary messages. It never returns
+// [wsauth.ErrBinary].
+func (c *Conn) ReadMessage(ctx context.Context) (data []byte, binary bool, err error) {
+	return c.read(ctx, true)
+}
+
+func (c *Conn) read(ctx context.Context, anyKind bool) ([]byte, bool, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	if c.readErr != nil {
-		return nil, c.readErr
+		return nil, false, c.readErr
 	}
 	if c.readErr = ctx.Err(); c.readErr != nil {
-		return nil, c.readErr
+		return nil, false, c.readErr
 	}
 	stop := func() bool { return true }
 	if ctx.Done() != nil {
@@ -119,47 +130,47 @@ func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 			c.destroy()
 		}
 	}()
-	msg, err := c.readMessage()
+	msg, binary, err := c.nextMessage(anyKind)
 	returned = true
 	if !stop() {
 		c.readErr = ctx.Err()
 		if err != nil {
 			err = c.readErr
 		}
-		return msg, err
+		return msg, binary, err
 	}
 	if err != nil {
 		c.readErr = c.explain(err)
 	}
-	return msg, c.readErr
+	return msg, binary, c.readErr
 }
 
-func (c *Conn) readMessage() ([]byte, error) {
+func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
 	for {
 		if err := c.skipPartial(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		binary, r, err := c.lib.next()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		c.partial = r
 		if c.closing.Load() {
 			continue
 		}
-		if binary {
-			return nil, wsauth.ErrBinary
+		if binary && !anyKind {
+			return nil, false, wsauth.ErrBinary
 		}
 		msg, err := c.readPartial()
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case c.closing.Load():
 			continue
-		case !utf8.Valid(msg):
-			return nil, wsauth.ErrInvalidUTF8
+		case !binary && !utf8.Valid(msg):
+			return nil, false, wsauth.ErrInvalidUTF8
 		}
-		return msg, nil
+		return msg, binary, nil
 	}
 }
 

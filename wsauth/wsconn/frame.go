@@ -9,10 +9,11 @@ import (
 // First bytes of frames that a server sends: FIN and the opcode (RFC 6455,
 // section 5.2).
 const (
-	headText  = 0x80 | 0x1
-	headClose = 0x80 | 0x8
-	headPing  = 0x80 | 0x9
-	headPong  = 0x80 | 0xA
+	headText   = 0x80 | 0x1
+	headBinary = 0x80 | 0x2
+	headClose  = 0x80 | 0x8
+	headPing   = 0x80 | 0x9
+	headPong   = 0x80 | 0xA
 )
 
 const (
@@ -27,17 +28,19 @@ var pingFrame = []byte{headPing, 0}
 type Frame struct{ wire []byte }
 
 // NewFrame encodes text, which must be UTF-8, and copies it.
-func NewFrame(text []byte) *Frame {
-	wire := make([]byte, 0, 10+len(text))
-	switch n := len(text); {
+func NewFrame(text []byte) *Frame { return newFrame(headText, text) }
+
+func newFrame(head byte, payload []byte) *Frame {
+	wire := make([]byte, 0, 10+len(payload))
+	switch n := len(payload); {
 	case n <= 125:
-		wire = append(wire, headText, byte(n))
+		wire = append(wire, head, byte(n))
 	case n <= 0xffff:
-		wire = binary.BigEndian.AppendUint16(append(wire, headText, 126), uint16(n))
+		wire = binary.BigEndian.AppendUint16(append(wire, head, 126), uint16(n))
 	default:
-		wire = binary.BigEndian.AppendUint64(append(wire, headText, 127), uint64(n))
+		wire = binary.BigEndian.AppendUint64(append(wire, head, 127), uint64(n))
 	}
-	return &Frame{append(wire, text...)}
+	return &Frame{append(wire, payload...)}
 }
 
 // Len returns the size of the frame on the wire, in bytes.

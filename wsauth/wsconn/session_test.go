@@ -21,7 +21,7 @@ func newGate(t testing.TB) (*wsauth.Gate, *jwtauth.Verifier) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate, err := wsauth.New(wsauth.Config{Verifier: v})
+	gate, err := wsauth.New(wsauth.Config{Verifier: v, CloseTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func serveSessions(t testing.TB, cfg wsconn.Config) *server {
 // Every invalid token gets the same bytes as an answer.
 func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 	leakCheck(t)
-	s := serveSessions(t, brief)
+	s := serveSessions(t, orderly)
 	now := time.Now()
 	valid := sign(t, "pi-1", secret, now)
 	want := "\x81\x21" + `{"error":"Authentication failed"}` + "\x88\x02\x11\x31"
@@ -89,7 +89,7 @@ func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 func TestLimitsFollowTheSession(t *testing.T) {
 	token := `{"token":"` + sign(t, "pi-1", secret, time.Now()) + `"}`
 	text := func(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
-	s := serveSessions(t, brief)
+	s := serveSessions(t, orderly)
 	for _, row := range []struct {
 		name     string
 		messages []string
@@ -116,7 +116,7 @@ func TestStalledPublisherEnds(t *testing.T) {
 	leakCheck(t)
 	gate, _ := newGate(t)
 	ended := make(chan error, 1)
-	s := serve(t, brief, func(c *wsconn.Conn) {
+	s := serve(t, orderly, func(c *wsconn.Conn) {
 		session := gate.Attach(c, wsauth.Peer{})
 		go func() {
 			_, err := session.Next(context.Background())

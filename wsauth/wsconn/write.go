@@ -86,6 +86,14 @@ func (c *Conn) Write(ctx context.Context, text []byte) error {
 	return c.WriteFrame(NewFrame(text))
 }
 
+// WriteBinary is [Conn.Write] for a binary message.
+func (c *Conn) WriteBinary(ctx context.Context, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.WriteFrame(newFrame(headBinary, data))
+}
+
 // writeAtOnce writes what the socket takes without waiting, and returns the
 // rest. It needs writeMu.
 func (c *Conn) writeAtOnce(p []byte) (rest []byte, err error) {

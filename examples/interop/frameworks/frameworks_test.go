@@ -23,6 +23,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
@@ -85,8 +86,8 @@ var frameworks = []struct {
 func TestFrameworks(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
 	tokens, err := jwtauth.New(jwtauth.Config{
-		Keys:    []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
-		Devices: []string{"pi-1"},
+		Keys:     []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
+		Subjects: []string{"pi-1"}, SubjectClaim: "device",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +187,7 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 // it comes back.
 func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.ClaimSet{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func (c client) get(path string, status int) {
 
 func (c client) dial(status int) *websocket.Conn {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), relay.Patience)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, c.s.URL+"/ws", nil)
 	if res == nil {

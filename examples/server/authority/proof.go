@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"slices"
 
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
@@ -32,7 +31,7 @@ var errForeign = errors.New("the answer is not this server's JSON")
 // Client calls the operator's listener of a running server. It has a method for
 // each call of [Handler], in the same file as the call's handler.
 type Client struct {
-	Addr    string       // host:port or unix:PATH; if empty, every call returns ErrNoAddr
+	Addr    string        // host:port or unix:PATH; if empty, every call returns ErrNoAddr
 	Secrets []jwtauth.Key // the secrets that the server may have; unused on a Unix socket
 }
 

@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
@@ -70,6 +69,9 @@ func (c *Client) prove(ctx context.Context, conn net.Conn) (jwtauth.Key, error) 
 var errUnproved = errors.New("the program at OPERATOR_ADDR did not prove that it is the server with this JWT_SECRET, so no token was sent to it " +
 	"(after a change of JWT_SECRET, have the server reload it, or set JWT_SECRET_PREVIOUS)")
 
+var errNoSecret = errors.New("without JWT_SECRET, this command cannot tell the server from another program at OPERATOR_ADDR: " +
+	"use a Unix socket, such as unix:/run/relay/operator.sock")
+
 // transport returns a transport for one call, and the token for it.
 func (c *Client) transport(ctx context.Context) (*http.Transport, string, error) {
 	var dialer net.Dialer
@@ -83,6 +85,10 @@ func (c *Client) transport(ctx context.Context) (*http.Transport, string, error)
 	}
 	token := ""
 	if network == "tcp" {
+		if len(c.Secrets) == 0 {
+			conn.Close()
+			return nil, "", errNoSecret
+		}
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		key, err := c.prove(ctx, conn)
 		stop()
