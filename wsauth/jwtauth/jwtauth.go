@@ -214,28 +214,27 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Transport == nil {
 		cfg.Transport = http.DefaultTransport
 	}
-	if len(cfg.Providers) > maxProviders {
+	list := cfg.Providers
+	if len(list) > maxProviders {
 		bad("Providers", wsauth.ConfigTooLong)
-		cfg.Providers = cfg.Providers[:maxProviders]
+		list = list[:maxProviders]
 	}
-	client := newClient(cfg.Transport)
-	for i, in := range cfg.Providers {
+	cfg.Keys, cfg.Providers, cfg.Subjects = nil, nil, nil
+	cfg.Issuers = slices.Clone(cfg.Issuers)
+	v.cfg = cfg
+	for i, in := range list {
 		field := "Config.Providers[" + strconv.Itoa(i) + "]"
-		p, problems := newProvider(in, field, &v.cfg)
+		p, problems := newProvider(in, field, &v.cfg, v.changed)
 		errs = append(errs, problems...)
 		if in.Issuer != "" && v.providerOf(in.Issuer) != nil || slices.Contains(cfg.Issuers, in.Issuer) {
 			errs = append(errs, &ConfigError{field + ".Issuer", wsauth.ConfigDuplicate})
 		}
-		p.client, p.changed, p.log = client, v.changed, cfg.Log
 		v.providers = append(v.providers, p)
 		v.published |= p.algs
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	cfg.Keys, cfg.Providers, cfg.Subjects = nil, nil, nil
-	cfg.Issuers = slices.Clone(cfg.Issuers)
-	v.cfg = cfg
 	return v, nil
 }
 

@@ -411,8 +411,9 @@ func TestRun(t *testing.T) {
 func TestTokenWithoutKeyID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, c := newPair(t, jwtauth.ES256, "a", 0), newPair(t, jwtauth.ES256, "b", 0), newPair(t, jwtauth.EdDSA, "c", 0)
+		d := newPair(t, jwtauth.ES384, "", 0)
 		p := &provider{}
-		p.publish(a.jwk, b.jwk, c.jwk)
+		p.publish(a.jwk, b.jwk, c.jwk, d.with(map[string]any{"kid": nil}))
 		v := trusting(t, p, nil)
 		if err := v.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
@@ -420,7 +421,7 @@ func TestTokenWithoutKeyID(t *testing.T) {
 		for _, row := range []struct {
 			key  pair
 			want wsauth.Reason
-		}{{a, wsauth.ReasonKey}, {c, ""}} {
+		}{{a, wsauth.ReasonKey}, {c, ""}, {d, ""}} {
 			row.key.jwk = row.key.with(map[string]any{"kid": nil})
 			if got := outcome(t, v, tokenOf(t, row.key, issuer)); got != row.want {
 				t.Errorf("%s: %q, want %q", row.key.alg, got, row.want)
