@@ -3,10 +3,12 @@ package jwtauth_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"strings"
@@ -69,6 +71,41 @@ func TestEveryAlgorithm(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The algorithm in the header is that of the key, even if another key of the
+// ring has it, and a signature of another length reaches no arithmetic.
+func TestHeaderNamesTheAlgorithmOfTheKey(t *testing.T) {
+	ed, ps := newPair(t, jwtauth.EdDSA, "", 0), newPair(t, jwtauth.PS256, "", 1)
+	rs, es := newPair(t, jwtauth.RS256, "", 0), newPair(t, jwtauth.ES256, "", 0)
+	v := anyone(t, jwtauth.Key{PEM: ed.public}, jwtauth.Key{PEM: es.public},
+		jwtauth.Key{PEM: rs.public, Algorithm: jwtauth.RS256}, jwtauth.Key{PEM: ps.public, Algorithm: jwtauth.PS256})
+	const claims = `{"sub":"a","exp":9999999999}`
+	block, _ := pem.Decode(ed.private)
+	edKey, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
+	byEd := func(signed []byte) ([]byte, error) { return ed25519.Sign(edKey.(ed25519.PrivateKey), signed), nil }
+	short := func([]byte) ([]byte, error) { return make([]byte, 255), nil }
+	for _, row := range []struct {
+		name, token string
+		want        wsauth.Reason
+	}{
+		{"EdDSA", forge.By(`{"alg":"EdDSA"}`, claims, byEd), ""},
+		{"EdDSA as ES256, of the same length", forge.By(`{"alg":"ES256"}`, claims, byEd), wsauth.ReasonSignature},
+		{"EdDSA as RS256", forge.By(`{"alg":"RS256"}`, claims, byEd), wsauth.ReasonSignature},
+		{"PS256", forge.PSS(`{"alg":"PS256"}`, claims, rsaKeys()[1], 32), ""},
+		{"PS256 as RS256", forge.PSS(`{"alg":"RS256"}`, claims, rsaKeys()[1], 32), wsauth.ReasonSignature},
+		{"PS256 by the key for RS256", forge.PSS(`{"alg":"PS256"}`, claims, rsaKeys()[0], 32), wsauth.ReasonSignature},
+		{"EdDSA of 255 bytes", forge.By(`{"alg":"EdDSA"}`, claims, short), wsauth.ReasonMalformed},
+	} {
+		if _, err := v.Verify(t.Context(), []byte(row.token), now); reasonOf(t, err) != row.want {
+			t.Errorf("%s: %v, want %q", row.name, err, row.want)
+		}
+	}
+	before := jwtauth.Verifications.Load()
+	_, err := v.Verify(t.Context(), []byte(forge.By(`{"alg":"RS256"}`, claims, short)), now)
+	if reasonOf(t, err) != wsauth.ReasonSignature || jwtauth.Verifications.Load() != before {
+		t.Errorf("a signature of 255 bytes: %v after %d checks", err, jwtauth.Verifications.Load()-before)
 	}
 }
 
@@ -142,6 +179,16 @@ func TestRefusedKeys(t *testing.T) {
 	_, smallPEM := pemOf(t, small)
 	_, p521PEM := pemOf(t, p521)
 	even := new(big.Int).Lsh(big.NewInt(3), 2050)
+	// Modulo each of the primes of CVE-2017-15361, one is a power of 65537.
+	roca := big.NewInt(11 * 13 * 17 * 19 * 37 * 53 * 61 * 71)
+	roca.Mul(roca, big.NewInt(73*79*97*103*107*109*127))
+	roca.Mul(roca, big.NewInt(151*157))
+	roca.Add(roca.Lsh(roca, 2000), big.NewInt(1))
+	edBlock, _ := pem.Decode(ed.public)
+	edBlock.Headers = map[string]string{"Proc-Type": "4,ENCRYPTED"}
+	x := es.jwk["x"].(string)
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	respelled := x[:42] + string(digits[strings.IndexByte(digits, x[42])|1])
 	huge := new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 8192), big.NewInt(1))
 	for _, row := range []struct {
 		name  string
@@ -168,6 +215,7 @@ func TestRefusedKeys(t *testing.T) {
 		{"a certificate", jwtauth.Key{PEM: block("CERTIFICATE", []byte("x"))}, ".PEM", wsauth.ConfigUnknown},
 		{"a PEM block of something else", jwtauth.Key{PEM: block("PUBLIC KEY", []byte("x"))}, ".PEM", wsauth.ConfigMalformed},
 		{"two PEM blocks, of which one would be ignored", jwtauth.Key{PEM: append(bytes.Clone(es.public), ed.public...)}, ".PEM", wsauth.ConfigMalformed},
+		{"a key with headers", jwtauth.Key{PEM: pem.EncodeToMemory(edBlock)}, ".PEM", wsauth.ConfigMalformed},
 		{"an encrypted key", jwtauth.Key{PEM: []byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END EC PRIVATE KEY-----\n")}, ".PEM", wsauth.ConfigMalformed},
 
 		{"not JSON", jwtauth.Key{JWK: []byte("x")}, ".JWK", wsauth.ConfigMalformed},
@@ -194,6 +242,7 @@ func TestRefusedKeys(t *testing.T) {
 		{"a point off the curve", jwk(es, m{"x": es.jwk["y"]}), ".JWK", wsauth.ConfigMalformed},
 		{"the point at infinity", jwk(es, m{"x": b64(make([]byte, 32)), "y": b64(make([]byte, 32))}), ".JWK", wsauth.ConfigMalformed},
 		{"x with a byte more", jwk(es, m{"x": "AAAA" + es.jwk["x"].(string)}), ".JWK", wsauth.ConfigMalformed},
+		{"x in another spelling", jwk(es, m{"x": respelled}), ".JWK", wsauth.ConfigMalformed},
 		{"x in padded base64", jwk(es, m{"x": es.jwk["x"].(string) + "="}), ".JWK", wsauth.ConfigMalformed},
 		{"no y", jwk(es, m{"y": nil}), ".JWK", wsauth.ConfigMalformed},
 		{"d of another key", jwk(es, newPair(t, jwtauth.ES256, "", 0).secrets), ".JWK", wsauth.ConfigMalformed},
@@ -208,6 +257,7 @@ func TestRefusedKeys(t *testing.T) {
 		{"RSA modulus missing", jwk(rs, m{"n": nil}), ".JWK", wsauth.ConfigMalformed},
 		{"RSA modulus even", jwk(rs, m{"n": b64(even.Bytes())}), ".JWK", wsauth.ConfigMalformed},
 		{"RSA modulus of 8193 bits, which takes long", jwk(rs, m{"n": b64(huge.Bytes())}), ".JWK", wsauth.ConfigTooLong},
+		{"RSA modulus that anyone can factor", jwk(rs, m{"n": b64(roca.Bytes())}), ".JWK", wsauth.ConfigMalformed},
 		{"RSA d without primes", jwk(rs, m{"d": rs.secrets["d"]}), ".JWK", wsauth.ConfigMalformed},
 		{"RSA d of another key", jwk(rs, newPair(t, jwtauth.RS256, "", 1).secrets), ".JWK", wsauth.ConfigMalformed},
 		{"RSA without alg", jwk(rs, m{"alg": nil}), ".JWK", wsauth.ConfigMissing},

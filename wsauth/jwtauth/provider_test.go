@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
@@ -173,12 +174,16 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 		k := newPair(t, jwtauth.EdDSA, "k1", 0)
 		p := &provider{}
 		p.publish(k.jwk)
-		v := trusting(t, p, nil)
+		v := trusting(t, p, func(c *jwtauth.Config) { c.Keys = []jwtauth.Key{{ID: "own", Secret: secret}} })
 		stranger := newPair(t, jwtauth.EdDSA, "x", 0)
 		foreign := tokenOf(t, stranger, "https://other.example")
 		unknown := tokenOf(t, stranger, issuer)
 		if got := outcome(t, v, foreign); got != wsauth.ReasonKey || p.fetches() != 0 {
 			t.Errorf("a token of another issuer: %q after %d fetches", got, p.fetches())
+		}
+		hmac := []byte(forge.HS256(`{"alg":"HS256","kid":"x"}`, sub(`,"iss":"`+issuer+`"`), other))
+		if got := outcome(t, v, hmac); got != wsauth.ReasonKey || p.fetches() != 0 {
+			t.Errorf("an algorithm that no provider has: %q after %d fetches", got, p.fetches())
 		}
 		var all sync.WaitGroup
 		end := time.Now().Add(35 * time.Second)
