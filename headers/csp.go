@@ -26,10 +26,10 @@ const (
 )
 
 // CSP is a Content-Security-Policy: a list of directives in the order in which
-// they were added. It is immutable; With and Without return changed copies. The
-// zero value has no directive and omits the header.
+// they were added. It is immutable; Add, With and Without return changed
+// copies. The zero value has no directive and omits the header.
 //
-// [New] checks a CSP; With and Without do not.
+// [New] checks a CSP; Add, With and Without do not.
 type CSP struct {
 	directives []directive
 }
@@ -56,6 +56,69 @@ func (c CSP) With(name string, sources ...Source) CSP {
 		ds = append(ds, d)
 	}
 	return CSP{ds}
+}
+
+// Add returns a copy in which the directive has these sources beside those that
+// it has. So everything that was allowed stays allowed. Add drops 'none' next
+// to other sources.
+//
+// If the directive is absent and browsers use another one instead, such as
+// default-src instead of img-src, Add starts from a copy of the other's
+// sources. If nothing restricts the directive, Add is the same as
+// [CSP.With]: the new directive restricts it.
+//
+//	p.CSP = p.CSP.Add("script-src", "https://js.stripe.com").
+//		Add("frame-src", "https://js.stripe.com")
+func (c CSP) Add(name string, sources ...Source) CSP {
+	name = strings.ToLower(name)
+	var all []Source
+	for _, s := range append(c.effective(name), sources...) {
+		if s = fold(name, s); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	if len(all) > 1 {
+		all = slices.DeleteFunc(all, func(s Source) bool { return s == None })
+	}
+	return c.With(name, all...)
+}
+
+// effective returns a copy of the sources that browsers use for the directive.
+// Of the sources of another directive, it returns only those that have a
+// meaning in this one.
+func (c CSP) effective(name string) []Source {
+	if own, ok := c.Sources(name); ok {
+		return own
+	}
+	for _, other := range fallbacks(name) {
+		if sources, ok := c.Sources(other); ok {
+			return slices.DeleteFunc(sources, func(s Source) bool { return directives[name].refuses(s) != "" })
+		}
+	}
+	return nil
+}
+
+// fallbacks returns the directives that browsers use instead of an absent one,
+// in order (CSP Level 3, section 6.8.3).
+func fallbacks(name string) []string {
+	switch name {
+	case "default-src", "base-uri", "form-action", "frame-ancestors":
+		return nil
+	case "script-src-elem", "script-src-attr":
+		return []string{"script-src", "default-src"}
+	case "style-src-elem", "style-src-attr":
+		return []string{"style-src", "default-src"}
+	case "worker-src":
+		return []string{"child-src", "script-src", "default-src"}
+	case "frame-src":
+		return []string{"child-src", "default-src"}
+	case "fenced-frame-src":
+		return []string{"frame-src", "child-src", "default-src"}
+	}
+	if directives[name]&fetches != 0 {
+		return []string{"default-src"}
+	}
+	return nil
 }
 
 // Without returns a copy without the named directives.
@@ -111,10 +174,6 @@ func (c CSP) String() string {
 
 func (c CSP) index(name string) int {
 	return slices.IndexFunc(c.directives, func(d directive) bool { return d.name == name })
-}
-
-func (c CSP) has(s Source) bool {
-	return slices.ContainsFunc(c.directives, func(d directive) bool { return slices.Contains(d.sources, s) })
 }
 
 // ParseCSP reads a policy in the form of the header or of a <meta> element. It

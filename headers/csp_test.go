@@ -125,6 +125,7 @@ func TestCSPIsImmutable(t *testing.T) {
 	}
 	_ = base.With("img-src", headers.Any).With("font-src", headers.Any)
 	_ = base.With("script-src", headers.Any)
+	_ = base.Add("img-src", headers.Any).Add("default-src", headers.Any)
 	_ = base.Without("default-src")
 	if want := "default-src 'none'; img-src 'self'"; base.String() != want {
 		t.Errorf("got %q, want %q", base, want)
@@ -146,6 +147,50 @@ func TestCSPEditing(t *testing.T) {
 	}
 	if !c.Without("default-src", "style-src").IsZero() {
 		t.Error("a policy without directives is not zero")
+	}
+}
+
+func TestAdd(t *testing.T) {
+	for _, tt := range []struct {
+		why, before, name string
+		sources           []headers.Source
+		want              string
+	}{
+		{"beside the others", "img-src 'self'", "img-src", []headers.Source{"data:"}, "img-src 'self' data:"},
+		{"in any case, and once", "img-src 'self' data:", "IMG-SRC", []headers.Source{"'SELF'", "data:", "blob:", "blob:"}, "img-src 'self' data: blob:"},
+		{"'none' goes", "img-src 'none'", "img-src", []headers.Source{"data:"}, "img-src data:"},
+		{"'none' adds nothing", "img-src 'self'", "img-src", []headers.Source{headers.None}, "img-src 'self'"},
+		{"'none' stays alone", "img-src 'none'", "img-src", []headers.Source{headers.None}, "img-src 'none'"},
+		{"what default-src allowed stays allowed", "default-src 'self'", "img-src", []headers.Source{"data:"}, "default-src 'self'; img-src 'self' data:"},
+		{"default-src allows nothing", "default-src 'none'", "font-src", []headers.Source{"https://f.example"}, "default-src 'none'; font-src https://f.example"},
+		{"nothing restricts it", "img-src 'self'", "font-src", []headers.Source{"https://f.example"}, "img-src 'self'; font-src https://f.example"},
+		{"script elements fall back to scripts", "script-src 'self'; default-src https:", "script-src-elem", []headers.Source{"https://a.example"}, "script-src 'self'; default-src https:; script-src-elem 'self' https://a.example"},
+		{"style attributes fall back to styles", "style-src 'self'", "style-src-attr", []headers.Source{"'unsafe-inline'"}, "style-src 'self'; style-src-attr 'self' 'unsafe-inline'"},
+		{"workers fall back to scripts", "script-src 'self' 'nonce'", "worker-src", []headers.Source{"blob:"}, "script-src 'self' 'nonce'; worker-src 'self' blob:"},
+		{"frames fall back to children", "child-src 'self'; default-src 'none'", "frame-src", []headers.Source{"https://a.example"}, "child-src 'self'; default-src 'none'; frame-src 'self' https://a.example"},
+		{"fenced frames fall back to frames", "frame-src 'self'", "fenced-frame-src", []headers.Source{"https://a.example"}, "frame-src 'self'; fenced-frame-src 'self' https://a.example"},
+		{"keywords without a meaning there are left out", "default-src 'self' 'unsafe-inline' 'nonce'", "img-src", []headers.Source{"data:"}, "default-src 'self' 'unsafe-inline' 'nonce'; img-src 'self' data:"},
+		{"forms have no fallback", "default-src 'self'", "form-action", []headers.Source{"https://a.example"}, "default-src 'self'; form-action https://a.example"},
+		{"tokens of a sandbox", "sandbox allow-forms", "sandbox", []headers.Source{"allow-scripts"}, "sandbox allow-forms allow-scripts"},
+		{"a flag", "img-src 'self'", "upgrade-insecure-requests", nil, "img-src 'self'; upgrade-insecure-requests"},
+	} {
+		before, err := headers.ParseCSP(tt.before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := before.Add(tt.name, tt.sources...)
+		if got.String() != tt.want || before.String() != tt.before {
+			t.Errorf("%s: got %q, want %q", tt.why, got, tt.want)
+		}
+		must(t, headers.Policy{CSP: got})
+	}
+	// Add hides no mistake from New.
+	for _, c := range []headers.CSP{
+		headers.CSP{}.Add("img-src", "self"), headers.CSP{}.Add("imgsrc", headers.Self), headers.CSP{}.Add("img-src", ""),
+	} {
+		if _, err := headers.New(headers.Policy{CSP: c}); err == nil {
+			t.Errorf("New accepts %q", c)
+		}
 	}
 }
 

@@ -195,7 +195,7 @@ func observe(h http.Header, tls bool) observation {
 	}
 	if len(o.directives) == 0 {
 		o.result = cspAbsent
-		if v, _ := observed(h, reportOnlyHeader); v != "" {
+		if v, _ := observed(h, cspHeader+reportOnly); v != "" {
 			o.result = cspReportsOnly
 		}
 		return o

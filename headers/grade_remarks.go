@@ -53,7 +53,7 @@ func remarks(h http.Header, tls bool) []Finding {
 // absentOr reports whether the header is absent or has the value without
 // effect.
 func absentOr(h http.Header, name, weak string) bool {
-	v := observedWord(h, name)
+	v, _, _ := strings.Cut(observedWord(h, name), ";")
 	return v == "" || v == weak
 }
 

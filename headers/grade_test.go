@@ -213,6 +213,7 @@ func TestGradeRemarks(t *testing.T) {
 		{"subdomains", "does not include subdomains", hsts},
 		{"no number", "max-age is not a number", "Strict-Transport-Security: max-age=year"},
 		{"isolation", "Cross-Origin-Opener-Policy", "Cross-Origin-Opener-Policy: unsafe-none"},
+		{"a weak value that is reported", "Cross-Origin-Opener-Policy", `Cross-Origin-Opener-Policy: unsafe-none; report-to="a"`},
 		{"permissions", "Permissions-Policy", nosniff},
 		{"the XSS filter as an oracle", "X-Xss-Protection", "X-XSS-Protection: 1"},
 		{"a version", "Server", "Server: Apache/2.4.1"},

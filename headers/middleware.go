@@ -41,15 +41,14 @@ func build(p Policy, inherited []string) (*Middleware, error) {
 	if err := errors.Join(p.check()...); err != nil {
 		return nil, err
 	}
-	p.ReportingEndpoints = slices.Clone(p.ReportingEndpoints)
-	p.Remove = slices.Clone(p.Remove)
-	m := &Middleware{policy: p, nonce: p.CSP.has(NonceSource) || p.CSPReportOnly.has(NonceSource)}
+	m := &Middleware{policy: p.clone()}
 	drop := slices.Clone(inherited)
 	for _, name := range p.Remove {
 		drop = append(drop, http.CanonicalHeaderKey(name))
 	}
 	m.plain = p.head(false, drop)
 	m.secure = p.head(true, drop)
+	m.nonce = len(m.secure.nonces) > 0
 	m.names = slices.Concat(m.plain.names, m.secure.names, drop)
 	slices.Sort(m.names)
 	m.names = slices.Compact(m.names)
@@ -57,21 +56,12 @@ func build(p Policy, inherited []string) (*Middleware, error) {
 }
 
 func (p *Policy) head(tls bool, drop []string) head {
-	all := p.lines()
-	csp := p.CSP
-	if tls {
-		all = append(all, line{hstsHeader, p.HSTS.value()})
-	} else {
-		csp = csp.Without("upgrade-insecure-requests")
-	}
-	all = append(all, line{cspHeader, csp.String()}, line{reportOnlyHeader, p.CSPReportOnly.String()})
-
 	var h head
-	for _, l := range all {
+	for _, l := range p.lines(tls) {
 		if l.value == "" {
 			continue
 		}
-		if l.name == cspHeader || l.name == reportOnlyHeader {
+		if strings.HasPrefix(l.name, cspHeader) {
 			// A source follows a space, which no other text in a policy
 			// contains.
 			if parts := strings.Split(l.value, " "+string(NonceSource)); len(parts) > 1 {
@@ -90,12 +80,7 @@ func (p *Policy) head(tls bool, drop []string) head {
 }
 
 // Policy returns a copy of the middleware's policy.
-func (m *Middleware) Policy() Policy {
-	p := m.policy
-	p.ReportingEndpoints = slices.Clone(p.ReportingEndpoints)
-	p.Remove = slices.Clone(p.Remove)
-	return p
-}
+func (m *Middleware) Policy() Policy { return m.policy.clone() }
 
 // Handler returns a handler that sets the headers and then calls next. So they
 // are on every response of next, including errors and upgrades, unless next
@@ -133,7 +118,7 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 // which no page contains.
 func (m *Middleware) Apply(h http.Header, r *http.Request) {
 	set := &m.plain
-	if m.policy.HSTS.Always || r.TLS != nil {
+	if m.policy.HSTS.covers(r) {
 		set = &m.secure
 	}
 	for _, name := range set.drop {

@@ -1,7 +1,6 @@
 package headers
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,21 +11,33 @@ import (
 // and [New] checks it. The zero value omits the header.
 type Permissions struct {
 	features []directive
+	reportTo string
 }
 
 // With returns a copy in which exactly these origins may use the feature:
-// [Self], [Any], or origins such as "https://video.example". Without origins,
-// no page may use it, not even the page itself.
+// [Self], [Any], or [Self] and origins such as "https://video.example". Without
+// origins, no page may use it, not even the page itself. A frame of another
+// origin needs the feature in its attribute allow as well.
 //
 // Names of features are not compared with a list, because browsers often add
 // and drop features. Chromium warns on its console if it does not know a name.
 func (p Permissions) With(feature string, origins ...Source) Permissions {
-	return Permissions{CSP{p.features}.With(feature, origins...).directives}
+	return Permissions{CSP{p.features}.With(feature, origins...).directives, p.reportTo}
 }
 
 // Without returns a copy without the named features.
 func (p Permissions) Without(features ...string) Permissions {
-	return Permissions{CSP{p.features}.Without(features...).directives}
+	return Permissions{CSP{p.features}.Without(features...).directives, p.reportTo}
+}
+
+// ReportTo returns a copy in which browsers report violations of every feature
+// to the endpoint, which [Policy.ReportingEndpoints] defines. The header has no
+// common place for the endpoint, so the name is repeated for each feature.
+// Without ReportTo, Chromium sends the reports to the endpoint called
+// "default", if there is one.
+func (p Permissions) ReportTo(endpoint string) Permissions {
+	p.reportTo = endpoint
+	return p
 }
 
 // IsZero reports whether there is no feature.
@@ -41,24 +52,28 @@ func (p Permissions) String() string {
 		}
 		b.WriteString(f.name)
 		b.WriteByte('=')
-		if len(f.sources) == 1 && f.sources[0] == Any {
-			b.WriteByte('*')
-			continue
+		b.WriteString(allowlist(f.sources))
+		if p.reportTo != "" {
+			b.WriteString(";report-to=" + p.reportTo)
 		}
-		b.WriteByte('(')
-		for i, s := range f.sources {
-			if i > 0 {
-				b.WriteByte(' ')
-			}
-			if s == Self {
-				b.WriteString("self")
-			} else {
-				b.WriteString(`"` + string(s) + `"`)
-			}
-		}
-		b.WriteByte(')')
 	}
 	return b.String()
+}
+
+// allowlist returns the value of a feature.
+func allowlist(origins []Source) string {
+	if len(origins) == 1 && origins[0] == Any {
+		return "*"
+	}
+	items := make([]string, len(origins))
+	for i, s := range origins {
+		if s == Self {
+			items[i] = "self"
+		} else {
+			items[i] = `"` + string(s) + `"`
+		}
+	}
+	return "(" + strings.Join(items, " ") + ")"
 }
 
 // DenyAll denies every feature that a current browser supports without a flag.
@@ -107,14 +122,17 @@ var (
 	featureOrigin = regexp.MustCompile(`^https?://(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*(?::[0-9]{1,5})?$`)
 )
 
-func (p *Policy) checkPermissions(bad reportFunc) {
-	for _, f := range p.Permissions.features {
-		field := fmt.Sprintf("Permissions[%q]", f.name)
+func (p Permissions) check(path string, bad reportFunc) {
+	for _, f := range p.features {
+		field := index(path, f.name)
 		if !featureName.MatchString(f.name) {
 			bad(field, ConfigMalformed, "the name of a feature has lower-case letters, digits and hyphens")
 		}
+		if len(f.sources) > 0 && !slices.Contains(f.sources, Self) && !slices.Contains(f.sources, Any) {
+			bad(field, ConfigConflict, "a frame may use a feature only if the page may use it too; add Self")
+		}
 		for i, s := range f.sources {
-			item := fmt.Sprintf("%s[%d]", field, i)
+			item := index(field, i)
 			switch {
 			case slices.Contains(f.sources[:i], s):
 				bad(item, ConfigDuplicate, "%q", s)

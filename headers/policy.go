@@ -1,35 +1,56 @@
 package headers
 
 import (
+	"maps"
+	"net/http"
 	"net/url"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 )
 
 // Policy is a set of response headers. An empty field omits its header, so the
 // zero Policy sends no header; start from [Baseline] or [Strict]. [New] checks
 // a Policy and copies it.
 //
-// Browsers enforce CSP. They only report violations of CSPReportOnly, so you
-// can try out a CSP there. A handler may replace Cache-Control in its own
-// response.
+// A field whose name ends in ReportOnly is a policy to try out: browsers report
+// its violations and enforce nothing. A handler may replace Cache-Control in
+// its own response.
 type Policy struct {
 	NoSniff            bool           // X-Content-Type-Options: nosniff
 	FrameOptions       FrameOptions   // X-Frame-Options (RFC 7034)
 	XSSProtection      XSSProtection  // X-XSS-Protection
 	ReferrerPolicy     ReferrerPolicy // Referrer-Policy
 	CSP                CSP            // Content-Security-Policy
-	CSPReportOnly      CSP            // Content-Security-Policy-Report-Only
 	HSTS               HSTS           // Strict-Transport-Security (RFC 6797)
 	Permissions        Permissions    // Permissions-Policy
 	OpenerPolicy       OpenerPolicy   // Cross-Origin-Opener-Policy
 	EmbedderPolicy     EmbedderPolicy // Cross-Origin-Embedder-Policy
 	ResourcePolicy     ResourcePolicy // Cross-Origin-Resource-Policy
 	OriginAgent        OriginAgent    // Origin-Agent-Cluster
+	Integrity          Integrity      // Integrity-Policy
+	Connections        Connections    // Connection-Allowlist
 	ReportingEndpoints []Endpoint     // Reporting-Endpoints
 	CacheControl       string         // Cache-Control (RFC 9111)
+
+	CSPReportOnly            CSP            // Content-Security-Policy-Report-Only
+	PermissionsReportOnly    Permissions    // Permissions-Policy-Report-Only
+	OpenerPolicyReportOnly   OpenerPolicy   // Cross-Origin-Opener-Policy-Report-Only
+	EmbedderPolicyReportOnly EmbedderPolicy // Cross-Origin-Embedder-Policy-Report-Only
+	IntegrityReportOnly      Integrity      // Integrity-Policy-Report-Only
+	ConnectionsReportOnly    Connections    // Connection-Allowlist-Report-Only
+
+	// MoreCSP and MoreCSPReportOnly hold further policies that are sent beside
+	// CSP and CSPReportOnly, in the same header. Browsers enforce each policy
+	// on its own, so a further one can only forbid more.
+	MoreCSP           []CSP
+	MoreCSPReportOnly []CSP
+
+	// Extra holds headers that have no field of their own, by name. [New]
+	// refuses the name of a header that has a field, that net/http writes, or
+	// that is not the same for all responses, such as Set-Cookie. It does not
+	// know the syntax of the values, so it checks only their characters.
+	Extra map[string]string
 
 	// Remove names headers to delete: those that an outer middleware has set
 	// or, with [Middleware.Apply], those of an upstream server. A header that a
@@ -38,132 +59,17 @@ type Policy struct {
 	Remove []string
 }
 
-// FrameOptions is a value of X-Frame-Options. It is for browsers that do not
-// know frame-ancestors of a CSP; all others ignore it next to frame-ancestors.
-// So [New] refuses a value that allows less than frame-ancestors does.
-type FrameOptions string
-
-// Values of X-Frame-Options.
-const (
-	FrameDeny       FrameOptions = "DENY"
-	FrameSameOrigin FrameOptions = "SAMEORIGIN"
-)
-
-// XSSProtection is a value of X-XSS-Protection. The header controls a filter
-// that no current browser has. OWASP recommends XSSOff, because attackers could
-// use the filter itself against a page in browsers that had it. Scanners and
-// older guides, such as the one that Baseline follows, require XSSBlock. With a
-// CSP that refuses inline script, both are harmless.
-type XSSProtection string
-
-// Values of X-XSS-Protection.
-const (
-	XSSBlock XSSProtection = "1; mode=block"
-	XSSOff   XSSProtection = "0"
-)
-
-// ReferrerPolicy is a value of Referrer-Policy.
-type ReferrerPolicy string
-
-// Values of Referrer-Policy.
-const (
-	ReferrerNone                        ReferrerPolicy = "no-referrer"
-	ReferrerNoneWhenDowngrade           ReferrerPolicy = "no-referrer-when-downgrade"
-	ReferrerOrigin                      ReferrerPolicy = "origin"
-	ReferrerOriginWhenCrossOrigin       ReferrerPolicy = "origin-when-cross-origin"
-	ReferrerSameOrigin                  ReferrerPolicy = "same-origin"
-	ReferrerStrictOrigin                ReferrerPolicy = "strict-origin"
-	ReferrerStrictOriginWhenCrossOrigin ReferrerPolicy = "strict-origin-when-cross-origin"
-	ReferrerUnsafeURL                   ReferrerPolicy = "unsafe-url"
-)
-
-// OpenerPolicy is a value of Cross-Origin-Opener-Policy.
-type OpenerPolicy string
-
-// Values of Cross-Origin-Opener-Policy.
-const (
-	OpenerSameOrigin            OpenerPolicy = "same-origin"
-	OpenerSameOriginAllowPopups OpenerPolicy = "same-origin-allow-popups"
-	OpenerNoopenerAllowPopups   OpenerPolicy = "noopener-allow-popups"
-	OpenerUnsafeNone            OpenerPolicy = "unsafe-none"
-)
-
-// EmbedderPolicy is a value of Cross-Origin-Embedder-Policy.
-type EmbedderPolicy string
-
-// Values of Cross-Origin-Embedder-Policy.
-const (
-	EmbedderRequireCORP    EmbedderPolicy = "require-corp"
-	EmbedderCredentialless EmbedderPolicy = "credentialless"
-	EmbedderUnsafeNone     EmbedderPolicy = "unsafe-none"
-)
-
-// ResourcePolicy is a value of Cross-Origin-Resource-Policy.
-type ResourcePolicy string
-
-// Values of Cross-Origin-Resource-Policy.
-const (
-	ResourceSameOrigin  ResourcePolicy = "same-origin"
-	ResourceSameSite    ResourcePolicy = "same-site"
-	ResourceCrossOrigin ResourcePolicy = "cross-origin"
-)
-
-// OriginAgent is a value of Origin-Agent-Cluster.
-type OriginAgent string
-
-// Values of Origin-Agent-Cluster.
-const (
-	AgentOriginKeyed OriginAgent = "?1"
-	AgentSiteKeyed   OriginAgent = "?0"
-)
-
-// HSTS is a value of Strict-Transport-Security. RFC 6797, section 7.2, forbids
-// the header over plain HTTP, where browsers ignore it. So it is sent only if
-// r.TLS is set, or if Always is.
-type HSTS struct {
-	// MaxAge is the time for which browsers use only TLS, in whole seconds. If
-	// zero, the header is not sent, unless Withdraw is set.
-	MaxAge            time.Duration
-	IncludeSubDomains bool
-	// Preload asks to be in the list that is built into browsers. It needs
-	// MaxAge of a year and IncludeSubDomains. It is hard to leave the list
-	// again.
-	Preload bool
-	// Withdraw sends max-age=0, so that browsers forget the host. MaxAge must
-	// be 0.
-	Withdraw bool
-
-	// Always treats every request as one over TLS, for this header and for
-	// upgrade-insecure-requests. Set it if a proxy in front ends TLS for every
-	// request. If the proxy also serves plain HTTP and the site has no
-	// certificate, users cannot reach the site any more.
-	Always bool
+// clone returns a copy that shares nothing that can be changed.
+func (p Policy) clone() Policy {
+	p.MoreCSP = slices.Clone(p.MoreCSP)
+	p.MoreCSPReportOnly = slices.Clone(p.MoreCSPReportOnly)
+	p.Connections.Allow = slices.Clone(p.Connections.Allow)
+	p.ConnectionsReportOnly.Allow = slices.Clone(p.ConnectionsReportOnly.Allow)
+	p.ReportingEndpoints = slices.Clone(p.ReportingEndpoints)
+	p.Extra = maps.Clone(p.Extra)
+	p.Remove = slices.Clone(p.Remove)
+	return p
 }
-
-// value returns the value of the header, or "" if it is not sent.
-func (h HSTS) value() string {
-	if h.MaxAge == 0 && !h.Withdraw {
-		return ""
-	}
-	s := "max-age=" + strconv.FormatInt(int64(h.MaxAge/time.Second), 10)
-	if h.IncludeSubDomains {
-		s += "; includeSubDomains"
-	}
-	if h.Preload {
-		s += "; preload"
-	}
-	return s
-}
-
-// Endpoint gives a name to a URL for reports. The directive report-to of a CSP
-// refers to the name.
-type Endpoint struct {
-	Name string // a lower-case key of RFC 8941, such as "csp"
-	URL  string // an https URL, or an absolute path on the same origin
-}
-
-// Year is a common MaxAge of HSTS: 31,536,000 seconds.
-const Year = 365 * 24 * time.Hour
 
 // Baseline returns the six headers that every site can send today: nosniff,
 // DENY for frames, the XSS filter in block mode, a referrer that is only the
@@ -192,9 +98,34 @@ func Baseline() Policy {
 // 'none', and with headers that isolate the page's process from documents of
 // other origins. It is for a page whose scripts, styles and images are files of
 // its own origin. A WebSocket to the same host is allowed, since 'self' in
-// connect-src includes wss:. The page can embed a resource of another origin
-// only if the resource has Cross-Origin-Resource-Policy. No page can embed this
-// one.
+// connect-src includes wss:. No page can embed this one.
+//
+// Strict stops features that some pages need. The table shows what to set in
+// order to get them back. Give back only what the page uses.
+//
+//	forms               CSP.Add("form-action", Self)
+//	fonts               CSP.Add("font-src", Self)
+//	video and sound     CSP.Add("media-src", Self)
+//	inline script       CSP.Add("script-src", NonceSource)
+//	copy to clipboard   Permissions.With("clipboard-write", Self)
+//	full screen         Permissions.With("fullscreen", Self)
+//	sign in by passkey  Permissions.With("publickey-credentials-get", Self)
+//	register a passkey  Permissions.With("publickey-credentials-create", Self)
+//	payment             Permissions.With("payment", Self, provider),
+//	                    CSP.Add("script-src", provider),
+//	                    CSP.Add("frame-src", provider), EmbedderPolicy = ""
+//	sign in by a popup  OpenerPolicy = OpenerSameOriginAllowPopups
+//	images of others    CSP.Add("img-src", site),
+//	                    EmbedderPolicy = EmbedderCredentialless
+//	frames of others    CSP.Add("frame-src", site), EmbedderPolicy = ""
+//	images for others   ResourcePolicy = ResourceCrossOrigin
+//	embedding pages     CSP.With("frame-ancestors", site), FrameOptions = ""
+//
+// A feature in a frame of another origin needs its origin in Permissions, and
+// the attribute allow on the frame. If the sign-in returns to a page of this
+// site inside the popup, that page needs OpenerUnsafeNone; see
+// [Middleware.With]. With an EmbedderPolicy of "", the page has neither
+// SharedArrayBuffer nor exact clocks.
 func Strict() Policy {
 	p := Baseline()
 	p.CSP = CSP{}.
@@ -223,39 +154,77 @@ const (
 	xssHeader         = "X-Xss-Protection"
 	referrerHeader    = "Referrer-Policy"
 	cspHeader         = "Content-Security-Policy"
-	reportOnlyHeader  = "Content-Security-Policy-Report-Only"
 	hstsHeader        = "Strict-Transport-Security"
 	permissionsHeader = "Permissions-Policy"
 	openerHeader      = "Cross-Origin-Opener-Policy"
 	embedderHeader    = "Cross-Origin-Embedder-Policy"
 	resourceHeader    = "Cross-Origin-Resource-Policy"
 	agentHeader       = "Origin-Agent-Cluster"
+	integrityHeader   = "Integrity-Policy"
+	connectionsHeader = "Connection-Allowlist"
 	endpointsHeader   = "Reporting-Endpoints"
 	cacheHeader       = "Cache-Control"
+
+	reportOnly = "-Report-Only"
 )
 
-// line is one header of a policy.
-type line struct{ name, value string }
+// line is one header of a policy, with the field that sets it.
+type line struct{ name, value, field string }
 
-// lines returns the headers whose value is a fixed text, including empty ones.
-func (p *Policy) lines() []line {
-	sniff := ""
+// lines returns all headers of the policy, including empty ones. The value of a
+// CSP has NonceSource for each nonce. Without tls, the headers that need TLS
+// are empty.
+func (p *Policy) lines(tls bool) []line {
+	sniff, hsts := "", ""
 	if p.NoSniff {
 		sniff = "nosniff"
 	}
-	return []line{
-		{sniffHeader, sniff},
-		{frameHeader, string(p.FrameOptions)},
-		{xssHeader, string(p.XSSProtection)},
-		{referrerHeader, string(p.ReferrerPolicy)},
-		{permissionsHeader, p.Permissions.String()},
-		{openerHeader, string(p.OpenerPolicy)},
-		{embedderHeader, string(p.EmbedderPolicy)},
-		{resourceHeader, string(p.ResourcePolicy)},
-		{agentHeader, string(p.OriginAgent)},
-		{endpointsHeader, endpointsValue(p.ReportingEndpoints)},
-		{cacheHeader, p.CacheControl},
+	if tls {
+		hsts = p.HSTS.value()
 	}
+	all := []line{
+		{sniffHeader, sniff, "NoSniff"},
+		{frameHeader, string(p.FrameOptions), "FrameOptions"},
+		{xssHeader, string(p.XSSProtection), "XSSProtection"},
+		{referrerHeader, string(p.ReferrerPolicy), "ReferrerPolicy"},
+		{permissionsHeader, p.Permissions.String(), "Permissions"},
+		{permissionsHeader + reportOnly, p.PermissionsReportOnly.String(), "PermissionsReportOnly"},
+		{openerHeader, string(p.OpenerPolicy), "OpenerPolicy"},
+		{openerHeader + reportOnly, string(p.OpenerPolicyReportOnly), "OpenerPolicyReportOnly"},
+		{embedderHeader, string(p.EmbedderPolicy), "EmbedderPolicy"},
+		{embedderHeader + reportOnly, string(p.EmbedderPolicyReportOnly), "EmbedderPolicyReportOnly"},
+		{resourceHeader, string(p.ResourcePolicy), "ResourcePolicy"},
+		{agentHeader, string(p.OriginAgent), "OriginAgent"},
+		{integrityHeader, p.Integrity.value(), "Integrity"},
+		{integrityHeader + reportOnly, p.IntegrityReportOnly.value(), "IntegrityReportOnly"},
+		{connectionsHeader, p.Connections.value(), "Connections"},
+		{connectionsHeader + reportOnly, p.ConnectionsReportOnly.value(), "ConnectionsReportOnly"},
+		{endpointsHeader, endpointsValue(p.ReportingEndpoints), "ReportingEndpoints"},
+		{cacheHeader, p.CacheControl, "CacheControl"},
+		{hstsHeader, hsts, "HSTS"},
+		{cspHeader, cspValue(p.CSP, p.MoreCSP, tls), "CSP"},
+		{cspHeader + reportOnly, cspValue(p.CSPReportOnly, p.MoreCSPReportOnly, tls), "CSPReportOnly"},
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Extra)) {
+		all = append(all, line{http.CanonicalHeaderKey(name), p.Extra[name], index("Extra", name)})
+	}
+	return all
+}
+
+// cspValue joins policies. A comma between them is the same as a header for
+// each (RFC 9110, section 5.3), and a second header could be taken for a
+// mistake.
+func cspValue(first CSP, more []CSP, tls bool) string {
+	var values []string
+	for _, c := range append([]CSP{first}, more...) {
+		if !tls {
+			c = c.Without("upgrade-insecure-requests")
+		}
+		if !c.IsZero() {
+			values = append(values, c.String())
+		}
+	}
+	return strings.Join(values, ", ")
 }
 
 func endpointsValue(es []Endpoint) string {

@@ -2,6 +2,7 @@ package headers_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -123,6 +124,15 @@ func TestEveryField(t *testing.T) {
 		OriginAgent:        headers.AgentSiteKeyed,
 		ReportingEndpoints: []headers.Endpoint{{Name: "csp", URL: "/reports"}, {Name: "else", URL: "https://r.example/x?y=1"}},
 		CacheControl:       `private, max-age=60, no-cache="Set-Cookie"`,
+		Integrity:          headers.Integrity{Scripts: true, Styles: true, ReportTo: "csp"},
+		Connections:        headers.Connections{Allow: []headers.Source{headers.Self, "https://*.a.example/v1/*"}, Redirects: true, WebRTC: true, ReportTo: "csp"},
+		Extra:              map[string]string{"x-robots-tag": "noindex", "NEL": "{\"report_to\":\"csp\",\t\"max_age\":60}"},
+
+		PermissionsReportOnly:    headers.Permissions{}.With("usb").With("camera", headers.Self).ReportTo("csp"),
+		OpenerPolicyReportOnly:   headers.OpenerSameOrigin.ReportTo("csp"),
+		EmbedderPolicyReportOnly: headers.EmbedderRequireCORP.ReportTo("else"),
+		IntegrityReportOnly:      headers.Integrity{Scripts: true},
+		ConnectionsReportOnly:    headers.Connections{Allow: []headers.Source{headers.None}},
 	}, true), map[string]string{
 		"X-Content-Type-Options":              "nosniff",
 		"X-Frame-Options":                     "SAMEORIGIN",
@@ -138,7 +148,50 @@ func TestEveryField(t *testing.T) {
 		"Origin-Agent-Cluster":                "?0",
 		"Reporting-Endpoints":                 `csp="/reports", else="https://r.example/x?y=1"`,
 		"Cache-Control":                       `private, max-age=60, no-cache="Set-Cookie"`,
+		"Integrity-Policy":                    "blocked-destinations=(script style), endpoints=(csp)",
+		"Connection-Allowlist":                `(response-origin "https://*.a.example/v1/*");redirects=allow;webrtc=allow;report-to=csp`,
+		"X-Robots-Tag":                        "noindex",
+		"Nel":                                 "{\"report_to\":\"csp\",\t\"max_age\":60}",
+
+		"Permissions-Policy-Report-Only":           "usb=();report-to=csp, camera=(self);report-to=csp",
+		"Cross-Origin-Opener-Policy-Report-Only":   `same-origin; report-to="csp"`,
+		"Cross-Origin-Embedder-Policy-Report-Only": `require-corp; report-to="else"`,
+		"Integrity-Policy-Report-Only":             "blocked-destinations=(script)",
+		"Connection-Allowlist-Report-Only":         "()",
 	})
+}
+
+// A further CSP is sent in the same header, and every nonce of a response is
+// the same.
+func TestSeveralCSPs(t *testing.T) {
+	p := headers.Policy{
+		CSP:               headers.CSP{}.With("script-src", headers.NonceSource),
+		MoreCSP:           []headers.CSP{headers.CSP{}.With("upgrade-insecure-requests"), headers.CSP{}.With("script-src", headers.Self, headers.NonceSource)},
+		MoreCSPReportOnly: []headers.CSP{headers.CSP{}.With("img-src", headers.None), headers.CSP{}.With("font-src", headers.None)},
+	}
+	for _, tls := range []bool{true, false} {
+		want := map[string]string{
+			"Content-Security-Policy":             "script-src 'nonce', upgrade-insecure-requests, script-src 'self' 'nonce'",
+			"Content-Security-Policy-Report-Only": "img-src 'none', font-src 'none'",
+		}
+		if !tls {
+			want["Content-Security-Policy"] = "script-src 'nonce', script-src 'self' 'nonce'"
+		}
+		wantExactly(t, withoutNonce(sent(t, p, tls)), want)
+	}
+}
+
+// Of several policies, browsers enforce each, so one strict frame-ancestors is
+// enough for DENY.
+func TestFrameOptionsWithSeveralCSPs(t *testing.T) {
+	p := frames(headers.FrameDeny, headers.Any)
+	p.MoreCSP = []headers.CSP{headers.CSP{}.With("img-src", headers.Self), headers.CSP{}.With("frame-ancestors", headers.None)}
+	must(t, p)
+}
+
+func TestReferrerFallbacks(t *testing.T) {
+	p := headers.Policy{ReferrerPolicy: headers.ReferrerNone + ", " + headers.ReferrerStrictOriginWhenCrossOrigin}
+	wantExactly(t, sent(t, p, true), map[string]string{"Referrer-Policy": "no-referrer, strict-origin-when-cross-origin"})
 }
 
 func frames(o headers.FrameOptions, ancestors ...headers.Source) headers.Policy {
@@ -174,7 +227,9 @@ func TestNewRefuses(t *testing.T) {
 		{"no browser obeys it", p{FrameOptions: "ALLOW-FROM https://a.example"}, "Policy.FrameOptions", headers.ConfigUnknown, `"ALLOW-FROM https://a.example"`},
 		{"case matters to some scanners", p{FrameOptions: "deny"}, "Policy.FrameOptions", headers.ConfigUnknown, `"deny"`},
 		{"rewrites pages", p{XSSProtection: "1"}, "Policy.XSSProtection", headers.ConfigUnknown, `"1"`},
-		{"a list hides the value that counts", p{ReferrerPolicy: "origin, no-referrer"}, "Policy.ReferrerPolicy", headers.ConfigUnknown, `"origin, no-referrer"`},
+		{"one value of a list is none", p{ReferrerPolicy: "no-referrer, strict"}, "Policy.ReferrerPolicy", headers.ConfigUnknown, `"strict"`},
+		{"an empty value in a list", p{ReferrerPolicy: "no-referrer,"}, "Policy.ReferrerPolicy", headers.ConfigMalformed, "empty item"},
+		{"a value twice in a list", p{ReferrerPolicy: "origin, no-referrer, origin"}, "Policy.ReferrerPolicy", headers.ConfigDuplicate, `"origin"`},
 		{"a parameter", p{OpenerPolicy: "same-origin; report-to=x"}, "Policy.OpenerPolicy", headers.ConfigUnknown, "report-to"},
 		{"belongs to COEP", p{OpenerPolicy: "require-corp"}, "Policy.OpenerPolicy", headers.ConfigUnknown, "require-corp"},
 		{"belongs to COOP", p{EmbedderPolicy: "same-origin"}, "Policy.EmbedderPolicy", headers.ConfigUnknown, "same-origin"},
@@ -186,10 +241,12 @@ func TestNewRefuses(t *testing.T) {
 		{"preload list wants a year", p{HSTS: headers.HSTS{MaxAge: headers.Year - time.Second, IncludeSubDomains: true, Preload: true}}, "Policy.HSTS.Preload", headers.ConfigConflict, `"max-age=31535999; includeSubDomains; preload"`},
 		{"preload list wants subdomains", p{HSTS: headers.HSTS{MaxAge: headers.Year, Preload: true}}, "Policy.HSTS.Preload", headers.ConfigConflict, "a year and IncludeSubDomains"},
 		{"both wanted and withdrawn", p{HSTS: headers.HSTS{MaxAge: headers.Year, Withdraw: true}}, "Policy.HSTS.Withdraw", headers.ConfigConflict, "MaxAge of 0"},
+		{"two answers to one question", p{HSTS: headers.HSTS{Always: true, Secure: func(*http.Request) bool { return true }}}, "Policy.HSTS.Secure", headers.ConfigConflict, "Always"},
 		{"features are lower-case", perm("Camera/x"), `Policy.Permissions["camera/x"]`, headers.ConfigMalformed, "the name of a feature"},
 		{"smuggles a feature", perm("camera=*, usb"), `Policy.Permissions["camera=*, usb"]`, headers.ConfigMalformed, "the name of a feature"},
-		{"an origin has no path", perm("camera", "https://a.example/x"), `Policy.Permissions["camera"][0]`, headers.ConfigMalformed, `"https://a.example/x" is not an origin`},
-		{"breaks out of the string", perm("camera", `https://a.example" *`), `Policy.Permissions["camera"][0]`, headers.ConfigMalformed, "is not an origin"},
+		{"an origin has no path", perm("camera", headers.Self, "https://a.example/x"), `Policy.Permissions["camera"][1]`, headers.ConfigMalformed, `"https://a.example/x" is not an origin`},
+		{"breaks out of the string", perm("camera", headers.Self, `https://a.example" *`), `Policy.Permissions["camera"][1]`, headers.ConfigMalformed, "is not an origin"},
+		{"browsers give a frame no more than the page has", perm("camera", "https://a.example"), `Policy.Permissions["camera"]`, headers.ConfigConflict, "add Self"},
 		{"everyone and someone", perm("camera", headers.Any, headers.Self), `Policy.Permissions["camera"][0]`, headers.ConfigConflict, "every origin"},
 		{"twice", perm("camera", headers.Self, headers.Self), `Policy.Permissions["camera"][1]`, headers.ConfigDuplicate, "'self'"},
 		{"keys are lower-case", p{ReportingEndpoints: []headers.Endpoint{{Name: "CSP", URL: "/r"}}}, "Policy.ReportingEndpoints[0].Name", headers.ConfigMalformed, `"CSP"`},
@@ -205,6 +262,9 @@ func TestNewRefuses(t *testing.T) {
 		{"DENY next to the own origin", frames(headers.FrameDeny, headers.Self), "Policy.FrameOptions", headers.ConfigConflict, `"'self'"`},
 		{"DENY next to a partner", frames(headers.FrameDeny, "https://a.example"), "Policy.FrameOptions", headers.ConfigConflict, `"https://a.example"`},
 		{"SAMEORIGIN next to a partner", frames(headers.FrameSameOrigin, headers.Self, "https://a.example"), "Policy.FrameOptions", headers.ConfigConflict, `"https://a.example"`},
+		{"the stricter of two policies is still too loose", p{FrameOptions: headers.FrameDeny, CSP: headers.CSP{}.With("frame-ancestors", headers.Any), MoreCSP: []headers.CSP{headers.CSP{}.With("frame-ancestors", headers.Self)}}, "Policy.FrameOptions", headers.ConfigConflict, `"*"`},
+		{"a mistake in a further CSP", p{MoreCSP: []headers.CSP{{}, headers.CSP{}.With("img-src", "self")}}, `Policy.MoreCSP[1]["img-src"][0]`, headers.ReasonUnquoted, `"self"`},
+		{"a further policy is only reported too", p{MoreCSPReportOnly: []headers.CSP{headers.CSP{}.With("sandbox")}}, `Policy.MoreCSPReportOnly[0]["sandbox"]`, headers.ReasonMisplaced, ""},
 		{"set and removed", p{NoSniff: true, Remove: []string{"x-content-type-options"}}, "Policy.Remove[0]", headers.ConfigConflict, `"x-content-type-options"`},
 		{"reports would go nowhere", p{CSP: headers.CSP{}.With("report-to", "csp")}, `Policy.CSP["report-to"][0]`, headers.ConfigUnknown, `ReportingEndpoints does not define "csp"`},
 		{"ignored, with an error on the console", p{CSPReportOnly: headers.CSP{}.With("sandbox")}, `Policy.CSPReportOnly["sandbox"]`, headers.ReasonMisplaced, ""},
@@ -240,15 +300,26 @@ func TestNewReportsEverythingAtOnce(t *testing.T) {
 
 // New copies the policy, so later changes to the original have no effect.
 func TestPolicyIsCopied(t *testing.T) {
-	p := headers.Policy{ReportingEndpoints: []headers.Endpoint{{Name: "csp", URL: "/a"}}, Remove: []string{"Server"}}
-	mw, err := headers.New(p)
-	if err != nil {
-		t.Fatal(err)
+	p := headers.Policy{
+		ReportingEndpoints:    []headers.Endpoint{{Name: "csp", URL: "/a"}},
+		Remove:                []string{"Server"},
+		MoreCSP:               []headers.CSP{headers.CSP{}.With("img-src", headers.None)},
+		MoreCSPReportOnly:     []headers.CSP{headers.CSP{}.With("img-src", headers.None)},
+		Connections:           headers.Connections{Allow: []headers.Source{headers.Self}},
+		ConnectionsReportOnly: headers.Connections{Allow: []headers.Source{headers.Self}},
+		Extra:                 map[string]string{"X-A": "a"},
 	}
-	p.ReportingEndpoints[0].URL, p.Remove[0] = "/b", "Via"
-	mw.Policy().ReportingEndpoints[0].URL, mw.Policy().Remove[0] = "/c", "Age"
-	if got := mw.Policy(); got.ReportingEndpoints[0].URL != "/a" || got.Remove[0] != "Server" {
-		t.Errorf("the policy changed to %v, %v", got.ReportingEndpoints, got.Remove)
+	mw := must(t, p)
+	change := func(p headers.Policy) {
+		p.ReportingEndpoints[0].URL, p.Remove[0], p.Extra["X-A"] = "/b", "Via", "b"
+		p.MoreCSP[0], p.MoreCSPReportOnly[0] = headers.CSP{}, headers.CSP{}
+		p.Connections.Allow[0], p.ConnectionsReportOnly.Allow[0] = headers.None, headers.None
+	}
+	before := fmt.Sprintf("%+v", mw.Policy())
+	change(p)
+	change(mw.Policy())
+	if after := fmt.Sprintf("%+v", mw.Policy()); after != before {
+		t.Errorf("the policy changed from\n%s to\n%s", before, after)
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // ReportConfig sets the bounds of a [ReportHandler]. A zero field means its
@@ -47,14 +45,15 @@ type ReportConfig struct {
 // or an origin or a path of harmless characters.
 type Violation struct {
 	// Kind is the type of the report: "csp-violation", "coep", "coop",
-	// "permissions-policy-violation" and others, or "other".
+	// "permissions-policy-violation", "integrity-violation",
+	// "connection-allowlist" and others, or "other".
 	Kind string
 	// Directive is the violated part of the policy: the effective directive of
 	// a CSP, the feature of a Permissions-Policy or a Document-Policy, or
 	// "other". It is empty for other kinds.
 	Directive string
 	// Blocked is scheme://host of the blocked resource, or a word such as
-	// "inline", "eval", "data", "blob", "extension" or "other".
+	// "inline", "eval", "data", "blob", "webrtc", "extension" or "other".
 	Blocked string
 	// Page is the path of the page, without the query, or "other".
 	Page string
@@ -97,11 +96,11 @@ type ReportStats struct {
 // ReportHandler has no timeout for reading a request. Set ReadTimeout of the
 // http.Server.
 type ReportHandler struct {
-	cfg     ReportConfig
-	limiter *rate.Limiter
-	open    atomic.Int64
+	cfg  ReportConfig
+	open atomic.Int64
 
 	mu         sync.Mutex
+	tokens     bucket
 	since      time.Time
 	seen       map[Violation]*ViolationCount
 	complained bool        // of a malformed request in this window
@@ -134,9 +133,9 @@ func NewReportHandler(cfg ReportConfig) (*ReportHandler, error) {
 	setDefault(&cfg.MaxDistinct, 256)
 	setDefault(&cfg.Window, time.Hour)
 	return &ReportHandler{
-		cfg:     cfg,
-		limiter: rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst),
-		seen:    make(map[Violation]*ViolationCount),
+		cfg:    cfg,
+		tokens: newBucket(cfg.Rate, cfg.Burst),
+		seen:   make(map[Violation]*ViolationCount),
 	}, nil
 }
 
@@ -186,10 +185,12 @@ func (h *ReportHandler) serve(r *http.Request, now time.Time) {
 
 // take takes the rate of one report. If there is none, it counts one throttled.
 func (h *ReportHandler) take(now time.Time) bool {
-	if h.limiter.AllowN(now, 1) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.tokens.take(now) {
 		return true
 	}
-	h.throttle(1)
+	h.stats.Throttled++
 	return false
 }
 
@@ -239,8 +240,8 @@ func (h *ReportHandler) receive(contentType string, body []byte, now time.Time) 
 		return
 	}
 	for i, v := range violations {
-		if i > 0 && !h.limiter.AllowN(now, 1) {
-			rest += len(violations) - i
+		if i > 0 && !h.take(now) {
+			rest += len(violations) - i - 1 // take has counted one
 			break
 		}
 		if h.record(v, now) {

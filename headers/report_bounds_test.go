@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -70,6 +71,8 @@ func TestKindsOfReports(t *testing.T) {
 		{"integrity-violation", `{"blockedURL":"https://cdn.example/a.js?x","destination":"script","reportOnly":true}`, headers.Violation{Blocked: "https://cdn.example", ReportOnly: true}},
 		{"integrity-violation", `{"blockedURL":"https://cdn.example/a.js","reportOnly":false}`, headers.Violation{Blocked: "https://cdn.example"}},
 		{"coep", `{"type":"corp","blockedURL":"https://cdn.example/a","disposition":"reporting"}`, headers.Violation{Blocked: "https://cdn.example", ReportOnly: true}},
+		{"connection-allowlist", `{"connection":"https://evil.example/?x","allowlist":["https://a.example"],"disposition":"report"}`, headers.Violation{Blocked: "https://evil.example", ReportOnly: true}},
+		{"connection-allowlist", `{"connection":"webrtc","disposition":"enforce"}`, headers.Violation{Blocked: "webrtc"}},
 		{"coop", `{"type":"navigation-to-response","disposition":"enforce","effectivePolicy":"same-origin"}`, headers.Violation{}},
 		{"csp-violation", `{"effectiveDirective":"img-src","blockedURL":"data","disposition":"report","policyId":"camera"}`, headers.Violation{Directive: "img-src", Blocked: "data", ReportOnly: true}},
 		{"deprecation", `{"id":"unload","disposition":7,"lineNumber":1}`, headers.Violation{}},
@@ -164,6 +167,61 @@ func TestRequestsUnderWayAreBounded(t *testing.T) {
 				t.Errorf("got %+v, want %d accepted and 100 throttled", got, tt.most+1)
 			}
 		})
+	}
+}
+
+// The rate refills over time up to Burst, and no further.
+func TestRateRefills(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := reporter(t, headers.ReportConfig{Rate: 0.5, Burst: 3})
+		for _, tt := range []struct {
+			why      string
+			after    time.Duration
+			sent     int
+			accepted uint64
+		}{
+			{"the burst", 0, 5, 3},
+			{"half a token is none", time.Second, 1, 0},
+			{"and half a token more is one", time.Second, 2, 1},
+			{"after a long time, the burst", time.Hour, 5, 3},
+		} {
+			time.Sleep(tt.after)
+			before := h.Stats()
+			for range tt.sent {
+				post(h, modern, strings.NewReader(safari))
+			}
+			got := h.Stats()
+			if a, d := got.Accepted-before.Accepted, got.Throttled-before.Throttled; a != tt.accepted || d != uint64(tt.sent)-tt.accepted {
+				t.Errorf("%s: %d accepted, %d throttled, want %d accepted of %d", tt.why, a, d, tt.accepted, tt.sent)
+			}
+		}
+	})
+}
+
+// A clock that steps back gives no report, and does not stop the refill.
+func TestRateAfterAStepBack(t *testing.T) {
+	h := reporter(t, headers.ReportConfig{Rate: 1, Burst: 1})
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		at   time.Duration
+		want uint64
+	}{{0, 1}, {-time.Hour, 1}, {-time.Hour + time.Second, 2}, {-time.Hour + time.Second, 2}} {
+		h.ReceiveAt(modern, []byte(safari), start.Add(tt.at))
+		if got := h.StatsAt(start).Accepted; got != tt.want {
+			t.Errorf("at %v: %d accepted, want %d", tt.at, got, tt.want)
+		}
+	}
+}
+
+// An infinite rate is no limit.
+func TestRateWithoutLimit(t *testing.T) {
+	h := reporter(t, headers.ReportConfig{Rate: math.Inf(1), Burst: 1})
+	now := time.Now()
+	for range 100 {
+		h.ReceiveAt(modern, []byte(safari), now)
+	}
+	if got := h.StatsAt(now); got.Accepted != 100 {
+		t.Errorf("got %+v, want 100 accepted", got)
 	}
 }
 

@@ -37,6 +37,7 @@ type reportBody struct {
 	Document    string `json:"documentURL"`
 	Effective   string `json:"effectiveDirective"`
 	Blocked     string `json:"blockedURL"`
+	Connection  string `json:"connection"` // of a Connection-Allowlist
 	Disposition string `json:"disposition"`
 	ReportOnly  bool   `json:"reportOnly"` // of an Integrity-Policy
 	Policy      string `json:"policyId"`   // of Chromium
@@ -163,7 +164,7 @@ func (r *report) violation() (v Violation, ok bool) {
 	case "permissions-policy-violation", "potential-permissions-policy-violation", "document-policy-violation":
 		v.Directive = featureWord(cmp.Or(b.Policy, b.Feature))
 	}
-	v.Blocked = blockedWord(b.Blocked)
+	v.Blocked = blockedWord(cmp.Or(b.Blocked, b.Connection))
 	v.Page = pageWord(cmp.Or(r.URL, b.Document))
 	v.ReportOnly = b.ReportOnly || isReportOnly(b.Disposition)
 	return v, true
@@ -178,7 +179,7 @@ func isReportOnly(disposition string) bool {
 const other = "other"
 
 var kinds = []string{
-	"csp-violation", "csp-hash", "coep", "coop", "permissions-policy-violation",
+	"csp-violation", "csp-hash", "coep", "coop", "connection-allowlist", "permissions-policy-violation",
 	"potential-permissions-policy-violation", "document-policy-violation", "integrity-violation", "deprecation",
 	"intervention", "crash", "network-error",
 }
@@ -214,7 +215,7 @@ func featureWord(s string) string {
 var (
 	blockedKeywords = []string{
 		"inline", "eval", "wasm-eval", "self", "data", "blob", "filesystem", "about", "trusted-types-policy",
-		"trusted-types-sink",
+		"trusted-types-sink", "webrtc",
 	}
 	extensionSchemes = []string{
 		"chrome-extension", "moz-extension", "safari-extension", "safari-web-extension", "ms-browser-extension",

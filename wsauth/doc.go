@@ -2,7 +2,7 @@
 // client may connect and watch, if you allow that; a client that sends a valid
 // token may also publish, until the token expires or is revoked.
 //
-// This program prints what authenticated clients send:
+// This program prints what clients send whose token has the scope "publish":
 //
 //	package main
 //
@@ -56,10 +56,11 @@
 //
 // The package works with any WebSocket library: a [Conn] is any type with the
 // methods Read, Write, Close and Abort. Package wsauth/wsconn provides one,
-// built on net/http and nhooyr.io/websocket. Package wsauth/jwtauth verifies
-// JSON Web Tokens. Package wsauth/refresh issues refresh tokens, so that
-// clients can use short-lived access tokens for months. This package imports
-// only the standard library.
+// built on net/http and nhooyr.io/websocket. Package wsauth/wsadapter adapts
+// connections of gorilla/websocket and coder/websocket. Package wsauth/jwtauth
+// verifies JSON Web Tokens. Package wsauth/refresh issues refresh tokens, so
+// that clients can use short-lived access tokens for months. This package
+// imports only the standard library.
 //
 // # The messages of a session
 //
@@ -167,8 +168,12 @@
 //
 // # Another WebSocket library, another kind of token
 //
-// To use another WebSocket library, implement [Conn]. Abort is the method that
-// is hardest to get right, because it must work while a read or a write hangs.
+// To use gorilla/websocket or coder/websocket, adapt their connections with
+// package wsauth/wsadapter, in one line. To use another library, implement
+// [Conn]. Abort is the method that is hardest to get right, because it must
+// work while a read or a write hangs: it needs the net.Conn below the library.
+// Package examples/interop/transports tests every implementation against
+// hostile clients.
 //
 // To use another kind of token, implement [Verifier]. Its one method takes a
 // token and the time and returns an [Identity]. If it asks another service, it

@@ -14,7 +14,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// This server accepts messages only from clients that have sent a valid token.
+// This server accepts messages only from clients that have sent a valid token
+// with the scope "publish".
 func Example() {
 	tokens, err := jwtauth.New(jwtauth.Config{
 		Keys:     []jwtauth.Key{{Secret: []byte("32 random bytes, from the environment")}},

@@ -30,7 +30,10 @@ func good(extra string) string {
 
 func newHS256(t testing.TB, change func(*jwtauth.Config)) *jwtauth.Verifier {
 	t.Helper()
-	cfg := jwtauth.Config{Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}, SubjectClaim: "device"}
+	cfg := jwtauth.Config{
+		Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}, SubjectClaim: "device",
+		Roles: map[string][]string{"publisher": {wsauth.Publish}, "admin": {wsauth.Publish, wsauth.Admin}}, DefaultRole: "publisher",
+	}
 	if change != nil {
 		change(&cfg)
 	}

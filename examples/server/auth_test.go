@@ -160,8 +160,7 @@ func TestPenaltySparesDevices(t *testing.T) {
 		t.Error("guesses of a neighbour lock a publishing device's address out")
 	}
 	device.leave()
-	// The session leaves the list before its end is audited, and a connection
-	// is forgotten after that.
+	// A connection is forgotten after the end of its session was audited.
 	testkit.Eventually(t, "the device has left", func() bool { return s.srv.Relay.Len() == 0 })
 	for range 3 {
 		s.refuse(museum)

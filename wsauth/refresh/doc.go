@@ -30,7 +30,7 @@
 //		if err != nil {
 //			log.Fatal(err)
 //		}
-//		grant := refresh.Grant{Subject: "pi-1"}
+//		grant := refresh.Grant{Subject: "pi-1", Scope: []string{"publish"}}
 //		pair, err := issuer.Issue(context.Background(), grant)
 //		if err != nil {
 //			log.Fatal(err)

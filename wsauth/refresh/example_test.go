@@ -39,7 +39,7 @@ func Example() {
 	http.Handle("/auth/refresh", issuer.Handler())
 
 	ctx, now := context.Background(), time.Now()
-	first, err := issuer.IssueAt(ctx, refresh.Grant{Subject: "pi-1"}, now) // put it on the device
+	first, err := issuer.IssueAt(ctx, refresh.Grant{Subject: "pi-1", Scope: []string{"publish"}}, now) // put it on the device
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -17,7 +17,10 @@ var (
 
 func newHS256(t testing.TB) *jwtauth.Verifier {
 	t.Helper()
-	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}})
+	v, err := jwtauth.New(jwtauth.Config{
+		Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"},
+		Roles: map[string][]string{"publisher": {wsauth.Publish}, "admin": {wsauth.Publish, wsauth.Admin}}, DefaultRole: "publisher",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,19 +62,16 @@ func (c *Conn) drain() {
 	}
 }
 
-// libraryGone is called when the library closes its end. After a close frame,
-// sent or received, or a flood, the client still has CloseGrace until Close is
-// called.
+// libraryGone is called when the library closes its end. If it does so because
+// of an error of readRaw, the connection stays as it is, because Read decides;
+// after a close frame, sent or received, the client still has CloseGrace.
+// Otherwise a control frame has stalled for five seconds, or the caller has
+// closed the library's connection.
 func (c *Conn) libraryGone() error {
-	if c.flooded.Load() {
-		return nil
+	if !c.failed.Load() {
+		c.shutOnce.Do(c.destroy)
 	}
-	shut := true
-	c.shutOnce.Do(func() { shut = false; c.closing.Store(true) })
-	if !shut {
-		c.destroy()
-	}
-	return c.hangUp()
+	return nil
 }
 
 // hangUp closes the connection. Over TLS, this may wait for the client.

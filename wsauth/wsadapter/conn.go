@@ -53,6 +53,7 @@ type Conn struct {
 	drained   int  // bytes that were discarded after a close frame
 	refused   bool // the library has sent a close frame because of what it read
 	malformed bool // the close frame of the client is invalid
+	flooded   bool // the client has exceeded the budget of the meter
 
 	// writeMu is held for a whole frame. ping and pong are frames that wait
 	// until it is released.
@@ -71,7 +72,7 @@ type Conn struct {
 	interrupted bool // the context of a Read has ended
 	last        bool // the client is given up at due
 
-	flooded  atomic.Bool // the client has exceeded the budget of the meter
+	failed   atomic.Bool // the library has got an error from readRaw
 	stalled  atomic.Bool // a write has made no progress
 	closing  atomic.Bool // no more data is sent or returned: a close frame was sent or follows
 	shutOnce sync.Once
@@ -192,7 +193,7 @@ func (c *Conn) explain(err error) error {
 	switch {
 	case errors.Is(err, wsauth.ErrBinary), errors.Is(err, wsauth.ErrInvalidUTF8), errors.Is(err, wsauth.ErrTooBig):
 		return err
-	case c.flooded.Load():
+	case c.flooded:
 		return ErrFlooded
 	case byClient:
 		err = &CloseError{code}
@@ -216,18 +217,17 @@ func (c *Conn) explain(err error) error {
 	return err
 }
 
-// errFlood is what the library reads in place of a flood.
-var errFlood = errors.New("flood")
-
 // readRaw is the library's Read. It runs under readMu. After a close frame, the
 // library gets nothing: Close itself looks for the answer of the client.
-func (c *Conn) readRaw(b []byte) (int, error) {
-	if c.closing.Load() {
-		return 0, ErrClosed
+func (c *Conn) readRaw(b []byte) (n int, err error) {
+	if !c.closing.Load() {
+		n, err = c.receive(b)
 	}
-	n, err := c.receive(b)
 	if c.closing.Load() {
-		return 0, ErrClosed
+		n, err = 0, ErrClosed
+	}
+	if err != nil {
+		c.failed.Store(true)
 	}
 	return n, err
 }
@@ -241,9 +241,8 @@ func (c *Conn) receive(b []byte) (n int, err error) {
 		n, err = c.readSocket(b)
 	}
 	if !c.meter.Scan(b[:n], &c.asked) && !c.closing.Load() {
-		c.flooded.Store(true)
-		c.shut(1008, "") // before the library can close
-		return 0, errFlood
+		c.flooded = true
+		c.shut(1008, "")
 	}
 	return n, err
 }
@@ -253,9 +252,6 @@ func (c *Conn) receive(b []byte) (n int, err error) {
 func (c *Conn) readSocket(b []byte) (int, error) {
 	if c.drained > wsframe.MaxDrain {
 		c.pause()
-	}
-	if c.awaiting.Load() {
-		c.awaitAnswer() // do not count the time in which no one was reading
 	}
 	n, err := c.raw.Read(b)
 	for errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && c.waitLonger() {
@@ -302,10 +298,10 @@ func (c *Conn) awaitAnswer() {
 	}
 }
 
-// waitLonger reports whether to read again after a read that timed out. If this
-// process, or the machine, was stopped for a while, the deadline has passed
-// although the answer may have arrived meanwhile, and no read has looked for
-// it. So a client is given up only by a read that ended in time.
+// waitLonger reports whether to read again after a read that timed out. If no
+// goroutine has read for a while, or this process or the machine was stopped,
+// the deadline has passed although the answer may have arrived meanwhile. So a
+// client is given up only by a read that ended in time.
 func (c *Conn) waitLonger() bool {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()

@@ -5,8 +5,8 @@
 //	session := gate.Attach(wsadapter.Coder(ws, rw), peer)
 //
 // Here, ws is the connection of the library, and rw is the ResponseWriter that
-// the library has upgraded. This program prints what authenticated clients send
-// over gorilla/websocket:
+// the library has upgraded. This program prints what clients send whose token
+// has the scope "publish", over gorilla/websocket:
 //
 //	package main
 //
@@ -71,16 +71,15 @@
 //	})
 //	session := gate.Attach(wsadapter.Coder(ws, rw), peer)
 //
-// Call [wsauth.Origins.Check] before Accept. The patterns of that library
-// compare the host only. The same lines adapt nhooyr.io/websocket, but package
-// wsauth/wsconn does more with it.
+// Call [wsauth.Origins.Check] before Accept, because the patterns of that
+// library compare the host only.
 //
 // The library completes the handshake and decodes frames, with compression if
-// you enable it. The [Conn] writes all frames itself, without compression, on
-// the net.Conn that the ResponseWriter has kept. After the adaption, use the
-// Conn only, and no method of the library's connection except those that return
-// an address or the subprotocol. This package imports neither library. A Conn
-// has the bounds that the libraries do not have:
+// you enable it. The [Conn] writes all frames itself, without compression, to
+// the net.Conn that the ResponseWriter has kept. From then on, use the Conn
+// only, and no method of the library's connection except those that return an
+// address or the subprotocol. This package imports neither library. A Conn has
+// bounds that the libraries do not have:
 //
 //   - [Conn.Close] sends one close frame and returns within
 //     [Config].CloseGrace, even if the client stalls in the middle of a frame.

@@ -26,7 +26,8 @@ const binaryMessage = 0x2
 
 // Gorilla adapts a connection of github.com/gorilla/websocket. ws is the
 // *websocket.Conn that Upgrade has returned for w. If Upgrade got another
-// ResponseWriter than w, Gorilla closes ws and returns a closed Conn.
+// ResponseWriter than w, Gorilla closes ws and returns a closed Conn, whose
+// Read says so.
 func Gorilla(ws interface {
 	NextReader() (messageType int, r io.Reader, err error)
 	SetReadLimit(limit int64)
@@ -45,7 +46,7 @@ func Gorilla(ws interface {
 // Coder adapts a connection of github.com/coder/websocket. ws is the
 // *websocket.Conn that Accept has returned for w; the type parameter is
 // inferred. If Accept got another ResponseWriter than w, Coder closes ws and
-// returns a closed Conn.
+// returns a closed Conn, whose Read says so.
 func Coder[MessageType ~int](ws interface {
 	Reader(ctx context.Context) (MessageType, io.Reader, error)
 	SetReadLimit(n int64)
@@ -62,7 +63,7 @@ func Coder[MessageType ~int](ws interface {
 	})
 }
 
-// errNotWrapped is the error of Read for a caller who has mixed up two
+// errNotWrapped is the error of Read if the caller has mixed up two
 // ResponseWriters. Without the net.Conn, no bound could be kept.
 var errNotWrapped = errors.New("wsadapter: pass the ResponseWriter of Adapter.Wrap to the library's upgrade")
 

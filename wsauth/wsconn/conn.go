@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Errors of a Conn, besides those of package wsauth. They contain nothing that
@@ -44,18 +45,18 @@ type Conn struct {
 	limit atomic.Int64
 
 	// Guarded by readMu:
-	readMu  lock
+	readMu  wsframe.Lock
 	early   *bytes.Reader // what arrived with the handshake
 	partial io.Reader     // the rest of a message that was not read completely
 	readErr error         // what every further Read returns
 	ioErr   error         // why raw can no longer be read
-	meter   meter
+	meter   wsframe.Meter
 	drained int32 // bytes that were discarded after a close frame
 	refused bool  // the library has closed because of what it read
 
 	// writeMu is held for a whole frame. ping and pong are frames that wait
 	// until it is released.
-	writeMu lock
+	writeMu wsframe.Lock
 	direct  *direct
 	ping    atomic.Bool
 	asked   atomic.Bool // a ping was sent, and no pong has been read since
@@ -256,7 +257,7 @@ func (c *Conn) readRaw(b []byte) (n int, err error) {
 	} else {
 		n, err = c.readSocket(b)
 	}
-	if !c.closing.Load() && !c.meter.scan(b[:n], &c.asked) {
+	if !c.closing.Load() && !c.meter.Scan(b[:n], &c.asked) {
 		c.timeMu.Lock()
 		c.flooded = true
 		c.timeMu.Unlock()
@@ -275,7 +276,7 @@ func (c *Conn) isFlooded() bool {
 // readSocket reads from the connection, and slowly if a client goes on sending
 // after a close frame.
 func (c *Conn) readSocket(b []byte) (int, error) {
-	if c.drained > maxDrain {
+	if c.drained > wsframe.MaxDrain {
 		c.pause()
 	}
 	if c.awaiting.Load() {
@@ -288,7 +289,7 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	if n > 0 && c.awaiting.Load() {
 		c.answered()
 	}
-	if c.closing.Load() && c.drained <= maxDrain {
+	if c.closing.Load() && c.drained <= wsframe.MaxDrain {
 		c.drained += int32(n)
 	}
 	if err != nil {
@@ -297,12 +298,12 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	return n, err
 }
 
-// pause waits for drainPause, but not longer than the killer.
+// pause waits for DrainPause, but not longer than the killer.
 func (c *Conn) pause() {
 	c.timeMu.Lock()
 	left := time.Duration(c.due - time.Now().UnixNano())
 	c.timeMu.Unlock()
-	time.Sleep(min(drainPause, left))
+	time.Sleep(min(wsframe.DrainPause, left))
 }
 
 // interrupt makes a running Read return when its context ends.

@@ -36,7 +36,7 @@ func sign(t testing.TB, device string, key []byte, at time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := v.SignAt(wsauth.ClaimSet{Subject: device, ExpiresAt: at.Add(time.Hour)}, at)
+	token, err := v.SignAt(wsauth.ClaimSet{Subject: device, Scope: []string{wsauth.Publish}, ExpiresAt: at.Add(time.Hour)}, at)
 	if err != nil {
 		t.Fatal(err)
 	}

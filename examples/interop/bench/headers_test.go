@@ -34,6 +34,22 @@ func nine() headers.Policy {
 	return p
 }
 
+// shop is the policy of a site with third parties, as far as both libraries can
+// send it. The services in examples/services/thirdparties and beside this
+// package send all of it.
+func shop() headers.Policy {
+	const provider = "https://js.stripe.com"
+	p := headers.Strict()
+	p.CSP = p.CSP.Add("script-src", provider).Add("frame-src", provider, "https://hooks.stripe.com").
+		Add("connect-src", "https://api.stripe.com").Add("form-action", headers.Self)
+	p.CSPReportOnly = headers.CSP{}.With("require-trusted-types-for", "'script'")
+	p.Permissions = p.Permissions.With("payment", headers.Self, provider)
+	p.OpenerPolicy, p.EmbedderPolicy, p.OriginAgent = headers.OpenerSameOriginAllowPopups, "", ""
+	p.Extra = map[string]string{"X-Permitted-Cross-Domain-Policies": "none"}
+	p.HSTS.Secure = func(r *http.Request) bool { return r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" }
+	return p
+}
+
 // sets are policies, each with the other library's options for the same
 // headers.
 var sets = []struct {
@@ -61,6 +77,21 @@ var sets = []struct {
 		CrossOriginOpenerPolicy:   string(nine().OpenerPolicy),
 		CrossOriginEmbedderPolicy: string(nine().EmbedderPolicy),
 		CrossOriginResourcePolicy: string(nine().ResourcePolicy),
+	}},
+	{"third parties", 11, shop(), secure.Options{
+		ContentTypeNosniff:              true,
+		FrameDeny:                       true,
+		BrowserXssFilter:                true,
+		ReferrerPolicy:                  string(shop().ReferrerPolicy),
+		ContentSecurityPolicy:           shop().CSP.String(),
+		ContentSecurityPolicyReportOnly: shop().CSPReportOnly.String(),
+		PermissionsPolicy:               shop().Permissions.String(),
+		CrossOriginOpenerPolicy:         string(shop().OpenerPolicy),
+		CrossOriginResourcePolicy:       string(shop().ResourcePolicy),
+		XPermittedCrossDomainPolicies:   "none",
+		STSSeconds:                      int64(shop().HSTS.MaxAge.Seconds()),
+		STSIncludeSubdomains:            true,
+		SSLProxyHeaders:                 map[string]string{"X-Forwarded-Proto": "https"},
 	}},
 }
 

@@ -29,10 +29,14 @@ var (
 // start is the time at which every bubble begins.
 var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// tokens returns a verifier, which is also a signer.
+// verifier returns a verifier, which is also a signer.
+func verifier(key []byte, devices ...string) (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Subjects: devices, SubjectClaim: "device"})
+}
+
 func tokens(t testing.TB, key []byte, devices ...string) *jwtauth.Verifier {
 	t.Helper()
-	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Subjects: devices, SubjectClaim: "device"})
+	v, err := verifier(key, devices...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +48,7 @@ func tokens(t testing.TB, key []byte, devices ...string) *jwtauth.Verifier {
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
 	text, err := tokens(t, key, device).SignAt(
-		wsauth.ClaimSet{Subject: device, ExpiresAt: expires}, expires.Add(-time.Hour))
+		wsauth.ClaimSet{Subject: device, Scope: []string{wsauth.Publish}, ExpiresAt: expires}, expires.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
