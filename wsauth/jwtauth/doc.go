@@ -42,7 +42,8 @@
 //
 //   - Users of an OpenID Connect provider: [Config].Providers with the issuer.
 //     The keys and their address are found by discovery. The audience is the
-//     client ID of the service, or, for access tokens, its name at the provider.
+//     client ID of the service, or, for access tokens, its name at the
+//     provider.
 //   - Tokens of a service that publishes a key set: [Provider].JWKS as well.
 //   - Devices, with a key that only the machine that issues tokens has:
 //     [Config].Keys with the public key. [NewKeyPair] makes a pair. A server
@@ -55,11 +56,25 @@
 // checked (RFC 8725, sections 2.1 and 3.1). A key of a provider verifies tokens
 // of this provider only, and no other key does.
 //
+// # Which tokens
+//
+// A provider signs tokens for all its services, and several kinds of them, with
+// the same keys. So always set [Config].Audience for a provider. If its access
+// tokens have a type of their own, set [Config].Type too, so that an ID token
+// is not taken for one (RFC 8725, section 3.11).
+//
+// A subject is unique only within its issuer. If there are several providers,
+// decide by [wsauth.Identity].Issuer and Subject together, as
+// [Config].SubjectAllowed can.
+//
+// The permissions of an identity are the words of its scope, or, with
+// [Config].Roles, those of its roles.
+//
 // # Keys of a provider
 //
 // They are fetched when the first token arrives, when a token names an unknown
-// key, and every [Config].RefreshInterval while [Verifier.Run] runs. Between two
-// fetches from one provider there are at least [Config].MinRefreshInterval,
+// key, and every [Config].RefreshInterval while [Verifier.Run] runs. Between
+// two fetches from one provider there are at least [Config].MinRefreshInterval,
 // whatever tokens strangers send, and two never run at the same time. A fetch
 // takes at most 10 seconds, and reads at most 512 KiB and 64 keys. It uses
 // https, and follows no redirect.
@@ -78,15 +93,15 @@
 // # What is checked
 //
 // Verify is stricter than JWT libraries on purpose. It reads only the compact
-// serialization with canonical base64url. It refuses "crit" and "b64", refuses a
-// header or claims in which a name occurs twice, and requires "exp" as a
+// serialization with canonical base64url. It refuses "crit" and "b64", refuses
+// a header or claims in which a name occurs twice, and requires "exp" as a
 // positive integer. Text without the form of a token is refused without an
 // allocation and before any signature is computed. An [*wsauth.Error] contains
 // claims only if the signature is valid; its Detail names the claim that is
 // wrong, and never contains a value.
 //
-// Signatures are computed by jwx, and PS256 by the standard library, because jwx
-// accepts a salt of any length. Only the file jwx.go uses it.
+// Signatures are computed by jwx, and PS256 by the standard library, because
+// jwx accepts a salt of any length. Only the file jwx.go uses it.
 //
 // # Cost
 //

@@ -27,8 +27,8 @@ func (c counted) Verify(payload, signature []byte, key any) error {
 	return c.Verifier.Verify(payload, signature, key)
 }
 
-// ReadSet returns the IDs and algorithms of the usable keys of a set, as fetched
-// from a provider with these algorithms.
+// ReadSet returns the IDs and algorithms of the usable keys of a set, as
+// fetched from a provider with these algorithms.
 func ReadSet(text []byte, log io.Writer, algorithms ...string) ([]string, error) {
 	cfg := &Config{Log: slog.New(slog.NewTextHandler(log, nil))}
 	p, errs := newProvider(Provider{Issuer: "https://id.example", Algorithms: algorithms}, "", cfg, nil)

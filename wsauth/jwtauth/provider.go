@@ -29,13 +29,14 @@ type Provider struct {
 	// /.well-known/openid-configuration below Issuer, whose "issuer" must be
 	// equal to Issuer, byte for byte.
 	JWKS string
-	// Algorithms are the accepted algorithms. A key for another is skipped.
-	// Nil means RS256, PS256, ES256, ES384 and EdDSA, and RS256 for an RSA key
+	// Algorithms are the accepted algorithms. A key for another is skipped. Nil
+	// means RS256, PS256, ES256, ES384 and EdDSA, and RS256 for an RSA key
 	// without "alg" (the default of OpenID Connect). If Algorithms has both
-	// RS256 and PS256, an RSA key without "alg" is skipped. HMAC is not possible.
+	// RS256 and PS256, an RSA key without "alg" is skipped. HMAC is not
+	// possible.
 	Algorithms []string
-	// InsecureHTTP allows http URLs. Without it, they must be https, unless their
-	// host is this machine. Anyone on the way could replace the keys.
+	// InsecureHTTP allows http URLs. Without it, they must be https, unless
+	// their host is this machine. Anyone on the way could replace the keys.
 	InsecureHTTP bool
 }
 
@@ -238,9 +239,9 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 }
 
 // Run fetches the keys of every provider each [Config].RefreshInterval until
-// ctx ends, and sooner again after a failure. Without Run, keys are fetched when
-// a token needs it, so a withdrawn key ends no session until the next token
-// arrives. Call it on a goroutine of its own.
+// ctx ends, and sooner again after a failure. Without Run, keys are fetched
+// when a token needs it, so a withdrawn key ends no session until the next
+// token arrives. Call it on a goroutine of its own.
 func (v *Verifier) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, p := range v.providers {

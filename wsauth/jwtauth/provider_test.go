@@ -129,7 +129,8 @@ func TestFirstTokenFetches(t *testing.T) {
 	})
 }
 
-// A key of a provider verifies only tokens of its issuer, and no other key does.
+// A key of a provider verifies only tokens of its issuer, and no other key
+// does.
 func TestKeysAreBoundToTheirIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, own := newPair(t, jwtauth.ES256, "k1", 0), newPair(t, jwtauth.ES256, "k1", 0), newPair(t, jwtauth.ES256, "own", 0)
