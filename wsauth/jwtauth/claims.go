@@ -232,7 +232,12 @@ func (v *Verifier) permissions(roles []string) (role string, granted []string, o
 			role, granted, ok = r, p, true
 		default:
 			role += " " + r
-			granted = slices.Concat(granted, p)
+			granted = slices.Clip(granted) // which belongs to the configuration
+			for _, permission := range p {
+				if !slices.Contains(granted, permission) {
+					granted = append(granted, permission)
+				}
+			}
 		}
 	}
 	return role, granted, ok

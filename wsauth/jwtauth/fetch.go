@@ -132,7 +132,7 @@ func (p *provider) readSet(text []byte) ([]ringKey, error) {
 	for i, text := range list {
 		k, err := p.readKey(text, keys)
 		if err != nil {
-			p.log.Warn("key skipped", "issuer", p.Issuer, "index", i, "kid", k.id, "error", err)
+			p.cfg.Log.Warn("key skipped", "issuer", p.Issuer, "index", i, "kid", k.id, "error", err)
 			continue
 		}
 		k.from = p

@@ -186,7 +186,7 @@ func (k *jwk) key(alg string, allowed set, private bool) (ringKey, error) {
 
 func (k *jwk) rsa() (*rsa.PublicKey, bool) {
 	n, e := k.number["n"], number(k.number["e"])
-	if len(n) == 0 || len(n) > maxRSA || !e.IsInt64() || e.Int64() > 1<<31-1 {
+	if len(n) == 0 || len(n) > maxRSA/8+1 || !e.IsInt64() || e.Int64() > 1<<31-1 {
 		return nil, false
 	}
 	return &rsa.PublicKey{N: number(n), E: int(e.Int64())}, true

@@ -38,8 +38,9 @@ type Config struct {
 	Subjects []string
 	// SubjectAllowed reports whether a subject's tokens are accepted. issuer is
 	// the token's "iss", or empty: two issuers may use the same subject for
-	// different users. It is called for every token with a valid signature. It
-	// must be fast and safe for concurrent use.
+	// different users. It is called only if the signature, the times, the
+	// issuer and the audience are valid. It must be fast and safe for
+	// concurrent use.
 	SubjectAllowed func(issuer, subject string) bool
 	// AnySubject accepts the tokens of every subject: everyone to whom an
 	// accepted issuer gives a token for Audience.
@@ -53,25 +54,26 @@ type Config struct {
 	// writes the first one. If empty, such tokens may have any "iss" except
 	// those of Providers, or none.
 	Issuers []string
-	// Audience must be one of the values of "aud", such as the client ID of this
-	// service. If empty, only tokens without "aud" are accepted (RFC 7519,
+	// Audience must be one of the values of "aud", such as the client ID of
+	// this service. If empty, only tokens without "aud" are accepted (RFC 7519,
 	// section 4.1.3).
 	Audience string
 	// Type is the required "typ" in the header of a token, such as "at+jwt" for
 	// access tokens (RFC 9068). It is compared without regard to case and to a
-	// prefix "application/". If empty, tokens with any "typ", or without one, are
-	// accepted, and Sign writes "JWT".
+	// prefix "application/". If empty, tokens with any "typ", or without one,
+	// are accepted, and Sign writes "JWT".
 	Type string
 
-	// ScopeClaim is the name of the claim that holds the scope, such as "scp" or
-	// "permissions": a string of words, or a list of strings. Empty means
+	// ScopeClaim is the name of the claim that holds the scope, such as "scp"
+	// or "permissions": a string of words, or a list of strings. Empty means
 	// "scope".
 	ScopeClaim string
 	// Roles maps each role to its permissions, which may be any words of your
-	// own, such as "metrics", without spaces. A token has the permissions of all
-	// its roles that are in Roles, or, if it has a scope, those of them that are
-	// in the scope. A token whose roles are all unknown is refused. If Roles is
-	// nil, the words of the scope are the permissions, and roles are not read.
+	// own, such as "metrics", without spaces. A token has the permissions of
+	// all its roles that are in Roles, or, if it has a scope, those of them
+	// that are in the scope. A token whose roles are all unknown is refused. If
+	// Roles is nil, the words of the scope are the permissions, and roles are
+	// not read.
 	Roles map[string][]string
 	// RoleClaim is the name of the claim that holds the role or the roles, such
 	// as "roles" or "groups": a string, or a list of strings. Empty means
@@ -86,8 +88,9 @@ type Config struct {
 	Leeway time.Duration
 
 	// RefreshInterval is how old the keys of a provider may be before they are
-	// fetched again: at most this late does a withdrawn key become invalid. At
-	// least MinRefreshInterval. 0 means 15 minutes.
+	// fetched again. While the provider answers and [Verifier.Run] runs, a
+	// withdrawn key becomes invalid within about this time. At least
+	// MinRefreshInterval. 0 means 15 minutes.
 	RefreshInterval time.Duration
 	// MinRefreshInterval is the least time between the end of a fetch, even a
 	// failed one, and the next fetch from the same provider, whatever tokens
@@ -101,8 +104,8 @@ type Config struct {
 	// Transport makes the requests to providers. Nil means
 	// [http.DefaultTransport].
 	Transport http.RoundTripper
-	// Log gets a record if keys cannot be fetched, are skipped or are withdrawn.
-	// Nil is silence.
+	// Log gets a record if keys cannot be fetched, are skipped or are
+	// withdrawn. If nil, nothing is logged.
 	Log *slog.Logger
 }
 
@@ -214,28 +217,27 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Transport == nil {
 		cfg.Transport = http.DefaultTransport
 	}
-	if len(cfg.Providers) > maxProviders {
+	list := cfg.Providers
+	if len(list) > maxProviders {
 		bad("Providers", wsauth.ConfigTooLong)
-		cfg.Providers = cfg.Providers[:maxProviders]
+		list = list[:maxProviders]
 	}
-	client := newClient(cfg.Transport)
-	for i, in := range cfg.Providers {
+	cfg.Keys, cfg.Providers, cfg.Subjects = nil, nil, nil
+	cfg.Issuers = slices.Clone(cfg.Issuers)
+	v.cfg = cfg
+	for i, in := range list {
 		field := "Config.Providers[" + strconv.Itoa(i) + "]"
-		p, problems := newProvider(in, field, &v.cfg)
+		p, problems := newProvider(in, field, &v.cfg, v.changed)
 		errs = append(errs, problems...)
 		if in.Issuer != "" && v.providerOf(in.Issuer) != nil || slices.Contains(cfg.Issuers, in.Issuer) {
 			errs = append(errs, &ConfigError{field + ".Issuer", wsauth.ConfigDuplicate})
 		}
-		p.client, p.changed, p.log = client, v.changed, cfg.Log
 		v.providers = append(v.providers, p)
 		v.published |= p.algs
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	cfg.Keys, cfg.Providers, cfg.Subjects = nil, nil, nil
-	cfg.Issuers = slices.Clone(cfg.Issuers)
-	v.cfg = cfg
 	return v, nil
 }
 

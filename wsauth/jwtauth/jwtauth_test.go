@@ -127,24 +127,24 @@ func TestRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stands := func(at time.Time) bool { _, ok := v.ValidAt(id, at); return ok }
-	if err := v.Rotate(jwtauth.Key{Secret: []byte("short")}); err == nil || !stands(now) {
+	valid := func(at time.Time) bool { _, ok := v.ValidAt(id, at); return ok }
+	if err := v.Rotate(jwtauth.Key{Secret: []byte("short")}); err == nil || !valid(now) {
 		t.Error("an invalid ring was accepted, or changed the old one:", err)
 	}
 	until := now.Add(time.Hour)
 	if err := v.Rotate(jwtauth.Key{Secret: other}, jwtauth.Key{Secret: secret, Until: until}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Verify(t.Context(), token, now); err != nil || !stands(now) {
+	if _, err := v.Verify(t.Context(), token, now); err != nil || !valid(now) {
 		t.Error("a rotation with an Until ends an authentication:", err)
 	}
-	if stands(until) {
+	if valid(until) {
 		t.Error("the old key is valid after its Until")
 	}
 	if err := v.Rotate(jwtauth.Key{Secret: other}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Verify(t.Context(), token, now); reasonOf(t, err) != wsauth.ReasonSignature || stands(now) {
+	if _, err := v.Verify(t.Context(), token, now); reasonOf(t, err) != wsauth.ReasonSignature || valid(now) {
 		t.Error("a rotation without the old key does not end its authentications:", err)
 	}
 	if _, ok := v.ValidAt(wsauth.Identity{Subject: "pi-1", ExpiresAt: until}, now); ok {

@@ -18,25 +18,23 @@ import (
 // claims that this package refuses, and takes longer than all checks of this
 // package. The objects are created once, so that an algorithm that is
 // registered in jwx later has no effect here.
-var (
-	signers   = primitives[signer](jws.NewSigner, pss{})
-	verifiers = primitives[jws.Verifier](jws.NewVerifier, pss{})
-)
+var signers, verifiers = primitives()
 
 type signer interface {
 	Sign(payload []byte, key any) ([]byte, error)
 }
 
-func primitives[P, T any](create func(jwa.SignatureAlgorithm) (T, error), ps256Primitive P) (list [len(algorithms)]P) {
+func primitives() (s [len(algorithms)]signer, v [len(algorithms)]jws.Verifier) {
 	for a := hs256; int(a) < len(algorithms); a++ {
-		p, err := create(jwa.SignatureAlgorithm(algorithms[a].name))
-		if err != nil {
-			panic(err) // every algorithm is built into jwx
+		var err, err2 error
+		s[a], err = jws.NewSigner(jwa.SignatureAlgorithm(algorithms[a].name))
+		v[a], err2 = jws.NewVerifier(jwa.SignatureAlgorithm(algorithms[a].name))
+		if err != nil || err2 != nil {
+			panic("jwtauth: every algorithm is built into jwx")
 		}
-		list[a] = any(p).(P)
 	}
-	list[ps256] = ps256Primitive
-	return list
+	s[ps256], v[ps256] = pss{}, pss{}
+	return s, v
 }
 
 // pss is PS256 by the standard library: jwx accepts a salt of any length, and

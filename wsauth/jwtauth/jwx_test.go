@@ -23,7 +23,7 @@ func beforeSignature(r wsauth.Reason) bool {
 	return false
 }
 
-// jwx accepts every token that HS256 accepts. HS256 calls jwx for every token
+// jwx accepts every token that Verify accepts. Verify calls jwx for every token
 // with a valid form and a known key, and for no other.
 func FuzzVerifyAgainstJWX(f *testing.F) {
 	f.Add(common, good(""), "", "")

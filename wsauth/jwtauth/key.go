@@ -22,8 +22,8 @@ type Key struct {
 	ID string
 	// Algorithm is the only algorithm of the key, such as [ES256]. If it is
 	// empty, it follows from the key: the "alg" of a JWK, [HS256] for a Secret,
-	// ES256, ES384 or EdDSA for a key on a curve. An RSA key without "alg" needs
-	// it, because RS256 and PS256 are both possible.
+	// ES256, ES384 or EdDSA for a key on a curve. An RSA key without "alg"
+	// needs it, because RS256 and PS256 are both possible.
 	Algorithm string
 	// Secret is a key for HMAC, at least as long as the hash: 32 bytes for
 	// HS256, 48 for HS384, 64 for HS512 (RFC 7518, section 3.2).

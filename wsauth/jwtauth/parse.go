@@ -166,9 +166,9 @@ func parsePEM(text []byte, alg string) (ringKey, error) {
 	return newPublic(key, alg, all)
 }
 
-// NewKeyPair returns a new pair of keys for alg, which is [EdDSA] or [ES256], in
-// PEM: a block PRIVATE KEY for the signer, and a block PUBLIC KEY for everyone
-// who verifies. For another algorithm, the error is a [*ConfigError].
+// NewKeyPair returns a new pair of keys for alg, which is [EdDSA] or [ES256],
+// in PEM: a block PRIVATE KEY for the signer, and a block PUBLIC KEY for
+// everyone who verifies. For another algorithm, the error is a [*ConfigError].
 func NewKeyPair(alg string) (private, public []byte, err error) {
 	var signer crypto.Signer
 	switch alg {

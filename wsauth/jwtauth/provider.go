@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -30,13 +29,14 @@ type Provider struct {
 	// /.well-known/openid-configuration below Issuer, whose "issuer" must be
 	// equal to Issuer, byte for byte.
 	JWKS string
-	// Algorithms are the accepted algorithms. A key for another is skipped.
-	// Nil means RS256, PS256, ES256, ES384 and EdDSA, and RS256 for an RSA key
+	// Algorithms are the accepted algorithms. A key for another is skipped. Nil
+	// means RS256, PS256, ES256, ES384 and EdDSA, and RS256 for an RSA key
 	// without "alg" (the default of OpenID Connect). If Algorithms has both
-	// RS256 and PS256, an RSA key without "alg" is skipped. HMAC is not possible.
+	// RS256 and PS256, an RSA key without "alg" is skipped. HMAC is not
+	// possible.
 	Algorithms []string
-	// InsecureHTTP allows http URLs. Without it, they must be https, unless their
-	// host is this machine. Anyone on the way could replace the keys.
+	// InsecureHTTP allows http URLs. Without it, they must be https, unless
+	// their host is this machine. Anyone on the way could replace the keys.
 	InsecureHTTP bool
 }
 
@@ -52,7 +52,6 @@ type provider struct {
 	implied  set    // of a key without "alg"
 	discover string // URL of the discovery document, or empty
 	cfg      *Config
-	log      *slog.Logger
 	client   *http.Client
 	changed  func()
 	fetched  atomic.Pointer[keySet] // nil before the first success
@@ -66,10 +65,12 @@ type provider struct {
 // call is one fetch, for which any number of callers wait.
 type call struct{ done chan struct{} }
 
-func newProvider(in Provider, field string, cfg *Config) (*provider, []error) {
+// newProvider checks the provider in a field of cfg. It calls changed after
+// keys were withdrawn.
+func newProvider(in Provider, field string, cfg *Config, changed func()) (*provider, []error) {
 	var errs []error
 	bad := func(name string, r error) { errs = append(errs, &ConfigError{field + "." + name, r}) }
-	p := &provider{Provider: in, cfg: cfg, log: cfg.Log}
+	p := &provider{Provider: in, cfg: cfg, client: newClient(cfg.Transport), changed: changed}
 	switch {
 	case in.Issuer == "":
 		bad("Issuer", wsauth.ConfigMissing)
@@ -178,10 +179,10 @@ func (p *provider) run(c *call) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.log.Warn("keys not fetched", "issuer", p.Issuer, "error", err)
+		p.cfg.Log.Warn("keys not fetched", "issuer", p.Issuer, "error", err)
 	}
 	if withdrawn > 0 {
-		p.log.Info("keys withdrawn", "issuer", p.Issuer, "count", withdrawn)
+		p.cfg.Log.Info("keys withdrawn", "issuer", p.Issuer, "count", withdrawn)
 		p.changed()
 	}
 	p.mu.Lock()
@@ -229,24 +230,24 @@ func (p *provider) refresh(ctx context.Context) error {
 // before Refresh returns.
 func (v *Verifier) Refresh(ctx context.Context) error {
 	errs := make([]error, len(v.providers))
-	var all sync.WaitGroup
+	var group sync.WaitGroup
 	for i, p := range v.providers {
-		all.Go(func() { errs[i] = p.refresh(ctx) })
+		group.Go(func() { errs[i] = p.refresh(ctx) })
 	}
-	all.Wait()
+	group.Wait()
 	return errors.Join(errs...)
 }
 
 // Run fetches the keys of every provider each [Config].RefreshInterval until
-// ctx ends, and sooner again after a failure. Without Run, keys are fetched when
-// a token needs it, so a withdrawn key ends no session until the next token
-// arrives. Call it on a goroutine of its own.
+// ctx ends, and sooner again after a failure. Without Run, keys are fetched
+// when a token needs it, so a withdrawn key ends no session until the next
+// token arrives. Call it on a goroutine of its own.
 func (v *Verifier) Run(ctx context.Context) {
-	var all sync.WaitGroup
+	var group sync.WaitGroup
 	for _, p := range v.providers {
-		all.Go(func() { p.keepFresh(ctx) })
+		group.Go(func() { p.keepFresh(ctx) })
 	}
-	all.Wait()
+	group.Wait()
 }
 
 func (p *provider) keepFresh(ctx context.Context) {
@@ -254,8 +255,8 @@ func (p *provider) keepFresh(ctx context.Context) {
 	for {
 		wait := p.cfg.RefreshInterval
 		if p.refresh(ctx) != nil {
-			wait = min(retry, wait)
-			retry *= 2
+			wait = retry
+			retry = min(2*retry, p.cfg.RefreshInterval)
 		} else {
 			retry = p.cfg.MinRefreshInterval
 		}

@@ -35,9 +35,9 @@ var (
 //
 // A token whose key is known never waits. A token with an unknown key, whose
 // "iss" is the issuer of a provider, waits for a fetch of its keys, until ctx
-// ends, if [Config].MinRefreshInterval allows one; any number of tokens wait for
-// the same fetch. The fetch has a goroutine of its own, which ends within 10
-// seconds.
+// ends, if [Config].MinRefreshInterval allows one; any number of tokens wait
+// for the same fetch. The fetch has a goroutine of its own, which ends within
+// 10 seconds.
 func (v *Verifier) Verify(ctx context.Context, token []byte, now time.Time) (wsauth.Identity, error) {
 	var p parts
 	if refused := v.split(&p, token); refused != nil {
@@ -231,8 +231,8 @@ func (v *Verifier) split(p *parts, token []byte) *wsauth.Error {
 const commonHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 // readHeader reads the header (RFC 7515, section 4). It ignores unknown
-// members, as the RFC requires, and refuses "crit" and "b64": the first requires
-// an extension, the second changes the text that is signed.
+// members, as the RFC requires, and refuses "crit" and "b64": the first
+// requires an extension, the second changes the text that is signed.
 func (p *parts) readHeader(header []byte, typ string) *wsauth.Error {
 	p.rightType = typ == ""
 	if string(header) == commonHeader && typ == "" {

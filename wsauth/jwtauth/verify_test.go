@@ -209,10 +209,21 @@ func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 
 // Text without the form of a token costs no allocation.
 func TestGarbageAllocatesNothing(t *testing.T) {
-	v := newHS256(t, nil)
-	for name, token := range garbage {
-		if n := testing.AllocsPerRun(100, func() { _, _ = v.Verify(t.Context(), token, now) }); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
+	es := newPair(t, jwtauth.ES256, "k1", 0)
+	for what, v := range map[string]*jwtauth.Verifier{
+		"HS256": newHS256(t, nil),
+		"a public key and a provider": newSub(t, func(c *jwtauth.Config) {
+			c.Keys, c.Providers = []jwtauth.Key{{PEM: es.public}}, []jwtauth.Provider{{Issuer: issuer}}
+		}),
+	} {
+		for name, token := range garbage {
+			before := jwtauth.Verifications.Load()
+			if n := testing.AllocsPerRun(100, func() { _, _ = v.Verify(t.Context(), token, now) }); n != 0 {
+				t.Errorf("%s, %s: %v allocations", what, name, n)
+			}
+			if jwtauth.Verifications.Load() != before {
+				t.Errorf("%s, %s: a signature was checked", what, name)
+			}
 		}
 	}
 }
