@@ -36,11 +36,11 @@ func BenchmarkAdmit(b *testing.B) {
 			addrs := make([]netip.Addr, clients)
 			for i := range addrs {
 				addrs[i] = address(uint64(i))
-				l.Admit(addrs[i])
+				l.Admit(ratelimit.Key{Addr: addrs[i]})
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				slot, _ := l.Admit(addrs[rand.Uint64N(clients)])
+				slot, _ := l.Admit(ratelimit.Key{Addr: addrs[rand.Uint64N(clients)]})
 				slot.Release()
 			}
 		})
@@ -53,7 +53,7 @@ func BenchmarkAdmitParallel(b *testing.B) {
 	l := newLimiter(b, ratelimit.Config{Limit: 1 << 24})
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			slot, _ := l.Admit(alice)
+			slot, _ := l.Admit(ratelimit.Key{Addr: alice})
 			slot.Release()
 		}
 	})
@@ -62,10 +62,10 @@ func BenchmarkAdmitParallel(b *testing.B) {
 // BenchmarkRefuse measures what a refusal costs the server.
 func BenchmarkRefuse(b *testing.B) {
 	l := newLimiter(b, ratelimit.Config{Limit: 1, Window: time.Hour})
-	l.Admit(alice)
+	l.Admit(ratelimit.Key{Addr: alice})
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Admit(alice)
+		l.Admit(ratelimit.Key{Addr: alice})
 	}
 }
 

@@ -53,12 +53,12 @@ func ExampleLimiter_Admit() {
 	lim, _ := ratelimit.New(ratelimit.Config{Limit: 1})
 	addr := netip.MustParseAddr("2001:db8::1")
 
-	slot, _ := lim.Admit(addr)
-	_, d := lim.Admit(netip.MustParseAddr("2001:db8::2")) // the same /64
+	slot, _ := lim.Admit(ratelimit.Key{Addr: addr})
+	_, d := lim.Admit(ratelimit.Key{Addr: netip.MustParseAddr("2001:db8::2")}) // the same /64
 	fmt.Println(d.Allowed, d.Reason, d.Client)
 
 	slot.Release()
-	_, d = lim.Admit(addr)
+	_, d = lim.Admit(ratelimit.Key{Addr: addr})
 	fmt.Println(d.Allowed)
 	// Output:
 	// false limit 2001:db8::/64
@@ -71,10 +71,10 @@ func ExampleLimiter_Fail() {
 	})
 	addr := netip.MustParseAddr("192.0.2.1")
 	for range 3 {
-		_, blocked := lim.Fail(addr) // its token was refused
+		_, blocked := lim.Fail(ratelimit.Key{Addr: addr}) // its token was refused
 		fmt.Println(blocked)
 	}
-	_, d := lim.Admit(addr)
+	_, d := lim.Admit(ratelimit.Key{Addr: addr})
 	fmt.Println(d.Reason, d.Reason.Status())
 	// Output:
 	// false
@@ -88,7 +88,7 @@ func ExampleLimiter_Block() {
 	if err := lim.Block(netip.MustParsePrefix("203.0.113.0/24"), time.Now().Add(time.Hour)); err != nil {
 		panic(err)
 	}
-	_, blocked := lim.Blocked(netip.MustParseAddr("203.0.113.77"))
+	_, blocked := lim.BlockedUntil(ratelimit.Key{Addr: netip.MustParseAddr("203.0.113.77")})
 	fmt.Println(blocked)
 	// Output: true
 }

@@ -189,7 +189,7 @@ func TestCheck(t *testing.T) {
 	check := func(addr netip.Addr, want ratelimit.Reason) {
 		t.Helper()
 		for range 50 {
-			if d := l.Check(addr); d.Reason != want || d.Allowed != (want == ratelimit.ReasonNone) {
+			if d := l.Check(ratelimit.Key{Addr: addr}); d.Reason != want || d.Allowed != (want == ratelimit.ReasonNone) {
 				t.Fatalf("%+v, want %q", d, want)
 			}
 		}
@@ -198,13 +198,13 @@ func TestCheck(t *testing.T) {
 	if stats := l.Stats(); stats.Open != 0 || stats.Clients != 0 {
 		t.Errorf("a question counts: %+v", stats)
 	}
-	slot, d := l.Admit(alice)
+	slot, d := l.Admit(ratelimit.Key{Addr: alice})
 	if !d.Allowed {
 		t.Fatalf("after questions only: %+v", d)
 	}
 	check(alice, ratelimit.ReasonLimit)
 	check(bob, ratelimit.ReasonNone)
-	other, _ := l.Admit(bob)
+	other, _ := l.Admit(ratelimit.Key{Addr: bob})
 	check(alice.Prev(), ratelimit.ReasonTotal)
 	other.Release()
 	check(alice.Prev(), ratelimit.ReasonProcess)
