@@ -9,13 +9,14 @@ import (
 func (l *Limiter) at(now time.Time) int64 { return int64(now.Sub(l.began)) }
 
 // AdmitAt is Admit of an address at the time now.
-func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
-	return l.answer(Key{Addr: addr}, addr, l.at(now), true)
+func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (slot Slot, d Decision) {
+	l.answer(&Key{Addr: addr}, &addr, l.at(now), true, &slot, &d)
+	return slot, d
 }
 
 // CheckAt is Check at the time now, to compare it with AdmitAt.
-func (l *Limiter) CheckAt(addr netip.Addr, now time.Time) Decision {
-	_, d := l.answer(Key{Addr: addr}, addr, l.at(now), false)
+func (l *Limiter) CheckAt(addr netip.Addr, now time.Time) (d Decision) {
+	l.answer(&Key{Addr: addr}, &addr, l.at(now), false, new(Slot), &d)
 	return d
 }
 

@@ -71,7 +71,9 @@ func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Req
 			continue
 		}
 		key, from := l.keyOf(r)
-		slot, d := l.answer(key, from, l.now(), true)
+		var slot Slot
+		var d Decision
+		l.answer(&key, &from, l.now(), true, &slot, &d)
 		l.report(r, key, d)
 		if !d.Allowed {
 			for i := range slots {

@@ -53,6 +53,10 @@ func FoldPrefix(network netip.Prefix) netip.Prefix {
 
 // client returns the network that counts as one client, and its key.
 func (l *Limiter) client(addr netip.Addr) (netip.Prefix, uint64) {
+	if l.cfg.PrefixV4 == 32 && addr.Is4() {
+		b := addr.As4()
+		return netip.PrefixFrom(addr, 32), key4 | uint64(binary.BigEndian.Uint32(b[:]))
+	}
 	p := fold(addr, l.cfg.PrefixV4, l.cfg.PrefixV6)
 	return p, keyOf(p)
 }
@@ -143,6 +147,8 @@ func (l *Limiter) shard(key uint64) (s *shard, place uint64) {
 // bounds are the limits of one client.
 type bounds struct{ limit, attempts, open uint32 }
 
+const unlimited = math.MaxUint32
+
 // network is one of Config.Networks.
 type network struct {
 	netip.Prefix
@@ -153,7 +159,7 @@ type network struct {
 // have the proportions of the others.
 func (c *Config) networks() (all []network) {
 	for p, limit := range c.Networks {
-		n := network{FoldPrefix(p), bounds{math.MaxUint32, math.MaxUint32, math.MaxUint32}}
+		n := network{FoldPrefix(p), bounds{unlimited, unlimited, unlimited}}
 		if limit > 0 {
 			scale := func(v, most int) uint32 {
 				return uint32(max(int64(limit), min(int64(v)*int64(limit)/int64(c.Limit), int64(most))))

@@ -33,15 +33,15 @@ const (
 // Decision is the answer of [Limiter.Admit]. The zero value is a refusal.
 type Decision struct {
 	Allowed bool
-	Reason  Reason
-	// Client is the network that counts as the client: that of the address (see
-	// [Fold]), one of Config.Networks, or a wider network if Coarse is set. It
-	// is invalid if the key has no valid address.
-	Client netip.Prefix
 	// Coarse is set if Config.MaxKeys other clients are known already, so this
 	// client shares a bucket with others of its network, or its ID with other
 	// IDs.
 	Coarse bool
+	Reason Reason
+	// Client is the network that counts as the client: that of the address (see
+	// [Fold]), one of Config.Networks, or a wider network if Coarse is set. It
+	// is invalid if the key has no valid address.
+	Client netip.Prefix
 	// Limit is Config.Limit, or that of Config.Networks. It is zero if the
 	// client's network has no limit. Remaining is the number of connections
 	// that the client could still open now. It is zero after a refusal.
@@ -120,7 +120,16 @@ func New(c Config) (*Limiter, error) {
 // Admit decides whether a connection may be opened, or a request served, now.
 // If the decision allows it, call Release of the slot when it ends. Otherwise
 // the slot is empty, and nothing has changed.
-func (l *Limiter) Admit(key Key) (Slot, Decision) { return l.answer(key, key.Addr, l.now(), true) }
+func (l *Limiter) Admit(key Key) (slot Slot, d Decision) {
+	l.admit(&key, &slot, &d)
+	return
+}
+
+// admit is apart from Admit so that the compiler inlines Admit: to copy its
+// results would take a quarter of the time.
+func (l *Limiter) admit(key *Key, slot *Slot, d *Decision) {
+	l.answer(key, &key.Addr, l.now(), true, slot, d)
+}
 
 // Check returns the decision that Admit would make for key now, and counts
 // nothing. Use it to answer a request that only asks, such as that of a page
@@ -128,8 +137,8 @@ func (l *Limiter) Admit(key Key) (Slot, Decision) { return l.answer(key, key.Add
 // call it to decide about a connection, since others may be admitted before
 // that connection is counted. Remaining does not include a connection of this
 // request.
-func (l *Limiter) Check(key Key) Decision {
-	_, d := l.answer(key, key.Addr, l.now(), false)
+func (l *Limiter) Check(key Key) (d Decision) {
+	l.answer(&key, &key.Addr, l.now(), false, new(Slot), &d)
 	return d
 }
 
@@ -140,10 +149,13 @@ func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 // time returns the time of now.
 func (l *Limiter) time(at int64) time.Time { return l.began.Add(time.Duration(at)) }
 
-// answer decides about a request with this key that comes from addr, and counts
-// it if count is set and the decision allows it.
-func (l *Limiter) answer(key Key, from netip.Addr, at int64, count bool) (slot Slot, d Decision) {
-	l.turn(at)
+// answer decides about a request with this key that comes from an address, and
+// counts it if count is set and the decision allows it. slot and d are zero
+// before.
+func (l *Limiter) answer(key *Key, from *netip.Addr, at int64, count bool, slot *Slot, d *Decision) {
+	if at >= l.next.Load() {
+		l.turn(at)
+	}
 	b := &l.bounds
 	client, own := l.client(key.Addr)
 	if key.ID != "" {
@@ -151,76 +163,72 @@ func (l *Limiter) answer(key Key, from netip.Addr, at int64, count bool) (slot S
 	}
 	d.Client, d.Limit = client, l.cfg.Limit
 	if l.blocks.len() > 0 {
-		if until, blocked := l.blocks.find(from, l.time(at)); blocked {
-			d.Reason = ReasonBlocked
+		if until, blocked := l.blocks.find(*from, l.time(at)); blocked {
+			d.Reason, d.Allowed = ReasonBlocked, l.cfg.DryRun
 			if !until.IsZero() {
 				d.RetryAfter = until.Sub(l.time(at))
 			}
-			d.Allowed = l.cfg.DryRun
-			return Slot{}, d
+			return
 		}
 	}
 	id := own
-	if i := l.network(key.Addr); i >= 0 && key.ID == "" {
-		if l.penalized(own, at, &d) {
-			return Slot{}, d
-		}
-		n := &l.networks[i]
-		b, id, d.Client, d.Limit = &n.bounds, keyNetwork|uint64(i), n.Prefix, int(n.limit)
-		if n.limit == math.MaxUint32 {
-			d.Limit = 0
+	if len(l.networks) > 0 && key.ID == "" {
+		if i := l.network(key.Addr); i >= 0 {
+			if l.penalized(own, at, d) {
+				return
+			}
+			n := &l.networks[i]
+			b, id, d.Client, d.Limit = &n.bounds, keyNetwork|uint64(i), n.Prefix, int(n.limit)
+			if n.limit == unlimited {
+				d.Limit = 0
+			}
 		}
 	}
-	slot, crowded := l.decide(id, b, at, count, &d)
-	if crowded {
-		d.Coarse = true
-		if client.IsValid() {
-			d.Client = l.crowd(key.Addr)
-			own = keyOf(d.Client)
-		}
-		slot, _ = l.decide(l.coarseKey(own), b, at, count, &d)
+	if l.decide(id, b, at, count, slot, d) {
+		return
 	}
-	return slot, d
+	d.Coarse = true
+	if client.IsValid() {
+		d.Client = l.crowd(key.Addr)
+		own = keyOf(d.Client)
+	}
+	l.decide(l.coarseKey(own), b, at, count, slot, d)
 }
 
 // decide counts one connection, if count is set, under one lock; nothing else
-// counts connections. It returns crowded, without a decision, if the key is
-// unknown and MaxKeys keys are known.
-func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, d *Decision) (slot Slot, crowded bool) {
+// counts connections. It decides nothing, and returns false, if the key is
+// unknown and MaxKeys keys are known. It copies no client as a whole, which
+// would take as long as the rest.
+func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot, d *Decision) (decided bool) {
 	s, place := l.shard(key)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	s.turn(l, at)
-	// A penalty comes first: a crowd must not hide a client from it.
-	if s.penalized(key, at, d) {
-		d.Allowed = l.cfg.DryRun
-		return Slot{}, false
+	if at >= s.next {
+		s.turn(l, at)
 	}
 	// A caller whose clock is behind must not be forgotten at once.
 	at = max(at, s.clients.oldest)
 	window := int64(l.cfg.Window)
-	entry := s.clients.find(key, place)
-	c := client{start: at, tries: 1}
-	known := false
-	if entry != nil {
-		known = s.clients.fresh(entry)
-		c.open = entry.open
-		if known && at-entry.start < window {
-			c = *entry
+	var counted, attempts, open uint32
+	c, known, start := s.clients.find(key, place), false, at
+	if c != nil {
+		known, open = s.clients.fresh(c), c.open
+		if known && at-c.start < window {
+			start, counted, attempts = c.start, c.counted, c.tries-1
 		}
 	}
-	if !known && c.open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys) {
-		return Slot{}, true
-	}
-	reset := time.Duration(c.start + window - at)
+	reset := time.Duration(start + window - at)
 
-	switch {
-	case c.open >= b.open:
+	switch decided = true; {
+	case s.strikes.len() > 0 && s.penalized(key, at, d):
+		// This comes first: a crowd must not hide a client from its penalty.
+		reset = 0
+	case !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys):
+		decided = false
+	case open >= b.open:
 		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
-	case c.tries > b.attempts:
+	case attempts >= b.attempts:
 		d.Reason, d.RetryAfter = ReasonAttempts, reset
-	case c.counted >= b.limit:
+	case counted >= b.limit:
 		d.Reason, d.RetryAfter = ReasonLimit, reset
 	case l.cfg.MaxTotal > 0 && !l.enter(count):
 		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
@@ -230,25 +238,28 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, d *Decisio
 		}
 		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.time(at))
 	case count:
-		if entry == nil {
-			entry = s.clients.add(key, place, l.place)
-		}
-		if !known || entry.start != c.start {
-			s.clients.restart(entry, c.start, known)
+		if c == nil {
+			c = s.clients.add(key, place, l.place)
 		}
 		if !known {
 			l.keys.Add(1)
 		}
-		s.clients.enter(entry)
-		c = *entry
-		slot = Slot{l: l, key: key, start: c.start}
+		if !known || c.start != start {
+			s.clients.restart(c, start, known)
+		}
+		s.clients.enter(c)
+		counted, attempts, open = counted+1, attempts+1, open+1
+		slot.l, slot.key, slot.start = l, key, start
 	}
-	d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun
-	if d.Reason == ReasonNone {
-		d.Remaining = int(min(b.limit-c.counted, b.attempts-(c.tries-1), b.open-c.open))
+	s.mu.Unlock()
+	if !decided {
+		return false
 	}
 	d.Reset = reset
-	return slot, false
+	if d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun; d.Reason == ReasonNone {
+		d.Remaining = int(min(b.limit-counted, b.attempts-attempts, b.open-open))
+	}
+	return true
 }
 
 // place returns the second result of shard.
@@ -328,7 +339,7 @@ func (s *Slot) end(undo bool) bool {
 	if c.start != s.start {
 		return true
 	}
-	if undo || s.l.cfg.Count == CountConnections {
+	if c.counted > 0 && (undo || s.l.cfg.Count == CountConnections) {
 		c.counted--
 	}
 	if undo {
