@@ -153,6 +153,27 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// TestShrink lets many keys come once. Later, few of them come back in each
+// window. The memory of the others must be free then.
+func TestShrink(t *testing.T) {
+	before := heap()
+	l := newLimiter(t, ratelimit.Config{})
+	held, _ := admit(l, alice, start, 1)
+	for w, keys := range []uint64{500_000, 3_000, 3_000, 3_000} {
+		for i := range keys {
+			slot, _ := l.AdmitAt(address(i), start.Add(time.Duration(w)*time.Minute))
+			slot.Release()
+		}
+	}
+	if left := int64(heap() - before); left > 1e6 {
+		t.Errorf("%d bytes are left for 3,000 keys", left)
+	}
+	if !held[0].Release() {
+		t.Error("the slot is gone")
+	}
+	runtime.KeepAlive(l)
+}
+
 var flood = flag.Uint64("flood", 3_000_000, "distinct addresses in TestFlood")
 
 // TestFlood admits many more addresses than MaxKeys in two windows. Run it with

@@ -19,8 +19,7 @@ type client struct {
 // clients is a hash table with open addressing. A client whose window began
 // before oldest is forgotten: if it has no open connection, its slot is free.
 // So all clients of a period are forgotten at once, and no sweep takes the time
-// of a request. The next addition that needs more slots leaves such clients
-// behind.
+// of a request.
 type clients struct {
 	slots []client
 	used  int // slots that are not empty
@@ -28,7 +27,7 @@ type clients struct {
 	begin, end, oldest int64 // the period, and the begin of the one before
 	young, old         int   // clients by the period in which their window began
 	held, open         int   // clients with open connections, and those connections
-	roomy              bool  // most slots are free
+	roomy              bool  // most slots are free, so rebuild
 }
 
 // turn moves the table to the period that holds at, and returns the number of
@@ -87,7 +86,7 @@ func (t *clients) first(place uint64) int {
 // add returns a slot for a client that find has not found. placeOf returns the
 // place of a key.
 func (t *clients) add(key, place uint64, placeOf func(uint64) uint64) *client {
-	if t.roomy || 5*(t.used+1) > 4*len(t.slots) {
+	if 5*(t.used+1) > 4*len(t.slots) {
 		t.rebuild(placeOf)
 	}
 	c := t.free(place)

@@ -205,6 +205,9 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 	if at >= s.next {
 		s.turn(l, at)
 	}
+	if s.clients.roomy {
+		s.clients.rebuild(l.place)
+	}
 	// A caller whose clock is behind must not be forgotten at once.
 	at = max(at, s.clients.oldest)
 	window := int64(l.cfg.Window)
