@@ -61,6 +61,39 @@ func proxies(s string) ([]netip.Prefix, error) {
 	return prefixes, err
 }
 
+// networks reads networks with a limit each, as ratelimit.Config has them. Its
+// error names a wrong item by its place, since an error of the environment
+// quotes no value.
+func networks(s string) (map[netip.Prefix]int, error) {
+	limits := make(map[netip.Prefix]int)
+	var texts []string
+	for i, item := range strings.Split(s, ",") {
+		network, text, _ := strings.Cut(item, "=")
+		prefixes, err := clientip.ParsePrefixes(network)
+		limit := -1
+		if text = strings.TrimSpace(text); text != "none" {
+			limit, _ = strconv.Atoi(text)
+		}
+		switch {
+		case err != nil || len(prefixes) != 1:
+			texts = append(texts, fmt.Sprintf("item %d has no network like 203.0.113.0/24 before the =", i+1))
+			continue
+		case limit == 0 || limit < -1 || limit > maxRate || limit == -1 && text != "none":
+			texts = append(texts, fmt.Sprintf("item %d has no limit from 1 to %d after the =, and not none", i+1, maxRate))
+		case limits[prefixes[0]] != 0:
+			texts = append(texts, fmt.Sprintf("item %d has a network that an earlier item has", i+1))
+		}
+		limits[prefixes[0]] = limit
+	}
+	if texts != nil {
+		return nil, envcheck.CheckReason("must be a list of networks with limits: " + strings.Join(texts, "; "))
+	}
+	return limits, nil
+}
+
+// maxRate is the highest RATE_LIMIT_CONNECTIONS.
+const maxRate = 1_000_000
+
 // CheckOrigin returns an error unless s is an origin that the transport can
 // compare with a browser's Origin header.
 func CheckOrigin(s string) error {
