@@ -7,6 +7,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"time"
 
@@ -127,4 +128,17 @@ func ExampleHS256_incorrect() {
 	// Output:
 	// wrong: pi-1
 	// right: wsauth: token refused: malformed
+}
+
+// A comparison of hosts is not enough: anyone in the network can change a page
+// that comes over http://.
+func ExampleOrigins_Check_incorrect() {
+	r := httptest.NewRequest("GET", "https://relay.example/ws", nil)
+	r.Header.Set("Origin", "http://relay.example")
+
+	fmt.Println("wrong:", r.Header.Get("Origin") == "http://"+r.Host || r.Header.Get("Origin") == "https://"+r.Host)
+	fmt.Println("right:", wsauth.Origins{}.Check(r))
+	// Output:
+	// wrong: true
+	// right: wsauth: origin "http://relay.example" is not among ["https://relay.example"]
 }

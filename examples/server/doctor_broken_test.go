@@ -199,7 +199,7 @@ type imitation struct {
 }
 
 func (i imitation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	up := must(wsconn.New(wsconn.Config{Origins: wsconn.Origins{Scheme: func(*http.Request) string { return "https" }}}))
+	up := must(wsconn.New(wsconn.Config{Origins: wsauth.Origins{Scheme: func(*http.Request) string { return "https" }}}))
 	conn, err := up.Accept(w, r)
 	if err != nil {
 		return

@@ -18,7 +18,7 @@ import (
 type Config struct {
 	// Origins decides which pages may connect. Its zero value accepts only
 	// pages of the same origin.
-	Origins Origins
+	Origins wsauth.Origins
 	// WriteTimeout is how long a write may wait without progress. 0 means 10
 	// seconds.
 	WriteTimeout time.Duration
@@ -56,8 +56,7 @@ type Config struct {
 
 // ConfigError is one problem of a [Config]. It never contains a value.
 type ConfigError struct {
-	// Field is the field with its struct, such as "Config.WriteTimeout" or
-	// "Origins.Allow[0]".
+	// Field is the field with its struct, such as "Config.WriteTimeout".
 	Field string
 	// Reason is a [wsauth.ConfigReason].
 	Reason error
@@ -96,15 +95,13 @@ func New(cfg Config) (*Upgrader, error) {
 	if cfg.ReadLimit == 0 {
 		cfg.ReadLimit = 4 << 10
 	}
-	for i, o := range cfg.Origins.Allow {
-		if _, err := parseOrigin(o); err != nil {
-			errs = append(errs, &ConfigError{fmt.Sprintf("Origins.Allow[%d]", i), wsauth.ConfigMalformed})
-		}
+	if joined, ok := cfg.Origins.Validate().(interface{ Unwrap() []error }); ok {
+		errs = append(errs, joined.Unwrap()...)
 	}
 	for i, p := range cfg.Subprotocols {
 		field := fmt.Sprintf("Config.Subprotocols[%d]", i)
 		switch {
-		case !letters(p, tokenLetters):
+		case p == "" || strings.Trim(p, tokenLetters) != "":
 			errs = append(errs, &ConfigError{field, wsauth.ConfigMalformed})
 		case slices.Contains(cfg.Subprotocols[:i], p):
 			errs = append(errs, &ConfigError{field, wsauth.ConfigDuplicate})
@@ -127,7 +124,7 @@ func New(cfg Config) (*Upgrader, error) {
 // was answered.
 type UpgradeError struct {
 	Status int   // the HTTP status that was sent
-	Err    error // an [*OriginError] if Status is 403; may be nil otherwise
+	Err    error // a [*wsauth.OriginError] if Status is 403; may be nil otherwise
 }
 
 func (e *UpgradeError) Error() string {
@@ -161,7 +158,7 @@ func (u *Upgrader) Screen(w http.ResponseWriter, r *http.Request) error {
 //
 //	405  the method is not GET
 //	426  the request does not ask for a WebSocket
-//	403  the request comes from a foreign page; see [OriginError]
+//	403  the request comes from a foreign page; see [wsauth.OriginError]
 //	400  the handshake is malformed (RFC 6455, section 4.2.1)
 //	500  w cannot be hijacked
 func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
@@ -214,10 +211,10 @@ func (u *Upgrader) screen(r *http.Request) (int, error) {
 	case !r.ProtoAtLeast(1, 1), !hasToken(h["Connection"], "upgrade"), !hasToken(h["Upgrade"], "websocket"):
 		return http.StatusUpgradeRequired, nil
 	}
-	if err := u.cfg.Origins.check(r); err != nil {
+	if err := u.cfg.Origins.Check(r); err != nil {
 		u.cfg.Audit(wsauth.Event{
 			Time: time.Now(), Kind: wsauth.EventOriginRefused, Reason: wsauth.ReasonOrigin,
-			Peer: wsauth.Peer{Addr: u.cfg.ClientIP(r)}, Detail: err.detail(),
+			Peer: wsauth.Peer{Addr: u.cfg.ClientIP(r)}, Detail: strings.TrimPrefix(err.Error(), "wsauth: "),
 		})
 		return http.StatusForbidden, err
 	}

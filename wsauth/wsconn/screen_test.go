@@ -30,33 +30,33 @@ func TestScreen(t *testing.T) {
 			}
 		}
 	}
-	strict := wsconn.Origins{Allow: []string{"https://friend.test"}}
+	strict := wsauth.Origins{Allow: []string{"https://friend.test"}}
 	for _, row := range []struct {
 		why     string
-		origins wsconn.Origins
+		origins wsauth.Origins
 		change  func(*http.Request)
 		status  int
 	}{
-		{"a device", wsconn.Origins{}, func(*http.Request) {}, 0},
-		{"the own page", wsconn.Origins{}, set("Origin", "http://relay.test"), 0},
-		{"the own page, as Firefox sends it", wsconn.Origins{}, both(set("Origin", "http://relay.test"), set("Sec-Fetch-Site", "same-origin")), 0},
+		{"a device", wsauth.Origins{}, func(*http.Request) {}, 0},
+		{"the own page", wsauth.Origins{}, set("Origin", "http://relay.test"), 0},
+		{"the own page, as Firefox sends it", wsauth.Origins{}, both(set("Origin", "http://relay.test"), set("Sec-Fetch-Site", "same-origin")), 0},
 		{"an allowed page of another site", strict, both(set("Origin", "https://friend.test"), set("Sec-Fetch-Site", "cross-site")), 0},
-		{"a malformed handshake is counted", wsconn.Origins{}, set("Sec-WebSocket-Key", "x"), 0},
-		{"new WebSocket", wsconn.Origins{}, set("Origin", "https://evil.test"), 403},
-		{"new WebSocket of a sandbox", wsconn.Origins{}, set("Origin", "null"), 403},
-		{"new WebSocket, whose page claims to be the own one", wsconn.Origins{}, both(set("Origin", "https://evil.test"), set("Sec-Fetch-Site", "same-origin")), 403},
-		{"an upgrade without Origin", wsconn.Origins{}, set("Sec-Fetch-Site", "cross-site"), 403},
+		{"a malformed handshake is counted", wsauth.Origins{}, set("Sec-WebSocket-Key", "x"), 0},
+		{"new WebSocket", wsauth.Origins{}, set("Origin", "https://evil.test"), 403},
+		{"new WebSocket of a sandbox", wsauth.Origins{}, set("Origin", "null"), 403},
+		{"new WebSocket, whose page claims to be the own one", wsauth.Origins{}, both(set("Origin", "https://evil.test"), set("Sec-Fetch-Site", "same-origin")), 403},
+		{"an upgrade without Origin", wsauth.Origins{}, set("Sec-Fetch-Site", "cross-site"), 403},
 		{"an upgrade without Origin, with a list", strict, set("Sec-Fetch-Site", "cross-site"), 403},
-		{"an upgrade without Origin, of a sibling", wsconn.Origins{}, set("Sec-Fetch-Site", "same-site"), 403},
-		{"an unknown kind of site", wsconn.Origins{}, set("Sec-Fetch-Site", "CROSS-SITE"), 403},
-		{"<img>", wsconn.Origins{}, both(plain, set("Sec-Fetch-Site", "cross-site")), 426},
-		{"<img> of an old browser", wsconn.Origins{}, plain, 426},
-		{"a link", wsconn.Origins{}, both(plain, set("Sec-Fetch-Site", "cross-site"), set("Sec-Fetch-Mode", "navigate")), 426},
-		{"a form", wsconn.Origins{}, both(plain, func(r *http.Request) { r.Method = "POST" }, set("Origin", "https://evil.test")), 405},
-		{"a preflight", wsconn.Origins{}, both(plain, func(r *http.Request) { r.Method = "OPTIONS" }, set("Origin", "https://evil.test")), 405},
-		{"fetch without credentials", wsconn.Origins{}, both(plain, set("Origin", "https://evil.test")), 426},
-		{"development", wsconn.Origins{InsecureSkipOriginCheck: true}, both(set("Origin", "https://evil.test"), set("Sec-Fetch-Site", "cross-site")), 0},
-		{"<img> in development", wsconn.Origins{InsecureSkipOriginCheck: true}, plain, 426},
+		{"an upgrade without Origin, of a sibling", wsauth.Origins{}, set("Sec-Fetch-Site", "same-site"), 403},
+		{"an unknown kind of site", wsauth.Origins{}, set("Sec-Fetch-Site", "CROSS-SITE"), 403},
+		{"<img>", wsauth.Origins{}, both(plain, set("Sec-Fetch-Site", "cross-site")), 426},
+		{"<img> of an old browser", wsauth.Origins{}, plain, 426},
+		{"a link", wsauth.Origins{}, both(plain, set("Sec-Fetch-Site", "cross-site"), set("Sec-Fetch-Mode", "navigate")), 426},
+		{"a form", wsauth.Origins{}, both(plain, func(r *http.Request) { r.Method = "POST" }, set("Origin", "https://evil.test")), 405},
+		{"a preflight", wsauth.Origins{}, both(plain, func(r *http.Request) { r.Method = "OPTIONS" }, set("Origin", "https://evil.test")), 405},
+		{"fetch without credentials", wsauth.Origins{}, both(plain, set("Origin", "https://evil.test")), 426},
+		{"development", wsauth.Origins{InsecureSkipOriginCheck: true}, both(set("Origin", "https://evil.test"), set("Sec-Fetch-Site", "cross-site")), 0},
+		{"<img> in development", wsauth.Origins{InsecureSkipOriginCheck: true}, plain, 426},
 	} {
 		audited := 0
 		up, err := wsconn.New(wsconn.Config{Origins: row.origins, Audit: func(wsauth.Event) { audited++ }})
@@ -76,7 +76,7 @@ func TestScreen(t *testing.T) {
 		if !ok || refused.Status != row.status || w.Code != row.status || strings.TrimSpace(w.Body.String()) != http.StatusText(row.status) {
 			t.Errorf("%s: %v, answered %d %q", row.why, err, w.Code, w.Body)
 		}
-		if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign != (row.status == 403) || audited != map[bool]int{true: 1}[foreign] {
+		if _, foreign := errors.AsType[*wsauth.OriginError](err); foreign != (row.status == 403) || audited != map[bool]int{true: 1}[foreign] {
 			t.Errorf("%s: foreign: %t, audited %d times", row.why, foreign, audited)
 		}
 		again := httptest.NewRecorder()

@@ -20,7 +20,7 @@ import (
 // Config holds the allowed origins, and how long a connection waits for its
 // peer. The zero value is ready to use.
 type Config struct {
-	Origins      wsconn.Origins // the zero value admits the site's own pages
+	Origins      wsauth.Origins // the zero value admits the site's own pages
 	WriteTimeout time.Duration  // of one message; 0 means 10 seconds
 	CloseGrace   time.Duration  // the longest time from Close to the end of the connection; 0 means 1 second
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
-	"github.com/relayguard/relayguard/wsauth/wsconn"
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
@@ -97,7 +97,7 @@ const maxRate = 1_000_000
 // CheckOrigin returns an error unless s is an origin that the transport can
 // compare with a browser's Origin header.
 func CheckOrigin(s string) error {
-	if _, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{Allow: []string{s}}}); err != nil {
+	if err := (wsauth.Origins{Allow: []string{s}}).Validate(); err != nil {
 		if strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) {
 			return envcheck.CheckReason("must be an origin in ASCII, as browsers send it: a host such as münchen.example is written xn--mnchen-3ya.example")
 		}

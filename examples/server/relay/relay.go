@@ -216,7 +216,7 @@ func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) 
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
-	if _, foreign := errors.AsType[*wsconn.OriginError](err); foreign {
+	if _, foreign := errors.AsType[*wsauth.OriginError](err); foreign {
 		return // the audit logs it
 	}
 	r.counts.failed.Add(1)

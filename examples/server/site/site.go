@@ -28,6 +28,7 @@ import (
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -105,7 +106,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if s.Authority, err = authority.New(grants); err != nil {
 		return nil, err
 	}
-	upgrader, err := wsconn.New(wsconn.Config{Origins: wsconn.Origins{
+	upgrader, err := wsconn.New(wsconn.Config{Origins: wsauth.Origins{
 		Allow:                   cfg.Origins,
 		Scheme:                  s.clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,

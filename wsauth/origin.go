@@ -1,4 +1,4 @@
-package wsconn
+package wsauth
 
 import (
 	"errors"
@@ -12,7 +12,8 @@ import (
 // Origins decides which pages may open a connection (RFC 6455, section 10.2;
 // RFC 6454). A browser lets any page connect to any server, with the user's
 // address and cookies, and sends the origin of the page in the Origin header.
-// Only this check keeps foreign pages out. A request without the header does
+// Only this check keeps foreign pages out: call Check before the upgrade, with
+// any WebSocket library. A request without the header does
 // not come from a browser and is accepted, unless Sec-Fetch-Site (W3C Fetch
 // Metadata) says that it comes from a page of another origin.
 //
@@ -41,23 +42,27 @@ type OriginError struct {
 	Want []string // the accepted origins; one made of the Host header is cut to 256 bytes
 }
 
-func (e *OriginError) Error() string { return "wsconn: " + e.detail() }
+func (e *OriginError) Error() string {
+	return fmt.Sprintf("wsauth: origin %q is not among %q", e.Got, e.Want)
+}
 
-func (e *OriginError) detail() string {
-	return fmt.Sprintf("origin %q is not among %q", e.Got, e.Want)
+// Validate returns the join of a [*ConfigError] for each item of Allow that is
+// not an origin, such as "*" or a URL with a path. Such an item matches no
+// page.
+func (o Origins) Validate() error {
+	var errs []error
+	for i, allowed := range o.Allow {
+		if _, err := parseOrigin(allowed); err != nil {
+			errs = append(errs, &ConfigError{"Origins.Allow[" + strconv.Itoa(i) + "]", ConfigMalformed})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Check returns an [*OriginError] if the request r must not be upgraded. It
 // compares scheme, host and port completely, without patterns. A missing port
 // is the default port of the scheme. "null" is never accepted.
 func (o Origins) Check(r *http.Request) error {
-	if err := o.check(r); err != nil {
-		return err
-	}
-	return nil
-}
-
-func (o Origins) check(r *http.Request) *OriginError {
 	sent, site := r.Header["Origin"], r.Header["Sec-Fetch-Site"]
 	if o.InsecureSkipOriginCheck || len(sent) == 0 && ownSite(site) {
 		return nil
@@ -107,7 +112,7 @@ func (o Origins) scheme(r *http.Request) string {
 
 type origin struct{ scheme, host, port string }
 
-var errOrigin = errors.New("wsconn: not an origin")
+var errOrigin = errors.New("wsauth: not an origin")
 
 // parseOrigin reads scheme://host[:port] and nothing else. net/url would accept
 // user names, paths, and hosts that no browser sends.
