@@ -47,9 +47,10 @@ type Config struct {
 	// Key returns what a request counts by, such as the account that it is
 	// for. If Key is nil or reports false, the request counts by its address.
 	//
-	// Return an account or an API key only after you have checked it. Otherwise
-	// a client that invents a new one for each request has no limit. Report
-	// false for a request whose key is missing or wrong.
+	// Return an ID only after you have checked it, or if another limiter counts
+	// the same requests by address (see All). Otherwise a client that invents a
+	// new one for each request has no limit. Report false for a request whose
+	// ID is missing or wrong.
 	Key func(*http.Request) (Key, bool)
 	// PrefixV4 and PrefixV6 are the lengths of the networks that count as one
 	// client, in bits. Default 32 and 64. PrefixV4 is at least 8 and at most

@@ -14,7 +14,8 @@ import (
 
 // Key is what a [Limiter] counts by: an address, a string, or both. With both,
 // each ID has limits of its own for each client that uses it, such as a login
-// name for each address that tries its password.
+// name for each address that tries its password. The zero Key is a client
+// without an address.
 //
 // The limiter never keeps the ID, only a 64-bit hash of it with a random seed.
 // Of a million IDs, no two have the same hash, except with a probability of one

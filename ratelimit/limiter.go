@@ -52,9 +52,9 @@ type Decision struct {
 	// RetryAfter is the time after which another attempt can succeed. It is
 	// exact, except for ReasonOpen and ReasonTotal: no one knows when a
 	// connection will end, so RetryAfter is then the window, or one minute if
-	// the window is longer. It
-	// is zero if Reason is ReasonNone, and also if waiting does not help: for a
-	// block that lasts forever, and for a Process that admits nothing.
+	// the window is longer. It is zero if Reason is ReasonNone, and also if
+	// waiting does not help: for a block that lasts forever, and for a Process
+	// that admits nothing.
 	RetryAfter time.Duration
 }
 
@@ -306,9 +306,9 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 	return time.Duration(missing / float64(r.Limit()) * float64(time.Second))
 }
 
-// Slot is the place of an admitted connection or request. Only its first Release has an
-// effect. Do not copy a Slot after its Release. The zero Slot, which Admit
-// returns with a refusal, holds no place.
+// Slot is the place of an admitted connection or request. Only its first
+// Release has an effect. Do not copy a Slot after its Release. The zero Slot,
+// which Admit returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
 	key      uint64
