@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,10 +159,15 @@ func TestHandlerKey(t *testing.T) {
 // told of, with its own count.
 func TestOnRejectOfIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var counts []uint64
 		l := newLimiter(t, ratelimit.Config{Limit: 1, Count: ratelimit.CountRequests,
-			Key:      func(r *http.Request) (ratelimit.Key, bool) { return id(r.Header.Get("X-API-Key")), true },
-			OnReject: func(_ *http.Request, _ ratelimit.Decision, suppressed uint64) { counts = append(counts, suppressed) }})
+			Key: func(r *http.Request) (ratelimit.Key, bool) { return id(r.Header.Get("X-API-Key")), true },
+			OnReject: func(_ *http.Request, _ ratelimit.Decision, suppressed uint64) {
+				mu.Lock()
+				defer mu.Unlock()
+				counts = append(counts, suppressed)
+			}})
 		h := l.Handler(http.NotFoundHandler())
 		for range 1 + 10 + 3 { // one is admitted, and ten are told at once
 			get(h, "192.0.2.1:1", "X-API-Key", "a")
@@ -170,6 +176,8 @@ func TestOnRejectOfIDs(t *testing.T) {
 			get(h, "192.0.2.1:1", "X-API-Key", "b")
 		}
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(counts) != 12 || counts[10]+counts[11] != 2+4 {
 			t.Errorf("told of %v", counts)
 		}
