@@ -61,28 +61,33 @@ func All(limiters ...*Limiter) func(http.Handler) http.Handler {
 	}
 }
 
-// enter appends the slots of all limiters, or answers the request.
+// enter appends the slots of all limiters, or answers the request. If a func of
+// a Config panics, no slot stays held.
 func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Request) (_ []Slot, admitted bool) {
-	var few [4]Decision
-	decisions := few[:0]
-	for _, l := range limiters {
-		if l.cfg.Skip != nil && l.cfg.Skip(r) {
-			slots, decisions = append(slots, Slot{}), append(decisions, Decision{})
-			continue
-		}
-		key, from := l.keyOf(r)
-		var slot Slot
-		var d Decision
-		l.answer(&key, &from, l.now(), true, &slot, &d)
-		l.report(r, key, d)
-		if !d.Allowed {
+	defer func() {
+		if !admitted {
 			for i := range slots {
 				slots[i].undo()
 			}
+		}
+	}()
+	var few [4]Decision
+	decisions := few[:0]
+	for _, l := range limiters {
+		var slot Slot
+		var d Decision
+		if l.cfg.Skip != nil && l.cfg.Skip(r) {
+			decisions = append(decisions, d)
+			continue
+		}
+		key, from := l.keyOf(r)
+		l.answer(&key, &from, l.now(), true, &slot, &d)
+		slots, decisions = append(slots, slot), append(decisions, d)
+		l.report(r, key, d)
+		if !d.Allowed {
 			l.Refuse(w, r, d)
 			return nil, false
 		}
-		slots, decisions = append(slots, slot), append(decisions, d)
 	}
 	for i, l := range limiters {
 		if decisions[i].Allowed {

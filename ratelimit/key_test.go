@@ -413,6 +413,39 @@ func TestAllTotal(t *testing.T) {
 	}
 }
 
+// TestPanicReleases has a func of the caller panic at every place. No slot may
+// stay held.
+func TestPanicReleases(t *testing.T) {
+	bad := func(*http.Request) bool { panic("skip") }
+	for why, second := range map[string]ratelimit.Config{
+		"Skip":     {Skip: bad},
+		"Key":      {Key: func(*http.Request) (ratelimit.Key, bool) { panic("key") }},
+		"ClientIP": {ClientIP: func(*http.Request) netip.Addr { panic("address") }},
+		"Observe":  {Observe: func(*http.Request, ratelimit.Decision) { panic("observe") }},
+		"Body": {Process: rate.NewLimiter(0, 0), Body: func(*http.Request, ratelimit.Decision) (string, string) {
+			panic("body")
+		}},
+	} {
+		for _, count := range []ratelimit.Count{ratelimit.CountConnections, ratelimit.CountRequests} {
+			second.Count = count
+			limiters := []*ratelimit.Limiter{newLimiter(t, ratelimit.Config{Count: count}), newLimiter(t, second)}
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: nothing panics", why)
+					}
+				}()
+				get(ratelimit.All(limiters...)(http.NotFoundHandler()), "192.0.2.1:1")
+			}()
+			for i, l := range limiters {
+				if got := l.Stats().Open; got != 0 {
+					t.Errorf("%s: %d held of limiter %d", why, got, i)
+				}
+			}
+		}
+	}
+}
+
 // TestNested lets two handlers append to each other's fields.
 func TestNested(t *testing.T) {
 	minute := newLimiter(t, ratelimit.Config{Name: "minute", Limit: 2, Count: ratelimit.CountRequests, Fields: 11})
