@@ -54,10 +54,6 @@ func FoldPrefix(network netip.Prefix) netip.Prefix {
 
 // client returns the network that counts as one client, and its key.
 func (l *Limiter) client(addr netip.Addr) (netip.Prefix, uint64) {
-	if l.cfg.PrefixV4 == 32 && addr.Is4() {
-		b := addr.As4()
-		return netip.PrefixFrom(addr, 32), key4 | uint64(binary.BigEndian.Uint32(b[:]))
-	}
 	p := fold(addr, l.cfg.PrefixV4, l.cfg.PrefixV6)
 	return p, keyOf(p)
 }
@@ -134,7 +130,6 @@ func (l *Limiter) coarseKey(key uint64) uint64 {
 // attackers could choose addresses that all fall into one shard.
 func (l *Limiter) hash(key uint64) uint64 {
 	hi, lo := bits.Mul64(key^l.seed[0], l.seed[1])
-	hi, lo = bits.Mul64(hi^lo^l.seed[0], l.seed[1])
 	return hi ^ lo
 }
 

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"math"
 	"math/rand/v2"
@@ -157,7 +158,14 @@ func (l *Limiter) answer(key *Key, from *netip.Addr, at int64, count bool, slot 
 		l.turn(at)
 	}
 	b := &l.bounds
-	client, own := l.client(key.Addr)
+	var client netip.Prefix
+	var own uint64
+	if key.Addr.Is4() && l.cfg.PrefixV4 == 32 { // the same as below, but faster
+		a := key.Addr.As4()
+		client, own = netip.PrefixFrom(key.Addr, 32), key4|uint64(binary.BigEndian.Uint32(a[:]))
+	} else {
+		client, own = l.client(key.Addr)
+	}
 	if key.ID != "" {
 		own = l.idKey(key.ID, client)
 	}
