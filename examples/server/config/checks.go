@@ -13,6 +13,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
+	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -68,22 +69,25 @@ func networks(s string) (map[netip.Prefix]int, error) {
 	limits := make(map[netip.Prefix]int)
 	var texts []string
 	for i, item := range strings.Split(s, ",") {
-		network, text, _ := strings.Cut(item, "=")
-		prefixes, err := clientip.ParsePrefixes(network)
+		before, text, _ := strings.Cut(item, "=")
+		prefixes, err := clientip.ParsePrefixes(before)
 		limit := -1
 		if text = strings.TrimSpace(text); text != "none" {
-			limit, _ = strconv.Atoi(text)
+			n, _ := strconv.ParseUint(text, 10, 31)
+			limit = int(n)
 		}
-		switch {
-		case err != nil || len(prefixes) != 1:
+		if err != nil || len(prefixes) != 1 {
 			texts = append(texts, fmt.Sprintf("item %d has no network like 203.0.113.0/24 before the =", i+1))
 			continue
-		case limit == 0 || limit < -1 || limit > maxRate || limit == -1 && text != "none":
+		}
+		network := ratelimit.FoldPrefix(prefixes[0])
+		switch {
+		case limit == 0 || limit > maxRate:
 			texts = append(texts, fmt.Sprintf("item %d has no limit from 1 to %d after the =, and not none", i+1, maxRate))
-		case limits[prefixes[0]] != 0:
+		case limits[network] != 0:
 			texts = append(texts, fmt.Sprintf("item %d has a network that an earlier item has", i+1))
 		}
-		limits[prefixes[0]] = limit
+		limits[network] = limit
 	}
 	if texts != nil {
 		return nil, envcheck.CheckReason("must be a list of networks with limits: " + strings.Join(texts, "; "))
