@@ -1,6 +1,8 @@
 package envcheck
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -20,11 +22,17 @@ func Match(re *regexp.Regexp, rule string) func(string) error {
 
 // Each returns a check that applies another check to every item of a list
 // separated by commas, without the spaces around the item. The check returns
-// the first error.
+// the first error. If that is a [CheckReason], it names the place of the item.
 func Each(check func(string) error) func(string) error {
 	return func(value string) error {
+		place := 0
 		for item := range strings.SplitSeq(value, ",") {
-			if err := check(strings.TrimSpace(item)); err != nil {
+			place++
+			err := check(strings.TrimSpace(item))
+			if reason, ok := errors.AsType[CheckReason](err); ok && strings.Contains(value, ",") {
+				return CheckReason(fmt.Sprintf("item %d %s", place, reason))
+			}
+			if err != nil {
 				return err
 			}
 		}

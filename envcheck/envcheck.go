@@ -23,23 +23,30 @@
 //		fmt.Println("port", port)
 //	}
 //
-// A [Spec] lists the variables with their meaning, their targets and the values
-// that they accept. It also writes the .env.example file, the table of a README
-// and a report of the variables that are set, so these always agree with the
-// program.
+// A [Spec] lists the variables with their meaning, their targets, the values
+// that they accept, and the rules between them. It also writes the .env.example
+// file, the table of a README and a report of the variables that are set, so
+// these always agree with the program.
+//
+// # Sources
+//
+// Load reads from any [Lookup]: [os.LookupEnv], [FromMap], a .env file
+// ([Dotenv]), the credentials of systemd ([Credentials]), or several of them
+// ([Chain]).
 //
 // # Secrets
 //
 // No error and no report contains a value from the environment, since a secret
 // may be in the wrong variable. They show the rule that the value broke. Your
 // own parsers and checks return a [CheckReason] for a text that may be shown. A
-// [Secret] also hides its value when the program prints or logs it later, and
-// [Strong] refuses placeholders.
+// [Secret] also hides its value when the program prints or logs it later, a
+// [Redactor] blanks the value in a log, wherever it comes from, and [Strong]
+// refuses placeholders.
 //
-// A variable with Secret or File set can also be given as NAME_FILE, the path
-// of a file that holds the value. Container platforms mount secrets in this
-// way. The file may have up to 64 KiB; line ends at its end are removed. If
-// NAME and NAME_FILE are both set, Load refuses them, because it cannot know
+// A variable with Secret or AllowFile set can also be given as NAME_FILE, the
+// path of a file that holds the value. Container platforms mount secrets in
+// this way. The file may have up to 64 KiB; line ends at its end are removed.
+// If NAME and NAME_FILE are both set, Load refuses them, because it cannot know
 // which one is meant.
 //
 // # Empty variables
@@ -49,44 +56,57 @@
 //
 // # Concurrency
 //
-// Load writes to the targets. All other methods only read, so several
-// goroutines may call them at the same time.
+// Load writes to the targets. Check and WriteReport write to the targets that a
+// [RuleFunc] reads, and put the old values back: call them with a Spec of other
+// targets than those that the program uses. All other methods only read, so
+// several goroutines may call them at the same time.
 package envcheck
 
 import (
 	"errors"
-	"os"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// Lookup returns the value of a variable and whether it is set, as
-// [os.LookupEnv] does.
-type Lookup = func(name string) (value string, ok bool)
-
 // Spec lists the variables that a process reads.
 type Spec struct {
 	Vars []Var
 
-	// Environ lists the variables that are set, as [os.Environ] does. If nil,
-	// os.Environ is used. It serves only to find misspelt names. A name is
-	// ignored if Lookup does not find it.
-	Environ func() []string
+	// Rules are about several variables. Load reports a rule that is broken
+	// together with all other problems.
+	Rules []Rule
+
+	// Redactor, if set, gets the value of every secret that Load reads, also if
+	// Load fails.
+	Redactor *Redactor
+
+	// Unset, if set, is called for every secret that Load has read from its
+	// Lookup, after Load has set the targets. With [os.Unsetenv], child
+	// processes do not inherit the secrets, and a second Load does not find
+	// them. On Linux, /proc/PID/environ still shows them to processes of the
+	// same user. Only files and credentials are never there.
+	Unset func(name string) error
 
 	unknown []string // names given to Only that are not in Vars
 }
 
-// Only returns a Spec of the named variables, in the order of s. Use it to
-// check a rule between some variables even if others are wrong: load the part,
-// and apply the rule if there is no error. If a name is not in s, the methods
-// of the returned Spec report a [ConfigError].
+// Only returns a Spec of the named variables, in the order of s, with the rules
+// that are only about them. Use it if a part of the program, such as a command,
+// reads only some variables. If a name is not in s, the methods of the returned
+// Spec report a [ConfigError].
 func (s Spec) Only(names ...string) Spec {
-	part := Spec{Environ: s.Environ, unknown: s.unknown}
+	part := Spec{Redactor: s.Redactor, Unset: s.Unset, unknown: s.unknown}
 	for _, v := range s.Vars {
 		if slices.Contains(names, v.Name) {
 			part.Vars = append(part.Vars, v)
+		}
+	}
+	for _, rule := range s.Rules {
+		if !slices.ContainsFunc(rule.names, func(name string) bool { return !slices.Contains(names, name) }) {
+			part.Rules = append(part.Rules, rule)
 		}
 	}
 	for _, name := range names {
@@ -117,8 +137,8 @@ type Var struct {
 	// both are published, and people would use them.
 	Secret bool
 
-	// File allows NAME_FILE for a variable that is not a secret.
-	File bool
+	// AllowFile allows NAME_FILE for a variable that is not a secret.
+	AllowFile bool
 
 	// AllowEmpty makes the empty value a value like others: a variable that is
 	// set and empty does not get its Default, and NAME_FILE may name an empty
@@ -143,16 +163,24 @@ func (v *Var) secret() bool { return v.Secret || v.Into.secret }
 
 // fileName returns the name of the variable that may hold a path, or "".
 func (v *Var) fileName() string {
-	if v.secret() || v.File {
+	if v.secret() || v.AllowFile {
 		return v.Name + "_FILE"
 	}
 	return ""
 }
 
-// Load reads every variable and sets every target. If there is a problem, it
-// sets no target and returns all problems, joined with [errors.Join], each an
-// [*Error]. The target of a variable that is unset and has no Default keeps its
-// value.
+// orFile names the other way to set a variable that is missing, if there is one.
+func (v *Var) orFile() string {
+	if name := v.fileName(); name != "" {
+		return "; set it or " + name
+	}
+	return ""
+}
+
+// Load reads every variable, sets every target and applies every rule. If there
+// is a problem, it sets no target and returns all problems, joined with
+// [errors.Join], each an [*Error]. The target of a variable that is unset and
+// has no Default keeps its value.
 //
 // A value must be valid UTF-8 without NUL characters. Load also refuses what
 // environment files and copied texts leave on names and values, for every
@@ -160,21 +188,38 @@ func (v *Var) fileName() string {
 // characters that cannot be seen.
 //
 // Mistakes in the Spec itself are found in any environment. Load then returns
-// only them, joined, each a [*ConfigError].
+// only them, joined, each a [*ConfigError]. If Unset fails, Load returns its
+// errors, and the targets are set.
 func (s Spec) Load(lookup Lookup) error {
 	results, err := s.resolve(lookup)
+	if s.Redactor != nil {
+		var secrets []string
+		for _, r := range results {
+			if r.v.secret() {
+				secrets = append(secrets, r.value)
+			}
+		}
+		s.Redactor.Add(secrets...)
+	}
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, r := range results {
-		if r.commit != nil {
-			r.commit()
+		if r.swap != nil {
+			r.swap()
+		}
+		if s.Unset != nil && r.source == fromEnvironment && r.v.secret() {
+			if err := s.Unset(r.name); err != nil {
+				errs = append(errs, fmt.Errorf("envcheck: %s cannot be unset: %w", r.name, err))
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// Check returns the same errors as [Spec.Load], and sets no target.
+// Check returns the same errors as [Spec.Load], and leaves the targets as they
+// are.
 func (s Spec) Check(lookup Lookup) error {
 	_, err := s.resolve(lookup)
 	return err
@@ -195,139 +240,161 @@ type result struct {
 	v      *Var
 	source source
 	name   string // the variable that was read: v.Name or v.fileName()
-	err    *Error
-	commit func()
+	value  string
+	given  bool // set to a value that is not empty, even if there is a problem
+	errs   []*Error
+	swap   func() // exchanges the value with that of the target; nil if there is none
+}
+
+// fail adds a problem. The value is not used after it.
+func (r *result) fail(name string, reason Reason, detail string) {
+	r.swap = nil
+	r.errs = append(r.errs, &Error{Name: name, Reason: reason, Detail: detail})
+}
+
+// missing reports whether a problem is that the variable is not set.
+func (r *result) missing() bool {
+	return slices.ContainsFunc(r.errs, func(e *Error) bool { return e.Reason == ReasonMissing })
 }
 
 func (s Spec) resolve(lookup Lookup) ([]result, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
-	return s.results(lookup)
-}
-
-func (s Spec) results(lookup Lookup) ([]result, error) {
-	near := s.NearMisses(lookup)
-	results := make([]result, len(s.Vars))
+	results := s.results(lookup)
 	var errs []error
-	for i := range s.Vars {
-		results[i] = s.Vars[i].resolve(lookup)
-		if r := &results[i]; r.err == nil && (r.source == fromNowhere || r.source == fromDefault) {
-			if set := s.Vars[i].disguised(near); set != "" {
-				r.commit, r.err = nil, &Error{Name: r.name, Reason: ReasonInvalid,
-					Detail: "is set as " + strconv.QuoteToASCII(set) + ", with characters that are no part of its name; remove them"}
-			}
-		}
-		if err := results[i].err; err != nil {
-			if err.Reason == ReasonMissing {
-				err.Similar = s.Vars[i].misspelt(near)
-			}
+	for _, r := range results {
+		for _, err := range r.errs {
 			errs = append(errs, err)
 		}
 	}
 	return results, errors.Join(errs...)
 }
 
-// resolve finds, reads and checks the value of v.
-func (v *Var) resolve(lookup Lookup) result {
-	r := result{v: v, name: v.Name}
-	fail := func(reason Reason, detail string) result {
-		r.commit = nil
-		r.err = &Error{Name: r.name, Reason: reason, Detail: detail}
-		return r
+func (s Spec) results(lookup Lookup) []result {
+	odd := disguised(lookup)
+	results := make([]result, len(s.Vars))
+	byName := make(map[string]*result, len(s.Vars))
+	for i := range s.Vars {
+		v, r := &s.Vars[i], &results[i]
+		*r = v.resolve(lookup)
+		byName[v.Name] = r
+		if len(r.errs) > 0 && !r.missing() || r.source == fromEnvironment || r.source == fromFile {
+			continue
+		}
+		for _, name := range v.names() {
+			if set, ok := odd[name]; ok {
+				r.errs = nil
+				r.fail(r.name, ReasonInvalid, "is set as "+strconv.QuoteToASCII(set)+", with characters that are no part of its name; remove them")
+				break
+			}
+		}
 	}
+	for _, rule := range s.Rules {
+		rule.apply(byName)
+	}
+	if !slices.ContainsFunc(results, func(r result) bool { return r.missing() }) {
+		return results
+	}
+	near := s.NearMisses(lookup)
+	for _, r := range results {
+		for _, err := range r.errs {
+			if err.Reason == ReasonMissing {
+				err.Similar = r.v.misspelt(near)
+			}
+		}
+	}
+	return results
+}
+
+// resolve finds, reads and checks the value of v.
+func (v *Var) resolve(lookup Lookup) (r result) {
+	r = result{v: v, name: v.Name}
 	value, set := lookup(v.Name)
-	set = set && (value != "" || v.AllowEmpty)
+	r.given = set && value != ""
+	set = r.given || set && v.AllowEmpty
 	if set {
-		r.source = fromEnvironment
+		r.source, r.value = fromEnvironment, value
 	}
 	if name := v.fileName(); name != "" {
 		if path, ok := lookup(name); ok && path != "" {
+			r.given = true
 			if set {
-				return fail(ReasonConflict, "is set together with "+name+"; unset one of them")
+				r.fail(r.name, ReasonConflict, "is set together with "+name+"; unset one of them")
+				return r
 			}
 			r.source, r.name, set = fromFile, name, true
-			reason := leftover(path, false)
-			if reason != "" {
-				return fail(ReasonInvalid, string(reason))
+			if reason := leftover(path, false); reason != "" {
+				r.fail(name, ReasonInvalid, string(reason))
+				return r
 			}
-			if value, reason = readFile(path); reason == emptyFile && v.AllowEmpty {
-				reason = ""
-			}
-			if reason != "" {
-				return fail(ReasonUnreadable, string(reason))
+			var reason CheckReason
+			if r.value, reason = readFile(path); reason != "" && !(reason == emptyFile && v.AllowEmpty) {
+				r.fail(name, ReasonUnreadable, string(reason))
+				return r
 			}
 		}
 	}
 	switch {
 	case set:
 	case v.Required:
-		if file := v.fileName(); file != "" {
-			return fail(ReasonMissing, "is required; set it or "+file)
-		}
-		return fail(ReasonMissing, "is required")
+		r.fail(r.name, ReasonMissing, "is required"+v.orFile())
+		return r
 	case v.Default == "":
 		return r
 	default:
-		r.source, value = fromDefault, v.Default
+		r.source, r.value = fromDefault, v.Default
 	}
-	if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-		return fail(ReasonInvalid, "must be UTF-8 without NUL characters")
+	if reason := v.check(&r); reason != "" {
+		r.fail(r.name, ReasonInvalid, string(reason))
 	}
-	var reason CheckReason
-	switch r.source {
-	case fromEnvironment:
-		reason = leftover(value, v.secret())
-	case fromFile:
-		reason = leftoverOfFile(value, v.secret())
-	}
-	if reason != "" {
-		return fail(ReasonInvalid, string(reason))
-	}
-	commit, err := v.accept(value)
-	if err != nil {
-		return fail(ReasonInvalid, v.explain(err))
-	}
-	r.commit = commit
 	return r
 }
 
+// check returns the reason to refuse the value of r, and sets r.swap if there
+// is none.
+func (v *Var) check(r *result) (reason CheckReason) {
+	if !utf8.ValidString(r.value) || strings.ContainsRune(r.value, 0) {
+		return "must be UTF-8 without NUL characters"
+	}
+	switch r.source {
+	case fromEnvironment:
+		reason = leftover(r.value, v.secret())
+	case fromFile:
+		reason = leftoverOfFile(r.value, v.secret())
+	}
+	if reason != "" {
+		return reason
+	}
+	swap, err := v.accept(r.value)
+	if err != nil {
+		return v.explain(err)
+	}
+	r.swap = swap
+	return ""
+}
+
 // accept reads and checks the value.
-func (v *Var) accept(value string) (commit func(), err error) {
+func (v *Var) accept(value string) (swap func(), err error) {
 	if v.Into.parse != nil {
-		if commit, err = v.Into.parse(value); err != nil {
+		if swap, err = v.Into.parse(value, v.secret()); err != nil {
 			return nil, err
 		}
 	}
 	if v.Check != nil && value != "" {
 		err = v.Check(value)
 	}
-	return commit, err
+	return swap, err
 }
 
 // explain returns the part of err that may be shown: the text of a CheckReason.
-func (v *Var) explain(err error) string {
+func (v *Var) explain(err error) CheckReason {
 	var reason CheckReason
-	switch {
-	case errors.As(err, &reason):
-		return reason.Error()
-	case v.Into.kind != "":
-		return "must be " + v.Into.kind
+	if errors.As(err, &reason) {
+		return reason
+	}
+	if v.Into.kind != nil {
+		return CheckReason("must be " + v.Into.kind())
 	}
 	return "is not acceptable"
-}
-
-// environ returns the names that are set.
-func (s Spec) environ() []string {
-	environ := os.Environ
-	if s.Environ != nil {
-		environ = s.Environ
-	}
-	var names []string
-	for _, kv := range environ() {
-		if name, _, ok := strings.Cut(kv, "="); ok && name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
 }

@@ -27,7 +27,7 @@ const (
 const key = "q7ZkM2cVt9XbR4wLh8NfJ3sYp6DgU1aE"
 
 type config struct {
-	Key     envcheck.Secret
+	Key     envcheck.Secret[string]
 	Devices []string
 	Mode    mode
 	Port    int
@@ -41,32 +41,29 @@ type config struct {
 
 func spec(cfg *config) envcheck.Spec {
 	return envcheck.Spec{
-		Environ: func() []string { return nil },
 		Vars: []envcheck.Var{
-			{Name: "JWT_SECRET", Doc: "Key of tokens.", Required: true, Into: envcheck.SecretText(&cfg.Key), Check: envcheck.Strong(32)},
-			{Name: "DEVICES", Doc: "Who may publish.", Required: true, Into: envcheck.List(&cfg.Devices),
+			{Name: "JWT_SECRET", Doc: "Key of tokens.", Required: true, Into: envcheck.SecretOf(&cfg.Key, envcheck.Text), Check: envcheck.Strong(32)},
+			{Name: "DEVICES", Doc: "Who may publish.", Required: true, Into: envcheck.ListOf(&cfg.Devices, envcheck.Text),
 				Check: envcheck.Each(envcheck.Match(regexp.MustCompile(`[A-Za-z0-9_-]+|\*`), "letters, digits, - and _")), Example: "pi-1,pi-2"},
 			{Name: "MODE", Doc: "Where it runs: a|b.", Into: envcheck.Choice(&cfg.Mode, envcheck.As("development", development), envcheck.As("production", production), envcheck.As("test", test)), Default: "development"},
 			{Name: "PORT", Doc: "TCP port.", Into: envcheck.Port(&cfg.Port), Default: "3000"},
 			{Name: "WINDOW", Doc: "Rate window.", Into: envcheck.Duration(&cfg.Window, time.Second, time.Hour), Default: "1m"},
 			{Name: "MAX_BYTES", Doc: "Bound of the history.", Into: envcheck.Bytes(&cfg.Max, 0, 1<<40)},
-			{Name: "LIMIT", Doc: "Connections a window.", Into: envcheck.Int(&cfg.Limit, 1, 1000), Default: "10"},
-			{Name: "DEMO", Doc: "Try it out.", Into: envcheck.Bool(&cfg.Demo), File: true},
+			{Name: "LIMIT", Doc: "Connections a window.", Into: envcheck.Number(&cfg.Limit, 1, 1000), Default: "10"},
+			{Name: "DEMO", Doc: "Try it out.", Into: envcheck.Bool(&cfg.Demo), AllowFile: true},
 			{Name: "TRUSTED", Doc: "Proxies.", Into: envcheck.Func(&cfg.Trusted, "a prefix like 10.0.0.0/8", netip.ParsePrefix)},
 			{Name: "ADMIN_ADDR", Doc: "Operator's address; empty for none.", Into: envcheck.Text(&cfg.Admin), Default: "127.0.0.1:3001", AllowEmpty: true},
 		},
 	}
 }
 
+// env returns a Lookup of names and values in turn.
 func env(kv ...string) envcheck.Lookup {
-	return func(name string) (string, bool) {
-		for i := 0; i < len(kv); i += 2 {
-			if kv[i] == name {
-				return kv[i+1], true
-			}
-		}
-		return "", false
+	vars := make(map[string]string)
+	for i := 0; i < len(kv); i += 2 {
+		vars[kv[i]] = kv[i+1]
 	}
+	return envcheck.FromMap(vars)
 }
 
 // all returns the errors joined in err.
@@ -115,7 +112,7 @@ envcheck: MODE must be development, production or test
 envcheck: PORT must be a TCP port, 1 to 65535
 envcheck: WINDOW must be a duration from 1s to 1h, like 90s or 1h30m (a day is 24h)
 envcheck: MAX_BYTES must be a size from 0 to 1024GiB, with the unit B, KiB, MiB or GiB
-envcheck: LIMIT must be a number from 1 to 1000
+envcheck: LIMIT must be a whole number from 1 to 1000
 envcheck: DEMO must be true or false
 envcheck: TRUSTED must be a prefix like 10.0.0.0/8`
 	if err == nil || err.Error() != want {
@@ -305,8 +302,7 @@ func TestBadSpec(t *testing.T) {
 func TestOnly(t *testing.T) {
 	var cfg config
 	s := spec(&cfg)
-	lookup := env("PORT", "80", "LIMIT", "none", "WINDWO", "1s")
-	s.Environ = func() []string { return []string{"WINDWO=1s", "LIMT=1"} }
+	lookup := env("PORT", "80", "LIMIT", "none", "WINDWO", "1s", "LIMT", "1")
 	part := s.Only("WINDOW", "PORT")
 	if err := part.Load(lookup); err != nil || cfg.Port != 80 || cfg.Window != time.Minute {
 		t.Errorf("got %v, port %d and window %v, want 80 and the default of a minute", err, cfg.Port, cfg.Window)
@@ -342,7 +338,7 @@ func TestEmptyValueIsNotChecked(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowEmpty: true, File: true, Into: envcheck.Text(&target), Check: check}}}
+	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowEmpty: true, AllowFile: true, Into: envcheck.Text(&target), Check: check}}}
 	for why, lookup := range map[string]envcheck.Lookup{"set": env("A", ""), "from a file": env("A_FILE", empty)} {
 		if target = "before"; s.Load(lookup) != nil || target != "" {
 			t.Errorf("%s: target %q after %v", why, target, s.Load(lookup))
@@ -389,7 +385,6 @@ func TestNearMisses(t *testing.T) {
 	} {
 		var cfg config
 		s := spec(&cfg)
-		s.Environ = func() []string { return []string{row.set + "=x", "=C:=odd", "NOT_CONFIRMED=x", "JWT_SECRIT=x"} }
 		near := s.NearMisses(env(row.set, "x"))
 		switch {
 		case row.want == "" && len(near) == 0:
@@ -399,18 +394,17 @@ func TestNearMisses(t *testing.T) {
 	}
 
 	s := envcheck.Spec{
-		Vars:    []envcheck.Var{{Name: "HISTORY_KEEP"}, {Name: "HISTORY_KEY"}},
-		Environ: func() []string { return []string{"HISTORY_KEEP=5"} },
+		Vars: []envcheck.Var{{Name: "HISTORY_KEEP"}, {Name: "HISTORY_KEY"}},
 	}
 	if near := s.NearMisses(env("HISTORY_KEEP", "5")); len(near) != 0 {
 		t.Errorf("one known name for another: %v", near)
 	}
 
 	t.Setenv("JWT_SECRIT", key)
+	t.Setenv("JWT_SECRAT", "") // unset, as it is empty
 	t.Setenv("DEVICES", "x")
 	var cfg config
 	s = spec(&cfg)
-	s.Environ = nil
 	err := s.Load(os.LookupEnv)
 	if err == nil || err.Error() != "envcheck: JWT_SECRET is required; set it or JWT_SECRET_FILE (is JWT_SECRIT a misspelling?)" {
 		t.Errorf("from the real environment: %v", err)
@@ -425,8 +419,7 @@ func TestNearMisses(t *testing.T) {
 func TestStandardNamesAreNoMisses(t *testing.T) {
 	var file string
 	s := envcheck.Spec{
-		Vars:    []envcheck.Var{{Name: "TLS_CERT_FILE", Into: envcheck.Text(&file)}},
-		Environ: func() []string { return []string{"SSL_CERT_FILE=x", "TSL_CERT_FILE=x"} },
+		Vars: []envcheck.Var{{Name: "TLS_CERT_FILE", Into: envcheck.Text(&file)}},
 	}
 	near := s.NearMisses(env("SSL_CERT_FILE", "x", "TSL_CERT_FILE", "x"))
 	if len(near) != 1 || near[0].Set != "TSL_CERT_FILE" {

@@ -38,10 +38,10 @@ type Reason string
 
 // The reasons of an [Error].
 const (
-	ReasonMissing    Reason = "missing"    // required, but unset or empty
-	ReasonInvalid    Reason = "invalid"    // the value is refused, or the spelling of its name
-	ReasonConflict   Reason = "conflict"   // NAME and NAME_FILE are both set
-	ReasonUnreadable Reason = "unreadable" // unreadable or empty NAME_FILE
+	ReasonMissing    Reason = "missing"    // required, also by a Rule, but unset or empty
+	ReasonInvalid    Reason = "invalid"    // the value is refused, or the spelling of its name, or by a RuleFunc
+	ReasonConflict   Reason = "conflict"   // NAME and NAME_FILE are both set, or two variables that a Rule forbids together
+	ReasonUnreadable Reason = "unreadable" // unreadable or empty NAME_FILE, or unreadable credential
 )
 
 // Error is one problem with one variable of the environment. It never holds a

@@ -10,22 +10,17 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-// environ stands for os.LookupEnv.
-func environ(vars map[string]string) envcheck.Lookup {
-	return func(name string) (string, bool) { v, ok := vars[name]; return v, ok }
-}
-
 // Load reports every problem at once and quotes no value.
 func Example() {
 	var cfg struct {
-		Secret envcheck.Secret
+		Secret envcheck.Secret[string]
 		Port   int
 	}
 	spec := envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "JWT_SECRET", Doc: "Signs tokens.", Required: true, Into: envcheck.SecretText(&cfg.Secret), Check: envcheck.Strong(32)},
+		{Name: "JWT_SECRET", Doc: "Signs tokens.", Required: true, Into: envcheck.SecretOf(&cfg.Secret, envcheck.Text), Check: envcheck.Strong(32)},
 		{Name: "PORT", Doc: "TCP port.", Default: "3000", Into: envcheck.Port(&cfg.Port)},
 	}}
-	lookup := environ(map[string]string{"JWT_SECRET": "your-very-long-secure-random-string-here-32-chars-minimum", "PORT": "http"})
+	lookup := envcheck.FromMap(map[string]string{"JWT_SECRET": "your-very-long-secure-random-string-here-32-chars-minimum", "PORT": "http"})
 	if err := spec.Load(lookup); err != nil { // a program passes os.LookupEnv
 		fmt.Println(err)
 	}
@@ -41,14 +36,14 @@ func ExampleSpec_WriteReport() {
 	spec := envcheck.Spec{Vars: []envcheck.Var{
 		{Name: "JWT_SECRET", Required: true, Secret: true},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&port)},
-		{Name: "LIMIT", Into: envcheck.Int(&limit, 1, 1000)},
+		{Name: "LIMIT", Into: envcheck.Number(&limit, 1, 1000)},
 	}}
-	spec.WriteReport(os.Stdout, environ(map[string]string{"LIMIT": "lots"}))
+	spec.WriteReport(os.Stdout, envcheck.FromMap(map[string]string{"LIMIT": "lots"}))
 	// Output:
 	// VARIABLE    SOURCE       STATE
 	// JWT_SECRET  -            PROBLEM: is required; set it or JWT_SECRET_FILE
 	// PORT        default      ok
-	// LIMIT       environment  PROBLEM: must be a number from 1 to 1000
+	// LIMIT       environment  PROBLEM: must be a whole number from 1 to 1000
 }
 
 // A Choice checks the words, documents them, and maps them to values.
@@ -58,8 +53,8 @@ func ExampleChoice() {
 		{Name: "LOG_LEVEL", Default: "info", Doc: "Log level.", Into: envcheck.Choice(&level,
 			envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError))},
 	}}
-	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "warn"})), level)
-	fmt.Println(spec.Load(environ(map[string]string{"LOG_LEVEL": "loud"})))
+	fmt.Println(spec.Load(envcheck.FromMap(map[string]string{"LOG_LEVEL": "warn"})), level)
+	fmt.Println(spec.Load(envcheck.FromMap(map[string]string{"LOG_LEVEL": "loud"})))
 	spec.WriteMarkdown(os.Stdout)
 	// Output:
 	// <nil> WARN
@@ -73,11 +68,11 @@ func ExampleChoice() {
 func ExampleSpec_Only() {
 	var low, high, port int
 	spec := envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "LOW", Into: envcheck.Int(&low, 0, 100)},
-		{Name: "HIGH", Into: envcheck.Int(&high, 0, 100)},
+		{Name: "LOW", Into: envcheck.Number(&low, 0, 100)},
+		{Name: "HIGH", Into: envcheck.Number(&high, 0, 100)},
 		{Name: "PORT", Into: envcheck.Port(&port)},
 	}}
-	lookup := environ(map[string]string{"LOW": "7", "HIGH": "3", "PORT": "http"})
+	lookup := envcheck.FromMap(map[string]string{"LOW": "7", "HIGH": "3", "PORT": "http"})
 	err := spec.Load(lookup)
 	if spec.Only("LOW", "HIGH").Load(lookup) == nil && low > high {
 		err = errors.Join(err, errors.New("LOW must not be above HIGH"))
@@ -94,7 +89,7 @@ func ExampleMatch() {
 	fmt.Println(envcheck.Each(device)("pi-1, ../etc"))
 	// Output:
 	// <nil>
-	// must be letters, digits, - and _
+	// item 2 must be letters, digits, - and _
 }
 
 // A String method does not protect a value in an unexported field: fmt prints
@@ -102,7 +97,7 @@ func ExampleMatch() {
 func ExampleSecret_incorrect() {
 	type config struct {
 		weak   stringer
-		secret envcheck.Secret
+		secret envcheck.Secret[string]
 	}
 	cfg := config{stringer{"hunter2"}, envcheck.NewSecret("hunter2")}
 	fmt.Printf("%v %+v\n", cfg.weak, struct{ weak stringer }{cfg.weak})

@@ -12,27 +12,38 @@ import (
 // it, the path of a large file, such as a log, would fill the memory.
 const maxFile = 64 << 10
 
-const emptyFile CheckReason = "names an empty file"
+const (
+	emptyFile   CheckReason = "names an empty file"
+	missingFile CheckReason = "names a file that does not exist"
+)
 
-// readFile returns the content of the file without the line ends at its end,
-// which editors and echo add. No reason quotes the path: someone may have put
-// the secret itself into NAME_FILE.
-func readFile(path string) (value string, reason CheckReason) {
+// openFile opens a regular file. No reason quotes the path: someone may have
+// put the secret itself in its place.
+func openFile(path string) (f *os.File, reason CheckReason) {
 	// os.Open of a named pipe waits until another process writes to it, so the
 	// kind of file is checked first.
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", unreadable(err)
+		return nil, unreadable(err)
 	}
 	switch {
 	case info.IsDir():
-		return "", "names a directory, not a file"
+		return nil, "names a directory, not a file"
 	case !info.Mode().IsRegular():
-		return "", "does not name a regular file"
+		return nil, "does not name a regular file"
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", unreadable(err)
+	if f, err = os.Open(path); err != nil {
+		return nil, unreadable(err)
+	}
+	return f, ""
+}
+
+// readFile returns the content of the file without the line ends at its end,
+// which editors and echo add.
+func readFile(path string) (value string, reason CheckReason) {
+	f, reason := openFile(path)
+	if reason != "" {
+		return "", reason
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
@@ -51,7 +62,7 @@ func readFile(path string) (value string, reason CheckReason) {
 func unreadable(err error) CheckReason {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "names a file that does not exist"
+		return missingFile
 	case errors.Is(err, fs.ErrPermission):
 		return "names a file that this process may not read"
 	}

@@ -58,21 +58,21 @@ func TestLeftoversOnValues(t *testing.T) {
 				}
 				var target struct {
 					text   string
-					secret envcheck.Secret
+					secret envcheck.Secret[string]
 					list   []string
 					number int
 					time   time.Duration
 					bool   bool
 				}
 				into := map[string]envcheck.Setter{
-					"Text": envcheck.Text(&target.text), "SecretText": envcheck.SecretText(&target.secret), "List": envcheck.List(&target.list),
-					"Choice": envcheck.Choice(&target.text, envcheck.As("info", "info")), "Int": envcheck.Int(&target.number, 1, 9),
+					"Text": envcheck.Text(&target.text), "SecretText": envcheck.SecretOf(&target.secret, envcheck.Text), "List": envcheck.ListOf(&target.list, envcheck.Text),
+					"Choice": envcheck.Choice(&target.text, envcheck.As("info", "info")), "Int": envcheck.Number(&target.number, 1, 9),
 					"Port": envcheck.Port(&target.number), "Bytes": envcheck.Bytes(&target.number, 1, 1<<30),
 					"Duration": envcheck.Duration(&target.time, 1, time.Hour), "Bool": envcheck.Bool(&target.bool),
 					"Func":  envcheck.Func(&target.text, "any", func(s string) (string, error) { return s, nil }),
 					"empty": envcheck.Text(&target.text),
 				}[value.of]
-				s := envcheck.Spec{Environ: func() []string { return nil }, Vars: []envcheck.Var{{Name: "A", File: true, AllowEmpty: true, Into: into}}}
+				s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowFile: true, AllowEmpty: true, Into: into}}}
 				errs := all(t, s.Load(lookup))
 				if len(errs) != 1 || errs[0].Reason != envcheck.ReasonInvalid || !strings.Contains(errs[0].Detail, row.says) || errs[0].Name[:1] != "A" {
 					t.Errorf("%s, %s from %s: %q: got %v, want a reason with %q", row.why, value.of, from, text, errs, row.says)
@@ -105,12 +105,12 @@ func TestQuotesThatBelong(t *testing.T) {
 		{"lines", "a\nb", true, true},
 	} {
 		var text string
-		var secret envcheck.Secret
+		var secret envcheck.Secret[string]
 		for _, want := range []struct {
 			into envcheck.Setter
 			ok   bool
-		}{{envcheck.Text(&text), row.text}, {envcheck.SecretText(&secret), row.word}} {
-			s := envcheck.Spec{Environ: func() []string { return nil }, Vars: []envcheck.Var{{Name: "A", Into: want.into}}}
+		}{{envcheck.Text(&text), row.text}, {envcheck.SecretOf(&secret, envcheck.Text), row.word}} {
+			s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", Into: want.into}}}
 			if err := s.Load(env("A", row.value)); (err == nil) != want.ok {
 				t.Errorf("%s: %q: %v, want accepted %v", row.why, row.value, err, want.ok)
 			}
@@ -120,7 +120,7 @@ func TestQuotesThatBelong(t *testing.T) {
 	if err := os.WriteFile(file, []byte("-----BEGIN-----\r\nx\r\n-----END-----\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := envcheck.Spec{Environ: func() []string { return nil }, Vars: []envcheck.Var{{Name: "A", File: true}}}
+	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowFile: true}}}
 	if err := s.Load(env("A_FILE", file)); err != nil {
 		t.Errorf("a file with the line ends of Windows: %v", err)
 	}
@@ -142,8 +142,8 @@ func TestLeftoversOnNames(t *testing.T) {
 		{"RATE\u00a0LIMIT", false}, {"RATE-LIMIT", false}, {"RATE_LIMTI", false}, {"rate_limit", false},
 	} {
 		for _, def := range []string{"", "x"} {
-			s := envcheck.Spec{Environ: func() []string { return []string{row.set + "=x"} },
-				Vars: []envcheck.Var{{Name: "RATE_LIMIT", Default: def, File: true}, {Name: "PORT"}}}
+			s := envcheck.Spec{
+				Vars: []envcheck.Var{{Name: "RATE_LIMIT", Default: def, AllowFile: true}, {Name: "PORT"}}}
 			if near := s.NearMisses(env(row.set, "x")); len(near) != 1 || near[0].Set != row.set {
 				t.Errorf("%q: near misses %v", row.set, near)
 			}
@@ -164,7 +164,7 @@ func TestLeftoversOnNames(t *testing.T) {
 			}
 		}
 	}
-	s := envcheck.Spec{Environ: func() []string { return []string{"\ufeffPORT=x", "PORT=80"} }, Vars: []envcheck.Var{{Name: "PORT"}}}
+	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "PORT"}}}
 	if err := s.Load(env("PORT", "80", "\ufeffPORT", "x")); err != nil {
 		t.Errorf("a variable that is set in its own name: %v", err)
 	}
@@ -182,7 +182,7 @@ func TestDurationMessage(t *testing.T) {
 		{100 * time.Millisecond, time.Hour + time.Second, "from 100ms to 1h0m1s, like"},
 	} {
 		var d time.Duration
-		s := envcheck.Spec{Environ: func() []string { return nil }, Vars: []envcheck.Var{{Name: "A", Into: envcheck.Duration(&d, row.low, row.high)}}}
+		s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", Into: envcheck.Duration(&d, row.low, row.high)}}}
 		err := s.Load(env("A", "30d"))
 		if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), "a day is 24h") {
 			t.Errorf("%v to %v: %v, want %q", row.low, row.high, err, row.want)
@@ -195,7 +195,7 @@ func FuzzLeftovers(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		s := envcheck.Spec{Environ: func() []string { return []string{value + "=x"} }, Vars: []envcheck.Var{{Name: "A", AllowEmpty: true}}}
+		s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowEmpty: true}}}
 		err := s.Load(env("A", value))
 		if err == nil && (strings.ContainsAny(value, "\r\ufeff\u200b\x00") || len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"') {
 			t.Errorf("%q is accepted", value)

@@ -1,6 +1,9 @@
 package envcheck
 
-import "strings"
+import (
+	"os"
+	"strings"
+)
 
 // NearMiss is a name that is probably misspelt: its variable is set and not in
 // the [Spec], and it resembles the name of a variable in the Spec that is not
@@ -13,8 +16,8 @@ type NearMiss struct {
 // NearMisses returns names that are probably misspelt, in the order of the
 // Spec. Load adds those that resemble a missing required variable to its error.
 // The others are no errors, since an environment holds many names of other
-// programs; log them as warnings. If Environ is nil, the names come from
-// [os.Environ].
+// programs; log them as warnings. The names come from [os.Environ] and from the
+// lookups of this package; a name counts only if the lookup finds it.
 func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 	known := make(map[string]bool)
 	for i := range s.Vars {
@@ -22,10 +25,15 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 			known[name] = true
 		}
 	}
-	var strangers []string
-	for _, name := range s.environ() {
+	type stranger struct {
+		name   string
+		folded []rune
+	}
+	var strangers []stranger
+	for _, name := range setNames(lookup) {
 		if !known[name] && !standard[name] && isSet(lookup, name) {
-			strangers = append(strangers, name)
+			strangers = append(strangers, stranger{name, fold(name)})
+			known[name] = true // a name in two places is reported once
 		}
 	}
 	var near []NearMiss
@@ -35,14 +43,45 @@ func (s Spec) NearMisses(lookup Lookup) []NearMiss {
 			continue
 		}
 		for _, name := range v.names() {
+			folded := fold(name)
 			for _, stranger := range strangers {
-				if similar(stranger, name) {
-					near = append(near, NearMiss{stranger, name})
+				if similar(stranger.folded, folded) {
+					near = append(near, NearMiss{stranger.name, name})
 				}
 			}
 		}
 	}
 	return near
+}
+
+// setNames returns the names of the process's environment and those that the
+// lookup holds.
+func setNames(lookup Lookup) []string {
+	names := heldNames(lookup)
+	for _, variable := range os.Environ() {
+		if name, _, ok := strings.Cut(variable, "="); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// disguised returns the names that are set with characters which a file or a
+// copied text leaves on them, by the names without these.
+func disguised(lookup Lookup) map[string]string {
+	var odd map[string]string
+	for _, name := range setNames(lookup) {
+		if validName(name) || !isSet(lookup, name) {
+			continue
+		}
+		if plain := bare(name); plain != name {
+			if odd == nil {
+				odd = make(map[string]string)
+			}
+			odd[plain] = name
+		}
+	}
+	return odd
 }
 
 // standard are names that crypto/x509 reads in every Go program. They are
@@ -57,6 +96,9 @@ func (v *Var) names() []string {
 }
 
 func isSet(lookup Lookup, name string) bool {
+	if name == "" {
+		return false
+	}
 	value, ok := lookup(name)
 	return ok && value != ""
 }
@@ -72,24 +114,12 @@ func (v *Var) misspelt(near []NearMiss) []string {
 	return names
 }
 
-// disguised returns the name among near that differs from a name of v only in
-// what a file or a copied text leaves on it, or "".
-func (v *Var) disguised(near []NearMiss) string {
-	for _, n := range near {
-		if (n.Like == v.Name || n.Like == v.fileName()) && bare(n.Set) == n.Like {
-			return n.Set
-		}
-	}
-	return ""
-}
-
-// similar reports whether a is a likely misspelling of b. Case, underscores,
+// similar reports whether x is a likely misspelling of y, both folded. Case, underscores,
 // hyphens, dots, spaces, quotes and what cannot be seen do not count. Of every
 // four letters, fewer than one may be wrong, missing, added or swapped with its
 // neighbour, and at most three in all. Names of up to four letters must be
 // equal, since many short names differ by one letter only.
-func similar(a, b string) bool {
-	x, y := fold(a), fold(b)
+func similar(x, y []rune) bool {
 	limit := min((len(y)-1)/4, 3)
 	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit
 }

@@ -3,6 +3,7 @@ package envcheck
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
 )
 
 // redacted is the printed form of every Secret, including an empty one.
@@ -12,37 +13,42 @@ const redacted = "[redacted]"
 // fmt, any handler of slog or any encoder, even if it is an unexported field of
 // the printed value. It cannot be compared with ==; compare the results of
 // [Secret.Reveal] in constant time (crypto/subtle). The zero value is empty.
-type Secret struct {
+type Secret[T any] struct {
 	// A closure, because reflection cannot read its variables. Printers and
 	// dumpers reach unexported fields without calling their methods, and follow
 	// pointers.
-	reveal func() string
+	reveal func() T
 }
 
-// NewSecret returns a Secret of value.
-func NewSecret(value string) Secret {
-	return Secret{func() string { return value }}
+// NewSecret returns a Secret of value. It does not copy what value refers to,
+// such as the bytes of a slice.
+func NewSecret[T any](value T) Secret[T] {
+	return Secret[T]{func() T { return value }}
 }
 
 // Reveal returns the value. Call it only at the place that needs the value.
-func (s Secret) Reveal() string {
+func (s Secret[T]) Reveal() (value T) {
 	if s.reveal == nil {
-		return ""
+		return value
 	}
 	return s.reveal()
 }
 
-// IsZero reports whether the value is empty.
-func (s Secret) IsZero() bool { return s.Reveal() == "" }
+// IsZero reports whether the value is the zero value of T, such as the empty
+// string.
+func (s Secret[T]) IsZero() bool {
+	value := s.Reveal()
+	return reflect.ValueOf(&value).Elem().IsZero()
+}
 
 // Format prints "[redacted]" for every verb.
-func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+func (s Secret[T]) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 // String returns "[redacted]".
-func (s Secret) String() string { return redacted }
+func (s Secret[T]) String() string { return redacted }
 
 // LogValue returns "[redacted]".
-func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (s Secret[T]) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "[redacted]", for JSON, XML and other encoders.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (s Secret[T]) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -18,20 +18,20 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 )
 
-type inner struct{ s envcheck.Secret }
+type inner struct{ s envcheck.Secret[string] }
 
 // outer holds secrets in every position that printers treat differently.
 type outer struct {
-	Open    envcheck.Secret
-	hidden  envcheck.Secret
-	pointer *envcheck.Secret
+	Open    envcheck.Secret[string]
+	hidden  envcheck.Secret[string]
+	pointer *envcheck.Secret[string]
 	deep    inner
 	deeper  *inner
-	list    []envcheck.Secret
-	List    []envcheck.Secret
+	list    []envcheck.Secret[string]
+	List    []envcheck.Secret[string]
 	array   [1]inner
-	byName  map[string]envcheck.Secret
-	ByName  map[string]envcheck.Secret
+	byName  map[string]envcheck.Secret[string]
+	ByName  map[string]envcheck.Secret[string]
 	any     any
 	Any     any
 }
@@ -43,8 +43,8 @@ func loaded(t *testing.T) (config, outer) {
 		t.Fatal(err)
 	}
 	s := cfg.Key
-	m := map[string]envcheck.Secret{"k": s}
-	return cfg, outer{s, s, &s, inner{s}, &inner{s}, []envcheck.Secret{s}, []envcheck.Secret{s}, [1]inner{{s}}, m, m, s, &s}
+	m := map[string]envcheck.Secret[string]{"k": s}
+	return cfg, outer{s, s, &s, inner{s}, &inner{s}, []envcheck.Secret[string]{s}, []envcheck.Secret[string]{s}, [1]inner{{s}}, m, m, s, &s}
 }
 
 // traces returns the forms in which some encoding may show a part of the
@@ -74,7 +74,7 @@ func TestSecretNeverShows(t *testing.T) {
 	}
 	values := map[string]any{
 		"config": cfg, "*config": &cfg, "outer": out, "*outer": &out, "secret": cfg.Key, "*secret": &cfg.Key,
-		"list": []any{cfg.Key, out}, "inner": inner{cfg.Key}, "map": map[string]any{"a": out}, "reveal": envcheck.Secret.String,
+		"list": []any{cfg.Key, out}, "inner": inner{cfg.Key}, "map": map[string]any{"a": out}, "reveal": envcheck.Secret[string].String,
 		"error": fmt.Errorf("failed: %v", out),
 	}
 	for name, v := range values {
@@ -125,7 +125,7 @@ func TestSecretNeverShows(t *testing.T) {
 }
 
 func TestSecret(t *testing.T) {
-	var zero envcheck.Secret
+	var zero envcheck.Secret[string]
 	if zero.Reveal() != "" || !zero.IsZero() || envcheck.NewSecret("x").IsZero() {
 		t.Error("the zero value is empty")
 	}

@@ -3,10 +3,18 @@ package envcheck
 import (
 	"errors"
 	"fmt"
-	"regexp"
+	"slices"
 )
 
-var nameSyntax = regexp.MustCompile(`\A[A-Z_][A-Z0-9_]*\z`)
+// validName reports whether a variable of a Spec can have the name.
+func validName(name string) bool {
+	for i, c := range []byte(name) {
+		if !(c == '_' || 'A' <= c && c <= 'Z' || i > 0 && '0' <= c && c <= '9') {
+			return false
+		}
+	}
+	return name != ""
+}
 
 // validate returns the mistakes in s.
 func (s Spec) validate() error {
@@ -23,26 +31,25 @@ func (s Spec) validate() error {
 				errs = append(errs, &ConfigError{v.field(field), fmt.Errorf("%w: %s", reason, detail)})
 			}
 		}
-		refuse("Name", !nameSyntax.MatchString(v.Name), ConfigMalformed, "a name has capital letters, digits and underscores")
+		refuse("Name", !validName(v.Name), ConfigMalformed, "a name has capital letters, digits and underscores")
 		for _, name := range v.names() {
 			refuse("Name", seen[name], ConfigDuplicate, "two variables would read "+name)
 			seen[name] = true
 		}
-		words := make(map[string]bool)
-		for _, word := range v.Into.words {
-			refuse("Into", words[word], ConfigDuplicate, "the word "+word)
-			words[word] = true
+		for j, word := range v.Into.words {
+			refuse("Into", slices.Contains(v.Into.words[:j], word), ConfigDuplicate, "the word "+word)
 		}
+		refuse("Into", v.Into.mistake != "", ConfigMalformed, v.Into.mistake)
 		refuse("Default", v.Required && v.Default != "", ConfigConflict, "the variable is required, so its default is never used")
 		refuse("Default", v.secret() && v.Default != "", ConfigConflict, "the variable is a secret, and everyone would know its default")
 		refuse("Example", v.secret() && v.Example != "", ConfigConflict, "the variable is a secret, and people would use its example")
-		if v.Default != "" {
+		if v.Default != "" && !v.Into.local {
 			if _, err := v.accept(v.Default); err != nil {
-				errs = append(errs, &ConfigError{v.field("Default"), CheckReason(v.explain(err))})
+				errs = append(errs, &ConfigError{v.field("Default"), v.explain(err)})
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.validateRules()...)...)
 }
 
 // field returns the path of a field of v in the Spec.

@@ -3,6 +3,7 @@ package envcheck
 import (
 	"bufio"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -22,7 +23,7 @@ func (s Spec) WriteExample(w io.Writer) error {
 			b.WriteByte('\n')
 		}
 		writeComment(b, v.Doc)
-		writeComment(b, v.summary())
+		writeComment(b, s.summary(v))
 		value := v.Default
 		if value == "" {
 			value = v.Example
@@ -51,24 +52,39 @@ func writeComment(b *bufio.Writer, text string) {
 	}
 }
 
+// sayings returns the rules of the Spec as sentences for v.
+func (s Spec) sayings(v *Var, show func(string) string) string {
+	var text string
+	for _, rule := range s.Rules {
+		if slices.Contains(rule.names, v.Name) {
+			if says := rule.says(v.Name, show); says != "" {
+				text += " " + says
+			}
+		}
+	}
+	return text
+}
+
 // summary describes the values that v accepts.
-func (v *Var) summary() string {
-	kind := v.Into.kind
-	if kind == "" {
-		kind = "text"
+func (s Spec) summary(v *Var) string {
+	kind := anyText
+	if v.Into.kind != nil {
+		kind = v.Into.kind()
 	}
-	text := "Optional: "
-	if v.Required {
-		text = "Required: "
+	text := "Optional: " + kind + "."
+	switch {
+	case v.Required:
+		text = "Required: " + kind + "."
+	case slices.ContainsFunc(s.Rules, func(rule Rule) bool { return slices.Contains(rule.requires, v.Name) }):
+		text = sentence(kind)
 	}
-	text += kind + "."
 	if v.secret() {
 		text += " A secret."
 	}
 	if name := v.fileName(); name != "" {
 		text += " Or " + name + ": the path of a file with it."
 	}
-	return text
+	return text + s.sayings(v, plainly)
 }
 
 // quote returns the value in a form that shells and .env readers read alike.
@@ -115,7 +131,8 @@ func (s Spec) WriteMarkdown(w io.Writer) error {
 		if name := v.fileName(); name != "" {
 			doc += " Or " + code(name) + "."
 		}
-		b.WriteString("| " + code(v.Name) + " | " + def + " | " + doc + " |\n")
+		doc += s.sayings(v, code)
+		b.WriteString("| " + code(v.Name) + " | " + def + " | " + strings.TrimSpace(doc) + " |\n")
 	}
 	return b.Flush()
 }
@@ -137,21 +154,21 @@ func (s Spec) WriteReport(w io.Writer, lookup Lookup) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { io.WriteString(t, strings.Join(cells, "\t")+"\n") }
 	row("VARIABLE", "SOURCE", "STATE")
-	results, _ := s.results(lookup)
-	for _, r := range results {
+	for _, r := range s.results(lookup) {
 		state, source := "ok", string(r.source)
-		switch {
-		case r.err != nil && r.name != r.v.Name:
-			state = "PROBLEM: " + r.name + " " + r.err.predicate()
-		case r.err != nil:
-			state = "PROBLEM: " + r.err.predicate()
-		case r.source == fromNowhere:
-			state = "not set"
+		if r.source == fromNowhere {
+			state, source = "not set", "-"
 		}
-		if source == "" {
-			source = "-"
+		if len(r.errs) == 0 {
+			row(r.v.Name, source, state)
 		}
-		row(r.v.Name, source, state)
+		for _, err := range r.errs {
+			state = "PROBLEM: " + err.predicate()
+			if err.Name != r.v.Name {
+				state = "PROBLEM: " + err.Name + " " + err.predicate()
+			}
+			row(r.v.Name, source, state)
+		}
 	}
 	for _, n := range s.NearMisses(lookup) {
 		row(visible(n.Set), "environment", "UNKNOWN: misspelt "+n.Like+"?")

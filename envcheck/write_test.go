@@ -152,7 +152,6 @@ func TestWriteReport(t *testing.T) {
 	}
 	var cfg config
 	s := spec(&cfg)
-	s.Environ = func() []string { return []string{"WINDWO=1s"} }
 	lookup := env("JWT_SECRET", key, "JWT_SECRET_FILE", path, "MODE", "moon", "PORT", "8080", "DEMO_FILE", path, "WINDWO", "1s", "ADMIN_ADDR", "")
 	const want = `VARIABLE    SOURCE       STATE
 JWT_SECRET  environment  PROBLEM: is set together with JWT_SECRET_FILE; unset one of them

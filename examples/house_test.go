@@ -21,8 +21,10 @@ var packages = []pkg{
 	{"headers", "", []string{"golang.org/x/time/rate"}}, // the rate of violation reports
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
 	{"ratelimit/clientip", "", nil},
-	{"wsauth", "", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
+	{"wsauth", "", nil},
+	{"wsauth/jwtauth", "wsauth", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
 	{"wsauth/refresh", "wsauth", nil},
+	{"wsauth/wsadapter", "wsauth", nil},
 	{"wsauth/wsconn", "wsauth", []string{"nhooyr.io/websocket"}},
 	{"history", "", nil},
 	{"history/archive", "history", []string{"filippo.io/age", "filippo.io/age/armor"}},
@@ -95,6 +97,25 @@ func TestImports(t *testing.T) {
 		listed := slices.ContainsFunc(packages, func(p pkg) bool { return p.path == rest })
 		if !listed && !strings.HasPrefix(rest, "examples") && !strings.Contains(rest, "/internal/") {
 			t.Errorf("no rule names %s", rest)
+		}
+	}
+}
+
+// TestImportingCompilesNoMore checks what a program compiles that imports a
+// package without third-party imports of its own: the standard library, and
+// what the first of its parents lists.
+func TestImportingCompilesNoMore(t *testing.T) {
+	for _, p := range packages {
+		if p.others != nil {
+			continue
+		}
+		name := strings.Split(p.path, "/")[0]
+		own := module + name
+		first := packages[slices.IndexFunc(packages, func(p pkg) bool { return p.path == name })]
+		for line := range strings.Lines(list(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+p.path)) {
+			if dep := strings.TrimSpace(line); dep != "" && dep != own && !strings.HasPrefix(dep, own+"/") && !slices.Contains(first.others, dep) {
+				t.Errorf("a program that imports %s compiles %s", p.path, dep)
+			}
 		}
 	}
 }
@@ -177,9 +198,22 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/headers"
+	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/time/rate"
+)
+
+var (
+	_ envcheck.Spec
+	_ history.Config
+	_ ratelimit.Config
+	_ wsauth.Config
+	_ jwtauth.Config
 )
 
 func main() {

@@ -21,7 +21,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/tracker"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // TestOutgoingClients holds that every HTTP client of this module is made by
@@ -113,14 +113,15 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 	if err := os.WriteFile(tokenFile, []byte(`{"token":"`+secret+`","refresh_token":"`+secret+`"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	clients := map[string]func(ctx context.Context, t *testing.T, url string){
-		"the device's handshake": func(ctx context.Context, _ *testing.T, url string) {
+	// met is closed when the first server was asked.
+	clients := map[string]func(ctx context.Context, t *testing.T, url string, met <-chan struct{}){
+		"the device's handshake": func(ctx context.Context, _ *testing.T, url string, _ <-chan struct{}) {
 			_ = publish.Run(ctx, publish.Config{
 				URL: "ws" + strings.TrimPrefix(url, "http") + "/ws", Source: silent{},
 				Tokens: publish.TokenFunc(func() (string, error) { return secret, nil }),
 			})
 		},
-		"the device's refresh": func(ctx context.Context, t *testing.T, url string) {
+		"the device's refresh": func(ctx context.Context, t *testing.T, url string, _ <-chan struct{}) {
 			c, err := publish.NewCredential(publish.CredentialConfig{File: tokenFile, RefreshURL: url + "/auth/refresh"})
 			if err != nil {
 				t.Error(err)
@@ -128,7 +129,7 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 			}
 			_, _ = c.Refresh(ctx, publish.Token{Value: secret})
 		},
-		"the model": func(ctx context.Context, t *testing.T, url string) {
+		"the model": func(ctx context.Context, t *testing.T, url string, _ <-chan struct{}) {
 			thinker := &llm.Thinker{
 				Model:   &llm.Model{URL: url, Name: "m", APIKey: envcheck.NewSecret(secret)},
 				Prompt:  secret,
@@ -138,17 +139,21 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 				_, _ = thinker.Next(ctx)
 			}
 		},
-		"the operator": func(ctx context.Context, t *testing.T, url string) {
-			c := &operate.Client{Addr: strings.TrimPrefix(url, "http://"), Secrets: []wsauth.Key{{Secret: []byte(secret)}}}
+		"the operator": func(ctx context.Context, t *testing.T, url string, _ <-chan struct{}) {
+			c := &operate.Client{Addr: strings.TrimPrefix(url, "http://"), Secrets: []jwtauth.Key{{Secret: []byte(secret)}}}
 			_, _ = c.Blocks(ctx)
 		},
-		"the error tracker": func(_ context.Context, t *testing.T, url string) {
+		"the error tracker": func(ctx context.Context, t *testing.T, url string, met <-chan struct{}) {
 			tr, err := tracker.New(tracker.Config{DSN: strings.Replace(url, "http://", "http://"+secret+"@", 1) + "/1"})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			tr.Send("something", nil)
+			select { // Close waits only a moment
+			case <-met:
+			case <-ctx.Done():
+			}
 			tr.Close()
 		},
 	}
@@ -163,19 +168,22 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				var mu sync.Mutex
-				asked := 0
+				asked, met := 0, make(chan struct{})
 				first := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					mu.Lock()
 					defer mu.Unlock()
 					// The second request is one after the redirect of the first
 					// was over.
-					if asked++; asked == 2 {
+					switch asked++; asked {
+					case 1:
+						close(met)
+					case 2:
 						defer cancel()
 					}
 					http.Redirect(w, r, other.URL+r.URL.Path, status)
 				}))
 				defer first.Close()
-				use(ctx, t, first.URL)
+				use(ctx, t, first.URL, met)
 				if mu.Lock(); asked == 0 {
 					t.Error("the server was not asked")
 				}

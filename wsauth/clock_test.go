@@ -73,7 +73,7 @@ func TestClockJumpFreesThePlace(t *testing.T) {
 			old.say(lasting("pi-1", time.Hour))
 			time.Sleep(time.Second)
 			ahead.Store(int64(8 * time.Hour))
-			token, err := v.SignAt(wsauth.Claims{Device: "pi-1", ExpiresAt: clock().Add(time.Hour)}, clock())
+			token, err := v.SignAt(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: clock().Add(time.Hour)}, clock())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,9 +11,11 @@ import (
 // [Session] calls Read from one goroutine at a time. It may call Write, Close
 // and Abort from any number of goroutines, also during a Read.
 //
-// A Conn may also have a method SetReadLimit(int64). It sets the maximum size
-// in bytes of the messages that Read returns from then on. A Conn without this
-// method must have a limit of its own.
+// A Conn may have two more methods. SetReadLimit(int64) sets the maximum size
+// in bytes of the messages that Read returns from then on; a Conn without it
+// must have a limit of its own. ReadMessage(context.Context) (data []byte,
+// binary bool, err error) is Read for text and binary messages;
+// [Session.NextMessage] needs it.
 type Conn interface {
 	// Read returns the next text message. After [ErrBinary], [ErrInvalidUTF8]
 	// and [ErrTooBig], the connection must stay open, so that the Session can
@@ -45,8 +47,9 @@ const (
 	codeInvalidPayload       = 1007
 	codePolicyViolation      = 1008 // ended by [Gate.End]
 	codeTooBig               = 1009
+	codeTryAgainLater        = 1013 // the Verifier could not decide
 	codeAuthenticationFailed = 4401
-	codeReplaced             = 4409 // by a newer session of the same device
+	codeReplaced             = 4409 // by a newer session of the same subject
 )
 
 // Peer identifies the client of a connection, for the audit.

@@ -1,8 +1,8 @@
-// Package wsauth decides who may publish on a WebSocket connection. Any client
-// may connect and watch; a client that sends a valid token may also publish,
-// until the token expires or is revoked.
+// Package wsauth decides what a client may do on a WebSocket connection. A
+// client may connect and watch, if you allow that; a client that sends a valid
+// token may also publish, until the token expires or is revoked.
 //
-// This program prints what authenticated clients send:
+// This program prints what clients send whose token has the scope "publish":
 //
 //	package main
 //
@@ -13,13 +13,14 @@
 //		"os"
 //
 //		"github.com/relayguard/relayguard/wsauth"
+//		"github.com/relayguard/relayguard/wsauth/jwtauth"
 //		"github.com/relayguard/relayguard/wsauth/wsconn"
 //	)
 //
 //	func main() {
-//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
-//			Devices: []string{"pi-1"},
+//		tokens, err := jwtauth.New(jwtauth.Config{
+//			Keys:     []jwtauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Subjects: []string{"pi-1"},
 //		})
 //		if err != nil {
 //			log.Fatal(err)
@@ -55,8 +56,11 @@
 //
 // The package works with any WebSocket library: a [Conn] is any type with the
 // methods Read, Write, Close and Abort. Package wsauth/wsconn provides one,
-// built on net/http and nhooyr.io/websocket. Package wsauth/refresh issues
-// refresh tokens, so that devices can use short-lived access tokens for months.
+// built on net/http and nhooyr.io/websocket. Package wsauth/wsadapter adapts
+// connections of gorilla/websocket and coder/websocket. Package wsauth/jwtauth
+// verifies JSON Web Tokens. Package wsauth/refresh issues refresh tokens, so
+// that clients can use short-lived access tokens for months. This package
+// imports only the standard library.
 //
 // # The messages of a session
 //
@@ -68,39 +72,32 @@
 //   - {"status":"expiring","expires_at":N}: the authentication ends soon.
 //     Another token sent now renews it.
 //   - {"status":"viewer"}: the authentication has ended. Another token of the
-//     same device starts a new one.
+//     same subject starts a new one.
 //   - Close code 4401: a token was refused, the first message contained none,
-//     or the authentication has ended and [Config].OnExpiry is [OnExpiryClose].
-//   - Close code 4409: a newer session of the same device replaced this one.
+//     no token came within [Config].AuthTimeout, or the authentication has
+//     ended and [Config].OnExpiry is [OnExpiryClose].
+//   - Close code 4409: a newer session of the same subject replaced this one.
 //   - Close code 1008: the operator ended the session with [Gate.End].
+//   - Close code 1013: the Verifier could not decide; try again later.
 //
 // An authentication ends exactly when its token expires. [Session.Authorize]
 // checks the clock and the ring of keys for every message, without a lock. For
 // a client that sends nothing, a timer reports the end; it needs no goroutine.
 // If the clock was set, or the machine has slept, the report may come a minute
-// late. When [HS256.Rotate], [Gate.Revoke] or [Gate.End] returns, the
-// authentication of the open sessions that it affects has ended; none of the
-// three waits for a client. A client that sends a new token in time stays
-// authenticated without a gap.
+// late. When [Gate.Revoke], [Gate.End] or the Rotate of a jwtauth.Verifier
+// returns, the authentication of the open sessions that it affects has ended;
+// none of the three waits for a client. A client that sends a new token in time
+// stays authenticated without a gap.
 //
 // # What a client can learn and cost
 //
 // Every refused token gets the same answer, byte for byte, and the same close
 // code, from the same code path. Before authentication, a client may send
-// messages of at most 4 KiB and has one attempt. Text that does not have the
-// form of a token (RFC 7515, compact serialization, HS256) is refused without
-// an allocation and without a call of the signature library. A connection ends
-// within a bounded time, whatever the client or the Conn does.
+// messages of at most 4 KiB and has one attempt. A connection ends within a
+// bounded time, whatever the client or the Conn does.
 //
 // No error and no [Event] ever contains a token, a secret or the text of a
 // message.
-//
-// # What is checked
-//
-// [HS256] is stricter than JWT libraries on purpose. It accepts one algorithm
-// only (RFC 8725, section 3.1) and reads only the compact serialization with
-// canonical base64url. It refuses "crit" and "b64", refuses a header or claims
-// in which a name occurs twice, and requires "exp" as a positive integer.
 //
 // # Choosing lifetimes
 //
@@ -128,55 +125,60 @@
 // Anyone who has the key can sign any token, so replace the key; revoking
 // single tokens does not help. In this order:
 //
-//  1. Call [HS256.Rotate] with a new key alone. Every authentication by the old
-//     key, in open sessions too, ends before the call returns. For a planned
-//     change, keep the old key in the ring behind the new one. Give it an
-//     Until, or remove it when [HS256.KeyUsage] shows that it has verified no
-//     token for as long as a token is valid.
+//  1. Call the Rotate of the jwtauth.Verifier with a new key alone. Every
+//     authentication by the old key, in open sessions too, ends before the call
+//     returns. For a planned change, keep the old key in the ring behind the
+//     new one. Give it an Until, or remove it when KeyUsage shows that it has
+//     verified no token for as long as a token is valid.
 //  2. Keep the refresh tokens: they are not signed, so they stay valid, and
 //     devices get their next access token by themselves. A stranger who has
 //     read the store of the families cannot use it, because it contains only
 //     hashes. If a stranger may have written to the store, end the families
-//     with RevokeDevice of package wsauth/refresh and bring new pairs to the
+//     with RevokeSubject of package wsauth/refresh and bring new pairs to the
 //     devices.
 //  3. Search the audit for authenticated events with the ID of the old key
 //     since the leak. Their addresses and token IDs show how the key was used.
 //
 // If only the token of one device has leaked, call [Gate.Revoke] with the
-// present time, and RevokeDevice of package wsauth/refresh. Other devices are
+// present time, and RevokeSubject of package wsauth/refresh. Other devices are
 // not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps
 // a revocation in memory only: store revocations in a file and repeat them at
 // the next start, as examples/server does.
 //
-// # Another WebSocket library, another JWT library
+// # Where the token comes from
 //
-// To use another WebSocket library, implement [Conn]. Abort is the method that
-// is hardest to get right, because it must work while a read or a write hangs.
-// Package examples/interop/transports implements Conn with coder/websocket and
-// gorilla/websocket, and tests every implementation against hostile clients. It
-// needs the net.Conn below the library, which it gets from a Hijacker around
-// the ResponseWriter.
+// A client may authenticate in three ways:
 //
-// To use another JWT library or another kind of token, such as RS256 or
-// introspection, implement [Verifier]. Its one method takes a token and the
-// time and returns an [Identity]. Make it as strict as [HS256]. Implement
+//   - With its first message, as above: [Gate.Attach].
+//   - With the handshake: [TokenFrom] reads the Authorization header, a cookie,
+//     a subprotocol or the URL, and [Gate.AttachToken] verifies the token. To
+//     answer 401 before the upgrade, and for ordinary requests, call
+//     [Gate.Authenticate].
+//   - With a login of yours: [Gate.AttachIdentity] takes the user that your
+//     session cookie names.
+//
+// Check the origin of every handshake with [Origins]: a browser sends cookies
+// with the handshake of any page. The Upgrader of package wsauth/wsconn does
+// that.
+//
+// Messages about tokens are a [Dialect]. The default is [JSONDialect]; with
+// [NoDialect], all messages belong to the application. To refuse clients that
+// only watch, set [Config].AuthTimeout, wait for [Session.Authenticated], and
+// call [Session.Authorize] with [Read] and a resource, such as a room.
+//
+// # Another WebSocket library, another kind of token
+//
+// To use gorilla/websocket or coder/websocket, adapt their connections with
+// package wsauth/wsadapter, in one line. To use another library, implement
+// [Conn]. Abort is the method that is hardest to get right, because it must
+// work while a read or a write hangs: it needs the net.Conn below the library.
+// Package examples/interop/transports tests every implementation against
+// hostile clients.
+//
+// To use another kind of token, implement [Verifier]. Its one method takes a
+// token and the time and returns an [Identity]. If it asks another service, it
+// must distinguish a refused token from an [*UnavailableError]: the first
+// closes the connection with the code 4401, the second with 1013. Implement
 // [Rechecker] too, so that a withdrawn key ends open sessions. To issue refresh
-// tokens, package wsauth/refresh needs a Signer. In HS256, only the file
-// jwx.go, of about thirty lines, uses the library that computes the MAC.
-//
-// # Cost
-//
-// The table gives the time that other libraries need for the same checks, as a
-// multiple of the time that this package needs, in November 2026. The ranges
-// are the medians of three runs of this command in examples/interop. The rows
-// "allocations" give numbers of allocations.
-//
-//	go test ./bench -run '^$' -bench Verify -benchtime 2000x
-//
-//	                             wsauth  golang-jwt v5  jwx v2's jwt.Parse
-//	valid token                  1       2.9 to 3.1     8.9 to 10.9
-//	  allocations                16      49             168
-//	garbage: text                1       9.7 to 12      12 to 15
-//	garbage: unsigned ("none")   1       17 to 30       21 to 38
-//	  allocations                0       8, 45          14, 78
+// tokens, package wsauth/refresh needs a Signer.
 package wsauth

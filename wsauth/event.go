@@ -21,6 +21,9 @@ const (
 	// EventRefused: a token was refused, or the first message contained none.
 	// Reason says why.
 	EventRefused EventKind = "refused"
+	// EventUnavailable: the Verifier could not decide about a token, so it was
+	// neither accepted nor refused. Detail is the cause.
+	EventUnavailable EventKind = "unavailable"
 	// EventDenied: [Session.Authorize] refused an action because the identity
 	// does not have the permission. It occurs once for each token.
 	EventDenied EventKind = "denied"
@@ -29,7 +32,7 @@ const (
 	// EventRevoked: the authentication ended because the key was withdrawn or
 	// [Gate.Revoke] was called.
 	EventRevoked EventKind = "revoked"
-	// EventReplaced: a newer session of the same device replaced this one.
+	// EventReplaced: a newer session of the same subject replaced this one.
 	EventReplaced EventKind = "replaced"
 	// EventEnded: the connection of a session that had authenticated ended.
 	// Reason says why if this package ended it, and is empty otherwise.
@@ -65,6 +68,7 @@ var kinds = [...]struct {
 	{EventAuthenticated, slog.LevelInfo},
 	{EventRefreshed, slog.LevelInfo},
 	{EventRefused, slog.LevelWarn},
+	{EventUnavailable, slog.LevelError},
 	{EventDenied, slog.LevelWarn},
 	{EventExpired, slog.LevelWarn},
 	{EventRevoked, slog.LevelWarn},
@@ -90,7 +94,7 @@ func EventKinds() []EventKind {
 
 // Level returns the level at which [AuditLog] logs events of this kind. It is
 // Info for authenticated, refreshed, ended, pair_issued, pair_rotated and
-// pair_repeated, and Warn for all others.
+// pair_repeated, Error for unavailable, and Warn for all others.
 func (k EventKind) Level() slog.Level {
 	for _, known := range kinds {
 		if known.kind == k {
@@ -106,38 +110,39 @@ type Reason string
 
 // Reasons for refusing a token.
 const (
-	ReasonNoToken     Reason = "no_token"      // the first message contained no token
-	ReasonMalformed   Reason = "malformed"     // not a string, or not a compact JWS in canonical base64url
-	ReasonAlgorithm   Reason = "algorithm"     // "alg" is not HS256
-	ReasonHeader      Reason = "header"        // "crit", "b64", a name twice, or not a JSON object
-	ReasonKey         Reason = "key"           // no key of this ID is valid now
-	ReasonSignature   Reason = "signature"     // no key of the ring made this signature
-	ReasonClaims      Reason = "claims"        // a claim is missing, occurs twice or has the wrong type
-	ReasonExpired     Reason = "expired"       // "exp" has passed
-	ReasonNotYetValid Reason = "not_yet_valid" // "nbf" has not passed
-	ReasonIssuer      Reason = "issuer"        // "iss" is not the configured issuer
-	ReasonAudience    Reason = "audience"      // "aud" does not name this service
-	ReasonDevice      Reason = "device"        // "device" is not on the list
-	ReasonRole        Reason = "role"          // "role" is unknown
-	ReasonOtherDevice Reason = "other_device"  // the session belongs to another device
-	ReasonOlder       Reason = "older"         // the token expires before the one that it should renew
-	ReasonSessions    Reason = "sessions"      // the device has reached [Config].MaxSessions
-	ReasonBarred      Reason = "barred"        // [Config].Barred refuses the peer's tokens; the token was not read
-	ReasonRevoked     Reason = "revoked"       // the key was withdrawn, or [Gate.Revoke] was called
-	ReasonVerifier    Reason = "verifier"      // a Verifier failed without a reason
+	ReasonNoToken      Reason = "no_token"      // the first message, or the request, contained no token
+	ReasonTimeout      Reason = "timeout"       // no token came within [Config].AuthTimeout
+	ReasonMalformed    Reason = "malformed"     // not a string, or not a compact JWS in canonical base64url
+	ReasonAlgorithm    Reason = "algorithm"     // "alg" is not HS256
+	ReasonHeader       Reason = "header"        // "crit", "b64", a name twice, or not a JSON object
+	ReasonKey          Reason = "key"           // no key of this ID is valid now
+	ReasonSignature    Reason = "signature"     // no key of the ring made this signature
+	ReasonClaims       Reason = "claims"        // a claim is missing, occurs twice or has the wrong type
+	ReasonExpired      Reason = "expired"       // "exp" has passed
+	ReasonNotYetValid  Reason = "not_yet_valid" // "nbf" has not passed
+	ReasonIssuer       Reason = "issuer"        // "iss" is not the configured issuer
+	ReasonAudience     Reason = "audience"      // "aud" does not name this service
+	ReasonSubject      Reason = "subject"       // "subject" is not on the list
+	ReasonRole         Reason = "role"          // "role" is unknown
+	ReasonOtherSubject Reason = "other_subject" // the session belongs to another subject
+	ReasonOlder        Reason = "older"         // the token expires before the one that it should renew
+	ReasonSessions     Reason = "sessions"      // the subject has reached [Config].MaxSessions
+	ReasonBarred       Reason = "barred"        // [Config].Barred refuses the peer's tokens; the token was not read
+	ReasonRevoked      Reason = "revoked"       // the key was withdrawn, or [Gate.Revoke] was called
+	ReasonVerifier     Reason = "verifier"      // a Verifier failed without a reason
 )
 
 // Reasons for refusing an action, besides [ReasonExpired] and [ReasonRevoked].
 const (
 	ReasonNotAuthenticated Reason = "not_authenticated" // the connection has sent no valid token
 	ReasonPermission       Reason = "permission"        // the identity does not have the permission
-	ReasonReplaced         Reason = "replaced"          // a newer session of the device replaced this one
+	ReasonReplaced         Reason = "replaced"          // a newer session of the subject replaced this one
 	ReasonOperator         Reason = "operator"          // [Gate.End] was called
 	ReasonOrigin           Reason = "origin"            // a foreign page asked for the connection
 )
 
 // Reasons for refusing a refresh token, besides [ReasonMalformed],
-// [ReasonExpired] and those of [HS256.SignAt].
+// [ReasonExpired] and those of the signer.
 const (
 	ReasonUnknown     Reason = "unknown"     // of no family: never issued, revoked, or ended long ago
 	ReasonReused      Reason = "reused"      // used before: two clients have it or its successor
@@ -147,14 +152,14 @@ const (
 // IsGuess reports whether a token that was refused for this reason may have
 // been guessed. Only guesses should count against the address of a client. The
 // result is false if the signature of the token is valid, if a refresh token is
-// of a known family, or if nothing could be decided: a device whose token has
+// of a known family, or if nothing could be decided: a subject whose token has
 // expired or was revoked, or that reconnects beyond [Config].MaxSessions, does
 // not guess. For all other reasons, also those of a [Verifier] of yours, the
 // result is true.
 func (r Reason) IsGuess() bool {
 	switch r {
-	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonDevice, ReasonRole,
-		ReasonOtherDevice, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable:
+	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonSubject, ReasonRole,
+		ReasonOtherSubject, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable, ReasonTimeout:
 		return false
 	}
 	return true
@@ -169,16 +174,16 @@ type Event struct {
 	Peer      Peer
 	SessionID string // see [Session.ID]
 
-	// Device, TokenID and KeyID come from a token with a valid signature, and
+	// Subject, TokenID and KeyID come from a token with a valid signature, and
 	// are empty otherwise.
-	Device, TokenID, KeyID string
+	Subject, TokenID, KeyID string
 
 	// ExpiresAt is when the authentication ends, for EventAuthenticated and
 	// EventRefreshed. For EventPairIssued, EventPairRotated and
 	// EventPairRepeated, it is when the new refresh token expires.
 	ExpiresAt time.Time
-	// Detail is set for EventOriginRefused. It contains text from a stranger:
-	// quote it in logs, and never show it as HTML.
+	// Detail says more. It may contain text from a stranger: quote it in logs,
+	// and never show it as HTML.
 	Detail string
 }
 
@@ -190,7 +195,7 @@ type Event struct {
 //	outcome     Kind
 //	addr        Peer.Addr
 //	reason      Reason
-//	device      Device
+//	subject      Subject
 //	token_id    TokenID
 //	key_id      KeyID
 //	expires_at  ExpiresAt, a time
@@ -213,7 +218,7 @@ func AuditLog(l *slog.Logger) func(Event) {
 			}
 		}
 		text("reason", string(e.Reason))
-		text("device", e.Device)
+		text("subject", e.Subject)
 		text("token_id", e.TokenID)
 		text("key_id", e.KeyID)
 		if !e.ExpiresAt.IsZero() {

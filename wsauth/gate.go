@@ -1,26 +1,31 @@
 package wsauth
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
+	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// Verifier decides whether a token is valid. [HS256] is a Verifier.
+// Verifier decides whether a token is valid. Package wsauth/jwtauth has one for
+// JSON Web Tokens.
 type Verifier interface {
-	// VerifyAt returns the identity in token if the token is valid at the time
-	// now. The error of a refused token should be an [*Error]. VerifyAt must be
-	// safe for concurrent use and must not keep token.
-	VerifyAt(token []byte, now time.Time) (Identity, error)
+	// Verify returns the identity in token if the token is valid at the time
+	// now. If Verify cannot decide, because a service that it needs does not
+	// answer, its error is an [*UnavailableError]. Any other error refuses the
+	// token, and should be an [*Error]. Verify must return when ctx ends. It
+	// must be safe for concurrent use and must not keep token.
+	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 
 // Rechecker is an optional interface of a [Verifier]. With it, the end of an
-// identity reaches the open sessions that authenticated with it. [HS256] is a
-// Rechecker. ValidAt and EndsAt must be fast and safe for concurrent use, and
-// must not call the Gate.
+// identity reaches the open sessions that authenticated with it. ValidAt and
+// EndsAt must be fast and safe for concurrent use, and must not call the Gate.
 type Rechecker interface {
-	// ValidAt reports whether id, which VerifyAt returned earlier, is still
+	// ValidAt reports whether id, which Verify returned earlier, is still
 	// valid at the time now, and the reason if not. Every [Session.Authorize]
 	// calls it.
 	ValidAt(id Identity, now time.Time) (Reason, bool)
@@ -41,13 +46,14 @@ type OnExpiry int
 // Choices of [Config].OnExpiry.
 const (
 	// OnExpiryView sends {"status":"viewer"} to the client and leaves the
-	// connection open. Another token of the same device authenticates it again.
+	// connection open. Another token of the same subject authenticates it
+	// again.
 	OnExpiryView OnExpiry = iota
 	// OnExpiryClose closes the connection with the code 4401.
 	OnExpiryClose
 )
 
-// OverLimit is what happens when a device that has [Config].MaxSessions
+// OverLimit is what happens when a subject that has [Config].MaxSessions
 // sessions authenticates once more.
 type OverLimit int
 
@@ -55,9 +61,9 @@ type OverLimit int
 const (
 	// OverLimitRefuse refuses the new token with the same answer as an invalid
 	// token. A connection whose client has vanished counts until the server
-	// notices that, so a device that reconnects may have to try again.
+	// notices that, so a subject that reconnects may have to try again.
 	OverLimitRefuse OverLimit = iota
-	// OverLimitReplace closes the oldest session of the device with the code
+	// OverLimitReplace closes the oldest session of the subject with the code
 	// 4409. Two clients that share a token and reconnect automatically replace
 	// each other again and again.
 	OverLimitReplace
@@ -65,8 +71,19 @@ const (
 
 // Config configures a [Gate]. Only Verifier is required.
 type Config struct {
-	// Verifier decides whether a token is valid.
+	// Verifier decides whether a token is valid. It may be nil if Dialect is
+	// [NoDialect] and sessions authenticate by [Gate.AttachIdentity] only.
 	Verifier Verifier
+	// Dialect is how tokens and answers look in the messages of a session. Nil
+	// means [JSONDialect].
+	Dialect Dialect
+	// AuthTimeout is how long a client may stay connected without
+	// authentication. After it, the connection is closed with the code 4401. 0
+	// means any time, for services that anyone may watch.
+	AuthTimeout time.Duration
+	// ClientIP returns the address of the client of a request, for
+	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.
+	ClientIP func(*http.Request) netip.Addr
 	// Audit is called with every event, on the goroutine that caused the event
 	// and without a lock held. It should not block. If nil, events are
 	// discarded. [AuditLog] returns a function that logs them.
@@ -99,18 +116,17 @@ type Config struct {
 	// MaxLifetime is set, tokens without "iat" are refused. 0 means no bound.
 	MaxLifetime time.Duration
 
-	// MaxSessions is how many sessions of one device may be authenticated at
+	// MaxSessions is how many sessions of one subject may be authenticated at
 	// the same time. 0 means any number.
 	MaxSessions int
 	// OverLimit is what happens beyond MaxSessions.
 	OverLimit OverLimit
 }
 
-// ConfigError is one problem of a [Config], an [HS256Config] or [Claims]. It
-// never contains a value.
+// ConfigError is one problem of a [Config] or of [Origins]. It never contains a
+// value.
 type ConfigError struct {
-	// Field is the field with its struct, such as "Config.Verifier" or
-	// "HS256Config.Keys[1].Secret".
+	// Field is the field with its struct, such as "Config.Verifier".
 	Field string
 	// Reason is a [ConfigReason].
 	Reason error
@@ -150,18 +166,21 @@ type Gate struct {
 
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
-	mu      sync.Mutex
-	last    uint64                // the number of the last session
-	devices map[string][]*Session // the authenticated sessions, the oldest first
-	revoked map[string]time.Time  // by device: tokens issued before are invalid
+	mu       sync.Mutex
+	last     uint64                // the number of the last session
+	subjects map[string][]*Session // the authenticated sessions, the oldest first
+	revoked  map[string]time.Time  // by subject: tokens issued before are invalid
 }
 
 // New returns a Gate. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Gate, error) {
 	var errs []error
 	bad := func(field string, r ConfigReason) { errs = append(errs, &ConfigError{"Config." + field, r}) }
-	if cfg.Verifier == nil {
+	if cfg.Verifier == nil && cfg.Dialect != Dialect(NoDialect{}) {
 		bad("Verifier", ConfigMissing)
+	}
+	if cfg.AuthTimeout < 0 {
+		bad("AuthTimeout", ConfigNegative)
 	}
 	if cfg.AnonymousLimit < 0 {
 		bad("AnonymousLimit", ConfigNegative)
@@ -199,12 +218,18 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.CloseTimeout == 0 {
 		cfg.CloseTimeout = 2 * time.Second
 	}
+	if cfg.Dialect == nil {
+		cfg.Dialect = JSONDialect{}
+	}
+	if cfg.ClientIP == nil {
+		cfg.ClientIP = RemoteAddr
+	}
 	if cfg.Audit == nil {
 		cfg.Audit = func(Event) {}
 	}
 	g := &Gate{
 		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
-		devices: make(map[string][]*Session), revoked: make(map[string]time.Time),
+		subjects: make(map[string][]*Session), revoked: make(map[string]time.Time),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {
 		g.recheck = r
@@ -213,23 +238,110 @@ func New(cfg Config) (*Gate, error) {
 	return g, nil
 }
 
-// Attach starts a session on conn. From then on, read only with [Session.Next].
-// Always end the connection with [Session.Close], at the latest when Next has
-// returned an error. You may still write to conn.
+// Attach starts a session on conn. Its client authenticates with a message, if
+// [Config].Dialect has one for that. From then on, read only with
+// [Session.Next] or [Session.NextMessage]. Always end the connection with
+// [Session.Close], at the latest when Next has returned an error. You may still
+// write to conn.
 func (g *Gate) Attach(conn Conn, peer Peer) *Session {
+	s := &Session{gate: g, conn: conn, peer: peer}
+	s.limit(g.cfg.AnonymousLimit)
 	g.mu.Lock()
 	g.last++
-	s := &Session{gate: g, conn: conn, peer: peer, number: g.last}
+	s.number = g.last
+	if g.cfg.AuthTimeout > 0 {
+		s.begun = g.now()
+		s.wake(min(g.cfg.AuthTimeout, maxWait))
+	}
 	g.mu.Unlock()
-	s.limit(g.cfg.AnonymousLimit)
 	return s
 }
 
-// VerifyAt verifies token as a session does: with the Verifier,
+// AttachToken is [Gate.Attach] for a client that has sent its token with the
+// handshake; see [TokenFrom]. The client gets the answer of an accepted token
+// as its first message. If the token is not accepted, AttachToken answers and
+// closes the connection as [Session.Next] does, and returns the same error.
+func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token string) (*Session, error) {
+	s := g.Attach(conn, peer)
+	return s.entered(s.present(ctx, []byte(token)))
+}
+
+// AttachIdentity is [Gate.Attach] for a client that the caller has recognized:
+// by its own login, or with [Gate.Authenticate]. The client gets the answer of
+// an accepted token as its first message. [Gate.Revoke], [Config].MaxSessions
+// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
+// If they refuse the identity, or it has no Subject or has expired,
+// AttachIdentity closes the connection with the code 4401 and returns
+// [ErrAuthenticationFailed].
+func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
+	s := g.Attach(conn, peer)
+	now := g.now()
+	switch {
+	case id.Subject == "":
+		return s.entered(s.refuse(id.refused(ReasonSubject)))
+	case expired(&id, now):
+		return s.entered(s.refuse(id.refused(ReasonExpired)))
+	}
+	id, err := g.bounded(id, now)
+	if err != nil {
+		return s.entered(s.refuse(err))
+	}
+	return s.entered(s.enter(ctx, id, id.Handle == nil, now))
+}
+
+// entered returns s, or closes it if its client was not let in.
+func (s *Session) entered(err error) (*Session, error) {
+	if err != nil {
+		_ = s.Close(codeAuthenticationFailed, "") // refuse has closed it, unless a write failed
+		return nil, err
+	}
+	return s, nil
+}
+
+// Authenticate verifies the token in a request that is not upgraded yet, or
+// never will be. If it is not accepted, Authenticate answers the request and
+// returns the error: 401 with WWW-Authenticate (RFC 6750, section 3) if there
+// is no token or it is refused, and 503 with Retry-After if the Verifier cannot
+// decide. The answer is the same for every reason. A refused token is audited.
+// Pass the identity to [Gate.AttachIdentity] after the upgrade.
+func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...Source) (Identity, error) {
+	id, err := g.fromRequest(r, sources)
+	if err == nil {
+		return id, nil
+	}
+	e := g.refusal(err, Peer{Addr: g.cfg.ClientIP(r)})
+	g.cfg.Audit(e)
+	w.Header().Set("Cache-Control", "no-store")
+	status := http.StatusUnauthorized
+	switch {
+	case e.Kind == EventUnavailable:
+		w.Header().Set("Retry-After", "5")
+		status = http.StatusServiceUnavailable
+	case e.Reason == ReasonNoToken:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	default:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
+	http.Error(w, http.StatusText(status), status)
+	return Identity{}, err
+}
+
+func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) {
+	token, ok := TokenFrom(r, sources...)
+	switch {
+	case !ok:
+		return Identity{}, &Error{Reason: ReasonNoToken}
+	case g.cfg.Barred != nil && g.cfg.Barred(Peer{Addr: g.cfg.ClientIP(r)}):
+		return Identity{}, &Error{Reason: ReasonBarred}
+	}
+	return g.Verify(r.Context(), []byte(token), g.now())
+}
+
+// Verify verifies token as a session does: with the Verifier,
 // [Config].MaxLifetime and the revocations of [Gate.Revoke]. So a Gate is a
 // [Verifier] too, for requests outside of a session.
-func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
-	id, err := g.verify(token, now)
+func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
+	id, err := g.verify(ctx, token, now)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -242,10 +354,21 @@ func (g *Gate) VerifyAt(token []byte, now time.Time) (Identity, error) {
 	return id, nil
 }
 
-func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
-	id, err := g.cfg.Verifier.VerifyAt(token, now)
-	if err != nil || g.cfg.MaxLifetime == 0 {
-		return id, err
+func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
+	if g.cfg.Verifier == nil {
+		return Identity{}, &Error{Reason: ReasonVerifier}
+	}
+	id, err := g.cfg.Verifier.Verify(ctx, token, now)
+	if err != nil {
+		return Identity{}, err
+	}
+	return g.bounded(id, now)
+}
+
+// bounded returns id with [Config].MaxLifetime applied.
+func (g *Gate) bounded(id Identity, now time.Time) (Identity, error) {
+	if g.cfg.MaxLifetime == 0 {
+		return id, nil
 	}
 	from := id.IssuedAt
 	switch {
@@ -254,7 +377,7 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 	case from.After(now):
 		from = now
 	}
-	if end := from.Add(g.cfg.MaxLifetime); end.Before(id.ExpiresAt) {
+	if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
 		id.ExpiresAt = end
 	}
 	if !now.Before(id.ExpiresAt) {
@@ -264,11 +387,11 @@ func (g *Gate) verify(token []byte, now time.Time) (Identity, error) {
 }
 
 // maxAhead is how far in the future a revocation, or the "iat" of a token of a
-// revoked device, may lie.
+// revoked subject, may lie.
 const maxAhead = time.Minute
 
 // isRevoked needs mu. A token without "iat" counts as issued before any time.
 func (g *Gate) isRevoked(id *Identity, now time.Time) bool {
-	before, ok := g.revoked[id.Device]
+	before, ok := g.revoked[id.Subject]
 	return ok && (id.IssuedAt.Before(before) || id.IssuedAt.After(now.Add(maxAhead)))
 }

@@ -2,7 +2,6 @@ package wsauth
 
 import (
 	"context"
-	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -11,6 +10,9 @@ import (
 // never starts again; another token makes another grant.
 type grant struct {
 	Identity
+	// foreign says that the Identity is the caller's and not the Verifier's.
+	foreign bool
+
 	lost   atomic.Pointer[Reason] // why it ended; written under Gate.mu
 	denied atomic.Bool            // whether EventDenied has been audited
 
@@ -54,24 +56,31 @@ func (g *Gate) valid(r *grant, now time.Time) (Reason, bool) {
 	if reason := r.lost.Load(); reason != nil {
 		return *reason, false
 	}
-	if !now.Before(r.ExpiresAt) {
+	if expired(&r.Identity, now) {
 		return ReasonExpired, false
 	}
-	if g.recheck != nil {
+	if g.recheck != nil && !r.foreign {
 		return g.recheck.ValidAt(r.Identity, now)
 	}
 	return "", true
 }
 
-// endOf returns when an authentication with id ends if nothing changes before.
-func (g *Gate) endOf(id *Identity) time.Time {
-	if g.recheck != nil {
-		if end := g.recheck.EndsAt(*id); !end.IsZero() && end.Before(id.ExpiresAt) {
+func expired(id *Identity, now time.Time) bool {
+	return !id.ExpiresAt.IsZero() && !now.Before(id.ExpiresAt)
+}
+
+// endOf returns when a grant ends if nothing changes before, or zero for never.
+func (g *Gate) endOf(r *grant) time.Time {
+	if g.recheck != nil && !r.foreign {
+		if end := g.recheck.EndsAt(r.Identity); earlier(end, r.ExpiresAt) {
 			return end
 		}
 	}
-	return id.ExpiresAt
+	return r.ExpiresAt
 }
+
+// earlier compares two ends, of which the zero time is never.
+func earlier(a, b time.Time) bool { return !a.IsZero() && (b.IsZero() || a.Before(b)) }
 
 // lead returns how long before its end a client is warned, for an
 // authentication of that lifetime. It is at most half of the lifetime, or a
@@ -85,7 +94,7 @@ func (g *Gate) lead(lifetime time.Duration) time.Duration {
 
 // admit authenticates a session with id, or returns why not. It reports whether
 // the caller must deliver the status message.
-func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (deliver bool, err error) {
+func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo *aftermath) (deliver bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s.ended.Load() {
@@ -94,18 +103,18 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 	if g.isRevoked(&id, now) {
 		return false, id.refused(ReasonRevoked)
 	}
-	r := &grant{Identity: id}
+	r := &grant{Identity: id, foreign: foreign}
 	if reason, ok := g.valid(r, now); !ok { // after a Rotate since verify
 		return false, id.refused(reason)
 	}
-	kind, ends := EventAuthenticated, g.endOf(&id)
+	kind, ends := EventAuthenticated, g.endOf(r)
 	if old := s.grant.Load(); old != nil {
-		if old.Device != id.Device {
-			return false, id.refused(ReasonOtherDevice)
+		if old.Subject != id.Subject {
+			return false, id.refused(ReasonOtherSubject)
 		}
 		if reason, ok := g.valid(old, now); ok {
 			kind = EventRefreshed
-			if ends.Before(g.endOf(&old.Identity)) {
+			if earlier(ends, g.endOf(old)) {
 				return false, id.refused(ReasonOlder)
 			}
 		} else if g.lapse(s, old, reason, now, false, todo); s.ended.Load() {
@@ -113,48 +122,74 @@ func (g *Gate) admit(s *Session, id Identity, now time.Time, todo *aftermath) (d
 		}
 	}
 	if kind == EventAuthenticated {
-		if !g.room(id.Device, now, todo) {
+		if !g.room(id.Subject, now, todo) {
 			return false, id.refused(ReasonSessions)
 		}
 		s.since = now
-		g.devices[id.Device] = append(g.devices[id.Device], s)
+		g.subjects[id.Subject] = append(g.subjects[id.Subject], s)
 	}
 	r.lead = g.lead(ends.Sub(now))
 	s.grant.Store(r)
+	raise(s.granted)
 	g.attend(s, now, todo)
 	e := s.event(now, kind, "", &id)
 	e.ExpiresAt = ends
 	todo.events = append(todo.events, e)
-	return s.tell(statusAt("authenticated", ends)), nil
+	return s.tell(g.cfg.Dialect.Message(StatusAuthenticated, ends)), nil
 }
 
 // attend ends the authentication of a session, or warns the client, if that is
 // due now, and sets the timer to the next time. It needs mu.
 func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 	r := s.grant.Load()
-	if s.ended.Load() || r == nil || r.lost.Load() != nil {
+	switch {
+	case s.ended.Load() || r != nil && r.lost.Load() != nil:
+		return
+	case r == nil:
+		g.await(s, now, todo)
 		return
 	}
 	if reason, ok := g.valid(r, now); !ok {
 		g.lapse(s, r, reason, now, true, todo)
 		return
 	}
-	next := g.endOf(&r.Identity)
+	next := g.endOf(r)
+	if next.IsZero() {
+		return
+	}
 	if warning := next.Add(-r.lead); now.Before(warning) {
 		next = warning
 	} else if !r.warned.Equal(next) {
 		r.warned = next
-		if s.tell(statusAt("expiring", next)) {
+		if s.tell(g.cfg.Dialect.Message(StatusExpiring, next)) {
 			todo.push = append(todo.push, s)
 		}
 	}
 	// A timer does not notice that the clock was set, and on many systems it
 	// stands still while the machine sleeps. So it asks the clock again soon.
 	// Authorize does not depend on the timer.
-	switch wait := min(next.Sub(now), maxWait); {
-	case s.timer == nil:
+	s.wake(min(next.Sub(now), maxWait))
+}
+
+// await ends a session that has not authenticated within [Config].AuthTimeout,
+// or sets its timer. It needs mu.
+func (g *Gate) await(s *Session, now time.Time, todo *aftermath) {
+	if g.cfg.AuthTimeout == 0 {
+		return
+	}
+	if wait := s.begun.Add(g.cfg.AuthTimeout).Sub(now); wait > 0 {
+		s.wake(min(wait, maxWait))
+		return
+	}
+	todo.events = append(todo.events, Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()})
+	s.condemn(verdict{codeAuthenticationFailed, "", ReasonTimeout}, todo)
+}
+
+// wake sets the timer. It needs mu.
+func (s *Session) wake(wait time.Duration) {
+	if s.timer == nil {
 		s.timer = time.AfterFunc(wait, s.tick)
-	default:
+	} else {
 		s.timer.Reset(wait)
 	}
 }
@@ -187,7 +222,7 @@ func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bo
 	todo.events = append(todo.events, s.event(now, kind, reason, &r.Identity))
 	if g.cfg.OnExpiry == OnExpiryClose {
 		s.condemn(verdict{codeAuthenticationFailed, "", reason}, todo)
-	} else if tell && s.tell(answerViewer) {
+	} else if tell && s.tell(g.cfg.Dialect.Message(StatusViewer, time.Time{})) {
 		todo.push = append(todo.push, s)
 	}
 }
@@ -208,6 +243,7 @@ func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 // closed with v, not with the code of its reader.
 func (s *Session) condemn(v verdict, todo *aftermath) {
 	s.ended.Store(true)
+	raise(s.done)
 	s.verdict = &v
 	todo.close = append(todo.close, s)
 }
@@ -217,7 +253,7 @@ func (s *Session) condemn(v verdict, todo *aftermath) {
 // caller must call deliver; if not, another goroutine is in it. It needs mu.
 func (s *Session) tell(text []byte) bool {
 	s.status = text
-	if s.telling {
+	if s.telling || text == nil {
 		return false
 	}
 	s.telling = true
@@ -252,13 +288,4 @@ func (s *Session) push() {
 	ctx, cancel := context.WithTimeout(context.Background(), s.gate.cfg.CloseTimeout)
 	defer cancel()
 	_ = s.deliver(ctx)
-}
-
-func statusAt(word string, at time.Time) []byte {
-	text := make([]byte, 0, 64)
-	text = append(text, `{"status":"`...)
-	text = append(text, word...)
-	text = append(text, `","expires_at":`...)
-	text = strconv.AppendInt(text, at.Unix(), 10)
-	return append(text, '}')
 }

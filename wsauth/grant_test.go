@@ -1,6 +1,7 @@
 package wsauth_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -13,6 +14,8 @@ import (
 	"weak"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 const epoch = 946684800 // when the time of synctest begins
@@ -70,7 +73,7 @@ func TestRefreshMovesTheEnd(t *testing.T) {
 		p.say(lasting("pi-1", time.Hour))
 		time.Sleep(59*time.Minute + 30*time.Second)
 		// Rotate checks all sessions again, although nothing has changed.
-		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: secret}); err != nil {
 			t.Fatal(err)
 		}
 		p.expect(t, "before", "0s authenticated,946688400", "59m0s expiring,946688400")
@@ -86,7 +89,7 @@ func TestRefreshMovesTheEnd(t *testing.T) {
 		p.expect(t, "publishing as a viewer", "1h59m30s answer:viewer")
 		p.say(lasting("pi-2", time.Hour))
 		p.expect(t, "another device's token, even now", "1h59m30s error:Authentication failed", "1h59m30s close 4401 ")
-		want := []string{"authenticated pi-1", "refreshed pi-1", "expired expired pi-1", "refused other_device pi-2", "ended pi-1"}
+		want := []string{"authenticated pi-1", "refreshed pi-1", "expired expired pi-1", "refused other_subject pi-2", "ended pi-1"}
 		if got := audit.lines(); !slices.Equal(got, want) {
 			t.Errorf("audit %q, want %q", got, want)
 		}
@@ -134,11 +137,11 @@ func TestAuthorizeFindsTheEnd(t *testing.T) {
 			p := connect(t, gate)
 			p.say(lasting("pi-1", time.Hour))
 			p.heardSince()
-			if err := p.AuthorizeAt(wsauth.Publish, time.Now().Add(time.Hour)); err == nil {
+			if err := p.AuthorizeAt(time.Now().Add(time.Hour), wsauth.Publish); err == nil {
 				t.Error("authorized after the end")
 			}
 			synctest.Wait()
-			if err := p.AuthorizeAt(wsauth.Publish, time.Now()); err == nil {
+			if err := p.AuthorizeAt(time.Now(), wsauth.Publish); err == nil {
 				t.Error("an authentication that has ended is valid again")
 			}
 			time.Sleep(2 * time.Hour)
@@ -156,7 +159,7 @@ func TestRotateReachesOpenSessions(t *testing.T) {
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
 		until := time.Unix(epoch+600, 0)
-		if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: until}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: other}, jwtauth.Key{Secret: secret, Until: until}); err != nil {
 			t.Fatal(err)
 		}
 		p.say(`{"text":"x"}`)
@@ -164,14 +167,14 @@ func TestRotateReachesOpenSessions(t *testing.T) {
 		// The client is warned before the end of the old key as before the end
 		// of a token. Its next token may expire earlier than the old one.
 		time.Sleep(9 * time.Minute)
-		fresh := forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+1200), other)
+		fresh := forge.HS256(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+1200), other)
 		p.expect(t, "before the end of the grace", "9m0s expiring,946685400")
 		p.say(tokenMessage(fresh))
 		time.Sleep(2 * time.Minute)
 		p.say(`{"text":"x"}`)
 		p.expect(t, "after the grace", "9m0s authenticated,946686000", "11m0s published:true")
 
-		if err := v.Rotate(wsauth.Key{Secret: secret}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: secret}); err != nil {
 			t.Fatal(err)
 		}
 		p.expect(t, "withdrawn", "11m0s viewer")
@@ -191,7 +194,7 @@ func TestGraceEnds(t *testing.T) {
 		gate, v, audit := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
 		p := connect(t, gate)
 		p.say(lasting("pi-1", time.Hour))
-		if err := v.Rotate(wsauth.Key{Secret: other}, wsauth.Key{Secret: secret, Until: time.Now().Add(30 * time.Second)}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: other}, jwtauth.Key{Secret: secret, Until: time.Now().Add(30 * time.Second)}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
@@ -217,7 +220,7 @@ func TestStalledPeer(t *testing.T) {
 		slow.mu.Unlock()
 		time.Sleep(9 * time.Second) // slow has not read its warning yet
 		synctest.Wait()
-		if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: other}); err != nil {
 			t.Fatal(err)
 		}
 		if got := time.Since(slow.start); got != 9*time.Second {
@@ -228,7 +231,7 @@ func TestStalledPeer(t *testing.T) {
 		if err := slow.Authorize(wsauth.Publish); err == nil {
 			t.Error("the authentication outlives its key on a connection that does not read")
 		}
-		slow.say(tokenMessage(forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+60), other)))
+		slow.say(tokenMessage(forge.HS256(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, epoch+60), other)))
 		time.Sleep(time.Second)
 		close(slow.stall)
 		slow.expect(t, "slow, reading again", "10s expiring,946684810", "10s authenticated,946684860")
@@ -281,11 +284,11 @@ func TestEndGoesBeforeStatus(t *testing.T) {
 
 // turning is a Verifier whose ring is rotated between the check of a token and
 // the authentication of its session.
-type turning struct{ *wsauth.HS256 }
+type turning struct{ *jwtauth.Verifier }
 
-func (v turning) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
-	id, err := v.HS256.VerifyAt(token, now)
-	return id, errors.Join(err, v.Rotate(wsauth.Key{Secret: other}))
+func (v turning) Verify(ctx context.Context, token []byte, now time.Time) (wsauth.Identity, error) {
+	id, err := v.Verifier.Verify(ctx, token, now)
+	return id, errors.Join(err, v.Rotate(jwtauth.Key{Secret: other}))
 }
 
 func TestRotateDuringAdmission(t *testing.T) {

@@ -2,9 +2,6 @@ package wsauth_test
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,6 +10,8 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 var (
@@ -21,28 +20,24 @@ var (
 	other  = []byte("another secret of the tests, as long as that")
 )
 
-const common = `{"alg":"HS256","typ":"JWT"}`
+const common = forge.Header
 
-// forge signs any header and any claims, even invalid ones.
-func forge(header, claims string, key []byte) string {
-	enc := base64.RawURLEncoding
-	signed := enc.EncodeToString([]byte(header)) + "." + enc.EncodeToString([]byte(claims))
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(signed))
-	return signed + "." + enc.EncodeToString(mac.Sum(nil))
-}
+func forged(claims string) string { return forge.HS256(common, claims, secret) }
 
 func good(extra string) string {
 	return fmt.Sprintf(`{"device":"pi-1","exp":%d%s}`, now.Unix()+3600, extra)
 }
 
-func newHS256(t testing.TB, change func(*wsauth.HS256Config)) *wsauth.HS256 {
+func newHS256(t testing.TB, change func(*jwtauth.Config)) *jwtauth.Verifier {
 	t.Helper()
-	cfg := wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}}
+	cfg := jwtauth.Config{
+		Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}, SubjectClaim: "device",
+		Roles: map[string][]string{"publisher": {wsauth.Publish}, "admin": {wsauth.Publish, wsauth.Admin}}, DefaultRole: "publisher",
+	}
 	if change != nil {
 		change(&cfg)
 	}
-	v, err := wsauth.NewHS256(cfg)
+	v, err := jwtauth.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,3 +115,5 @@ func (c *script) SetReadLimit(n int64) { c.limits = append(c.limits, n) }
 func tokenMessage(token string) string { return `{"token":"` + token + `"}` }
 
 func deep(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+
+func keyOf(secret []byte) jwtauth.Key { return jwtauth.Key{Secret: secret} }

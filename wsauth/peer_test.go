@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
 	"github.com/relayguard/relayguard/wsauth/internal/leaktest"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // peer is a Conn in the time of synctest, together with a goroutine that reads
@@ -158,7 +160,7 @@ func (r *record) lines() []string {
 	defer r.mu.Unlock()
 	var lines []string
 	for _, e := range r.events {
-		lines = append(lines, strings.Join(strings.Fields(fmt.Sprint(e.Kind, " ", e.Reason, " ", e.Device)), " "))
+		lines = append(lines, strings.Join(strings.Fields(fmt.Sprint(e.Kind, " ", e.Reason, " ", e.Subject)), " "))
 	}
 	r.events = nil
 	return lines
@@ -168,12 +170,12 @@ func (r *record) lines() []string {
 // lifetime.
 func lasting(device string, lifetime time.Duration) string {
 	now := time.Now()
-	return tokenMessage(forge(common,
+	return tokenMessage(forge.HS256(common,
 		fmt.Sprintf(`{"device":%q,"iat":%d,"exp":%d}`, device, now.Unix(), now.Add(lifetime).Unix()), secret))
 }
 
 // newGate returns a gate with a new verifier, and a record of its audit.
-func newGate(t testing.TB, cfg wsauth.Config) (*wsauth.Gate, *wsauth.HS256, *record) {
+func newGate(t testing.TB, cfg wsauth.Config) (*wsauth.Gate, *jwtauth.Verifier, *record) {
 	t.Helper()
 	v, r := newHS256(t, nil), &record{}
 	cfg.Verifier, cfg.Audit = v, r.audit

@@ -7,15 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/relayguard/relayguard/wsauth/internal/strictjson"
-)
-
-// The answers to a client, which are the same bytes for every reason.
-var (
-	answerRefused = []byte(`{"error":"Authentication failed"}`)
-	answerNotJSON = []byte(`{"error":"Invalid JSON"}`)
-	answerViewer  = []byte(`{"status":"viewer"}`)
 )
 
 // Session is the authentication state of one connection. Only one goroutine at
@@ -28,16 +19,19 @@ type Session struct {
 	number uint64
 
 	// grant is that of the newest token, nil before authentication. All grants
-	// of a session are for the same device. It is written under Gate.mu.
+	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
 
 	// Guarded by Gate.mu:
-	since   time.Time   // when the present authentication began
-	timer   *time.Timer // for the next warning or end; nil before authentication
-	status  []byte      // the message to send to the client, nil for none
-	telling bool        // a goroutine is sending status
-	verdict *verdict    // how the Gate has decided to close the session, if so
+	begun   time.Time     // when it was attached
+	since   time.Time     // when the present authentication began
+	timer   *time.Timer   // for the next warning or end; may be nil
+	granted chan struct{} // of Authenticated; nil until somebody asks
+	done    chan struct{} // of Done; nil until somebody asks
+	status  []byte        // the message to send to the client, nil for none
+	telling bool          // a goroutine is sending status
+	verdict *verdict      // how the Gate has decided to close the session, if so
 
 	end    sync.Once
 	endErr error
@@ -47,65 +41,97 @@ type Session struct {
 // unique among all gates and not secret.
 func (s *Session) ID() string { return s.gate.prefix + strconv.FormatUint(s.number, 10) }
 
-// Next returns the next message that contains no token. The message is valid
-// JSON, nested at most 32 levels deep, and the client has authenticated. Check
-// the content yourself, and call [Session.Authorize] before you act on it.
+// Next returns the next text message that contains no token. With the default
+// [JSONDialect], the message is valid JSON, nested at most 32 levels deep, and
+// the client has authenticated. Check the content yourself, and call
+// [Session.Authorize] before you act on it.
 //
-// Next answers token messages itself. A token message is a JSON object with a
-// member "token", whatever other members it has. If the token is accepted, the
-// answer is {"status":"authenticated","expires_at":N}. A later token renews the
-// authentication if it is of the same device and does not expire earlier.
+// Next answers token messages itself, as [Config].Dialect says. With the
+// default, a token message is a JSON object with a member "token", whatever
+// other members it has. If the token is accepted, the answer is
+// {"status":"authenticated","expires_at":N}. A later token renews the
+// authentication if it is of the same subject and does not expire earlier.
 //
 // Other changes reach the client when they happen, even if no goroutine is in
 // Next: the messages {"status":"expiring","expires_at":N} and
 // {"status":"viewer"}, and the close codes 4401, 4409 and 1008 of
-// [Config].OnExpiry, [Config].OverLimit and [Gate.End]. After one of these
-// codes, Next returns an error.
+// [Config].OnExpiry, [Config].AuthTimeout, [Config].OverLimit and [Gate.End].
+// After one of these codes, Next returns an error.
 //
 // Every error is final. These errors mean that the session has sent an answer
 // and closed the connection:
 //
 //	error                     answer                             code
 //	ErrAuthenticationFailed   {"error":"Authentication failed"}  4401
+//	*UnavailableError         none                               1013
 //	ErrInvalidJSON            {"error":"Invalid JSON"}           1007
 //	ErrInvalidUTF8            {"error":"Invalid JSON"}           1007
 //	ErrBinary                 {"error":"Invalid JSON"}           1003
 //	ErrTooBig                 none                               1009
 //
 // [ErrAuthenticationFailed] means that a token was refused, or that the first
-// message contained none. After any other error, such as that of ctx or of the
-// connection, close the session with a code of your choice.
+// message contained none. [*UnavailableError] means that the Verifier could not
+// decide; the client should try again later. After any other error, such as
+// that of ctx or of the connection, close the session with a code of your
+// choice.
 func (s *Session) Next(ctx context.Context) ([]byte, error) {
+	msg, _, err := s.next(ctx, func(ctx context.Context) ([]byte, bool, error) {
+		msg, err := s.conn.Read(ctx)
+		return msg, false, err
+	})
+	return msg, err
+}
+
+// NextMessage is [Session.Next] for applications that use binary messages too,
+// and reports whether the message is binary. The dialect does not see binary
+// messages. NextMessage needs the method ReadMessage of the [Conn]; without it,
+// a binary message is refused as by Next.
+func (s *Session) NextMessage(ctx context.Context) (msg []byte, binary bool, err error) {
+	if c, ok := s.conn.(interface {
+		ReadMessage(context.Context) ([]byte, bool, error)
+	}); ok {
+		return s.next(ctx, c.ReadMessage)
+	}
+	msg, err = s.Next(ctx)
+	return msg, false, err
+}
+
+func (s *Session) next(ctx context.Context, read func(context.Context) ([]byte, bool, error)) ([]byte, bool, error) {
+	dialect := s.gate.cfg.Dialect
 	for {
 		if s.ended.Load() {
-			return nil, ErrSessionClosed
+			return nil, false, ErrSessionClosed
 		}
-		msg, err := s.conn.Read(ctx)
+		msg, binary, err := read(ctx)
 		switch {
 		case errors.Is(err, ErrBinary):
-			return nil, s.dismiss(codeUnsupportedData, answerNotJSON, ErrBinary)
+			return nil, false, s.dismiss(codeUnsupportedData, StatusInvalid, ErrBinary)
 		case errors.Is(err, ErrInvalidUTF8):
-			return nil, s.dismiss(codeInvalidPayload, answerNotJSON, ErrInvalidUTF8)
+			return nil, false, s.dismiss(codeInvalidPayload, StatusInvalid, ErrInvalidUTF8)
 		case errors.Is(err, ErrTooBig):
-			return nil, s.dismiss(codeTooBig, nil, ErrTooBig)
+			return nil, false, s.dismiss(codeTooBig, "", ErrTooBig)
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case s.ended.Load():
-			return nil, ErrSessionClosed
+			return nil, false, ErrSessionClosed
 		}
 
-		kind, token := classify(msg)
-		switch {
-		case kind == notJSON:
-			return nil, s.dismiss(codeInvalidPayload, answerNotJSON, ErrInvalidJSON)
-		case kind == tokenMessage:
-			if err := s.present(ctx, token); err != nil {
-				return nil, err
+		var token []byte
+		var is bool
+		if !binary {
+			if token, is, err = dialect.Token(msg); err != nil {
+				return nil, false, s.dismiss(codeInvalidPayload, StatusInvalid, ErrInvalidJSON)
 			}
-		case s.grant.Load() == nil:
-			return nil, s.refuse(&Error{Reason: ReasonNoToken})
+		}
+		switch {
+		case is:
+			if err := s.present(ctx, token); err != nil {
+				return nil, false, err
+			}
+		case s.grant.Load() == nil && dialect != Dialect(NoDialect{}):
+			return nil, false, s.refuse(&Error{Reason: ReasonNoToken})
 		default:
-			return msg, nil
+			return msg, binary, nil
 		}
 	}
 }
@@ -116,12 +142,17 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
-	id, err := s.gate.verify(token, now)
+	id, err := s.gate.verify(ctx, token, now)
 	if err != nil {
 		return s.refuse(err)
 	}
+	return s.enter(ctx, id, false, now)
+}
+
+// enter authenticates the session with id and tells the client.
+func (s *Session) enter(ctx context.Context, id Identity, foreign bool, now time.Time) error {
 	var todo aftermath
-	deliver, err := s.gate.admit(s, id, now, &todo)
+	deliver, err := s.gate.admit(s, id, foreign, now, &todo)
 	s.gate.settle(&todo)
 	switch {
 	case errors.Is(err, ErrSessionClosed):
@@ -137,40 +168,60 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 }
 
 // refuse is the only code that refuses a token or the lack of one, so that a
-// client cannot tell the reasons apart.
+// client cannot tell the reasons apart. It closes the connection.
 func (s *Session) refuse(cause error) error {
+	e := s.gate.refusal(cause, s.peer)
+	e.SessionID = s.ID()
+	s.gate.cfg.Audit(e)
+	if e.Kind == EventUnavailable {
+		return s.dismiss(codeTryAgainLater, "", cause)
+	}
+	return s.dismiss(codeAuthenticationFailed, StatusRefused, ErrAuthenticationFailed)
+}
+
+// refusal returns the event of a token that was not accepted because of cause.
+func (g *Gate) refusal(cause error, peer Peer) Event {
+	e := Event{Time: g.now(), Kind: EventRefused, Peer: peer}
+	if undecided, ok := errors.AsType[*UnavailableError](cause); ok {
+		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, undecided.Err.Error()
+		return e
+	}
 	refused, ok := errors.AsType[*Error](cause)
 	if !ok {
 		refused = &Error{Reason: ReasonVerifier}
 	}
-	s.gate.cfg.Audit(s.event(s.gate.now(), EventRefused, refused.Reason,
-		&Identity{Device: refused.Device, TokenID: refused.TokenID, KeyID: refused.KeyID}))
-	return s.dismiss(codeAuthenticationFailed, answerRefused, ErrAuthenticationFailed)
+	e.Reason, e.Detail = refused.Reason, refused.Detail
+	e.Subject, e.TokenID, e.KeyID = refused.Subject, refused.TokenID, refused.KeyID
+	return e
 }
 
 func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identity) Event {
 	return Event{
 		Time: at, Kind: kind, Reason: reason, Peer: s.peer, SessionID: s.ID(),
-		Device: id.Device, TokenID: id.TokenID, KeyID: id.KeyID,
+		Subject: id.Subject, TokenID: id.TokenID, KeyID: id.KeyID,
 	}
 }
 
-// Authorize returns nil if the client has the permission p now. Otherwise, it
+// Authorize returns nil if the client has the permission now. Otherwise, it
 // returns an [*Error]. Call it for every action, since a token may expire, or
 // its key may be withdrawn, while the connection is open. As long as the
-// authentication is valid, Authorize takes no lock.
+// authentication is valid, Authorize takes no lock. If you name resources, such
+// as a room, the client must have the permission on each of them; see
+// [Identity.Can].
 //
 // If Authorize notices the end of the authentication before the timer of the
 // session does, the client receives no {"status":"viewer"}, because you have a
 // message to answer.
-func (s *Session) Authorize(p string) error { return s.AuthorizeAt(p, s.gate.now()) }
+func (s *Session) Authorize(permission string, resources ...string) error {
+	return s.AuthorizeAt(s.gate.now(), permission, resources...)
+}
 
 // AuthorizeAt is [Session.Authorize] at the time now. If the authentication is
 // no longer valid at that time, it ends and does not start again.
-func (s *Session) AuthorizeAt(p string, now time.Time) error {
+func (s *Session) AuthorizeAt(now time.Time, permission string, resources ...string) error {
 	r := s.grant.Load()
 	if r == nil {
-		return &Error{Reason: ReasonNotAuthenticated, Permission: p}
+		return &Error{Reason: ReasonNotAuthenticated, Permission: permission}
 	}
 	if reason, ok := s.gate.valid(r, now); !ok {
 		if r.lost.Load() == nil {
@@ -180,13 +231,13 @@ func (s *Session) AuthorizeAt(p string, now time.Time) error {
 			s.gate.mu.Unlock()
 			s.gate.settle(&todo)
 		}
-		return r.forbidden(p, reason)
+		return r.forbidden(permission, reason)
 	}
-	if !r.Can(p) {
+	if !r.Can(permission, resources...) {
 		if !r.denied.Swap(true) {
 			s.gate.cfg.Audit(s.event(now, EventDenied, ReasonPermission, &r.Identity))
 		}
-		return r.forbidden(p, ReasonPermission)
+		return r.forbidden(permission, ReasonPermission)
 	}
 	return nil
 }
@@ -199,6 +250,44 @@ func (s *Session) Identity() (Identity, bool) {
 		return r.Identity, true
 	}
 	return Identity{}, false
+}
+
+// Authenticated returns a channel that is closed when the client authenticates
+// for the first time. Use it with [Session.Done] to serve only clients that
+// have authenticated.
+func (s *Session) Authenticated() <-chan struct{} {
+	return s.signal(&s.granted, func() bool { return s.grant.Load() != nil })
+}
+
+// Done returns a channel that is closed when the session has ended, for any
+// reason. An expired authentication does not end the session, unless
+// [Config].OnExpiry says so.
+func (s *Session) Done() <-chan struct{} { return s.signal(&s.done, s.ended.Load) }
+
+// signal returns the channel c. Most sessions need none, so it is made when it
+// is asked for.
+func (s *Session) signal(c *chan struct{}, happened func() bool) <-chan struct{} {
+	s.gate.mu.Lock()
+	defer s.gate.mu.Unlock()
+	if *c == nil {
+		*c = make(chan struct{})
+		if happened() {
+			close(*c)
+		}
+	}
+	return *c
+}
+
+// raise closes a channel of signal, if there is one. It needs Gate.mu.
+func raise(c chan struct{}) {
+	if c == nil {
+		return
+	}
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
 }
 
 // Reply sends one text message to the client. It returns [ErrSessionClosed]
@@ -217,24 +306,30 @@ func (s *Session) Reply(ctx context.Context, text []byte) error {
 // an effect; other calls wait for it and return its result. If the Gate has
 // decided to close the session, the code and reason of the Gate are sent
 // instead.
-func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, nil) }
+func (s *Session) Close(code int, reason string) error { return s.finish(code, reason, "") }
 
-// dismiss sends answer, closes the connection and returns cause.
-func (s *Session) dismiss(code int, answer []byte, cause error) error {
-	_ = s.finish(code, "", answer)
+// dismiss tells the client of a status, if it is not empty, closes the
+// connection and returns cause.
+func (s *Session) dismiss(code int, tell Status, cause error) error {
+	_ = s.finish(code, "", tell)
 	return cause
 }
 
-func (s *Session) finish(code int, reason string, answer []byte) error {
+func (s *Session) finish(code int, reason string, tell Status) error {
 	s.end.Do(func() {
 		s.gate.mu.Lock()
 		s.ended.Store(true)
+		raise(s.done)
 		s.gate.withdraw(s)
 		v := verdict{code: code, why: reason}
 		if s.verdict != nil {
-			v, answer = *s.verdict, nil
+			v, tell = *s.verdict, ""
 		}
 		s.gate.mu.Unlock()
+		var answer []byte
+		if tell != "" {
+			answer = s.gate.cfg.Dialect.Message(tell, time.Time{})
+		}
 		s.endErr = s.farewell(v.code, v.why, answer)
 		if r := s.grant.Load(); r != nil {
 			s.gate.cfg.Audit(s.event(s.gate.now(), EventEnded, v.reason, &r.Identity))
@@ -276,40 +371,4 @@ func (s *Session) limit(n int64) {
 	if c, ok := s.conn.(interface{ SetReadLimit(int64) }); ok {
 		c.SetReadLimit(n)
 	}
-}
-
-type messageKind int
-
-const (
-	notJSON messageKind = iota
-	tokenMessage
-	otherMessage
-)
-
-// classify returns the kind of a message and the token in it. The token is nil
-// if the message contains one that cannot be valid: not a string, or more than
-// one.
-func classify(msg []byte) (messageKind, []byte) {
-	var count int
-	var value []byte
-	m := strictjson.Read(msg)
-	for m.Next() {
-		if strictjson.Is(m.Name(), "token") {
-			count++
-			value = m.Value()
-		}
-	}
-	switch {
-	case m.Err != nil:
-		return notJSON, nil
-	case count == 0:
-		return otherMessage, nil
-	case count > 1:
-		return tokenMessage, nil
-	}
-	text, ok := strictjson.AppendString(nil, value)
-	if !ok {
-		return tokenMessage, nil
-	}
-	return tokenMessage, text
 }

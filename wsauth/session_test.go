@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 	notJSON = `{"error":"Invalid JSON"}`
 )
 
-func attach(t testing.TB, conn wsauth.Conn, audit func(wsauth.Event)) (*wsauth.Session, *wsauth.HS256) {
+func attach(t testing.TB, conn wsauth.Conn, audit func(wsauth.Event)) (*wsauth.Session, *jwtauth.Verifier) {
 	t.Helper()
 	v := newHS256(t, nil)
 	gate, err := wsauth.New(wsauth.Config{Verifier: v, Audit: audit})
@@ -32,16 +34,16 @@ func attach(t testing.TB, conn wsauth.Conn, audit func(wsauth.Event)) (*wsauth.S
 
 // live returns a token that is valid now.
 func live(device string) string {
-	return forge(common, fmt.Sprintf(`{"device":%q,"exp":%d}`, device, time.Now().Unix()+3600), secret)
+	return forged(fmt.Sprintf(`{"device":%q,"exp":%d}`, device, time.Now().Unix()+3600))
 }
 
 // Every kind of message, before and after authentication.
 func TestMessages(t *testing.T) {
 	mine, theirs := live("pi-1"), live("pi-2")
 	ok := fmt.Sprintf(`{"status":"authenticated","expires_at":%d}`, time.Now().Unix()+3600)
-	late := forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, time.Now().Unix()-1), secret)
-	soon := forge(common, fmt.Sprintf(`{"device":"pi-1","exp":%d}`, time.Now().Unix()+60), secret)
-	alien := forge(common, fmt.Sprintf(`{"device":"x","exp":%d}`, time.Now().Unix()+60), secret)
+	late := forged(fmt.Sprintf(`{"device":"pi-1","exp":%d}`, time.Now().Unix()-1))
+	soon := forged(fmt.Sprintf(`{"device":"pi-1","exp":%d}`, time.Now().Unix()+60))
+	alien := forged(fmt.Sprintf(`{"device":"x","exp":%d}`, time.Now().Unix()+60))
 	const failed, passed, again, bad, binary, tooBig, broken = "failed", "passed", "again", "bad", "binary", "too big", "broken"
 
 	for _, row := range []struct {
@@ -53,11 +55,11 @@ func TestMessages(t *testing.T) {
 		{"a token", tokenMessage(mine), again, again, "", ""},
 		{"a token and other fields", `{"text":"hi","token":"` + mine + `","x":[]}`, again, again, "", ""},
 		{"the name in escapes", `{"\u0074oken":"` + mine + `"}`, again, again, "", ""},
-		{"a token of another device", tokenMessage(theirs), again, failed, "", wsauth.ReasonOtherDevice},
+		{"a token of another device", tokenMessage(theirs), again, failed, "", wsauth.ReasonOtherSubject},
 		{"a token that expires earlier", tokenMessage(soon), again, failed, "", wsauth.ReasonOlder},
 		{"an expired token", tokenMessage(late), failed, failed, wsauth.ReasonExpired, wsauth.ReasonExpired},
-		{"a token of an unknown device", tokenMessage(alien), failed, failed, wsauth.ReasonDevice, wsauth.ReasonDevice},
-		{"a token of another key", tokenMessage(forge(common, good(""), other)), failed, failed, wsauth.ReasonSignature, wsauth.ReasonSignature},
+		{"a token of an unknown device", tokenMessage(alien), failed, failed, wsauth.ReasonSubject, wsauth.ReasonSubject},
+		{"a token of another key", tokenMessage(forge.HS256(common, good(""), other)), failed, failed, wsauth.ReasonSignature, wsauth.ReasonSignature},
 		{"no token at all", tokenMessage("x"), failed, failed, wsauth.ReasonMalformed, wsauth.ReasonMalformed},
 		{"an empty token", `{"token":""}`, failed, failed, wsauth.ReasonMalformed, wsauth.ReasonMalformed},
 		{"token null", `{"token":null}`, failed, failed, wsauth.ReasonMalformed, wsauth.ReasonMalformed},
@@ -200,7 +202,7 @@ func TestAuthorize(t *testing.T) {
 			t.Error("an identity before authentication")
 		}
 		s.Next(t.Context())
-		if id, ok := s.Identity(); !ok || id.Device != "pi-1" {
+		if id, ok := s.Identity(); !ok || id.Subject != "pi-1" {
 			t.Error(id, ok)
 		}
 		if got := denied(wsauth.Admin); got != wsauth.ReasonPermission {
@@ -232,7 +234,7 @@ func TestAuthorize(t *testing.T) {
 			t.Error("renewed:", got)
 		}
 		// Without the key, the authentication ends.
-		if err := v.Rotate(wsauth.Key{Secret: other}); err != nil {
+		if err := v.Rotate(jwtauth.Key{Secret: other}); err != nil {
 			t.Fatal(err)
 		}
 		if got := denied(wsauth.Publish); got != wsauth.ReasonRevoked {

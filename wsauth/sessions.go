@@ -12,7 +12,7 @@ type SessionInfo struct {
 	Peer     Peer
 	Identity Identity
 	Since    time.Time // when it authenticated; refreshing does not change Since
-	EndsAt   time.Time // when its authentication ends unless it is refreshed
+	EndsAt   time.Time // when its authentication ends unless it is refreshed; zero: never
 }
 
 // Sessions returns all authenticated sessions, the one with the oldest Since
@@ -21,11 +21,11 @@ func (g *Gate) Sessions() []SessionInfo {
 	now := g.now()
 	g.mu.Lock()
 	var list []SessionInfo
-	for _, sessions := range g.devices {
+	for _, sessions := range g.subjects {
 		for _, s := range sessions {
 			r := s.grant.Load()
 			if _, ok := g.valid(r, now); ok {
-				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(&r.Identity)})
+				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(r)})
 			}
 		}
 	}
@@ -46,7 +46,7 @@ func (g *Gate) Sessions() []SessionInfo {
 func (g *Gate) End(sessionID string) bool {
 	var todo aftermath
 	g.mu.Lock()
-	for _, sessions := range g.devices {
+	for _, sessions := range g.subjects {
 		for _, s := range sessions {
 			if s.ID() == sessionID {
 				g.expel(s, verdict{codePolicyViolation, "", ReasonOperator}, &todo)
@@ -60,35 +60,35 @@ func (g *Gate) End(sessionID string) bool {
 	return false
 }
 
-// Revoke makes all tokens of device that were issued before issuedBefore
+// Revoke makes all tokens of subject that were issued before issuedBefore
 // invalid, for open sessions and for later ones. It ends the authentication of
 // these open sessions before it returns, and returns their number. A token
 // without "iat" counts as issued before any time. "iat" has whole seconds, so a
 // token issued in the same second as issuedBefore is revoked, unless
 // issuedBefore is a whole second.
 //
-// If issuedBefore is in the future, the device cannot authenticate with any
+// If issuedBefore is in the future, the subject cannot authenticate with any
 // token issued until then. To bound that, a time more than a minute in the
-// future counts as in a minute. A token of the device whose "iat" is more than
+// future counts as in a minute. A token of the subject whose "iat" is more than
 // a minute in the future counts as issued before, because its "iat" does not
 // show when it was issued.
 //
-// For each device, the latest issuedBefore of all calls counts, until
+// For each subject, the latest issuedBefore of all calls counts, until
 // [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
-// a restart, store it and call Revoke again, remove the device from the list of
-// the Verifier, or remove the key from the ring.
-func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
+// a restart, store it and call Revoke again, remove the subject from the list
+// of the Verifier, or remove the key from the ring.
+func (g *Gate) Revoke(subject string, issuedBefore time.Time) int {
 	now := g.now()
 	var todo aftermath
 	if bound := now.Add(maxAhead); issuedBefore.After(bound) {
 		issuedBefore = bound
 	}
 	g.mu.Lock()
-	if issuedBefore.After(g.revoked[device]) {
-		g.revoked[device] = issuedBefore
+	if issuedBefore.After(g.revoked[subject]) {
+		g.revoked[subject] = issuedBefore
 	}
 	ended := 0
-	for _, s := range slices.Clone(g.devices[device]) {
+	for _, s := range slices.Clone(g.subjects[subject]) {
 		if r := s.grant.Load(); g.isRevoked(&r.Identity, now) {
 			g.lapse(s, r, ReasonRevoked, now, true, &todo)
 			ended++
@@ -99,15 +99,15 @@ func (g *Gate) Revoke(device string, issuedBefore time.Time) int {
 	return ended
 }
 
-// Unrevoke takes back all revocations of device by [Gate.Revoke], and reports
+// Unrevoke takes back all revocations of subject by [Gate.Revoke], and reports
 // whether there were any. Tokens that have not expired are accepted again. An
 // authentication that has ended does not come back; the client must send a
 // token.
-func (g *Gate) Unrevoke(device string) bool {
+func (g *Gate) Unrevoke(subject string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_, was := g.revoked[device]
-	delete(g.revoked, device)
+	_, was := g.revoked[subject]
+	delete(g.revoked, subject)
 	return was
 }
 
@@ -117,33 +117,33 @@ func (g *Gate) recheckAll() {
 	now := g.now()
 	var todo aftermath
 	g.mu.Lock()
-	for device := range g.devices {
-		g.attendAll(device, now, &todo)
+	for subject := range g.subjects {
+		g.attendAll(subject, now, &todo)
 	}
 	g.mu.Unlock()
 	g.settle(&todo)
 }
 
-// attendAll calls attend for the sessions of a device. It needs mu.
-func (g *Gate) attendAll(device string, now time.Time, todo *aftermath) {
-	for _, s := range slices.Clone(g.devices[device]) {
+// attendAll calls attend for the sessions of a subject. It needs mu.
+func (g *Gate) attendAll(subject string, now time.Time, todo *aftermath) {
+	for _, s := range slices.Clone(g.subjects[subject]) {
 		g.attend(s, now, todo)
 	}
 }
 
-// room reports whether one more session of the device may authenticate. Those
+// room reports whether one more session of the subject may authenticate. Those
 // that have ended unnoticed make room first. Then, with OverLimitReplace, it
 // ends the oldest one. It needs mu.
-func (g *Gate) room(device string, now time.Time, todo *aftermath) bool {
+func (g *Gate) room(subject string, now time.Time, todo *aftermath) bool {
 	limit := g.cfg.MaxSessions
-	if limit > 0 && len(g.devices[device]) >= limit {
-		g.attendAll(device, now, todo)
+	if limit > 0 && len(g.subjects[subject]) >= limit {
+		g.attendAll(subject, now, todo)
 	}
-	for limit > 0 && len(g.devices[device]) >= limit {
+	for limit > 0 && len(g.subjects[subject]) >= limit {
 		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}
-		g.expel(g.devices[device][0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
+		g.expel(g.subjects[subject][0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
 	}
 	return true
 }
@@ -151,17 +151,17 @@ func (g *Gate) room(device string, now time.Time, todo *aftermath) bool {
 // withdraw removes a session from the list and stops its timer. It needs mu,
 // and a second call has no effect.
 func (g *Gate) withdraw(s *Session) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	r := s.grant.Load()
 	if r == nil {
 		return
 	}
-	rest := slices.DeleteFunc(g.devices[r.Device], func(other *Session) bool { return other == s })
+	rest := slices.DeleteFunc(g.subjects[r.Subject], func(other *Session) bool { return other == s })
 	if len(rest) == 0 {
-		delete(g.devices, r.Device)
+		delete(g.subjects, r.Subject)
 	} else {
-		g.devices[r.Device] = rest
-	}
-	if s.timer != nil {
-		s.timer.Stop()
+		g.subjects[r.Subject] = rest
 	}
 }

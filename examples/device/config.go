@@ -26,7 +26,7 @@ type config struct {
 
 	llm    string
 	model  string
-	apiKey envcheck.Secret
+	apiKey envcheck.Secret[string]
 	prompt string
 	window int
 
@@ -134,7 +134,7 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "REFRESH_URL", Into: envcheck.Text(&c.refresh), Check: schemes("http", "https"), Doc: "URL that refreshes the token."},
 		{Name: "LLM_URL", Into: envcheck.Text(&c.llm), Check: schemes("http", "https"), Doc: "Base URL of an OpenAI-compatible API."},
 		{Name: "LLM_MODEL", Into: envcheck.Text(&c.model), Doc: "Name of the model."},
-		{Name: "LLM_API_KEY", Into: envcheck.SecretText(&c.apiKey), Doc: "Key of that API."},
+		{Name: "LLM_API_KEY", Into: envcheck.SecretOf(&c.apiKey, envcheck.Text), Doc: "Key of that API."},
 		{Name: "LLM_WINDOW", Default: "8KiB", Into: envcheck.Bytes(&c.window, 0, 16<<20), Doc: "What the model is shown of its own text."},
 		{Name: "LLM_PROMPT", Into: envcheck.Text(&c.prompt), Doc: "Text with which every life of the model begins."},
 		{Name: "LLM_PROMPT_FILE", Into: envcheck.Text(&c.promptFile), Doc: "File with that text."},

@@ -130,7 +130,7 @@ func startRelay(t *testing.T) *relay {
 	dir := t.TempDir()
 	r := &relay{t: t, binary: filepath.Join(dir, "server"), addr: addr, env: []string{
 		"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "PORT=" + port, "OPERATOR_ADDR=",
-		"AUTH_DIR=" + filepath.Join(dir, "auth"), "ACCESS_TOKEN_LIFETIME=2s", "HOME=" + dir,
+		"AUTH_DIR=" + filepath.Join(dir, "auth"), "ACCESS_TOKEN_LIFETIME=5s", "HOME=" + dir,
 		"RATE_LIMIT_CONNECTIONS=1000",
 		// The relay must remember its messages across a restart.
 		"HISTORY_DIR=" + filepath.Join(dir, "history"), "HISTORY_KEY=" + base64.RawURLEncoding.EncodeToString([]byte("32 bytes that are no secret here")),
@@ -280,7 +280,7 @@ func counting(t *testing.T) (url string) {
 }
 
 // TestDeviceAndRelay has an unreliable model, a relay that is restarted, tokens
-// that are valid for two seconds, lives that end when memory is full, and a
+// that are valid for five seconds, lives that end when memory is full, and a
 // device that is killed. A viewer gets every number of a process once and in
 // order.
 func TestDeviceAndRelay(t *testing.T) {

@@ -83,7 +83,7 @@ func TestFaults(t *testing.T) {
 			f := newFake(t)
 			f.alter, f.after = row.alter, row.after
 			r, code, words := measured(t, "-url", f.url(), "-publish=false", "-start", f.URL+"/start",
-				"-viewers", "4", "-rate", "10", "-for", "1s", "-wait", "30s")
+				"-viewers", "4", "-rate", "10", "-for", "1s", "-wait", "1m")
 			dropped := 0
 			for _, n := range r.Dropped {
 				dropped += n
@@ -104,7 +104,7 @@ func TestFaults(t *testing.T) {
 // Load publishes by itself, over the relay's protocol.
 func TestPublishes(t *testing.T) {
 	f := newFake(t)
-	r, code, words := measured(t, "-url", f.url(), "-viewers", "8", "-rate", "50", "-for", "200ms", "-slow", "2", "-hello", "hello", "-sources", "0")
+	r, code, words := measured(t, "-url", f.url(), "-viewers", "8", "-rate", "50", "-for", "200ms", "-slow", "2", "-hello", "hello", "-sources", "0", "-wait", "1m")
 	if code != exitOK || r.Published != 10 || r.Expected != 60 || r.Deliveries != 60 || r.Loss != 0 || r.Slow != 2 {
 		t.Errorf("exit code %d, %s%+v", code, words, r)
 	}
@@ -134,7 +134,7 @@ func TestPublishedElsewhere(t *testing.T) {
 			f.mu.Unlock()
 		}
 	}()
-	r, code, words := measured(t, "-url", f.url(), "-publish=false", "-run", "radio", "-viewers", "4", "-for", "300ms")
+	r, code, words := measured(t, "-url", f.url(), "-publish=false", "-run", "radio", "-viewers", "4", "-for", "1s", "-wait", "1m")
 	if code != exitOK || r.Expected == 0 || r.Deliveries != r.Expected {
 		t.Errorf("exit code %d, %s%+v", code, words, r)
 	}

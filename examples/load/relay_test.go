@@ -71,7 +71,7 @@ func startRelay(t *testing.T) (url string, pid int, token string) {
 
 func TestRelay(t *testing.T) {
 	url, pid, token := startRelay(t)
-	common := []string{"-url", url, "-token", token, "-wait", "30s"}
+	common := []string{"-url", url, "-token", token, "-wait", "1m"}
 	if _, err := os.Stat("/proc/self/stat"); err == nil {
 		common = append(common, "-server-pid", strconv.Itoa(pid))
 	} else {

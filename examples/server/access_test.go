@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func TestOperatorCalls(t *testing.T) {
 	for _, role := range []string{"", "publisher", "metrics", "auditor", "admin"} {
 		authorization := ""
 		if role != "" {
-			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Device: testDevice, Role: role}, time.Hour, time.Now())
+			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Subject: testDevice, Role: role}, time.Hour, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,15 +156,16 @@ func TestImpostorGetsNoToken(t *testing.T) {
 			ln := loopback(t)
 			defer ln.Close()
 			seen := new(testkit.Log)
-			go func() {
+			var serving sync.WaitGroup
+			serving.Go(func() {
 				for {
 					conn, err := ln.Accept()
 					if err != nil {
 						return
 					}
-					go func() { defer conn.Close(); row.serve(conn, seen) }()
+					serving.Go(func() { defer conn.Close(); row.serve(conn, seen) })
 				}
-			}()
+			})
 			for _, args := range [][]string{{"sessions"}, {"revoke", testDevice}, {"export"}, {"audit", "-f"}, {"keys", "-reload"}} {
 				var out bytes.Buffer
 				code := run(t.Context(), args, environment(map[string]string{"OPERATOR_ADDR": ln.Addr().String()}), &out, &out)
@@ -171,6 +173,8 @@ func TestImpostorGetsNoToken(t *testing.T) {
 					t.Errorf("%q: exit code %d: %s", args, code, &out)
 				}
 			}
+			ln.Close()
+			serving.Wait() // the impostor has read all that was sent
 			if text := seen.String(); leak.MatchString(text) || strings.Contains(strings.ToLower(text), "authorization") {
 				t.Errorf("the impostor was sent %q", text)
 			}
@@ -200,7 +204,11 @@ func TestOperatorSocket(t *testing.T) {
 		t.Errorf("sessions: %s", out)
 	}
 	runVerb(t, 0, changed, "keys", "-reload")
-	calls := p.stderr.Events("operator call")
+	var calls []map[string]any
+	testkit.Eventually(t, "both calls are logged", func() bool {
+		calls = p.stderr.Events("operator call")
+		return len(calls) >= 2
+	})
 	if len(calls) != 2 || calls[0]["by"] != fmt.Sprint("uid ", os.Getuid()) || calls[0]["token_id"] != "" {
 		t.Errorf("%v", calls)
 	}

@@ -270,9 +270,15 @@ func TestImportRefuses(t *testing.T) {
 			}
 		})
 	}
+	imports := func() int {
+		_, body := op.call("GET", "/audit?n=1000")
+		return strings.Count(body, "POST /history/import")
+	}
+	before := imports()
 	if status, _ := op.upload(io.MultiReader(bytes.NewReader(good[:40]), failing{})); status != 0 {
 		t.Errorf("an upload that breaks off got %d", status)
 	}
+	testkit.Eventually(t, "the server is done with it", func() bool { return imports() == before+1 })
 	s.shows("mine")
 	if status, told := op.upload(bytes.NewReader(good)); status != 200 {
 		t.Errorf("the valid archive got %d %q", status, told)

@@ -93,7 +93,7 @@ func startDemo(ctx context.Context, cfg config.Config, addr net.Addr, log *slog.
 }
 
 func demoToken(cfg config.Config, device string) (string, error) {
-	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, demoTTL, time.Now())
+	return authority.Sign(site.Grants(cfg), refresh.Grant{Subject: device}, demoTTL, time.Now())
 }
 
 // demoMemory is the number of bytes of text that fill the built-in device's

@@ -119,7 +119,7 @@ func TestFallenBehind(t *testing.T) {
 // A viewer that reads nothing is dropped at its deadline. No other viewer
 // notices it.
 func TestStalledViewerIsDropped(t *testing.T) {
-	s := start(t, func(c *config.Config) { unlimited(c); c.WriteWait = 200 * time.Millisecond })
+	s := start(t, func(c *config.Config) { unlimited(c); c.WriteWait = 3 * time.Second }) // the others must not take as long for a frame
 	stalled := upgraded(t, s.addr)
 	_ = stalled.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Len() == 1 })

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 )
@@ -51,6 +52,9 @@ func guideIncident(t *testing.T) {
 	if _, code := device.end(); code != 1008 {
 		t.Errorf("the session ends with %d", code)
 	}
+	// The end is audited after the close frame, and before the connection is
+	// forgotten.
+	testkit.Eventually(t, "only the watcher is left", func() bool { return s.srv.Relay.Len() == 1 })
 	s.must("revoke", testDevice)
 	if out := s.must("erase", "-all", "-json"); out != "{\"done\":true}\n" {
 		t.Error(out)

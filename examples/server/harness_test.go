@@ -29,7 +29,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/site"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -99,14 +99,14 @@ func start(t *testing.T, change func(*config.Config)) *testSite {
 }
 
 func newToken(cfg config.Config, device string, ttl time.Duration) (string, error) {
-	return authority.Sign(site.Grants(cfg), refresh.Grant{Device: device}, ttl, time.Now())
+	return authority.Sign(site.Grants(cfg), refresh.Grant{Subject: device}, ttl, time.Now())
 }
 
 // verifier returns a verifier with the server's secret, for tokens that the
 // server does not make, such as a token of another time.
-func verifier(t *testing.T, cfg config.Config) *wsauth.HS256 {
+func verifier(t *testing.T, cfg config.Config) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: cfg.Keys(), Devices: cfg.Devices})
+	v, err := jwtauth.New(jwtauth.Config{Keys: cfg.Keys(), Subjects: cfg.Devices, SubjectClaim: "device", Roles: authority.Roles(), DefaultRole: "publisher"})
 	if err != nil {
 		t.Fatal(err)
 	}

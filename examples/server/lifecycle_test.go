@@ -129,6 +129,7 @@ func TestDemo(t *testing.T) {
 	if memory == nil {
 		t.Error("no memory figures")
 	}
+	testkit.Eventually(t, "all is printed", func() bool { return strings.Contains(p.stdout.String(), "Ctrl-C") })
 	out := p.stdout.String()
 	if !strings.Contains(out, "http://"+p.addr+"/") {
 		t.Errorf("the page's address is not printed:\n%s", out)

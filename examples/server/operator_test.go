@@ -40,7 +40,7 @@ func guideReports(t *testing.T) {
 
 	s := &testSite{t: t, addr: operator, cfg: testConfig(t)}
 	publisher := s.token(testDevice, time.Hour)
-	admin, err := verifier(t, s.cfg).Sign(wsauth.Claims{Device: testDevice, Role: "admin", ExpiresAt: time.Now().Add(time.Hour)})
+	admin, err := verifier(t, s.cfg).Sign(wsauth.ClaimSet{Subject: testDevice, Role: "admin", ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

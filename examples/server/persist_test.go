@@ -86,6 +86,7 @@ func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 		t.Errorf("the viewer that came back got %q in a %s frame, want only c, live", texts, kind)
 	}
 	s.shows("a", "b", "c")
+	p.terminate() // all that the server has logged is read
 	for _, secret := range []string{testKey, testSecret, `"a"`} {
 		if strings.Contains(p.stderr.String(), secret) {
 			t.Errorf("the log holds %q", secret)
@@ -338,13 +339,13 @@ func TestHistoryRefusesToStart(t *testing.T) {
 		{"damaged", broken, nil, "move it away"},
 		{"a file", file, nil, "cannot be used"},
 		{"others' things", filepath.Dir(file), nil, "a directory of its own"},
-		{"no key", good, []string{"HISTORY_KEY="}, "HISTORY_KEY is required with HISTORY_DIR"},
+		{"no key", good, []string{"HISTORY_KEY="}, "HISTORY_KEY is required together with HISTORY_DIR"},
 		{"a short key", good, []string{"HISTORY_KEY=" + testKey[1:]}, "43 characters"},
 		{"a padded key", good, []string{"HISTORY_KEY=" + testKey + "="}, "43 characters"},
 		{"another encoding of the last bits", good, []string{"HISTORY_KEY=" + testKey[:42] + "N"}, "43 characters"},
 		{"a key of zeros", good, []string{"HISTORY_KEY=" + strings.Repeat("A", 43)}, "HISTORY_KEY"},
-		{"a key without a directory", "", nil, "no use without HISTORY_DIR"},
-		{"one secret for both", good, []string{"JWT_SECRET=" + testKey}, "must not be the same"},
+		{"a key without a directory", "", nil, "HISTORY_DIR is required together with HISTORY_KEY"},
+		{"one secret for both", good, []string{"JWT_SECRET=" + testKey}, "HISTORY_KEY must not be the same as JWT_SECRET"},
 		{"the old key is malformed", good, []string{"HISTORY_KEY_PREVIOUS=x"}, "HISTORY_KEY_PREVIOUS must be"},
 		{"another key", good, []string{"HISTORY_KEY=" + otherKey}, "HISTORY_KEY does not open"},
 		{"a word for the sync", good, []string{"HISTORY_FSYNC=sometimes"}, "HISTORY_FSYNC"},

@@ -43,6 +43,7 @@ func TestPooledVisitors(t *testing.T) {
 func TestBlockTranslated(t *testing.T) {
 	s := start(t, trustLoopback)
 	viewer, other := s.viewer(from("64:ff9b::192.0.2.7")...), s.viewer(from("64:ff9b::192.0.2.8")...)
+	testkit.Eventually(t, "the server has both connections", func() bool { return s.srv.Relay.Len() == 2 })
 	if out := s.must("block", "192.0.2.7"); !strings.Contains(out, "ended: 1") {
 		t.Error(out)
 	}

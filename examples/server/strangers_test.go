@@ -44,6 +44,22 @@ func speak(t *testing.T, conn net.Conn, send string) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
+// disagree makes a TLS handshake that should fail. It reads until the server
+// has closed the connection, which the server does after it has logged why.
+func disagree(t *testing.T, addr string, cfg *tls.Config) (failed error) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
+	if failed = tls.Client(conn, cfg).HandshakeContext(t.Context()); failed != nil {
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	return failed
+}
+
 // A stranger cannot fill the log: a line that it can cause as often as it likes
 // is written ten times a minute, in few bytes, and the others are counted. The
 // count is written when the server stops, beside no address but theirs.
@@ -61,14 +77,12 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 	}{
 		{"no TLS", encrypted, "TLS handshake failed", func(t *testing.T, s *testSite) { exchange(t, s.addr, "no TLS at all\r\n\r\n") }},
 		{"no common version of TLS", encrypted, "TLS handshake failed", func(t *testing.T, s *testSite) {
-			if conn, err := tls.Dial("tcp", s.addr, &tls.Config{RootCAs: ca.pool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
-				conn.Close()
+			if disagree(t, s.addr, &tls.Config{RootCAs: ca.pool, ServerName: "localhost", MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}) == nil {
 				t.Error("an old version is accepted")
 			}
 		}},
 		{"a client that does not trust", encrypted, "TLS handshake failed", func(t *testing.T, s *testSite) {
-			if conn, err := tls.Dial("tcp", s.addr, &tls.Config{MaxVersion: tls.VersionTLS12}); err == nil {
-				conn.Close()
+			if disagree(t, s.addr, &tls.Config{ServerName: "localhost", MaxVersion: tls.VersionTLS12}) == nil {
 				t.Error("a certificate of no one is trusted")
 			}
 		}},

@@ -415,8 +415,8 @@ func TestTLSProcess(t *testing.T) {
 		}
 	}
 	check(0, "The certificate for localhost, art.example, *.art.example expires on "+time.Now().Add(90*24*time.Hour).UTC().Format(time.DateOnly)+", in 89 days.\n")
-	check(1, "TLS_CERT_FILE and TLS_KEY_FILE must be set together", "TLS_KEY_FILE=")
-	check(1, "HTTP_REDIRECT_ADDR redirects to TLS", "TLS_KEY_FILE=", "TLS_CERT_FILE=")
+	check(1, "is required together with TLS_CERT_FILE", "TLS_KEY_FILE=")
+	check(1, "is required if HTTP_REDIRECT_ADDR is set", "TLS_KEY_FILE=", "TLS_CERT_FILE=")
 	check(1, "TLS_KEY_FILE: no such file or directory", "TLS_KEY_FILE=-----BEGIN PRIVATE KEY-----")
 	check(1, "TLS_CERT_FILE: not a regular file", "TLS_CERT_FILE=/dev/zero")
 	check(1, "are not a pair that can be used", "TLS_KEY_FILE="+files.cert)

@@ -19,6 +19,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -35,12 +36,21 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, metrics, sessions, audit, blocks, admin")
 	output := flags.String("o", "", "write to a new `FILE`, readable by its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
+	newKey := flags.String("new-key", "", "make a pair of keys instead of a token: write the private key to a new `FILE`, readable by its owner alone, and print the public key for JWT_PUBLIC_KEY")
+	alg := flags.String("alg", jwtauth.EdDSA, "algorithm of -new-key: EdDSA (Ed25519) or ES256")
+	keyFile := flags.String("key", "", "sign with the private key in this `FILE` instead of JWT_SECRET")
 	return func(c *call) error {
 		if err := c.noArgs(); err != nil {
 			return err
 		}
 		given := make(map[string]bool)
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if *newKey != "" {
+			if len(given) > 2 || len(given) == 2 && !given["alg"] {
+				return errors.New("-new-key goes with -alg only")
+			}
+			return makeKeys(c, *newKey, *alg)
+		}
 		cfg, err := c.config()
 		if err != nil {
 			return err
@@ -48,7 +58,7 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		if *device == "" && len(cfg.Devices) == 1 {
 			*device = cfg.Devices[0]
 		}
-		grant := refresh.Grant{Device: *device, Role: *role}
+		grant := refresh.Grant{Subject: *device, Role: *role}
 		for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
 			grant.Scope = append(grant.Scope, p)
 		}
@@ -61,6 +71,12 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 			return fmt.Errorf("-scope is %q, and the role has the permissions %s", *scope, strings.Join(authority.Roles()[cmp.Or(*role, "publisher")], ", "))
 		case given["scope"] && grant.Scope == nil:
 			return errors.New("-scope names no permission; leave it out for all permissions of the role")
+		case given["alg"]:
+			return errors.New("-alg goes with -new-key only")
+		case *pair && *keyFile != "":
+			return errors.New("-key does not go with -pair: only the server signs the tokens of a pair")
+		case *keyFile == "" && cfg.Keys() == nil:
+			return errors.New("JWT_SECRET is not set, so there is nothing to sign with: name the private key with -key FILE")
 		case *pair && given["ttl"]:
 			return errors.New("-ttl does not go with -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME set the lifetimes of a pair")
 		case *pair && cfg.AuthDir == "":
@@ -78,7 +94,7 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 			text, err = newPair(c.ctx, cfg, grant)
 		} else {
 			var token string
-			token, err = authority.Sign(site.Grants(cfg), grant, *ttl, time.Now())
+			token, err = sign(c.ctx, cfg, *keyFile, grant, *ttl)
 			text = []byte(token)
 		}
 		if err != nil {
@@ -91,6 +107,30 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		_, err = c.stdout.Write(text)
 		return err
 	}
+}
+
+// makeKeys writes a new private key to a file and prints its public key.
+func makeKeys(c *call, file, alg string) error {
+	private, public, err := jwtauth.NewKeyPair(alg)
+	if err != nil {
+		return fmt.Errorf("-alg is %q, which is neither EdDSA nor ES256", alg)
+	}
+	if err := files.Create(file, private); err != nil {
+		return err
+	}
+	_, err = c.stdout.Write(public)
+	return err
+}
+
+func sign(ctx context.Context, cfg config.Config, keyFile string, g refresh.Grant, ttl time.Duration) (string, error) {
+	if keyFile == "" {
+		return authority.Sign(site.Grants(cfg), g, ttl, time.Now())
+	}
+	private, err := os.ReadFile(keyFile)
+	if err != nil {
+		return "", err
+	}
+	return authority.SignWith(ctx, jwtauth.Key{PEM: private}, site.Grants(cfg), g, ttl, time.Now())
 }
 
 // newPair returns a new pair in the form of a refresh's answer, so that a

@@ -57,6 +57,7 @@ func guideErrorTracking(t *testing.T) {
 	if answer.Code != http.StatusInternalServerError {
 		t.Errorf("a panic is answered with %d", answer.Code)
 	}
+	in.Await(t, 3)
 	errs.Close()
 
 	events, texts := in.Events(t)
@@ -101,7 +102,7 @@ func guideErrorTracking(t *testing.T) {
 		t.Errorf("the log lacks a line:\n%s", logs)
 	}
 
-	// A running server sends its logged errors before it ends.
+	// A running server sends its logged errors.
 	in = testkit.NewIngest(t, nil)
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte(testSecret), 0o600); err != nil {
@@ -115,6 +116,7 @@ func guideErrorTracking(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "not reloaded", func() bool { return len(p.stderr.Events("secrets not reloaded")) == 1 })
+	in.Await(t, 1)
 	if code := p.terminate(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}

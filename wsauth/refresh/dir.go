@@ -292,8 +292,15 @@ func (s *dirStore) load(root *os.Root, id string) (f StoredFamily, found bool, e
 	if err != nil {
 		return f, false, s.named(err)
 	}
-	if json.Unmarshal(text, &f) != nil || f.ID != id {
+	var stored struct {
+		StoredFamily
+		Device string // the name of Subject in files of earlier versions
+	}
+	if json.Unmarshal(text, &stored) != nil || stored.ID != id {
 		return StoredFamily{}, false, damaged
+	}
+	if f = stored.StoredFamily; f.Subject == "" {
+		f.Subject = stored.Device
 	}
 	return f, true, nil
 }

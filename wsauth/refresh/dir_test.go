@@ -1,6 +1,7 @@
 package refresh_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ func TestDirStoreRestart(t *testing.T) {
 		return newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
 	}
 	i, _ := restart()
-	first, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []string{}}, now)
+	first, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1", Role: "admin", Scope: []string{}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestDirStoreRestart(t *testing.T) {
 	if err != nil || len(after) != 1 || after[0].ID != before[0].ID || !after[0].EndsAt.Equal(before[0].EndsAt) || after[0].Generation != 2 {
 		t.Errorf("%+v, %v", after, err)
 	}
-	id, err := newHS256(t).VerifyAt([]byte(again.Token), now)
+	id, err := newHS256(t).Verify(t.Context(), []byte(again.Token), now)
 	if err != nil || id.Role != "admin" || len(id.Permissions) != 0 {
 		t.Errorf("an empty scope became another: %+v, %v", id, err)
 	}
@@ -105,10 +106,10 @@ func TestDirStoreBound(t *testing.T) {
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 2) })
 	issue(t, i, "pi-1")
 	issue(t, i, "pi-1")
-	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
 		t.Error(err)
 	}
-	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now.Add(7*24*time.Hour)); err != nil {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now.Add(7*24*time.Hour)); err != nil {
 		t.Error("those that are idle leave room:", err)
 	}
 	if got := families(t, dir); len(got) != 1 {
@@ -153,11 +154,11 @@ func TestDirStoreDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok {
 			t.Errorf("%s: %v", why, err)
 		}
 		issue(t, i, "pi-1")
-		if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now); n != 1 || err == nil {
+		if n, err := i.RevokeSubjectAt(t.Context(), "pi-1", now); n != 1 || err == nil {
 			t.Errorf("%s: revoked %d of 2, one of which cannot be read: %v", why, n, err)
 		}
 	}
@@ -197,5 +198,35 @@ func TestDirStoreIDs(t *testing.T) {
 	}
 	if all, err := i.FamiliesAt(t.Context(), now); len(all) != 0 || err != nil {
 		t.Error(all, err)
+	}
+}
+
+// A family from before subjects were called so is still one of its device.
+func TestDirStoreOldName(t *testing.T) {
+	dir := t.TempDir()
+	i, _ := newIssuer(t, func(c *refresh.Config) { c.Store = newDir(t, dir, 0) })
+	p := issue(t, i, "pi-1")
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := bytes.Replace(text, []byte(`"Subject":`), []byte(`"Device":`), 1)
+	if bytes.Equal(old, text) {
+		t.Fatalf("%s", text)
+	}
+	if err := os.WriteFile(files[0], old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := newHS256(t).Verify(t.Context(), []byte(next.Token), now)
+	if err != nil || id.Subject != "pi-1" {
+		t.Error(id.Subject, err)
 	}
 }

@@ -62,7 +62,7 @@ func TestDirStoreUnsafe(t *testing.T) {
 				row.make(t, dir)
 
 				s, err := refresh.NewDirStore(above+"/"+path, 0)
-				_, inUse := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now)
+				_, inUse := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now)
 				_, listed := i.FamiliesAt(t.Context(), now)
 				_, _, loaded := early.Load(t.Context(), strings.Repeat("a", 32))
 				_, rotated := early.Rotate(t.Context(), refresh.StoredFamily{})
@@ -116,7 +116,7 @@ func TestDirStoreTraps(t *testing.T) {
 	}
 	for _, trap := range []refresh.Pair{q, r} {
 		_, err := i.RefreshAt(t.Context(), trap.RefreshToken, wsauth.Peer{}, now)
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok {
 			t.Errorf("what is no file: %v", err)
 		}
 	}
@@ -199,7 +199,7 @@ func TestDirStoreSync(t *testing.T) {
 			t.Errorf("%v: made and denied: %v", row.err, err)
 		}
 		before := len(families(t, dir))
-		_, err = i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now)
+		_, err = i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now)
 		check("issue", err, "")
 		if after := len(families(t, dir)); (after > before) != row.ok {
 			t.Errorf("%v: a family that no one can use: %d, then %d", row.err, before, after)

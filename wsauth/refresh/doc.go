@@ -1,7 +1,7 @@
-// Package refresh issues refresh tokens for package wsauth. A device exchanges
-// each refresh token once for a new pair of a short-lived access token and the
-// next refresh token. So it can stay connected for months with access tokens
-// that expire within minutes.
+// Package refresh issues refresh tokens for package wsauth. A client, such as a
+// device or the app of a user, exchanges each refresh token once for a new pair
+// of a short-lived access token and the next refresh token. So it can stay
+// connected for months with access tokens that expire within minutes.
 //
 // This program prints a first pair and serves the exchange:
 //
@@ -14,14 +14,14 @@
 //		"net/http"
 //		"os"
 //
-//		"github.com/relayguard/relayguard/wsauth"
+//		"github.com/relayguard/relayguard/wsauth/jwtauth"
 //		"github.com/relayguard/relayguard/wsauth/refresh"
 //	)
 //
 //	func main() {
-//		tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-//			Keys:    []wsauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
-//			Devices: []string{"pi-1"},
+//		tokens, err := jwtauth.New(jwtauth.Config{
+//			Keys:     []jwtauth.Key{{Secret: []byte(os.Getenv("JWT_SECRET"))}},
+//			Subjects: []string{"pi-1"},
 //		})
 //		if err != nil {
 //			log.Fatal(err)
@@ -30,7 +30,7 @@
 //		if err != nil {
 //			log.Fatal(err)
 //		}
-//		grant := refresh.Grant{Device: "pi-1"}
+//		grant := refresh.Grant{Subject: "pi-1", Scope: []string{"publish"}}
 //		pair, err := issuer.Issue(context.Background(), grant)
 //		if err != nil {
 //			log.Fatal(err)
@@ -50,8 +50,8 @@
 // A family is a first pair and all pairs that follow from it. A refresh token
 // is invalid after its use (RFC 9700, section 4.14.2). If it is used again
 // after the grace, or after its successor was used, two clients have it: the
-// device and a thief. The Issuer cannot know which one is the device, so it
-// revokes the family.
+// rightful client and a thief. The Issuer cannot know which one is the thief,
+// so it revokes the family.
 //
 // A refresh token is random bytes without meaning. The store contains only
 // their SHA-256. A slow hash, as for passwords, would add no safety: it makes

@@ -8,15 +8,16 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
 // A device refreshes, refreshes again because the answer was lost, and then a
 // thief uses the old token.
 func Example() {
-	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-		Keys:    []wsauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
-		Devices: []string{"pi-1"},
+	tokens, err := jwtauth.New(jwtauth.Config{
+		Keys:     []jwtauth.Key{{Secret: []byte("32 random bytes, from the environment")}},
+		Subjects: []string{"pi-1"},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -28,8 +29,8 @@ func Example() {
 	issuer, err := refresh.New(refresh.Config{
 		Signer: tokens,
 		OnRevoked: func(r refresh.Revocation) {
-			ended := gate.Revoke(r.Family.Device, r.IssuedBefore)
-			fmt.Println("revoked:", r.Reason, "by", r.Family.Device, "-", ended, "sessions ended")
+			ended := gate.Revoke(r.Family.Subject, r.IssuedBefore)
+			fmt.Println("revoked:", r.Reason, "by", r.Family.Subject, "-", ended, "sessions ended")
 		},
 	})
 	if err != nil {
@@ -38,7 +39,7 @@ func Example() {
 	http.Handle("/auth/refresh", issuer.Handler())
 
 	ctx, now := context.Background(), time.Now()
-	first, err := issuer.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now) // put it on the device
+	first, err := issuer.IssueAt(ctx, refresh.Grant{Subject: "pi-1", Scope: []string{"publish"}}, now) // put it on the device
 	if err != nil {
 		log.Fatal(err)
 	}

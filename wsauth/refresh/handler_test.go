@@ -28,7 +28,7 @@ func post(i *refresh.Issuer, body string) *httptest.ResponseRecorder {
 
 func issueNow(t testing.TB, i *refresh.Issuer) refresh.Pair {
 	t.Helper()
-	p, err := i.Issue(t.Context(), refresh.Grant{Device: "pi-1"})
+	p, err := i.Issue(t.Context(), refresh.Grant{Subject: "pi-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +48,8 @@ func TestIssuerHandler(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got) != 4 || got["ends_at"] != float64(first.EndsAt.Unix()) {
 		t.Fatal(w.Body, err)
 	}
-	id, err := newHS256(t).Verify([]byte(got["token"].(string)))
-	if err != nil || id.Device != "pi-1" || got["expires_at"] != float64(id.ExpiresAt.Unix()) {
+	id, err := newHS256(t).Verify(t.Context(), []byte(got["token"].(string)), time.Now())
+	if err != nil || id.Subject != "pi-1" || got["expires_at"] != float64(id.ExpiresAt.Unix()) {
 		t.Errorf("%+v %v %v", id, err, got["expires_at"])
 	}
 	if again := post(i, refreshBody(first.RefreshToken)); again.Body.String() != w.Body.String() {
@@ -78,7 +78,7 @@ func TestIssuerHandlerRefusals(t *testing.T) {
 		}
 		token = p.RefreshToken
 	}
-	idle, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, time.Now().Add(-30*24*time.Hour))
+	idle, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, time.Now().Add(-30*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

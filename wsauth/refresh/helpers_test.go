@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 var (
@@ -14,9 +15,12 @@ var (
 	secret = []byte("a secret of the tests, long enough to be one")
 )
 
-func newHS256(t testing.TB) *wsauth.HS256 {
+func newHS256(t testing.TB) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}})
+	v, err := jwtauth.New(jwtauth.Config{
+		Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"},
+		Roles: map[string][]string{"publisher": {wsauth.Publish}, "admin": {wsauth.Publish, wsauth.Admin}}, DefaultRole: "publisher",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/relayguard/relayguard/wsauth"
 )
 
-// Signer signs access tokens. [wsauth.HS256] is a Signer.
+// Signer signs access tokens. The Verifier of package wsauth/jwtauth is a
+// Signer.
 type Signer interface {
 	// SignAt returns an access token, signed at the time now. If it refuses the
 	// claims, its error is a [*wsauth.Error]; any other error means that the
 	// Signer failed. SignAt must be safe for concurrent use.
-	SignAt(c wsauth.Claims, now time.Time) (string, error)
+	SignAt(c wsauth.ClaimSet, now time.Time) (string, error)
 }
 
 // Config configures an [Issuer]. Only Signer is required.
@@ -145,12 +146,12 @@ func (e *ConfigError) Error() string { return "refresh: " + e.Field + " " + e.Re
 // Unwrap returns the reason, for [errors.Is].
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// Grant is the content of the access tokens of a family. Only Device is
+// Grant is the content of the access tokens of a family. Only Subject is
 // required.
 type Grant struct {
-	Device string
-	Role   string   // empty: the default role
-	Scope  []string // nil: all permissions of the role
+	Subject string
+	Role    string   // empty: the default role
+	Scope   []string // nil: all permissions of the role
 }
 
 // Pair is an access token and the refresh token for the next pair. It prints
@@ -172,7 +173,7 @@ func (p Pair) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, "pair "+p.T
 // LogValue implements [slog.LogValuer], so that no handler writes a token.
 func (p Pair) LogValue() slog.Value { return slog.StringValue("pair " + p.TokenID) }
 
-// Revocation describes a family that was revoked. Its Family.Device and
+// Revocation describes a family that was revoked. Its Family.Subject and
 // IssuedBefore are the arguments for [wsauth.Gate.Revoke].
 type Revocation struct {
 	Family Family
@@ -181,20 +182,11 @@ type Revocation struct {
 	IssuedBefore time.Time
 }
 
-// UnavailableError means that the store or the signer failed, so that the token
-// was neither accepted nor refused. The client may use the same token again. If
-// the store failed late, as the text of the error says, the family has already
-// moved on, and the client must do so within [Config].Grace.
-type UnavailableError struct{ Err error }
-
-func (e *UnavailableError) Error() string { return "refresh: unavailable: " + e.Err.Error() }
-
-func (e *UnavailableError) Unwrap() error { return e.Err }
-
 // Issue starts a family at the present time and returns its first pair. Do not
 // let strangers call it, since it checks no token. If the Signer refuses the
 // grant, the error is a [*wsauth.Error]. Otherwise it is an
-// [*UnavailableError], which wraps [ErrTooManyFamilies] if the store is full.
+// [*wsauth.UnavailableError], which wraps [ErrTooManyFamilies] if the store is
+// full.
 func (i *Issuer) Issue(ctx context.Context, g Grant) (Pair, error) {
 	return i.IssueAt(ctx, g, time.Now())
 }
@@ -204,7 +196,7 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 	token := newToken()
 	f := StoredFamily{
 		Family: Family{
-			ID: token.family(), Device: g.Device, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
+			ID: token.family(), Subject: g.Subject, Role: g.Role, Scope: g.Scope, Generation: 1, IssuedAt: now, RotatedAt: now,
 			// EndsAt has whole seconds, as tokens do. Otherwise an access token
 			// could end after its family.
 			EndsAt: time.Unix(now.Add(i.cfg.Lifetime).Unix(), 0),
@@ -224,9 +216,12 @@ func (i *Issuer) IssueAt(ctx context.Context, g Grant, now time.Time) (Pair, err
 }
 
 // Refresh uses a refresh token at the present time and returns the next pair.
-// If the token is refused, the error is a [*wsauth.Error]; if the store or the
-// signer failed, it is an [*UnavailableError]. Of several parallel calls with
-// the same token, one rotates it, and the others return the same pair.
+// If the token is refused, the error is a [*wsauth.Error]. If the store or the
+// signer failed, it is a [*wsauth.UnavailableError], and the client may use the
+// same token again. If the store failed late, as the text of that error says,
+// the family has already moved on, and the client must do so within
+// [Config].Grace. Of several parallel calls with the same token, one rotates
+// it, and the others return the same pair.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken string, peer wsauth.Peer) (Pair, error) {
 	return i.RefreshAt(ctx, refreshToken, peer, time.Now())
 }
@@ -315,8 +310,8 @@ func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error)
 		p.ExpiresAt = f.EndsAt
 	}
 	var err error
-	p.Token, err = i.cfg.Signer.SignAt(wsauth.Claims{
-		Device: f.Device, Role: f.Role, Scope: f.Scope,
+	p.Token, err = i.cfg.Signer.SignAt(wsauth.ClaimSet{
+		Subject: f.Subject, Role: f.Role, Scope: f.Scope,
 		TokenID: p.TokenID, IssuedAt: f.RotatedAt, ExpiresAt: p.ExpiresAt,
 	}, now)
 	if err == nil {
@@ -335,20 +330,20 @@ func (i *Issuer) validUntil(f Family) time.Time {
 	return f.EndsAt
 }
 
-// RevokeDevice revokes all families of a device at the present time and returns
-// how many there were. Its error joins an [*UnavailableError] for every
-// failure; families may then remain.
-func (i *Issuer) RevokeDevice(ctx context.Context, device string) (int, error) {
-	return i.RevokeDeviceAt(ctx, device, time.Now())
+// RevokeSubject revokes all families of a subject at the present time and
+// returns how many there were. Its error joins a [*wsauth.UnavailableError] for
+// every failure; families may then remain.
+func (i *Issuer) RevokeSubject(ctx context.Context, subject string) (int, error) {
+	return i.RevokeSubjectAt(ctx, subject, time.Now())
 }
 
-// RevokeDeviceAt is [Issuer.RevokeDevice] at the time now.
-func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Time) (int, error) {
+// RevokeSubjectAt is [Issuer.RevokeSubject] at the time now.
+func (i *Issuer) RevokeSubjectAt(ctx context.Context, subject string, now time.Time) (int, error) {
 	all, err := i.store.List(ctx)
 	errs := []error{unavailable(err)}
 	n := 0
 	for _, f := range all {
-		if f.Device != device {
+		if f.Subject != subject {
 			continue
 		}
 		revoked, err := i.revoke(ctx, f.ID, wsauth.ReasonRevoked, wsauth.Peer{}, now)
@@ -361,7 +356,7 @@ func (i *Issuer) RevokeDeviceAt(ctx context.Context, device string, now time.Tim
 }
 
 // RevokeFamily revokes one family at the present time. It returns false if
-// there is no family of this ID. Its error is an [*UnavailableError].
+// there is no family of this ID. Its error is a [*wsauth.UnavailableError].
 func (i *Issuer) RevokeFamily(ctx context.Context, id string) (bool, error) {
 	return i.RevokeFamilyAt(ctx, id, time.Now())
 }
@@ -372,7 +367,8 @@ func (i *Issuer) RevokeFamilyAt(ctx context.Context, id string, now time.Time) (
 }
 
 // Families returns the families that can still be refreshed, in no particular
-// order. If its error, an [*UnavailableError], is not nil, there may be more.
+// order. If its error, a [*wsauth.UnavailableError], is not nil, there may be
+// more.
 func (i *Issuer) Families(ctx context.Context) ([]Family, error) {
 	return i.FamiliesAt(ctx, time.Now())
 }
@@ -404,20 +400,20 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, pe
 	return found, unavailable(err)
 }
 
-// refuse audits err, a *wsauth.Error or an *UnavailableError, and returns it
-// with the device and token ID of the family.
+// refuse audits err, a *wsauth.Error or a *wsauth.UnavailableError, and returns
+// it with the subject and token ID of the family.
 func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
 	reason := wsauth.ReasonUnavailable
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
 		reason = refused.Reason
-		err = &wsauth.Error{Reason: reason, Device: f.Device, TokenID: f.tokenID()}
+		err = &wsauth.Error{Reason: reason, Subject: f.Subject, TokenID: f.tokenID()}
 	}
 	i.audit(wsauth.EventPairRefused, reason, f, peer, now)
 	return err
 }
 
 func (i *Issuer) audit(kind wsauth.EventKind, reason wsauth.Reason, f Family, peer wsauth.Peer, now time.Time) {
-	e := wsauth.Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Device: f.Device, TokenID: f.tokenID()}
+	e := wsauth.Event{Time: now, Kind: kind, Reason: reason, Peer: peer, Subject: f.Subject, TokenID: f.tokenID()}
 	if reason == "" {
 		e.ExpiresAt = f.ValidUntil
 	}
@@ -428,5 +424,5 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &UnavailableError{err}
+	return &wsauth.UnavailableError{Err: err}
 }

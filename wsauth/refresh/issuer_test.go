@@ -67,7 +67,7 @@ func newIssuer(t testing.TB, change func(*refresh.Config)) (*refresh.Issuer, *tr
 
 func issue(t testing.TB, i *refresh.Issuer, device string) refresh.Pair {
 	t.Helper()
-	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: device}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Subject: device}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,14 +110,14 @@ func TestIssuerConfig(t *testing.T) {
 
 func TestIssuerPair(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: []string{wsauth.Admin}}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1", Role: "admin", Scope: []string{wsauth.Admin}}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v := newHS256(t)
 	for n := 1; n <= 3; n++ {
-		id, err := v.VerifyAt([]byte(p.Token), now)
-		if err != nil || id.Device != "pi-1" || id.Role != "admin" || id.Can(wsauth.Publish) || !id.Can(wsauth.Admin) {
+		id, err := v.Verify(t.Context(), []byte(p.Token), now)
+		if err != nil || id.Subject != "pi-1" || id.Role != "admin" || id.Can(wsauth.Publish) || !id.Can(wsauth.Admin) {
 			t.Errorf("pair %d: %+v, %v", n, id, err)
 		}
 		if id.TokenID != p.TokenID || !strings.HasSuffix(p.TokenID, fmt.Sprintf(".%d", n)) {
@@ -137,14 +137,14 @@ func TestIssuerPair(t *testing.T) {
 		t.Error(got)
 	}
 	last := r.events[3]
-	if last.Device != "pi-1" || last.Peer.ID != "x" || last.TokenID != p.TokenID || !last.Time.Equal(now) {
+	if last.Subject != "pi-1" || last.Peer.ID != "x" || last.TokenID != p.TokenID || !last.Time.Equal(now) {
 		t.Errorf("event %+v", last)
 	}
 }
 
 func TestIssuerRefusesGrants(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	for _, g := range []refresh.Grant{{}, {Device: "stranger"}, {Device: "pi-1", Role: "none"}} {
+	for _, g := range []refresh.Grant{{}, {Subject: "stranger"}, {Subject: "pi-1", Role: "none"}} {
 		_, err := i.IssueAt(t.Context(), g, now)
 		if reasonOf(t, err) == "" {
 			t.Errorf("issued %+v", g)
@@ -153,7 +153,7 @@ func TestIssuerRefusesGrants(t *testing.T) {
 	if got, err := i.FamiliesAt(t.Context(), now); len(got) != 0 || err != nil {
 		t.Errorf("%d families, %v", len(got), err)
 	}
-	if got := r.kinds(); got != "pair_refused:claims pair_refused:device pair_refused:role" {
+	if got := r.kinds(); got != "pair_refused:claims pair_refused:subject pair_refused:role" {
 		t.Error(got)
 	}
 }
@@ -258,7 +258,7 @@ func TestIssuerForged(t *testing.T) {
 
 func TestIssuerParallel(t *testing.T) {
 	i, r := newIssuer(t, nil)
-	first, err := i.Issue(t.Context(), refresh.Grant{Device: "pi-1"})
+	first, err := i.Issue(t.Context(), refresh.Grant{Subject: "pi-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +287,7 @@ func TestIssuerParallel(t *testing.T) {
 			t.Errorf("call %d: %q", k, got)
 		}
 	}
-	if len(r.revoked) != 1 || r.revoked[0].Reason != wsauth.ReasonReused || r.revoked[0].Family.Device != "pi-1" {
+	if len(r.revoked) != 1 || r.revoked[0].Reason != wsauth.ReasonReused || r.revoked[0].Family.Subject != "pi-1" {
 		t.Errorf("revocations: %+v", r.revoked)
 	}
 }
@@ -308,14 +308,14 @@ func together(n int, f func(int)) {
 func TestIssuerRevoke(t *testing.T) {
 	i, r := newIssuer(t, nil)
 	a, b, c := issue(t, i, "pi-1"), issue(t, i, "pi-1"), issue(t, i, "pi-2")
-	if n, err := i.RevokeDeviceAt(t.Context(), "nobody", now); n != 0 || err != nil {
+	if n, err := i.RevokeSubjectAt(t.Context(), "nobody", now); n != 0 || err != nil {
 		t.Error(n, err)
 	}
-	if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now.Add(time.Second)); n != 2 || err != nil {
+	if n, err := i.RevokeSubjectAt(t.Context(), "pi-1", now.Add(time.Second)); n != 2 || err != nil {
 		t.Error(n, err)
 	}
 	for _, v := range r.revoked {
-		if v.Family.Device != "pi-1" || v.Reason != wsauth.ReasonRevoked || !v.IssuedBefore.Equal(now.Add(time.Second+1)) {
+		if v.Family.Subject != "pi-1" || v.Reason != wsauth.ReasonRevoked || !v.IssuedBefore.Equal(now.Add(time.Second+1)) {
 			t.Errorf("%+v", v)
 		}
 	}
@@ -328,7 +328,7 @@ func TestIssuerRevoke(t *testing.T) {
 		t.Error("another device's:", err)
 	}
 	all, err := i.FamiliesAt(t.Context(), now)
-	if err != nil || len(all) != 1 || all[0].Device != "pi-2" || all[0].Generation != 2 || !strings.HasPrefix(c.TokenID, all[0].ID+".") {
+	if err != nil || len(all) != 1 || all[0].Subject != "pi-2" || all[0].Generation != 2 || !strings.HasPrefix(c.TokenID, all[0].ID+".") {
 		t.Fatalf("%+v %v", all, err)
 	}
 	for _, want := range []bool{true, false} {
@@ -344,14 +344,14 @@ func TestIssuerRevoke(t *testing.T) {
 func TestIssuerBound(t *testing.T) {
 	i, _ := newIssuer(t, func(c *refresh.Config) { c.MaxFamilies, c.IdleTimeout = 2, time.Hour })
 	a, b := issue(t, i, "pi-1"), issue(t, i, "pi-1")
-	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now); !errors.Is(err, refresh.ErrTooManyFamilies) {
 		t.Error(err)
 	}
 	later := now.Add(time.Minute)
 	if _, err := i.RefreshAt(t.Context(), b.RefreshToken, wsauth.Peer{}, later); err != nil {
 		t.Error("a full store must not end a family:", err)
 	}
-	if _, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-2"}, now.Add(time.Hour)); err != nil {
+	if _, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-2"}, now.Add(time.Hour)); err != nil {
 		t.Error("the idle one leaves room:", err)
 	}
 	if _, err := i.RefreshAt(t.Context(), a.RefreshToken, wsauth.Peer{}, now); reasonOf(t, err) != wsauth.ReasonUnknown {
@@ -363,7 +363,7 @@ func TestIssuerBound(t *testing.T) {
 func TestIssuerKeepsScope(t *testing.T) {
 	i, _ := newIssuer(t, nil)
 	scope := []string{wsauth.Publish}
-	p, err := i.IssueAt(t.Context(), refresh.Grant{Device: "pi-1", Role: "admin", Scope: scope}, now)
+	p, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1", Role: "admin", Scope: scope}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestIssuerKeepsScope(t *testing.T) {
 	if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil {
 		t.Fatal(err)
 	}
-	id, err := newHS256(t).VerifyAt([]byte(p.Token), now)
+	id, err := newHS256(t).Verify(t.Context(), []byte(p.Token), now)
 	if err != nil || id.Can(wsauth.Admin) || !id.Can(wsauth.Publish) {
 		t.Errorf("%+v %v", id, err)
 	}
@@ -396,7 +396,7 @@ func TestIssuerPresent(t *testing.T) {
 		if ok, err := i.RevokeFamily(ctx, all[0].ID); !ok || err != nil {
 			t.Error(ok, err)
 		}
-		if n, err := i.RevokeDevice(ctx, "pi-1"); n != 1 || err != nil {
+		if n, err := i.RevokeSubject(ctx, "pi-1"); n != 1 || err != nil {
 			t.Error("the one that was idle is still to be revoked:", n, err)
 		}
 		for _, v := range r.revoked {

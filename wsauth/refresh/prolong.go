@@ -10,7 +10,7 @@ import (
 // there is no such family or it has ended. IdleTimeout still applies. The
 // tokens of the family stay valid; the device needs no new pair. The next
 // generation of the family begins, so its Generation grows by one. The error is
-// an [*UnavailableError].
+// a [*wsauth.UnavailableError].
 func (i *Issuer) Prolong(ctx context.Context, id string) (Family, bool, error) {
 	return i.ProlongAt(ctx, id, time.Now())
 }

@@ -30,7 +30,7 @@ func TestProlong(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const lifetime = 10 * 24 * time.Hour
 				issuer, _ := newIssuer(t, func(c *refresh.Config) { c.Store, c.Lifetime, c.IdleTimeout = store, lifetime, 3*24*time.Hour })
-				pair, err := issuer.Issue(t.Context(), refresh.Grant{Device: "pi-1"})
+				pair, err := issuer.Issue(t.Context(), refresh.Grant{Subject: "pi-1"})
 				if err != nil {
 					t.Fatal(err)
 				}

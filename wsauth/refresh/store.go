@@ -17,7 +17,7 @@ var ErrTooManyFamilies = errors.New("refresh: too many families of refresh token
 // contains no secret.
 type Family struct {
 	ID         string // random, of digits and the letters a to f
-	Device     string
+	Subject    string
 	Role       string
 	Scope      []string
 	Generation uint64    // the number of the newest pair, from 1
@@ -51,7 +51,7 @@ type StoredFamily struct {
 // Store keeps families. It must be safe for concurrent use, keep copies of its
 // arguments, and limit how many families it keeps. It may remove families after
 // their ValidUntil at any time. An error of a Store means that the Store
-// failed; the [Issuer] returns it in an [*UnavailableError].
+// failed; the [Issuer] returns it in a [*wsauth.UnavailableError].
 type Store interface {
 	// Create adds a family. If there is no room for it at the time now, Create
 	// returns [ErrTooManyFamilies].

@@ -37,18 +37,18 @@ func TestIssuerStoreFails(t *testing.T) {
 		method string
 		call   func() error
 	}{
-		{"Create", func() error { _, err := i.IssueAt(ctx, refresh.Grant{Device: "pi-1"}, now); return err }},
+		{"Create", func() error { _, err := i.IssueAt(ctx, refresh.Grant{Subject: "pi-1"}, now); return err }},
 		{"Load", func() error { return use(second.RefreshToken, now) }},
 		{"Rotate", func() error { return use(second.RefreshToken, now) }},
 		{"Remove", func() error { return use(first.RefreshToken, late) }},
-		{"Remove", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
+		{"Remove", func() error { _, err := i.RevokeSubjectAt(ctx, "pi-1", now); return err }},
 		{"Remove", func() error { _, err := i.RevokeFamilyAt(ctx, store.families[0].ID, now); return err }},
-		{"List", func() error { _, err := i.RevokeDeviceAt(ctx, "pi-1", now); return err }},
+		{"List", func() error { _, err := i.RevokeSubjectAt(ctx, "pi-1", now); return err }},
 		{"List", func() error { _, err := i.FamiliesAt(ctx, now); return err }},
 	} {
 		store.fails = row.method
 		err := row.call()
-		if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "on fire") {
 			t.Errorf("%s: %v", row.method, err)
 		}
 		if len(store.families) != 1 || store.families[0].Generation != 2 || len(r.revoked) != 0 {
@@ -56,7 +56,7 @@ func TestIssuerStoreFails(t *testing.T) {
 		}
 	}
 	store.fails = "the race" // refuse a rotation that no other call has made
-	if _, ok := errors.AsType[*refresh.UnavailableError](use(second.RefreshToken, now)); !ok {
+	if _, ok := errors.AsType[*wsauth.UnavailableError](use(second.RefreshToken, now)); !ok {
 		t.Error("an inconsistent store")
 	}
 	store.fails = ""
@@ -75,7 +75,7 @@ func TestIssuerLosesRace(t *testing.T) {
 	var overtake func()
 	i, r := newIssuer(t, func(c *refresh.Config) {
 		good := c.Signer
-		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
+		c.Signer = signerFunc(func(claims wsauth.ClaimSet, now time.Time) (string, error) {
 			if f := overtake; f != nil {
 				overtake = nil
 				f()
@@ -91,7 +91,7 @@ func TestIssuerLosesRace(t *testing.T) {
 	if err != nil || loser != winner || winner.Token == "" {
 		t.Errorf("%v and %v, %v", winner, loser, err)
 	}
-	overtake = func() { _, _ = i.RevokeDeviceAt(ctx, "pi-1", now) }
+	overtake = func() { _, _ = i.RevokeSubjectAt(ctx, "pi-1", now) }
 	_, err = i.RefreshAt(ctx, winner.RefreshToken, wsauth.Peer{}, now)
 	if got := reasonOf(t, err); got != wsauth.ReasonUnknown {
 		t.Errorf("got %q", got)
@@ -161,14 +161,14 @@ func TestIssuerStoresHashes(t *testing.T) {
 func TestIssuerRevokesInDoubt(t *testing.T) {
 	i, r := newIssuer(t, func(c *refresh.Config) { c.Store = &faultyStore{fails: "Remove, late"} })
 	issue(t, i, "pi-1")
-	if n, err := i.RevokeDeviceAt(t.Context(), "pi-1", now); n != 1 || !errors.Is(err, errDisk) || len(r.revoked) != 1 {
+	if n, err := i.RevokeSubjectAt(t.Context(), "pi-1", now); n != 1 || !errors.Is(err, errDisk) || len(r.revoked) != 1 {
 		t.Errorf("%d, %v, %d calls of OnRevoked", n, err, len(r.revoked))
 	}
 }
 
-type signerFunc func(wsauth.Claims, time.Time) (string, error)
+type signerFunc func(wsauth.ClaimSet, time.Time) (string, error)
 
-func (f signerFunc) SignAt(c wsauth.Claims, now time.Time) (string, error) { return f(c, now) }
+func (f signerFunc) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) { return f(c, now) }
 
 // A refresh token is not used up if the Signer refuses, such as for a device
 // that is removed from the list for a while.
@@ -176,7 +176,7 @@ func TestIssuerSignerFails(t *testing.T) {
 	var failure error
 	i, _ := newIssuer(t, func(c *refresh.Config) {
 		good := c.Signer
-		c.Signer = signerFunc(func(claims wsauth.Claims, now time.Time) (string, error) {
+		c.Signer = signerFunc(func(claims wsauth.ClaimSet, now time.Time) (string, error) {
 			if failure != nil {
 				return "", failure
 			}
@@ -184,14 +184,14 @@ func TestIssuerSignerFails(t *testing.T) {
 		})
 	})
 	p := issue(t, i, "pi-1")
-	failure = fmt.Errorf("wrapped: %w", &wsauth.Error{Reason: wsauth.ReasonDevice})
+	failure = fmt.Errorf("wrapped: %w", &wsauth.Error{Reason: wsauth.ReasonSubject})
 	_, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-	if got := reasonOf(t, err); got != wsauth.ReasonDevice {
+	if got := reasonOf(t, err); got != wsauth.ReasonSubject {
 		t.Error(got)
 	}
 	failure = errDisk
 	_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-	if _, ok := errors.AsType[*refresh.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+	if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
 		t.Error(err)
 	}
 	failure = nil

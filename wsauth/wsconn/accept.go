@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Config configures an [Upgrader]. The zero value is ready to use.
@@ -172,7 +173,7 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 			w.Header().Set("Sec-WebSocket-Protocol", p)
 		}
 	}
-	c := &Conn{cfg: &u.cfg, readMu: newLock(), writeMu: newLock()}
+	c := &Conn{cfg: &u.cfg, readMu: wsframe.NewLock(), writeMu: wsframe.NewLock()}
 	c.limit.Store(u.cfg.ReadLimit)
 	lib, err := newLibrary(c, w, r)
 	if err != nil {

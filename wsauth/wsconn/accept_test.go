@@ -129,7 +129,7 @@ func TestRefusedMessages(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			leakCheck(t)
 			code := row.code
-			s := serve(t, brief, func(c *wsconn.Conn) {
+			s := serve(t, orderly, func(c *wsconn.Conn) {
 				_, err := c.Read(context.Background())
 				if !errors.Is(err, row.want) {
 					t.Errorf("read: %v", err)
@@ -160,11 +160,11 @@ func TestCloseReason(t *testing.T) {
 		"x" + strings.Repeat("é", 100): "x" + strings.Repeat("é", 61),
 		"a\xffb":                       "a\ufffdb",
 	} {
-		s := serve(t, brief, func(c *wsconn.Conn) { c.Close(4000, in) })
+		s := serve(t, orderly, func(c *wsconn.Conn) { c.Close(4000, in) })
 		s.dial(t).wantClose(t, 4000, want)
 	}
 	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, -1, 1 << 20} {
-		s := serve(t, brief, func(c *wsconn.Conn) { c.Close(code, "reason") })
+		s := serve(t, orderly, func(c *wsconn.Conn) { c.Close(code, "reason") })
 		s.dial(t).wantClose(t, 0, "")
 	}
 }

@@ -3,6 +3,8 @@ package wsconn
 import (
 	"net"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Close sends a close frame if none was sent yet, waits for the answer of the
@@ -38,7 +40,7 @@ func (c *Conn) shut(code int, reason string) {
 		}
 		c.timeMu.Unlock()
 		c.writeMu.Lock()
-		_ = c.writeLocked(closeFrame(code, reason))
+		_ = c.writeLocked(wsframe.NewClose(code, reason))
 		c.writeMu.Unlock()
 	})
 }
@@ -55,7 +57,7 @@ func (c *Conn) drain() {
 	_ = c.raw.SetReadDeadline(time.Time{})
 	c.timeMu.Unlock()
 	if c.ioErr == nil && !c.isFlooded() {
-		_, _ = c.readMessage()
+		_, _, _ = c.nextMessage(false)
 	}
 	// The library stops at an invalid frame, at a flood, and after an
 	// interrupted read.

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Errors of a Conn, besides those of package wsauth. They contain nothing that
@@ -44,18 +45,18 @@ type Conn struct {
 	limit atomic.Int64
 
 	// Guarded by readMu:
-	readMu  lock
+	readMu  wsframe.Lock
 	early   *bytes.Reader // what arrived with the handshake
 	partial io.Reader     // the rest of a message that was not read completely
 	readErr error         // what every further Read returns
 	ioErr   error         // why raw can no longer be read
-	meter   meter
+	meter   wsframe.Meter
 	drained int32 // bytes that were discarded after a close frame
 	refused bool  // the library has closed because of what it read
 
 	// writeMu is held for a whole frame. ping and pong are frames that wait
 	// until it is released.
-	writeMu lock
+	writeMu wsframe.Lock
 	direct  *direct
 	ping    atomic.Bool
 	asked   atomic.Bool // a ping was sent, and no pong has been read since
@@ -89,8 +90,8 @@ func (c *Conn) NetConn() net.Conn { return c.raw }
 // [Config].Subprotocols, or an empty string for none.
 func (c *Conn) Subprotocol() string { return c.lib.subprotocol() }
 
-// SetReadLimit sets the maximum size in bytes of the messages that Read
-// returns, from the next message on.
+// SetReadLimit sets the maximum size in bytes of the messages that Read and
+// ReadMessage return, from the next message on.
 func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 
 // Read returns the next text message. The caller may modify the slice. Read
@@ -98,15 +99,26 @@ func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
 // expect no message. Every error is final. After [wsauth.ErrBinary],
 // [wsauth.ErrInvalidUTF8], [wsauth.ErrTooBig] and an error of ctx, you can
 // still write and must call [Conn.Close]; after any other error, the connection
-// has ended.
+// has ended. ErrBinary comes as soon as the header of the message has arrived.
 func (c *Conn) Read(ctx context.Context) ([]byte, error) {
+	msg, _, err := c.read(ctx, false)
+	return msg, err
+}
+
+// ReadMessage is [Conn.Read] for text and binary messages. It never returns
+// [wsauth.ErrBinary].
+func (c *Conn) ReadMessage(ctx context.Context) (data []byte, binary bool, err error) {
+	return c.read(ctx, true)
+}
+
+func (c *Conn) read(ctx context.Context, anyKind bool) ([]byte, bool, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	if c.readErr != nil {
-		return nil, c.readErr
+		return nil, false, c.readErr
 	}
 	if c.readErr = ctx.Err(); c.readErr != nil {
-		return nil, c.readErr
+		return nil, false, c.readErr
 	}
 	stop := func() bool { return true }
 	if ctx.Done() != nil {
@@ -119,47 +131,47 @@ func (c *Conn) Read(ctx context.Context) ([]byte, error) {
 			c.destroy()
 		}
 	}()
-	msg, err := c.readMessage()
+	msg, binary, err := c.nextMessage(anyKind)
 	returned = true
 	if !stop() {
 		c.readErr = ctx.Err()
 		if err != nil {
 			err = c.readErr
 		}
-		return msg, err
+		return msg, binary, err
 	}
 	if err != nil {
 		c.readErr = c.explain(err)
 	}
-	return msg, c.readErr
+	return msg, binary, c.readErr
 }
 
-func (c *Conn) readMessage() ([]byte, error) {
+func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
 	for {
 		if err := c.skipPartial(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		binary, r, err := c.lib.next()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		c.partial = r
 		if c.closing.Load() {
 			continue
 		}
-		if binary {
-			return nil, wsauth.ErrBinary
+		if binary && !anyKind {
+			return nil, false, wsauth.ErrBinary
 		}
 		msg, err := c.readPartial()
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case c.closing.Load():
 			continue
-		case !utf8.Valid(msg):
-			return nil, wsauth.ErrInvalidUTF8
+		case !binary && !utf8.Valid(msg):
+			return nil, false, wsauth.ErrInvalidUTF8
 		}
-		return msg, nil
+		return msg, binary, nil
 	}
 }
 
@@ -245,7 +257,7 @@ func (c *Conn) readRaw(b []byte) (n int, err error) {
 	} else {
 		n, err = c.readSocket(b)
 	}
-	if !c.closing.Load() && !c.meter.scan(b[:n], &c.asked) {
+	if !c.closing.Load() && !c.meter.Scan(b[:n], &c.asked) {
 		c.timeMu.Lock()
 		c.flooded = true
 		c.timeMu.Unlock()
@@ -264,7 +276,7 @@ func (c *Conn) isFlooded() bool {
 // readSocket reads from the connection, and slowly if a client goes on sending
 // after a close frame.
 func (c *Conn) readSocket(b []byte) (int, error) {
-	if c.drained > maxDrain {
+	if c.drained > wsframe.MaxDrain {
 		c.pause()
 	}
 	if c.awaiting.Load() {
@@ -277,7 +289,7 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	if n > 0 && c.awaiting.Load() {
 		c.answered()
 	}
-	if c.closing.Load() && c.drained <= maxDrain {
+	if c.closing.Load() && c.drained <= wsframe.MaxDrain {
 		c.drained += int32(n)
 	}
 	if err != nil {
@@ -286,12 +298,12 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	return n, err
 }
 
-// pause waits for drainPause, but not longer than the killer.
+// pause waits for DrainPause, but not longer than the killer.
 func (c *Conn) pause() {
 	c.timeMu.Lock()
 	left := time.Duration(c.due - time.Now().UnixNano())
 	c.timeMu.Unlock()
-	time.Sleep(min(drainPause, left))
+	time.Sleep(min(wsframe.DrainPause, left))
 }
 
 // interrupt makes a running Read return when its context ends.

@@ -42,7 +42,7 @@ func TestFrameLengths(t *testing.T) {
 // frames, and the last one is the only close frame.
 func TestFramesDoNotInterleave(t *testing.T) {
 	leakCheck(t)
-	s := serve(t, brief, func(c *wsconn.Conn) {
+	s := serve(t, orderly, func(c *wsconn.Conn) {
 		var wg sync.WaitGroup
 		for _, size := range []int{10, 1000, 100_000} {
 			f := wsconn.NewFrame(bytes.Repeat([]byte("x"), size))

@@ -88,7 +88,7 @@ func TestCloseReasonOfPeer(t *testing.T) {
 	} {
 		leakCheck(t)
 		got := make(chan error, 1)
-		s := serve(t, brief, func(c *wsconn.Conn) {
+		s := serve(t, orderly, func(c *wsconn.Conn) {
 			_, err := c.Read(context.Background())
 			got <- err
 			c.Close(1000, "")

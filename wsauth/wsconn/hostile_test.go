@@ -149,6 +149,10 @@ var big = wsconn.NewFrame(make([]byte, 1<<20))
 // that could end the connection.
 var brief = wsconn.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour, PingInterval: time.Hour}
 
+// orderly is for clients that read the close frame, and answer it or leave. No
+// bound ends their connection before, however slow the machine is.
+var orderly = wsconn.Config{CloseGrace: patience, WriteTimeout: time.Hour, PingInterval: time.Hour}
+
 func TestHostilePeers(t *testing.T) {
 	for _, peer := range hostile {
 		for _, end := range ends {
@@ -269,7 +273,7 @@ func TestPeerCloses(t *testing.T) {
 	for _, code := range []int{0, 1000, 1001, 4999} {
 		leakCheck(t)
 		got := make(chan error, 1)
-		s := serve(t, brief, func(c *wsconn.Conn) {
+		s := serve(t, orderly, func(c *wsconn.Conn) {
 			_, err := c.Read(context.Background())
 			got <- err
 			c.Close(1000, "")

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // library decodes frames with nhooyr.io/websocket. Its Close, Ping and Write
@@ -106,9 +108,9 @@ func (p *pipe) Write(b []byte) (int, error) {
 	switch {
 	case len(b) < 2 || len(b) != 2+int(b[1]):
 		return 0, errors.New("wsconn: not a whole control frame")
-	case b[0] == headPong:
+	case b[0] == wsframe.Pong:
 		p.c.sendPong(b)
-	case b[0] == headClose:
+	case b[0] == wsframe.Close:
 		code := 0
 		if len(b) >= 4 {
 			code = int(b[2])<<8 | int(b[3])

@@ -9,18 +9,19 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
 var secret = []byte("a secret of the tests, long enough to be one")
 
-func newGate(t testing.TB) (*wsauth.Gate, *wsauth.HS256) {
+func newGate(t testing.TB) (*wsauth.Gate, *jwtauth.Verifier) {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: secret}}, Devices: []string{"pi-1", "pi-2"}})
+	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1", "pi-2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate, err := wsauth.New(wsauth.Config{Verifier: v})
+	gate, err := wsauth.New(wsauth.Config{Verifier: v, CloseTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +32,11 @@ func newGate(t testing.TB) (*wsauth.Gate, *wsauth.HS256) {
 // and times.
 func sign(t testing.TB, device string, key []byte, at time.Time) string {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: key}}, Devices: []string{device}})
+	v, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Subjects: []string{device}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := v.SignAt(wsauth.Claims{Device: device, ExpiresAt: at.Add(time.Hour)}, at)
+	token, err := v.SignAt(wsauth.ClaimSet{Subject: device, Scope: []string{wsauth.Publish}, ExpiresAt: at.Add(time.Hour)}, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func serveSessions(t testing.TB, cfg wsconn.Config) *server {
 // Every invalid token gets the same bytes as an answer.
 func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 	leakCheck(t)
-	s := serveSessions(t, brief)
+	s := serveSessions(t, orderly)
 	now := time.Now()
 	valid := sign(t, "pi-1", secret, now)
 	want := "\x81\x21" + `{"error":"Authentication failed"}` + "\x88\x02\x11\x31"
@@ -88,7 +89,7 @@ func TestRefusalsAreIdenticalOnTheWire(t *testing.T) {
 func TestLimitsFollowTheSession(t *testing.T) {
 	token := `{"token":"` + sign(t, "pi-1", secret, time.Now()) + `"}`
 	text := func(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
-	s := serveSessions(t, brief)
+	s := serveSessions(t, orderly)
 	for _, row := range []struct {
 		name     string
 		messages []string
@@ -115,7 +116,7 @@ func TestStalledPublisherEnds(t *testing.T) {
 	leakCheck(t)
 	gate, _ := newGate(t)
 	ended := make(chan error, 1)
-	s := serve(t, brief, func(c *wsconn.Conn) {
+	s := serve(t, orderly, func(c *wsconn.Conn) {
 		session := gate.Attach(c, wsauth.Peer{})
 		go func() {
 			_, err := session.Next(context.Background())

@@ -54,7 +54,7 @@ func post(t testing.TB, conn *wsconn.Conn, f *wsconn.Frame) (waited bool, err er
 func TestStartFrame(t *testing.T) {
 	leakCheck(t)
 	const frames = 400
-	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, PingInterval: time.Millisecond})
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, PingInterval: time.Millisecond, PongTimeout: time.Hour})
 	go func() {
 		for { // answers the pings of the client
 			if _, err := conn.Read(context.Background()); err != nil {
@@ -134,7 +134,7 @@ func TestStartFrameStalls(t *testing.T) {
 
 // The deadline of a write that had to wait does not apply to later writes.
 func TestStartFrameAfterDeadline(t *testing.T) {
-	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 200 * time.Millisecond})
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 2 * time.Second})
 	f := numbered(0, 30_000)
 	sent := 0
 	for waited := false; !waited; sent++ {
@@ -151,7 +151,7 @@ func TestStartFrameAfterDeadline(t *testing.T) {
 			}
 		}
 	}
-	timer := time.NewTimer(300 * time.Millisecond)
+	timer := time.NewTimer(2100 * time.Millisecond)
 	<-timer.C // after the deadline of the first write, which must not apply to the next
 	if _, err := post(t, conn, wsconn.NewFrame([]byte("later"))); err != nil {
 		t.Error(err)
@@ -160,7 +160,7 @@ func TestStartFrameAfterDeadline(t *testing.T) {
 
 func TestStartFrameOverTLS(t *testing.T) {
 	leakCheck(t)
-	up, err := wsconn.New(wsconn.Config{})
+	up, err := wsconn.New(orderly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestCloseWaitsForBegunFrame(t *testing.T) {
 	// With one processor, the goroutine of Close runs before the rest of the
 	// frame.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10})
+	conn, peer := started(t, wsconn.Config{SendBuffer: 16 << 10, CloseGrace: patience})
 	f := numbered(0, 3_000_000)
 	done := make(chan error, 1)
 	if sent, err := conn.StartFrame(f, func(err error) { done <- err }); sent || err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // maxWrite is the size of one write to the net.Conn if it may wait. TLS cannot
@@ -84,6 +86,14 @@ func (c *Conn) Write(ctx context.Context, text []byte) error {
 		return err
 	}
 	return c.WriteFrame(NewFrame(text))
+}
+
+// WriteBinary is [Conn.Write] for a binary message.
+func (c *Conn) WriteBinary(ctx context.Context, data []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.WriteFrame(&Frame{wsframe.New(wsframe.Binary, data)})
 }
 
 // writeAtOnce writes what the socket takes without waiting, and returns the

@@ -26,7 +26,7 @@ const standardSilence = 5 * time.Minute
 type Model struct {
 	URL    string // the base URL, such as http://localhost:11434/v1
 	Name   string
-	APIKey envcheck.Secret // may be empty
+	APIKey envcheck.Secret[string] // may be empty
 	// Silence is how long the device waits for the first text of an answer. For
 	// each later text it waits a fifth of that. Only chunks of an answer count,
 	// not comments and other events. 0 means 5 minutes.

@@ -24,6 +24,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
@@ -31,7 +32,7 @@ import (
 // house is the real relay with the real issuer, on a listener of the test.
 type house struct {
 	t      *testing.T
-	keys   *wsauth.HS256
+	keys   *jwtauth.Verifier
 	gate   *wsauth.Gate
 	issuer *refresh.Issuer
 	log    *history.Log
@@ -64,7 +65,7 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 			t.Fatal(err)
 		}
 	}
-	h.keys, err = wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: []byte("a secret of the tests, long enough to be one")}}, Devices: []string{"pi-1"}})
+	h.keys, err = jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte("a secret of the tests, long enough to be one")}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 	must()
 	gate := wsauth.Config{Verifier: h.keys, Audit: h.count}
 	if cfg.gate != nil {
@@ -74,7 +75,7 @@ func newHouse(t *testing.T, ln net.Listener, cfg houseConfig) *house {
 	must()
 	issuer := refresh.Config{
 		Signer: h.keys, AccessLifetime: cfg.lifetime, Audit: h.count,
-		OnRevoked: func(r refresh.Revocation) { h.gate.Revoke(r.Family.Device, r.IssuedBefore) },
+		OnRevoked: func(r refresh.Revocation) { h.gate.Revoke(r.Family.Subject, r.IssuedBefore) },
 	}
 	if cfg.refresh != nil {
 		cfg.refresh(&issuer)
@@ -141,7 +142,7 @@ func (h *house) events(kind wsauth.EventKind) int64 {
 // put writes the device's file: a new pair.
 func (h *house) put() refresh.Pair {
 	h.t.Helper()
-	p, err := h.issuer.Issue(h.t.Context(), refresh.Grant{Device: "pi-1"})
+	p, err := h.issuer.Issue(h.t.Context(), refresh.Grant{Subject: "pi-1"})
 	if err != nil {
 		h.t.Fatal(err)
 	}

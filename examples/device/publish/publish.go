@@ -57,7 +57,7 @@ const (
 const (
 	answerWait = 10 * time.Second // for the handshake, each write, the answer to a token
 	pingEvery  = 30 * time.Second // only a ping detects a link that is dead in both directions
-	lingerWait = 3 * time.Second  // for acknowledgements, when Run has to end
+	lingerWait = 10 * time.Second // for acknowledgements, when Run has to end
 	closeWait  = time.Second      // for the answer to the close frame
 )
 
@@ -103,7 +103,7 @@ type State struct {
 
 // Run publishes the messages of the source until the source or ctx ends. If the
 // source ends, Run waits until all messages are acknowledged and returns the
-// error of the source. If ctx ends, it waits for three seconds at most and
+// error of the source. If ctx ends, it waits for ten seconds at most and
 // returns the error of ctx.
 //
 // The connection asks for no history and no live frames ("watch=0"): a device

@@ -244,7 +244,7 @@ func TestBareToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, newPipes(), houseConfig{})
 		sign := func(ttl time.Duration) {
-			token, err := h.keys.SignAt(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(ttl)}, time.Now())
+			token, err := h.keys.SignAt(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(ttl)}, time.Now())
 			if err == nil {
 				err = os.WriteFile(h.file, []byte(token+"\n"), 0o600)
 			}
@@ -375,7 +375,7 @@ func TestLongAbsence(t *testing.T) {
 		{"ended by the operator", func(h *house, id string) { h.gate.End(id) }},
 		{"replaced", func(h *house, _ string) {
 			// Another session authenticates as the same device.
-			token, err := h.keys.SignAt(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)}, time.Now())
+			token, err := h.keys.SignAt(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)}, time.Now())
 			if err != nil {
 				h.t.Fatal(err)
 			}

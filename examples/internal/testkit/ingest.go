@@ -59,6 +59,13 @@ func (in *Ingest) Counts() (asked, kept int) {
 	return in.asked, len(in.envelopes)
 }
 
+// Await waits until n envelopes are kept. A tracker that is closed waits only a
+// moment for its ingest, which a slow machine can miss.
+func (in *Ingest) Await(t *testing.T, n int) {
+	t.Helper()
+	Eventually(t, "the ingest has the events", func() bool { _, kept := in.Counts(); return kept >= n })
+}
+
 // Events returns the payloads of all envelopes, parsed and as texts. It fails
 // the test if an envelope holds anything but one event. It leaves out the
 // envelope's header, which contains the DSN, because an ingest may know its own

@@ -23,19 +23,25 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/labstack/echo/v4"
 
+	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/wsauth"
-	"github.com/relayguard/relayguard/wsauth/wsconn"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
 
 // middleware is the type of both packages' Handler methods.
 type middleware = func(http.Handler) http.Handler
 
+// site builds a site.
+type site = func(secure *headers.Middleware, limit middleware, page, ws http.Handler) http.Handler
+
 // frameworks build the same site, which has a page and a WebSocket.
 var frameworks = []struct {
 	name string
-	site func(secure *headers.Middleware, limit middleware, page, ws http.Handler) http.Handler
+	site site
 }{
 	{"net/http", func(secure *headers.Middleware, limit middleware, page, ws http.Handler) http.Handler {
 		mux := http.NewServeMux()
@@ -83,69 +89,78 @@ var frameworks = []struct {
 
 func TestFrameworks(t *testing.T) {
 	gin.SetMode(gin.ReleaseMode)
-	tokens, err := wsauth.NewHS256(wsauth.HS256Config{
-		Keys:    []wsauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
-		Devices: []string{"pi-1"},
+	tokens, err := jwtauth.New(jwtauth.Config{
+		Keys:     []jwtauth.Key{{Secret: []byte(strings.Repeat("k9!Zq", 8))}},
+		Subjects: []string{"pi-1"}, SubjectClaim: "device",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range frameworks {
-		t.Run(tt.name, func(t *testing.T) {
-			secure, err := headers.New(headers.Strict())
-			if err != nil {
-				t.Fatal(err)
-			}
-			limiter, err := ratelimit.New(ratelimit.Config{Limit: 2, Window: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{}, 8)
-			page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") })
-			s := httptest.NewServer(tt.site(secure, limiter.Handler, page, echoes(t, tokens, ended)))
-			defer s.Close()
-			c := client{t, s, secure}
-
-			c.get("/", 200)
-			c.get("/missing", 404)
-			c.get("/ws", 426)
-			if n := limiter.Stats().Open; n != 0 {
-				t.Fatalf("a failed upgrade holds %d slots", n)
-			}
-
-			first, second := c.dial(101), c.dial(101)
-			if n := limiter.Stats().Open; n != 2 {
-				t.Fatalf("two connections hold %d slots", n)
-			}
-			c.dial(429)
-			publish(t, first, tokens)
-			publish(t, second, tokens)
-
-			first.Close(websocket.StatusNormalClosure, "")
-			<-ended
-			if n := limiter.Stats().Open; n != 1 {
-				t.Fatalf("after one of two was closed, %d slots are held", n)
-			}
-			third := c.dial(101)
-			c.dial(429)
-
-			// One connection ends with a close frame, the other without.
-			second.Close(websocket.StatusNormalClosure, "")
-			third.CloseNow()
-			<-ended
-			<-ended
-			if n := limiter.Stats().Open; n != 0 {
-				t.Errorf("after all were closed, %d slots are held", n)
-			}
-			c.get("/", 200)
-		})
+		for _, transport := range transports.Transports {
+			t.Run(tt.name+", "+transport.Name, func(t *testing.T) { conversation(t, tt.site, transport, tokens) })
+		}
 	}
+}
+
+// conversation opens and closes connections at the limit.
+func conversation(t *testing.T, site site, transport transports.Transport, tokens *jwtauth.Verifier) {
+	secure, err := headers.New(headers.Strict())
+	if err != nil {
+		t.Fatal(err)
+	}
+	limiter, err := ratelimit.New(ratelimit.Config{Limit: 2, Window: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{}, 8)
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") })
+	s := httptest.NewServer(site(secure, limiter.Handler, page, echoes(t, transport, tokens, ended)))
+	defer s.Close()
+	c := client{t, s, secure}
+
+	c.get("/", 200)
+	c.get("/missing", 404)
+	if transport.Name == "gorilla" {
+		c.get("/ws", 400)
+	} else {
+		c.get("/ws", 426)
+	}
+	if n := limiter.Stats().Open; n != 0 {
+		t.Fatalf("a failed upgrade holds %d slots", n)
+	}
+
+	first, second := c.dial(101), c.dial(101)
+	if n := limiter.Stats().Open; n != 2 {
+		t.Fatalf("two connections hold %d slots", n)
+	}
+	c.dial(429)
+	publish(t, first, tokens)
+	publish(t, second, tokens)
+
+	first.Close(websocket.StatusNormalClosure, "")
+	<-ended
+	if n := limiter.Stats().Open; n != 1 {
+		t.Fatalf("after one of two was closed, %d slots are held", n)
+	}
+	third := c.dial(101)
+	c.dial(429)
+
+	// One connection ends with a close frame, the other without.
+	second.Close(websocket.StatusNormalClosure, "")
+	third.CloseNow()
+	<-ended
+	<-ended
+	if n := limiter.Stats().Open; n != 0 {
+		t.Errorf("after all were closed, %d slots are held", n)
+	}
+	c.get("/", 200)
 }
 
 // echoes returns a handler that sends a publisher's messages back to it and
 // reports the end of each connection.
-func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler {
-	up, err := wsconn.New(wsconn.Config{})
+func echoes(t *testing.T, transport transports.Transport, v wsauth.Verifier, ended chan<- struct{}) http.Handler {
+	accept, err := transport.New(wsadapter.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +169,7 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 		t.Fatal(err)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Accept(w, r)
+		conn, err := accept(w, r)
 		if err != nil {
 			return
 		}
@@ -183,9 +198,9 @@ func echoes(t *testing.T, v wsauth.Verifier, ended chan<- struct{}) http.Handler
 
 // publish authenticates on the connection, publishes a message and checks that
 // it comes back.
-func publish(t *testing.T, c *websocket.Conn, signer *wsauth.HS256) {
+func publish(t *testing.T, c *websocket.Conn, signer *jwtauth.Verifier) {
 	t.Helper()
-	token, err := signer.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := signer.Sign(wsauth.ClaimSet{Subject: "pi-1", Scope: []string{wsauth.Publish}, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +245,7 @@ func (c client) get(path string, status int) {
 
 func (c client) dial(status int) *websocket.Conn {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), relay.Patience)
 	defer cancel()
 	conn, res, err := websocket.Dial(ctx, c.s.URL+"/ws", nil)
 	if res == nil {

@@ -15,38 +15,15 @@ import (
 	"time"
 
 	coder "github.com/coder/websocket"
-	"github.com/gin-gonic/gin"
 	gorilla "github.com/gorilla/websocket"
-	"github.com/labstack/echo/v4"
 	nhooyr "nhooyr.io/websocket"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
-	"github.com/relayguard/relayguard/wsauth"
-	"github.com/relayguard/relayguard/wsauth/wsconn"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
-
-// servers serve a handler at every path.
-var servers = []struct {
-	name  string
-	serve func(http.Handler) http.Handler
-}{
-	{"net/http", func(h http.Handler) http.Handler { return h }},
-	{"gin", func(h http.Handler) http.Handler {
-		gin.SetMode(gin.ReleaseMode)
-		e := gin.New()
-		e.Use(gin.Recovery())
-		e.GET("/*path", gin.WrapH(h))
-		return e
-	}},
-	{"echo", func(h http.Handler) http.Handler {
-		e := echo.New()
-		e.GET("/*", echo.WrapHandler(h))
-		return e
-	}},
-}
 
 // wrapper is what any middleware does: it hides all but Unwrap.
 type wrapper struct{ inner http.ResponseWriter }
@@ -86,19 +63,9 @@ var ways = []struct {
 	bare  bool // copes with a writer that has Unwrap alone
 	serve func(t *testing.T, w http.ResponseWriter, r *http.Request) (heard []byte, err error)
 }{
-	{"wsconn", true, func(t *testing.T, w http.ResponseWriter, r *http.Request) ([]byte, error) {
-		up, err := wsconn.New(wsconn.Config{})
-		if err != nil {
-			return nil, err
-		}
-		return converse(up.Accept(w, r))
-	}},
-	{"transports, coder", true, func(t *testing.T, w http.ResponseWriter, r *http.Request) ([]byte, error) {
-		return converse(transports.AcceptCoder(w, r, transports.Config{}))
-	}},
-	{"transports, gorilla", true, func(t *testing.T, w http.ResponseWriter, r *http.Request) ([]byte, error) {
-		return converse(transports.AcceptGorilla(w, r, transports.Config{}))
-	}},
+	{"wsconn", true, adapted(transports.WSConn)},
+	{"coder", true, adapted(transports.Coder)},
+	{"gorilla", true, adapted(transports.Gorilla)},
 	{"coder alone", false, func(t *testing.T, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		c, err := coder.Accept(w, r, nil)
 		if err != nil {
@@ -137,27 +104,35 @@ var ways = []struct {
 	}},
 }
 
-func converse[C wsauth.Conn](c C, err error) ([]byte, error) {
-	if err != nil {
-		return nil, err
+// adapted is a way through one of the connections of package wsauth.
+func adapted(transport func(wsadapter.Config) (transports.Accept, error)) func(*testing.T, http.ResponseWriter, *http.Request) ([]byte, error) {
+	return func(_ *testing.T, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+		up, err := transport(wsadapter.Config{})
+		if err != nil {
+			return nil, err
+		}
+		c, err := up(w, r)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Abort()
+		if err := c.Write(context.Background(), []byte("hi")); err != nil {
+			return nil, err
+		}
+		return c.Read(context.Background())
 	}
-	defer c.Abort()
-	if err := c.Write(context.Background(), []byte("hi")); err != nil {
-		return nil, err
-	}
-	return c.Read(context.Background())
 }
 
 // TestWrappers runs every wrapper with every way to upgrade under every server:
 // what one of them hides, another needs.
 func TestWrappers(t *testing.T) {
-	for _, server := range servers {
+	for _, server := range transports.Servers {
 		for _, wrapping := range wrappings {
 			for _, way := range ways {
 				if wrapping.bare && !way.bare {
 					continue // these libraries look no further than the writer itself
 				}
-				t.Run(server.name+", "+wrapping.name+", "+way.name, func(t *testing.T) {
+				t.Run(server.Name+", "+wrapping.name+", "+way.name, func(t *testing.T) {
 					limiter, secure := guards(t)
 					type outcome struct {
 						heard string
@@ -170,7 +145,7 @@ func TestWrappers(t *testing.T) {
 						heard, err := way.serve(t, w, r)
 						ended <- outcome{string(heard), err, limiter.Stats().Open}
 					}))
-					s := httptest.NewServer(server.serve(h))
+					s := httptest.NewServer(server.Serve(h))
 					defer s.Close()
 					ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
 					defer cancel()
@@ -236,11 +211,11 @@ func TestHalfClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, server := range servers {
+	for _, server := range transports.Servers {
 		for _, wrapping := range wrappings {
-			t.Run(server.name+", "+wrapping.name, func(t *testing.T) {
+			t.Run(server.Name+", "+wrapping.name, func(t *testing.T) {
 				limiter, secure := guards(t)
-				s := httptest.NewServer(server.serve(wrapping.wrap(limiter.Handler, secure.Handler, httputil.NewSingleHostReverseProxy(u))))
+				s := httptest.NewServer(server.Serve(wrapping.wrap(limiter.Handler, secure.Handler, httputil.NewSingleHostReverseProxy(u))))
 				defer s.Close()
 				c, err := net.Dial("tcp", s.Listener.Addr().String())
 				if err != nil {

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/interop/transports"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
 
 // After the server has sent its close frame, neither a blocked Read nor a later
 // one delivers a message. The wait ends when the peer answers the close frame.
 func TestNothingAfterClose(t *testing.T) {
-	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
-		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
+	onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
+		s.inBubble(t, func(t *testing.T, conn transports.Conn, p *peer) {
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				for {
@@ -53,8 +53,8 @@ func TestNothingAfterClose(t *testing.T) {
 
 // After the end of a Read's context, the server can still send to the peer.
 func TestReadContext(t *testing.T) {
-	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
-		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
+	onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
+		s.inBubble(t, func(t *testing.T, conn transports.Conn, p *peer) {
 			over := make(chan struct{})
 			go func() {
 				defer close(over)
@@ -89,8 +89,8 @@ func TestReadContext(t *testing.T) {
 // If the peer does not accept a write, the connection ends, and all blocked
 // calls return.
 func TestStalledWrite(t *testing.T) {
-	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
-		inBubble(t, up, func(t *testing.T, conn wsauth.Conn, _ *peer) {
+	onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
+		s.inBubble(t, func(t *testing.T, conn transports.Conn, _ *peer) {
 			if err := conn.Write(t.Context(), []byte("hello")); err == nil {
 				t.Error("written to a peer that does not read")
 			}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/relayguard/relayguard/examples/interop/transports"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -27,9 +29,14 @@ var (
 // start is the time at which every bubble begins.
 var start = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
+// verifier returns a verifier, which is also a signer.
+func verifier(key []byte, devices ...string) (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: key}}, Subjects: devices, SubjectClaim: "device"})
+}
+
+func tokens(t testing.TB, key []byte, devices ...string) *jwtauth.Verifier {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: key}}, Devices: devices})
+	v, err := verifier(key, devices...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +47,8 @@ func newHS256(t testing.TB, key []byte, devices ...string) *wsauth.HS256 {
 // may differ from the gate's.
 func token(t testing.TB, device string, key []byte, expires time.Time) string {
 	t.Helper()
-	text, err := newHS256(t, key, device).SignAt(
-		wsauth.Claims{Device: device, ExpiresAt: expires}, expires.Add(-time.Hour))
+	text, err := tokens(t, key, device).SignAt(
+		wsauth.ClaimSet{Subject: device, Scope: []string{wsauth.Publish}, ExpiresAt: expires}, expires.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +74,7 @@ var (
 
 // listen runs a session, and sends every message back that the session may
 // publish. It returns the error that ended the session.
-func listen(gate *wsauth.Gate, conn wsauth.Conn) error {
+func listen(gate *wsauth.Gate, conn transports.Conn) error {
 	s := gate.Attach(conn, wsauth.Peer{})
 	defer s.Close(1000, "")
 	for {
@@ -137,13 +144,13 @@ func TestConversation(t *testing.T) {
 		{"what follows a refusal", join(tokenFrame("a.b.c"), good, frame(opText, `{"text":"late"}`)), unsettled,
 			wsauth.ErrAuthenticationFailed, 0},
 	} {
-		onEach(t, transports.Config{}, func(t *testing.T, up accept) {
+		onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
 			t.Run(row.name, func(t *testing.T) {
-				gate, err := wsauth.New(wsauth.Config{Verifier: newHS256(t, secret, "pi-1", "pi-2")})
+				gate, err := wsauth.New(wsauth.Config{Verifier: tokens(t, secret, "pi-1", "pi-2")})
 				if err != nil {
 					t.Fatal(err)
 				}
-				inBubble(t, up, func(t *testing.T, conn wsauth.Conn, p *peer) {
+				s.inBubble(t, func(t *testing.T, conn transports.Conn, p *peer) {
 					ended := make(chan struct{})
 					go func() { defer close(ended); err = listen(gate, conn) }()
 					got := p.converse(t, row.send, true)
@@ -155,9 +162,8 @@ func TestConversation(t *testing.T) {
 						t.Errorf("the end came after %v, want %v", elapsed, row.takes)
 					}
 				})
-				closed, byPeer := errors.AsType[*wsconn.CloseError](err)
 				switch {
-				case row.err == nil && (!byPeer || closed.Code != 1000):
+				case row.err == nil && closeCode(err) != 1000:
 					t.Errorf("Next ended with %v, want the peer's close", err)
 				case row.err != nil && !errors.Is(err, row.err):
 					t.Errorf("Next ended with %v, want %v", err, row.err)
@@ -167,17 +173,28 @@ func TestConversation(t *testing.T) {
 	}
 }
 
+// closeCode returns the code with which the peer has closed, or 0.
+func closeCode(err error) int {
+	if closed, ok := errors.AsType[*wsadapter.CloseError](err); ok {
+		return closed.Code
+	}
+	if closed, ok := errors.AsType[*wsconn.CloseError](err); ok {
+		return closed.Code
+	}
+	return 0
+}
+
 // A foreign page gets the status 403 without a body.
 func TestForeignOrigin(t *testing.T) {
-	onEach(t, transports.Config{}, func(t *testing.T, up accept) {
-		s := httptest.NewServer(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
-			if conn, err := up(w, r); err == nil {
+	onEach(t, wsadapter.Config{}, func(t *testing.T, s stage) {
+		server := httptest.NewServer(s.server.Serve(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
+			if conn, err := s.up(w, r); err == nil {
 				t.Error("admitted")
 				conn.Abort()
 			}
-		}))
-		defer s.Close()
-		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		})))
+		defer server.Close()
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
@@ -15,15 +14,15 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/interop/transports"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
 
 // patience is the time after which a test fails. No test measures times.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // brief has a short CloseGrace, and a WriteTimeout so long that it cannot end a
 // connection instead.
-var brief = transports.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour}
+var brief = wsadapter.Config{CloseGrace: 50 * time.Millisecond, WriteTimeout: time.Hour}
 
 // hostile are the behaviours of a peer from the handshake to the end of its
 // connection.
@@ -82,16 +81,16 @@ func flood(p *peer, f []byte) {
 // ends are the ways in which a server can end a connection.
 var ends = []struct {
 	name string
-	end  func(conn wsauth.Conn)
+	end  func(conn transports.Conn)
 }{
-	{"close", func(conn wsauth.Conn) { conn.Close(1001, "stopping") }},
-	{"close beside a reader", func(conn wsauth.Conn) {
+	{"close", func(conn transports.Conn) { conn.Close(1001, "stopping") }},
+	{"close beside a reader", func(conn transports.Conn) {
 		together(func() { read(conn) }, func() { conn.Close(1001, "stopping") })
 	}},
-	{"close beside a reader and a blocked writer", func(conn wsauth.Conn) {
+	{"close beside a reader and a blocked writer", func(conn transports.Conn) {
 		together(func() { read(conn) }, func() { write(conn) }, func() { conn.Close(1001, "stopping") })
 	}},
-	{"close after a reader's context", func(conn wsauth.Conn) {
+	{"close after a reader's context", func(conn transports.Conn) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
 		for {
@@ -101,10 +100,10 @@ var ends = []struct {
 		}
 		conn.Close(1001, "stopping")
 	}},
-	{"abort beside a reader and a blocked writer", func(conn wsauth.Conn) {
+	{"abort beside a reader and a blocked writer", func(conn transports.Conn) {
 		together(func() { read(conn) }, func() { write(conn) }, func() { conn.Abort() })
 	}},
-	{"close twice and abort", func(conn wsauth.Conn) {
+	{"close twice and abort", func(conn transports.Conn) {
 		together(func() { conn.Close(1001, "one") }, func() { conn.Close(1001, "two") }, func() { conn.Abort() })
 	}},
 }
@@ -117,7 +116,7 @@ func together(all ...func()) {
 	}
 }
 
-func read(conn wsauth.Conn) {
+func read(conn transports.Conn) {
 	for {
 		if _, err := conn.Read(context.Background()); err != nil {
 			return
@@ -125,7 +124,7 @@ func read(conn wsauth.Conn) {
 	}
 }
 
-func write(conn wsauth.Conn) {
+func write(conn transports.Conn) {
 	for big := make([]byte, 1<<20); conn.Write(context.Background(), big) == nil; {
 	}
 }
@@ -133,20 +132,14 @@ func write(conn wsauth.Conn) {
 // For every combination of hostile and ends, the connection has ended after the
 // grace, and all calls on it have returned. The combinations run in parallel.
 func TestBoundedEnd(t *testing.T) {
-	onEach(t, brief, func(t *testing.T, up accept) {
+	onEach(t, brief, func(t *testing.T, s stage) {
 		before := runtime.NumGoroutine()
-		accepted := make(chan wsauth.Conn, 1)
-		s := httptest.NewServer(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
-			conn, err := up(w, r)
-			if err != nil {
-				t.Error(err)
-			}
-			accepted <- conn
-		}))
+		accepted := make(chan transports.Conn, 1)
+		server := httptest.NewServer(s.handler(t, accepted))
 		var wg sync.WaitGroup
 		for _, peerRow := range hostile {
 			for _, endRow := range ends {
-				raw, err := net.Dial("tcp", s.Listener.Addr().String())
+				raw, err := net.Dial("tcp", server.Listener.Addr().String())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -159,7 +152,7 @@ func TestBoundedEnd(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		s.Close()
+		server.Close()
 		for end := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
 			if time.Now().After(end) {
 				buf := make([]byte, 1<<16)
@@ -169,7 +162,7 @@ func TestBoundedEnd(t *testing.T) {
 	})
 }
 
-func meet(t *testing.T, name string, conn wsauth.Conn, p *peer, act func(*peer), end func(wsauth.Conn)) {
+func meet(t *testing.T, name string, conn transports.Conn, p *peer, act func(*peer), end func(transports.Conn)) {
 	acted, ended := make(chan struct{}), make(chan struct{})
 	go func() { defer close(acted); act(p) }()
 	go func() { defer close(ended); end(conn) }()

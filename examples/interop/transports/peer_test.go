@@ -13,58 +13,62 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/interop/transports"
-	"github.com/relayguard/relayguard/wsauth"
-	"github.com/relayguard/relayguard/wsauth/wsconn"
+	"github.com/relayguard/relayguard/wsauth/wsadapter"
 )
 
 // grace is the default CloseGrace of every transport.
 const grace = time.Second
 
-type accept func(http.ResponseWriter, *http.Request) (wsauth.Conn, error)
-
-// onEach runs a test on every transport.
-func onEach(t *testing.T, cfg transports.Config, f func(t *testing.T, up accept)) {
-	up, err := wsconn.New(wsconn.Config{WriteTimeout: cfg.WriteTimeout, CloseGrace: cfg.CloseGrace})
-	if err != nil {
-		t.Fatal(err)
+// onEach runs a test on every transport under every server.
+func onEach(t *testing.T, cfg wsadapter.Config, f func(t *testing.T, s stage)) {
+	for _, server := range transports.Servers {
+		for _, transport := range transports.Transports {
+			t.Run(server.Name+", "+transport.Name, func(t *testing.T) {
+				up, err := transport.New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f(t, stage{server, up})
+			})
+		}
 	}
-	t.Run("wsconn", func(t *testing.T) {
-		f(t, func(w http.ResponseWriter, r *http.Request) (wsauth.Conn, error) { return up.Accept(w, r) })
-	})
-	t.Run("coder", func(t *testing.T) {
-		f(t, func(w http.ResponseWriter, r *http.Request) (wsauth.Conn, error) {
-			return transports.AcceptCoder(w, r, cfg)
-		})
-	})
-	t.Run("gorilla", func(t *testing.T) {
-		f(t, func(w http.ResponseWriter, r *http.Request) (wsauth.Conn, error) {
-			return transports.AcceptGorilla(w, r, cfg)
-		})
-	})
+}
+
+// stage is one transport under one server.
+type stage struct {
+	server transports.Server
+	up     transports.Accept
+}
+
+// handler upgrades every request and passes the connection on.
+func (s stage) handler(t *testing.T, accepted chan<- transports.Conn) http.Handler {
+	return s.server.Serve(behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := s.up(w, r)
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- conn
+	}))
 }
 
 // inBubble runs f with both ends of a connection that an HTTP server has
 // accepted. The connection is a pipe and the time is fake, so the test can
 // compare a bound to the nanosecond. The test fails if a goroutine is left.
-func inBubble(t *testing.T, up accept, f func(t *testing.T, conn wsauth.Conn, p *peer)) {
+func (s stage) inBubble(t *testing.T, f func(t *testing.T, conn transports.Conn, p *peer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		l := &pipeListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
 		l.conns <- ours
-		accepted := make(chan wsauth.Conn, 1)
-		server := &http.Server{Handler: behindMiddleware(func(w http.ResponseWriter, r *http.Request) {
-			conn, err := up(w, r)
-			if err != nil {
-				t.Error(err)
-			}
-			accepted <- conn
-		})}
+		accepted := make(chan transports.Conn, 1)
+		server := &http.Server{Handler: s.handler(t, accepted)}
 		go server.Serve(l)
 		defer server.Close()
 		defer theirs.Close()
 		p := hello(t, theirs)
-		f(t, <-accepted, p)
+		conn := <-accepted
+		defer conn.Abort()
+		f(t, conn, p)
 	})
 }
 

@@ -1,3 +1,3 @@
-// Package wycheproof tests package wsauth with the JWS vectors of Project
+// Package wycheproof tests package jwtauth with the JWS vectors of Project
 // Wycheproof (github.com/c2sp/wycheproof).
 package wycheproof

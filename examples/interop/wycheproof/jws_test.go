@@ -1,43 +1,60 @@
 package wycheproof_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/c2sp/wycheproof"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
-// mislabelled are the HS256 vectors with a wrong label in the file, and the
-// reasons. The test expects the opposite of the label.
+const (
+	signatures = "json_web_signature_test.json"
+	keys       = "json_web_key_test.json"
+	crypto     = "json_web_crypto_test.json"
+)
+
+// mislabelled are the vectors with a wrong label in the file of signatures, and
+// the reasons. The test expects the opposite of the label.
 var mislabelled = map[int]string{
+	346: "labelled valid, but its header says PS384 and its key PS256 (RFC 7517, section 4.4)",
+	350: "labelled valid, but its header says PS384 and its key PS256 (RFC 7517, section 4.4)",
 	367: "labelled invalid for its padding, but has none: byte for byte the vector 357, which is valid",
 	370: "labelled invalid for the padding of its payload, but has none: byte for byte the vector 357, which is valid",
 	372: "labelled valid, but holds a '?' in its header: not base64url (RFC 7515, section 2)",
 	373: "labelled valid, but holds a '?' in its payload: not base64url (RFC 7515, section 2)",
 }
 
-type vectors struct {
-	TestGroups []group
+// refused says why jwtauth refuses a vector of each comment in spite of its
+// label, beyond the signature.
+var refused = map[string]string{
+	"emptyPayload": "no claims set is empty",
+}
+
+// accepted says why jwtauth accepts the valid token of a group in spite of its
+// label.
+var accepted = map[string]string{
+	"jws_mixedSymmetryKeyset": "each key has one algorithm, so a secret beside a public key confuses nothing",
 }
 
 type group struct {
-	Comment string
-	Private struct{ Alg, Kid, Kty, K string }
-	Public  json.RawMessage
-	Tests   []vector
+	Comment, Type   string
+	Private, Public json.RawMessage
+	Tests           []vector
 }
 
 type vector struct {
 	TcID    int
 	Comment string
 	JWS     json.RawMessage // a string, or an object if the vector is in the JSON serialization
+	JWE     json.RawMessage
 	Result  string
 }
 
@@ -49,56 +66,79 @@ func (v vector) token() []byte {
 	return v.JWS
 }
 
-func (g group) hmac() bool { return g.Private.Kty == "oct" && g.Private.Alg == "HS256" }
-
-func load(t *testing.T) vectors {
+func load(t *testing.T, file string) []group {
 	t.Helper()
-	text, err := fs.ReadFile(wycheproof.TestVectors, "json_web_signature_test.json")
+	text, err := fs.ReadFile(wycheproof.TestVectors, file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v vectors
+	var v struct{ TestGroups []group }
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	return v
+	return v.TestGroups
 }
 
-func secretOf(t *testing.T, g group) []byte {
+// jwks returns the keys of a group that verify: the public key, the secret, or
+// those of a set.
+func (g group) jwks(t *testing.T) []json.RawMessage {
 	t.Helper()
-	secret, err := base64.RawURLEncoding.DecodeString(g.Private.K)
+	text := g.Public
+	if text == nil {
+		text = g.Private
+	}
+	var set struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(text, &set); err != nil {
+		t.Fatal(err)
+	}
+	if set.Keys != nil {
+		return set.Keys
+	}
+	return []json.RawMessage{text}
+}
+
+// without returns a key without one of its members.
+func without(t *testing.T, key json.RawMessage, member string) []byte {
+	t.Helper()
+	var members map[string]any
+	if err := json.Unmarshal(key, &members); err != nil {
+		t.Fatal(err)
+	}
+	delete(members, member)
+	text, err := json.Marshal(members)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return secret
+	return text
 }
 
-func verifier(t *testing.T, keys ...wsauth.Key) *wsauth.HS256 {
+// algorithmOf returns the algorithm of a group with one key.
+func algorithmOf(t *testing.T, g group) string {
 	t.Helper()
-	v, err := wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{"pi-1"}})
-	if err != nil {
+	var key struct{ Alg string }
+	if err := json.Unmarshal(g.jwks(t)[0], &key); err != nil {
 		t.Fatal(err)
 	}
-	return v
+	return key.Alg
+}
+
+func verifier(ring ...jwtauth.Key) (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: ring, AnySubject: true})
 }
 
 // signatureHolds reports whether v accepted the signature. The vectors sign
-// texts such as "foo", which are not claims, so wsauth accepts no vector as a
-// token. But wsauth reads the claims only after it has accepted the signature,
-// and only then has an error the ID of a key. So a refusal for the claims, with
-// a key ID, means that the signature was accepted.
-func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) bool {
+// texts such as "foo", which are not claims, so jwtauth accepts no vector as a
+// token. But it reads the claims only after it has accepted the signature. So a
+// refusal for the claims means that the signature was accepted.
+func signatureHolds(t *testing.T, v *jwtauth.Verifier, token []byte) bool {
 	t.Helper()
-	_, err := v.VerifyAt(token, time.Unix(1_800_000_000, 0))
+	_, err := v.Verify(t.Context(), token, time.Unix(1_800_000_000, 0))
 	refused, ok := errors.AsType[*wsauth.Error](err)
 	if !ok {
 		t.Fatalf("%v, want a *wsauth.Error", err)
 	}
 	switch refused.Reason {
 	case wsauth.ReasonClaims:
-		if refused.KeyID != kid {
-			t.Errorf("refused for its claims, by key %q, want %q", refused.KeyID, kid)
-		}
 		return true
 	case wsauth.ReasonMalformed, wsauth.ReasonAlgorithm, wsauth.ReasonHeader, wsauth.ReasonKey, wsauth.ReasonSignature:
 		return false
@@ -107,81 +147,143 @@ func signatureHolds(t *testing.T, v *wsauth.HS256, token []byte, kid string) boo
 	return false
 }
 
-// The results of the HS256 vectors match their labels, whether the key has the
-// ID of the header or no ID.
-func TestHS256(t *testing.T) {
+// TestSignatures decides every vector with the key of its group, once with the
+// ID of the key and once without. A group whose key New refuses refuses all.
+func TestSignatures(t *testing.T) {
+	supported := map[string]int{}
 	count := 0
-	for _, g := range load(t).TestGroups {
-		if !g.hmac() {
+	for _, g := range load(t, signatures) {
+		key := g.jwks(t)[0]
+		named, err := verifier(jwtauth.Key{JWK: key})
+		unnamed, err2 := verifier(jwtauth.Key{JWK: without(t, key, "kid")})
+		if (err == nil) != (err2 == nil) {
+			t.Errorf("%s: the ID makes a difference: %v, %v", g.Comment, err, err2)
+		}
+		alg := algorithmOf(t, g)
+		switch alg {
+		case "RS384", "RS512", "PS384", "PS512", "ES521":
+			if err == nil {
+				t.Errorf("%s: a key for %s was accepted", g.Comment, alg)
+			}
+			count += len(g.Tests)
 			continue
 		}
-		secret := secretOf(t, g)
-		named := verifier(t, wsauth.Key{ID: g.Private.Kid, Secret: secret})
-		unnamed := verifier(t, wsauth.Key{Secret: secret})
 		for _, vec := range g.Tests {
 			count++
-			t.Run(fmt.Sprint(vec.TcID, " ", vec.Comment), func(t *testing.T) {
+			supported[alg]++
+			t.Run(fmt.Sprint(vec.TcID, " ", alg, " ", vec.Comment), func(t *testing.T) {
 				want := vec.Result == "valid"
 				if reason, ok := mislabelled[vec.TcID]; ok {
 					t.Log(reason)
 					want = !want
 				}
-				if got := signatureHolds(t, named, vec.token(), g.Private.Kid); got != want {
+				if reason, ok := refused[vec.Comment]; ok {
+					t.Log(reason)
+					want = false
+				}
+				if err != nil {
+					if want {
+						t.Errorf("the key was refused: %v", err)
+					}
+					return
+				}
+				if got := signatureHolds(t, named, vec.token()); got != want {
 					t.Errorf("named key: signature accepted: %v, want %v", got, want)
 				}
-				if got := signatureHolds(t, unnamed, vec.token(), ""); got != want {
+				if got := signatureHolds(t, unnamed, vec.token()); got != want {
 					t.Errorf("key without ID: signature accepted: %v, want %v", got, want)
 				}
 			})
 		}
 	}
-	if count != 40 {
-		t.Errorf("the file holds %d HS256 vectors, want 40", count)
+	if count != 401 {
+		t.Errorf("the file holds %d vectors, want 401", count)
+	}
+	for alg, want := range map[string]int{"HS256": 40, "RS256": 233, "PS256": 50, "ES256": 39, "": 4} {
+		if supported[alg] != want {
+			t.Errorf("the file holds %d vectors for %q, want %d", supported[alg], alg, want)
+		}
 	}
 }
 
-// Vectors with other algorithms than HS256 are refused, even those with the
-// label valid. The verifier has all secrets of the file and, as its first key,
-// the vector's public key in the role of a secret (RFC 8725, section 2.1).
-func TestOtherAlgorithms(t *testing.T) {
-	groups := load(t).TestGroups
-	var secrets []wsauth.Key
-	seen := make(map[string]bool)
+// Vectors are refused by a verifier that has other keys: all secrets of the
+// file and, as its first key, the vector's public key in the role of a secret
+// (RFC 8725, section 2.1).
+func TestConfusion(t *testing.T) {
+	groups := load(t, signatures)
+	var secrets []jwtauth.Key
+	seen := map[string]bool{}
 	for _, g := range groups {
-		if g.hmac() && !seen[g.Private.K] {
-			seen[g.Private.K] = true
-			secrets = append(secrets, wsauth.Key{Secret: secretOf(t, g)})
+		if key := g.jwks(t)[0]; algorithmOf(t, g) == "HS256" && !seen[string(key)] {
+			seen[string(key)] = true
+			secrets = append(secrets, jwtauth.Key{JWK: without(t, key, "kid")})
 		}
 	}
 	count := 0
 	for _, g := range groups {
-		if g.hmac() {
+		if g.Public == nil {
 			continue
 		}
-		keys := secrets
-		if len(g.Public) > 0 {
-			keys = append([]wsauth.Key{{Secret: g.Public}}, secrets...)
+		v, err := verifier(append([]jwtauth.Key{{Secret: g.Public}}, secrets...)...)
+		if err != nil {
+			t.Fatal(err)
 		}
-		v := verifier(t, keys...)
 		for _, vec := range g.Tests {
 			count++
-			if signatureHolds(t, v, vec.token(), "") {
+			if signatureHolds(t, v, vec.token()) {
 				t.Errorf("%d (%s, %s): signature accepted", vec.TcID, g.Comment, vec.Comment)
 			}
 		}
 	}
-	if count != 361 {
-		t.Errorf("the file holds %d vectors that are not HS256, want 361", count)
+	if count < 350 {
+		t.Errorf("%d vectors with a public key", count)
 	}
 }
 
-// The reasons of the four mislabelled vectors are true. If the file is
-// corrected, this test fails.
+// TestKeys decides the vectors about keys: what New refuses, verifies nothing.
+func TestKeys(t *testing.T) {
+	for file, want := range map[string]int{keys: 26, crypto: 49} {
+		count := 0
+		for _, g := range load(t, file) {
+			if g.Tests[0].JWE != nil {
+				continue
+			}
+			var ring []jwtauth.Key
+			for _, key := range g.jwks(t) {
+				ring = append(ring, jwtauth.Key{JWK: key})
+			}
+			v, err := verifier(ring...)
+			for _, vec := range g.Tests {
+				count++
+				want := vec.Result == "valid"
+				if reason, ok := accepted[g.Comment]; ok {
+					t.Log(g.Comment, ": ", reason)
+					want = true
+				}
+				if got := err == nil && signatureHolds(t, v, vec.token()); got != want {
+					t.Errorf("%s %d (%s, %s): accepted: %v, want %v (%v)", file, vec.TcID, g.Comment, vec.Comment, got, want, err)
+				}
+			}
+		}
+		if count != want {
+			t.Errorf("%s holds %d vectors of signatures, want %d", file, count, want)
+		}
+	}
+}
+
+// The reasons of the mislabelled vectors are true. If the file is corrected,
+// this test fails.
 func TestMislabelled(t *testing.T) {
-	token, result := make(map[int]string), make(map[int]string)
-	for _, g := range load(t).TestGroups {
+	token, result, alg := make(map[int]string), make(map[int]string), make(map[int]string)
+	for _, g := range load(t, signatures) {
 		for _, vec := range g.Tests {
-			token[vec.TcID], result[vec.TcID] = string(vec.token()), vec.Result
+			token[vec.TcID], result[vec.TcID], alg[vec.TcID] = string(vec.token()), vec.Result, algorithmOf(t, g)
+		}
+	}
+	const ps384 = "eyJhbGciOiJQUzM4NCIs" // {"alg":"PS384",
+	for _, id := range []int{346, 350} {
+		if !strings.HasPrefix(token[id], ps384) || alg[id] != "PS256" || result[id] != "valid" {
+			t.Errorf("%d is no longer labelled valid in spite of its algorithm", id)
 		}
 	}
 	for _, id := range []int{367, 370} {

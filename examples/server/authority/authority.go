@@ -3,6 +3,7 @@
 package authority
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -21,12 +23,16 @@ import (
 // next pair.
 const RefreshPath = "/auth/refresh"
 
-// Config sets which devices may publish, and for how long. Keys and Devices are
-// required. A zero duration or choice means the default of package wsauth or
-// refresh.
+// Config sets which devices may publish, and for how long. Devices is required,
+// and at least one of Keys, PublicKeys and Provider. A zero duration or choice
+// means the default of package wsauth or refresh.
 type Config struct {
-	Keys    []wsauth.Key // the first one signs
-	Devices []string
+	Keys       []jwtauth.Key // secrets, of which the first one signs
+	PublicKeys []jwtauth.Key // of machines that sign tokens elsewhere
+	Provider   *jwtauth.Provider
+	Audience   string // of devices' tokens; may be empty
+	Claim      string // that names the device; empty means "device"
+	Devices    []string
 
 	OnExpiry    wsauth.OnExpiry
 	MaxLifetime time.Duration // of any token
@@ -34,7 +40,8 @@ type Config struct {
 	OverLimit   wsauth.OverLimit
 
 	// Dir keeps refresh tokens and revocations. If empty, there are no refresh
-	// tokens, and revocations end with the process.
+	// tokens, and revocations end with the process. Without Keys, there are no
+	// refresh tokens either.
 	Dir             string
 	AccessLifetime  time.Duration
 	RefreshLifetime time.Duration
@@ -50,11 +57,11 @@ type Config struct {
 // concurrent use.
 type Authority struct {
 	cfg         Config
-	keys        *wsauth.HS256
-	secrets     atomic.Pointer[[]wsauth.Key]
-	operators   *wsauth.HS256 // verifies the operator's own tokens, with the same keys
+	keys        *jwtauth.Verifier
+	secrets     atomic.Pointer[[]jwtauth.Key]
+	operators   *jwtauth.Verifier // verifies the operator's own tokens, with Keys; nil without Keys
 	gate        *wsauth.Gate
-	issuer      *refresh.Issuer // nil without Dir
+	issuer      *refresh.Issuer // nil without Dir or Keys
 	revocations *revocations    // nil without Dir
 }
 
@@ -66,8 +73,10 @@ func New(cfg Config) (*Authority, error) {
 	if a.keys, err = cfg.verifier(); err != nil {
 		return nil, err
 	}
-	if a.operators, err = operatorVerifier(cfg.Keys); err != nil {
-		return nil, err
+	if len(cfg.Keys) > 0 {
+		if a.operators, err = operatorVerifier(cfg.Keys); err != nil {
+			return nil, err
+		}
 	}
 	a.gate, err = wsauth.New(wsauth.Config{
 		Verifier: a.keys, Audit: cfg.Audit, Barred: cfg.Barred, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
@@ -76,7 +85,7 @@ func New(cfg Config) (*Authority, error) {
 	if err != nil || cfg.Dir == "" {
 		return a, err
 	}
-	issuer, err := cfg.issuer(a.keys)
+	issuer, err := cfg.issuer(a.keys) // checks the directory too
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +95,14 @@ func New(cfg Config) (*Authority, error) {
 	for device, before := range a.revocations.before {
 		a.gate.Revoke(device, before)
 	}
+	if len(cfg.Keys) == 0 {
+		cfg.Log.Warn("there are no refresh tokens, because the server has no secret that signs")
+		return a, nil
+	}
 	issuer.Audit, issuer.ClientIP = cfg.Audit, cfg.ClientIP
 	issuer.OnRevoked = func(r refresh.Revocation) {
-		if _, err := a.revokeTokens(r.Family.Device, r.IssuedBefore); err != nil {
-			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Device, "error", err)
+		if _, err := a.revokeTokens(r.Family.Subject, r.IssuedBefore); err != nil {
+			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Subject, "error", err)
 		}
 	}
 	issuer.OnFailure = func(r *http.Request, reason wsauth.Reason) {
@@ -105,31 +118,53 @@ func New(cfg Config) (*Authority, error) {
 func (a *Authority) Gate() *wsauth.Gate { return a.gate }
 
 // Issuer returns the issuer of refresh tokens, which is nil if there is no
-// directory.
+// directory or no secret that signs.
 func (a *Authority) Issuer() *refresh.Issuer { return a.issuer }
 
 // KeyUsage returns how many tokens each key has verified, the signing key
 // first.
-func (a *Authority) KeyUsage() []wsauth.KeyUsage { return a.keys.KeyUsage() }
+func (a *Authority) KeyUsage() []jwtauth.KeyUsage { return a.keys.KeyUsage() }
 
-// Rotate puts other keys in force. A session ends at once if keys does not hold
-// the key that signed its token.
-func (a *Authority) Rotate(keys []wsauth.Key) error {
-	err := errors.Join(a.keys.Rotate(keys...), a.operators.Rotate(keys...))
+// ErrNoSecret means that there is no secret where the server must have one from
+// its start.
+var ErrNoSecret = errors.New("the server was started with a secret, or without one, and must be started anew to change that")
+
+// Rotate puts other secrets and public keys in force. A session ends at once if
+// they do not hold the key that signed its token.
+func (a *Authority) Rotate(secrets, public []jwtauth.Key) error {
+	if (a.operators == nil) != (len(secrets) == 0) {
+		return ErrNoSecret
+	}
+	if a.operators != nil {
+		if err := a.operators.Rotate(secrets...); err != nil {
+			return err
+		}
+	}
+	err := a.keys.Rotate(slices.Concat(secrets, public)...)
 	if err == nil {
-		a.secrets.Store(&keys)
+		a.secrets.Store(&secrets)
 	}
 	return err
 }
 
-// VerifyAt verifies a token on the operator's listener at the time now. It
+// Run keeps the keys of the Provider fresh until ctx ends. Without a Provider,
+// it returns at once.
+func (a *Authority) Run(ctx context.Context) {
+	if a.cfg.Provider != nil {
+		a.keys.Run(ctx)
+	}
+}
+
+// Verify verifies a token on the operator's listener at the time now. It
 // accepts the operator's own tokens and devices' tokens. The caller checks the
 // permissions.
-func (a *Authority) VerifyAt(token []byte, now time.Time) (wsauth.Identity, error) {
-	if id, err := a.operators.VerifyAt(token, now); err == nil {
-		return id, nil
+func (a *Authority) Verify(ctx context.Context, token []byte, now time.Time) (wsauth.Identity, error) {
+	if a.operators != nil {
+		if id, err := a.operators.Verify(ctx, token, now); err == nil {
+			return id, nil
+		}
 	}
-	return a.gate.VerifyAt(token, now)
+	return a.gate.Verify(ctx, token, now)
 }
 
 // maxAhead is how far in the future a revocation may lie, for clocks that
@@ -164,7 +199,7 @@ func (a *Authority) Revoke(ctx context.Context, by, device string, before time.T
 		families, err := a.issuer.Families(ctx)
 		errs = append(errs, err)
 		for _, f := range families {
-			if f.Device != device || !f.IssuedAt.Before(before) {
+			if f.Subject != device || !f.IssuedAt.Before(before) {
 				continue
 			}
 			found, err := a.issuer.RevokeFamily(ctx, f.ID)
@@ -206,7 +241,7 @@ func (a *Authority) Knows(ctx context.Context, device string) bool {
 		return false
 	}
 	families, err := a.issuer.Families(ctx)
-	return err != nil || slices.ContainsFunc(families, func(f refresh.Family) bool { return f.Device == device })
+	return err != nil || slices.ContainsFunc(families, func(f refresh.Family) bool { return f.Subject == device })
 }
 
 // revokeTokens revokes access tokens of a device that were issued before a
@@ -222,7 +257,7 @@ func (a *Authority) revokeTokens(device string, before time.Time) (sessions int,
 
 func (a *Authority) sessionsOf(device string) (n int) {
 	for _, s := range a.gate.Sessions() {
-		if s.Identity.Device == device {
+		if s.Identity.Subject == device {
 			n++
 		}
 	}
@@ -240,8 +275,15 @@ func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, *http.Reques
 	})
 }
 
-func (c *Config) verifier() (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: c.Keys, Devices: c.Devices, Roles: Roles()})
+func (c *Config) verifier() (*jwtauth.Verifier, error) {
+	cfg := jwtauth.Config{
+		Keys: slices.Concat(c.Keys, c.PublicKeys), Subjects: c.Devices, SubjectClaim: cmp.Or(c.Claim, "device"),
+		Audience: c.Audience, Roles: Roles(), DefaultRole: "publisher", Log: c.Log,
+	}
+	if c.Provider != nil {
+		cfg.Providers = []jwtauth.Provider{*c.Provider}
+	}
+	return jwtauth.New(cfg)
 }
 
 // issuer returns the configuration of refresh tokens that the server and

@@ -6,7 +6,7 @@ import (
 	"encoding/base64"
 	"slices"
 
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // Proofs returns proofs that the server has its keys, one for each. nonce is
@@ -21,13 +21,13 @@ func (a *Authority) Proofs(nonce, addr string) []string {
 }
 
 // Proved reports whether one of proofs shows that its maker has key.
-func Proved(key wsauth.Key, proofs []string, nonce, addr string) bool {
+func Proved(key jwtauth.Key, proofs []string, nonce, addr string) bool {
 	want := []byte(proof(key, nonce, addr))
 	return slices.ContainsFunc(proofs, func(p string) bool { return hmac.Equal([]byte(p), want) })
 }
 
 // proof derives a key of its own, so that no proof is a signature of a token.
-func proof(key wsauth.Key, nonce, addr string) string {
+func proof(key jwtauth.Key, nonce, addr string) string {
 	mac := func(key, text []byte) []byte {
 		m := hmac.New(sha256.New, key)
 		m.Write(text)

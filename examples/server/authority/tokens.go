@@ -2,11 +2,31 @@ package authority
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
+
+// SignWith is [Sign] with a private key whose public key is in cfg. It refuses a
+// token that the server would not accept.
+func SignWith(ctx context.Context, key jwtauth.Key, cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string, error) {
+	accepts, err := cfg.verifier()
+	if err != nil {
+		return "", err
+	}
+	cfg.Keys, cfg.PublicKeys, cfg.Provider = []jwtauth.Key{key}, nil, nil
+	token, err := Sign(cfg, g, ttl, now)
+	if err != nil {
+		return "", err
+	}
+	if _, err := accepts.Verify(ctx, []byte(token), now); err != nil {
+		return "", fmt.Errorf("the server does not accept this key (add its public key to JWT_PUBLIC_KEY): %w", err)
+	}
+	return token, nil
+}
 
 // Sign returns an access token that is valid for ttl from now. The server need
 // not run.
@@ -15,7 +35,7 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.Claims{Device: g.Device, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
+	return verifier.SignAt(wsauth.ClaimSet{Subject: g.Subject, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
 }
 
 // NewPair begins a family of refresh tokens in cfg's directory. The server need
@@ -60,18 +80,18 @@ func Roles() map[string][]string {
 // never locks the operator out.
 const operator = "operator"
 
-func operatorVerifier(keys []wsauth.Key) (*wsauth.HS256, error) {
-	return wsauth.NewHS256(wsauth.HS256Config{Keys: keys, Devices: []string{operator}, Audience: operator})
+func operatorVerifier(keys []jwtauth.Key) (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: keys, Subjects: []string{operator}, SubjectClaim: "device", Audience: operator})
 }
 
 // OperatorToken returns a token for one call on the operator's listener, valid
 // for a minute from now.
-func OperatorToken(keys []wsauth.Key, now time.Time) (string, error) {
+func OperatorToken(keys []jwtauth.Key, now time.Time) (string, error) {
 	verifier, err := operatorVerifier(keys)
 	if err != nil {
 		return "", err
 	}
-	return verifier.SignAt(wsauth.Claims{
-		Device: operator, Role: "admin", Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
+	return verifier.SignAt(wsauth.ClaimSet{
+		Subject: operator, Scope: []string{wsauth.Admin}, ExpiresAt: now.Add(time.Minute),
 	}, now)
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 var deviceID = regexp.MustCompile(`[A-Za-z0-9_-]{1,64}`)
@@ -28,18 +31,6 @@ func deviceName(s string) error {
 		return envcheck.CheckReason("must not be operator, which is the name of the operator's commands")
 	}
 	return envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")(s)
-}
-
-// checkTLS returns an error for the TLS variables that do not go together.
-func (c *Config) checkTLS() error {
-	var errs []error
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		errs = append(errs, errors.New("TLS_CERT_FILE and TLS_KEY_FILE must be set together"))
-	}
-	if c.RedirectAddr != "" && c.TLSCert == "" && c.TLSKey == "" {
-		errs = append(errs, errors.New("HTTP_REDIRECT_ADDR redirects to TLS, so it needs TLS_CERT_FILE and TLS_KEY_FILE"))
-	}
-	return errors.Join(errs...)
 }
 
 // proxies reads the trusted proxies. Its error names a wrong item by its place,
@@ -154,6 +145,30 @@ func strongSecret(s string) error {
 	}
 	problem, _, _ := strings.Cut(err.Error(), "; ")
 	return envcheck.CheckReason(problem + "; `server secret` makes one")
+}
+
+// publicKeys reads public keys in PEM, one after the other.
+func publicKeys(text string) (keys []jwtauth.Key, err error) {
+	for rest := []byte(text); len(bytes.TrimSpace(rest)) > 0; {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			return nil, envcheck.CheckReason("must be PEM: blocks from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----, with line breaks")
+		}
+		if strings.Contains(block.Type, "PRIVATE") {
+			return nil, envcheck.CheckReason("is a private key: keep it on the machine that signs, and give the server the public key")
+		}
+		keys = append(keys, jwtauth.Key{PEM: pem.EncodeToMemory(block)})
+	}
+	if _, err := jwtauth.New(jwtauth.Config{Keys: keys, AnySubject: true}); err != nil {
+		return nil, envcheck.CheckReason("must be up to 7 different public keys for EdDSA (Ed25519), ES256 (P-256) or ES384 (P-384)")
+	}
+	return keys, nil
+}
+
+func usableProvider(p *jwtauth.Provider) bool {
+	_, err := jwtauth.New(jwtauth.Config{Providers: []jwtauth.Provider{*p}, AnySubject: true})
+	return err == nil
 }
 
 // historyKey accepts 32 bytes only in the encoding that `server secret` prints.

@@ -2,7 +2,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,13 +17,19 @@ import (
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // Config is the server's configuration. [Load] sets it from the environment.
 // Only tests change the fields after SentryDSN.
 type Config struct {
-	Secret     envcheck.Secret
-	Previous   envcheck.Secret
+	Secret     envcheck.Secret[string]
+	Previous   envcheck.Secret[string]
+	PublicKeys []jwtauth.Key
+	Issuer     string
+	KeySet     string // URL
+	Audience   string
+	Claim      string // that names the device
 	Devices    []string
 	Production bool
 	Host       string
@@ -57,13 +62,13 @@ type Config struct {
 	HistoryMaxAge   time.Duration
 	HistoryMaxBytes int64
 	HistoryDir      string
-	HistoryKey      envcheck.Secret
-	HistoryPrevious envcheck.Secret
+	HistoryKey      envcheck.Secret[string]
+	HistoryPrevious envcheck.Secret[string]
 	HistorySync     journal.Sync
 
 	LogLevel  slog.Level
 	LogFormat string
-	SentryDSN envcheck.Secret
+	SentryDSN envcheck.Secret[string]
 
 	// Failures is the number of wrong tokens from one address, within 10
 	// minutes, after which the address may send no tokens for 10 minutes, and
@@ -82,11 +87,21 @@ type Config struct {
 // that it sets.
 func (c *Config) Spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "JWT_SECRET", Required: true, Into: envcheck.SecretText(&c.Secret), Check: strongSecret,
-			Doc: "Key that signs device tokens (HS256), at least 32 characters. `server secret` makes one."},
-		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.Previous), Check: strongSecret,
+		{Name: "JWT_SECRET", Into: envcheck.SecretOf(&c.Secret, envcheck.Text), Check: strongSecret,
+			Doc: "Key that signs device tokens (HS256), at least 32 characters. `server secret` makes one. Without it, the server signs nothing: it has no refresh tokens, and its commands need a Unix socket in `OPERATOR_ADDR`."},
+		{Name: "JWT_SECRET_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretOf(&c.Previous, envcheck.Text), Check: strongSecret,
 			Doc: "Old key, which the server still accepts after `JWT_SECRET` was changed. SIGHUP reads the files of both keys again."},
-		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.List(&c.Devices), Example: "pi-1",
+		{Name: "JWT_PUBLIC_KEY", AllowFile: true, Into: envcheck.Func(&c.PublicKeys, "public keys in PEM", publicKeys),
+			Doc: "Public keys in PEM (Ed25519, P-256, P-384), whose tokens the server accepts. `server token -new-key FILE` makes a pair, and `server token -key FILE` signs with it on another machine, so that a stolen server holds nothing that signs."},
+		{Name: "JWT_ISSUER", Into: envcheck.Text(&c.Issuer), Example: "https://id.example",
+			Doc: "Provider whose tokens the server accepts: their `iss`. Its keys are found by OpenID Connect Discovery, or at `JWT_JWKS_URL`."},
+		{Name: "JWT_JWKS_URL", Into: envcheck.Text(&c.KeySet), Example: "https://id.example/keys",
+			Doc: "Address of the provider's key set (JWKS), https only."},
+		{Name: "JWT_AUDIENCE", Into: envcheck.Text(&c.Audience), Example: "relay",
+			Doc: "Required `aud` of device tokens. Without it, a token with an `aud` is refused."},
+		{Name: "JWT_DEVICE_CLAIM", Default: "device", Into: envcheck.Text(&c.Claim),
+			Doc: "Claim that names the device; `sub` for most providers."},
+		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.ListOf(&c.Devices, envcheck.Text), Example: "pi-1",
 			Check: envcheck.Each(deviceName),
 			Doc:   "Devices that may publish, separated by commas."},
 		{Name: "NODE_ENV", Default: "development",
@@ -95,7 +110,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: listenHost,
 			Doc: "Address to listen on. Keep the default behind a proxy on the same machine; `0.0.0.0` is every address."},
 		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.Port), Doc: "TCP port to listen on."},
-		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.List(&c.OperatorAddrs), Check: envcheck.Each(operatorAddr), Example: "unix:/run/relay/operator.sock,127.0.0.1:3001",
+		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.ListOf(&c.OperatorAddrs, envcheck.Text), Check: envcheck.Each(operatorAddr), Example: "unix:/run/relay/operator.sock,127.0.0.1:3001",
 			Doc: "Addresses for the operator's calls, separated by commas. `unix:/PATH` is a Unix socket for processes of the server's user and root, which need no token. `HOST:PORT` is for programs with a token, such as Prometheus. The commands use the first socket, or else the first address. If empty, the server takes no such calls."},
 		{Name: "AUTH_DIR", Into: envcheck.Text(&c.AuthDir), Example: "/var/lib/relay/auth",
 			Doc: "Directory that keeps the families of refresh tokens, the revocations and the blocks. No other server may use it. Without it, there are no refresh tokens, and revocations and blocks last until the next start."},
@@ -108,7 +123,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "ON_EXPIRY", Default: "viewer",
 			Into: envcheck.Choice(&c.OnExpiry, envcheck.As("viewer", wsauth.OnExpiryView), envcheck.As("close", wsauth.OnExpiryClose)),
 			Doc:  "Effect on a publisher when its permission ends: `viewer` makes it a viewer on the same connection, `close` closes the connection."},
-		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Int(&c.DeviceSessions, 0, 10_000),
+		{Name: "DEVICE_SESSIONS", Default: "0", Into: envcheck.Number(&c.DeviceSessions, 0, 10_000),
 			Doc: "Number of connections of one device that may publish at the same time; 0 is any number."},
 		{Name: "DEVICE_SESSIONS_OVER", Default: "refuse",
 			Into: envcheck.Choice(&c.OverSessions, envcheck.As("refuse", wsauth.OverLimitRefuse), envcheck.As("replace", wsauth.OverLimitReplace)),
@@ -116,26 +131,26 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "TLS_CERT_FILE", Into: envcheck.Text(&c.TLSCert), Example: "/etc/relay/fullchain.pem",
 			Doc: "File with the certificate and its chain (PEM), for TLS without a proxy, version 1.2 at least. The server reads it again within a minute after a change, and on SIGHUP."},
 		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.TLSKey), Example: "/etc/relay/privkey.pem",
-			Doc: "File with the certificate's private key (PEM). Set both files or neither."},
+			Doc: "File with the certificate's private key (PEM)."},
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
 			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", proxies),
 			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`."},
-		{Name: "ALLOWED_ORIGINS", Into: envcheck.List(&c.Origins), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
+		{Name: "ALLOWED_ORIGINS", Into: envcheck.ListOf(&c.Origins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
-		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Int(&c.RateConnections, 1, maxRate),
+		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Number(&c.RateConnections, 1, maxRate),
 			Doc: "Number of WebSocket connections that one client can open in a window. A connection that closes no longer counts."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),
 			Doc: "Length of the window of `RATE_LIMIT_CONNECTIONS`."},
 		{Name: "RATE_LIMIT_NETWORKS", Into: envcheck.Func(&c.RateNetworks, "a list of networks with limits", networks), Example: "203.0.113.0/24=500,198.51.100.7=none",
 			Doc: "Limits of their own for networks, such as an office or a venue whose visitors share an address, separated by commas. All of such a network counts as one client. `none` is no limit but `MAX_CONNECTIONS`."},
-		{Name: "MAX_CONNECTIONS", Into: envcheck.Int(&c.MaxConnections, 1, mostConnections), Example: "20000",
+		{Name: "MAX_CONNECTIONS", Into: envcheck.Number(&c.MaxConnections, 1, mostConnections), Example: "20000",
 			Doc: "Number of WebSocket connections that all clients together can have open. A further one gets a 503 with `Retry-After`. Each takes a file descriptor, so the default is nine tenths of those that the process may open (`RLIMIT_NOFILE`, `LimitNOFILE` of systemd), and leaves at least 64 for files and for HTTP."},
-		{Name: "UPGRADES_PER_SECOND", Default: "1000", Into: envcheck.Int(&c.UpgradesPerSecond, 0, 1_000_000),
+		{Name: "UPGRADES_PER_SECOND", Default: "1000", Into: envcheck.Number(&c.UpgradesPerSecond, 0, 1_000_000),
 			Doc: "Number of WebSocket connections that all clients together can open in a second, and twice as many at once. A further one gets a 429 with `Retry-After`. 0 is any number."},
-		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Int(&c.HistoryKeep, 1, 1_000_000),
+		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Number(&c.HistoryKeep, 1, 1_000_000),
 			Doc: "Number of messages that a clean-up of the history leaves."},
-		{Name: "HISTORY_TRIM_AT", Into: envcheck.Int(&c.HistoryTrimAt, 1, 2_000_000),
+		{Name: "HISTORY_TRIM_AT", Into: envcheck.Number(&c.HistoryTrimAt, 1, 2_000_000),
 			Doc: "Number of messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200 by default."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.HistoryMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
 			Doc: "Age at which a message leaves the history. Without it, messages have no maximum age."},
@@ -143,9 +158,9 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Largest size of the whole history, at least 1MiB. Without it, the size has no limit."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
 			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it, the history is in memory only."},
-		{Name: "HISTORY_KEY", Into: envcheck.SecretText(&c.HistoryKey), Check: historyKey,
-			Doc: "Key that encrypts the history, required with `HISTORY_DIR`: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
-		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretText(&c.HistoryPrevious), Check: historyKey,
+		{Name: "HISTORY_KEY", Into: envcheck.SecretOf(&c.HistoryKey, envcheck.Text), Check: historyKey,
+			Doc: "Key that encrypts the history: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
+		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretOf(&c.HistoryPrevious, envcheck.Text), Check: historyKey,
 			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. It is no longer needed after one start with both keys."},
 		{Name: "HISTORY_FSYNC", Default: "always",
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
@@ -154,10 +169,25 @@ func (c *Config) Spec() envcheck.Spec {
 			Into: envcheck.Choice(&c.LogLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
 			Doc:  "Lowest level that is logged."},
 		{Name: "LOG_FORMAT", Default: "text",
-			Into: envcheck.Choice(&c.LogFormat, envcheck.As("text", "text"), envcheck.As("json", "json")),
+			Into: envcheck.Enum(&c.LogFormat, "text", "json"),
 			Doc:  "Format of the log on standard error."},
-		{Name: "SENTRY_DSN", Into: envcheck.SecretText(&c.SentryDSN), Check: trackerDSN,
+		{Name: "SENTRY_DSN", Into: envcheck.SecretOf(&c.SentryDSN, envcheck.Text), Check: trackerDSN,
 			Doc: "Error tracker that gets errors and panics by Sentry's protocol, without addresses, tokens or text: its `https://KEY@HOST/PROJECT`. Without it, the server sends them nowhere."},
+	}, Rules: []envcheck.Rule{
+		envcheck.RuleFunc("is required, unless JWT_PUBLIC_KEY or JWT_ISSUER is set",
+			func() bool { return c.Secret.Reveal() != "" || c.PublicKeys != nil || c.Issuer != "" }, "JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER"),
+		envcheck.RequiredIf("JWT_SECRET", "JWT_SECRET_PREVIOUS"),
+		envcheck.RequiredIf("JWT_ISSUER", "JWT_JWKS_URL"),
+		envcheck.RuleFunc("must be an https URL of a provider, such as https://id.example, and so must JWT_JWKS_URL",
+			func() bool { return c.Issuer == "" || usableProvider(c.Provider()) }, "JWT_ISSUER", "JWT_JWKS_URL"),
+		envcheck.Together("TLS_CERT_FILE", "TLS_KEY_FILE"),
+		envcheck.RequiredIf("TLS_CERT_FILE", "HTTP_REDIRECT_ADDR"),
+		envcheck.RequiredIf("TLS_KEY_FILE", "HTTP_REDIRECT_ADDR"),
+		envcheck.RuleFunc("must not be below HISTORY_KEEP",
+			func() bool { return c.HistoryTrimAt == 0 || c.HistoryTrimAt >= c.HistoryKeep }, "HISTORY_TRIM_AT", "HISTORY_KEEP"),
+		envcheck.Together("HISTORY_DIR", "HISTORY_KEY"),
+		envcheck.RuleFunc("must not be the same as JWT_SECRET",
+			func() bool { return c.HistoryKey.Reveal() == "" || c.HistoryKey.Reveal() != c.Secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET"),
 	}}
 }
 
@@ -166,11 +196,7 @@ func (c *Config) Spec() envcheck.Spec {
 func Load(env envcheck.Lookup) (Config, error) {
 	var c Config
 	c.Failures = 10
-	spec := c.Spec()
-	err := spec.Load(env)
-	err = errors.Join(err, checkRules(env))
-	err = errors.Join(err, c.checkTLS())
-	if err != nil {
+	if err := c.Spec().Load(env); err != nil {
 		return Config{}, fmt.Errorf("the environment is not usable:\n%w", err)
 	}
 	if c.HistoryTrimAt == 0 {
@@ -193,28 +219,6 @@ func connectionsFor(files uint64) int {
 		return mostConnections // the system has no such limit, or does not tell
 	}
 	return max(1, int(files-max(files/10, min(64, files/2))))
-}
-
-// checkRules checks the rules between variables. Each rule reads only its own
-// variables, so that a broken rule is reported even if other variables are
-// wrong.
-func checkRules(env envcheck.Lookup) error {
-	var errs []error
-	rule := func(text string, broken func(*Config) bool, names ...string) {
-		var c Config
-		if c.Spec().Only(names...).Load(env) == nil && broken(&c) {
-			errs = append(errs, errors.New(text))
-		}
-	}
-	rule("HISTORY_TRIM_AT must not be below HISTORY_KEEP",
-		func(c *Config) bool { return c.HistoryTrimAt != 0 && c.HistoryTrimAt < c.HistoryKeep }, "HISTORY_KEEP", "HISTORY_TRIM_AT")
-	rule("HISTORY_KEY is required with HISTORY_DIR (`server secret` makes one; keep it, since only this key opens the history)",
-		func(c *Config) bool { return c.HistoryDir != "" && c.HistoryKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
-	rule("HISTORY_KEY has no use without HISTORY_DIR",
-		func(c *Config) bool { return c.HistoryDir == "" && !c.HistoryKey.IsZero() }, "HISTORY_DIR", "HISTORY_KEY")
-	rule("HISTORY_KEY must not be the same as JWT_SECRET",
-		func(c *Config) bool { return c.HistoryKey.Reveal() == c.Secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET")
-	return errors.Join(errs...)
 }
 
 // Addr returns the public address to listen on, as host:port.
@@ -244,7 +248,7 @@ func (c *Config) Logger(w io.Writer) *slog.Logger {
 // Secrets returns every secret, none of which a log, an error or an event may
 // hold. A secret that is not set is empty.
 func (c *Config) Secrets() (all []string) {
-	for _, s := range []envcheck.Secret{c.Secret, c.Previous, c.HistoryKey, c.HistoryPrevious, c.SentryDSN} {
+	for _, s := range []envcheck.Secret[string]{c.Secret, c.Previous, c.HistoryKey, c.HistoryPrevious, c.SentryDSN} {
 		all = append(all, s.Reveal())
 	}
 	return all
@@ -259,12 +263,24 @@ func (c *Config) Tracker() tracker.Config {
 	return tracker.Config{DSN: c.SentryDSN.Reveal(), Environment: environment, Secrets: c.Secrets()}
 }
 
-// Keys returns the ring of keys: JWT_SECRET, which signs, and
-// JWT_SECRET_PREVIOUS if set, which is only accepted.
-func (c *Config) Keys() []wsauth.Key {
-	keys := []wsauth.Key{{Secret: []byte(c.Secret.Reveal())}}
+// Provider returns the provider of JWT_ISSUER, or nil.
+func (c *Config) Provider() *jwtauth.Provider {
+	if c.Issuer == "" {
+		return nil
+	}
+	return &jwtauth.Provider{Issuer: c.Issuer, JWKS: c.KeySet}
+}
+
+// Keys returns the ring of secrets: JWT_SECRET, which signs, and
+// JWT_SECRET_PREVIOUS if set, which is only accepted. It is empty without
+// JWT_SECRET.
+func (c *Config) Keys() []jwtauth.Key {
+	if c.Secret.Reveal() == "" {
+		return nil
+	}
+	keys := []jwtauth.Key{{Secret: []byte(c.Secret.Reveal())}}
 	if old := c.Previous.Reveal(); old != "" && old != c.Secret.Reveal() {
-		keys = append(keys, wsauth.Key{Secret: []byte(old)})
+		keys = append(keys, jwtauth.Key{Secret: []byte(old)})
 	}
 	return keys
 }

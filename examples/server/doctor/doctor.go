@@ -184,6 +184,14 @@ func (p *probe) judge(id string, problems []string, format string, args ...any) 
 	p.note(id, OK, format, args...)
 }
 
+// pause waits, unless the whole run ends before.
+func (p *probe) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-p.ctx.Done():
+	}
+}
+
 func (p *probe) secure() bool { return p.url.Scheme == "https" }
 
 func (p *probe) port() string {

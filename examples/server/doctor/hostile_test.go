@@ -19,6 +19,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/doctor"
 )
 
@@ -146,14 +147,9 @@ func TestHostile(t *testing.T) {
 		return func(c net.Conn) { _, _ = c.Write(b) }
 	}
 	first := func(then func(net.Conn, *http.Request)) func(net.Conn, *http.Request) {
-		var mu sync.Mutex
-		n := 0
+		var met sync.Map // the addresses that have answered
 		return func(c net.Conn, r *http.Request) {
-			mu.Lock()
-			n++
-			now := n
-			mu.Unlock()
-			if now == 1 {
+			if _, again := met.LoadOrStore(c.LocalAddr().String(), true); !again {
 				fine(c, r)
 				return
 			}
@@ -185,7 +181,15 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			report, err := doctor.Run(t.Context(), doctor.Config{URL: listen(t, handle), Timeout: 300 * time.Millisecond, Token: "a.b.c"})
+			var report doctor.Report
+			var err error
+			// A slow machine needs more time for the first answer.
+			for timeout := 300 * time.Millisecond; timeout < testkit.Patience; timeout *= 4 {
+				report, err = doctor.Run(t.Context(), doctor.Config{URL: listen(t, handle), Timeout: timeout, Token: "a.b.c"})
+				if err == nil || name == "huge pages" || name == "steering" {
+					break
+				}
+			}
 			if err != nil && name != "huge pages" && name != "steering" {
 				t.Fatal(err)
 			}
@@ -230,16 +234,13 @@ func TestTotal(t *testing.T) {
 	if _, err := doctor.Run(ctx, doctor.Config{URL: url}); !errors.Is(err, doctor.ErrUnreachable) {
 		t.Errorf("cancelled before: %v", err)
 	}
-	report, err := doctor.Run(t.Context(), doctor.Config{URL: url, Timeout: time.Hour, Total: 300 * time.Millisecond})
+	report, err := doctor.Run(t.Context(), doctor.Config{URL: url, Timeout: time.Hour, Total: 3 * time.Second})
 	if err != nil || !report.Failed() {
 		t.Errorf("out of time: %v, %v", report.Count, err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before+2 && time.Now().Before(deadline); {
-		runtime.Gosched()
-	}
-	if n := runtime.NumGoroutine(); n > before+2 { // the listener and its last connection
-		t.Errorf("%d goroutines, %d before", n, before)
-	}
+	testkit.Eventually(t, "only the goroutines of the listener and its last connection are left", func() bool {
+		return runtime.NumGoroutine() <= before+2
+	})
 }
 
 func TestParseURL(t *testing.T) {

@@ -58,7 +58,7 @@ func admit(a *authority.Authority, w *watch.Watch, next *http.ServeMux) http.Han
 		}}
 		defer out.end()
 		id, ok := identify(a, r)
-		call.By, call.TokenID = id.Device, id.TokenID
+		call.By, call.TokenID = id.Subject, id.TokenID
 		need := permissions[pattern]
 		switch {
 		case !ok:
@@ -74,7 +74,7 @@ func admit(a *authority.Authority, w *watch.Watch, next *http.ServeMux) http.Han
 				w.Scraped(id.ExpiresAt)
 			}
 			call.Path = r.URL.Path // an operator's, and no stranger's text
-			next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callerKey{}, id.Device)))
+			next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), callerKey{}, id.Subject)))
 		}
 	})
 }
@@ -83,13 +83,13 @@ func admit(a *authority.Authority, w *watch.Watch, next *http.ServeMux) http.Han
 // or the subject of the token.
 func identify(a *authority.Authority, r *http.Request) (id wsauth.Identity, ok bool) {
 	if caller, ok := r.Context().Value(socketKey{}).(string); ok {
-		return wsauth.Identity{Device: caller, Permissions: []string{wsauth.Admin}}, true
+		return wsauth.Identity{Subject: caller, Permissions: []string{wsauth.Admin}}, true
 	}
 	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !found || !strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1
 		return id, false
 	}
-	id, err := a.VerifyAt([]byte(strings.TrimLeft(token, " ")), time.Now())
+	id, err := a.Verify(r.Context(), []byte(strings.TrimLeft(token, " ")), time.Now())
 	return id, err == nil
 }
 

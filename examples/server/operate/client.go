@@ -12,7 +12,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // Bounds on one call: the time for a short answer, the time until a long answer
@@ -31,8 +31,8 @@ var errForeign = errors.New("the answer is not this server's JSON")
 // Client calls the operator's listener of a running server. It has a method for
 // each call of [Handler], in the same file as the call's handler.
 type Client struct {
-	Addr    string       // host:port or unix:PATH; if empty, every call returns ErrNoAddr
-	Secrets []wsauth.Key // the secrets that the server may have; unused on a Unix socket
+	Addr    string        // host:port or unix:PATH; if empty, every call returns ErrNoAddr
+	Secrets []jwtauth.Key // the secrets that the server may have; unused on a Unix socket
 }
 
 // ask makes one call. A status other than 2xx is an error. The caller must
@@ -64,8 +64,8 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	return res, nil
 }
 
-func (c *Client) token(key wsauth.Key) (string, error) {
-	return authority.OperatorToken([]wsauth.Key{key}, time.Now())
+func (c *Client) token(key jwtauth.Key) (string, error) {
+	return authority.OperatorToken([]jwtauth.Key{key}, time.Now())
 }
 
 // do makes a call whose answer has no content.

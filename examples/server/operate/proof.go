@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
-	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // maxProof bounds the answer to a request for a proof, in bytes.
@@ -37,25 +37,25 @@ func (c *Config) handleProof(w http.ResponseWriter, r *http.Request) {
 
 // prove asks the server at the other end of conn for a proof, and returns the
 // key that it has proved to have.
-func (c *Client) prove(ctx context.Context, conn net.Conn) (wsauth.Key, error) {
+func (c *Client) prove(ctx context.Context, conn net.Conn) (jwtauth.Key, error) {
 	nonce := rand.Text()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://operator/proof?nonce="+url.QueryEscape(nonce), nil)
 	if err != nil {
-		return wsauth.Key{}, err
+		return jwtauth.Key{}, err
 	}
 	if err := req.Write(conn); err != nil {
-		return wsauth.Key{}, err
+		return jwtauth.Key{}, err
 	}
 	// Nothing follows the answer before the next request, so the reader's
 	// buffer is empty in the end.
 	res, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxProof)), req)
 	if err != nil {
-		return wsauth.Key{}, errUnproved
+		return jwtauth.Key{}, errUnproved
 	}
 	defer res.Body.Close()
 	var proofs []string
 	if res.StatusCode != http.StatusOK || json.NewDecoder(res.Body).Decode(&proofs) != nil {
-		return wsauth.Key{}, errUnproved
+		return jwtauth.Key{}, errUnproved
 	}
 	_, _ = io.Copy(io.Discard, res.Body)
 	for _, key := range c.Secrets {
@@ -63,11 +63,14 @@ func (c *Client) prove(ctx context.Context, conn net.Conn) (wsauth.Key, error) {
 			return key, nil
 		}
 	}
-	return wsauth.Key{}, errUnproved
+	return jwtauth.Key{}, errUnproved
 }
 
 var errUnproved = errors.New("the program at OPERATOR_ADDR did not prove that it is the server with this JWT_SECRET, so no token was sent to it " +
 	"(after a change of JWT_SECRET, have the server reload it, or set JWT_SECRET_PREVIOUS)")
+
+var errNoSecret = errors.New("without JWT_SECRET, this command cannot tell the server from another program at OPERATOR_ADDR: " +
+	"use a Unix socket, such as unix:/run/relay/operator.sock")
 
 // transport returns a transport for one call, and the token for it.
 func (c *Client) transport(ctx context.Context) (*http.Transport, string, error) {
@@ -82,6 +85,10 @@ func (c *Client) transport(ctx context.Context) (*http.Transport, string, error)
 	}
 	token := ""
 	if network == "tcp" {
+		if len(c.Secrets) == 0 {
+			conn.Close()
+			return nil, "", errNoSecret
+		}
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		key, err := c.prove(ctx, conn)
 		stop()

@@ -56,7 +56,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		list := []Session{}
 		for _, s := range c.Authority.Gate().Sessions() {
 			list = append(list, Session{
-				ID: s.ID, Device: s.Identity.Device, Role: s.Identity.Role, Permissions: s.Identity.Permissions,
+				ID: s.ID, Device: s.Identity.Subject, Role: s.Identity.Role, Permissions: s.Identity.Permissions,
 				Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt,
 			})
 		}
@@ -109,7 +109,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 			}
 			for _, f := range all {
 				list.Families = append(list.Families, Family{
-					ID: f.ID, Device: f.Device, Role: f.Role, Refreshes: f.Generation - 1,
+					ID: f.ID, Device: f.Subject, Role: f.Role, Refreshes: f.Generation - 1,
 					IssuedAt: f.IssuedAt, RotatedAt: f.RotatedAt, ValidUntil: f.ValidUntil, EndsAt: f.EndsAt,
 				})
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -75,7 +76,7 @@ func TestWhoseFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.Close()
-			tokens, err := wsauth.NewHS256(wsauth.HS256Config{Keys: []wsauth.Key{{Secret: []byte(secret)}}, Devices: []string{"pi-1"}})
+			tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +96,7 @@ func TestWhoseFailure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			token, err := tokens.Sign(wsauth.Claims{Device: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
+			token, err := tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
 			if err != nil {
 				t.Fatal(err)
 			}

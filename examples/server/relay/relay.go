@@ -322,10 +322,10 @@ func (r *Relay) store(ctx context.Context, session *wsauth.Session, m *wire.Mess
 		return false, r.publish(ctx, m, nil)
 	}
 	identity, _ := session.Identity()
-	duplicate, err = r.seen.once(identity.Device, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
+	duplicate, err = r.seen.once(identity.Subject, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
 	if duplicate {
 		r.counts.duplicates.Add(1)
-		r.log.Info("message was published before", "device", identity.Device)
+		r.log.Info("message was published before", "device", identity.Subject)
 	}
 	return duplicate, err
 }

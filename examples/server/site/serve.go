@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/operate"
@@ -30,6 +31,11 @@ const (
 func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
 	second.ConnContext = operate.ConnContext
+	var fetching sync.WaitGroup
+	fetch, stop := context.WithCancel(ctx)
+	fetching.Go(func() { s.Authority.Run(fetch) })
+	defer fetching.Wait()
+	defer stop()
 	listeners := 1 + len(operators)
 	served := make(chan error, listeners)
 	go func() {

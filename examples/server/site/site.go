@@ -192,7 +192,7 @@ func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Ha
 // the server and for commands that make tokens without a server.
 func Grants(cfg config.Config) authority.Config {
 	return authority.Config{
-		Keys: cfg.Keys(), Devices: cfg.Devices,
+		Keys: cfg.Keys(), PublicKeys: cfg.PublicKeys, Provider: cfg.Provider(), Audience: cfg.Audience, Claim: cfg.Claim, Devices: cfg.Devices,
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
@@ -234,13 +234,13 @@ func (s *Site) Reload() error {
 	cfg, err := s.opts.Load()
 	if err == nil {
 		s.opts.Protect(cfg.Secrets()...)
-		err = s.Authority.Rotate(cfg.Keys())
+		err = s.Authority.Rotate(cfg.Keys(), cfg.PublicKeys)
 	}
 	if err != nil {
 		s.log.Error("secrets not reloaded", "error", err)
 		return err
 	}
-	s.log.Info("secrets reloaded", "keys", len(cfg.Keys()))
+	s.log.Info("secrets reloaded", "keys", len(cfg.Keys())+len(cfg.PublicKeys))
 	return nil
 }
 

@@ -60,6 +60,9 @@ func TestDeadIngest(t *testing.T) {
 				release()
 			}
 			errs.Close()
+			if row.answers {
+				in.Await(t, 1)
+			}
 			if asked, kept := in.Counts(); asked > many/2 || (kept > 0) != row.answers {
 				t.Errorf("asked %d times and answered %d of %d", asked, kept, many)
 			}
@@ -76,6 +79,7 @@ func TestErrorStorm(t *testing.T) {
 	for range 1000 {
 		log.WithGroup("g").Error("again", "error", "in a group")
 	}
+	in.Await(t, tracker.Burst)
 	errs.Close()
 	events, texts := in.Events(t)
 	if len(events) != tracker.Burst || strings.Contains(texts[0], "in a group") {
@@ -89,6 +93,7 @@ func TestFrames(t *testing.T) {
 	in := testkit.NewIngest(t, nil)
 	errs := report(t, in)
 	slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil))).Error("the disk is full")
+	in.Await(t, 1)
 	errs.Close()
 	events, _ := in.Events(t)
 	if len(events) != 1 {
@@ -168,6 +173,7 @@ func TestErrorsThatName(t *testing.T) {
 		in := testkit.NewIngest(t, nil)
 		errs := report(t, in)
 		slog.New(errs.Handler(slog.NewTextHandler(io.Discard, nil))).Error("failed", "error", row.err)
+		in.Await(t, 1)
 		errs.Close()
 		events, _ := in.Events(t)
 		if len(events) != 1 {

@@ -47,7 +47,7 @@ type Entry struct {
 func FromEvent(e wsauth.Event) Entry {
 	entry := Entry{
 		Time: e.Time, Kind: KindAuth, Outcome: string(e.Kind), Addr: e.Peer.Addr.String(), Reason: string(e.Reason),
-		Device: e.Device, TokenID: e.TokenID, KeyID: e.KeyID, SessionID: e.SessionID, Detail: e.Detail,
+		Device: e.Subject, TokenID: e.TokenID, KeyID: e.KeyID, SessionID: e.SessionID, Detail: e.Detail,
 	}
 	if !e.ExpiresAt.IsZero() {
 		entry.Until = &e.ExpiresAt

@@ -1,6 +1,7 @@
 // Package watch handles the relay's security events. An event has up to four
-// effects: a line in the log, a metric, an entry in the trail, and a penalty
-// for the address that it comes from.
+// effects: a metric, an entry in the trail, a penalty for the address that it
+// comes from, and a line in the log. The line is written last, so that a
+// program that reacts to it finds the other effects.
 package watch
 
 import (
@@ -77,12 +78,12 @@ func (w *Watch) Limiter() *ratelimit.Limiter { return w.limiter }
 // counts against the peer's address, so that a client that keeps guessing is
 // barred from sending tokens.
 func (w *Watch) Event(e wsauth.Event) {
-	if !refusal(e.Kind) || w.thinned.allow(string(e.Kind), ratelimit.Fold(e.Peer.Addr), time.Now()) {
-		w.audit(e)
-	}
 	w.event(e)
 	w.trail.Add(trail.FromEvent(e))
 	w.penalties.note(e)
+	if !refusal(e.Kind) || w.thinned.allow(string(e.Kind), ratelimit.Fold(e.Peer.Addr), time.Now()) {
+		w.audit(e)
+	}
 	switch e.Kind {
 	case wsauth.EventRefused:
 		if e.Reason.IsGuess() {
@@ -116,8 +117,8 @@ func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
 	if until, began := w.penalties.fail(addr); began {
 		w.blocked.Inc()
-		w.log.Warn("address barred from sending tokens", "addr", addr, "until", until)
 		w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
+		w.log.Warn("address barred from sending tokens", "addr", addr, "until", until)
 	}
 }
 
@@ -189,12 +190,12 @@ func (w *Watch) Called(c Call) {
 			return
 		}
 	}
-	w.log.Log(context.Background(), level, "operator call", "call", c.detail(), "outcome", outcome, "status", c.Status,
-		"by", c.By, "token_id", c.TokenID, "addr", c.Addr)
 	w.trail.Add(trail.Entry{
 		Time: time.Now(), Kind: trail.KindOperator, Outcome: outcome, Addr: c.Addr,
 		Device: c.By, TokenID: c.TokenID, Detail: c.detail(),
 	})
+	w.log.Log(context.Background(), level, "operator call", "call", c.detail(), "outcome", outcome, "status", c.Status,
+		"by", c.By, "token_id", c.TokenID, "addr", c.Addr)
 }
 
 // Scraped records when the token expires that the metrics were read with.
@@ -208,9 +209,9 @@ func (w *Watch) Flooded(addr netip.Addr) {
 }
 
 func (w *Watch) rejected(_ *http.Request, d ratelimit.Decision, suppressed uint64) {
+	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: clientName(d), Count: suppressed + 1})
 	w.log.Warn("connection refused", "client", clientName(d), "reason", string(d.Reason),
 		"retry_after", d.RetryAfter.Round(time.Millisecond), "suppressed", suppressed)
-	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindRefused, Outcome: string(d.Reason), Addr: clientName(d), Count: suppressed + 1})
 }
 
 // suspicious records e if it happened. The log record's format is stable, so
@@ -222,9 +223,9 @@ func (w *Watch) suspicious(e suspect.Event, happened bool) {
 		return
 	}
 	w.suspected.WithLabelValues(string(e.Kind)).Inc()
+	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 	w.log.Warn("suspicious", "outcome", string(e.Kind), "addr", e.Addr, "count", e.Count, "within", e.Within.Round(time.Millisecond),
 		"client", clientOf(e.Addr))
-	w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindSuspicious, Outcome: string(e.Kind), Addr: e.Addr.String(), Count: uint64(e.Count)})
 }
 
 var _ prometheus.Collector = (*Watch)(nil)

@@ -1,4 +1,4 @@
-package wsconn
+package wsframe
 
 import (
 	"sync/atomic"
@@ -6,35 +6,38 @@ import (
 )
 
 // Each frame of a client costs the server work, but these deliver nothing to
-// Read: pings, pongs, and empty fragments of a message that goes on. Without a
-// bound, one client could keep a core busy with them forever.
+// the caller: pings, pongs, and empty fragments of a message that goes on.
+// Without a bound, one client could keep a core busy with them forever.
 const (
 	idleBurst = 100                    // frames at once
 	idlePause = 200 * time.Millisecond // then one in this time, on average
 )
 
 // After a close frame, everything that arrives is discarded: quickly, so that
-// the close frame of the client is found, but only so many bytes. The rest is
-// read slowly.
+// the close frame of the client is found, but only MaxDrain bytes. The rest is
+// read slowly, with a DrainPause before each read.
 const (
-	maxDrain   = 256 << 10
-	drainPause = 10 * time.Millisecond
+	MaxDrain   = 256 << 10
+	DrainPause = 10 * time.Millisecond
 )
 
-// meter follows the frames in the bytes that the library reads, and counts
-// those that deliver nothing. The library decides which frames are valid. A
-// meter is as small as it is because every connection has one.
-type meter struct {
+// Meter follows the frames in the bytes that a library reads, and counts those
+// that deliver nothing. The library decides which frames are valid. A Meter is
+// as small as it is because every connection has one.
+type Meter struct {
 	left          uint64 // bytes of the payload to come; in a header, the length so far
 	idleAt        int64  // when the budget is or was whole, in Unix nanoseconds
 	seen          uint8  // bytes of the header, 0 in a payload and between frames
 	first, second byte   // of the header
 }
 
-// scan reports whether the frames that begin in p are within the budget. If
-// asked is set, a ping was sent, and one pong is free.
-func (m *meter) scan(p []byte, asked *atomic.Bool) bool {
-	for len(p) > 0 {
+// Scan reads the bytes that follow those of the call before, and reports
+// whether the frames that begin in them are within the budget. If asked is set,
+// a ping was sent, and one pong is free. Scan reads nothing behind a close
+// frame.
+func (m *Meter) Scan(p []byte, asked *atomic.Bool) bool {
+	within := true
+	for len(p) > 0 && !m.Closed() {
 		if m.seen == 0 && m.left > 0 {
 			n := min(m.left, uint64(len(p)))
 			m.left -= n
@@ -42,16 +45,20 @@ func (m *meter) scan(p []byte, asked *atomic.Bool) bool {
 			continue
 		}
 		if m.header(p[0]) && !m.pay(asked) {
-			return false
+			within = false
 		}
 		p = p[1:]
 	}
-	return true
+	return within
 }
+
+// Closed reports whether the last frame that was read is a close frame, and was
+// read completely.
+func (m *Meter) Closed() bool { return m.first == Close && m.seen == 0 && m.left == 0 }
 
 // header takes the next byte of a frame header (RFC 6455, section 5.2), and
 // reports whether it is the last one.
-func (m *meter) header(b byte) bool {
+func (m *Meter) header(b byte) bool {
 	m.seen++
 	switch m.seen {
 	case 1:
@@ -82,13 +89,13 @@ func (m *meter) header(b byte) bool {
 // pay takes the present frame from the budget if it delivers nothing, and
 // reports whether the budget allowed it. A frame that ends a message gives one
 // back, because some clients send a ping or an empty fragment with every
-// message. The number of messages is for the caller of Read to bound.
-func (m *meter) pay(asked *atomic.Bool) bool {
+// message. The number of messages is for the caller to bound.
+func (m *Meter) pay(asked *atomic.Bool) bool {
 	control, final := m.first&0x8 != 0, m.first&0x80 != 0
 	switch {
-	case m.first == headClose: // the library reads nothing after it
+	case m.first == Close: // the library reads nothing after it
 		return true
-	case m.first == headPong && asked.Swap(false):
+	case m.first == Pong && asked.Swap(false):
 		return true
 	case !control && final:
 		m.idleAt -= int64(idlePause)

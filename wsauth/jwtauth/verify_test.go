@@ -1,25 +1,29 @@
-package wsauth_test
+package jwtauth_test
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 func TestVerify(t *testing.T) {
 	v := newHS256(t, nil)
-	valid := forge(common, good(""), secret)
+	valid := forge.HS256(common, good(""), secret)
 	header, rest, _ := strings.Cut(valid, ".")
 	claims, signature, _ := strings.Cut(rest, ".")
 	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", signature[42])
 	respelled := signature[:42] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last+1])
-	with := func(extra string) string { return forge(common, good(extra), secret) }
-	head := func(h string) string { return forge(h, good(""), secret) }
-	exp := func(exp string) string { return forge(common, `{"device":"pi-1","exp":`+exp+`}`, secret) }
+	with := func(extra string) string { return forge.HS256(common, good(extra), secret) }
+	head := func(h string) string { return forge.HS256(h, good(""), secret) }
+	exp := func(exp string) string { return forge.HS256(common, `{"device":"pi-1","exp":`+exp+`}`, secret) }
 	at := now.Unix()
 
 	for _, row := range []struct {
@@ -47,8 +51,8 @@ func TestVerify(t *testing.T) {
 		{"a line break after", valid + "\n", wsauth.ReasonMalformed},
 		{"Bearer before", "Bearer " + valid, wsauth.ReasonMalformed},
 		{"JSON serialization, which jwx takes", `{"payload":"` + claims + `","protected":"` + header + `","signature":"` + signature + `"}`, wsauth.ReasonMalformed},
-		{"longer than 4 KiB", with(`,"x":"` + strings.Repeat("x", 4096) + `"`), wsauth.ReasonMalformed},
-		{"a header longer than any", head(`{"alg":"HS256","x":"` + strings.Repeat("x", 600) + `"}`), wsauth.ReasonMalformed},
+		{"longer than 8 KiB", with(`,"x":"` + strings.Repeat("x", 8192) + `"`), wsauth.ReasonMalformed},
+		{"a header longer than any", head(`{"alg":"HS256","x":"` + strings.Repeat("x", 1200) + `"}`), wsauth.ReasonMalformed},
 		{"not ASCII", "\u00e9" + valid, wsauth.ReasonMalformed},
 		{"NUL", header + "." + claims[1:] + "\x00." + signature, wsauth.ReasonMalformed},
 
@@ -71,22 +75,22 @@ func TestVerify(t *testing.T) {
 		{"kid is a number", head(`{"alg":"HS256","kid":1}`), wsauth.ReasonHeader},
 
 		// The signature.
-		{"another key", forge(common, good(""), other), wsauth.ReasonSignature},
+		{"another key", forge.HS256(common, good(""), other), wsauth.ReasonSignature},
 		{"other claims", header + "." + base64.RawURLEncoding.EncodeToString([]byte(good(`,"x":1`))) + "." + signature, wsauth.ReasonSignature},
-		{"the empty key", forge(common, good(""), nil), wsauth.ReasonSignature},
+		{"the empty key", forge.HS256(common, good(""), nil), wsauth.ReasonSignature},
 		{"zeros", header + "." + claims + "." + strings.Repeat("A", 43), wsauth.ReasonSignature},
 
 		// The claims.
-		{"no claims set", forge(common, "x", secret), wsauth.ReasonClaims},
-		{"a list", forge(common, "["+good("")+"]", secret), wsauth.ReasonClaims},
-		{"trailing junk, which jwx takes", forge(common, good("")+"x", secret), wsauth.ReasonClaims},
-		{"not UTF-8", forge(common, good(",\"x\":\"\xff\""), secret), wsauth.ReasonClaims},
+		{"no claims set", forge.HS256(common, "x", secret), wsauth.ReasonClaims},
+		{"a list", forge.HS256(common, "["+good("")+"]", secret), wsauth.ReasonClaims},
+		{"trailing junk, which jwx takes", forge.HS256(common, good("")+"x", secret), wsauth.ReasonClaims},
+		{"not UTF-8", forge.HS256(common, good(",\"x\":\"\xff\""), secret), wsauth.ReasonClaims},
 		{"deep", with(`,"x":` + deep(40)), wsauth.ReasonClaims},
 		{"two devices, of which jwx takes the last", with(`,"device":"pi-1"`), wsauth.ReasonClaims},
 		{"two devices, one in escapes", with(`,"\u0064evice":"pi-1"`), wsauth.ReasonClaims},
 		{"two of an unknown name", with(`,"x":1,"x":1`), wsauth.ReasonClaims},
-		{"too many members", with(strings.Join(members(40), "")), wsauth.ReasonClaims},
-		{"no exp", forge(common, `{"device":"pi-1"}`, secret), wsauth.ReasonClaims},
+		{"too many members", with(strings.Join(members(70), "")), wsauth.ReasonClaims},
+		{"no exp", forge.HS256(common, `{"device":"pi-1"}`, secret), wsauth.ReasonClaims},
 		{"exp 0, which jwx takes for never", exp("0"), wsauth.ReasonClaims},
 		{"exp negative", exp("-1"), wsauth.ReasonClaims},
 		{"exp null", exp("null"), wsauth.ReasonClaims},
@@ -102,32 +106,33 @@ func TestVerify(t *testing.T) {
 		{"nbf in a second", with(fmt.Sprintf(`,"nbf":%d`, at+1)), wsauth.ReasonNotYetValid},
 		{"nbf as text", with(`,"nbf":"1"`), wsauth.ReasonClaims},
 		{"iat as text", with(`,"iat":"1"`), wsauth.ReasonClaims},
-		{"no device", forge(common, fmt.Sprintf(`{"exp":%d}`, at+9), secret), wsauth.ReasonClaims},
-		{"device a number", forge(common, fmt.Sprintf(`{"exp":%d,"device":1}`, at+9), secret), wsauth.ReasonClaims},
-		{"device a list", forge(common, fmt.Sprintf(`{"exp":%d,"device":["pi-1"]}`, at+9), secret), wsauth.ReasonClaims},
-		{"device null", forge(common, fmt.Sprintf(`{"exp":%d,"device":null}`, at+9), secret), wsauth.ReasonClaims},
-		{"device unknown", forge(common, fmt.Sprintf(`{"exp":%d,"device":"pi-3"}`, at+9), secret), wsauth.ReasonDevice},
-		{"device in capitals", forge(common, fmt.Sprintf(`{"exp":%d,"device":"PI-1"}`, at+9), secret), wsauth.ReasonDevice},
-		{"device with half a surrogate pair", forge(common, fmt.Sprintf(`{"exp":%d,"device":"\ud800"}`, at+9), secret), wsauth.ReasonClaims},
-		{"the claim is Device", forge(common, fmt.Sprintf(`{"exp":%d,"Device":"pi-1"}`, at+9), secret), wsauth.ReasonClaims},
+		{"no device", forge.HS256(common, fmt.Sprintf(`{"exp":%d}`, at+9), secret), wsauth.ReasonClaims},
+		{"device a number", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":1}`, at+9), secret), wsauth.ReasonClaims},
+		{"device a list", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":["pi-1"]}`, at+9), secret), wsauth.ReasonClaims},
+		{"device null", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":null}`, at+9), secret), wsauth.ReasonClaims},
+		{"device unknown", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":"pi-3"}`, at+9), secret), wsauth.ReasonSubject},
+		{"device in capitals", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":"PI-1"}`, at+9), secret), wsauth.ReasonSubject},
+		{"device with half a surrogate pair", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"device":"\ud800"}`, at+9), secret), wsauth.ReasonClaims},
+		{"the claim is Subject", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"Subject":"pi-1"}`, at+9), secret), wsauth.ReasonClaims},
 		{"an audience", with(`,"aud":"somebody"`), wsauth.ReasonAudience},
 		{"no audience in the list", with(`,"aud":[]`), wsauth.ReasonAudience},
 		{"aud a number", with(`,"aud":1`), wsauth.ReasonClaims},
 		{"any issuer", with(`,"iss":"anybody"`), ""},
-		{"jti too long", with(`,"jti":"` + strings.Repeat("x", 129) + `"`), wsauth.ReasonClaims},
+		{"jti too long", with(`,"jti":"` + strings.Repeat("x", 256) + `"`), wsauth.ReasonClaims},
 		{"jti with a line break, which could forge a log line", with(`,"jti":"a\nb"`), wsauth.ReasonClaims},
 		{"unknown role", with(`,"role":"god"`), wsauth.ReasonRole},
-		{"scope a list", with(`,"scope":["publish"]`), wsauth.ReasonClaims},
+		{"scope a list", with(`,"scope":["publish"]`), ""},
+		{"scope a number", with(`,"scope":1`), wsauth.ReasonClaims},
 	} {
-		before := wsauth.Verifications.Load()
-		id, err := v.VerifyAt([]byte(row.token), now)
+		before := jwtauth.Verifications.Load()
+		id, err := v.Verify(t.Context(), []byte(row.token), now)
 		if got := reasonOf(t, err); got != row.want {
 			t.Errorf("%s: %q, want %q", row.name, got, row.want)
 		}
-		if calls := wsauth.Verifications.Load() - before; beforeSignature(row.want) != (calls == 0) {
+		if calls := jwtauth.Verifications.Load() - before; beforeSignature(row.want) != (calls == 0) {
 			t.Errorf("%s: jwx was called %d times", row.name, calls)
 		}
-		if err == nil && (id.Device != "pi-1" || !id.Can(wsauth.Publish) || id.Can(wsauth.Admin)) {
+		if err == nil && (id.Subject != "pi-1" || !id.Can(wsauth.Publish) || id.Can(wsauth.Admin)) {
 			t.Errorf("%s: %+v", row.name, id)
 		}
 	}
@@ -142,8 +147,8 @@ func members(n int) []string {
 }
 
 func TestVerifyConfigured(t *testing.T) {
-	v := newHS256(t, func(c *wsauth.HS256Config) {
-		c.Issuer, c.Audience, c.Leeway = "me", "relay", time.Minute
+	v := newHS256(t, func(c *jwtauth.Config) {
+		c.Issuers, c.Audience, c.Leeway = []string{"me"}, "relay", time.Minute
 	})
 	at := now.Unix()
 	for _, row := range []struct {
@@ -162,7 +167,7 @@ func TestVerifyConfigured(t *testing.T) {
 		{"early within the leeway", good(fmt.Sprintf(`,"iss":"me","aud":"relay","nbf":%d`, at+60)), ""},
 		{"early beyond it", good(fmt.Sprintf(`,"iss":"me","aud":"relay","nbf":%d`, at+61)), wsauth.ReasonNotYetValid},
 	} {
-		_, err := v.VerifyAt([]byte(forge(common, row.claims, secret)), now)
+		_, err := v.Verify(t.Context(), []byte(forge.HS256(common, row.claims, secret)), now)
 		if got := reasonOf(t, err); got != row.want {
 			t.Errorf("%s: %q, want %q", row.name, got, row.want)
 		}
@@ -181,7 +186,7 @@ func TestPermissions(t *testing.T) {
 		{`,"role":"publisher","scope":"publish admin"`, true, false}, // a scope never adds a permission
 		{`,"scope":""`, false, false},
 	} {
-		id, err := v.VerifyAt([]byte(forge(common, good(row.extra), secret)), now)
+		id, err := v.Verify(t.Context(), []byte(forge.HS256(common, good(row.extra), secret)), now)
 		if err != nil || id.Can(wsauth.Publish) != row.publish || id.Can(wsauth.Admin) != row.admin {
 			t.Errorf("%s: %+v %v", row.extra, id, err)
 		}
@@ -192,11 +197,11 @@ func TestPermissions(t *testing.T) {
 func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 	v := newHS256(t, nil)
 	claims := fmt.Sprintf(`{"device":"pi-1","jti":"t1","exp":%d}`, now.Unix()-1)
-	_, err := v.VerifyAt([]byte(forge(common, claims, secret)), now)
-	if e := err.(*wsauth.Error); e.Device != "pi-1" || e.TokenID != "t1" {
+	_, err := v.Verify(t.Context(), []byte(forge.HS256(common, claims, secret)), now)
+	if e := err.(*wsauth.Error); e.Subject != "pi-1" || e.TokenID != "t1" {
 		t.Errorf("%+v", e)
 	}
-	_, err = v.VerifyAt([]byte(forge(common, claims, other)), now)
+	_, err = v.Verify(t.Context(), []byte(forge.HS256(common, claims, other)), now)
 	if e := err.(*wsauth.Error); *e != (wsauth.Error{Reason: wsauth.ReasonSignature}) {
 		t.Errorf("%+v", e)
 	}
@@ -206,7 +211,7 @@ func TestRefusalNamesOnlyWhatWasSigned(t *testing.T) {
 func TestGarbageAllocatesNothing(t *testing.T) {
 	v := newHS256(t, nil)
 	for name, token := range garbage {
-		if n := testing.AllocsPerRun(100, func() { _, _ = v.VerifyAt(token, now) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { _, _ = v.Verify(t.Context(), token, now) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -217,7 +222,70 @@ var garbage = map[string][]byte{
 	"dots":         []byte(strings.Repeat(".", 4096)),
 	"huge":         []byte(strings.Repeat("x", 64<<10)),
 	"no signature": []byte("eyJhbGciOiJub25lIn0.eyJkZXZpY2UiOiJwaS0xIn0."),
-	"alg none":     []byte(forge(`{"alg":"none"}`, good(""), secret)),
-	"alg HS512":    []byte(forge(`{"alg":"HS512","typ":"JWT"}`, good(""), secret)),
+	"alg none":     []byte(forge.HS256(`{"alg":"none"}`, good(""), secret)),
+	"alg HS512":    []byte(forge.HS256(`{"alg":"HS512","typ":"JWT"}`, good(""), secret)),
 	"bad alphabet": []byte(strings.Repeat("+", 100) + "." + strings.Repeat("A", 3000) + "." + strings.Repeat("A", 43)),
+}
+
+// Whether a token is a guess does not depend on what is written in it, only on
+// its signature.
+func TestForgeriesAreGuesses(t *testing.T) {
+	v := newHS256(t, func(c *jwtauth.Config) { c.Issuers, c.Audience = []string{"i"}, "a" })
+	for _, claims := range []string{
+		good(""), good(`,"iss":"i","aud":"a","role":"none"`), `{"device":"pi-1","exp":1}`, `{"device":"nobody","exp":9999999999}`, `{}`, `x`,
+		good(`,"iss":"i"`), good(`,"aud":"a"`), good(`,"iss":"i","aud":"a","nbf":9999999999`),
+	} {
+		for key, guess := range map[string]bool{string(other): true, string(secret): false} {
+			_, err := v.Verify(t.Context(), []byte(forge.HS256(common, claims, []byte(key))), now)
+			if got := reasonOf(t, err); got.IsGuess() != guess {
+				t.Errorf("%s, signed by a stranger: %t: %q", claims, guess, got)
+			}
+		}
+	}
+}
+
+// A token can have any permission and no other, such as one that a monitoring
+// system needs.
+func TestOwnRoles(t *testing.T) {
+	words := []string{"metrics", "sessions", "audit", "blocks", "history:read"}
+	roles := map[string][]string{"publisher": {wsauth.Publish}, "operator": words}
+	for _, w := range words {
+		roles[w] = []string{w}
+	}
+	v := newHS256(t, func(c *jwtauth.Config) { c.Roles = roles })
+	roles["metrics"][0] = wsauth.Admin // belongs to the caller
+	roles["publisher"] = words
+	for _, row := range []struct {
+		role  string
+		scope []string
+		want  []string
+	}{
+		{"", nil, []string{wsauth.Publish}},
+		{"metrics", nil, []string{"metrics"}},
+		{"audit", nil, []string{"audit"}},
+		{"operator", nil, words},
+		{"operator", []string{"audit", "history:read", "none"}, []string{"audit", "history:read"}},
+		{"metrics", []string{"audit"}, nil},
+	} {
+		token, err := v.SignAt(wsauth.ClaimSet{Subject: "pi-1", Role: row.role, Scope: row.scope, ExpiresAt: now.Add(time.Hour)}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := v.Verify(t.Context(), []byte(token), now)
+		if err != nil || !slices.Equal(id.Permissions, row.want) || id.Can(wsauth.Admin) {
+			t.Errorf("%q %q: %q, %v", row.role, row.scope, id.Permissions, err)
+		}
+	}
+	if _, err := v.SignAt(wsauth.ClaimSet{Subject: "pi-1", Role: "admin", ExpiresAt: now.Add(time.Hour)}, now); reasonOf(t, err) != wsauth.ReasonRole {
+		t.Error("a role that is not in Roles:", err)
+	}
+	for _, permission := range []string{"", " ", "a b", "a ", "\ta"} {
+		_, err := jwtauth.New(jwtauth.Config{
+			Keys: []jwtauth.Key{{Secret: secret}}, Subjects: []string{"pi-1"},
+			Roles: map[string][]string{"publisher": {wsauth.Publish, permission}},
+		})
+		if !errors.Is(err, wsauth.ConfigMalformed) || !strings.Contains(err.Error(), "Config.Roles") {
+			t.Errorf("%q: %v", permission, err)
+		}
+	}
 }

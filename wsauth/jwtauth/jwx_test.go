@@ -1,4 +1,4 @@
-package wsauth_test
+package jwtauth_test
 
 //lint:file-ignore SA1019 see jwx.go
 
@@ -9,6 +9,8 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/forge"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
 // beforeSignature reports whether r is a reason that is found without a
@@ -32,10 +34,10 @@ func FuzzVerifyAgainstJWX(f *testing.F) {
 	f.Add(`{"alg":"none"}`, good(""), "", "")
 	v := newHS256(f, nil)
 	f.Fuzz(func(t *testing.T, header, claims, before, after string) {
-		token := []byte(before + forge(header, claims, secret) + after)
-		reached := wsauth.Verifications.Load()
-		_, err := v.VerifyAt(token, now)
-		calls := wsauth.Verifications.Load() - reached
+		token := []byte(before + forge.HS256(header, claims, secret) + after)
+		reached := jwtauth.Verifications.Load()
+		_, err := v.Verify(t.Context(), token, now)
+		calls := jwtauth.Verifications.Load() - reached
 		if err != nil {
 			if reason := reasonOf(t, err); beforeSignature(reason) != (calls == 0) {
 				t.Fatalf("%s after %d signature checks: %q", reason, calls, token)

@@ -1,0 +1,294 @@
+package wsauth_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// undecided is a Verifier whose service does not answer.
+type undecided struct{ err error }
+
+func (u undecided) Verify(context.Context, []byte, time.Time) (wsauth.Identity, error) {
+	return wsauth.Identity{}, &wsauth.UnavailableError{Err: u.err}
+}
+
+// The client of a token from the handshake has the same answers as the client
+// of a token message.
+func TestAttachToken(t *testing.T) {
+	gate, _, r := newGate(t, wsauth.Config{})
+	conn := newScript()
+	s, err := gate.AttachToken(t.Context(), conn, wsauth.Peer{}, live("pi-1"))
+	if err != nil || s.Authorize(wsauth.Publish) != nil || len(conn.wrote) != 1 || !strings.HasPrefix(conn.wrote[0], `{"status":"authenticated"`) {
+		t.Fatalf("%v %q", err, conn.wrote)
+	}
+	if last := conn.limits[len(conn.limits)-1]; last != 64<<10 {
+		t.Error("the limit of messages is", last)
+	}
+	s.Close(1000, "")
+	for _, token := range []string{"", "a.b.c", live("pi-3")} {
+		conn := newScript()
+		s, err := gate.AttachToken(t.Context(), conn, wsauth.Peer{}, token)
+		if s != nil || !errors.Is(err, wsauth.ErrAuthenticationFailed) || conn.code != 4401 || !slices.Equal(conn.wrote, []string{refusal}) {
+			t.Errorf("%q: %v %v %d %q", token, s, err, conn.code, conn.wrote)
+		}
+	}
+	want := []string{"authenticated pi-1", "ended pi-1", "refused malformed", "refused malformed", "refused subject pi-3"}
+	if got := r.lines(); !slices.Equal(got, want) {
+		t.Errorf("audit %q, want %q", got, want)
+	}
+}
+
+// A token about which nothing can be decided is not a bad one: the client is
+// asked to come again, and no address is penalized.
+func TestUndecidedToken(t *testing.T) {
+	r := &record{}
+	cause := errors.New("no answer from id.example")
+	gate, err := wsauth.New(wsauth.Config{Verifier: undecided{cause}, Audit: func(e wsauth.Event) {
+		if e.Reason.IsGuess() || !strings.Contains(e.Detail, "id.example") {
+			t.Errorf("%+v", e)
+		}
+		r.audit(e)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := newScript(tokenMessage(live("pi-1")))
+	_, byMessage := gate.Attach(first, wsauth.Peer{}).Next(t.Context())
+	second := newScript()
+	_, byHandshake := gate.AttachToken(t.Context(), second, wsauth.Peer{}, live("pi-1"))
+	for i, err := range []error{byMessage, byHandshake} {
+		if u, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, cause) || u.Err != cause {
+			t.Error(i, err)
+		}
+	}
+	for i, c := range []*script{first, second} {
+		if c.code != 1013 || c.reason != "" || len(c.wrote) > 0 {
+			t.Errorf("%d: %d %q %q", i, c.code, c.reason, c.wrote)
+		}
+	}
+	if got, want := r.lines(), []string{"unavailable unavailable", "unavailable unavailable"}; !slices.Equal(got, want) {
+		t.Errorf("audit %q", got)
+	}
+}
+
+// Sessions of the caller's own logins are sessions like all others, and the
+// Verifier is not asked about them.
+func TestAttachIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		login := time.Now()
+		gate, v, r := newGate(t, wsauth.Config{MaxSessions: 2, MaxLifetime: 24 * time.Hour})
+		enter := func(id wsauth.Identity) (*wsauth.Session, *script, error) {
+			conn := newScript()
+			s, err := gate.AttachIdentity(t.Context(), conn, wsauth.Peer{}, id)
+			return s, conn, err
+		}
+		for _, row := range []struct {
+			id     wsauth.Identity
+			reason string
+			why    string
+		}{
+			{wsauth.Identity{IssuedAt: login}, "subject", "without a name"},
+			{wsauth.Identity{Subject: "ann"}, "claims", "MaxLifetime needs the time of the login"},
+			{wsauth.Identity{Subject: "ann", IssuedAt: login, ExpiresAt: login}, "expired", "an old login"},
+			{wsauth.Identity{Subject: "ann", IssuedAt: login.Add(-24 * time.Hour)}, "expired", "older than MaxLifetime"},
+		} {
+			s, conn, err := enter(row.id)
+			got := r.lines()
+			if s != nil || !errors.Is(err, wsauth.ErrAuthenticationFailed) || conn.code != 4401 || len(got) != 1 || !strings.HasPrefix(got[0], "refused "+row.reason) {
+				t.Errorf("%s: %v %v, %q", row.why, s, err, got)
+			}
+		}
+
+		ann := wsauth.Identity{Subject: "ann", Permissions: []string{"read:a", "publish"}, IssuedAt: login}
+		s, conn, err := enter(ann)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range []struct {
+			permission string
+			resources  []string
+			ok         bool
+		}{
+			{"publish", nil, true}, {"publish", []string{"a"}, true}, {"publish", []string{"a", "b"}, true},
+			{"read", []string{"a"}, true}, {"read", []string{"b"}, false}, {"read", []string{"a", "b"}, false}, {"read", nil, false},
+			{"read", []string{""}, false}, {"rea", []string{"d:a"}, false}, {"", nil, false}, {"admin", nil, false},
+		} {
+			if err := s.Authorize(row.permission, row.resources...); (err == nil) != row.ok {
+				t.Errorf("%s on %q: %v", row.permission, row.resources, err)
+			}
+		}
+		if want := `{"status":"authenticated","expires_at":`; len(conn.wrote) != 1 || !strings.HasPrefix(conn.wrote[0], want) {
+			t.Errorf("%q", conn.wrote)
+		}
+		if err := v.Rotate(keyOf(other)); err != nil { // no matter of a login
+			t.Fatal(err)
+		}
+		if s.Authorize("publish") != nil {
+			t.Error("a rotation of keys ended a login")
+		}
+		second, _, err := enter(ann)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, conn, err := enter(ann); err == nil || conn.code != 4401 {
+			t.Error("a third session:", err)
+		}
+		time.Sleep(time.Second)
+		if n := gate.Revoke("ann", time.Now()); n != 2 {
+			t.Error(n, "sessions ended")
+		}
+		if _, _, err := enter(ann); err == nil {
+			t.Error("a revoked login is let in")
+		}
+		s.Close(1000, "")
+		second.Close(1000, "")
+	})
+}
+
+// A login without an end needs no timer, and lasts until it is revoked.
+func TestNoEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, _ := newGate(t, wsauth.Config{OnExpiry: wsauth.OnExpiryClose})
+		conn := newScript()
+		s, err := gate.AttachIdentity(t.Context(), conn, wsauth.Peer{}, wsauth.Identity{Subject: "ann", Permissions: []string{wsauth.Read}})
+		if err != nil || !slices.Equal(conn.wrote, []string{`{"status":"authenticated"}`}) {
+			t.Fatalf("%v %q", err, conn.wrote)
+		}
+		time.Sleep(10_000 * time.Hour)
+		if err := s.Authorize(wsauth.Read); err != nil {
+			t.Error(err)
+		}
+		if list := gate.Sessions(); len(list) != 1 || !list[0].EndsAt.IsZero() {
+			t.Errorf("%+v", list)
+		}
+		if gate.Revoke("ann", time.Now()) != 1 {
+			t.Error("not revoked")
+		}
+		<-s.Done()
+		synctest.Wait()
+		if conn.code != 4401 {
+			t.Error("closed with", conn.code)
+		}
+	})
+}
+
+// Only a client without authentication is sent away after AuthTimeout, whether
+// or not it sends anything.
+func TestAuthTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, r := newGate(t, wsauth.Config{AuthTimeout: 90 * time.Second})
+		silent, known, gone := connect(t, gate), connect(t, gate), newScript()
+		known.say(lasting("pi-1", time.Hour))
+		gate.Attach(gone, wsauth.Peer{}).Close(1000, "")
+		<-known.Authenticated()
+		select {
+		case <-silent.Authenticated():
+			t.Error("a silent client has authenticated")
+		default:
+		}
+		<-silent.Done()
+		if took := time.Since(silent.start); took != 90*time.Second {
+			t.Error("ended after", took)
+		}
+		synctest.Wait()
+		silent.expect(t, "the silent client", "1m30s close 4401 ")
+		if known.Authorize(wsauth.Publish) != nil {
+			t.Error("the other client was ended too")
+		}
+		known.Session.Close(1000, "")
+		<-known.Done()
+		<-known.Authenticated() // it stays closed
+		want := []string{"authenticated pi-1", "refused timeout", "ended pi-1"}
+		if got := r.lines(); !slices.Equal(got, want) {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// mixed is a Conn that reads binary messages too: those that begin with a NUL.
+type mixed struct{ *script }
+
+func (c mixed) Read(ctx context.Context) ([]byte, error) {
+	msg, binary, err := c.ReadMessage(ctx)
+	if binary {
+		return nil, wsauth.ErrBinary
+	}
+	return msg, err
+}
+
+func (c mixed) ReadMessage(ctx context.Context) ([]byte, bool, error) {
+	msg, err := c.script.Read(ctx)
+	return msg, len(msg) > 0 && msg[0] == 0, err
+}
+
+// lines is a Dialect of plain text: the token follows "AUTH ".
+type lines struct{}
+
+func (lines) Token(msg []byte) ([]byte, bool, error) {
+	token, is := strings.CutPrefix(string(msg), "AUTH ")
+	if !is && strings.HasPrefix(string(msg), "!") {
+		return nil, false, errors.New("never")
+	}
+	return []byte(token), is, nil
+}
+
+func (lines) Message(s wsauth.Status, at time.Time) []byte { return []byte(strings.ToUpper(string(s))) }
+
+// An application's own messages pass as they are, and a dialect decides which
+// those are.
+func TestDialects(t *testing.T) {
+	const text, binary = "hi {", "\x00\xff"
+	for _, row := range []struct {
+		name    string
+		dialect wsauth.Dialect
+		send    []any
+		passed  []string
+		wrote   []string
+		err     error
+		code    int
+	}{
+		{"none: everything passes", wsauth.NoDialect{}, []any{text, tokenMessage("a.b.c"), binary}, []string{text, tokenMessage("a.b.c"), binary}, nil, nil, 0},
+		{"own: authenticates", lines{}, []any{"AUTH " + live("pi-1"), text, binary, tokenMessage("x")}, []string{text, binary, tokenMessage("x")}, []string{"AUTHENTICATED"}, nil, 0},
+		{"own: a refused token", lines{}, []any{"AUTH x"}, nil, []string{"REFUSED"}, wsauth.ErrAuthenticationFailed, 4401},
+		{"own: no token first", lines{}, []any{text}, nil, []string{"REFUSED"}, wsauth.ErrAuthenticationFailed, 4401},
+		{"own: binary first", lines{}, []any{binary}, nil, []string{"REFUSED"}, wsauth.ErrAuthenticationFailed, 4401},
+		{"own: unreadable", lines{}, []any{"!"}, nil, []string{"INVALID"}, wsauth.ErrInvalidJSON, 1007},
+		{"JSON: binary passes after the token", nil, []any{tokenMessage(live("pi-1")), binary}, []string{binary}, []string{"{"}, nil, 0},
+	} {
+		gate, _, _ := newGate(t, wsauth.Config{Dialect: row.dialect})
+		conn := mixed{newScript(row.send...)}
+		s := gate.Attach(conn, wsauth.Peer{})
+		var passed []string
+		var err error
+		for len(passed) < len(row.passed) || row.err != nil && err == nil {
+			var msg []byte
+			var isBinary bool
+			if msg, isBinary, err = s.NextMessage(t.Context()); err != nil {
+				break
+			}
+			if passed = append(passed, string(msg)); isBinary != (string(msg) == binary) {
+				t.Errorf("%s: %q is binary: %t", row.name, msg, isBinary)
+			}
+		}
+		sameStart := func(got, want string) bool { return strings.HasPrefix(got, want) }
+		if !slices.Equal(passed, row.passed) || !errors.Is(err, row.err) || conn.code != row.code || !slices.EqualFunc(conn.wrote, row.wrote, sameStart) {
+			t.Errorf("%s: passed %q, wrote %q, %v, %d", row.name, passed, conn.wrote, err, conn.code)
+		}
+		s.Close(1000, "")
+	}
+	s, _ := attach(t, mixed{newScript(tokenMessage(live("pi-1")), binary)}, nil)
+	if _, err := s.Next(t.Context()); !errors.Is(err, wsauth.ErrBinary) {
+		t.Error("Next returns a binary message:", err)
+	}
+	plain, _ := attach(t, newScript(tokenMessage(live("pi-1")), wsauth.ErrBinary), nil)
+	if _, _, err := plain.NextMessage(t.Context()); !errors.Is(err, wsauth.ErrBinary) {
+		t.Error("a Conn without ReadMessage:", err)
+	}
+}

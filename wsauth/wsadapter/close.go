@@ -1,0 +1,117 @@
+package wsadapter
+
+import (
+	"net"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
+)
+
+// Close sends a close frame if none was sent yet, waits for the answer of the
+// client for at most [Config].CloseGrace, and closes the connection. It cuts a
+// reason after 123 bytes. Meanwhile, Close reads and discards data: a socket
+// that is closed with unread data resets the connection, and the client would
+// not get the close frame. Other calls wait for the first.
+func (c *Conn) Close(code int, reason string) error {
+	c.shut(code, reason)
+	c.drain()
+	err := c.hangUp()
+	c.retire()
+	_ = c.lib.release()
+	return err
+}
+
+// Abort closes the connection immediately, without a close frame.
+func (c *Conn) Abort() error {
+	c.destroy()
+	_ = c.lib.release()
+	return c.hangErr
+}
+
+// shut sends the only close frame of the connection. After CloseGrace, the
+// killer closes the socket, so that every read and write returns.
+func (c *Conn) shut(code int, reason string) {
+	c.shutOnce.Do(func() {
+		c.timeMu.Lock()
+		c.closing.Store(true)
+		if !c.gone {
+			c.due = time.Now().Add(c.cfg.CloseGrace)
+			c.killer = time.AfterFunc(c.cfg.CloseGrace, c.destroy)
+			_ = c.raw.SetReadDeadline(time.Time{})
+		}
+		c.timeMu.Unlock()
+		c.writeMu.Lock()
+		_ = c.writeLocked(wsframe.NewClose(code, reason))
+		c.writeMu.Unlock()
+	})
+}
+
+// drain reads until the close frame of the client, the end of the stream, or
+// the killer. It does not ask the library, which reads nothing after an error.
+func (c *Conn) drain() {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	c.timeMu.Lock()
+	if c.interrupted {
+		c.interrupted, c.ioErr = false, nil
+	}
+	c.timeMu.Unlock()
+	rest := make([]byte, 512)
+	for c.ioErr == nil && !c.meter.Closed() {
+		_, _ = c.receive(rest)
+	}
+}
+
+// libraryGone is called when the library closes its end. If it does so because
+// of an error of readRaw, the connection stays as it is, because Read decides;
+// after a close frame, sent or received, the client still has CloseGrace.
+// Otherwise a control frame has stalled for five seconds, or the caller has
+// closed the library's connection.
+func (c *Conn) libraryGone() error {
+	if !c.failed.Load() {
+		c.shutOnce.Do(c.destroy)
+	}
+	return nil
+}
+
+// hangUp closes the connection. Over TLS, this may wait for the client.
+func (c *Conn) hangUp() error {
+	c.hangOnce.Do(func() { c.hangErr = c.raw.Close() })
+	return c.hangErr
+}
+
+// destroy closes the socket and then the rest, so that nothing waits for the
+// client.
+func (c *Conn) destroy() {
+	c.closing.Store(true)
+	c.retire()
+	if base := baseOf(c.raw); base != c.raw {
+		_ = base.Close()
+	}
+	_ = c.hangUp()
+}
+
+// retire stops the timers forever.
+func (c *Conn) retire() {
+	c.timeMu.Lock()
+	defer c.timeMu.Unlock()
+	c.gone = true
+	if c.pinger != nil {
+		c.pinger.Stop()
+	}
+	if c.killer != nil {
+		c.killer.Stop()
+	}
+}
+
+// baseOf returns the socket below conn. It calls the method NetConn, which
+// tls.Conn and similar wrappers have.
+func baseOf(conn net.Conn) net.Conn {
+	for {
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = wrapper.NetConn()
+	}
+}
