@@ -108,8 +108,8 @@ type Config struct {
 	// OnReject, if set, is called with some of the refusals by Handler, for a
 	// log: with ten at once, then with one every RejectEvery, in the goroutine
 	// of the request. suppressed is the number of refusals that were left out
-	// since the previous call, only those of the same Decision.Client and
-	// Decision.Reason. In a dry run, OnReject gets the decisions that would
+	// since the previous call, only those of the same Decision.Client, Key.ID
+	// and Decision.Reason. In a dry run, OnReject gets the decisions that would
 	// have been refusals.
 	//
 	// If refusals were left out when a burst ends, OnReject is called once
