@@ -103,24 +103,24 @@
 // # Cost
 //
 // The table shows the times of other packages as multiples of the time of this
-// one, medians of November 2026 on a machine with other load. To measure them,
-// run in examples/interop:
+// one, in one run of November 2026. To measure them, run in examples/interop:
 //
-//	go test ./bench -run '^$' -bench 'Admit|Handler' -benchtime 60x
+//	go test ./bench -run '^$' -bench 'Admit|Handler' -benchtime 80x
 //	go test ./bench -run '^$' -bench Heap -benchtime 1x
 //
 //	                      one     a                  allocs  bytes
 //	                      client  million  Handler   each    a client
 //	Admit                 1       1        1         0       48
-//	Admit and Release     1.23    1.17               0       48
-//	go-chi/httprate       6.78    2.47      5.58     3       38
-//	ulule/limiter         4.35    3.38      4.70     2       198
-//	sethvargo/go-limiter  1.04    1.33      4.55     0       140
-//	didip/tollbooth v7    6.32    2.88     11.84     0       252
-//	map of x/time/rate    2.33    1.85      0.53     0       188
+//	Admit and Release     1.24    1.22               0       48
+//	go-chi/httprate       6.37    2.55      5.42     3       38
+//	ulule/limiter         4.24    3.17      4.63     2       198
+//	sethvargo/go-limiter  1.04    1.27      3.82     0       140
+//	didip/tollbooth v7    5.85    2.55     11.66     0       252
+//	map of x/time/rate    2.26    1.72      0.58     0       188
 //
-// Allocations are those of one decision. Without other load, go-limiter takes
-// 1.3 times as long for one client. The other packages got their keys as
-// strings made beforehand. Limiter.Handler also watches for the upgrade, which
-// takes two allocations; with CountRequests it does not, and takes none.
+// Allocations are those of one decision. On two cores without other load,
+// go-limiter takes 1.3 times as long for one client. The other packages got
+// their keys as strings made beforehand. Limiter.Handler also watches for the
+// upgrade, which takes two allocations; with CountRequests it does not, and
+// takes none.
 package ratelimit
