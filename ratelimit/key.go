@@ -143,7 +143,8 @@ func (l *Limiter) shard(key uint64) (s *shard, place uint64) {
 // bounds are the limits of one client.
 type bounds struct{ limit, attempts, open uint32 }
 
-const unlimited = math.MaxUint32
+// unlimited is a bound that no one reaches, and an int on every machine.
+const unlimited = math.MaxInt32
 
 // network is one of Config.Networks.
 type network struct {
