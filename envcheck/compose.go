@@ -8,19 +8,17 @@ import (
 
 // ListOf accepts items separated by commas, each as the setter that of returns
 // accepts it, such as ListOf(&brokers, HostPort). Spaces around an item are
-// dropped. Empty and repeated items are refused. An empty value, which only a
-// [Var] with AllowEmpty admits, is a list of no items.
+// dropped. Empty and repeated items are refused.
 //
 // A setter with arguments is given in a func:
 //
-//	envcheck.ListOf(&weights, func(w *float64) envcheck.Setter { return envcheck.Number(w, 0, 1) })
+//	envcheck.ListOf(&weights, func(w *float64) envcheck.Setter {
+//		return envcheck.Number(w, 0, 1)
+//	})
 func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 	one := of(new(T))
 	kind := func() string { return "a list separated by commas, without empty or repeated items" + one.each("item") }
 	s := setter(into, kind, func(value string, secret bool) (list []T, err error) {
-		if value == "" {
-			return nil, nil
-		}
 		err = eachItem(value, "item", func(place, item string) (string, error) {
 			v, err := read(of, place, item, secret)
 			list = append(list, v)
@@ -33,16 +31,12 @@ func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 
 // Map accepts pairs KEY=VALUE separated by commas, each value as the setter
 // that of returns accepts it, such as Map(&labels, Text). Spaces around a pair
-// are dropped. Empty keys and values and repeated keys are refused. An empty
-// value, which only a [Var] with AllowEmpty admits, is a map of no pairs.
+// are dropped. Empty keys and values and repeated keys are refused.
 func Map[K ~string, T any](into *map[K]T, of func(value *T) Setter) Setter {
 	one := of(new(T))
 	kind := func() string { return "pairs KEY=VALUE separated by commas, without repeated keys" + one.each("value") }
 	s := setter(into, kind, func(value string, secret bool) (map[K]T, error) {
 		pairs := make(map[K]T)
-		if value == "" {
-			return pairs, nil
-		}
 		err := eachItem(value, "pair", func(place, pair string) (string, error) {
 			key, text, _ := strings.Cut(pair, "=")
 			if key == "" || text == "" {

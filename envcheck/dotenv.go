@@ -34,8 +34,8 @@ func (e *DotenvError) Error() string {
 func (e *DotenvError) Unwrap() error { return e.cause }
 
 // Dotenv returns a Lookup of the variables in a .env file, which it reads once,
-// as [ParseDotenv] does. The Lookup is never nil: after an error it is empty. If
-// the file is optional, ignore an error that is a [fs.ErrNotExist].
+// as [ParseDotenv] does. The Lookup is never nil: after an error it is empty.
+// If the file is optional, ignore an error that is a [fs.ErrNotExist].
 func Dotenv(path string) (Lookup, error) {
 	f, reason := openFile(path)
 	if reason != "" {
@@ -63,9 +63,9 @@ func Dotenv(path string) (Lookup, error) {
 //   - A value in single quotes is taken as it is, and may have several lines.
 //   - In double quotes, \\, \", \$, \` and \n are one character each; the value
 //     may have several lines. Shells alone keep \n as two characters.
-//   - A value without quotes ends at the end of the line, or at a # with a space
-//     before it. It may contain spaces, which shells alone do not allow, but no
-//     quotes and no backslashes.
+//   - A value without quotes ends at the end of the line, or at a # with a
+//     space before it. It may contain spaces, which shells alone do not allow,
+//     but no quotes, no backslashes and no other #.
 //   - A $ that begins the name of a variable, and a backtick, must be in single
 //     quotes, or after a backslash in double quotes.
 //   - There are no spaces around the =, and no name is set twice.
@@ -231,10 +231,14 @@ func unescaped(text string) (value, problem string) {
 func unquoted(rest string) (value, problem string) {
 	value = rest
 	for i := range len(rest) {
-		if rest[i] == '#' && (i == 0 || rest[i-1] == ' ' || rest[i-1] == '\t') {
-			value = rest[:i]
-			break
+		if rest[i] != '#' {
+			continue
 		}
+		if i == 0 || rest[i-1] != ' ' && rest[i-1] != '\t' {
+			return "", "has a # that only some readers take for a comment; put the value in single quotes, or a space before the #"
+		}
+		value = rest[:i]
+		break
 	}
 	value = strings.TrimRight(value, " \t")
 	switch {

@@ -28,6 +28,14 @@
 // file, the table of a README and a report of the variables that are set, so
 // these always agree with the program.
 //
+// # Values
+//
+// A [Setter] reads a value and stores it: [Text], [Bool], [Number] of every
+// type, [Port], [Bytes], [Duration], [Time], [URL], [HostPort], [File],
+// [Bytes64], [Enum] and [Choice], [TextUnmarshaler] for types that read
+// themselves, and [Func] for all others. [ListOf], [Map], [Optional] and
+// [SecretOf] make setters of these. A Check refuses some of the values.
+//
 // # Sources
 //
 // Load reads from any [Lookup]: [os.LookupEnv], [FromMap], a .env file
@@ -140,9 +148,9 @@ type Var struct {
 	// AllowFile allows NAME_FILE for a variable that is not a secret.
 	AllowFile bool
 
-	// AllowEmpty makes the empty value a value like others: a variable that is
-	// set and empty does not get its Default, and NAME_FILE may name an empty
-	// file.
+	// AllowEmpty makes the empty value a value: a variable that is set and empty
+	// does not get its Default, and its target gets the zero value, such as an
+	// empty list. NAME_FILE may name an empty file.
 	AllowEmpty bool
 
 	// Into stores the value. If it is the zero Setter, the value is only
@@ -150,8 +158,7 @@ type Var struct {
 	Into Setter
 
 	// Check, if set, is called with a value that Into accepts, and returns an
-	// error to refuse it. It is not called with the empty value that AllowEmpty
-	// admits.
+	// error to refuse it. It is not called with the empty value.
 	Check func(value string) error
 
 	// Example is shown in .env.example if there is no Default.
@@ -169,7 +176,7 @@ func (v *Var) fileName() string {
 	return ""
 }
 
-// orFile names the other way to set a variable that is missing, if there is one.
+// orFile names the other way to set a variable that is missing, or nothing.
 func (v *Var) orFile() string {
 	if name := v.fileName(); name != "" {
 		return "; set it or " + name

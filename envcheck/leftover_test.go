@@ -39,7 +39,7 @@ func TestLeftoversOnValues(t *testing.T) {
 		{"an ideographic one", "%s\u3000", "cannot be seen"},
 	} {
 		for _, value := range []struct{ of, value string }{
-			{"Text", "/var/lib/relay"}, {"SecretText", key}, {"List", "pi-1"}, {"Choice", "info"}, {"Int", "7"}, {"Port", "80"},
+			{"Text", "/var/lib/relay"}, {"SecretOf", key}, {"ListOf", "pi-1"}, {"Choice", "info"}, {"Number", "7"}, {"Port", "80"},
 			{"Bytes", "1MiB"}, {"Duration", "1m"}, {"Bool", "true"}, {"Func", "x"}, {"none", "x"}, {"empty", ""},
 		} {
 			text := fmt.Sprintf(row.form, value.value)
@@ -65,8 +65,8 @@ func TestLeftoversOnValues(t *testing.T) {
 					bool   bool
 				}
 				into := map[string]envcheck.Setter{
-					"Text": envcheck.Text(&target.text), "SecretText": envcheck.SecretOf(&target.secret, envcheck.Text), "List": envcheck.ListOf(&target.list, envcheck.Text),
-					"Choice": envcheck.Choice(&target.text, envcheck.As("info", "info")), "Int": envcheck.Number(&target.number, 1, 9),
+					"Text": envcheck.Text(&target.text), "SecretOf": envcheck.SecretOf(&target.secret, envcheck.Text), "ListOf": envcheck.ListOf(&target.list, envcheck.Text),
+					"Choice": envcheck.Choice(&target.text, envcheck.As("info", "info")), "Number": envcheck.Number(&target.number, 1, 9),
 					"Port": envcheck.Port(&target.number), "Bytes": envcheck.Bytes(&target.number, 1, 1<<30),
 					"Duration": envcheck.Duration(&target.time, 1, time.Hour), "Bool": envcheck.Bool(&target.bool),
 					"Func":  envcheck.Func(&target.text, "any", func(s string) (string, error) { return s, nil }),
@@ -87,7 +87,7 @@ func TestLeftoversOnValues(t *testing.T) {
 func TestQuotesThatBelong(t *testing.T) {
 	for _, row := range []struct {
 		why, value string
-		text, word bool // accepted by Text and by SecretText
+		text, word bool // accepted by Text and by SecretOf
 	}{
 		{"the second is missing", `"/var/lib`, false, true},
 		{"the first is missing", `/var/lib'`, false, true},

@@ -21,9 +21,10 @@ const held = "\x00held"
 // FromMap returns a Lookup of the variables in a copy of vars.
 func FromMap(vars map[string]string) Lookup {
 	vars = maps.Clone(vars)
+	names := held + "\x00" + strings.Join(slices.Sorted(maps.Keys(vars)), "\x00")
 	return func(name string) (string, bool) {
 		if name == "" {
-			return held + "\x00" + strings.Join(slices.Sorted(maps.Keys(vars)), "\x00"), false
+			return names, false
 		}
 		value, ok := vars[name]
 		return value, ok

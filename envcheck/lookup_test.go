@@ -1,6 +1,7 @@
 package envcheck_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
@@ -199,6 +200,7 @@ func TestParseDotenv(t *testing.T) {
 	const (
 		quote  = "line 1 has a quote or a backslash in a value without quotes; put the whole value in single quotes"
 		dollar = "line 1 has a $ or a backtick that some readers replace; put the whole value in single quotes"
+		hash   = "line 1 has a # that only some readers take for a comment; put the value in single quotes, or a space before the #"
 		slash  = "line 1 has a backslash in double quotes that readers take differently; write it twice, or use single quotes"
 		open   = "line 1 opens a quote that is not closed"
 		behind = "line 1 has text behind the closing quote"
@@ -217,7 +219,7 @@ func TestParseDotenv(t *testing.T) {
 		{"an empty value", "A=\nB= # none\nC=''\nD=\"\"", vars{"A": "", "B": "", "C": "", "D": ""}, ""},
 		{"a = in the value", "A=b=c==", vars{"A": "b=c=="}, ""},
 		{"spaces in the value", "A=b c \t", vars{"A": "b c"}, ""},
-		{"a comment behind it", "A=b # c\nB=b#c\nC=b\t#c", vars{"A": "b", "B": "b#c", "C": "b"}, ""},
+		{"a comment behind it", "A=b # c # d\nC=b\t#c", vars{"A": "b", "C": "b"}, ""},
 		{"as in a shell", "export A=1\n  export  B=2", vars{"A": "1", "B": "2"}, ""},
 		{"lower case", "http_proxy=x", vars{"http_proxy": "x"}, ""},
 		{"single quotes", `A='a "b" \n $HOME # c'` + " # d", vars{"A": `a "b" \n $HOME # c`}, ""},
@@ -237,6 +239,8 @@ func TestParseDotenv(t *testing.T) {
 		{"in quotes", "\"A\"=1", nil, letter},
 		{"letters of another script", "É=1", nil, letter},
 		{"a byte order mark inside", "A=1\n\ufeffB=2", nil, strings.Replace(letter, "1", "2", 1)},
+		{"a # in a password", "A=b#c", nil, hash},
+		{"at its beginning", "A=#c", nil, hash},
 		{"an apostrophe", "A=it's", nil, quote},
 		{"JSON", `A={"a":1}`, nil, quote},
 		{"a path of Windows", `A=C:\x`, nil, quote},
@@ -290,6 +294,38 @@ func TestExampleIsReadByParseDotenv(t *testing.T) {
 	}
 	if got, err := envcheck.ParseDotenv(strings.NewReader(b.String())); err != nil || !maps.Equal(got, values) {
 		t.Errorf("got %q, %v, want %q\n%s", got, err, values, b.String())
+	}
+}
+
+// A reader of .env files for another language gets the same values of a file
+// that ParseDotenv accepts.
+func TestParseDotenvReadsAsNode(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no node: install Node.js 20.12 or newer")
+		}
+		t.Skip("no node: install Node.js 20.12 or newer")
+	}
+	const text = "\n# comment\nA=1\nexport B=a b # c\nC='x \"y\" \\n $HOME # z' # w\nD=\"a\\nb 'c'\"\nE='1\n2'\nF=\nG=a=b==\n  I=5$\nJ=''\n"
+	want, err := envcheck.ParseDotenv(strings.NewReader(text))
+	if err != nil || len(want) != 9 {
+		t.Fatalf("%v: %q", err, want)
+	}
+	cmd := exec.Command(node, "-e", `process.stdout.write(JSON.stringify(require("node:util").parseEnv(require("node:fs").readFileSync(0, "utf8"))))`)
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]string
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range want {
+		if got[name] != value {
+			t.Errorf("%s: %q here, %q there", name, value, got[name])
+		}
 	}
 }
 

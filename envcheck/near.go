@@ -114,11 +114,11 @@ func (v *Var) misspelt(near []NearMiss) []string {
 	return names
 }
 
-// similar reports whether x is a likely misspelling of y, both folded. Case, underscores,
-// hyphens, dots, spaces, quotes and what cannot be seen do not count. Of every
-// four letters, fewer than one may be wrong, missing, added or swapped with its
-// neighbour, and at most three in all. Names of up to four letters must be
-// equal, since many short names differ by one letter only.
+// similar reports whether x is a likely misspelling of y. Both are folded, so
+// that case, underscores, hyphens, dots, spaces, quotes and what cannot be seen
+// do not count. Of every four letters, fewer than one may be wrong, missing,
+// added or swapped with its neighbour, and at most three in all. Names of up to
+// four letters must be equal, since many short names differ by one letter only.
 func similar(x, y []rune) bool {
 	limit := min((len(y)-1)/4, 3)
 	return max(len(x), len(y))-min(len(x), len(y)) <= limit && distance(x, y) <= limit

@@ -28,7 +28,6 @@ type traveller struct {
 	Name   string
 	hidden string
 	Data   []byte
-	next   *traveller
 	Next   *traveller `json:",omitempty"`
 	Pairs  map[string][]any
 }

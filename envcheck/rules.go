@@ -193,33 +193,36 @@ func join(items []string, word string, show func(string) string) string {
 
 // validateRules returns the mistakes in the rules.
 func (s Spec) validateRules() (errs []error) {
+	if len(s.Rules) == 0 {
+		return nil
+	}
 	vars := make(map[string]*Var, len(s.Vars))
 	for i := range s.Vars {
 		vars[s.Vars[i].Name] = &s.Vars[i]
 	}
 	for i, rule := range s.Rules {
-		refuse := func(bad bool, reason ConfigReason, detail string) {
-			if bad {
-				errs = append(errs, &ConfigError{fmt.Sprintf("Spec.Rules[%d]", i), fmt.Errorf("%w: %s", reason, detail)})
-			}
+		refuse := func(reason ConfigReason, detail string) {
+			errs = append(errs, &ConfigError{fmt.Sprintf("Spec.Rules[%d]", i), fmt.Errorf("%w: %s", reason, detail)})
 		}
-		least := 2
-		if rule.ifValid {
-			least = 1
+		switch {
+		case rule.mistake != "":
+			refuse(ConfigMalformed, rule.mistake)
+		case len(rule.names) == 0, len(rule.names) == 1 && !rule.ifValid:
+			refuse(ConfigMalformed, "it names too few variables")
 		}
-		refuse(rule.mistake != "", ConfigMalformed, rule.mistake)
-		refuse(len(rule.names) < least, ConfigMalformed, "it names too few variables")
-		seen := make(map[string]bool)
 		for j, name := range rule.names {
-			refuse(seen[name], ConfigDuplicate, "the name "+name)
-			seen[name] = true
-			v := vars[name]
-			refuse(v == nil, ConfigUnknown, "the Spec has no variable "+name)
-			if v == nil || rule.ifValid {
-				continue
+			v, condition := vars[name], len(rule.values) > 0 && j == 1
+			switch {
+			case slices.Contains(rule.names[:j], name):
+				refuse(ConfigDuplicate, "the name "+name)
+			case v == nil:
+				refuse(ConfigUnknown, "the Spec has no variable "+name)
+			case rule.ifValid: // it may be about any variables
+			case v.Required && !condition:
+				refuse(ConfigConflict, name+" is required in any case")
+			case v.secret() && condition:
+				refuse(ConfigConflict, name+" is a secret, and the rule would show its value")
 			}
-			refuse(v.Required && (len(rule.values) == 0 || j == 0), ConfigConflict, name+" is required in any case")
-			refuse(v.secret() && len(rule.values) > 0 && j == 1, ConfigConflict, name+" is a secret, and the rule would show its value")
 		}
 	}
 	return errs

@@ -30,6 +30,7 @@ func (m *mail) spec() envcheck.Spec {
 		Rules: []envcheck.Rule{
 			envcheck.RequiredIf("HOST", "MODE", "smtp"),
 			envcheck.RequiredIf("API_URL", "MODE", "api", "smtp"),
+			envcheck.RequiredIf("HOST", "CA"),
 			envcheck.RequiredIf("API_KEY", "API_URL"),
 			envcheck.Together("CERT", "CERT_KEY", "CA"),
 			envcheck.OneOf("TOKEN", "USER"),
@@ -58,9 +59,10 @@ func TestRules(t *testing.T) {
 		{"a file is a value", []string{"API_URL", "x", "API_KEY_FILE", key}, ""},
 		{"a file that cannot be read is set", []string{"API_URL", "x", "API_KEY_FILE", key + "x"}, "API_KEY_FILE names a file that does not exist"},
 		{"an empty value is none", []string{"API_URL", ""}, ""},
-		{"two of three", []string{"CERT", "x", "CA", "x"}, "CERT_KEY is required together with CERT"},
+		{"two of three", []string{"CERT", "x", "CA", "x", "HOST", "x"}, "CERT_KEY is required together with CERT"},
 		{"one of three", []string{"CERT_KEY", "x"}, "CERT is required together with CERT_KEY; CA is required together with CERT_KEY"},
-		{"all of three", []string{"CERT", "x", "CERT_KEY", "x", "CA", "x"}, ""},
+		{"all of three", []string{"CERT", "x", "CERT_KEY", "x", "CA", "x", "HOST", "x"}, ""},
+		{"two rules that ask for one variable", []string{"MODE", "smtp", "CERT", "x", "CERT_KEY", "x", "CA", "x", "API_URL", "x", "API_KEY", "x"}, "HOST is required if MODE is smtp"},
 		{"one too many", []string{"USER", "x"}, "USER is set together with TOKEN; unset one of them"},
 		{"none", []string{"TOKEN", ""}, "TOKEN is required; set it or USER"},
 		{"the other one", []string{"TOKEN", "", "USER", "x"}, ""},
@@ -68,16 +70,16 @@ func TestRules(t *testing.T) {
 		{"crossed", []string{"LOW", "5", "HIGH", "4"}, "HIGH must not be below LOW"},
 		{"crossed by a default", []string{"LOW", "11"}, "HIGH must not be below LOW"},
 		{"not known, since one is wrong", []string{"LOW", "x"}, "LOW must be a whole number from 0 to 100"},
-		{"all at once, with other problems", []string{"MODE", "x", "CERT", "x", "CA", "\"x\"", "TOKEN", "", "LOW", "9", "HIGH", "8"},
+		{"all at once, with other problems", []string{"MODE", "x", "CERT", "x", "CA", "\"x\"", "HOST", "x", "TOKEN", "", "LOW", "9", "HIGH", "8"},
 			"MODE must be none, smtp or api; CERT_KEY is required together with CERT; CA has quotes around it, or a quote at one end, that became part of the value; remove them; TOKEN is required; set it or USER; HIGH must not be below LOW"},
 	} {
-		m := mail{low: -1, high: -2}
+		m := mail{low: 1000, high: -2}
 		err := m.spec().Load(env(append([]string{"TOKEN", "x"}, row.env...)...))
 		got := strings.ReplaceAll(strings.ReplaceAll(strings.TrimPrefix(errorText(err), "envcheck: "), "\nenvcheck: ", "\n"), "\n", "; ")
 		if got != row.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", row.why, got, row.want)
 		}
-		if err != nil && (m.low != -1 || m.high != -2) {
+		if err != nil && (m.low != 1000 || m.high != -2) {
 			t.Errorf("%s: the targets were set to %d and %d", row.why, m.low, m.high)
 		}
 		for _, e := range all(t, err) {
@@ -117,7 +119,7 @@ func TestRulesLeaveTargets(t *testing.T) {
 	if err := m.spec().Load(env("TOKEN", "x", "HIGH", "100")); err != nil || m.low != 1 || m.high != 100 {
 		t.Errorf("%v: the targets are %d and %d", err, m.low, m.high)
 	}
-	err := m.spec().Load(env("CERT", "x", "CERT_KY", "x", "CA", "x", "USER", "x"))
+	err := m.spec().Load(env("CERT", "x", "CERT_KY", "x", "CA", "x", "HOST", "x", "USER", "x"))
 	if err == nil || err.Error() != "envcheck: CERT_KEY is required together with CERT (is CERT_KY a misspelling?)" {
 		t.Errorf("what a rule requires may be misspelt too: %v", err)
 	}
@@ -131,7 +133,7 @@ func TestRulesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"# Text. Required if MODE is smtp.\n#HOST=\n",
+		"# Text. Required if MODE is smtp. Required if CA is set.\n#HOST=\n",
 		"# Text. Required if MODE is api or smtp.\n#API_URL=https://mail.example\n",
 		"# Text. A secret. Or API_KEY_FILE: the path of a file with it. Required if\n# API_URL is set.\n",
 		"# Text. Set all of CERT, CERT_KEY and CA, or none.\n#CA=\n",

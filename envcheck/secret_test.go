@@ -12,6 +12,7 @@ import (
 	"html/template"
 	"io"
 	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -75,7 +76,9 @@ func TestSecretNeverShows(t *testing.T) {
 	values := map[string]any{
 		"config": cfg, "*config": &cfg, "outer": out, "*outer": &out, "secret": cfg.Key, "*secret": &cfg.Key,
 		"list": []any{cfg.Key, out}, "inner": inner{cfg.Key}, "map": map[string]any{"a": out}, "reveal": envcheck.Secret[string].String,
-		"error": fmt.Errorf("failed: %v", out),
+		"error":        fmt.Errorf("failed: %v", out),
+		"secret bytes": envcheck.NewSecret([]byte(key)), "*secret bytes": &struct{ s envcheck.Secret[[]byte] }{envcheck.NewSecret([]byte(key))},
+		"secret URL": envcheck.NewSecret(&url.URL{Host: key}), "secret map": []any{envcheck.NewSecret(map[string]string{key: key})},
 	}
 	for name, v := range values {
 		for verb := 'A'; verb <= 'z'; verb++ {
@@ -128,6 +131,10 @@ func TestSecret(t *testing.T) {
 	var zero envcheck.Secret[string]
 	if zero.Reveal() != "" || !zero.IsZero() || envcheck.NewSecret("x").IsZero() {
 		t.Error("the zero value is empty")
+	}
+	if !envcheck.NewSecret[[]byte](nil).IsZero() || envcheck.NewSecret([]byte{0}).IsZero() || !envcheck.NewSecret[*url.URL](nil).IsZero() ||
+		!envcheck.NewSecret[error](nil).IsZero() || envcheck.NewSecret(7).IsZero() || new(envcheck.Secret[*url.URL]).Reveal() != nil {
+		t.Error("a value of any type is empty if it is the zero value")
 	}
 	s := envcheck.NewSecret(key)
 	if s.Reveal() != key {

@@ -29,16 +29,19 @@ type Setter struct {
 // "a list of prefixes". If parse returns a [CheckReason], the error of Load
 // shows its text; for any other error, which may quote the value, it shows the
 // kind. The parse function must have no side effects, since [Spec.Check] calls
-// it too.
+// it too. It is not called with the empty value.
 func Func[T any](into *T, kind string, parse func(value string) (T, error)) Setter {
 	return setter(into, func() string { return kind }, func(value string, _ bool) (T, error) { return parse(value) })
 }
 
 func setter[T any](into *T, kind func() string, parse func(value string, secret bool) (T, error)) Setter {
 	return Setter{kind: kind, parse: func(value string, secret bool) (func(), error) {
-		v, err := parse(value, secret)
-		if err != nil {
-			return nil, err
+		var v T
+		if value != "" { // or AllowEmpty admits it
+			var err error
+			if v, err = parse(value, secret); err != nil {
+				return nil, err
+			}
 		}
 		return func() { *into, v = v, *into }, nil
 	}}

@@ -247,6 +247,19 @@ func TestOptionalTellsZeroFromUnset(t *testing.T) {
 	}
 }
 
+// The empty value that AllowEmpty admits is the zero value of every kind.
+func TestAllowEmptyOfEveryKind(t *testing.T) {
+	for name, kind := range kinds {
+		target, into := kind()
+		if err := (envcheck.Spec{Vars: []envcheck.Var{{Name: "A", AllowEmpty: true, Into: into}}}).Load(env("A", "")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !reflect.ValueOf(target).Elem().IsZero() && !strings.HasPrefix(fmt.Sprintf("%T", target), "*envcheck.Secret") {
+			t.Errorf("%s: %v", name, target)
+		}
+	}
+}
+
 // A File is looked for when Load runs, not when the Spec is checked.
 func TestFile(t *testing.T) {
 	dir := t.TempDir()

@@ -92,9 +92,10 @@ func withoutRepeats(text []rune) []rune {
 }
 
 // rows are the rows of common keyboards, and zigzags over two or more of them.
-var rows = []string{
-	"qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl", "qsdfghjklm", "zxcvbnm", "yxcvbnm", "wxcvbn",
-	"1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "1q2w3e4r5t6y7u8i9o0p", "!@#$%^&*()_+", "1234567890",
+var rows = []*row{
+	newRow("qwertyuiop"), newRow("qwertzuiop"), newRow("azertyuiop"), newRow("asdfghjkl"), newRow("qsdfghjklm"),
+	newRow("zxcvbnm"), newRow("yxcvbnm"), newRow("wxcvbn"), newRow("1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p"),
+	newRow("1q2w3e4r5t6y7u8i9o0p"), newRow("!@#$%^&*()_+"), newRow("1234567890"),
 }
 
 // withoutSequences removes runs of four or more characters in which each is the
@@ -120,10 +121,26 @@ func withoutSequences(text []rune) []rune {
 		}
 	}
 	for _, row := range rows {
-		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{a, b})) })
-		mark(1, func(a, b rune) bool { return strings.Contains(row, string([]rune{b, a})) })
+		mark(1, row.follows)
+		mark(1, func(a, b rune) bool { return row.follows(b, a) })
 	}
 	return without(text, drop)
+}
+
+// row holds the place of each ASCII character in a row of a keyboard, from 1.
+type row [unicode.MaxASCII + 1]int8
+
+func newRow(keys string) *row {
+	r := new(row)
+	for i, key := range []byte(keys) {
+		r[key] = int8(i + 1)
+	}
+	return r
+}
+
+// follows reports whether b is the key behind a.
+func (r *row) follows(a, b rune) bool {
+	return a <= unicode.MaxASCII && b <= unicode.MaxASCII && r[a] > 0 && r[b] == r[a]+1
 }
 
 // plain replaces digits and signs by the letters that people replace with them.

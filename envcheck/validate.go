@@ -23,30 +23,42 @@ func (s Spec) validate() error {
 		errs = append(errs, &ConfigError{fmt.Sprintf("Spec.Only(%q)", name),
 			fmt.Errorf("%w: the Spec has no such variable", ConfigUnknown)})
 	}
-	seen := make(map[string]bool)
+	seen := make(map[string]bool, 2*len(s.Vars))
 	for i := range s.Vars {
 		v := &s.Vars[i]
-		refuse := func(field string, bad bool, reason ConfigReason, detail string) {
-			if bad {
-				errs = append(errs, &ConfigError{v.field(field), fmt.Errorf("%w: %s", reason, detail)})
-			}
+		refuse := func(field string, reason ConfigReason, detail string) {
+			errs = append(errs, &ConfigError{v.field(field), fmt.Errorf("%w: %s", reason, detail)})
 		}
-		refuse("Name", !validName(v.Name), ConfigMalformed, "a name has capital letters, digits and underscores")
+		if !validName(v.Name) {
+			refuse("Name", ConfigMalformed, "a name has capital letters, digits and underscores")
+		}
 		for _, name := range v.names() {
-			refuse("Name", seen[name], ConfigDuplicate, "two variables would read "+name)
+			if seen[name] {
+				refuse("Name", ConfigDuplicate, "two variables would read "+name)
+			}
 			seen[name] = true
 		}
 		for j, word := range v.Into.words {
-			refuse("Into", slices.Contains(v.Into.words[:j], word), ConfigDuplicate, "the word "+word)
+			if slices.Contains(v.Into.words[:j], word) {
+				refuse("Into", ConfigDuplicate, "the word "+word)
+			}
 		}
-		refuse("Into", v.Into.mistake != "", ConfigMalformed, v.Into.mistake)
-		refuse("Default", v.Required && v.Default != "", ConfigConflict, "the variable is required, so its default is never used")
-		refuse("Default", v.secret() && v.Default != "", ConfigConflict, "the variable is a secret, and everyone would know its default")
-		refuse("Example", v.secret() && v.Example != "", ConfigConflict, "the variable is a secret, and people would use its example")
-		if v.Default != "" && !v.Into.local {
+		if v.Into.mistake != "" {
+			refuse("Into", ConfigMalformed, v.Into.mistake)
+		}
+		switch {
+		case v.Default == "":
+		case v.Required:
+			refuse("Default", ConfigConflict, "the variable is required, so its default is never used")
+		case v.secret():
+			refuse("Default", ConfigConflict, "the variable is a secret, and everyone would know its default")
+		case !v.Into.local:
 			if _, err := v.accept(v.Default); err != nil {
 				errs = append(errs, &ConfigError{v.field("Default"), v.explain(err)})
 			}
+		}
+		if v.secret() && v.Example != "" {
+			refuse("Example", ConfigConflict, "the variable is a secret, and people would use its example")
 		}
 	}
 	return errors.Join(append(errs, s.validateRules()...)...)

@@ -109,10 +109,6 @@ func sets(c *ast.CompositeLit, field string) bool {
 // redirects it to another port, with each status.
 func TestRedirectsGetNoSecret(t *testing.T) {
 	const secret = "canary7731"
-	tokenFile := filepath.Join(t.TempDir(), "token.json")
-	if err := os.WriteFile(tokenFile, []byte(`{"token":"`+secret+`","refresh_token":"`+secret+`"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	// met is closed when the first server was asked.
 	clients := map[string]func(ctx context.Context, t *testing.T, url string, met <-chan struct{}){
 		"the device's handshake": func(ctx context.Context, _ *testing.T, url string, _ <-chan struct{}) {
@@ -122,12 +118,21 @@ func TestRedirectsGetNoSecret(t *testing.T) {
 			})
 		},
 		"the device's refresh": func(ctx context.Context, t *testing.T, url string, _ <-chan struct{}) {
-			c, err := publish.NewCredential(publish.CredentialConfig{File: tokenFile, RefreshURL: url + "/auth/refresh"})
+			// A token file belongs to one device.
+			file := filepath.Join(t.TempDir(), "token.json")
+			err := os.WriteFile(file, []byte(`{"token":"`+secret+`","refresh_token":"`+secret+`"}`), 0o600)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			_, _ = c.Refresh(ctx, publish.Token{Value: secret})
+			c, err := publish.NewCredential(publish.CredentialConfig{File: file, RefreshURL: url + "/auth/refresh"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := c.Refresh(ctx, publish.Token{Value: secret}); err == nil {
+				t.Error("a redirect gave a token")
+			}
 		},
 		"the model": func(ctx context.Context, t *testing.T, url string, _ <-chan struct{}) {
 			thinker := &llm.Thinker{
