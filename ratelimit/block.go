@@ -112,12 +112,11 @@ var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 // open. Block returns an error if the prefix is invalid, and only then. The
 // number of blocks is not limited, but the list is meant for some thousands.
 func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
-	return l.BlockAt(network, until, time.Now())
+	return l.block(network, until, time.Now())
 }
 
-// BlockAt is [Limiter.Block] at the time now. This time only decides which
-// earlier blocks have expired.
-func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
+// block uses the time now only to decide which earlier blocks have expired.
+func (l *Limiter) block(network netip.Prefix, until, now time.Time) error {
 	if !network.IsValid() {
 		return errPrefix
 	}
@@ -134,19 +133,23 @@ func (l *Limiter) Unblock(network netip.Prefix) bool {
 	return l.forgive(p) || removed
 }
 
-// Blocked reports whether addr is blocked now, by Block or by a penalty, and
-// the end of the block that ends last. The zero time is forever.
-func (l *Limiter) Blocked(addr netip.Addr) (until time.Time, blocked bool) {
-	return l.blocked(addr, time.Now())
+// BlockedUntil reports whether the key is blocked now, by Block or by a
+// penalty, and the end of the block that ends last. The zero time is forever.
+func (l *Limiter) BlockedUntil(key Key) (until time.Time, blocked bool) {
+	return l.blockedUntil(key, l.now())
 }
 
-func (l *Limiter) blocked(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
-	until, blocked = l.blocks.find(addr, now)
+func (l *Limiter) blockedUntil(key Key, at int64) (until time.Time, blocked bool) {
+	until, blocked = l.blocks.find(key.Addr, l.time(at))
 	if blocked && until.IsZero() {
 		return until, true
 	}
-	if end, penalized := l.penaltyOf(addr, now); penalized && end.After(until) {
-		return end, true
+	l.turn(at)
+	var d Decision
+	if l.penalized(l.key(key), at, &d) {
+		if end := l.time(at).Add(d.RetryAfter); end.After(until) {
+			return end, true
+		}
 	}
 	return until, blocked
 }

@@ -165,7 +165,11 @@ func TestPenaltyIsLifted(t *testing.T) {
 		lift func(*ratelimit.Limiter) bool
 		why  string
 	}{
-		{func(l *ratelimit.Limiter) bool { l.Forgive(alice); l.Forgive(six); return true }, "Forgive"},
+		{func(l *ratelimit.Limiter) bool {
+			l.Forgive(ratelimit.Key{Addr: alice})
+			l.Forgive(ratelimit.Key{Addr: six})
+			return true
+		}, "Forgive"},
 		{func(l *ratelimit.Limiter) bool {
 			return l.Unblock(netip.MustParsePrefix("192.0.2.1/32")) && l.Unblock(netip.MustParsePrefix("2001:db8:1:2::9/128"))
 		}, "Unblock of the client"},
@@ -192,7 +196,7 @@ func TestPenaltyIsLifted(t *testing.T) {
 func TestPenaltyOff(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{})
 	for range 100 {
-		if _, blocked := l.Fail(alice); blocked {
+		if _, blocked := l.Fail(ratelimit.Key{Addr: alice}); blocked {
 			t.Fatal("blocked without a Penalty")
 		}
 	}

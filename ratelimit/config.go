@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 )
@@ -13,27 +15,59 @@ import (
 // Config sets the limits of a [Limiter]. The zero value allows each address ten
 // connections a minute, and does not trust any proxy.
 type Config struct {
-	// Limit is the number of connections of one client that count in a window.
-	// Default 10, at most 16,777,216.
+	// Name is the name of the limits in the header fields: letters, digits and
+	// any of - _ . only. Default "client". If several limiters apply to one
+	// response, give each a name of its own.
+	Name string
+	// Count says what the limits count. Default CountConnections.
+	Count Count
+	// Limit is the number of connections, or requests, of one client that count
+	// in a window. Default 10, at most 16,777,216.
 	Limit int
 	// Window is the length of the time window. Default one minute, at least one
 	// millisecond, at most 366 days.
 	Window time.Duration
 	// MaxAttempts is the number of connections that a client may open in a
 	// window, including those that have ended. Default 6×Limit, at least Limit.
+	// With CountRequests, Limit says this already.
 	MaxAttempts int
 	// MaxOpen is the number of connections that a client may hold open at once,
-	// in whichever windows they began. Default 5×Limit, at least Limit.
+	// in whichever windows they began, or of requests that are served at once.
+	// Default 5×Limit, at least Limit.
 	MaxOpen int
 	// MaxKeys is the number of clients that the limiter knows one by one; see
 	// the section Memory of the package. Default 1,000,000. That many clients
-	// take about 40 MB, or 80 MB if all of them return in the next window.
+	// take at most 64 MB.
 	MaxKeys int
 
 	// ClientIP returns the address of the client that sent the request; see
 	// package clientip. If nil, it is the other end of the TCP connection. All
 	// requests for which it returns the zero Addr count as one client.
 	ClientIP func(*http.Request) netip.Addr
+	// Key returns what a request counts by, such as the account that it is
+	// for. If Key is nil or reports false, the request counts by its address.
+	//
+	// Return an ID only after you have checked it, or if another limiter counts
+	// the same requests by address (see All). Otherwise a client that invents a
+	// new one for each request has no limit. Report false for a request whose
+	// ID is missing or wrong.
+	Key func(*http.Request) (Key, bool)
+	// PrefixV4 and PrefixV6 are the lengths of the networks that count as one
+	// client, in bits. Default 32 and 64. PrefixV4 is at least 8 and at most
+	// 32, PrefixV6 at least 16 and at most 64: a subscriber often has a /56 or
+	// a /48, and could otherwise count as many clients.
+	PrefixV4, PrefixV6 int
+	// Networks gives networks a limit of their own in place of Limit, such as
+	// an office or a venue whose visitors share an address. All of such a
+	// network counts as one client, with MaxAttempts and MaxOpen in the same
+	// proportion. A negative limit is none; MaxTotal and Process still apply.
+	// The longest prefix that holds an address counts. Penalties still apply to
+	// single clients, and requests with a Key.ID count by that.
+	Networks map[netip.Prefix]int
+	// Skip, if set, reports that Handler must pass the request on: it is not
+	// limited, blocked, counted or observed. Skip must not believe what any
+	// client can send.
+	Skip func(*http.Request) bool
 
 	// MaxTotal is the number of connections that all clients together may hold
 	// open at once. Handler answers 503 beyond it. Each connection takes a file
@@ -55,12 +89,18 @@ type Config struct {
 	// not count.
 	DryRun bool
 
+	// Body, if set, returns the body of a refusal and its Content-Type. It must
+	// not tell the client more than it may know: Decision has the reason.
+	Body func(*http.Request, Decision) (contentType, body string)
 	// ProblemJSON makes the body of a refusal application/problem+json (RFC
-	// 9457) instead of plain text.
+	// 9457) instead of plain text. Body goes first.
 	ProblemJSON bool
-	// Fields adds the RateLimit header fields of an IETF draft to the responses
-	// of Handler. Default FieldsNone.
-	Fields Fields
+	// Fields adds the header fields RateLimit and RateLimit-Policy to the
+	// responses of Handler. They are a draft of the IETF, whose versions use
+	// different names and forms, so Fields is the number of the version that
+	// you want: 11 for draft-ietf-httpapi-ratelimit-headers-11. That is the
+	// only one today. If zero, there are no fields.
+	Fields int
 
 	// Observe, if set, is called by Handler with every decision, in the
 	// goroutine of the request. Use it to count decisions.
@@ -68,8 +108,8 @@ type Config struct {
 	// OnReject, if set, is called with some of the refusals by Handler, for a
 	// log: with ten at once, then with one every RejectEvery, in the goroutine
 	// of the request. suppressed is the number of refusals that were left out
-	// since the previous call, only those of the same Decision.Client and
-	// Decision.Reason. In a dry run, OnReject gets the decisions that would
+	// since the previous call, only those of the same Decision.Client, Key.ID
+	// and Decision.Reason. In a dry run, OnReject gets the decisions that would
 	// have been refusals.
 	//
 	// If refusals were left out when a burst ends, OnReject is called once
@@ -86,10 +126,23 @@ type Config struct {
 	RejectEvery time.Duration
 }
 
+// Count is what the limits of a [Config] count.
+type Count int
+
+// The things that can be counted.
+const (
+	// CountConnections counts connections that stay open, such as WebSockets: a
+	// connection that has ended no longer counts against Limit.
+	CountConnections Count = iota
+	// CountRequests counts ordinary requests: one that is finished still counts
+	// against Limit until its window ends.
+	CountRequests
+)
+
 // Penalty blocks a client that fails several times within some time. The zero
 // value blocks no one.
 type Penalty struct {
-	// Failures is the number of calls of [Limiter.Fail] that block a client. If
+	// Failures is the number of calls of [Limiter.Fail] that block a key. If
 	// zero, no client is blocked, and the other fields must be zero too. At
 	// most 16,777,216.
 	Failures int
@@ -122,10 +175,11 @@ type ConfigReason string
 
 // The reasons of a [ConfigError].
 const (
-	ConfigMissing  ConfigReason = "is required"
-	ConfigTooSmall ConfigReason = "is too small"
-	ConfigTooLarge ConfigReason = "is too large"
-	ConfigUnknown  ConfigReason = "is not one of the choices"
+	ConfigMissing   ConfigReason = "is required"
+	ConfigTooSmall  ConfigReason = "is too small"
+	ConfigTooLarge  ConfigReason = "is too large"
+	ConfigUnknown   ConfigReason = "is not one of the choices"
+	ConfigMalformed ConfigReason = "is malformed"
 )
 
 func (r ConfigReason) Error() string { return string(r) }
@@ -186,8 +240,42 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxOpen > 0 && c.MaxOpen < sound {
 		bad("Config.MaxOpen", ConfigTooSmall, "at least Config.Limit, which would never apply otherwise")
 	}
-	if c.Fields < FieldsNone || c.Fields > FieldsDraft10 {
-		bad("Config.Fields", ConfigUnknown, "FieldsNone, FieldsDraft06 or FieldsDraft10")
+	bits := func(field string, v *int, def, low int) {
+		count(field, v, def, def)
+		if *v > 0 && *v < low {
+			bad(field, ConfigTooSmall, fmt.Sprintf("at least %d", low))
+		}
+	}
+	bits("Config.PrefixV4", &c.PrefixV4, defaultV4, 8)
+	bits("Config.PrefixV6", &c.PrefixV6, defaultV6, 16)
+	seen := make(map[netip.Prefix]bool)
+	for p, limit := range c.Networks {
+		same := FoldPrefix(p)
+		switch {
+		case !p.IsValid():
+			bad("Config.Networks", ConfigMalformed, "not a valid prefix")
+		case seen[same]:
+			bad("Config.Networks", ConfigMalformed, "two of them are the same network")
+		case limit == 0:
+			bad("Config.Networks", ConfigMissing, "each network needs a limit, or a negative number for none")
+		case limit > maxLimit:
+			bad("Config.Networks", ConfigTooLarge, fmt.Sprintf("at most %d", maxLimit))
+		}
+		seen[same] = true
+	}
+	if c.Name == "" {
+		c.Name = "client"
+	}
+	if strings.ContainsFunc(c.Name, func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_.", r)
+	}) {
+		bad("Config.Name", ConfigMalformed, "letters, digits, and - _ . only")
+	}
+	if c.Count != CountConnections && c.Count != CountRequests {
+		bad("Config.Count", ConfigUnknown, "CountConnections or CountRequests")
+	}
+	if c.Fields != 0 && c.Fields != 11 {
+		bad("Config.Fields", ConfigUnknown, "0 or 11")
 	}
 	if c.RejectEvery == 0 {
 		c.RejectEvery = time.Second

@@ -235,7 +235,7 @@ func TestModelCrowded(t *testing.T) {
 				m.blocked[key] = now.Add(time.Duration(rnd.Int64N(int64(time.Minute))) + 1)
 				l.BlockAt(key, m.blocked[key], now)
 			case p < 88:
-				l.Forgive(addr)
+				l.Forgive(ratelimit.Key{Addr: addr})
 				delete(m.strikes, key)
 			case p < 98:
 				now = now.Add(time.Duration(rnd.Int64N(int64(4 * time.Second))))

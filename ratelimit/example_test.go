@@ -49,16 +49,67 @@ func ExampleLimiter_Handler_incorrect() {
 	// /page.js 429
 }
 
+// A login is limited by address and by account, in one decision.
+func ExampleAll() {
+	addresses, _ := ratelimit.New(ratelimit.Config{Name: "address", Count: ratelimit.CountRequests, Limit: 10})
+	accounts, _ := ratelimit.New(ratelimit.Config{
+		Name: "account", Count: ratelimit.CountRequests, Limit: 1, Window: time.Hour,
+		Key: func(r *http.Request) (ratelimit.Key, bool) {
+			user := r.FormValue("user")
+			return ratelimit.Key{ID: user}, user != ""
+		},
+	})
+	login := ratelimit.All(addresses, accounts)(http.NotFoundHandler()) // put your handler here
+
+	for _, user := range []string{"alice", "alice", "bob"} {
+		w := httptest.NewRecorder()
+		login.ServeHTTP(w, httptest.NewRequest("POST", "/login?user="+user, nil))
+		fmt.Println(user, w.Code)
+	}
+	// Output:
+	// alice 404
+	// alice 429
+	// bob 404
+}
+
+// An API key that is not checked is no client: a client that invents a new
+// one for each request has no limit. Report false for a wrong key, so that its request
+// counts by the address.
+func ExampleKey_incorrect() {
+	count := func(key func(*http.Request) (ratelimit.Key, bool)) (admitted int) {
+		lim, _ := ratelimit.New(ratelimit.Config{Count: ratelimit.CountRequests, Limit: 3, Key: key})
+		h := lim.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { admitted++ }))
+		for i := range 100 {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("X-API-Key", fmt.Sprint("invented-", i))
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		return admitted
+	}
+
+	fmt.Println(count(func(r *http.Request) (ratelimit.Key, bool) {
+		return ratelimit.Key{ID: r.Header.Get("X-API-Key")}, true // wrong
+	}))
+	tenants := map[string]string{"k-8Jq2": "tenant-1"}
+	fmt.Println(count(func(r *http.Request) (ratelimit.Key, bool) {
+		tenant, ok := tenants[r.Header.Get("X-API-Key")]
+		return ratelimit.Key{ID: tenant}, ok
+	}))
+	// Output:
+	// 100
+	// 3
+}
+
 func ExampleLimiter_Admit() {
 	lim, _ := ratelimit.New(ratelimit.Config{Limit: 1})
 	addr := netip.MustParseAddr("2001:db8::1")
 
-	slot, _ := lim.Admit(addr)
-	_, d := lim.Admit(netip.MustParseAddr("2001:db8::2")) // the same /64
+	slot, _ := lim.Admit(ratelimit.Key{Addr: addr})
+	_, d := lim.Admit(ratelimit.Key{Addr: netip.MustParseAddr("2001:db8::2")}) // the same /64
 	fmt.Println(d.Allowed, d.Reason, d.Client)
 
 	slot.Release()
-	_, d = lim.Admit(addr)
+	_, d = lim.Admit(ratelimit.Key{Addr: addr})
 	fmt.Println(d.Allowed)
 	// Output:
 	// false limit 2001:db8::/64
@@ -71,10 +122,10 @@ func ExampleLimiter_Fail() {
 	})
 	addr := netip.MustParseAddr("192.0.2.1")
 	for range 3 {
-		_, blocked := lim.Fail(addr) // its token was refused
+		_, blocked := lim.Fail(ratelimit.Key{Addr: addr}) // its token was refused
 		fmt.Println(blocked)
 	}
-	_, d := lim.Admit(addr)
+	_, d := lim.Admit(ratelimit.Key{Addr: addr})
 	fmt.Println(d.Reason, d.Reason.Status())
 	// Output:
 	// false
@@ -88,7 +139,7 @@ func ExampleLimiter_Block() {
 	if err := lim.Block(netip.MustParsePrefix("203.0.113.0/24"), time.Now().Add(time.Hour)); err != nil {
 		panic(err)
 	}
-	_, blocked := lim.Blocked(netip.MustParseAddr("203.0.113.77"))
+	_, blocked := lim.BlockedUntil(ratelimit.Key{Addr: netip.MustParseAddr("203.0.113.77")})
 	fmt.Println(blocked)
 	// Output: true
 }

@@ -5,18 +5,37 @@ import (
 	"time"
 )
 
+// at returns the time now as the limiter knows it.
+func (l *Limiter) at(now time.Time) int64 { return int64(now.Sub(l.began)) }
+
+// AdmitAt is Admit of an address at the time now.
+func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (slot Slot, d Decision) {
+	l.answer(&Key{Addr: addr}, &addr, l.at(now), true, &slot, &d)
+	return slot, d
+}
+
 // CheckAt is Check at the time now, to compare it with AdmitAt.
-func (l *Limiter) CheckAt(addr netip.Addr, now time.Time) Decision {
-	_, d := l.answer(addr, now, false)
+func (l *Limiter) CheckAt(addr netip.Addr, now time.Time) (d Decision) {
+	l.answer(&Key{Addr: addr}, &addr, l.at(now), false, new(Slot), &d)
 	return d
 }
 
-// StatsAt is Stats at the time now.
-func (l *Limiter) StatsAt(now time.Time) Stats { return l.stats(now) }
+// FailAt is Fail of an address at the time now.
+func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (time.Time, bool) {
+	return l.fail(Key{Addr: addr}, l.at(now))
+}
 
-// BlockedAt is Blocked at the time now.
+// StatsAt is Stats at the time now.
+func (l *Limiter) StatsAt(now time.Time) Stats { return l.stats(l.at(now)) }
+
+// BlockAt is Block at the time now.
+func (l *Limiter) BlockAt(network netip.Prefix, until, now time.Time) error {
+	return l.block(network, until, now)
+}
+
+// BlockedAt is BlockedUntil of an address at the time now.
 func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (time.Time, bool) {
-	return l.blocked(addr, now)
+	return l.blockedUntil(Key{Addr: addr}, l.at(now))
 }
 
 // BlocksAt is Blocks at the time now.

@@ -8,19 +8,20 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/relayguard/relayguard/ratelimit/internal/thin"
 )
 
 // Handler returns a handler that admits requests to next, or refuses them with
-// [Limiter.Refuse]. Every request to it counts, so wrap only the route of the
-// WebSocket, not the whole server.
+// [Limiter.Refuse]. Every request to it counts, so wrap only the routes that
+// the limits are meant for, not the whole server.
 //
-// The slot of an admitted request is released when next returns or panics. If
-// next hijacks the connection, the slot is released when that connection is
-// closed. If next hijacks the connection and then panics, Handler closes it,
-// because no other code will.
+// With CountConnections, the slot of an admitted request is released when next
+// returns or panics. If next hijacks the connection, the slot is released when
+// that connection is closed. If next hijacks the connection and then panics,
+// Handler closes it, because no other code will.
 //
 // The net.Conn that next hijacks is a wrapper. It has the method CloseWrite if
 // the connection inside has it, so that httputil.ReverseProxy can pass on a
@@ -28,49 +29,129 @@ import (
 // returns the connection inside, as that of crypto/tls does, and SyscallConn
 // returns the socket. If the ResponseWriter cannot be hijacked, as in HTTP/2,
 // next gets it unchanged.
-func (l *Limiter) Handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		slot, d := l.Admit(l.cfg.ClientIP(r))
-		l.report(r, d)
-		if !d.Allowed {
-			l.Refuse(w, d)
-			return
-		}
-		l.cfg.Fields.set(w.Header(), d, l.cfg)
-		if !hijackable(w) {
-			defer slot.Release()
-			next.ServeHTTP(w, r)
-			return
-		}
+//
+// With CountRequests, next always gets the ResponseWriter unchanged, and the
+// slot is released when next returns or panics.
+func (l *Limiter) Handler(next http.Handler) http.Handler { return All(l)(next) }
 
-		h := &writer{ResponseWriter: w, slot: &slot}
-		returned := false
-		defer func() {
+// All returns a middleware that decides by several limiters at once, such as
+// one for each address and one for each account. A request is admitted if each
+// of them admits it, and counts for none of them otherwise. The first that
+// refuses answers the client. If you nest Handler instead, a request that the
+// inner limiter refuses still counts for the outer one.
+//
+// A token of Config.Process is not given back. Observe and OnReject of each
+// limiter get its own decision.
+func All(limiters ...*Limiter) func(http.Handler) http.Handler {
+	limiters = slices.Clone(limiters)
+	hijack := slices.ContainsFunc(limiters, func(l *Limiter) bool { return l.cfg.Count == CountConnections })
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var few [4]Slot
+			slots, admitted := enter(limiters, few[:0], w, r)
 			switch {
-			case h.conn == nil:
-				slot.Release()
-			case !returned:
-				h.conn.Close()
+			case !admitted:
+			case hijack && hijackable(w):
+				watch(slices.Clone(slots), next, w, r)
+			default:
+				defer release(slots)
+				next.ServeHTTP(w, r)
 			}
-		}()
-		next.ServeHTTP(h, r)
-		returned = true
-	})
+		})
+	}
 }
 
-func (l *Limiter) report(r *http.Request, d Decision) {
+// enter appends the slots of all limiters, or answers the request. If a func of
+// a Config panics, no slot stays held.
+func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Request) (_ []Slot, admitted bool) {
+	defer func() {
+		if !admitted {
+			for i := range slots {
+				slots[i].undo()
+			}
+		}
+	}()
+	var few [4]Decision
+	decisions := few[:0]
+	for _, l := range limiters {
+		var slot Slot
+		var d Decision
+		if l.cfg.Skip != nil && l.cfg.Skip(r) {
+			decisions = append(decisions, d)
+			continue
+		}
+		key, from := l.keyOf(r)
+		l.answer(&key, &from, l.now(), true, &slot, &d)
+		slots, decisions = append(slots, slot), append(decisions, d)
+		l.report(r, key, d)
+		if !d.Allowed {
+			l.Refuse(w, r, d)
+			return nil, false
+		}
+	}
+	for i, l := range limiters {
+		if decisions[i].Allowed {
+			l.setFields(w.Header(), decisions[i])
+		}
+	}
+	return slots, true
+}
+
+// keyOf returns what the request counts by, and an address to find its blocks.
+func (l *Limiter) keyOf(r *http.Request) (key Key, from netip.Addr) {
+	if l.cfg.Key != nil {
+		if key, ok := l.cfg.Key(r); ok {
+			if l.blocks.len() == 0 {
+				return key, key.Addr
+			}
+			return key, l.cfg.ClientIP(r)
+		}
+	}
+	addr := l.cfg.ClientIP(r)
+	return Key{Addr: addr}, addr
+}
+
+func release(slots []Slot) {
+	for i := range slots {
+		slots[i].Release()
+	}
+}
+
+// watch serves a request whose connection may be hijacked.
+func watch(slots []Slot, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	h := &writer{ResponseWriter: w, slots: slots}
+	returned := false
+	defer func() {
+		switch {
+		case h.conn == nil:
+			release(slots)
+		case !returned:
+			h.conn.Close()
+		}
+	}()
+	next.ServeHTTP(h, r)
+	returned = true
+}
+
+func (l *Limiter) report(r *http.Request, key Key, d Decision) {
 	if l.cfg.Observe != nil {
 		l.cfg.Observe(r, d)
 	}
 	if l.rejects != nil && d.Reason != ReasonNone {
-		l.rejects.Add(rejectKey{d.Client, d.Reason}, reject{r, d})
+		k := rejectKey{client: d.Client, reason: d.Reason}
+		if key.ID != "" {
+			k.id = l.key(key)
+		}
+		l.rejects.Add(k, reject{r, d})
 	}
 }
 
 // rejectKey is what is counted apart for OnReject.
 type rejectKey struct {
 	client netip.Prefix
+	id     uint64 // of a Key.ID
 	reason Reason
+	others bool // of many clients
 }
 
 type reject struct {
@@ -85,9 +166,9 @@ func (c *Config) thinned() *thin.Thinner[rejectKey, reject] {
 	}
 	return thin.New(c.RejectEvery,
 		func(v reject, left uint64) { c.OnReject(v.r, v.d, left) },
-		func(k rejectKey) rejectKey { return rejectKey{reason: k.reason} },
+		func(k rejectKey) rejectKey { return rejectKey{reason: k.reason, others: true} },
 		func(k rejectKey, v reject) reject {
-			v.d.Coarse = v.d.Coarse || k.client != v.d.Client
+			v.d.Coarse = v.d.Coarse || k.others
 			v.d.Client = k.client
 			v.r = thin.Request(v.r)
 			return v
@@ -112,8 +193,8 @@ func hijackable(w http.ResponseWriter) bool {
 // writer notes the connection that is hijacked through it.
 type writer struct {
 	http.ResponseWriter
-	slot *Slot
-	conn *conn
+	slots []Slot
+	conn  *conn
 }
 
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -150,24 +231,24 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	w.conn = &conn{Conn: c, slot: w.slot}
+	w.conn = &conn{Conn: c, slots: w.slots}
 	// The garbage collector closes a connection that nothing refers to any
-	// more. Its slot must be released then too.
-	runtime.AddCleanup(w.conn, func(s *Slot) { s.Release() }, w.slot)
+	// more. Its slots must be released then too.
+	runtime.AddCleanup(w.conn, release, w.slots)
 	if half, ok := c.(closeWriter); ok {
 		return halfConn{w.conn, half}, rw, nil
 	}
 	return w.conn, rw, nil
 }
 
-// conn is a hijacked connection that releases its slot when it is closed.
+// conn is a hijacked connection that releases its slots when it is closed.
 type conn struct {
 	net.Conn
-	slot *Slot
+	slots []Slot
 }
 
 func (c *conn) Close() error {
-	defer c.slot.Release()
+	defer release(c.slots)
 	return c.Conn.Close()
 }
 

@@ -1,6 +1,8 @@
 package ratelimit
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -32,16 +34,18 @@ const (
 // Decision is the answer of [Limiter.Admit]. The zero value is a refusal.
 type Decision struct {
 	Allowed bool
-	Reason  Reason
-	// Client is the network that counts as the client: the result of [Fold], or
-	// a wider network if Coarse is set. It is invalid if the address was
-	// invalid.
-	Client netip.Prefix
 	// Coarse is set if Config.MaxKeys other clients are known already, so this
-	// client shares a bucket with others of its network.
+	// client shares a bucket with others of its network, or its ID with other
+	// IDs.
 	Coarse bool
-	// Limit is Config.Limit. Remaining is the number of connections that the
-	// client could still open now. It is zero after a refusal.
+	Reason Reason
+	// Client is the network that counts as the client: that of the address (see
+	// [Fold]), one of Config.Networks, or a wider network if Coarse is set. It
+	// is invalid if the key has no valid address.
+	Client netip.Prefix
+	// Limit is Config.Limit, or that of Config.Networks. It is zero if the
+	// client's network has no limit. Remaining is the number of connections
+	// that the client could still open now. It is zero after a refusal.
 	Limit, Remaining int
 	// Reset is the time until the client's window ends. It is zero for a
 	// blocked client.
@@ -49,32 +53,30 @@ type Decision struct {
 	// RetryAfter is the time after which another attempt can succeed. It is
 	// exact, except for ReasonOpen and ReasonTotal: no one knows when a
 	// connection will end, so RetryAfter is then the window, or one minute if
-	// the window is longer. It
-	// is zero if Reason is ReasonNone, and also if waiting does not help: for a
-	// block that lasts forever, and for a Process that admits nothing.
+	// the window is longer. It is zero if Reason is ReasonNone, and also if
+	// waiting does not help: for a block that lasts forever, and for a Process
+	// that admits nothing.
 	RetryAfter time.Duration
 }
 
-// shards is large enough to make contention rare. It is not a power of two,
-// because Go's maps double in size: a million keys in 2ⁿ maps would fill each
-// of them just past the last doubling, and leave it half empty.
-const shards = 160
-
-// before is a period before all others.
+// before is a time before all others.
 const before = math.MinInt64
 
-// Limiter decides which connections clients may open. Make it with [New].
+// Limiter decides which connections clients may open, or which requests they
+// may send. Make it with [New].
 type Limiter struct {
-	cfg    Config
-	began  time.Time
-	seed   [2]uint64
-	coarse int // number of coarse buckets
-	shards [shards]shard
-	// periods are the latest periods of clients and of strikes to which all
-	// shards have moved.
-	periods [2]atomic.Int64
+	cfg      Config
+	bounds   bounds
+	networks []network
+	began    time.Time
+	seed     [2]uint64
+	ids      maphash.Seed
+	coarse   int // number of coarse buckets
+	shards   []shard
+	next     atomic.Int64 // when a period ends, and all shards must turn
 
-	keys, strikes, open atomic.Int64
+	keys, strikes atomic.Int64
+	total         atomic.Int64 // open connections, if there is a MaxTotal
 
 	blocks  blocklist
 	rejects *thin.Thinner[rejectKey, reject] // nil: no one is told
@@ -82,18 +84,9 @@ type Limiter struct {
 
 type shard struct {
 	mu      sync.Mutex
-	clients table[client]
+	clients clients
 	strikes table[strike]
-	// open counts open connections. It is separate from the generations, so
-	// that a client with an open connection is never forgotten.
-	open map[uint64]uint32
-}
-
-// client is one window of a client. It has 16 bytes, so that a key takes at
-// most 64 bytes in a Go map at any load of the map.
-type client struct {
-	start             int64 // since Limiter.began, in nanoseconds
-	counted, attempts uint32
+	next    int64 // when a period ends
 }
 
 // New returns a Limiter, or all mistakes in the configuration, joined with
@@ -104,144 +97,200 @@ func New(c Config) (*Limiter, error) {
 		return nil, err
 	}
 	l := &Limiter{
-		cfg:    c,
-		began:  time.Now(),
-		seed:   [2]uint64{rand.Uint64(), rand.Uint64() | 1<<63 | 1},
-		coarse: max(1024, c.MaxKeys/16),
+		cfg:      c,
+		bounds:   bounds{uint32(c.Limit), uint32(c.MaxAttempts), uint32(c.MaxOpen)},
+		networks: c.networks(),
+		began:    time.Now(),
+		seed:     [2]uint64{rand.Uint64(), rand.Uint64() | 1<<63 | 1},
+		ids:      maphash.MakeSeed(),
+		coarse:   max(1024, c.MaxKeys/16),
+		// A shard of two thousand clients moves them in less than 0.2 ms.
+		shards: make([]shard, max(64, min(c.MaxKeys/2048, 1<<18))),
 	}
 	l.rejects = l.cfg.thinned()
 	l.blocks.init()
-	for i := range l.periods {
-		l.periods[i].Store(before)
-	}
+	l.next.Store(before)
 	for i := range l.shards {
-		l.shards[i].clients.period, l.shards[i].strikes.period = before, before
+		s := &l.shards[i]
+		s.next, s.strikes.period = before, before
+		s.clients.begin, s.clients.end, s.clients.oldest = before, before, before
 	}
 	return l, nil
 }
 
-// Admit decides whether a connection from addr may be opened now. If the
-// decision allows it, call Release of the slot when the connection ends.
-// Otherwise the slot is empty, and nothing has changed.
-func (l *Limiter) Admit(addr netip.Addr) (Slot, Decision) { return l.AdmitAt(addr, time.Now()) }
-
-// AdmitAt is [Limiter.Admit] at the time now.
-func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (Slot, Decision) {
-	return l.answer(addr, now, true)
+// Admit decides whether a connection may be opened, or a request served, now.
+// If the decision allows it, call Release of the slot when it ends. Otherwise
+// the slot is empty, and nothing has changed.
+func (l *Limiter) Admit(key Key) (slot Slot, d Decision) {
+	l.admit(&key, &slot, &d)
+	return
 }
 
-// Check returns the decision that Admit would make for addr now, and counts
+// admit is apart from Admit so that the compiler inlines Admit: to copy its
+// results would take a quarter of the time.
+func (l *Limiter) admit(key *Key, slot *Slot, d *Decision) {
+	l.answer(key, &key.Addr, l.now(), true, slot, d)
+}
+
+// Check returns the decision that Admit would make for key now, and counts
 // nothing. Use it to answer a request that only asks, such as that of a page
 // whose upgrade failed: a browser hides from scripts with which status. Never
 // call it to decide about a connection, since others may be admitted before
 // that connection is counted. Remaining does not include a connection of this
 // request.
-func (l *Limiter) Check(addr netip.Addr) Decision {
-	_, d := l.answer(addr, time.Now(), false)
+func (l *Limiter) Check(key Key) (d Decision) {
+	l.answer(&key, &key.Addr, l.now(), false, new(Slot), &d)
 	return d
 }
 
-// answer decides about a connection from addr, and counts it if count is set
-// and the decision allows it.
-func (l *Limiter) answer(addr netip.Addr, now time.Time, count bool) (Slot, Decision) {
-	m := l.turn(now)
-	network := Fold(addr)
-	d := Decision{Client: network, Limit: l.cfg.Limit}
-	if until, blocked := l.blocks.find(addr, now); blocked {
-		d.Reason = ReasonBlocked
-		if !until.IsZero() {
-			d.RetryAfter = until.Sub(now)
+// now returns the time since began. It reads the monotonic clock only, which
+// takes half the time of time.Now.
+func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
+
+// time returns the time of now.
+func (l *Limiter) time(at int64) time.Time { return l.began.Add(time.Duration(at)) }
+
+// answer decides about a request with this key that comes from an address, and
+// counts it if count is set and the decision allows it. slot and d are zero
+// before.
+func (l *Limiter) answer(key *Key, from *netip.Addr, at int64, count bool, slot *Slot, d *Decision) {
+	if at >= l.next.Load() {
+		l.turn(at)
+	}
+	b := &l.bounds
+	var client netip.Prefix
+	var own uint64
+	if key.Addr.Is4() && l.cfg.PrefixV4 == 32 { // the same as below, but faster
+		a := key.Addr.As4()
+		client, own = netip.PrefixFrom(key.Addr, 32), key4|uint64(binary.BigEndian.Uint32(a[:]))
+	} else {
+		client, own = l.client(key.Addr)
+	}
+	if key.ID != "" {
+		own = l.idKey(key.ID, client)
+	}
+	d.Client, d.Limit = client, l.cfg.Limit
+	if l.blocks.len() > 0 {
+		if until, blocked := l.blocks.find(*from, l.time(at)); blocked {
+			d.Reason, d.Allowed = ReasonBlocked, l.cfg.DryRun
+			if !until.IsZero() {
+				d.RetryAfter = until.Sub(l.time(at))
+			}
+			return
 		}
-		d.Allowed = l.cfg.DryRun
-		return Slot{}, d
 	}
-	slot, crowded := l.decide(keyOf(network), m, now, count, &d)
-	if crowded {
-		d.Client, d.Coarse = coarse(addr), true
-		slot, _ = l.decide(l.coarseKey(d.Client), m, now, count, &d)
+	id := own
+	if len(l.networks) > 0 && key.ID == "" {
+		if i := l.network(key.Addr); i >= 0 {
+			if l.penalized(own, at, d) {
+				return
+			}
+			n := &l.networks[i]
+			b, id, d.Client, d.Limit = &n.bounds, keyNetwork|uint64(i), n.Prefix, int(n.limit)
+			if n.limit == unlimited {
+				d.Limit = 0
+			}
+		}
 	}
-	return slot, d
+	if l.decide(id, b, at, count, slot, d) {
+		return
+	}
+	d.Coarse = true
+	if client.IsValid() {
+		d.Client = l.crowd(key.Addr)
+		own = keyOf(d.Client)
+	}
+	l.decide(l.coarseKey(own), b, at, count, slot, d)
 }
 
 // decide counts one connection, if count is set, under one lock; nothing else
-// counts connections. It returns crowded, without a decision, if the key is
-// unknown and MaxKeys keys are known.
-func (l *Limiter) decide(key uint64, m moment, now time.Time, count bool, d *Decision) (slot Slot, crowded bool) {
-	s := l.shard(key)
+// counts connections. It decides nothing, and returns false, if the key is
+// unknown and MaxKeys keys are known. It copies no client as a whole, which
+// would take as long as the rest.
+func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot, d *Decision) (decided bool) {
+	s, place := l.shard(key)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	s.turn(l, m)
-	at := m.at
-	c, known := s.clients.get(key)
-	open := s.open[key]
-	// A penalty comes first: a crowd must not hide a client from it.
-	if s.penalized(key, at, d) {
-		d.Allowed = l.cfg.DryRun
-		return Slot{}, false
+	if at >= s.next {
+		s.turn(l, at)
 	}
-	if !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys) {
-		return Slot{}, true
+	if s.clients.roomy {
+		s.clients.rebuild(l.place)
 	}
+	// A caller whose clock is behind must not be forgotten at once.
+	at = max(at, s.clients.oldest)
 	window := int64(l.cfg.Window)
-	if !known || at-c.start >= window {
-		c = client{start: at}
-	}
-	reset := time.Duration(c.start + window - at)
-
-	switch {
-	case int(open) >= l.cfg.MaxOpen:
-		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
-	case int(c.attempts) >= l.cfg.MaxAttempts:
-		d.Reason, d.RetryAfter = ReasonAttempts, reset
-	case int(c.counted) >= l.cfg.Limit:
-		d.Reason, d.RetryAfter = ReasonLimit, reset
-	case !l.enter(count):
-		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
-	case l.cfg.Process != nil && !l.token(now, count):
-		if count {
-			l.open.Add(-1)
+	var counted, attempts, open uint32
+	c, known, start := s.clients.find(key, place), false, at
+	if c != nil {
+		known, open = s.clients.fresh(c), c.open
+		if known && at-c.start < window {
+			start, counted, attempts = c.start, c.counted, c.tries-1
 		}
-		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, now)
+	}
+	reset := time.Duration(start + window - at)
+
+	switch decided = true; {
+	case s.strikes.len() > 0 && s.penalized(key, at, d):
+		// This comes first: a crowd must not hide a client from its penalty.
+		reset = 0
+	case !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys):
+		decided = false
+	case open >= b.open:
+		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
+	case attempts >= b.attempts:
+		d.Reason, d.RetryAfter = ReasonAttempts, reset
+	case counted >= b.limit:
+		d.Reason, d.RetryAfter = ReasonLimit, reset
+	case l.cfg.MaxTotal > 0 && !l.enter(count):
+		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
+	case l.cfg.Process != nil && !l.token(l.time(at), count):
+		if count && l.cfg.MaxTotal > 0 {
+			l.total.Add(-1)
+		}
+		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.time(at))
 	case count:
-		c.counted++
-		c.attempts++
-		if known && c.attempts > 1 {
-			s.clients.update(key, c)
-		} else if s.clients.renew(key, c) {
+		if c == nil {
+			c = s.clients.add(key, place, l.place)
+		}
+		if !known {
 			l.keys.Add(1)
 		}
-		if s.open == nil {
-			s.open = make(map[uint64]uint32)
+		if !known || c.start != start {
+			s.clients.restart(c, start, known)
 		}
-		open++
-		s.open[key] = open
-		slot = Slot{l: l, key: key, start: c.start}
+		s.clients.enter(c)
+		counted, attempts, open = counted+1, attempts+1, open+1
+		slot.l, slot.key, slot.start = l, key, start
 	}
-	d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun
-	if d.Reason == ReasonNone {
-		d.Remaining = min(l.cfg.Limit-int(c.counted), l.cfg.MaxAttempts-int(c.attempts), l.cfg.MaxOpen-int(open))
+	s.mu.Unlock()
+	if !decided {
+		return false
 	}
 	d.Reset = reset
-	return slot, false
+	if d.Allowed = d.Reason == ReasonNone || l.cfg.DryRun; d.Reason == ReasonNone {
+		d.Remaining = int(min(b.limit-counted, b.attempts-attempts, b.open-open))
+	}
+	return true
+}
+
+// place returns the second result of shard.
+func (l *Limiter) place(key uint64) uint64 {
+	_, place := l.shard(key)
+	return place
 }
 
 // enter reports whether there are less than MaxTotal open connections. If count
 // is set, it counts one more then.
 func (l *Limiter) enter(count bool) bool {
-	switch {
-	case !count:
-		return l.cfg.MaxTotal == 0 || l.open.Load() < int64(l.cfg.MaxTotal)
-	case l.cfg.MaxTotal == 0:
-		l.open.Add(1)
-		return true
+	if !count {
+		return l.total.Load() < int64(l.cfg.MaxTotal)
 	}
 	for {
-		n := l.open.Load()
+		n := l.total.Load()
 		if n >= int64(l.cfg.MaxTotal) {
 			return false
 		}
-		if l.open.CompareAndSwap(n, n+1) {
+		if l.total.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
@@ -265,9 +314,9 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 	return time.Duration(missing / float64(r.Limit()) * float64(time.Second))
 }
 
-// Slot is the place of an admitted connection. Only its first Release has an
-// effect. Do not copy a Slot after its Release. The zero Slot, which Admit
-// returns with a refusal, holds no place.
+// Slot is the place of an admitted connection or request. Only its first
+// Release has an effect. Do not copy a Slot after its Release. The zero Slot,
+// which Admit returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
 	key      uint64
@@ -277,78 +326,77 @@ type Slot struct {
 
 // Release gives the place back, and reports whether the slot held one until
 // now. The connection no longer counts against MaxOpen, and no longer against
-// Limit if the window that counted it has not ended. It still counts against
-// MaxAttempts. Any goroutine may call Release.
-func (s *Slot) Release() bool {
+// Limit if the window that counted it has not ended, unless Config.Count is
+// CountRequests. It still counts against MaxAttempts. Any goroutine may call
+// Release.
+func (s *Slot) Release() bool { return s.end(false) }
+
+// undo gives the place back as if it had not been admitted.
+func (s *Slot) undo() { s.end(true) }
+
+func (s *Slot) end(undo bool) bool {
 	if s.l == nil || !atomic.CompareAndSwapUint32(&s.released, 0, 1) {
 		return false
 	}
-	sh := s.l.shard(s.key)
+	sh, place := s.l.shard(s.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if n := sh.open[s.key]; n > 1 {
-		sh.open[s.key] = n - 1
-	} else {
-		delete(sh.open, s.key)
+	// A client with an open connection is never forgotten.
+	c := sh.clients.find(s.key, place)
+	sh.clients.leave(c)
+	if s.l.cfg.MaxTotal > 0 {
+		s.l.total.Add(-1)
 	}
-	s.l.open.Add(-1)
-	if c, known := sh.clients.get(s.key); known && c.start == s.start && c.counted > 0 {
+	if c.start != s.start {
+		return true
+	}
+	if c.counted > 0 && (undo || s.l.cfg.Count == CountConnections) {
 		c.counted--
-		sh.clients.update(s.key, c)
+	}
+	if undo {
+		c.tries--
 	}
 	return true
 }
 
-// moment is a time with its periods of clients and of strikes.
-type moment struct {
-	at      int64 // since Limiter.began, in nanoseconds
-	periods [2]int64
-}
-
-// turn drops the generations that have expired by now, in every shard. Each
-// shard does so itself when it is used; turn also reaches shards that are not
-// used.
-func (l *Limiter) turn(now time.Time) moment {
-	m := moment{at: int64(now.Sub(l.began))}
-	m.periods[0] = floorDiv(m.at, int64(l.cfg.Window))
-	m.periods[1] = before
+// turn forgets in every shard what has expired. Each shard does so itself when
+// it is used; turn also reaches shards that are not used.
+func (l *Limiter) turn(at int64) {
+	next := l.next.Load()
+	if at < next {
+		return
+	}
+	_, end := period(at, int64(l.cfg.Window))
 	if l.cfg.Penalty.Failures > 0 {
-		m.periods[1] = floorDiv(m.at, l.cfg.Penalty.memory())
+		_, other := period(at, l.cfg.Penalty.memory())
+		end = min(end, other)
 	}
-	due := false
-	for i, p := range m.periods {
-		if seen := l.periods[i].Load(); p > seen && l.periods[i].CompareAndSwap(seen, p) {
-			due = true
-		}
+	if !l.next.CompareAndSwap(next, end) {
+		return // another goroutine does it
 	}
-	if due {
-		for i := range l.shards {
-			s := &l.shards[i]
-			s.mu.Lock()
-			s.turn(l, m)
-			s.mu.Unlock()
-		}
-	}
-	return m
-}
-
-func (s *shard) turn(l *Limiter, m moment) {
-	if dropped := s.clients.turn(m.periods[0]); dropped > 0 {
-		l.keys.Add(-int64(dropped))
-	}
-	if dropped := s.strikes.turn(m.periods[1]); dropped > 0 {
-		l.strikes.Add(-int64(dropped))
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		s.turn(l, at)
+		s.mu.Unlock()
 	}
 }
 
-// floorDiv rounds down, also for negative numbers: the given time may be before
-// New.
-func floorDiv(a, b int64) int64 {
-	q := a / b
-	if a%b < 0 {
-		q--
+func (s *shard) turn(l *Limiter, at int64) {
+	if at < s.next {
+		return
 	}
-	return q
+	if forgotten := s.clients.turn(at, int64(l.cfg.Window)); forgotten > 0 {
+		l.keys.Add(-int64(forgotten))
+	}
+	s.next = s.clients.end
+	if l.cfg.Penalty.Failures > 0 {
+		begin, end := period(at, l.cfg.Penalty.memory())
+		if forgotten := s.strikes.turn(begin, end); forgotten > 0 {
+			l.strikes.Add(-int64(forgotten))
+		}
+		s.next = min(s.next, end)
+	}
 }
 
 // Stats holds the sizes of a Limiter.
@@ -361,13 +409,20 @@ type Stats struct {
 
 // Stats returns the sizes of the Limiter now, after it has dropped expired
 // data.
-func (l *Limiter) Stats() Stats { return l.stats(time.Now()) }
+func (l *Limiter) Stats() Stats { return l.stats(l.now()) }
 
-func (l *Limiter) stats(now time.Time) Stats {
-	l.turn(now)
+func (l *Limiter) stats(at int64) Stats {
+	l.turn(at)
+	open := 0
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		open += s.clients.open
+		s.mu.Unlock()
+	}
 	return Stats{
 		Clients: int(l.keys.Load()),
-		Open:    int(l.open.Load()),
+		Open:    open,
 		Failing: int(l.strikes.Load()),
 		Blocks:  l.blocks.len(),
 	}

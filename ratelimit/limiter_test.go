@@ -189,7 +189,7 @@ func TestCheck(t *testing.T) {
 	check := func(addr netip.Addr, want ratelimit.Reason) {
 		t.Helper()
 		for range 50 {
-			if d := l.Check(addr); d.Reason != want || d.Allowed != (want == ratelimit.ReasonNone) {
+			if d := l.Check(ratelimit.Key{Addr: addr}); d.Reason != want || d.Allowed != (want == ratelimit.ReasonNone) {
 				t.Fatalf("%+v, want %q", d, want)
 			}
 		}
@@ -198,13 +198,13 @@ func TestCheck(t *testing.T) {
 	if stats := l.Stats(); stats.Open != 0 || stats.Clients != 0 {
 		t.Errorf("a question counts: %+v", stats)
 	}
-	slot, d := l.Admit(alice)
+	slot, d := l.Admit(ratelimit.Key{Addr: alice})
 	if !d.Allowed {
 		t.Fatalf("after questions only: %+v", d)
 	}
 	check(alice, ratelimit.ReasonLimit)
 	check(bob, ratelimit.ReasonNone)
-	other, _ := l.Admit(bob)
+	other, _ := l.Admit(ratelimit.Key{Addr: bob})
 	check(alice.Prev(), ratelimit.ReasonTotal)
 	other.Release()
 	check(alice.Prev(), ratelimit.ReasonProcess)
@@ -421,6 +421,7 @@ func TestConfig(t *testing.T) {
 	const (
 		missing, unknown = ratelimit.ConfigMissing, ratelimit.ConfigUnknown
 		small, large     = ratelimit.ConfigTooSmall, ratelimit.ConfigTooLarge
+		malformed        = ratelimit.ConfigMalformed
 	)
 	type problems map[string]ratelimit.ConfigReason
 	for _, test := range []struct {
@@ -434,6 +435,13 @@ func TestConfig(t *testing.T) {
 		{ratelimit.Config{Limit: -1, Window: -1, MaxAttempts: -1, MaxOpen: -1, MaxKeys: -1, MaxTotal: -1, Fields: 99}, problems{
 			"Config.Limit": small, "Config.Window": small, "Config.MaxAttempts": small, "Config.MaxOpen": small,
 			"Config.MaxKeys": small, "Config.MaxTotal": small, "Config.Fields": unknown}, "ratelimit: Config.Limit is too small: at least 1", "all problems at once"},
+		{ratelimit.Config{PrefixV4: 33, PrefixV6: 65, Count: 2, Name: `a"b`}, problems{"Config.PrefixV4": large, "Config.PrefixV6": large, "Config.Count": unknown, "Config.Name": malformed}, "", "an IPv6 client chooses among 2⁶⁴ addresses"},
+		{ratelimit.Config{PrefixV4: 7, PrefixV6: 15, Name: "é"}, problems{"Config.PrefixV4": small, "Config.PrefixV6": small, "Config.Name": malformed}, "at least 8", "would count whole providers as one client"},
+		{ratelimit.Config{PrefixV4: 8, PrefixV6: 16, Name: "per-key_2.x", Count: ratelimit.CountRequests, Fields: 11}, nil, "", "the least"},
+		{ratelimit.Config{Networks: map[netip.Prefix]int{{}: 1}}, problems{"Config.Networks": malformed}, "valid prefix", "no network"},
+		{ratelimit.Config{Networks: map[netip.Prefix]int{netip.MustParsePrefix("10.0.0.0/8"): 0}}, problems{"Config.Networks": missing}, "negative number for none", "zero might be meant as none, or as nothing"},
+		{ratelimit.Config{Networks: map[netip.Prefix]int{netip.MustParsePrefix("10.0.0.0/8"): 1 << 25}}, problems{"Config.Networks": large}, "at most 16777216", "no overflow"},
+		{ratelimit.Config{Networks: map[netip.Prefix]int{netip.MustParsePrefix("10.1.0.0/8"): 1, netip.MustParsePrefix("10.2.0.0/8"): 2}}, problems{"Config.Networks": malformed}, "the same network", "which of them would count?"},
 		{ratelimit.Config{Limit: 10, MaxAttempts: 9}, problems{"Config.MaxAttempts": small}, "at least Config.Limit", "would make Limit unreachable"},
 		{ratelimit.Config{Limit: 10, MaxOpen: 9}, problems{"Config.MaxOpen": small}, "at least Config.Limit", "would make Limit unreachable"},
 		{ratelimit.Config{Window: 60}, problems{"Config.Window": small}, "at least 1ms", "60 nanoseconds were meant as seconds"},

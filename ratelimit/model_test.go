@@ -71,27 +71,37 @@ func (m *model) admit(c *modelClient, now time.Time) (d ratelimit.Decision) {
 	return d
 }
 
-// TestModel drives the limiter and the model with the same million random
+// TestModel drives the limiter and the model with the same random
 // steps: admissions, first and second releases, small steps of the clock, steps
-// to within a nanosecond of a window's end, and long pauses.
+// to within a nanosecond of a window's end, and long pauses. Few clients come
+// often, and many let the tables grow, forget and shrink.
 func TestModel(t *testing.T) {
-	steps := 1_000_000
+	few := make([]netip.Addr, 0, 40)
+	for i := range byte(10) {
+		few = append(few,
+			netip.AddrFrom4([4]byte{192, 0, 2, i}),
+			netip.MustParseAddr(fmt.Sprintf("::ffff:192.0.2.%d", i)),
+			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::1", i)),
+			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d%%eth0", i, i+2)))
+	}
+	many := make([]netip.Addr, 20_000)
+	for i := range many {
+		many[i] = address(uint64(i))
+	}
+	t.Run("few", func(t *testing.T) {
+		testModel(t, few, 1_000_000, ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen)
+	})
+	t.Run("many", func(t *testing.T) { testModel(t, many, 300_000) })
+}
+
+func testModel(t *testing.T, addrs []netip.Addr, steps int, wanted ...ratelimit.Reason) {
 	if testing.Short() {
 		steps = 100_000
 	}
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	m := &model{limit: 4, attempts: 12, open: 9, window: time.Minute, clients: make(map[netip.Prefix]*modelClient)}
-	l := newLimiter(t, ratelimit.Config{Limit: m.limit, MaxAttempts: m.attempts, MaxOpen: m.open, Window: m.window})
-
-	addrs := make([]netip.Addr, 0, 40)
-	for i := range byte(10) {
-		addrs = append(addrs,
-			netip.AddrFrom4([4]byte{192, 0, 2, i}),
-			netip.MustParseAddr(fmt.Sprintf("::ffff:192.0.2.%d", i)),
-			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::1", i)),
-			netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%d::%d%%eth0", i, i+2)))
-	}
+	l := newLimiter(t, ratelimit.Config{Limit: m.limit, MaxAttempts: m.attempts, MaxOpen: m.open, Window: m.window, MaxKeys: 100_000})
 
 	now, open := start, 0
 	seen := make(map[ratelimit.Reason]int)
@@ -155,11 +165,14 @@ func TestModel(t *testing.T) {
 		if len(c.held) > m.open {
 			fail("%d open", len(c.held))
 		}
+		if step%64 != 0 {
+			continue
+		}
 		if got := l.StatsAt(now).Open; got != open {
 			fail("%d open in all, want %d", got, open)
 		}
 	}
-	for _, reason := range []ratelimit.Reason{ratelimit.ReasonNone, ratelimit.ReasonLimit, ratelimit.ReasonAttempts, ratelimit.ReasonOpen} {
+	for _, reason := range append(wanted, ratelimit.ReasonNone) {
 		if seen[reason] == 0 {
 			t.Errorf("seed %d: %q never happened: %v", seed, reason, seen)
 		}

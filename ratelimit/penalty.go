@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"time"
 )
@@ -12,7 +13,8 @@ type strike struct {
 	since    int64 // of the first failure that counts
 	until    int64 // end of the latest block
 	failures uint32
-	blocks   uint32 // in a row; each lasts twice as long as the one before
+	blocks   uint16 // in a row; each lasts twice as long as the one before
+	id       bool   // of an ID, whose key says no address
 }
 
 // memory returns the time, in nanoseconds, for which a strike must be kept
@@ -20,7 +22,7 @@ type strike struct {
 func (p Penalty) memory() int64 { return int64(max(p.Within, 2*p.MaxBlock)) }
 
 // length returns the duration of a block that follows this number of blocks.
-func (p Penalty) length(before uint32) time.Duration {
+func (p Penalty) length(before uint16) time.Duration {
 	d := p.Block
 	for ; before > 0 && d < p.MaxBlock; before-- {
 		d *= 2
@@ -28,8 +30,8 @@ func (p Penalty) length(before uint32) time.Duration {
 	return min(d, p.MaxBlock)
 }
 
-// Fail counts a failure of the client at addr, such as a refused token, and
-// reports whether the client is blocked now and until when. A client with
+// Fail counts a failure of the key, such as a refused token, and reports
+// whether the client is blocked now and until when. A client with
 // Penalty.Failures failures within Penalty.Within of the first one is blocked.
 // A failure of a client that is already blocked changes nothing. Open
 // connections stay open.
@@ -38,31 +40,27 @@ func (p Penalty) length(before uint32) time.Duration {
 // the failures of further clients are not counted. This fails open, since the
 // alternative would be to block innocent clients of the same network. The
 // limits still apply.
-func (l *Limiter) Fail(addr netip.Addr) (until time.Time, blocked bool) {
-	return l.FailAt(addr, time.Now())
-}
+func (l *Limiter) Fail(key Key) (until time.Time, blocked bool) { return l.fail(key, l.now()) }
 
-// FailAt is [Limiter.Fail] at the time now.
-func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, blocked bool) {
+func (l *Limiter) fail(key Key, at int64) (until time.Time, blocked bool) {
 	p := l.cfg.Penalty
 	if p.Failures == 0 {
 		return time.Time{}, false
 	}
-	m := l.turn(now)
-	at := m.at
-	key := keyOf(Fold(addr))
-	s := l.shard(key)
+	l.turn(at)
+	id := l.key(key)
+	s, _ := l.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(l, m)
+	s.turn(l, at)
 
-	k, known := s.strikes.get(key)
+	k, known := s.strikes.get(id)
 	if !known && l.strikes.Load() >= int64(l.cfg.MaxKeys+3)/4 {
 		return time.Time{}, false
 	}
 	if k.blocks > 0 {
 		if at < k.until {
-			return l.began.Add(time.Duration(k.until)), true
+			return l.time(k.until), true
 		}
 		if at-k.until >= int64(p.MaxBlock) {
 			k = strike{}
@@ -74,19 +72,42 @@ func (l *Limiter) FailAt(addr netip.Addr, now time.Time) (until time.Time, block
 	if k.failures++; int(k.failures) >= p.Failures {
 		k.until = at + int64(p.length(k.blocks))
 		k.failures = 0
-		k.blocks++
-		until, blocked = l.began.Add(time.Duration(k.until)), true
+		k.blocks = min(k.blocks, math.MaxUint16-1) + 1
+		until, blocked = l.time(k.until), true
 	}
-	if s.strikes.renew(key, k) {
+	k.id = key.ID != ""
+	if s.strikes.renew(id, k) {
 		l.strikes.Add(1)
 	}
 	return until, blocked
 }
 
-// Forgive removes the counted failures and the penalty of the client at addr.
-// Call it after a success, such as an accepted token. Blocks by [Limiter.Block]
-// stay.
-func (l *Limiter) Forgive(addr netip.Addr) { l.forgive(Fold(addr)) }
+// key returns what the tables know the key by.
+func (l *Limiter) key(key Key) uint64 {
+	client, own := l.client(key.Addr)
+	if key.ID != "" {
+		own = l.idKey(key.ID, client)
+	}
+	return own
+}
+
+// Forgive removes the counted failures and the penalty of the key. Call it
+// after a success, such as an accepted token. Blocks by [Limiter.Block] stay.
+func (l *Limiter) Forgive(key Key) {
+	if l.strikes.Load() > 0 {
+		l.pardon(l.key(key))
+	}
+}
+
+func (l *Limiter) pardon(key uint64) (removed bool) {
+	s, _ := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if removed = s.strikes.remove(key); removed {
+		l.strikes.Add(-1)
+	}
+	return removed
+}
 
 // penalized reports whether a penalty blocks the client with this key. If so,
 // it sets the reason and the time in d.
@@ -102,22 +123,20 @@ func (s *shard) penalized(key uint64, at int64, d *Decision) bool {
 	return true
 }
 
-func (l *Limiter) penaltyOf(addr netip.Addr, now time.Time) (until time.Time, penalized bool) {
-	if l.cfg.Penalty.Failures == 0 {
-		return time.Time{}, false
+// penalized is the same for a client that counts by another key.
+func (l *Limiter) penalized(key uint64, at int64, d *Decision) bool {
+	if l.strikes.Load() == 0 {
+		return false
 	}
-	m := l.turn(now)
-	at := m.at
-	key := keyOf(Fold(addr))
-	s := l.shard(key)
+	s, _ := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(l, m)
-	var d Decision
-	if !s.penalized(key, at, &d) {
-		return time.Time{}, false
+	s.turn(l, at)
+	if !s.penalized(key, at, d) {
+		return false
 	}
-	return now.Add(d.RetryAfter), true
+	d.Allowed = l.cfg.DryRun
+	return true
 }
 
 // forgive removes the strikes of all clients in the network.
@@ -125,20 +144,17 @@ func (l *Limiter) forgive(network netip.Prefix) (any bool) {
 	if l.strikes.Load() == 0 {
 		return false
 	}
-	client := Fold(network.Addr())
+	client, key := l.client(network.Addr())
 	if network.Addr().BitLen() == client.Addr().BitLen() && network.Bits() >= client.Bits() {
-		key := keyOf(client)
-		s := l.shard(key)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return l.removed(s.strikes.remove(key))
+		return l.pardon(key)
 	}
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
 		for _, generation := range []map[uint64]strike{s.strikes.young, s.strikes.old} {
-			for key := range generation {
-				if network.Contains(addrOf(key)) && l.removed(s.strikes.remove(key)) {
+			for key, k := range generation {
+				if !k.id && network.Contains(addrOf(key)) && s.strikes.remove(key) {
+					l.strikes.Add(-1)
 					any = true
 				}
 			}
@@ -146,13 +162,6 @@ func (l *Limiter) forgive(network netip.Prefix) (any bool) {
 		s.mu.Unlock()
 	}
 	return any
-}
-
-func (l *Limiter) removed(strike bool) bool {
-	if strike {
-		l.strikes.Add(-1)
-	}
-	return strike
 }
 
 // addrOf returns the first address of the client with this key.

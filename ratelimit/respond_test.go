@@ -34,7 +34,7 @@ func TestRetryAfter(t *testing.T) {
 		seen := make(map[int]bool)
 		for range 500 {
 			w := httptest.NewRecorder()
-			l.Refuse(w, ratelimit.Decision{Reason: ratelimit.ReasonLimit, RetryAfter: test.wait})
+			l.Refuse(w, httptest.NewRequest("GET", "/", nil), ratelimit.Decision{Reason: ratelimit.ReasonLimit, RetryAfter: test.wait})
 			got := -1
 			if v := w.Header().Get("Retry-After"); v != "" {
 				got, _ = strconv.Atoi(v)
@@ -71,7 +71,7 @@ func TestRefuse(t *testing.T) {
 			`{"type":"about:blank","title":"Service Unavailable","status":503}` + "\n"},
 	} {
 		w := httptest.NewRecorder()
-		newLimiter(t, test.config).Refuse(w, test.decision)
+		newLimiter(t, test.config).Refuse(w, httptest.NewRequest("GET", "/", nil), test.decision)
 		if w.Code != test.status || w.Header().Get("Content-Type") != test.contentType || w.Body.String() != test.body {
 			t.Errorf("%+v: %d %q %q", test.decision, w.Code, w.Header().Get("Content-Type"), w.Body)
 		}
@@ -93,24 +93,23 @@ func TestRefuse(t *testing.T) {
 func TestFields(t *testing.T) {
 	d := ratelimit.Decision{Allowed: true, Limit: 10, Remaining: 3, Reset: 41*time.Second + 1}
 	for _, test := range []struct {
-		fields ratelimit.Fields
+		fields int
 		want   map[string]string
 	}{
-		{ratelimit.FieldsNone, nil},
-		{ratelimit.FieldsDraft06, map[string]string{"RateLimit-Limit": "10", "RateLimit-Remaining": "3", "RateLimit-Reset": "42"}},
-		{ratelimit.FieldsDraft10, map[string]string{"RateLimit-Policy": `"client";q=10;w=60`, "RateLimit": `"client";r=3;t=42`}},
+		{0, nil},
+		{11, map[string]string{"RateLimit-Policy": `"client";q=10;w=60`, "RateLimit": `"client";r=3;t=42`}},
 	} {
 		l := newLimiter(t, ratelimit.Config{Fields: test.fields})
 		w := httptest.NewRecorder()
-		l.Refuse(w, d)
-		for _, name := range []string{"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy", "RateLimit"} {
+		l.Refuse(w, httptest.NewRequest("GET", "/", nil), d)
+		for _, name := range []string{"RateLimit-Policy", "RateLimit"} {
 			if got := w.Header().Get(name); got != test.want[name] {
 				t.Errorf("version %d: %s: %q, want %q", test.fields, name, got, test.want[name])
 			}
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(t, ratelimit.Config{Fields: ratelimit.FieldsDraft10})
+		l := newLimiter(t, ratelimit.Config{Fields: 11})
 		w := httptest.NewRecorder()
 		l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 		if got := w.Header().Get("RateLimit"); got != `"client";r=9;t=60` {
@@ -138,40 +137,35 @@ func TestFieldsOfReasons(t *testing.T) {
 		provoke func(*ratelimit.Limiter)
 	}{
 		{ratelimit.ReasonNone, 404, ratelimit.Config{}, func(*ratelimit.Limiter) {}},
-		{ratelimit.ReasonLimit, 429, ratelimit.Config{Limit: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
-		{ratelimit.ReasonAttempts, 429, ratelimit.Config{Limit: 1, MaxAttempts: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
-		{ratelimit.ReasonOpen, 429, ratelimit.Config{Limit: 1, MaxOpen: 1}, func(l *ratelimit.Limiter) { l.Admit(client) }},
-		{ratelimit.ReasonProcess, 429, ratelimit.Config{Process: rate.NewLimiter(1, 1)}, func(l *ratelimit.Limiter) { l.Admit(bob) }},
-		{ratelimit.ReasonTotal, 503, ratelimit.Config{MaxTotal: 1}, func(l *ratelimit.Limiter) { l.Admit(bob) }},
+		{ratelimit.ReasonLimit, 429, ratelimit.Config{Limit: 1}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: client}) }},
+		{ratelimit.ReasonAttempts, 429, ratelimit.Config{Limit: 1, MaxAttempts: 1}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: client}) }},
+		{ratelimit.ReasonOpen, 429, ratelimit.Config{Limit: 1, MaxOpen: 1}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: client}) }},
+		{ratelimit.ReasonProcess, 429, ratelimit.Config{Process: rate.NewLimiter(1, 1)}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: bob}) }},
+		{ratelimit.ReasonTotal, 503, ratelimit.Config{MaxTotal: 1}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: bob}) }},
 		{ratelimit.ReasonBlocked, 403, ratelimit.Config{}, func(l *ratelimit.Limiter) { l.Block(netip.PrefixFrom(client, 32), time.Time{}) }},
-		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Fail(client) }},
-		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Admit(client); l.Fail(client) }},
+		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Fail(ratelimit.Key{Addr: client}) }},
+		{ratelimit.ReasonPenalty, 403, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}}, func(l *ratelimit.Limiter) { l.Admit(ratelimit.Key{Addr: client}); l.Fail(ratelimit.Key{Addr: client}) }},
 	} {
-		for fields, names := range map[ratelimit.Fields][]string{
-			ratelimit.FieldsDraft06: {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"},
-			ratelimit.FieldsDraft10: {"RateLimit-Policy", "RateLimit"},
-		} {
-			config := test.config
-			var got ratelimit.Decision
-			config.Fields, config.Observe = fields, func(_ *http.Request, d ratelimit.Decision) { got = d }
-			l := newLimiter(t, config)
-			test.provoke(l)
-			w := httptest.NewRecorder()
-			l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-			if got.Reason != test.reason && !(test.reason == ratelimit.ReasonAttempts && got.Reason == ratelimit.ReasonLimit) || w.Code != test.status {
-				t.Errorf("%q: %d, %+v", test.reason, w.Code, got)
+		config := test.config
+		var got ratelimit.Decision
+		config.Fields, config.Observe = 11, func(_ *http.Request, d ratelimit.Decision) { got = d }
+		l := newLimiter(t, config)
+		test.provoke(l)
+		w := httptest.NewRecorder()
+		l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if got.Reason != test.reason && !(test.reason == ratelimit.ReasonAttempts && got.Reason == ratelimit.ReasonLimit) || w.Code != test.status {
+			t.Errorf("%q: %d, %+v", test.reason, w.Code, got)
+		}
+		for _, name := range []string{"RateLimit-Policy", "RateLimit"} {
+			if value := w.Header().Get(name); (value != "") == (test.status == http.StatusForbidden) {
+				t.Errorf("%q: %s: %q", test.reason, name, value)
 			}
-			for _, name := range names {
-				if value := w.Header().Get(name); (value != "") == (test.status == http.StatusForbidden) {
-					t.Errorf("%q: %s: %q", test.reason, name, value)
-				}
-			}
-			if got.Reason != ratelimit.ReasonNone && got.Remaining != 0 || test.status == http.StatusForbidden && got.Reset != 0 {
-				t.Errorf("%q: refused with %d remaining, and a reset in %v", test.reason, got.Remaining, got.Reset)
-			}
-			if after := w.Header().Get("Retry-After"); (after != "") != (test.status == 429 || test.status == 503) {
-				t.Errorf("%q: Retry-After %q", test.reason, after)
-			}
+		}
+		if got.Reason != ratelimit.ReasonNone && got.Remaining != 0 || test.status == http.StatusForbidden && got.Reset != 0 {
+			t.Errorf("%q: refused with %d remaining, and a reset in %v", test.reason, got.Remaining, got.Reset)
+		}
+		if after := w.Header().Get("Retry-After"); (after != "") != (test.status == 429 || test.status == 503) {
+			t.Errorf("%q: Retry-After %q", test.reason, after)
 		}
 	}
 }
@@ -198,7 +192,7 @@ func TestObserver(t *testing.T) {
 				suppressed += n
 			},
 		})
-		held, _ := l.Admit(netip.MustParseAddr("192.0.2.1")) // as httptest
+		held, _ := l.Admit(ratelimit.Key{Addr: netip.MustParseAddr("192.0.2.1")}) // as httptest
 		h := l.Handler(http.NotFoundHandler())
 		for range 30 {
 			for range 100 {
@@ -240,7 +234,7 @@ func TestObserverEvery(t *testing.T) {
 			}
 		},
 	})
-	l.Admit(netip.MustParseAddr("192.0.2.1"))
+	l.Admit(ratelimit.Key{Addr: netip.MustParseAddr("192.0.2.1")})
 	for range 50 {
 		w := httptest.NewRecorder()
 		if l.Handler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/ws", nil)); w.Code != 404 {
@@ -256,17 +250,17 @@ func TestObserverEvery(t *testing.T) {
 func TestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(t, ratelimit.Config{Limit: 1, Penalty: ratelimit.Penalty{Failures: 1, Block: time.Minute}})
-		l.Admit(alice)
-		if _, d := l.Admit(alice); d.Allowed {
+		l.Admit(ratelimit.Key{Addr: alice})
+		if _, d := l.Admit(ratelimit.Key{Addr: alice}); d.Allowed {
 			t.Error("second of one admitted")
 		} else {
 			time.Sleep(d.RetryAfter)
 		}
-		if _, d := l.Admit(alice); !d.Allowed {
+		if _, d := l.Admit(ratelimit.Key{Addr: alice}); !d.Allowed {
 			t.Errorf("refused after RetryAfter: %+v", d)
 		}
-		until, _ := l.Fail(bob)
-		if again, blocked := l.Blocked(bob); !blocked || !again.Equal(until) || time.Until(until) != time.Minute {
+		until, _ := l.Fail(ratelimit.Key{Addr: bob})
+		if again, blocked := l.BlockedUntil(ratelimit.Key{Addr: bob}); !blocked || !again.Equal(until) || time.Until(until) != time.Minute {
 			t.Errorf("blocked until %v, then %v", until, again)
 		}
 		l.Block(netip.PrefixFrom(alice, 32), time.Now().Add(time.Hour))
@@ -274,7 +268,7 @@ func TestTime(t *testing.T) {
 			t.Errorf("Blocks = %v", l.Blocks())
 		}
 		time.Sleep(time.Hour)
-		if _, blocked := l.Blocked(alice); blocked || len(l.Blocks()) != 0 {
+		if _, blocked := l.BlockedUntil(ratelimit.Key{Addr: alice}); blocked || len(l.Blocks()) != 0 {
 			t.Errorf("still blocked: %v", l.Blocks())
 		}
 	})

@@ -5,25 +5,25 @@ package ratelimit
 // takes no time under the lock, unlike a sweep, and frees its memory, unlike
 // clear. A value is kept for one to two periods after its last renewal.
 type table[V any] struct {
-	period     int64
+	period     int64 // the end of the present one
 	young, old map[uint64]V
 }
 
 // turn moves the table to the given period, and returns the number of values
 // that it has dropped. It ignores earlier periods, so that callers whose clocks
 // differ a little do no harm.
-func (t *table[V]) turn(period int64) (dropped int) {
+func (t *table[V]) turn(begin, end int64) (dropped int) {
 	switch {
-	case period <= t.period:
+	case end <= t.period:
 		return 0
-	case period == t.period+1:
+	case begin == t.period:
 		dropped = len(t.old)
 		t.old, t.young = t.young, nil
 	default:
 		dropped = len(t.old) + len(t.young)
 		t.old, t.young = nil, nil
 	}
-	t.period = period
+	t.period = end
 	return dropped
 }
 
@@ -32,15 +32,6 @@ func (t *table[V]) get(key uint64) (v V, known bool) {
 		v, known = t.old[key]
 	}
 	return v, known
-}
-
-// update stores the value of a known key, and does not renew it.
-func (t *table[V]) update(key uint64, v V) {
-	if _, young := t.young[key]; young {
-		t.young[key] = v
-		return
-	}
-	t.old[key] = v
 }
 
 // renew stores a value for at least one period, and reports whether the key is

@@ -65,7 +65,7 @@ func TestTrustedProxiesMessages(t *testing.T) {
 	}{
 		{"loopback, 10.0.0.0/33", []string{"item 2", "1 to 32 bits"}},
 		{"secret.example,10.0.0.1:80", []string{"item 1", "not looked up", "item 2", "the port"}},
-		{"10.9.0.0/16 172.16.0.0/12", []string{"item 1", "commas"}},
+		{"10.9.0.0/16;172.16.0.0/12", []string{"item 1", "commas"}},
 		{"0.0.0.0/0", []string{"item 1", "would trust every address"}},
 		{"loopback,none", []string{"item 2", "must be alone"}},
 	} {
@@ -79,7 +79,7 @@ func TestTrustedProxiesMessages(t *testing.T) {
 				t.Errorf("%q: %v, want %q in it", row.value, err, want)
 			}
 		}
-		for item := range strings.FieldsFuncSeq(row.value, func(r rune) bool { return r == ',' || r == ' ' }) {
+		for item := range strings.FieldsFuncSeq(row.value, func(r rune) bool { return r == ',' || r == ' ' || r == ';' }) {
 			if item != "none" && item != "loopback" && strings.Contains(err.Error(), item) {
 				t.Errorf("%q: %v quotes it", row.value, err)
 			}
@@ -88,5 +88,34 @@ func TestTrustedProxiesMessages(t *testing.T) {
 	cfg, err := config.Load(environment(map[string]string{"TRUSTED_PROXIES": "10.0.0.0/8"}))
 	if err != nil || len(cfg.Proxies) != 1 || cfg.Proxies[0] != netip.MustParsePrefix("10.0.0.0/8") {
 		t.Errorf("%v, %v", cfg.Proxies, err)
+	}
+}
+
+// A venue whose visitors share an address has a limit of its own.
+func TestNetworkLimits(t *testing.T) {
+	cfg, err := config.Load(environment(map[string]string{"RATE_LIMIT_NETWORKS": "203.0.113.0/24=25, 2001:db8:5::/48=none"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, func(c *config.Config) { trustLoopback(c); c.RateNetworks = cfg.RateNetworks })
+	for _, row := range []struct {
+		from          string
+		ask, admitted int
+		why           string
+	}{
+		{"203.0.113.7", 20, 20, "the eleventh phone of the venue"},
+		{"203.0.113.8", 10, 5, "all of the venue is one client"},
+		{"2001:db8:5:1::1", 30, 30, "an office without a limit"},
+		{"198.51.100.1", 12, 10, "everyone else"},
+	} {
+		admitted := 0
+		for range row.ask {
+			if p, _ := connect(t, s.addr, from(row.from)...); p != nil {
+				admitted++
+			}
+		}
+		if admitted != row.admitted {
+			t.Errorf("%s: %d of %d admitted, want %d", row.why, admitted, row.ask, row.admitted)
+		}
 	}
 }

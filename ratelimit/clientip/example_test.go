@@ -44,6 +44,26 @@ func ExampleBehind_incorrect() {
 	// 192.0.2.1
 }
 
+// Paste the list of a CDN as it is published, here the beginning of
+// Cloudflare's, with what else you trust. Behind a CDN and a proxy of your own,
+// both are trusted.
+func ExampleParsePrefixes() {
+	trusted, err := clientip.ParsePrefixes(`
+		loopback          # nginx
+		173.245.48.0/20   # Cloudflare
+		103.21.244.0/22
+		2400:cb00::/32
+	`)
+	if err != nil {
+		panic(err)
+	}
+	r := httptest.NewRequest("GET", "/ws", nil)
+	r.RemoteAddr = "127.0.0.1:40000"
+	r.Header.Set("X-Forwarded-For", "192.0.2.1, 173.245.48.9")
+	fmt.Println(clientip.Behind(trusted...).Addr(r))
+	// Output: 192.0.2.1
+}
+
 func ExampleResolver_Resolve() {
 	resolver := clientip.Behind(clientip.Private()...)
 	r := httptest.NewRequest("GET", "/ws", nil)

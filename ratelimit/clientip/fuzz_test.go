@@ -83,7 +83,8 @@ func FuzzResolve(f *testing.F) {
 // accepted again with an equal result, and that no accepted list trusts all
 // addresses.
 func FuzzParsePrefixes(f *testing.F) {
-	for _, seed := range []string{"", "none", "loopback,private", "10.0.0.1/8", "::ffff:1.2.3.4", "0.0.0.0/0", "fe80::1%x"} {
+	for _, seed := range []string{"", "none", "loopback,private", "10.0.0.1/8", "::ffff:1.2.3.4", "0.0.0.0/0", "fe80::1%x",
+		"10.0.0.0/8 192.168.0.0/16", "# a\n192.0.2.1 # b\r\n::1", `{"addresses":["10.0.0.0/8"],"ipv6_addresses":["2001:db8::/32","private"]}`, "{", "none # x"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

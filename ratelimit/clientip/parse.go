@@ -1,7 +1,9 @@
 package clientip
 
 import (
+	"encoding/json"
 	"errors"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -234,8 +236,10 @@ func hint(item string) string {
 	_, node := parseNode(item)
 	letters := strings.ContainsFunc(item, func(r rune) bool { return r > 'f' && r <= 'z' || r > 'F' && r <= 'Z' })
 	switch {
-	case strings.ContainsAny(item, "; \t\n"):
-		return "separate the items by commas"
+	case strings.HasPrefix(item, "{"):
+		return "of lists in JSON, only that of Fastly is read, an object with addresses and ipv6_addresses"
+	case strings.Contains(item, ";"):
+		return "separate the items by commas, spaces or lines"
 	case strings.Contains(item, "://"):
 		return "leave out the scheme"
 	case strings.Contains(item, "%"):
@@ -254,20 +258,23 @@ func hint(item string) string {
 	return "write all parts of an address, without leading zeros"
 }
 
-// ParsePrefixes reads a list of networks separated by commas. An item is a
-// prefix, a single address, or one of the words loopback, private and none. The
-// word none must be alone. It is the empty list, as is the empty string.
+// ParsePrefixes reads a list of networks, separated by commas, spaces or lines.
+// An item is a prefix, a single address, or one of the words loopback, private
+// and none. The word none must be alone. It is the empty list, as is the empty
+// string. A # begins a comment, which ends with its line.
+//
+// So you can paste the list that a CDN publishes, such as Cloudflare's
+// (https://www.cloudflare.com/ips-v4 and ips-v6). ParsePrefixes also reads
+// Fastly's, which is JSON (https://api.fastly.com/public-ip-list). These lists
+// change: read them again from time to time.
+//
 // ParsePrefixes returns all problems at once, joined with [errors.Join], each a
 // [*PrefixError].
 func ParsePrefixes(s string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	var errs []error
 	none, items := -1, 0
-	for item := range strings.SplitSeq(s, ",") {
-		item = trim(item)
-		if item == "" {
-			continue
-		}
+	for item := range prefixItems(s) {
 		items++
 		switch strings.ToLower(item) {
 		case "loopback":
@@ -296,6 +303,37 @@ func ParsePrefixes(s string) ([]netip.Prefix, error) {
 		return nil, errors.Join(errs...)
 	}
 	return prefixes, nil
+}
+
+// prefixItems yields the items of a list. What looks like JSON and is not
+// Fastly's list is one item, which is not a prefix.
+func prefixItems(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if strings.HasPrefix(strings.TrimSpace(s), "{") {
+			var list struct {
+				V4 []string `json:"addresses"`
+				V6 []string `json:"ipv6_addresses"`
+			}
+			items := []string{"{"}
+			if err := json.Unmarshal([]byte(s), &list); err == nil && len(list.V4)+len(list.V6) > 0 {
+				items = append(list.V4, list.V6...)
+			}
+			for _, item := range items {
+				if !yield(item) {
+					return
+				}
+			}
+			return
+		}
+		for line := range strings.Lines(s) {
+			line, _, _ = strings.Cut(line, "#")
+			for item := range strings.FieldsFuncSeq(line, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+				if !yield(item) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func parsePrefix(s string) (netip.Prefix, Reason) {

@@ -68,14 +68,14 @@ var (
 	admit = peer{"relayguard, Admit", func(tb testing.TB, limit int, window time.Duration) limits {
 		l := newLimiter(tb, limit, window)
 		return limits{func(c *client) bool {
-			_, d := l.Admit(c.addr)
+			_, d := l.Admit(ratelimit.Key{Addr: c.addr})
 			return d.Allowed
 		}, l.Handler}
 	}}
 	admitRelease = peer{"relayguard, Admit + Release", func(tb testing.TB, limit int, window time.Duration) limits {
 		l := newLimiter(tb, limit, window)
 		return limits{func(c *client) bool {
-			slot, d := l.Admit(c.addr)
+			slot, d := l.Admit(ratelimit.Key{Addr: c.addr})
 			slot.Release()
 			return d.Allowed
 		}, l.Handler}

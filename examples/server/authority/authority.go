@@ -266,10 +266,10 @@ func (a *Authority) sessionsOf(device string) (n int) {
 
 // RefreshHandler serves [RefreshPath] to clients that refuse does not answer
 // itself.
-func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, netip.Addr) bool) http.Handler {
+func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, *http.Request, netip.Addr) bool) http.Handler {
 	next := a.issuer.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !refuse(w, a.cfg.ClientIP(r)) {
+		if !refuse(w, r, a.cfg.ClientIP(r)) {
 			next.ServeHTTP(w, r)
 		}
 	})

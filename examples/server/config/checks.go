@@ -15,6 +15,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/tracker"
+	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
@@ -51,6 +52,42 @@ func proxies(s string) ([]netip.Prefix, error) {
 	}
 	return prefixes, err
 }
+
+// networks reads networks with a limit each, as ratelimit.Config has them. Its
+// error names a wrong item by its place, since an error of the environment
+// quotes no value.
+func networks(s string) (map[netip.Prefix]int, error) {
+	limits := make(map[netip.Prefix]int)
+	var texts []string
+	for i, item := range strings.Split(s, ",") {
+		before, text, _ := strings.Cut(item, "=")
+		prefixes, err := clientip.ParsePrefixes(before)
+		limit := -1
+		if text = strings.TrimSpace(text); text != "none" {
+			n, _ := strconv.ParseUint(text, 10, 31)
+			limit = int(n)
+		}
+		if err != nil || len(prefixes) != 1 {
+			texts = append(texts, fmt.Sprintf("item %d has no network like 203.0.113.0/24 before the =", i+1))
+			continue
+		}
+		network := ratelimit.FoldPrefix(prefixes[0])
+		switch {
+		case limit == 0 || limit > maxRate:
+			texts = append(texts, fmt.Sprintf("item %d has no limit from 1 to %d after the =, and not none", i+1, maxRate))
+		case limits[network] != 0:
+			texts = append(texts, fmt.Sprintf("item %d has a network that an earlier item has", i+1))
+		}
+		limits[network] = limit
+	}
+	if texts != nil {
+		return nil, envcheck.CheckReason("must be a list of networks with limits: " + strings.Join(texts, "; "))
+	}
+	return limits, nil
+}
+
+// maxRate is the highest RATE_LIMIT_CONNECTIONS.
+const maxRate = 1_000_000
 
 // CheckOrigin returns an error unless s is an origin that the transport can
 // compare with a browser's Origin header.

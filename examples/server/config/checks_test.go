@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/ratelimit"
 )
 
 // The reason for which an origin is refused says what to write instead.
@@ -46,4 +47,47 @@ func TestDeviceNames(t *testing.T) {
 			t.Errorf("%q (%s): %v", row.devices, row.why, err)
 		}
 	}
+}
+
+// RATE_LIMIT_NETWORKS names a wrong item by its place, and does not quote it.
+func TestNetworks(t *testing.T) {
+	for _, row := range []struct{ value, says, why string }{
+		{"203.0.113.0/24=500", "", "as documented"},
+		{" 203.0.113.0/24 = 500 ,2001:db8::/48=none", "", "with spaces"},
+		{"198.51.100.7=20", "", "a single address"},
+		{"203.0.113.0/24", "item 1 has no limit", "no limit"},
+		{"10.0.0.0/8=5,203.0.113.0/24=0", "item 2 has no limit from 1 to 1000000", "zero may be meant as none"},
+		{"203.0.113.0/24=-1", "item 1 has no limit", "none is a word"},
+		{"203.0.113.0/24=1000001", "item 1 has no limit", "more than RATE_LIMIT_CONNECTIONS may be"},
+		{"500=203.0.113.0/24", "item 1 has no network", "the wrong way round"},
+		{"private=500", "item 1 has no network", "a word for several"},
+		{"10.0.0.0/8=5,", "item 2 has no network", "an item is missing"},
+		{"0.0.0.0/0=none", "item 1 has no network", "everyone: that is no network, and switches the limit off"},
+		{"192.0.2.0/24=5,2002:c000:200::/40=6", "item 2 has a network that an earlier item has", "the same in the form of a tunnel"},
+		{"10.0.0.0/8=+5", "item 1 has no limit", "a sign"},
+		{"10.0.0.0/8=5,10.1.0.0/8=6", "item 2 has a network that an earlier item has", "which of them would count?"},
+	} {
+		env := map[string]string{"JWT_SECRET": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID": "pi-1", "RATE_LIMIT_NETWORKS": row.value}
+		_, err := config.Load(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+		if (err == nil) != (row.says == "") || err != nil && (!strings.Contains(err.Error(), row.says) || strings.Contains(err.Error(), "203.0.113.0/24=")) {
+			t.Errorf("%q (%s): %v, want %q", row.value, row.why, err, row.says)
+		}
+	}
+}
+
+// FuzzNetworks asserts that the limiter takes every list that is accepted.
+func FuzzNetworks(f *testing.F) {
+	for _, seed := range []string{"203.0.113.0/24=500,198.51.100.7=none", "=", "::/1=1", "2002:c000:200::/40=1,192.0.2.0/24=1", "fe80::1%x=1", "10.0.0.0/8 =1# ,x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		env := map[string]string{"JWT_SECRET": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID": "pi-1", "RATE_LIMIT_NETWORKS": value}
+		cfg, err := config.Load(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+		if err != nil {
+			return
+		}
+		if _, err := ratelimit.New(ratelimit.Config{Networks: cfg.RateNetworks}); err != nil {
+			t.Errorf("%q: %v", value, err)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/headers"
+	"github.com/relayguard/relayguard/ratelimit"
 )
 
 // reportPath takes browsers' reports of violations of the page's policy.
@@ -52,8 +53,8 @@ func (s *Site) told(next http.Handler) http.Handler {
 			s.Relay.ServeHTTP(w, r)
 			return
 		}
-		if d := limiter.Check(s.clients.Addr(r)); !d.Allowed {
-			limiter.Refuse(w, d)
+		if d := limiter.Check(ratelimit.Key{Addr: s.clients.Addr(r)}); !d.Allowed {
+			limiter.Refuse(w, r, d)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -93,7 +93,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	s.pooled = newPooled(s.clients, s.log, s.thin)
 	var err error
 	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
-		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts,
+		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts, Networks: cfg.RateNetworks,
 		ClientIP: s.pooled.addr, Observe: s.pooled.decided, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
 		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
 	}})

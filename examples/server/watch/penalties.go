@@ -46,7 +46,7 @@ func (p *penalties) note(e wsauth.Event) {
 // fail counts a wrong token, and reports whether it has barred the client at
 // addr. A client with an authenticated session is spared: the device behind the
 // same address must be able to come back.
-func (p *penalties) fail(addr netip.Addr, now time.Time) (until time.Time, began bool) {
+func (p *penalties) fail(addr netip.Addr) (until time.Time, began bool) {
 	client := ratelimit.Fold(addr)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,11 +55,11 @@ func (p *penalties) fail(addr netip.Addr, now time.Time) (until time.Time, began
 			return time.Time{}, false
 		}
 	}
-	until, barred := p.guesses.FailAt(addr, now)
+	until, barred := p.guesses.Fail(ratelimit.Key{Addr: addr})
 	if !barred {
 		return time.Time{}, false
 	}
-	maps.DeleteFunc(p.barred, func(_ netip.Prefix, end time.Time) bool { return !end.After(now) })
+	maps.DeleteFunc(p.barred, func(_ netip.Prefix, end time.Time) bool { return !end.After(time.Now()) })
 	if _, again := p.barred[client]; again {
 		return until, false
 	}
@@ -94,22 +94,23 @@ func (w *Watch) Forgive(network netip.Prefix) bool { return w.penalties.forgive(
 
 // TokensBarred reports whether the peer may not send tokens now.
 func (w *Watch) TokensBarred(peer wsauth.Peer) bool {
-	_, barred := w.penalties.guesses.Blocked(peer.Addr)
+	_, barred := w.penalties.guesses.BlockedUntil(ratelimit.Key{Addr: peer.Addr})
 	return barred
 }
 
-// RefuseTokens answers a request from addr with 403 if addr is blocked or may
+// RefuseTokens answers the request r from addr with 403 if addr is blocked or may
 // not send tokens, and reports whether it has done so.
-func (w *Watch) RefuseTokens(rw http.ResponseWriter, addr netip.Addr) bool {
+func (w *Watch) RefuseTokens(rw http.ResponseWriter, r *http.Request, addr netip.Addr) bool {
 	d := ratelimit.Decision{Client: ratelimit.Fold(addr), Reason: ratelimit.ReasonBlocked}
-	until, refused := w.limiter.Blocked(addr)
+	key := ratelimit.Key{Addr: addr}
+	until, refused := w.limiter.BlockedUntil(key)
 	if !refused {
 		d.Reason = ratelimit.ReasonPenalty
-		until, refused = w.penalties.guesses.Blocked(addr)
+		until, refused = w.penalties.guesses.BlockedUntil(key)
 	}
 	if refused {
 		d.RetryAfter = time.Until(until)
-		w.limiter.Refuse(rw, d)
+		w.limiter.Refuse(rw, r, d)
 	}
 	return refused
 }

@@ -115,7 +115,7 @@ func (w *Watch) Close() { w.thinned.flush() }
 // addr.
 func (w *Watch) Failed(addr netip.Addr) {
 	w.suspicious(w.suspects.Failed(addr, time.Now()))
-	if until, began := w.penalties.fail(addr, time.Now()); began {
+	if until, began := w.penalties.fail(addr); began {
 		w.blocked.Inc()
 		w.trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "penalty", Addr: addr.String(), Until: &until})
 		w.log.Warn("address barred from sending tokens", "addr", addr, "until", until)
@@ -125,7 +125,7 @@ func (w *Watch) Failed(addr netip.Addr) {
 // Barred reports whether addr is blocked now. An address can be blocked after
 // its connection was admitted.
 func (w *Watch) Barred(addr netip.Addr) bool {
-	_, blocked := w.limiter.Blocked(addr)
+	_, blocked := w.limiter.BlockedUntil(ratelimit.Key{Addr: addr})
 	return blocked
 }
 
