@@ -292,3 +292,52 @@ func TestDialects(t *testing.T) {
 		t.Error("a Conn without ReadMessage:", err)
 	}
 }
+
+// Two issuers may give the same subject to different users. Their sessions do
+// not count together, and no token of one renews a session of the other. A
+// revocation is of both.
+func TestSubjectsOfIssuers(t *testing.T) {
+	gate, err := wsauth.New(wsauth.Config{Dialect: wsauth.NoDialect{}, MaxSessions: 1, OverLimit: wsauth.OverLimitReplace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enter := func(issuer string) *wsauth.Session {
+		s, err := gate.AttachIdentity(t.Context(), newScript(), wsauth.Peer{}, wsauth.Identity{Subject: "7", Issuer: issuer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close(1000, "") })
+		return s
+	}
+	a, b := enter("https://a.example"), enter("https://b.example")
+	if n := len(gate.Sessions()); n != 2 {
+		t.Errorf("%d sessions of two users", n)
+	}
+	enter("https://b.example")
+	<-b.Done()
+	select {
+	case <-a.Done():
+		t.Error("a user of another issuer was replaced")
+	default:
+	}
+	if n := gate.Revoke("7", time.Now()); n != 2 {
+		t.Errorf("%d sessions revoked", n)
+	}
+
+	byIssuer := issuers{}
+	gate, err = wsauth.New(wsauth.Config{Verifier: byIssuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := newScript(tokenMessage("https://a.example"), tokenMessage("https://a.example"), tokenMessage("https://b.example"))
+	if _, err := gate.Attach(conn, wsauth.Peer{}).Next(t.Context()); !errors.Is(err, wsauth.ErrAuthenticationFailed) || len(conn.wrote) != 3 {
+		t.Errorf("%v %q", err, conn.wrote)
+	}
+}
+
+// issuers is a Verifier of tokens that are the names of their issuers.
+type issuers struct{}
+
+func (issuers) Verify(_ context.Context, token []byte, _ time.Time) (wsauth.Identity, error) {
+	return wsauth.Identity{Subject: "7", Issuer: string(token)}, nil
+}

@@ -113,7 +113,7 @@ const (
 	ReasonNoToken      Reason = "no_token"      // the first message, or the request, contained no token
 	ReasonTimeout      Reason = "timeout"       // no token came within [Config].AuthTimeout
 	ReasonMalformed    Reason = "malformed"     // not a string, or not a compact JWS in canonical base64url
-	ReasonAlgorithm    Reason = "algorithm"     // "alg" is not HS256
+	ReasonAlgorithm    Reason = "algorithm"     // no key has the "alg" of the header
 	ReasonHeader       Reason = "header"        // "crit", "b64", a name twice, or not a JSON object
 	ReasonKey          Reason = "key"           // no key of this ID is valid now
 	ReasonSignature    Reason = "signature"     // no key of the ring made this signature

@@ -116,8 +116,8 @@ type Config struct {
 	// MaxLifetime is set, tokens without "iat" are refused. 0 means no bound.
 	MaxLifetime time.Duration
 
-	// MaxSessions is how many sessions of one subject may be authenticated at
-	// the same time. 0 means any number.
+	// MaxSessions is how many sessions of one subject of an issuer may be
+	// authenticated at the same time. 0 means any number.
 	MaxSessions int
 	// OverLimit is what happens beyond MaxSessions.
 	OverLimit OverLimit

@@ -109,7 +109,7 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 	}
 	kind, ends := EventAuthenticated, g.endOf(r)
 	if old := s.grant.Load(); old != nil {
-		if old.Subject != id.Subject {
+		if old.Subject != id.Subject || old.Issuer != id.Issuer {
 			return false, id.refused(ReasonOtherSubject)
 		}
 		if reason, ok := g.valid(old, now); ok {
@@ -122,7 +122,7 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 		}
 	}
 	if kind == EventAuthenticated {
-		if !g.room(id.Subject, now, todo) {
+		if !g.room(&id, now, todo) {
 			return false, id.refused(ReasonSessions)
 		}
 		s.since = now

@@ -51,7 +51,7 @@ type ClaimSet struct {
 	IssuedAt  time.Time // zero: the time of signing
 	TokenID   string    // empty: random
 	Role      string    // empty: the default role of the signer
-	Scope     []string  // nil: all permissions of the role
+	Scope     []string  // nil: all permissions of the role, none without roles
 }
 
 // Can reports whether the identity has a permission on each of the resources. A

@@ -62,7 +62,8 @@ func (g *Gate) End(sessionID string) bool {
 
 // Revoke makes all tokens of subject that were issued before issuedBefore
 // invalid, for open sessions and for later ones. It ends the authentication of
-// these open sessions before it returns, and returns their number. A token
+// these open sessions before it returns, and returns their number. If several
+// issuers use the same subject, it revokes the tokens of all of them. A token
 // without "iat" counts as issued before any time. "iat" has whole seconds, so a
 // token issued in the same second as issuedBefore is revoked, unless
 // issuedBefore is a whole second.
@@ -131,21 +132,36 @@ func (g *Gate) attendAll(subject string, now time.Time, todo *aftermath) {
 	}
 }
 
-// room reports whether one more session of the subject may authenticate. Those
-// that have ended unnoticed make room first. Then, with OverLimitReplace, it
-// ends the oldest one. It needs mu.
-func (g *Gate) room(subject string, now time.Time, todo *aftermath) bool {
+// room reports whether one more session of the subject of id may authenticate.
+// Those that have ended unnoticed make room first. Then, with OverLimitReplace,
+// it ends the oldest one. It needs mu.
+func (g *Gate) room(id *Identity, now time.Time, todo *aftermath) bool {
 	limit := g.cfg.MaxSessions
-	if limit > 0 && len(g.subjects[subject]) >= limit {
-		g.attendAll(subject, now, todo)
+	if limit > 0 && len(g.sessionsOf(id)) >= limit {
+		g.attendAll(id.Subject, now, todo)
 	}
-	for limit > 0 && len(g.subjects[subject]) >= limit {
+	for limit > 0 {
+		open := g.sessionsOf(id)
+		if len(open) < limit {
+			break
+		}
 		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}
-		g.expel(g.subjects[subject][0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
+		g.expel(open[0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
 	}
 	return true
+}
+
+// sessionsOf returns the sessions of the subject of id. Two issuers may give the
+// same subject to different users. It needs mu.
+func (g *Gate) sessionsOf(id *Identity) (open []*Session) {
+	for _, s := range g.subjects[id.Subject] {
+		if s.grant.Load().Issuer == id.Issuer {
+			open = append(open, s)
+		}
+	}
+	return open
 }
 
 // withdraw removes a session from the list and stops its timer. It needs mu,
