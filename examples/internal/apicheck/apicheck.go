@@ -61,7 +61,7 @@ func (c client) do(n int, method, path string, form url.Values, header ...string
 		for i := 0; i < len(header); i += 2 {
 			r.Header.Set(header[i], header[i+1])
 		}
-		resp, err := http.DefaultClient.Do(r)
+		resp, err := http.DefaultTransport.RoundTrip(r)
 		if err != nil {
 			c.t.Fatal(err)
 		}

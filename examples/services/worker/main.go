@@ -21,7 +21,6 @@ import (
 	"syscall"
 
 	"github.com/relayguard/relayguard/envcheck"
-	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/services/worker/config"
 )
 
@@ -34,7 +33,6 @@ func main() {
 
 // run is main with its arguments and outputs. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = terminal.Guard(stdout), terminal.Guard(stderr)
 	if err := work(ctx, args, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1

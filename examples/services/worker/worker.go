@@ -25,7 +25,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/services/worker/config"
 )
 
@@ -59,7 +58,12 @@ func newWorker(cfg config.Config, log *slog.Logger) (*worker, error) {
 		}
 		t.TLSClientConfig.Certificates = []tls.Certificate{pair}
 	}
-	w := &worker{cfg: cfg, log: log, client: client.New(&http.Client{Transport: t, Timeout: cfg.JobTimeout}), limit: rate.NewLimiter(rate.Inf, 1)}
+	// A redirect could carry the secrets of a request to another server.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	w := &worker{
+		cfg: cfg, log: log, limit: rate.NewLimiter(rate.Inf, 1),
+		client: &http.Client{Transport: t, Timeout: cfg.JobTimeout, CheckRedirect: stay},
+	}
 	if cfg.Rate != nil {
 		w.limit.SetLimit(rate.Limit(*cfg.Rate))
 	}
