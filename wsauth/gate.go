@@ -276,11 +276,8 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
 	s := g.Attach(conn, peer)
 	now := g.now()
-	switch {
-	case id.Subject == "":
+	if id.Subject == "" {
 		return s.entered(s.refuse(id.refused(ReasonSubject)))
-	case expired(&id, now):
-		return s.entered(s.refuse(id.refused(ReasonExpired)))
 	}
 	id, err := g.bounded(id, now)
 	if err != nil {
@@ -365,8 +362,13 @@ func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identit
 	return g.bounded(id, now)
 }
 
-// bounded returns id with [Config].MaxLifetime applied.
+// bounded returns id with [Config].MaxLifetime applied, or the error of an
+// identity that has expired. It does not rely on the Verifier for that: one that
+// looks up sessions may keep them longer.
 func (g *Gate) bounded(id Identity, now time.Time) (Identity, error) {
+	if expired(&id, now) {
+		return Identity{}, id.refused(ReasonExpired)
+	}
 	if g.cfg.MaxLifetime == 0 {
 		return id, nil
 	}

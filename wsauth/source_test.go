@@ -1,11 +1,13 @@
 package wsauth_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
 )
@@ -119,5 +121,27 @@ func TestAuthenticate(t *testing.T) {
 	}
 	if got := strings.Join(r.lines(), "; "); got != "unavailable unavailable" {
 		t.Errorf("audit %q", got)
+	}
+}
+
+// keeper is a Verifier that keeps its identities after their end.
+type keeper struct{ wsauth.Identity }
+
+func (k keeper) Verify(context.Context, []byte, time.Time) (wsauth.Identity, error) {
+	return k.Identity, nil
+}
+
+// An identity ends at its ExpiresAt, whatever the Verifier says.
+func TestExpiredIdentity(t *testing.T) {
+	gate, err := wsauth.New(wsauth.Config{Verifier: keeper{wsauth.Identity{Subject: "pi-1", ExpiresAt: now}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gate.Verify(t.Context(), nil, now.Add(-1)); err != nil {
+		t.Error(err)
+	}
+	_, err = gate.Verify(t.Context(), nil, now)
+	if e, ok := errors.AsType[*wsauth.Error](err); !ok || e.Reason != wsauth.ReasonExpired || e.Subject != "pi-1" {
+		t.Error(err)
 	}
 }
