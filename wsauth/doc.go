@@ -38,7 +38,7 @@
 //			if err != nil {
 //				return // Accept has answered the request
 //			}
-//			peer := wsauth.Peer{Addr: wsauth.RemoteAddr(r)}
+//			peer := gate.Peer(r)
 //			session := gate.Attach(conn, peer)
 //			defer session.Close(1000, "")
 //			for {

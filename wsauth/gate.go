@@ -82,7 +82,7 @@ type Config struct {
 	// means any time, for services that anyone may watch.
 	AuthTimeout time.Duration
 	// ClientIP returns the address of the client of a request, for
-	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.
+	// [Gate.Authenticate] and [Gate.Peer]. If nil, [RemoteAddr] is used.
 	ClientIP func(*http.Request) netip.Addr
 	// Audit is called with every event, on the goroutine that caused the event
 	// and without a lock held. It should not block. If nil, events are
@@ -257,6 +257,9 @@ func (g *Gate) Attach(conn Conn, peer Peer) *Session {
 	return s
 }
 
+// Peer returns the Peer for a request, with the address of [Config].ClientIP.
+func (g *Gate) Peer(r *http.Request) Peer { return Peer{Addr: g.cfg.ClientIP(r)} }
+
 // AttachToken is [Gate.Attach] for a client that has sent its token with the
 // handshake; see [TokenFrom]. The client gets the answer of an accepted token
 // as its first message. If the token is not accepted, AttachToken answers and
@@ -306,7 +309,7 @@ func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...S
 	if err == nil {
 		return id, nil
 	}
-	e := g.refusal(err, Peer{Addr: g.cfg.ClientIP(r)})
+	e := g.refusal(err, g.Peer(r))
 	g.cfg.Audit(e)
 	w.Header().Set("Cache-Control", "no-store")
 	status := http.StatusUnauthorized
@@ -328,7 +331,7 @@ func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) 
 	switch {
 	case !ok:
 		return Identity{}, &Error{Reason: ReasonNoToken}
-	case g.cfg.Barred != nil && g.cfg.Barred(Peer{Addr: g.cfg.ClientIP(r)}):
+	case g.cfg.Barred != nil && g.cfg.Barred(g.Peer(r)):
 		return Identity{}, &Error{Reason: ReasonBarred}
 	}
 	return g.Verify(r.Context(), []byte(token), g.now())

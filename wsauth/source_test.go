@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,22 @@ func TestExpiredIdentity(t *testing.T) {
 	_, err = gate.Verify(t.Context(), nil, now)
 	if e, ok := errors.AsType[*wsauth.Error](err); !ok || e.Reason != wsauth.ReasonExpired || e.Subject != "pi-1" {
 		t.Error(err)
+	}
+}
+
+func TestPeer(t *testing.T) {
+	client := netip.MustParseAddr("198.51.100.7")
+	for _, row := range []struct {
+		why  string
+		cfg  wsauth.Config
+		want netip.Addr
+	}{
+		{"the other end of the connection", wsauth.Config{}, netip.MustParseAddr("192.0.2.1")},
+		{"behind a proxy", wsauth.Config{ClientIP: func(*http.Request) netip.Addr { return client }}, client},
+	} {
+		gate, _, _ := newGate(t, row.cfg)
+		if got := gate.Peer(request("/")); got != (wsauth.Peer{Addr: row.want}) {
+			t.Errorf("%s: %+v", row.why, got)
+		}
 	}
 }
