@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/servicetest"
+)
+
+func TestChat(t *testing.T) { servicetest.Chat(t, site) }
+
+func TestWithoutProvider(t *testing.T) { servicetest.ChatWithoutProvider(t, site) }
