@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/servicetest"
+)
+
+func TestDashboard(t *testing.T) { servicetest.Dashboard(t, site) }
+
+func TestGuesses(t *testing.T) { servicetest.DashboardGuesses(t, site) }
