@@ -269,11 +269,17 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	return n, err
 }
 
-// pause waits for DrainPause, but not longer than the killer.
+// pause waits for DrainPause, but not longer than the killer. When its time has
+// come and it has not run yet, pause does its work, so that no client is read
+// quickly until then.
 func (c *Conn) pause() {
 	c.timeMu.Lock()
 	left := time.Until(c.due)
 	c.timeMu.Unlock()
+	if left <= 0 {
+		c.destroy()
+		return
+	}
 	time.Sleep(min(wsframe.DrainPause, left))
 }
 
