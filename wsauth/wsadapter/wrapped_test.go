@@ -304,3 +304,24 @@ func TestFrozenWrite(t *testing.T) {
 		})
 	}
 }
+
+// If a middleware hides the connection, the library must not send a 101 first:
+// the client would wait on a connection that no one serves.
+func TestNoHijacker(t *testing.T) {
+	adapter, err := wsadapter.New(wsadapter.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := httptest.NewRecorder()
+	rw := adapter.Wrap(hidden)
+	rw.Header().Set("Upgrade", "websocket")
+	rw.Header().Set("Connection", "Upgrade")
+	rw.WriteHeader(http.StatusSwitchingProtocols)
+	if _, _, err := rw.Hijack(); err == nil {
+		t.Error("hijacked a recorder")
+	}
+	http.Error(rw, "no", http.StatusInternalServerError)
+	if hidden.Code != http.StatusInternalServerError || hidden.Header().Get("Upgrade") != "" || hidden.Header().Get("Connection") != "" {
+		t.Errorf("%d %v", hidden.Code, hidden.Header())
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/relayguard/relayguard/wsauth/internal/hijack"
 	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
@@ -21,6 +22,19 @@ type ResponseWriter struct {
 
 // Unwrap returns the ResponseWriter below, for [http.ResponseController].
 func (w *ResponseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader sends the status, but no 101 if the connection cannot be hijacked:
+// coder's library looks for a Hijacker only here, and sends the 101 before it
+// hijacks. Without the 101, it can still send its 500.
+func (w *ResponseWriter) WriteHeader(status int) {
+	if status == http.StatusSwitchingProtocols && !hijack.Possible(w.ResponseWriter) {
+		for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {
+			w.Header().Del(name)
+		}
+		return
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
 
 // Hijack implements [http.Hijacker]. The library calls it. It also finds the
 // Hijacker below other wrappers.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
+	"github.com/relayguard/relayguard/wsauth/internal/hijack"
 	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
@@ -240,7 +241,7 @@ func (u *Upgrader) check(w http.ResponseWriter, r *http.Request) (int, error) {
 	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0])); err != nil || len(key) != 16 {
 		return http.StatusBadRequest, nil
 	}
-	if !canHijack(w) {
+	if !hijack.Possible(w) {
 		return http.StatusInternalServerError, errors.New("the ResponseWriter cannot be hijacked")
 	}
 	return 0, nil
@@ -273,17 +274,4 @@ func hasToken(values []string, want string) bool {
 		}
 	}
 	return false
-}
-
-func canHijack(w http.ResponseWriter) bool {
-	for {
-		switch t := w.(type) {
-		case http.Hijacker:
-			return true
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = t.Unwrap()
-		default:
-			return false
-		}
-	}
 }
