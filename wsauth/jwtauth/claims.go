@@ -183,7 +183,7 @@ func (v *Verifier) identify(text []byte, key *ringKey, rightType bool, now time.
 		return refuse(wsauth.ReasonNotYetValid, "")
 	case !v.mayIssue(key, id.Issuer):
 		return refuse(wsauth.ReasonIssuer, missing("iss", c.iss))
-	case c.aud != nil && !slices.Contains(audience, cfg.Audience), c.aud == nil && cfg.Audience != "":
+	case (c.aud != nil) != (cfg.Audience != ""), c.aud != nil && !slices.Contains(audience, cfg.Audience):
 		return refuse(wsauth.ReasonAudience, missing("aud", c.aud))
 	case !v.mayBe(id.Issuer, id.Subject):
 		return refuse(wsauth.ReasonSubject, "")
