@@ -67,3 +67,39 @@ func TestProvidersThatShareKeys(t *testing.T) {
 		}
 	})
 }
+
+// A provider may replace a key without a new ID. Without Run, too, the new key
+// is found: at once if tokens have no ID, and otherwise by the first token after
+// RefreshInterval.
+func TestKeyReplacedUnderItsID(t *testing.T) {
+	for _, kid := range []any{nil, "k1"} {
+		synctest.Test(t, func(t *testing.T) {
+			old, fresh := newPair(t, jwtauth.ES256, "", 0), newPair(t, jwtauth.ES256, "", 0)
+			old.jwk, fresh.jwk = old.with(map[string]any{"kid": kid}), fresh.with(map[string]any{"kid": kid})
+			p := &provider{}
+			p.publish(old.jwk)
+			v := trusting(t, p, nil)
+			if got := outcome(t, v, tokenOf(t, old, issuer)); got != "" {
+				t.Fatal(got)
+			}
+			p.publish(fresh.jwk)
+			time.Sleep(time.Hour)
+			if got := outcome(t, v, tokenOf(t, fresh, issuer)); kid == nil && got != "" {
+				t.Errorf("without an ID: %q after %d fetches", got, p.fetches())
+			}
+			time.Sleep(time.Second)
+			if got := outcome(t, v, tokenOf(t, fresh, issuer)); got != "" || p.fetches() != 2 {
+				t.Errorf("%v: %q after %d fetches", kid, got, p.fetches())
+			}
+			// Forgeries cause no more than one fetch in each interval.
+			for range 1000 {
+				if got := outcome(t, v, tokenOf(t, old, issuer)); got != wsauth.ReasonSignature {
+					t.Fatalf("%v: the old key: %q", kid, got)
+				}
+			}
+			if p.fetches() != 2 {
+				t.Errorf("%v: %d fetches", kid, p.fetches())
+			}
+		})
+	}
+}

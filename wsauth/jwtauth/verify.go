@@ -121,13 +121,15 @@ func (v *Verifier) signer(p *parts, signature []byte, now time.Time) (key *ringK
 		if k == nil {
 			continue
 		}
-		named = true
+		// Also if the signature is wrong: the provider may have replaced the key
+		// and kept its ID.
+		if time.Since(set.fetched) > v.cfg.RefreshInterval {
+			from.start()
+		}
 		if signed(k, p.signed, signature) {
-			if time.Since(set.fetched) > v.cfg.RefreshInterval {
-				from.start()
-			}
 			return k, true, nil
 		}
+		named = named || p.keyID.len > 0
 		refused = errSignature
 	}
 	return nil, named, refused
