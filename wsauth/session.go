@@ -183,7 +183,10 @@ func (s *Session) refuse(cause error) error {
 func (g *Gate) refusal(cause error, peer Peer) Event {
 	e := Event{Time: g.now(), Kind: EventRefused, Peer: peer}
 	if undecided, ok := errors.AsType[*UnavailableError](cause); ok {
-		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, undecided.Err.Error()
+		e.Kind, e.Reason = EventUnavailable, ReasonUnavailable
+		if undecided.Err != nil {
+			e.Detail = undecided.Err.Error()
+		}
 		return e
 	}
 	refused, ok := errors.AsType[*Error](cause)

@@ -1,0 +1,62 @@
+package wsauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relayguard/relayguard/wsauth"
+)
+
+// verify is a Verifier of a service, which is not as careful as jwtauth.
+type verify func(ctx context.Context, token []byte) (wsauth.Identity, error)
+
+func (v verify) Verify(ctx context.Context, token []byte, _ time.Time) (wsauth.Identity, error) {
+	return v(ctx, token)
+}
+
+// What a Verifier returns decides between a refused token and no decision, on
+// each of the ways that a token may take.
+func TestErrorsOfVerifier(t *testing.T) {
+	bad := &wsauth.Error{Reason: wsauth.ReasonSignature}
+	for _, row := range []struct {
+		why  string
+		err  error
+		want string
+	}{
+		{"an error of its own", errors.New("bad token"), "refused verifier"},
+		{"an Error", bad, "refused signature"},
+		{"an Error, wrapped", fmt.Errorf("in line 1: %w", bad), "refused signature"},
+		{"no decision", &wsauth.UnavailableError{Err: errors.New("down")}, "unavailable unavailable"},
+		{"no decision, without a cause", &wsauth.UnavailableError{}, "unavailable unavailable"},
+		{"no decision, wrapped", fmt.Errorf("a: %w", fmt.Errorf("b: %w", &wsauth.UnavailableError{})), "unavailable unavailable"},
+		{"no decision of one of two services", errors.Join(bad, &wsauth.UnavailableError{}), "unavailable unavailable"},
+	} {
+		r := &record{}
+		gate, err := wsauth.New(wsauth.Config{Audit: r.audit, Verifier: verify(func(context.Context, []byte) (wsauth.Identity, error) {
+			return wsauth.Identity{}, row.err
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, status := 4401, 401
+		if strings.HasPrefix(row.want, "unavailable") {
+			code, status = 1013, 503
+		}
+		byMessage, byHandshake := newScript(tokenMessage("x")), newScript()
+		_, err = gate.Attach(byMessage, wsauth.Peer{}).Next(t.Context())
+		_, err2 := gate.AttachToken(t.Context(), byHandshake, wsauth.Peer{}, "x")
+		w := httptest.NewRecorder()
+		_, err3 := gate.Authenticate(w, request("/", "Authorization: Bearer x"), wsauth.FromBearer)
+		if err.Error() == "" || err2.Error() == "" || err3.Error() == "" || byMessage.code != code || byHandshake.code != code || w.Code != status {
+			t.Errorf("%s: %v, %d; %v, %d; %v, %d", row.why, err, byMessage.code, err2, byHandshake.code, err3, w.Code)
+		}
+		if got := strings.Join(r.lines(), "; "); got != strings.Join([]string{row.want, row.want, row.want}, "; ") {
+			t.Errorf("%s: audit %q", row.why, got)
+		}
+	}
+}
