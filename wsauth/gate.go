@@ -15,9 +15,10 @@ import (
 type Verifier interface {
 	// Verify returns the identity in token if the token is valid at the time
 	// now. If Verify cannot decide, because a service that it needs does not
-	// answer, its error is an [*UnavailableError]. Any other error refuses the
-	// token, and should be an [*Error]. Verify must return when ctx ends. It
-	// must be safe for concurrent use and must not keep token.
+	// answer, its error is an [*UnavailableError]; the error of a context is
+	// taken for one. Any other error refuses the token, and should be an
+	// [*Error]. Verify must return when ctx ends. It must be safe for concurrent
+	// use and must not keep token.
 	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 
@@ -360,9 +361,20 @@ func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identit
 	}
 	id, err := g.cfg.Verifier.Verify(ctx, token, now)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, undecided(err)
 	}
 	return g.bounded(id, now)
+}
+
+// undecided returns err as an [*UnavailableError] if it only says that a context
+// has ended: no one has looked at the token.
+func undecided(err error) error {
+	_, refused := errors.AsType[*Error](err)
+	_, unavailable := errors.AsType[*UnavailableError](err)
+	if !refused && !unavailable && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return &UnavailableError{Err: err}
+	}
+	return err
 }
 
 // bounded returns id with [Config].MaxLifetime applied.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ func TestErrorsOfVerifier(t *testing.T) {
 		{"no decision", &wsauth.UnavailableError{Err: errors.New("down")}, "unavailable unavailable"},
 		{"no decision, without a cause", &wsauth.UnavailableError{}, "unavailable unavailable"},
 		{"no decision, wrapped", fmt.Errorf("a: %w", fmt.Errorf("b: %w", &wsauth.UnavailableError{})), "unavailable unavailable"},
+		{"a context has ended", &url.Error{Op: "Post", URL: "https://id.example", Err: context.Canceled}, "unavailable unavailable"},
+		{"a service was too slow", fmt.Errorf("id.example: %w", context.DeadlineExceeded), "unavailable unavailable"},
+		{"an Error beside the end of a context", errors.Join(bad, context.Canceled), "refused signature"},
 		{"no decision of one of two services", errors.Join(bad, &wsauth.UnavailableError{}), "unavailable unavailable"},
 	} {
 		r := &record{}
