@@ -14,7 +14,8 @@ import (
 // JSON Web Tokens.
 type Verifier interface {
 	// Verify returns the identity in token if the token is valid at the time
-	// now. If Verify cannot decide, because a service that it needs does not
+	// now. The Gate refuses an empty token without asking, and an identity that
+	// has no Subject or has expired. If Verify cannot decide, because a service that it needs does not
 	// answer, its error is an [*UnavailableError]; the error of a context is
 	// taken for one. Any other error refuses the token, and should be an
 	// [*Error]. Verify must return when ctx ends. It must be safe for concurrent
@@ -277,12 +278,6 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
 	s := g.Attach(conn, peer)
 	now := g.now()
-	switch {
-	case id.Subject == "":
-		return s.entered(s.refuse(id.refused(ReasonSubject)))
-	case expired(&id, now):
-		return s.entered(s.refuse(id.refused(ReasonExpired)))
-	}
 	id, err := g.bounded(id, now)
 	if err != nil {
 		return s.entered(s.refuse(err))
@@ -356,8 +351,11 @@ func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identit
 }
 
 func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
-	if g.cfg.Verifier == nil {
+	switch {
+	case g.cfg.Verifier == nil:
 		return Identity{}, &Error{Reason: ReasonVerifier}
+	case len(token) == 0:
+		return Identity{}, &Error{Reason: ReasonMalformed}
 	}
 	id, err := g.cfg.Verifier.Verify(ctx, token, now)
 	if err != nil {
@@ -377,22 +375,25 @@ func undecided(err error) error {
 	return err
 }
 
-// bounded returns id with [Config].MaxLifetime applied.
+// bounded returns id with [Config].MaxLifetime applied, if it has a Subject and
+// has not expired.
 func (g *Gate) bounded(id Identity, now time.Time) (Identity, error) {
-	if g.cfg.MaxLifetime == 0 {
-		return id, nil
+	if id.Subject == "" {
+		return Identity{}, id.refused(ReasonSubject)
 	}
-	from := id.IssuedAt
-	switch {
-	case from.IsZero():
-		return Identity{}, id.refused(ReasonClaims)
-	case from.After(now):
-		from = now
+	if g.cfg.MaxLifetime > 0 {
+		from := id.IssuedAt
+		switch {
+		case from.IsZero():
+			return Identity{}, id.refused(ReasonClaims)
+		case from.After(now):
+			from = now
+		}
+		if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
+			id.ExpiresAt = end
+		}
 	}
-	if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
-		id.ExpiresAt = end
-	}
-	if !now.Before(id.ExpiresAt) {
+	if expired(&id, now) {
 		return Identity{}, id.refused(ReasonExpired)
 	}
 	return id, nil

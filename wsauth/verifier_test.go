@@ -64,3 +64,42 @@ func TestErrorsOfVerifier(t *testing.T) {
 		}
 	}
 }
+
+// A Verifier may compare with a secret that is not set, or return what a map
+// does not have. Neither lets a client in.
+func TestEmptyTokensAndIdentities(t *testing.T) {
+	over := time.Now().Add(-time.Second)
+	for _, row := range []struct {
+		why   string
+		token string
+		id    wsauth.Identity
+		want  string
+	}{
+		{"an empty token", "", wsauth.Identity{Subject: "ann"}, "refused malformed"},
+		{"no subject", "x", wsauth.Identity{Permissions: []string{wsauth.Publish}}, "refused subject"},
+		{"expired", "x", wsauth.Identity{Subject: "ann", ExpiresAt: over}, "refused expired ann"},
+	} {
+		r := &record{}
+		gate, err := wsauth.New(wsauth.Config{Audit: r.audit, Verifier: verify(func(context.Context, []byte) (wsauth.Identity, error) {
+			return row.id, nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := gate.AttachToken(t.Context(), newScript(), wsauth.Peer{}, row.token); s != nil || !errors.Is(err, wsauth.ErrAuthenticationFailed) {
+			t.Errorf("%s: by the handshake: %v %v", row.why, s, err)
+		}
+		if _, err := gate.Attach(newScript(tokenMessage(row.token), errors.New("end")), wsauth.Peer{}).Next(t.Context()); !errors.Is(err, wsauth.ErrAuthenticationFailed) {
+			t.Errorf("%s: by a message: %v", row.why, err)
+		}
+		if got := strings.Join(r.lines(), "; "); got != row.want+"; "+row.want {
+			t.Errorf("%s: audit %q", row.why, got)
+		}
+		if _, err := gate.Verify(t.Context(), []byte(row.token), time.Now()); err == nil {
+			t.Errorf("%s: accepted outside of a session", row.why)
+		}
+		if _, err := gate.Attach(newScript(`{"token":5}`, errors.New("end")), wsauth.Peer{}).Next(t.Context()); !errors.Is(err, wsauth.ErrAuthenticationFailed) {
+			t.Errorf("%s: no token in the message: %v", row.why, err)
+		}
+	}
+}
