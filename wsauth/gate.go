@@ -271,7 +271,9 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 // AttachIdentity is [Gate.Attach] for a client that the caller has recognized:
 // by its own login, or with [Gate.Authenticate]. The client gets the answer of
 // an accepted token as its first message. [Gate.Revoke], [Config].MaxSessions
-// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
+// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login. A
+// [Rechecker] is asked about an identity of [Gate.Authenticate] or
+// [Gate.Verify], and about one with a Handle, but not about others.
 // If they refuse the identity, or it has no Subject or has expired,
 // AttachIdentity closes the connection with the code 4401 and returns
 // [ErrAuthenticationFailed].
@@ -282,7 +284,7 @@ func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Iden
 	if err != nil {
 		return s.entered(s.refuse(err))
 	}
-	return s.entered(s.enter(ctx, id, id.Handle == nil, now))
+	return s.entered(s.enter(ctx, id, id.Handle == nil && id.gate != g, now))
 }
 
 // entered returns s, or closes it if its client was not let in.
@@ -361,6 +363,7 @@ func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identit
 	if err != nil {
 		return Identity{}, undecided(err)
 	}
+	id.gate = g
 	return g.bounded(id, now)
 }
 

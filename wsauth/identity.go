@@ -41,6 +41,8 @@ type Identity struct {
 	// Handle belongs to the Verifier. A [Rechecker] recognizes its identities
 	// by it.
 	Handle any
+
+	gate *Gate // whose Verifier returned it; nil if the caller made it
 }
 
 // ClaimSet is the content of a token to sign.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,5 +102,68 @@ func TestEmptyTokensAndIdentities(t *testing.T) {
 		if _, err := gate.Attach(newScript(`{"token":5}`, errors.New("end")), wsauth.Peer{}).Next(t.Context()); !errors.Is(err, wsauth.ErrAuthenticationFailed) {
 			t.Errorf("%s: no token in the message: %v", row.why, err)
 		}
+	}
+}
+
+// ledger is a Verifier that knows tokens by their text, and ends them later.
+type ledger struct {
+	mu      sync.Mutex
+	ended   bool
+	changed func()
+}
+
+func (l *ledger) Verify(_ context.Context, token []byte, _ time.Time) (wsauth.Identity, error) {
+	return wsauth.Identity{Subject: "ann", TokenID: string(token), Permissions: []string{wsauth.Read}}, nil
+}
+
+func (l *ledger) ValidAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return wsauth.ReasonRevoked, !l.ended
+}
+
+func (l *ledger) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
+func (l *ledger) Watch(changed func())             { l.changed = changed }
+
+// A Rechecker that needs no Handle ends the sessions of its identities, however
+// their tokens came, and not those of the caller's logins.
+func TestRecheckerWithoutHandle(t *testing.T) {
+	l := &ledger{}
+	gate, err := wsauth.New(wsauth.Config{Verifier: l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enter := func(id wsauth.Identity) *wsauth.Session {
+		s, err := gate.AttachIdentity(t.Context(), newScript(), wsauth.Peer{}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close(1000, "") })
+		return s
+	}
+	id, err := gate.Authenticate(httptest.NewRecorder(), request("/", "Authorization: Bearer x"), wsauth.FromBearer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, own := enter(id), enter(wsauth.Identity{Subject: "bob", Permissions: []string{wsauth.Read}})
+	byToken, err := gate.AttachToken(t.Context(), newScript(), wsauth.Peer{}, "y")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer byToken.Close(1000, "")
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.changed()
+	for name, s := range map[string]*wsauth.Session{"before the upgrade": before, "with the handshake": byToken} {
+		if s.Authorize(wsauth.Read) == nil {
+			t.Error("a token that came", name, "goes on")
+		}
+	}
+	if err := own.Authorize(wsauth.Read); err != nil {
+		t.Error("a login of the caller:", err)
+	}
+	if n := len(gate.Sessions()); n != 1 {
+		t.Errorf("%d sessions, want 1", n)
 	}
 }
