@@ -138,15 +138,14 @@ func (s *Session) next(ctx context.Context, read func(context.Context) ([]byte, 
 
 // present verifies a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
-	now := s.gate.now()
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
-	id, err := s.gate.verify(ctx, token, now)
+	id, err := s.gate.verify(ctx, token, s.gate.now())
 	if err != nil {
 		return s.refuse(err)
 	}
-	return s.enter(ctx, id, false, now)
+	return s.enter(ctx, id, false, s.gate.now()) // verify may have taken long
 }
 
 // enter authenticates the session with id and tells the client.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
@@ -166,4 +167,34 @@ func TestRecheckerWithoutHandle(t *testing.T) {
 	if n := len(gate.Sessions()); n != 1 {
 		t.Errorf("%d sessions, want 1", n)
 	}
+}
+
+// A token that expires while a slow Verifier decides lets no one in, and one
+// that expires soon after ends on time.
+func TestSlowVerifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lifetime := 5 * time.Second
+		gate, err := wsauth.New(wsauth.Config{OnExpiry: wsauth.OnExpiryClose, Verifier: verify(func(context.Context, []byte) (wsauth.Identity, error) {
+			ends := time.Now().Add(lifetime)
+			time.Sleep(10 * time.Second)
+			return wsauth.Identity{Subject: "ann", ExpiresAt: ends}, nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := newScript()
+		if _, err := gate.AttachToken(t.Context(), conn, wsauth.Peer{}, "x"); !errors.Is(err, wsauth.ErrAuthenticationFailed) || len(conn.wrote) != 1 {
+			t.Errorf("an expired token: %v %q", err, conn.wrote)
+		}
+		lifetime = 15 * time.Second
+		s, err := gate.AttachToken(t.Context(), newScript(), wsauth.Peer{}, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		<-s.Done()
+		if took := time.Since(start); took != 5*time.Second {
+			t.Error("ended after", took)
+		}
+	})
 }
