@@ -2,6 +2,7 @@ package wsauth
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -128,7 +129,10 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 		s.since = now
 		g.subjects[id.Subject] = append(g.subjects[id.Subject], s)
 	}
-	r.lead = g.lead(ends.Sub(now))
+	r.lead = g.lead(math.MaxInt64)
+	if !ends.IsZero() {
+		r.lead = g.lead(ends.Sub(now))
+	}
 	s.grant.Store(r)
 	raise(s.granted)
 	g.attend(s, now, todo)

@@ -110,6 +110,7 @@ func TestEmptyTokensAndIdentities(t *testing.T) {
 type ledger struct {
 	mu      sync.Mutex
 	ended   bool
+	end     time.Time
 	changed func()
 }
 
@@ -117,14 +118,27 @@ func (l *ledger) Verify(_ context.Context, token []byte, _ time.Time) (wsauth.Id
 	return wsauth.Identity{Subject: "ann", TokenID: string(token), Permissions: []string{wsauth.Read}}, nil
 }
 
-func (l *ledger) ValidAt(wsauth.Identity, time.Time) (wsauth.Reason, bool) {
+func (l *ledger) ValidAt(_ wsauth.Identity, now time.Time) (wsauth.Reason, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return wsauth.ReasonRevoked, !l.ended
+	return wsauth.ReasonRevoked, !l.ended && (l.end.IsZero() || now.Before(l.end))
 }
 
-func (l *ledger) EndsAt(wsauth.Identity) time.Time { return time.Time{} }
-func (l *ledger) Watch(changed func())             { l.changed = changed }
+func (l *ledger) EndsAt(wsauth.Identity) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+func (l *ledger) Watch(changed func()) { l.changed = changed }
+
+// set makes a change as a service does.
+func (l *ledger) set(change func()) {
+	l.mu.Lock()
+	change()
+	l.mu.Unlock()
+	l.changed()
+}
 
 // A Rechecker that needs no Handle ends the sessions of its identities, however
 // their tokens came, and not those of the caller's logins.
@@ -152,10 +166,7 @@ func TestRecheckerWithoutHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer byToken.Close(1000, "")
-	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
-	l.changed()
+	l.set(func() { l.ended = true })
 	for name, s := range map[string]*wsauth.Session{"before the upgrade": before, "with the handshake": byToken} {
 		if s.Authorize(wsauth.Read) == nil {
 			t.Error("a token that came", name, "goes on")
@@ -196,5 +207,24 @@ func TestSlowVerifier(t *testing.T) {
 		if took := time.Since(start); took != 5*time.Second {
 			t.Error("ended after", took)
 		}
+	})
+}
+
+// An identity without an end may get one later. Its client is warned and told on
+// time, as any other.
+func TestEndThatComesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		gate, err := wsauth.New(wsauth.Config{Verifier: l})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := connect(t, gate)
+		p.say(tokenMessage("x"))
+		time.Sleep(time.Hour)
+		l.set(func() { l.end = time.Now().Add(90*time.Second + time.Millisecond) })
+		time.Sleep(time.Hour)
+		p.expect(t, "a later end", "0s authenticated", "1h0m30.001s expiring,946688490", "1h1m30.001s viewer")
+		p.Session.Close(1000, "")
 	})
 }
