@@ -212,6 +212,33 @@ func TestAuthTimeout(t *testing.T) {
 	})
 }
 
+// After the end of its authentication, a client has AuthTimeout again: for
+// another token, or until it is sent away.
+func TestAuthTimeoutAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, r := newGate(t, wsauth.Config{AuthTimeout: 90 * time.Second})
+		renews, stays, revoked := connect(t, gate), connect(t, gate), connect(t, gate)
+		renews.say(lasting("pi-1", time.Minute))
+		stays.say(lasting("pi-1", time.Minute))
+		revoked.say(lasting("pi-2", time.Hour))
+		time.Sleep(10 * time.Second)
+		gate.Revoke("pi-2", time.Now())
+		time.Sleep(110 * time.Second)
+		renews.say(lasting("pi-1", time.Hour))
+		time.Sleep(10 * time.Minute)
+		revoked.expect(t, "revoked", "0s authenticated,946688400", "10s viewer", "1m40s close 4401 ")
+		stays.expect(t, "stays", "0s authenticated,946684860", "54s expiring,946684860", "1m0s viewer", "2m30s close 4401 ")
+		if err := renews.Authorize(wsauth.Publish); err != nil {
+			t.Error("with another token:", err)
+		}
+		renews.Session.Close(1000, "")
+		<-stays.Done()
+		if got := strings.Join(r.lines(), "; "); strings.Count(got, "refused timeout") != 2 {
+			t.Errorf("audit %q", got)
+		}
+	})
+}
+
 // mixed is a Conn that reads binary messages too: those that begin with a NUL.
 type mixed struct{ *script }
 

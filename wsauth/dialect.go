@@ -98,7 +98,9 @@ func (JSONDialect) Message(s Status, at time.Time) []byte {
 // NoDialect is a [Dialect] without messages: every message of the client is the
 // application's, before authentication too. Sessions authenticate by
 // [Gate.AttachToken] or [Gate.AttachIdentity] only, and a client learns of a
-// change by the close code.
+// change by the close code. So set [Config].OnExpiry to [OnExpiryClose]: with
+// [OnExpiryView], a client is not told that its authentication has ended, and
+// cannot authenticate again.
 type NoDialect struct{}
 
 // Token returns false for every message.

@@ -80,8 +80,9 @@ type Config struct {
 	// means [JSONDialect].
 	Dialect Dialect
 	// AuthTimeout is how long a client may stay connected without
-	// authentication. After it, the connection is closed with the code 4401. 0
-	// means any time, for services that anyone may watch.
+	// authentication, both at the beginning and after its authentication has
+	// ended. After it, the connection is closed with the code 4401. 0 means any
+	// time, for services that anyone may watch.
 	AuthTimeout time.Duration
 	// ClientIP returns the address of the client of a request, for
 	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.

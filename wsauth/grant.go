@@ -147,9 +147,9 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 	r := s.grant.Load()
 	switch {
-	case s.ended.Load() || r != nil && r.lost.Load() != nil:
+	case s.ended.Load():
 		return
-	case r == nil:
+	case r == nil || r.lost.Load() != nil:
 		g.await(s, now, todo)
 		return
 	}
@@ -226,7 +226,11 @@ func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bo
 	todo.events = append(todo.events, s.event(now, kind, reason, &r.Identity))
 	if g.cfg.OnExpiry == OnExpiryClose {
 		s.condemn(verdict{codeAuthenticationFailed, "", reason}, todo)
-	} else if tell && s.tell(g.cfg.Dialect.Message(StatusViewer, time.Time{})) {
+		return
+	}
+	s.begun = g.now()
+	g.await(s, s.begun, todo)
+	if tell && s.tell(g.cfg.Dialect.Message(StatusViewer, time.Time{})) {
 		todo.push = append(todo.push, s)
 	}
 }

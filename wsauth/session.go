@@ -24,7 +24,7 @@ type Session struct {
 	ended atomic.Bool
 
 	// Guarded by Gate.mu:
-	begun   time.Time     // when it was attached
+	begun   time.Time     // when it was attached, or its authentication ended
 	since   time.Time     // when the present authentication began
 	timer   *time.Timer   // for the next warning or end; may be nil
 	granted chan struct{} // of Authenticated; nil until somebody asks
@@ -263,7 +263,7 @@ func (s *Session) Authenticated() <-chan struct{} {
 
 // Done returns a channel that is closed when the session has ended, for any
 // reason. An expired authentication does not end the session, unless
-// [Config].OnExpiry says so.
+// [Config].OnExpiry or [Config].AuthTimeout says so.
 func (s *Session) Done() <-chan struct{} { return s.signal(&s.done, s.ended.Load) }
 
 // signal returns the channel c. Most sessions need none, so it is made when it
