@@ -81,8 +81,9 @@ type Config struct {
 	Dialect Dialect
 	// AuthTimeout is how long a client may stay connected without
 	// authentication, both at the beginning and after its authentication has
-	// ended. After it, the connection is closed with the code 4401. 0 means any
-	// time, for services that anyone may watch.
+	// ended. After it, the connection is closed with the code 4401, or with 1013
+	// if the Verifier is still deciding about a token. 0 means any time, for
+	// services that anyone may watch.
 	AuthTimeout time.Duration
 	// ClientIP returns the address of the client of a request, for
 	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.

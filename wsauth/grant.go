@@ -185,8 +185,14 @@ func (g *Gate) await(s *Session, now time.Time, todo *aftermath) {
 		s.wake(min(wait, maxWait))
 		return
 	}
-	todo.events = append(todo.events, Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()})
-	s.condemn(verdict{codeAuthenticationFailed, "", ReasonTimeout}, todo)
+	e := Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()}
+	v := verdict{codeAuthenticationFailed, "", ReasonTimeout}
+	if s.presenting.Load() { // the Verifier is late, not the client
+		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, "the Verifier took longer than AuthTimeout"
+		v.code, v.reason = codeTryAgainLater, ReasonUnavailable
+	}
+	todo.events = append(todo.events, e)
+	s.condemn(v, todo)
 }
 
 // wake sets the timer. It needs mu.

@@ -22,6 +22,8 @@ type Session struct {
 	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
+	// presenting says that the Verifier is deciding about a token.
+	presenting atomic.Bool
 
 	// Guarded by Gate.mu:
 	begun   time.Time     // when it was attached, or its authentication ended
@@ -141,7 +143,9 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
+	s.presenting.Store(true)
 	id, err := s.gate.verify(ctx, token, s.gate.now())
+	s.presenting.Store(false)
 	if err != nil {
 		return s.refuse(err)
 	}

@@ -228,3 +228,30 @@ func TestEndThatComesLater(t *testing.T) {
 		p.Session.Close(1000, "")
 	})
 }
+
+// A client whose token waits for a slow Verifier at AuthTimeout has not failed:
+// it is asked to come again.
+func TestAuthTimeoutOfSlowVerifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &record{}
+		gate, err := wsauth.New(wsauth.Config{AuthTimeout: 5 * time.Second, Audit: r.audit, Verifier: verify(func(context.Context, []byte) (wsauth.Identity, error) {
+			time.Sleep(time.Minute)
+			return wsauth.Identity{Subject: "ann"}, nil
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := newScript()
+		start := time.Now()
+		s, err := gate.AttachToken(t.Context(), conn, wsauth.Peer{}, "x")
+		if s != nil || !errors.Is(err, wsauth.ErrSessionClosed) || conn.code != 1013 || len(conn.wrote) > 0 {
+			t.Errorf("%v %v, %d %q", s, err, conn.code, conn.wrote)
+		}
+		if took := time.Since(start); took != time.Minute {
+			t.Error("returned after", took)
+		}
+		if got, want := strings.Join(r.lines(), "; "), "unavailable unavailable"; got != want {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
