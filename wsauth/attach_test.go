@@ -152,6 +152,33 @@ func TestAttachIdentity(t *testing.T) {
 	})
 }
 
+// strict is a Conn whose Write looks at its context.
+type strict struct{ *script }
+
+func (c strict) Write(ctx context.Context, text []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.script.Write(ctx, text)
+}
+
+// A server that stops while a client comes does not tell the client that its
+// good token is a bad one.
+func TestAttachWhileStopping(t *testing.T) {
+	gate, _, _ := newGate(t, wsauth.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	byToken, byIdentity := newScript(), newScript()
+	_, err := gate.AttachToken(ctx, strict{byToken}, wsauth.Peer{}, live("pi-1"))
+	_, err2 := gate.AttachIdentity(ctx, strict{byIdentity}, wsauth.Peer{}, wsauth.Identity{Subject: "ann"})
+	if !errors.Is(err, context.Canceled) || !errors.Is(err2, context.Canceled) || byToken.code != 1001 || byIdentity.code != 1001 {
+		t.Errorf("%v, %d; %v, %d", err, byToken.code, err2, byIdentity.code)
+	}
+	if n := len(gate.Sessions()); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
 // A login without an end needs no timer, and lasts until it is revoked.
 func TestNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

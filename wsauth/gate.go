@@ -264,7 +264,9 @@ func (g *Gate) Attach(conn Conn, peer Peer) *Session {
 // AttachToken is [Gate.Attach] for a client that has sent its token with the
 // handshake; see [TokenFrom]. The client gets the answer of an accepted token
 // as its first message. If the token is not accepted, AttachToken answers and
-// closes the connection as [Session.Next] does, and returns the same error.
+// closes the connection as [Session.Next] does, and returns the same error. If
+// the answer cannot be sent, for example because ctx has ended, AttachToken
+// closes the connection with the code 1001.
 func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token string) (*Session, error) {
 	s := g.Attach(conn, peer)
 	return s.entered(s.present(ctx, []byte(token)))
@@ -278,7 +280,8 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 // [Gate.Verify], and about one with a Handle, but not about others.
 // If they refuse the identity, or it has no Subject or has expired,
 // AttachIdentity closes the connection with the code 4401 and returns
-// [ErrAuthenticationFailed].
+// [ErrAuthenticationFailed]. If the answer cannot be sent, it does as
+// [Gate.AttachToken].
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
 	s := g.Attach(conn, peer)
 	now := g.now()
@@ -289,10 +292,10 @@ func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Iden
 	return s.entered(s.enter(ctx, id, id.Handle == nil && id.gate != g, now))
 }
 
-// entered returns s, or closes it if its client was not let in.
+// entered returns s, or closes it if err is not nil.
 func (s *Session) entered(err error) (*Session, error) {
 	if err != nil {
-		_ = s.Close(codeAuthenticationFailed, "") // refuse has closed it, unless a write failed
+		_ = s.Close(codeGoingAway, "") // refuse has closed it, unless the answer could not be sent
 		return nil, err
 	}
 	return s, nil
