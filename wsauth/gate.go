@@ -18,8 +18,8 @@ type Verifier interface {
 	// has no Subject or has expired. If Verify cannot decide, because a service that it needs does not
 	// answer, its error is an [*UnavailableError]; the error of a context is
 	// taken for one. Any other error refuses the token, and should be an
-	// [*Error]. Verify must return when ctx ends. It must be safe for concurrent
-	// use and must not keep token.
+	// [*Error]. Verify must return when ctx ends, which it does when the session
+	// ends. It must be safe for concurrent use and must not keep token.
 	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 

@@ -187,7 +187,7 @@ func (g *Gate) await(s *Session, now time.Time, todo *aftermath) {
 	}
 	e := Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()}
 	v := verdict{codeAuthenticationFailed, "", ReasonTimeout}
-	if s.presenting.Load() { // the Verifier is late, not the client
+	if s.cancel.Load() != nil { // the Verifier is late, not the client
 		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, "the Verifier took longer than AuthTimeout"
 		v.code, v.reason = codeTryAgainLater, ReasonUnavailable
 	}
@@ -256,8 +256,7 @@ func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 // condemn needs mu. After it, Next returns no message, and the session is
 // closed with v, not with the code of its reader.
 func (s *Session) condemn(v verdict, todo *aftermath) {
-	s.ended.Store(true)
-	raise(s.done)
+	s.markEnded()
 	s.verdict = &v
 	todo.close = append(todo.close, s)
 }

@@ -22,8 +22,9 @@ type Session struct {
 	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
-	// presenting says that the Verifier is deciding about a token.
-	presenting atomic.Bool
+	// cancel ends the context of the Verifier. It is nil unless the Verifier is
+	// deciding about a token.
+	cancel atomic.Pointer[context.CancelFunc]
 
 	// Guarded by Gate.mu:
 	begun   time.Time     // when it was attached, or its authentication ended
@@ -143,13 +144,37 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
-	s.presenting.Store(true)
-	id, err := s.gate.verify(ctx, token, s.gate.now())
-	s.presenting.Store(false)
-	if err != nil {
+	id, err := s.verify(ctx, token)
+	_, undecided := errors.AsType[*UnavailableError](err)
+	switch {
+	case undecided && s.ended.Load(): // verify was stopped
+		return ErrSessionClosed
+	case err != nil:
 		return s.refuse(err)
 	}
 	return s.enter(ctx, id, false, s.gate.now()) // verify may have taken long
+}
+
+// verify asks the Verifier, until the session ends: the context of a request
+// does not end when its connection does.
+func (s *Session) verify(ctx context.Context, token []byte) (Identity, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.cancel.Store(&cancel)
+	defer s.cancel.Store(nil)
+	if s.ended.Load() {
+		cancel()
+	}
+	return s.gate.verify(ctx, token, s.gate.now())
+}
+
+// markEnded needs Gate.mu.
+func (s *Session) markEnded() {
+	s.ended.Store(true)
+	raise(s.done)
+	if cancel := s.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
 }
 
 // enter authenticates the session with id and tells the client.
@@ -324,8 +349,7 @@ func (s *Session) dismiss(code int, tell Status, cause error) error {
 func (s *Session) finish(code int, reason string, tell Status) error {
 	s.end.Do(func() {
 		s.gate.mu.Lock()
-		s.ended.Store(true)
-		raise(s.done)
+		s.markEnded()
 		s.gate.withdraw(s)
 		v := verdict{code: code, why: reason}
 		if s.verdict != nil {

@@ -255,3 +255,32 @@ func TestAuthTimeoutOfSlowVerifier(t *testing.T) {
 		}
 	})
 }
+
+// A Verifier whose service never answers does not outlive its session.
+func TestSessionEndsVerify(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &record{}
+		gate, err := wsauth.New(wsauth.Config{AuthTimeout: 5 * time.Second, Audit: r.audit, Verifier: verify(func(ctx context.Context, _ []byte) (wsauth.Identity, error) {
+			<-ctx.Done()
+			return wsauth.Identity{}, ctx.Err()
+		})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if s, err := gate.AttachToken(t.Context(), newScript(), wsauth.Peer{}, "x"); s != nil || !errors.Is(err, wsauth.ErrSessionClosed) {
+			t.Errorf("%v %v", s, err)
+		}
+		s := gate.Attach(newScript(tokenMessage("x")), wsauth.Peer{})
+		time.AfterFunc(time.Second, func() { s.Close(1000, "") })
+		if _, err := s.Next(t.Context()); !errors.Is(err, wsauth.ErrSessionClosed) {
+			t.Error("after Close:", err)
+		}
+		if took := time.Since(start); took != 6*time.Second {
+			t.Error("returned after", took)
+		}
+		if got, want := strings.Join(r.lines(), "; "), "unavailable unavailable"; got != want {
+			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
