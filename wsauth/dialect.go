@@ -8,8 +8,10 @@ import (
 )
 
 // Dialect is how a session and its client speak about tokens: which messages of
-// the client contain one, and which messages tell the client of a change. A
-// Dialect must be safe for concurrent use.
+// the client contain one, and which messages tell the client of a change. Until
+// the client has authenticated, a message that is not about a token is refused,
+// except with [NoDialect]. A Dialect must be safe for concurrent use and fast,
+// and must not call the Gate or a Session.
 type Dialect interface {
 	// Token returns the token in a text message of the client, and whether the
 	// message is about a token at all. If it is and contains no token, Token
