@@ -154,9 +154,9 @@ const (
 // result is false if the signature of the token is valid, if a refresh token is
 // of a known family, if there was no token, or if nothing could be decided: a
 // subject whose token has expired or was revoked, or that reconnects beyond
-// [Config].MaxSessions, does not guess, and any page can make the browser of its
-// visitor send requests without a token. For all other reasons, also those of a [Verifier] of yours, the
-// result is true.
+// [Config].MaxSessions, does not guess, and any page can make the browser of
+// its visitor send requests without a token. For all other reasons, also those
+// of a [Verifier] of yours, the result is true.
 func (r Reason) IsGuess() bool {
 	switch r {
 	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonSubject, ReasonRole,

@@ -15,11 +15,12 @@ import (
 type Verifier interface {
 	// Verify returns the identity in token if the token is valid at the time
 	// now. The Gate refuses an empty token without asking, and an identity that
-	// has no Subject or has expired. If Verify cannot decide, because a service that it needs does not
-	// answer, its error is an [*UnavailableError]; the error of a context is
-	// taken for one. Any other error refuses the token, and should be an
-	// [*Error]. Verify must return when ctx ends, which it does when the session
-	// ends. It must be safe for concurrent use and must not keep token.
+	// has no Subject or has expired. If Verify cannot decide, because a service
+	// that it needs does not answer, its error is an [*UnavailableError]; the
+	// error of a context is taken for one. Any other error refuses the token,
+	// and should be an [*Error]. Verify must return when ctx ends, which it
+	// does when the session ends. It must be safe for concurrent use and must
+	// not keep token.
 	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 
