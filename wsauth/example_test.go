@@ -95,8 +95,8 @@ func ExampleGate_Authenticate() {
 	})
 }
 
-// This server has its own logins and needs no tokens. The session of a user ends
-// when the user is logged out.
+// This server has its own logins and needs no tokens. The session of a user
+// ends when the user is logged out.
 func ExampleGate_AttachIdentity() {
 	type login struct {
 		user  string

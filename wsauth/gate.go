@@ -82,9 +82,9 @@ type Config struct {
 	Dialect Dialect
 	// AuthTimeout is how long a client may stay connected without
 	// authentication, both at the beginning and after its authentication has
-	// ended. After it, the connection is closed with the code 4401, or with 1013
-	// if the Verifier is still deciding about a token. 0 means any time, for
-	// services that anyone may watch.
+	// ended. After it, the connection is closed with the code 4401, or with
+	// 1013 if the Verifier is still deciding about a token. 0 means any time,
+	// for services that anyone may watch.
 	AuthTimeout time.Duration
 	// ClientIP returns the address of the client of a request, for
 	// [Gate.Authenticate]. If nil, [RemoteAddr] is used.
@@ -276,11 +276,11 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 // AttachIdentity is [Gate.Attach] for a client that the caller has recognized:
 // by its own login, or with [Gate.Authenticate]. The client gets the answer of
 // an accepted token as its first message. [Gate.Revoke], [Config].MaxSessions
-// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login. A
-// [Rechecker] is asked about an identity of [Gate.Authenticate] or
-// [Gate.Verify], and about one with a Handle, but not about others.
-// If they refuse the identity, or it has no Subject or has expired,
-// AttachIdentity closes the connection with the code 4401 and returns
+// and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
+// A [Rechecker] is asked about an identity of [Gate.Authenticate] or
+// [Gate.Verify], and about one with a Handle, but not about others. If they
+// refuse the identity, or it has no Subject or has expired, AttachIdentity
+// closes the connection with the code 4401 and returns
 // [ErrAuthenticationFailed]. If the answer cannot be sent, it does as
 // [Gate.AttachToken].
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
@@ -373,8 +373,8 @@ func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identit
 	return g.bounded(id, now)
 }
 
-// undecided returns err as an [*UnavailableError] if it only says that a context
-// has ended: no one has looked at the token.
+// undecided returns err as an [*UnavailableError] if it only says that a
+// context has ended: no one has looked at the token.
 func undecided(err error) error {
 	_, refused := errors.AsType[*Error](err)
 	_, unavailable := errors.AsType[*UnavailableError](err)

@@ -210,8 +210,8 @@ func TestSlowVerifier(t *testing.T) {
 	})
 }
 
-// An identity without an end may get one later. Its client is warned and told on
-// time, as any other.
+// An identity without an end may get one later. Its client is warned and told
+// on time, as any other.
 func TestEndThatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{}

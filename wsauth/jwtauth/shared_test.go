@@ -69,8 +69,8 @@ func TestProvidersThatShareKeys(t *testing.T) {
 }
 
 // A provider may replace a key without a new ID. Without Run, too, the new key
-// is found: at once if tokens have no ID, and otherwise by the first token after
-// RefreshInterval.
+// is found: at once if tokens have no ID, and otherwise by the first token
+// after RefreshInterval.
 func TestKeyReplacedUnderItsID(t *testing.T) {
 	for _, kid := range []any{nil, "k1"} {
 		synctest.Test(t, func(t *testing.T) {

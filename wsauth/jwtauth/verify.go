@@ -121,8 +121,8 @@ func (v *Verifier) signer(p *parts, signature []byte, now time.Time) (key *ringK
 		if k == nil {
 			continue
 		}
-		// Also if the signature is wrong: the provider may have replaced the key
-		// and kept its ID.
+		// Also if the signature is wrong: the provider may have replaced the
+		// key and kept its ID.
 		if time.Since(set.fetched) > v.cfg.RefreshInterval {
 			from.start()
 		}
