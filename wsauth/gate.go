@@ -277,12 +277,13 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 // by its own login, or with [Gate.Authenticate]. The client gets the answer of
 // an accepted token as its first message. [Gate.Revoke], [Config].MaxSessions
 // and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
-// A [Rechecker] is asked about an identity of [Gate.Authenticate] or
-// [Gate.Verify], and about one with a Handle, but not about others. If they
-// refuse the identity, or it has no Subject or has expired, AttachIdentity
-// closes the connection with the code 4401 and returns
+// If they refuse the identity, or it has no Subject or has expired,
+// AttachIdentity closes the connection with the code 4401 and returns
 // [ErrAuthenticationFailed]. If the answer cannot be sent, it does as
 // [Gate.AttachToken].
+//
+// A [Rechecker] is asked about an identity of [Gate.Authenticate] or
+// [Gate.Verify], and about one with a Handle, but not about others.
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
 	s := g.Attach(conn, peer)
 	now := g.now()
