@@ -152,6 +152,33 @@ func TestAttachIdentity(t *testing.T) {
 	})
 }
 
+// strict is a Conn whose Write looks at its context.
+type strict struct{ *script }
+
+func (c strict) Write(ctx context.Context, text []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.script.Write(ctx, text)
+}
+
+// A server that stops while a client comes does not tell the client that its
+// good token is a bad one.
+func TestAttachWhileStopping(t *testing.T) {
+	gate, _, _ := newGate(t, wsauth.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	byToken, byIdentity := newScript(), newScript()
+	_, err := gate.AttachToken(ctx, strict{byToken}, wsauth.Peer{}, live("pi-1"))
+	_, err2 := gate.AttachIdentity(ctx, strict{byIdentity}, wsauth.Peer{}, wsauth.Identity{Subject: "ann"})
+	if !errors.Is(err, context.Canceled) || !errors.Is(err2, context.Canceled) || byToken.code != 1001 || byIdentity.code != 1001 {
+		t.Errorf("%v, %d; %v, %d", err, byToken.code, err2, byIdentity.code)
+	}
+	if n := len(gate.Sessions()); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
 // A login without an end needs no timer, and lasts until it is revoked.
 func TestNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -208,6 +235,33 @@ func TestAuthTimeout(t *testing.T) {
 		want := []string{"authenticated pi-1", "refused timeout", "ended pi-1"}
 		if got := r.lines(); !slices.Equal(got, want) {
 			t.Errorf("audit %q, want %q", got, want)
+		}
+	})
+}
+
+// After the end of its authentication, a client has AuthTimeout again: for
+// another token, or until it is sent away.
+func TestAuthTimeoutAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, _, r := newGate(t, wsauth.Config{AuthTimeout: 90 * time.Second})
+		renews, stays, revoked := connect(t, gate), connect(t, gate), connect(t, gate)
+		renews.say(lasting("pi-1", time.Minute))
+		stays.say(lasting("pi-1", time.Minute))
+		revoked.say(lasting("pi-2", time.Hour))
+		time.Sleep(10 * time.Second)
+		gate.Revoke("pi-2", time.Now())
+		time.Sleep(110 * time.Second)
+		renews.say(lasting("pi-1", time.Hour))
+		time.Sleep(10 * time.Minute)
+		revoked.expect(t, "revoked", "0s authenticated,946688400", "10s viewer", "1m40s close 4401 ")
+		stays.expect(t, "stays", "0s authenticated,946684860", "54s expiring,946684860", "1m0s viewer", "2m30s close 4401 ")
+		if err := renews.Authorize(wsauth.Publish); err != nil {
+			t.Error("with another token:", err)
+		}
+		renews.Session.Close(1000, "")
+		<-stays.Done()
+		if got := strings.Join(r.lines(), "; "); strings.Count(got, "refused timeout") != 2 {
+			t.Errorf("audit %q", got)
 		}
 	})
 }

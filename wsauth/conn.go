@@ -43,6 +43,7 @@ var (
 // Close codes of a Session. Those from 4000 on, the range for private use,
 // mirror 401 and 409 of HTTP.
 const (
+	codeGoingAway            = 1001
 	codeUnsupportedData      = 1003
 	codeInvalidPayload       = 1007
 	codePolicyViolation      = 1008 // ended by [Gate.End]

@@ -8,8 +8,10 @@ import (
 )
 
 // Dialect is how a session and its client speak about tokens: which messages of
-// the client contain one, and which messages tell the client of a change. A
-// Dialect must be safe for concurrent use.
+// the client contain one, and which messages tell the client of a change. Until
+// the client has authenticated, a message that is not about a token is refused,
+// except with [NoDialect]. A Dialect must be safe for concurrent use and fast,
+// and must not call the Gate or a Session.
 type Dialect interface {
 	// Token returns the token in a text message of the client, and whether the
 	// message is about a token at all. If it is and contains no token, Token
@@ -98,7 +100,9 @@ func (JSONDialect) Message(s Status, at time.Time) []byte {
 // NoDialect is a [Dialect] without messages: every message of the client is the
 // application's, before authentication too. Sessions authenticate by
 // [Gate.AttachToken] or [Gate.AttachIdentity] only, and a client learns of a
-// change by the close code.
+// change by the close code. So set [Config].OnExpiry to [OnExpiryClose]: with
+// [OnExpiryView], a client is not told that its authentication has ended, and
+// cannot authenticate again.
 type NoDialect struct{}
 
 // Token returns false for every message.

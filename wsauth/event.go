@@ -152,14 +152,15 @@ const (
 // IsGuess reports whether a token that was refused for this reason may have
 // been guessed. Only guesses should count against the address of a client. The
 // result is false if the signature of the token is valid, if a refresh token is
-// of a known family, or if nothing could be decided: a subject whose token has
-// expired or was revoked, or that reconnects beyond [Config].MaxSessions, does
-// not guess. For all other reasons, also those of a [Verifier] of yours, the
-// result is true.
+// of a known family, if there was no token, or if nothing could be decided: a
+// subject whose token has expired or was revoked, or that reconnects beyond
+// [Config].MaxSessions, does not guess, and any page can make the browser of
+// its visitor send requests without a token. For all other reasons, also those
+// of a [Verifier] of yours, the result is true.
 func (r Reason) IsGuess() bool {
 	switch r {
 	case ReasonClaims, ReasonExpired, ReasonNotYetValid, ReasonIssuer, ReasonAudience, ReasonSubject, ReasonRole,
-		ReasonOtherSubject, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable, ReasonTimeout:
+		ReasonOtherSubject, ReasonOlder, ReasonSessions, ReasonRevoked, ReasonBarred, ReasonReused, ReasonUnavailable, ReasonTimeout, ReasonNoToken:
 		return false
 	}
 	return true
@@ -195,7 +196,7 @@ type Event struct {
 //	outcome     Kind
 //	addr        Peer.Addr
 //	reason      Reason
-//	subject      Subject
+//	subject     Subject
 //	token_id    TokenID
 //	key_id      KeyID
 //	expires_at  ExpiresAt, a time

@@ -167,9 +167,10 @@ func TestGuesses(t *testing.T) {
 		wsauth.ReasonReused:       "only its tokens contain the handle of a family",
 		wsauth.ReasonUnavailable:  "nothing was decided",
 		wsauth.ReasonTimeout:      "nothing was sent",
+		wsauth.ReasonNoToken:      "a request of an image on a foreign page, or before the login",
 	}
 	guesses := map[wsauth.Reason]bool{
-		wsauth.ReasonNoToken: true, wsauth.ReasonMalformed: true, wsauth.ReasonAlgorithm: true, wsauth.ReasonHeader: true,
+		wsauth.ReasonMalformed: true, wsauth.ReasonAlgorithm: true, wsauth.ReasonHeader: true,
 		wsauth.ReasonKey: true, wsauth.ReasonSignature: true, wsauth.ReasonVerifier: true, wsauth.ReasonUnknown: true,
 		wsauth.ReasonNotAuthenticated: true, wsauth.ReasonPermission: true, wsauth.ReasonReplaced: true, wsauth.ReasonOperator: true,
 		wsauth.ReasonOrigin: true, "a reason of its own": true, "": true,

@@ -14,10 +14,13 @@ import (
 // JSON Web Tokens.
 type Verifier interface {
 	// Verify returns the identity in token if the token is valid at the time
-	// now. If Verify cannot decide, because a service that it needs does not
-	// answer, its error is an [*UnavailableError]. Any other error refuses the
-	// token, and should be an [*Error]. Verify must return when ctx ends. It
-	// must be safe for concurrent use and must not keep token.
+	// now. The Gate refuses an empty token without asking, and an identity that
+	// has no Subject or has expired. If Verify cannot decide, because a service
+	// that it needs does not answer, its error is an [*UnavailableError]; the
+	// error of a context is taken for one. Any other error refuses the token,
+	// and should be an [*Error]. Verify must return when ctx ends, which it
+	// does when the session ends. It must be safe for concurrent use and must
+	// not keep token.
 	Verify(ctx context.Context, token []byte, now time.Time) (Identity, error)
 }
 
@@ -78,8 +81,10 @@ type Config struct {
 	// means [JSONDialect].
 	Dialect Dialect
 	// AuthTimeout is how long a client may stay connected without
-	// authentication. After it, the connection is closed with the code 4401. 0
-	// means any time, for services that anyone may watch.
+	// authentication, both at the beginning and after its authentication has
+	// ended. After it, the connection is closed with the code 4401, or with
+	// 1013 if the Verifier is still deciding about a token. 0 means any time,
+	// for services that anyone may watch.
 	AuthTimeout time.Duration
 	// ClientIP returns the address of the client of a request, for
 	// [Gate.Authenticate] and [Gate.Peer]. If nil, [RemoteAddr] is used.
@@ -263,7 +268,9 @@ func (g *Gate) Peer(r *http.Request) Peer { return Peer{Addr: g.cfg.ClientIP(r)}
 // AttachToken is [Gate.Attach] for a client that has sent its token with the
 // handshake; see [TokenFrom]. The client gets the answer of an accepted token
 // as its first message. If the token is not accepted, AttachToken answers and
-// closes the connection as [Session.Next] does, and returns the same error.
+// closes the connection as [Session.Next] does, and returns the same error. If
+// the answer cannot be sent, for example because ctx has ended, AttachToken
+// closes the connection with the code 1001.
 func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token string) (*Session, error) {
 	s := g.Attach(conn, peer)
 	return s.entered(s.present(ctx, []byte(token)))
@@ -275,24 +282,25 @@ func (g *Gate) AttachToken(ctx context.Context, conn Conn, peer Peer, token stri
 // and [Config].MaxLifetime apply, so IssuedAt should be the time of the login.
 // If they refuse the identity, or it has no Subject or has expired,
 // AttachIdentity closes the connection with the code 4401 and returns
-// [ErrAuthenticationFailed].
+// [ErrAuthenticationFailed]. If the answer cannot be sent, it does as
+// [Gate.AttachToken].
+//
+// A [Rechecker] is asked about an identity of [Gate.Authenticate] or
+// [Gate.Verify], and about one with a Handle, but not about others.
 func (g *Gate) AttachIdentity(ctx context.Context, conn Conn, peer Peer, id Identity) (*Session, error) {
 	s := g.Attach(conn, peer)
 	now := g.now()
-	if id.Subject == "" {
-		return s.entered(s.refuse(id.refused(ReasonSubject)))
-	}
 	id, err := g.bounded(id, now)
 	if err != nil {
 		return s.entered(s.refuse(err))
 	}
-	return s.entered(s.enter(ctx, id, id.Handle == nil, now))
+	return s.entered(s.enter(ctx, id, id.Handle == nil && id.gate != g, now))
 }
 
-// entered returns s, or closes it if its client was not let in.
+// entered returns s, or closes it if err is not nil.
 func (s *Session) entered(err error) (*Session, error) {
 	if err != nil {
-		_ = s.Close(codeAuthenticationFailed, "") // refuse has closed it, unless a write failed
+		_ = s.Close(codeGoingAway, "") // refuse has closed it, unless the answer could not be sent
 		return nil, err
 	}
 	return s, nil
@@ -355,37 +363,50 @@ func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identit
 }
 
 func (g *Gate) verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
-	if g.cfg.Verifier == nil {
+	switch {
+	case g.cfg.Verifier == nil:
 		return Identity{}, &Error{Reason: ReasonVerifier}
+	case len(token) == 0:
+		return Identity{}, &Error{Reason: ReasonMalformed}
 	}
 	id, err := g.cfg.Verifier.Verify(ctx, token, now)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, undecided(err)
 	}
+	id.gate = g
 	return g.bounded(id, now)
 }
 
-// bounded returns id with [Config].MaxLifetime applied, or the error of an
-// identity that has expired. It does not rely on the Verifier for that: one that
-// looks up sessions may keep them longer.
+// undecided returns err as an [*UnavailableError] if it only says that a
+// context has ended: no one has looked at the token.
+func undecided(err error) error {
+	_, refused := errors.AsType[*Error](err)
+	_, unavailable := errors.AsType[*UnavailableError](err)
+	if !refused && !unavailable && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return &UnavailableError{Err: err}
+	}
+	return err
+}
+
+// bounded returns id with [Config].MaxLifetime applied, if it has a Subject and
+// has not expired.
 func (g *Gate) bounded(id Identity, now time.Time) (Identity, error) {
+	if id.Subject == "" {
+		return Identity{}, id.refused(ReasonSubject)
+	}
+	if g.cfg.MaxLifetime > 0 {
+		from := id.IssuedAt
+		switch {
+		case from.IsZero():
+			return Identity{}, id.refused(ReasonClaims)
+		case from.After(now):
+			from = now
+		}
+		if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
+			id.ExpiresAt = end
+		}
+	}
 	if expired(&id, now) {
-		return Identity{}, id.refused(ReasonExpired)
-	}
-	if g.cfg.MaxLifetime == 0 {
-		return id, nil
-	}
-	from := id.IssuedAt
-	switch {
-	case from.IsZero():
-		return Identity{}, id.refused(ReasonClaims)
-	case from.After(now):
-		from = now
-	}
-	if end := from.Add(g.cfg.MaxLifetime); earlier(end, id.ExpiresAt) {
-		id.ExpiresAt = end
-	}
-	if !now.Before(id.ExpiresAt) {
 		return Identity{}, id.refused(ReasonExpired)
 	}
 	return id, nil

@@ -2,6 +2,7 @@ package wsauth
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -128,7 +129,10 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 		s.since = now
 		g.subjects[id.Subject] = append(g.subjects[id.Subject], s)
 	}
-	r.lead = g.lead(ends.Sub(now))
+	r.lead = g.lead(math.MaxInt64)
+	if !ends.IsZero() {
+		r.lead = g.lead(ends.Sub(now))
+	}
 	s.grant.Store(r)
 	raise(s.granted)
 	g.attend(s, now, todo)
@@ -143,9 +147,9 @@ func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo 
 func (g *Gate) attend(s *Session, now time.Time, todo *aftermath) {
 	r := s.grant.Load()
 	switch {
-	case s.ended.Load() || r != nil && r.lost.Load() != nil:
+	case s.ended.Load():
 		return
-	case r == nil:
+	case r == nil || r.lost.Load() != nil:
 		g.await(s, now, todo)
 		return
 	}
@@ -181,8 +185,14 @@ func (g *Gate) await(s *Session, now time.Time, todo *aftermath) {
 		s.wake(min(wait, maxWait))
 		return
 	}
-	todo.events = append(todo.events, Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()})
-	s.condemn(verdict{codeAuthenticationFailed, "", ReasonTimeout}, todo)
+	e := Event{Time: now, Kind: EventRefused, Reason: ReasonTimeout, Peer: s.peer, SessionID: s.ID()}
+	v := verdict{codeAuthenticationFailed, "", ReasonTimeout}
+	if s.cancel.Load() != nil { // the Verifier is late, not the client
+		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, "the Verifier took longer than AuthTimeout"
+		v.code, v.reason = codeTryAgainLater, ReasonUnavailable
+	}
+	todo.events = append(todo.events, e)
+	s.condemn(v, todo)
 }
 
 // wake sets the timer. It needs mu.
@@ -222,7 +232,11 @@ func (g *Gate) lapse(s *Session, r *grant, reason Reason, now time.Time, tell bo
 	todo.events = append(todo.events, s.event(now, kind, reason, &r.Identity))
 	if g.cfg.OnExpiry == OnExpiryClose {
 		s.condemn(verdict{codeAuthenticationFailed, "", reason}, todo)
-	} else if tell && s.tell(g.cfg.Dialect.Message(StatusViewer, time.Time{})) {
+		return
+	}
+	s.begun = g.now()
+	g.await(s, s.begun, todo)
+	if tell && s.tell(g.cfg.Dialect.Message(StatusViewer, time.Time{})) {
 		todo.push = append(todo.push, s)
 	}
 }
@@ -242,8 +256,7 @@ func (g *Gate) expel(s *Session, v verdict, todo *aftermath) {
 // condemn needs mu. After it, Next returns no message, and the session is
 // closed with v, not with the code of its reader.
 func (s *Session) condemn(v verdict, todo *aftermath) {
-	s.ended.Store(true)
-	raise(s.done)
+	s.markEnded()
 	s.verdict = &v
 	todo.close = append(todo.close, s)
 }

@@ -41,6 +41,8 @@ type Identity struct {
 	// Handle belongs to the Verifier. A [Rechecker] recognizes its identities
 	// by it.
 	Handle any
+
+	gate *Gate // whose Verifier returned it; nil if the caller made it
 }
 
 // ClaimSet is the content of a token to sign.
@@ -122,11 +124,16 @@ var errAborted = fmt.Errorf("wsauth: connection aborted: %w", os.ErrDeadlineExce
 // for example because a service that decides does not answer. The client may
 // try again later.
 type UnavailableError struct {
-	// Err is the cause. It is for logs and never sent to the client.
+	// Err is the cause, or nil. It is for logs and never sent to the client.
 	Err error
 }
 
-func (e *UnavailableError) Error() string { return "wsauth: cannot decide: " + e.Err.Error() }
+func (e *UnavailableError) Error() string {
+	if e.Err == nil {
+		return "wsauth: cannot decide"
+	}
+	return "wsauth: cannot decide: " + e.Err.Error()
+}
 
 // Unwrap returns Err.
 func (e *UnavailableError) Unwrap() error { return e.Err }

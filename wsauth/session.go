@@ -22,9 +22,12 @@ type Session struct {
 	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
+	// cancel ends the context of the Verifier. It is nil unless the Verifier is
+	// deciding about a token.
+	cancel atomic.Pointer[context.CancelFunc]
 
 	// Guarded by Gate.mu:
-	begun   time.Time     // when it was attached
+	begun   time.Time     // when it was attached, or its authentication ended
 	since   time.Time     // when the present authentication began
 	timer   *time.Timer   // for the next warning or end; may be nil
 	granted chan struct{} // of Authenticated; nil until somebody asks
@@ -138,15 +141,40 @@ func (s *Session) next(ctx context.Context, read func(context.Context) ([]byte, 
 
 // present verifies a token and answers it.
 func (s *Session) present(ctx context.Context, token []byte) error {
-	now := s.gate.now()
 	if barred := s.gate.cfg.Barred; barred != nil && barred(s.peer) {
 		return s.refuse(&Error{Reason: ReasonBarred})
 	}
-	id, err := s.gate.verify(ctx, token, now)
-	if err != nil {
+	id, err := s.verify(ctx, token)
+	_, undecided := errors.AsType[*UnavailableError](err)
+	switch {
+	case undecided && s.ended.Load(): // verify was stopped
+		return ErrSessionClosed
+	case err != nil:
 		return s.refuse(err)
 	}
-	return s.enter(ctx, id, false, now)
+	return s.enter(ctx, id, false, s.gate.now()) // verify may have taken long
+}
+
+// verify asks the Verifier, until the session ends: the context of a request
+// does not end when its connection does.
+func (s *Session) verify(ctx context.Context, token []byte) (Identity, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.cancel.Store(&cancel)
+	defer s.cancel.Store(nil)
+	if s.ended.Load() {
+		cancel()
+	}
+	return s.gate.verify(ctx, token, s.gate.now())
+}
+
+// markEnded needs Gate.mu.
+func (s *Session) markEnded() {
+	s.ended.Store(true)
+	raise(s.done)
+	if cancel := s.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
 }
 
 // enter authenticates the session with id and tells the client.
@@ -183,7 +211,10 @@ func (s *Session) refuse(cause error) error {
 func (g *Gate) refusal(cause error, peer Peer) Event {
 	e := Event{Time: g.now(), Kind: EventRefused, Peer: peer}
 	if undecided, ok := errors.AsType[*UnavailableError](cause); ok {
-		e.Kind, e.Reason, e.Detail = EventUnavailable, ReasonUnavailable, undecided.Err.Error()
+		e.Kind, e.Reason = EventUnavailable, ReasonUnavailable
+		if undecided.Err != nil {
+			e.Detail = undecided.Err.Error()
+		}
 		return e
 	}
 	refused, ok := errors.AsType[*Error](cause)
@@ -261,7 +292,7 @@ func (s *Session) Authenticated() <-chan struct{} {
 
 // Done returns a channel that is closed when the session has ended, for any
 // reason. An expired authentication does not end the session, unless
-// [Config].OnExpiry says so.
+// [Config].OnExpiry or [Config].AuthTimeout says so.
 func (s *Session) Done() <-chan struct{} { return s.signal(&s.done, s.ended.Load) }
 
 // signal returns the channel c. Most sessions need none, so it is made when it
@@ -318,8 +349,7 @@ func (s *Session) dismiss(code int, tell Status, cause error) error {
 func (s *Session) finish(code int, reason string, tell Status) error {
 	s.end.Do(func() {
 		s.gate.mu.Lock()
-		s.ended.Store(true)
-		raise(s.done)
+		s.markEnded()
 		s.gate.withdraw(s)
 		v := verdict{code: code, why: reason}
 		if s.verdict != nil {

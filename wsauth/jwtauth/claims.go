@@ -112,7 +112,7 @@ func (r *reader) list(claim string, value []byte, split bool) []string {
 	}
 	if one, ok := strictjson.String(value); ok && printable(one) {
 		if split {
-			return strings.Fields(one)
+			return words(one)
 		}
 		if len(one) <= maxName {
 			return []string{one}
@@ -128,6 +128,17 @@ func (r *reader) list(claim string, value []byte, split bool) []string {
 	if !ok {
 		r.wrong(claim, "is not a string or a list of strings")
 		return nil
+	}
+	return list
+}
+
+// words splits a scope at spaces only (RFC 6749, section 3.3). At other white
+// space, such as U+00A0, a word that a user chose could become several.
+func words(scope string) (list []string) {
+	for word := range strings.SplitSeq(scope, " ") {
+		if word != "" {
+			list = append(list, word)
+		}
 	}
 	return list
 }
@@ -172,7 +183,7 @@ func (v *Verifier) identify(text []byte, key *ringKey, rightType bool, now time.
 		return refuse(wsauth.ReasonNotYetValid, "")
 	case !v.mayIssue(key, id.Issuer):
 		return refuse(wsauth.ReasonIssuer, missing("iss", c.iss))
-	case c.aud != nil && !slices.Contains(audience, cfg.Audience), c.aud == nil && cfg.Audience != "":
+	case (c.aud != nil) != (cfg.Audience != ""), c.aud != nil && !slices.Contains(audience, cfg.Audience):
 		return refuse(wsauth.ReasonAudience, missing("aud", c.aud))
 	case !v.mayBe(id.Issuer, id.Subject):
 		return refuse(wsauth.ReasonSubject, "")

@@ -73,11 +73,12 @@
 // # Keys of a provider
 //
 // They are fetched when the first token arrives, when a token names an unknown
-// key, and every [Config].RefreshInterval while [Verifier.Run] runs. Between
-// two fetches from one provider there are at least [Config].MinRefreshInterval,
-// whatever tokens strangers send, and two never run at the same time. A fetch
-// takes at most 10 seconds, and reads at most 512 KiB and 64 keys. It uses
-// https, and follows no redirect.
+// key, when one without "kid" has a signature of no known key, and every
+// [Config].RefreshInterval while [Verifier.Run] runs. Between two fetches from
+// one provider there are at least [Config].MinRefreshInterval, whatever tokens
+// strangers send, and two never run at the same time. A fetch takes at most 10
+// seconds, and reads at most 512 KiB and 64 keys. It uses https, and follows no
+// redirect.
 //
 // While a provider does not answer, its last keys stay in force for
 // [Config].MaxStale. A token that names a key that is not among them is then

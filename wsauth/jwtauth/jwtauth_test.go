@@ -207,6 +207,8 @@ func TestSign(t *testing.T) {
 		"unknown device": {Subject: "pi-3", ExpiresAt: in},
 		"unknown role":   {Subject: "pi-1", ExpiresAt: in, Role: "god"},
 		"control in jti": {Subject: "pi-1", ExpiresAt: in, TokenID: "a\nb"},
+		"two words":      {Subject: "pi-1", ExpiresAt: in, Scope: []string{"read:x publish"}}, // of a room that is named "x publish"
+		"empty word":     {Subject: "pi-1", ExpiresAt: in, Scope: []string{""}},
 	} {
 		if token, err := v.SignAt(c, now); err == nil {
 			t.Errorf("%s: signed %s", name, token)

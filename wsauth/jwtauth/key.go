@@ -26,7 +26,8 @@ type Key struct {
 	// needs it, because RS256 and PS256 are both possible.
 	Algorithm string
 	// Secret is a key for HMAC, at least as long as the hash: 32 bytes for
-	// HS256, 48 for HS384, 64 for HS512 (RFC 7518, section 3.2).
+	// HS256, 48 for HS384, 64 for HS512 (RFC 7518, section 3.2). A public key,
+	// a certificate and the text of a JWK are refused.
 	Secret []byte
 	// PEM is one public or private key: a block PUBLIC KEY, PRIVATE KEY, EC
 	// PRIVATE KEY, RSA PUBLIC KEY or RSA PRIVATE KEY. An RSA key has 2048 to

@@ -190,6 +190,7 @@ func TestRefusedKeys(t *testing.T) {
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	respelled := x[:42] + string(digits[strings.IndexByte(digits, x[42])|1])
 	huge := new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 8192), big.NewInt(1))
+	rsBlock, _ := pem.Decode(rs.public)
 	for _, row := range []struct {
 		name  string
 		key   jwtauth.Key
@@ -201,6 +202,13 @@ func TestRefusedKeys(t *testing.T) {
 		{"PEM and JWK", jwtauth.Key{JWK: text(es.jwk), PEM: es.public}, "", wsauth.ConfigMalformed},
 		{"an unknown algorithm", jwtauth.Key{Secret: secret, Algorithm: "none"}, ".Algorithm", wsauth.ConfigUnknown},
 		{"an algorithm that is not supported", jwtauth.Key{PEM: rs.public, Algorithm: "RS512"}, ".Algorithm", wsauth.ConfigUnknown},
+		{"a public key as a secret", jwtauth.Key{Secret: rs.public}, ".Secret", wsauth.ConfigMalformed},
+		{"one after text", jwtauth.Key{Secret: append([]byte("Bag Attributes\n"), es.public...)}, ".Secret", wsauth.ConfigMalformed},
+		{"one in DER", jwtauth.Key{Secret: rsBlock.Bytes}, ".Secret", wsauth.ConfigMalformed},
+		{"one in PKCS #1", jwtauth.Key{Secret: x509.MarshalPKCS1PublicKey(&rsaKeys()[0].PublicKey)}, ".Secret", wsauth.ConfigMalformed},
+		{"one of ssh", jwtauth.Key{Secret: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== me@home")}, ".Secret", wsauth.ConfigMalformed},
+		{"a JWK as a secret", jwtauth.Key{Secret: text(es.jwk)}, ".Secret", wsauth.ConfigMalformed},
+		{"a public key as the secret of a JWK", oct(m{"k": b64(rs.public)}), ".JWK", wsauth.ConfigMalformed},
 		{"a secret for RS256", jwtauth.Key{Secret: secret, Algorithm: jwtauth.RS256}, ".Algorithm", wsauth.ConfigMalformed},
 		{"a secret of 44 bytes for HS384", jwtauth.Key{Secret: secret, Algorithm: jwtauth.HS384}, ".Secret", wsauth.ConfigTooShort},
 		{"a secret of 63 bytes for HS512", jwtauth.Key{Secret: make([]byte, 63), Algorithm: jwtauth.HS512}, ".Secret", wsauth.ConfigTooShort},

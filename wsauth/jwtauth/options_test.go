@@ -162,6 +162,8 @@ func TestScopes(t *testing.T) {
 		{"", `,"scope":"read  chat:write"`, []string{"read", "chat:write"}, ""},
 		{"", `,"scope":["read","chat:write"]`, []string{"read", "chat:write"}, ""},
 		{"", `,"scope":""`, nil, ""},
+		// Only a space separates words: a room may have any other name.
+		{"", `,"scope":"read:a\u00a0publish read:b\u2003admin"`, []string{"read:a\u00a0publish", "read:b\u2003admin"}, ""},
 		{"", `,"scope":[]`, nil, ""},
 		{"", "", nil, ""},
 		{"", `,"role":"admin","roles":1`, nil, ""}, // roles are not read

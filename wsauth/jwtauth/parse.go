@@ -34,11 +34,28 @@ func newSecret(secret []byte, alg algorithm) (ringKey, error) {
 		return ringKey{}, wsauth.ConfigMissing
 	case len(secret) < least:
 		return ringKey{}, problem(wsauth.ConfigTooShort, fmt.Sprintf("%s needs %d bytes", algorithms[alg].name, least))
+	case isKeyFile(secret):
+		return ringKey{}, problem(wsauth.ConfigMalformed, "it is a key of another algorithm, which may be public; set PEM or JWK instead")
 	}
 	secret = bytes.Clone(secret)
 	return ringKey{private: secret, material: &material{
 		alg: alg, public: secret, signature: algorithms[alg].signature, fingerprint: sha256.Sum256(append([]byte("secret "), secret...)),
 	}}, nil
+}
+
+// isKeyFile recognizes a key of another algorithm, in any common notation. If a
+// public key were a secret, everyone who has it could sign (CVE-2022-29217).
+func isKeyFile(secret []byte) bool {
+	for _, start := range []string{"ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"} {
+		if bytes.HasPrefix(secret, []byte(start)) {
+			return true
+		}
+	}
+	_, notPKIX := x509.ParsePKIXPublicKey(secret)
+	_, notPKCS1 := x509.ParsePKCS1PublicKey(secret)
+	_, notCertificate := x509.ParseCertificate(secret)
+	return notPKIX == nil || notPKCS1 == nil || notCertificate == nil ||
+		bytes.Contains(secret, []byte("-----BEGIN ")) || bytes.Contains(secret, []byte(`"kty"`))
 }
 
 // newPublic checks a public key. alg is the algorithm that the caller wants, or

@@ -152,7 +152,7 @@ func TestKeysAreBoundToTheirIssuer(t *testing.T) {
 		}{
 			{"a for a", tokenOf(t, a, "https://a.example"), ""},
 			{"b for b", tokenOf(t, b, "https://b.example"), ""},
-			{"b for a, under the same kid", tokenOf(t, b, "https://a.example"), wsauth.ReasonIssuer},
+			{"b for a, under the same kid", tokenOf(t, b, "https://a.example"), wsauth.ReasonSignature},
 			{"a without iss", tokenOf(t, a, "-"), wsauth.ReasonIssuer},
 			{"a key of the ring for a", tokenOf(t, own, "https://a.example"), wsauth.ReasonIssuer},
 			{"a key of the ring for another", tokenOf(t, own, "https://c.example"), ""},

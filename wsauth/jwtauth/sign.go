@@ -20,9 +20,10 @@ func (v *Verifier) Sign(c wsauth.ClaimSet) (string, error) { return v.SignAt(c, 
 
 // SignAt returns a token, signed with the first key of the ring at the time
 // now. If [Verifier.Verify] would refuse the token at now, or at NotBefore if
-// that is later, SignAt returns the [*wsauth.Error] of Verify instead. If
-// ExpiresAt is zero, the error is a [*ConfigError]. If the first key cannot
-// sign, the error is [ErrCannotSign].
+// that is later, SignAt returns the [*wsauth.Error] of Verify instead. It also
+// refuses an element of Scope that is empty or contains a space, because Verify
+// would read it as several permissions. If ExpiresAt is zero, the error is a
+// [*ConfigError]. If the first key cannot sign, the error is [ErrCannotSign].
 func (v *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
 	keys := v.ring.Load().keys
 	if len(keys) == 0 || keys[0].private == nil {
@@ -67,6 +68,11 @@ func (v *Verifier) SignAt(c wsauth.ClaimSet, now time.Time) (string, error) {
 		claimed[v.cfg.RoleClaim] = c.Role
 	}
 	if c.Scope != nil {
+		for _, word := range c.Scope {
+			if word == "" || strings.Contains(word, " ") {
+				return "", &wsauth.Error{Reason: wsauth.ReasonClaims, Detail: "a word of the scope is empty or contains a space"}
+			}
+		}
 		claimed[v.cfg.ScopeClaim] = strings.Join(c.Scope, " ")
 	}
 	claims, err := json.Marshal(claimed)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,7 +112,7 @@ func (v *Verifier) signer(p *parts, signature []byte, now time.Time) (key *ringK
 		}
 		refused = errSignature
 	}
-	for _, from := range v.providers {
+	for _, from := range v.candidates(p) {
 		set := from.usable()
 		if set == nil {
 			continue
@@ -120,30 +121,50 @@ func (v *Verifier) signer(p *parts, signature []byte, now time.Time) (key *ringK
 		if k == nil {
 			continue
 		}
-		named = true
+		// Also if the signature is wrong: the provider may have replaced the
+		// key and kept its ID.
+		if time.Since(set.fetched) > v.cfg.RefreshInterval {
+			from.start()
+		}
 		if signed(k, p.signed, signature) {
-			if time.Since(set.fetched) > v.cfg.RefreshInterval {
-				from.start()
-			}
 			return k, true, nil
 		}
+		named = named || p.keyID.len > 0
 		refused = errSignature
 	}
 	return nil, named, refused
 }
 
-// ask fetches the keys of the provider that the token names, and returns the
-// key that made the signature. The name is not verified yet; it only selects
-// among the providers of the configuration.
-func (v *Verifier) ask(ctx context.Context, p *parts, signature []byte, now time.Time) (*ringKey, error) {
-	text, ok := p.decodeClaims()
-	if !ok {
-		return nil, errMalformed
+// candidates returns the providers whose keys may have signed the token. Two of
+// them may publish the same key. So if there are several, it is the provider
+// that the token names, if it names one.
+func (v *Verifier) candidates(p *parts) []*provider {
+	if len(v.providers) > 1 {
+		if i := slices.Index(v.providers, v.named(p)); i >= 0 {
+			return v.providers[i : i+1]
+		}
 	}
+	return v.providers
+}
+
+// named returns the provider whose issuer is the "iss" of the token, or nil.
+// The name is not verified yet; it only selects among the providers of the
+// configuration.
+func (v *Verifier) named(p *parts) *provider {
+	text, _ := p.decodeClaims() // which split has checked
 	c, problem := readClaims(text, &v.cfg)
 	issuer, ok := strictjson.String(c.iss)
-	from := v.providerOf(issuer)
-	if problem != "" || !ok || from == nil || !from.algs.has(p.alg) {
+	if problem != "" || !ok {
+		return nil
+	}
+	return v.providerOf(issuer)
+}
+
+// ask fetches the keys of the provider that the token names, and returns the
+// key that made the signature.
+func (v *Verifier) ask(ctx context.Context, p *parts, signature []byte, now time.Time) (*ringKey, error) {
+	from := v.named(p)
+	if from == nil || !from.algs.has(p.alg) {
 		_, _, refused := v.signer(p, signature, now)
 		return nil, refused
 	}

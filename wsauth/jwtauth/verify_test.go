@@ -116,6 +116,8 @@ func TestVerify(t *testing.T) {
 		{"the claim is Subject", forge.HS256(common, fmt.Sprintf(`{"exp":%d,"Subject":"pi-1"}`, at+9), secret), wsauth.ReasonClaims},
 		{"an audience", with(`,"aud":"somebody"`), wsauth.ReasonAudience},
 		{"no audience in the list", with(`,"aud":[]`), wsauth.ReasonAudience},
+		{"an audience without a name", with(`,"aud":""`), wsauth.ReasonAudience},
+		{"one of the audiences without a name", with(`,"aud":["somebody",""]`), wsauth.ReasonAudience},
 		{"aud a number", with(`,"aud":1`), wsauth.ReasonClaims},
 		{"any issuer", with(`,"iss":"anybody"`), ""},
 		{"jti too long", with(`,"jti":"` + strings.Repeat("x", 256) + `"`), wsauth.ReasonClaims},

@@ -75,7 +75,7 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	// both.
 	token, _ := readBody(body)
 	pair, err := i.Refresh(r.Context(), token, wsauth.Peer{Addr: i.cfg.ClientIP(r)})
-	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
+	if refused, ok := refusalIn(err); ok {
 		i.cfg.OnFailure(r, refused.Reason)
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, section 15.5.2
 		answer(w, http.StatusUnauthorized, answerRefused)

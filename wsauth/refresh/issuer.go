@@ -317,10 +317,20 @@ func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error)
 	if err == nil {
 		return p, nil
 	}
-	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
+	if refused, ok := refusalIn(err); ok {
 		return Pair{}, &wsauth.Error{Reason: refused.Reason}
 	}
 	return Pair{}, unavailable(err)
+}
+
+// refusalIn returns the *wsauth.Error in err, unless err also says that nothing
+// could be decided: the cause of that may be a refusal of another service, such
+// as one that the store must log in to.
+func refusalIn(err error) (*wsauth.Error, bool) {
+	if _, undecided := errors.AsType[*wsauth.UnavailableError](err); undecided {
+		return nil, false
+	}
+	return errors.AsType[*wsauth.Error](err)
 }
 
 func (i *Issuer) validUntil(f Family) time.Time {
@@ -404,7 +414,7 @@ func (i *Issuer) revoke(ctx context.Context, id string, reason wsauth.Reason, pe
 // it with the subject and token ID of the family.
 func (i *Issuer) refuse(err error, f Family, peer wsauth.Peer, now time.Time) error {
 	reason := wsauth.ReasonUnavailable
-	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
+	if refused, ok := refusalIn(err); ok {
 		reason = refused.Reason
 		err = &wsauth.Error{Reason: reason, Subject: f.Subject, TokenID: f.tokenID()}
 	}

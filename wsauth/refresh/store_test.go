@@ -189,10 +189,15 @@ func TestIssuerSignerFails(t *testing.T) {
 	if got := reasonOf(t, err); got != wsauth.ReasonSubject {
 		t.Error(got)
 	}
-	failure = errDisk
-	_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
-	if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
-		t.Error(err)
+	another := &wsauth.Error{Reason: wsauth.ReasonExpired} // of the token with which the Signer logs in somewhere
+	for _, failure = range []error{errDisk, &wsauth.UnavailableError{Err: errors.Join(errDisk, another)}} {
+		_, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now)
+		if _, ok := errors.AsType[*wsauth.UnavailableError](err); !ok || !errors.Is(err, errDisk) {
+			t.Error(err)
+		}
+		if w := post(i, refreshBody(p.RefreshToken)); w.Code != 503 {
+			t.Error(failure, w.Code)
+		}
 	}
 	failure = nil
 	if q, err := i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now); err != nil || q.TokenID == p.TokenID {

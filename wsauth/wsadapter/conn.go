@@ -90,8 +90,8 @@ func newConn(cfg *Config, raw net.Conn) *Conn {
 
 // SetReadLimit sets the maximum size in bytes of the messages that Read and
 // ReadMessage return, from the next message on. A compressed message counts
-// with its size after decompression.
-func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
+// with its size after decompression. A negative n counts as 0.
+func (c *Conn) SetReadLimit(n int64) { c.limit.Store(max(n, 0)) }
 
 // Read returns the next text message. The caller may modify the slice. Read
 // also answers pings and close frames, so call it again and again, even if you
@@ -168,7 +168,7 @@ func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	msg := make([]byte, 0, 512)
 	for {
-		n, err := r.Read(msg[len(msg):min(int64(cap(msg)), limit+1)])
+		n, err := r.Read(msg[len(msg) : min(int64(cap(msg))-1, limit)+1])
 		msg = msg[:len(msg)+n]
 		if int64(len(msg)) > limit {
 			return nil, wsauth.ErrTooBig

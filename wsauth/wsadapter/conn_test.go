@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -176,6 +177,19 @@ func TestReadLimit(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Any number is a limit.
+func TestOddReadLimits(t *testing.T) {
+	for limit, want := range map[int64]error{math.MaxInt64: nil, math.MinInt64: wsauth.ErrTooBig, -1: wsauth.ErrTooBig} {
+		inBubble(t, wsadapter.Config{}, "", func(t *testing.T, conn *wsadapter.Conn, peer *client) {
+			conn.SetReadLimit(limit)
+			go peer.Write(frame(opText, strings.Repeat("x", 1000)))
+			if msg, err := conn.Read(t.Context()); !errors.Is(err, want) || (err == nil) != (len(msg) == 1000) {
+				t.Error(limit, len(msg), err)
+			}
+		})
+	}
 }
 
 // What arrived with the handshake is read first, and counts as a flood.

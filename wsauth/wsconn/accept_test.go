@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -95,6 +96,22 @@ func TestConfigProblems(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Any number is a limit.
+func TestOddReadLimits(t *testing.T) {
+	for limit, want := range map[int64]error{math.MaxInt64: nil, math.MinInt64: wsauth.ErrTooBig, -1: wsauth.ErrTooBig} {
+		s := serve(t, orderly, func(c *wsconn.Conn) {
+			c.SetReadLimit(limit)
+			if msg, err := c.Read(context.Background()); !errors.Is(err, want) || (err == nil) != (len(msg) == 1000) {
+				t.Error(limit, len(msg), err)
+			}
+			c.Close(4000, "")
+		})
+		c := s.dial(t)
+		c.Write(frame(opText, strings.Repeat("x", 1000)))
+		c.wantClose(t, 4000, "")
 	}
 }
 

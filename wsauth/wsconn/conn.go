@@ -91,8 +91,8 @@ func (c *Conn) NetConn() net.Conn { return c.raw }
 func (c *Conn) Subprotocol() string { return c.lib.subprotocol() }
 
 // SetReadLimit sets the maximum size in bytes of the messages that Read and
-// ReadMessage return, from the next message on.
-func (c *Conn) SetReadLimit(n int64) { c.limit.Store(n) }
+// ReadMessage return, from the next message on. A negative n counts as 0.
+func (c *Conn) SetReadLimit(n int64) { c.limit.Store(max(n, 0)) }
 
 // Read returns the next text message. The caller may modify the slice. Read
 // also answers pings and close frames, so call it again and again, even if you
@@ -182,7 +182,7 @@ func (c *Conn) readPartial() ([]byte, error) {
 	limit := c.limit.Load()
 	msg := make([]byte, 0, 512)
 	for {
-		n, err := c.partial.Read(msg[len(msg):min(int64(cap(msg)), limit+1)])
+		n, err := c.partial.Read(msg[len(msg) : min(int64(cap(msg))-1, limit)+1])
 		msg = msg[:len(msg)+n]
 		if int64(len(msg)) > limit {
 			return nil, wsauth.ErrTooBig
