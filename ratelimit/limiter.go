@@ -147,8 +147,16 @@ func (l *Limiter) Check(key Key) (d Decision) {
 // takes half the time of time.Now.
 func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 
-// time returns the time of now.
-func (l *Limiter) time(at int64) time.Time { return l.began.Add(time.Duration(at)) }
+// time returns the time of now by the clock as it is set today: a block may end
+// at a time of day, and the clock may have been wrong at New.
+func (l *Limiter) time(at int64) time.Time {
+	today := time.Now()
+	return today.Add(time.Duration(at) - today.Sub(l.began))
+}
+
+// steady returns the time of now by the monotonic clock. Compare it only with
+// times that have a monotonic reading.
+func (l *Limiter) steady(at int64) time.Time { return l.began.Add(time.Duration(at)) }
 
 // answer decides about a request with this key that comes from an address, and
 // counts it if count is set and the decision allows it. slot and d are zero
@@ -171,10 +179,11 @@ func (l *Limiter) answer(key *Key, from *netip.Addr, at int64, count bool, slot 
 	}
 	d.Client, d.Limit = client, l.cfg.Limit
 	if l.blocks.len() > 0 {
-		if until, blocked := l.blocks.find(*from, l.time(at)); blocked {
+		now := l.time(at)
+		if until, blocked := l.blocks.find(*from, now); blocked {
 			d.Reason, d.Allowed = ReasonBlocked, l.cfg.DryRun
 			if !until.IsZero() {
-				d.RetryAfter = until.Sub(l.time(at))
+				d.RetryAfter = until.Sub(now)
 			}
 			return
 		}
@@ -243,11 +252,11 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 		d.Reason, d.RetryAfter = ReasonLimit, reset
 	case l.cfg.MaxTotal > 0 && !l.enter(count):
 		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
-	case l.cfg.Process != nil && !l.token(l.time(at), count):
+	case l.cfg.Process != nil && !l.token(l.steady(at), count):
 		if count && l.cfg.MaxTotal > 0 {
 			l.total.Add(-1)
 		}
-		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.time(at))
+		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.steady(at))
 	case count:
 		if c == nil {
 			c = s.clients.add(key, place, l.place)
