@@ -116,7 +116,8 @@ type Config struct {
 	// more, with one of them and the number of the others: two RejectEvery
 	// after the last, or after sixty RejectEvery if the burst goes on. This
 	// call has a goroutine of its own, for as long as it takes, and r then has
-	// no context, header or body. Such calls are limited like the others.
+	// no context, header or body, and of each text the first 1,024 bytes. Such
+	// calls are limited like the others.
 	//
 	// The refusals of 256 clients are counted at a time. Those of others are
 	// counted together, and told with Decision.Coarse and an invalid Client.
