@@ -20,7 +20,7 @@ func (l *Limiter) at(now time.Time) int64 { return int64(now.Sub(l.began)) }
 // AdmitAt is Admit of an address at the time now.
 func (l *Limiter) AdmitAt(addr netip.Addr, now time.Time) (slot Slot, d Decision) {
 	l.answer(&Key{Addr: addr}, &addr, l.at(now), true, &slot, &d)
-	return slot, d
+	return
 }
 
 // CheckAt is Check at the time now, to compare it with AdmitAt.

@@ -324,13 +324,14 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 }
 
 // Slot is the place of an admitted connection or request. Only its first
-// Release has an effect. Do not copy a Slot after its Release. The zero Slot,
-// which Admit returns with a refusal, holds no place.
+// Release has an effect. Do not copy a Slot, since the copy could give the place
+// of another connection back; go vet finds copies. The zero Slot, which Admit
+// returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
 	key      uint64
 	start    int64
-	released uint32
+	released atomic.Bool
 }
 
 // Release gives the place back, and reports whether the slot held one until
@@ -344,14 +345,18 @@ func (s *Slot) Release() bool { return s.end(false) }
 func (s *Slot) undo() { s.end(true) }
 
 func (s *Slot) end(undo bool) bool {
-	if s.l == nil || !atomic.CompareAndSwapUint32(&s.released, 0, 1) {
+	if s.l == nil || !s.released.CompareAndSwap(false, true) {
 		return false
 	}
 	sh, place := s.l.shard(s.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	// A client with an open connection is never forgotten.
+	// A client with an open connection is never forgotten, so otherwise s is a
+	// copy of a Slot that was released.
 	c := sh.clients.find(s.key, place)
+	if c == nil || c.open == 0 {
+		return false
+	}
 	sh.clients.leave(c)
 	if s.l.cfg.MaxTotal > 0 {
 		s.l.total.Add(-1)

@@ -67,3 +67,25 @@ func TestTotalConcurrent(t *testing.T) {
 		t.Errorf("at most %d open, and %d in the end", most.Load(), l.StatsAt(start).Open)
 	}
 }
+
+// TestCopiedSlot releases a slot and its copy, which go vet would find in this
+// form if it were not for the type parameter. The client must neither get a
+// number of connections below zero, which would refuse it forever, nor must the
+// second release panic if the client is forgotten.
+func TestCopiedSlot(t *testing.T) {
+	for _, wait := range []time.Duration{0, 3 * time.Minute} {
+		l := newLimiter(t, ratelimit.Config{})
+		slot, _ := l.AdmitAt(alice, start)
+		again := copyOf(&slot)
+		slot.Release()
+		later := start.Add(wait)
+		if l.StatsAt(later); again.Release() {
+			t.Error("a copy was released")
+		}
+		if _, d := l.AdmitAt(alice, later); !d.Allowed || l.StatsAt(later).Open != 1 {
+			t.Errorf("after %v: %+v, %+v", wait, d, l.StatsAt(later))
+		}
+	}
+}
+
+func copyOf[T any](v *T) T { return *v }
