@@ -242,8 +242,8 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 	case s.strikes.len() > 0 && s.penalized(key, at, d):
 		// This comes first: a crowd must not hide a client from its penalty.
 		reset = 0
-	case !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys):
-		decided = false
+	case !known && open == 0 && !d.Coarse && b == &l.bounds && l.keys.Load() >= int64(l.cfg.MaxKeys):
+		decided = false // one of Config.Networks never shares a bucket
 	case open >= b.open:
 		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
 	case attempts >= b.attempts:
