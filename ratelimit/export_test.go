@@ -49,3 +49,13 @@ func (l *Limiter) BlockedAt(addr netip.Addr, now time.Time) (time.Time, bool) {
 
 // BlocksAt is Blocks at the time now.
 func (l *Limiter) BlocksAt(now time.Time) map[netip.Prefix]time.Time { return l.blocksOf(now) }
+
+// Spend sets the counters of the first of Config.Networks, which must be known,
+// as if n more connections had come and gone.
+func (l *Limiter) Spend(n uint32) {
+	s, place := l.shard(keyNetwork)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.clients.find(keyNetwork, place)
+	c.counted, c.tries = c.counted+n, c.tries+n
+}

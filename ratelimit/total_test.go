@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -89,3 +90,18 @@ func TestCopiedSlot(t *testing.T) {
 }
 
 func copyOf[T any](v *T) T { return *v }
+
+// TestUnlimitedNetwork lets a network without a limit send as many requests in
+// one window as a counter of 31 bits can hold: 828 a second for a month.
+func TestUnlimitedNetwork(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{
+		Count: ratelimit.CountRequests, Window: 30 * 24 * time.Hour, Networks: map[netip.Prefix]int{netip.PrefixFrom(alice, 32): -1},
+	})
+	admit(l, alice, start, 1)
+	l.Spend(math.MaxInt32 - 2)
+	for n := range 5 {
+		if _, d := l.AdmitAt(alice, start); !d.Allowed || d.Remaining < 0 {
+			t.Fatalf("request %d: %+v", n, d)
+		}
+	}
+}
