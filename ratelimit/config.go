@@ -45,7 +45,8 @@ type Config struct {
 	// requests for which it returns the zero Addr count as one client.
 	ClientIP func(*http.Request) netip.Addr
 	// Key returns what a request counts by, such as the account that it is
-	// for. If Key is nil or reports false, the request counts by its address.
+	// for. If Key is nil, reports false or returns the zero Key, the request
+	// counts by its address.
 	//
 	// Return an ID only after you have checked it, or if another limiter counts
 	// the same requests by address (see All). Otherwise a client that invents a

@@ -100,7 +100,7 @@ func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Req
 // keyOf returns what the request counts by, and an address to find its blocks.
 func (l *Limiter) keyOf(r *http.Request) (key Key, from netip.Addr) {
 	if l.cfg.Key != nil {
-		if key, ok := l.cfg.Key(r); ok {
+		if key, ok := l.cfg.Key(r); ok && key != (Key{}) {
 			if l.blocks.len() == 0 {
 				return key, key.Addr
 			}
