@@ -51,7 +51,8 @@ type Config struct {
 	// Return an ID only after you have checked it, or if another limiter counts
 	// the same requests by address (see All). Otherwise a client that invents a
 	// new one for each request has no limit. Report false for a request whose
-	// ID is missing or wrong.
+	// ID is missing or wrong. Key runs before the request is admitted, so if it
+	// reads the body, bound the body, such as with http.MaxBytesHandler.
 	Key func(*http.Request) (Key, bool)
 	// PrefixV4 and PrefixV6 are the lengths of the networks that count as one
 	// client, in bits. Default 32 and 64. PrefixV4 is at least 8 and at most
