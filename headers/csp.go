@@ -59,8 +59,9 @@ func (c CSP) With(name string, sources ...Source) CSP {
 }
 
 // Add returns a copy in which the directive has these sources beside those that
-// it has. So everything that was allowed stays allowed. Add drops 'none' next
-// to other sources.
+// it has. So everything that was allowed stays allowed, with two exceptions:
+// browsers ignore 'unsafe-inline' next to a nonce or a hash, and hosts next to
+// 'strict-dynamic'. Add drops 'none' next to other sources.
 //
 // If the directive is absent and browsers use another one instead, such as
 // default-src instead of img-src, Add starts from a copy of the other's
@@ -71,6 +72,10 @@ func (c CSP) With(name string, sources ...Source) CSP {
 //		Add("frame-src", "https://js.stripe.com")
 func (c CSP) Add(name string, sources ...Source) CSP {
 	name = strings.ToLower(name)
+	if name == "child-src" && c.index(name) < 0 && c.index("worker-src") < 0 && c.index("script-src") >= 0 {
+		// Workers would lose what they have by script-src.
+		c = c.Add("worker-src", sources...)
+	}
 	var all []Source
 	for _, s := range append(c.effective(name), sources...) {
 		if s = fold(name, s); !slices.Contains(all, s) {

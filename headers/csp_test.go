@@ -168,6 +168,8 @@ func TestAdd(t *testing.T) {
 		{"style attributes fall back to styles", "style-src 'self'", "style-src-attr", []headers.Source{"'unsafe-inline'"}, "style-src 'self'; style-src-attr 'self' 'unsafe-inline'"},
 		{"workers fall back to scripts", "script-src 'self' 'nonce'", "worker-src", []headers.Source{"blob:"}, "script-src 'self' 'nonce'; worker-src 'self' blob:"},
 		{"frames fall back to children", "child-src 'self'; default-src 'none'", "frame-src", []headers.Source{"https://a.example"}, "child-src 'self'; default-src 'none'; frame-src 'self' https://a.example"},
+		{"workers keep what they have by scripts", "default-src 'none'; script-src 'self' 'nonce'", "child-src", []headers.Source{"https://a.example"}, "default-src 'none'; script-src 'self' 'nonce'; worker-src 'self' https://a.example; child-src https://a.example"},
+		{"or by themselves", "script-src 'self'; worker-src blob:", "child-src", []headers.Source{"https://a.example"}, "script-src 'self'; worker-src blob:; child-src https://a.example"},
 		{"fenced frames fall back to frames", "frame-src 'self'", "fenced-frame-src", []headers.Source{"https://a.example"}, "frame-src 'self'; fenced-frame-src 'self' https://a.example"},
 		{"keywords without a meaning there are left out", "default-src 'self' 'unsafe-inline' 'nonce'", "img-src", []headers.Source{"data:"}, "default-src 'self' 'unsafe-inline' 'nonce'; img-src 'self' data:"},
 		{"forms have no fallback", "default-src 'self'", "form-action", []headers.Source{"https://a.example"}, "default-src 'self'; form-action https://a.example"},

@@ -107,7 +107,7 @@ func post(h http.Handler, contentType string, body io.Reader) {
 
 // A request that a bound refuses is not read, so it costs nothing.
 func TestLimitsComeBeforeTheBody(t *testing.T) {
-	h := reporter(t, headers.ReportConfig{MaxBody: 1000, Rate: 1e-9, Burst: 4})
+	h := reporter(t, headers.ReportConfig{MaxBody: 1000, Rate: 1e-9, Burst: 5})
 	for _, tt := range []struct {
 		why, contentType string
 		size             int
@@ -115,7 +115,8 @@ func TestLimitsComeBeforeTheBody(t *testing.T) {
 	}{
 		{"not the type of a report", "text/plain", 10, headers.ReportStats{Malformed: 1}},
 		{"no type", "", 10, headers.ReportStats{Malformed: 2}},
-		{"too long, and says so", modern, 1001, headers.ReportStats{Malformed: 2, Oversize: 1}},
+		{"a type that takes long to parse", modern + ";a=" + strings.Repeat("b", 300), 10, headers.ReportStats{Malformed: 3}},
+		{"too long, and says so", modern, 1001, headers.ReportStats{Malformed: 3, Oversize: 1}},
 	} {
 		b := &watched{Reader: strings.NewReader(strings.Repeat(" ", tt.size))}
 		r := httptest.NewRequest("POST", "/", b)

@@ -50,8 +50,16 @@ var errReport = errors.New("headers: not a violation report")
 // of report has which type, so the type does not decide the form.
 var mediaTypes = []string{"application/csp-report", "application/reports+json"}
 
+// maxContentType is the longest content type that is read. Browsers send less
+// than 50 bytes. To parse a megabyte of parameters takes longer than to parse
+// any body.
+const maxContentType = 256
+
 // mediaType returns the media type of reports that contentType is, or "".
 func mediaType(contentType string) string {
+	if len(contentType) > maxContentType {
+		return ""
+	}
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil || !slices.Contains(mediaTypes, media) {
 		return ""

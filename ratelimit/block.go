@@ -140,14 +140,15 @@ func (l *Limiter) BlockedUntil(key Key) (until time.Time, blocked bool) {
 }
 
 func (l *Limiter) blockedUntil(key Key, at int64) (until time.Time, blocked bool) {
-	until, blocked = l.blocks.find(key.Addr, l.time(at))
+	now := l.time(at)
+	until, blocked = l.blocks.find(key.Addr, now)
 	if blocked && until.IsZero() {
 		return until, true
 	}
 	l.turn(at)
 	var d Decision
 	if l.penalized(l.key(key), at, &d) {
-		if end := l.time(at).Add(d.RetryAfter); end.After(until) {
+		if end := now.Add(d.RetryAfter); end.After(until) {
 			return end, true
 		}
 	}

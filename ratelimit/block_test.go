@@ -11,6 +11,7 @@ import (
 )
 
 func TestBlock(t *testing.T) {
+	start := time.Now() // a monotonic reading makes the times exact
 	hour := start.Add(time.Hour)
 	for _, test := range []struct {
 		network, addr string
@@ -98,6 +99,7 @@ func TestBlocksAreCleared(t *testing.T) {
 }
 
 func TestPenalty(t *testing.T) {
+	start := time.Now() // a monotonic reading makes the times exact
 	l := newLimiter(t, ratelimit.Config{Penalty: ratelimit.Penalty{
 		Failures: 3, Within: time.Minute, Block: 10 * time.Minute, MaxBlock: time.Hour,
 	}})
@@ -216,5 +218,37 @@ func TestPenaltyIsBounded(t *testing.T) {
 	}
 	if _, blocked := l.FailAt(netip.MustParseAddr("2001:db8::1"), start); !blocked {
 		t.Error("a client that was known before the flood escaped")
+	}
+}
+
+// TestClockIsSet sets the clock after New, as on a machine without a battery
+// that has found its time server. A block that ends at a time of day, without a
+// monotonic reading, must still end then, and Blocks must agree.
+func TestClockIsSet(t *testing.T) {
+	for _, step := range []time.Duration{48 * time.Hour, -48 * time.Hour} {
+		l := newLimiter(t, ratelimit.Config{Penalty: ratelimit.Penalty{Failures: 1}})
+		l.SetClock(step)
+		for addr, until := range map[netip.Addr]time.Time{
+			alice: time.Now().Round(0).Add(time.Hour),
+			bob:   time.Now().Round(0).Add(-time.Hour),
+		} {
+			network, want := netip.PrefixFrom(addr, 32), until.After(time.Now())
+			if err := l.Block(network, until); err != nil {
+				t.Fatal(err)
+			}
+			_, listed := l.Blocks()[network]
+			end, blocked := l.BlockedUntil(ratelimit.Key{Addr: addr})
+			_, d := l.Admit(ratelimit.Key{Addr: addr})
+			if listed != want || blocked != want || (d.Reason == ratelimit.ReasonBlocked) != want {
+				t.Errorf("clock set by %v: listed %v, blocked %v until %v, %+v, want blocked %v", step, listed, blocked, end, d, want)
+			}
+			if want && (d.RetryAfter <= 0 || d.RetryAfter > time.Hour) {
+				t.Errorf("clock set by %v: RetryAfter %v", step, d.RetryAfter)
+			}
+		}
+		until, _ := l.Fail(ratelimit.Key{Addr: bob})
+		if left := until.Round(0).Sub(time.Now().Round(0)); left < 0 || left > time.Hour {
+			t.Errorf("clock set by %v: a penalty ends in %v", step, left)
+		}
 	}
 }

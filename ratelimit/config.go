@@ -45,12 +45,14 @@ type Config struct {
 	// requests for which it returns the zero Addr count as one client.
 	ClientIP func(*http.Request) netip.Addr
 	// Key returns what a request counts by, such as the account that it is
-	// for. If Key is nil or reports false, the request counts by its address.
+	// for. If Key is nil, reports false or returns the zero Key, the request
+	// counts by its address.
 	//
 	// Return an ID only after you have checked it, or if another limiter counts
 	// the same requests by address (see All). Otherwise a client that invents a
 	// new one for each request has no limit. Report false for a request whose
-	// ID is missing or wrong.
+	// ID is missing or wrong. Key runs before the request is admitted, so if it
+	// reads the body, bound the body, such as with http.MaxBytesHandler.
 	Key func(*http.Request) (Key, bool)
 	// PrefixV4 and PrefixV6 are the lengths of the networks that count as one
 	// client, in bits. Default 32 and 64. PrefixV4 is at least 8 and at most
@@ -116,7 +118,8 @@ type Config struct {
 	// more, with one of them and the number of the others: two RejectEvery
 	// after the last, or after sixty RejectEvery if the burst goes on. This
 	// call has a goroutine of its own, for as long as it takes, and r then has
-	// no context, header or body. Such calls are limited like the others.
+	// no context, header or body, and of each text the first 1,024 bytes. Such
+	// calls are limited like the others.
 	//
 	// The refusals of 256 clients are counted at a time. Those of others are
 	// counted together, and told with Decision.Coarse and an invalid Client.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/relayguard/relayguard/ratelimit"
@@ -55,20 +56,21 @@ func ExampleAll() {
 	accounts, _ := ratelimit.New(ratelimit.Config{
 		Name: "account", Count: ratelimit.CountRequests, Limit: 1, Window: time.Hour,
 		Key: func(r *http.Request) (ratelimit.Key, bool) {
-			user := r.FormValue("user")
+			user := strings.ToLower(r.FormValue("user"))
 			return ratelimit.Key{ID: user}, user != ""
 		},
 	})
 	login := ratelimit.All(addresses, accounts)(http.NotFoundHandler()) // put your handler here
+	login = http.MaxBytesHandler(login, 4096)                           // the account is in the body
 
-	for _, user := range []string{"alice", "alice", "bob"} {
+	for _, user := range []string{"alice", "Alice", "bob"} {
 		w := httptest.NewRecorder()
 		login.ServeHTTP(w, httptest.NewRequest("POST", "/login?user="+user, nil))
 		fmt.Println(user, w.Code)
 	}
 	// Output:
 	// alice 404
-	// alice 429
+	// Alice 429
 	// bob 404
 }
 

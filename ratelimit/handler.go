@@ -74,15 +74,15 @@ func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Req
 	var few [4]Decision
 	decisions := few[:0]
 	for _, l := range limiters {
-		var slot Slot
 		var d Decision
 		if l.cfg.Skip != nil && l.cfg.Skip(r) {
 			decisions = append(decisions, d)
 			continue
 		}
 		key, from := l.keyOf(r)
-		l.answer(&key, &from, l.now(), true, &slot, &d)
-		slots, decisions = append(slots, slot), append(decisions, d)
+		slots = append(slots, Slot{})
+		l.answer(&key, &from, l.now(), true, &slots[len(slots)-1], &d)
+		decisions = append(decisions, d)
 		l.report(r, key, d)
 		if !d.Allowed {
 			l.Refuse(w, r, d)
@@ -100,7 +100,7 @@ func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Req
 // keyOf returns what the request counts by, and an address to find its blocks.
 func (l *Limiter) keyOf(r *http.Request) (key Key, from netip.Addr) {
 	if l.cfg.Key != nil {
-		if key, ok := l.cfg.Key(r); ok {
+		if key, ok := l.cfg.Key(r); ok && key != (Key{}) {
 			if l.blocks.len() == 0 {
 				return key, key.Addr
 			}

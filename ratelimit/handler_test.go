@@ -339,3 +339,22 @@ func TestClientIP(t *testing.T) {
 		}
 	}
 }
+
+// TestZeroKey has a Key func that does not look whether the header is there. The
+// requests without it must not be one client, which any of them could exhaust.
+func TestZeroKey(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{Limit: 1, Count: ratelimit.CountRequests, Key: func(r *http.Request) (ratelimit.Key, bool) {
+		return ratelimit.Key{ID: r.Header.Get("X-API-Key")}, true
+	}})
+	h := l.Handler(http.NotFoundHandler())
+	for _, test := range []struct {
+		remote string
+		want   int
+	}{{"192.0.2.1:1", 404}, {"192.0.2.1:2", 429}, {"198.51.100.7:1", 404}} {
+		r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+		r.RemoteAddr = test.remote
+		if h.ServeHTTP(w, r); w.Code != test.want {
+			t.Errorf("%s: %d, want %d", test.remote, w.Code, test.want)
+		}
+	}
+}

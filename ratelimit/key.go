@@ -14,7 +14,8 @@ import (
 
 // Key is what a [Limiter] counts by: an address, a string, or both. With both,
 // each ID has limits of its own for each client that uses it, such as a login
-// name for each address that tries its password. The zero Key is a client
+// name for each address that tries its password. With an ID alone, anyone who
+// can send the ID can use up the limit of its owner. The zero Key is a client
 // without an address.
 //
 // The limiter never keeps the ID, only a 64-bit hash of it with a random seed.
@@ -24,7 +25,9 @@ type Key struct {
 	// Addr is the address of a client. It counts as its network: see [Fold],
 	// Config.PrefixV4 and Config.PrefixV6.
 	Addr netip.Addr
-	// ID is an account, an API key or a tenant, of any length.
+	// ID is an account, an API key or a tenant, of any length. If the service
+	// takes Alice and alice for the same account, make them the same ID.
+	// Otherwise each form of the name has limits of its own.
 	ID string
 }
 

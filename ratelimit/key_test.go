@@ -279,6 +279,20 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+// TestNetworkBeyondMaxKeys asks for a network that the limiter does not know
+// when it knows MaxKeys others. It must count as one client all the same, and
+// not as one for each /24 in it.
+func TestNetworkBeyondMaxKeys(t *testing.T) {
+	network := netip.MustParsePrefix("203.0.0.0/16")
+	l := newLimiter(t, ratelimit.Config{Limit: 2, MaxKeys: 1, Networks: map[netip.Prefix]int{network: 5}})
+	admit(l, alice, start, 1)
+	first, _ := admit(l, netip.MustParseAddr("203.0.1.1"), start, 3)
+	second, d := admit(l, netip.MustParseAddr("203.0.2.1"), start, 3)
+	if len(first) != 3 || len(second) != 2 || d.Client != network || d.Coarse {
+		t.Errorf("%d and %d admitted, then %+v", len(first), len(second), d)
+	}
+}
+
 // TestNetworkProportions expects MaxAttempts and MaxOpen to grow with a limit.
 func TestNetworkProportions(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 10, MaxAttempts: 20, MaxOpen: 30, Networks: map[netip.Prefix]int{netip.PrefixFrom(alice, 32): 100}})

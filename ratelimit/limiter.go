@@ -147,8 +147,16 @@ func (l *Limiter) Check(key Key) (d Decision) {
 // takes half the time of time.Now.
 func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 
-// time returns the time of now.
-func (l *Limiter) time(at int64) time.Time { return l.began.Add(time.Duration(at)) }
+// time returns the time of now by the clock as it is set today: a block may end
+// at a time of day, and the clock may have been wrong at New.
+func (l *Limiter) time(at int64) time.Time {
+	today := time.Now()
+	return today.Add(time.Duration(at) - today.Sub(l.began))
+}
+
+// steady returns the time of now by the monotonic clock. Compare it only with
+// times that have a monotonic reading.
+func (l *Limiter) steady(at int64) time.Time { return l.began.Add(time.Duration(at)) }
 
 // answer decides about a request with this key that comes from an address, and
 // counts it if count is set and the decision allows it. slot and d are zero
@@ -171,10 +179,11 @@ func (l *Limiter) answer(key *Key, from *netip.Addr, at int64, count bool, slot 
 	}
 	d.Client, d.Limit = client, l.cfg.Limit
 	if l.blocks.len() > 0 {
-		if until, blocked := l.blocks.find(*from, l.time(at)); blocked {
+		now := l.time(at)
+		if until, blocked := l.blocks.find(*from, now); blocked {
 			d.Reason, d.Allowed = ReasonBlocked, l.cfg.DryRun
 			if !until.IsZero() {
-				d.RetryAfter = until.Sub(l.time(at))
+				d.RetryAfter = until.Sub(now)
 			}
 			return
 		}
@@ -223,7 +232,8 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 	c, known, start := s.clients.find(key, place), false, at
 	if c != nil {
 		known, open = s.clients.fresh(c), c.open
-		if known && at-c.start < window {
+		// A network without a limit begins a new window before its counters end.
+		if known && at-c.start < window && c.tries <= unlimited {
 			start, counted, attempts = c.start, c.counted, c.tries-1
 		}
 	}
@@ -233,8 +243,8 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 	case s.strikes.len() > 0 && s.penalized(key, at, d):
 		// This comes first: a crowd must not hide a client from its penalty.
 		reset = 0
-	case !known && open == 0 && !d.Coarse && l.keys.Load() >= int64(l.cfg.MaxKeys):
-		decided = false
+	case !known && open == 0 && !d.Coarse && b == &l.bounds && l.keys.Load() >= int64(l.cfg.MaxKeys):
+		decided = false // one of Config.Networks never shares a bucket
 	case open >= b.open:
 		d.Reason, d.RetryAfter = ReasonOpen, min(l.cfg.Window, time.Minute)
 	case attempts >= b.attempts:
@@ -243,11 +253,11 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 		d.Reason, d.RetryAfter = ReasonLimit, reset
 	case l.cfg.MaxTotal > 0 && !l.enter(count):
 		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
-	case l.cfg.Process != nil && !l.token(l.time(at), count):
+	case l.cfg.Process != nil && !l.token(l.steady(at), count):
 		if count && l.cfg.MaxTotal > 0 {
 			l.total.Add(-1)
 		}
-		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.time(at))
+		d.Reason, d.RetryAfter = ReasonProcess, untilToken(l.cfg.Process, l.steady(at))
 	case count:
 		if c == nil {
 			c = s.clients.add(key, place, l.place)
@@ -315,13 +325,14 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 }
 
 // Slot is the place of an admitted connection or request. Only its first
-// Release has an effect. Do not copy a Slot after its Release. The zero Slot,
-// which Admit returns with a refusal, holds no place.
+// Release has an effect. Do not copy a Slot, since the copy could give the place
+// of another connection back; go vet finds copies. The zero Slot, which Admit
+// returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
 	key      uint64
 	start    int64
-	released uint32
+	released atomic.Bool
 }
 
 // Release gives the place back, and reports whether the slot held one until
@@ -335,14 +346,18 @@ func (s *Slot) Release() bool { return s.end(false) }
 func (s *Slot) undo() { s.end(true) }
 
 func (s *Slot) end(undo bool) bool {
-	if s.l == nil || !atomic.CompareAndSwapUint32(&s.released, 0, 1) {
+	if s.l == nil || !s.released.CompareAndSwap(false, true) {
 		return false
 	}
 	sh, place := s.l.shard(s.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	// A client with an open connection is never forgotten.
+	// A client with an open connection is never forgotten, so otherwise s is a
+	// copy of a Slot that was released.
 	c := sh.clients.find(s.key, place)
+	if c == nil || c.open == 0 {
+		return false
+	}
 	sh.clients.leave(c)
 	if s.l.cfg.MaxTotal > 0 {
 		s.l.total.Add(-1)

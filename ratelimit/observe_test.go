@@ -4,7 +4,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,6 +182,34 @@ func TestSuppressedCrowd(t *testing.T) {
 		}
 		if all != clients*each {
 			t.Errorf("told of %d refusals in all, want %d", all, clients*each)
+		}
+	})
+}
+
+// TestSuppressedIsSmall refuses requests with long texts. What is kept of them
+// until the burst has ended must not take the memory that they took.
+func TestSuppressedIsSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last atomic.Pointer[http.Request]
+		l := newLimiter(t, ratelimit.Config{OnReject: func(r *http.Request, _ ratelimit.Decision, _ uint64) { last.Store(r) }})
+		l.Block(netip.MustParsePrefix("192.0.2.1/32"), time.Time{})
+		h := l.Handler(http.NotFoundHandler())
+		long := strings.Repeat("a", 1<<16)
+		for range 20 {
+			r := httptest.NewRequest(long, "/"+long+"?"+long, nil)
+			r.RemoteAddr, r.Host = "192.0.2.1:1", long
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		last.Store(nil)
+		time.Sleep(time.Minute)
+		late := last.Load()
+		if late == nil || late.URL.Path[:3] != "/aa" {
+			t.Fatalf("told of %v", late)
+		}
+		for _, text := range []string{late.Method, late.RequestURI, late.Host, late.URL.String()} {
+			if len(text) > 4096 {
+				t.Errorf("a text of %d bytes was kept", len(text))
+			}
 		}
 	})
 }

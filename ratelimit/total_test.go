@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -65,5 +66,42 @@ func TestTotalConcurrent(t *testing.T) {
 	wg.Wait()
 	if most.Load() > 5 || most.Load() == 0 || l.StatsAt(start).Open != 0 {
 		t.Errorf("at most %d open, and %d in the end", most.Load(), l.StatsAt(start).Open)
+	}
+}
+
+// TestCopiedSlot releases a slot and its copy, which go vet would find in this
+// form if it were not for the type parameter. The client must neither get a
+// number of connections below zero, which would refuse it forever, nor must the
+// second release panic if the client is forgotten.
+func TestCopiedSlot(t *testing.T) {
+	for _, wait := range []time.Duration{0, 3 * time.Minute} {
+		l := newLimiter(t, ratelimit.Config{})
+		slot, _ := l.AdmitAt(alice, start)
+		again := copyOf(&slot)
+		slot.Release()
+		later := start.Add(wait)
+		if l.StatsAt(later); again.Release() {
+			t.Error("a copy was released")
+		}
+		if _, d := l.AdmitAt(alice, later); !d.Allowed || l.StatsAt(later).Open != 1 {
+			t.Errorf("after %v: %+v, %+v", wait, d, l.StatsAt(later))
+		}
+	}
+}
+
+func copyOf[T any](v *T) T { return *v }
+
+// TestUnlimitedNetwork lets a network without a limit send as many requests in
+// one window as a counter of 31 bits can hold: 828 a second for a month.
+func TestUnlimitedNetwork(t *testing.T) {
+	l := newLimiter(t, ratelimit.Config{
+		Count: ratelimit.CountRequests, Window: 30 * 24 * time.Hour, Networks: map[netip.Prefix]int{netip.PrefixFrom(alice, 32): -1},
+	})
+	admit(l, alice, start, 1)
+	l.Spend(math.MaxInt32 - 2)
+	for n := range 5 {
+		if _, d := l.AdmitAt(alice, start); !d.Allowed || d.Remaining < 0 {
+			t.Fatalf("request %d: %+v", n, d)
+		}
 	}
 }

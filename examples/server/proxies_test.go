@@ -39,6 +39,26 @@ func TestPooledVisitors(t *testing.T) {
 	}
 }
 
+// The same is seen if the proxy is in a network with a limit of its own, which
+// then counts as the client. A visitor in that network is not taken for it.
+func TestPooledVisitorsOfANetwork(t *testing.T) {
+	s := start(t, func(c *config.Config) {
+		trustLoopback(c)
+		c.RateNetworks = map[netip.Prefix]int{netip.MustParsePrefix("127.0.0.0/8"): 12, netip.MustParsePrefix("192.0.2.0/24"): 12}
+	})
+	const refused = "a trusted proxy itself was refused: it passes on no readable address, so its clients count as one"
+	for range 13 {
+		connect(t, s.addr, "X-Forwarded-For", "192.0.2.1")
+	}
+	if told := s.logs.Events(refused); len(told) > 0 {
+		t.Errorf("a visitor over the limit is taken for a proxy: %v", told)
+	}
+	for range 13 {
+		connect(t, s.addr)
+	}
+	testkit.Eventually(t, "the proxy's refusal is logged", func() bool { return len(s.logs.Events(refused)) > 0 })
+}
+
 // A block of an IPv4 address holds its translated forms.
 func TestBlockTranslated(t *testing.T) {
 	s := start(t, trustLoopback)

@@ -197,7 +197,8 @@ func (c *Resolver) TrustUnix() *Resolver {
 // requests at once, then one in ten seconds, and suppressed, the number of
 // failures left out since the previous call, of the same peer and reason only.
 // What was left out when the failures end is reported twenty seconds later, by
-// a call in a goroutine of its own, in which r has no context, header or body.
+// a call in a goroutine of its own, in which r has no context, header or body,
+// and of each text the first 1,024 bytes.
 //
 // f may be called by several goroutines at once. Give the copy to one reader of
 // each request, such as ratelimit.Config.ClientIP, so that a request counts

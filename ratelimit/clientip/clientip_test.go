@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -178,7 +179,19 @@ func TestForwarded(t *testing.T) {
 		{proxy, []string{"Forwarded: for=nonsense"}, "10.0.0.1", peer, clientip.ReasonNotAnAddress, "garbage"},
 		{proxy, []string{"X-Forwarded-For: 192.0.2.1"}, "10.0.0.1", peer, "", "another header altogether"},
 		{"6.6.6.6:1", []string{"Forwarded: for=192.0.2.1"}, "6.6.6.6", peer, "", "the peer is not trusted"},
+		{proxy, []string{"Forwarded: " + pairs(15) + "for=192.0.2.1"}, "192.0.2.1", fwd, "", "sixteen parameters"},
+		{proxy, []string{"Forwarded: " + pairs(17) + "for=6.6.6.6, for=192.0.2.1"}, "10.0.0.1", peer, clientip.ReasonMalformed,
+			"more than any proxy writes: to compare each with each would take minutes for a megabyte"},
 	})
+}
+
+// pairs returns n parameters of an element of Forwarded.
+func pairs(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "ext%d=1;", i)
+	}
+	return b.String()
 }
 
 // TestHops counts addresses from the right. Which of them are trusted does not

@@ -81,6 +81,11 @@ func isPort(s string) bool {
 // element is one element of a Forwarded field, written by one proxy.
 type element struct{ node, proto string }
 
+// maxPairs is the number of parameters that an element may have. RFC 7239
+// defines four. Without a bound, the search for names that occur twice would
+// take minutes for a header of a megabyte.
+const maxPairs = 16
+
 // parseForwarded reads one line of a Forwarded field (RFC 7239, section 4):
 //
 //	for=192.0.2.60;proto=http, for="[2001:db8:cafe::17]:4711"
@@ -94,7 +99,7 @@ func parseForwarded(s string) (elements []element, ok bool) {
 				// Separators may follow each other directly.
 			} else {
 				var name, value string
-				if name, value, s, ok = parsePair(s); !ok || slices.Contains(seen, name) {
+				if name, value, s, ok = parsePair(s); !ok || len(seen) == maxPairs || slices.Contains(seen, name) {
 					return nil, false
 				}
 				seen = append(seen, name)
@@ -139,7 +144,7 @@ func parsePair(s string) (name, value, rest string, ok bool) {
 		}
 		// RFC 7239 requires quotes around an address with a port. Some senders
 		// omit them, and the meaning is still clear.
-		if value = s[:end]; value == "" || !isToken(strings.NewReplacer(":", "", "[", "", "]", "").Replace(value)) {
+		if value = s[:end]; value == "" || !isTokenOr(value, ":[]") {
 			return "", "", "", false
 		}
 		return name, value, s[end:], true
@@ -161,9 +166,14 @@ func parsePair(s string) (name, value, rest string, ok bool) {
 
 // isToken reports whether s consists of token characters (RFC 9110, section
 // 5.6.2).
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+func isToken(s string) bool { return isTokenOr(s, "") }
+
+// isTokenOr also allows the marks.
+func isTokenOr(s, marks string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 || strings.IndexByte(marks, c) >= 0) {
 			return false
 		}
 	}

@@ -143,7 +143,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),
 			Doc: "Length of the window of `RATE_LIMIT_CONNECTIONS`."},
 		{Name: "RATE_LIMIT_NETWORKS", Into: envcheck.Func(&c.RateNetworks, "a list of networks with limits", networks), Example: "203.0.113.0/24=500,198.51.100.7=none",
-			Doc: "Limits of their own for networks, such as an office or a venue whose visitors share an address, separated by commas. All of such a network counts as one client. `none` is no limit but `MAX_CONNECTIONS`."},
+			Doc: "Limits of their own for networks, such as an office or a venue whose visitors share an address, separated by commas. All of such a network counts as one client. `none` is no limit but `MAX_CONNECTIONS` and `UPGRADES_PER_SECOND`."},
 		{Name: "MAX_CONNECTIONS", Into: envcheck.Number(&c.MaxConnections, 1, mostConnections), Example: "20000",
 			Doc: "Number of WebSocket connections that all clients together can have open. A further one gets a 503 with `Retry-After`. Each takes a file descriptor, so the default is nine tenths of those that the process may open (`RLIMIT_NOFILE`, `LimitNOFILE` of systemd), and leaves at least 64 for files and for HTTP."},
 		{Name: "UPGRADES_PER_SECOND", Default: "1000", Into: envcheck.Number(&c.UpgradesPerSecond, 0, 1_000_000),

@@ -18,6 +18,7 @@ import (
 // header that cannot be read, or none at all.
 type pooled struct {
 	clients    *clientip.Resolver // reports, so it must resolve each request once
+	quiet      *clientip.Resolver // the same, and reports nothing
 	thin       *slog.Logger
 	unreadable *prometheus.CounterVec
 	refused    prometheus.Counter
@@ -25,7 +26,7 @@ type pooled struct {
 
 func newPooled(clients *clientip.Resolver, log, thin *slog.Logger) *pooled {
 	p := &pooled{
-		thin: thin,
+		quiet: clients, thin: thin,
 		unreadable: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "forwarding_unreadable_total",
 			Help: "WebSocket requests of trusted proxies whose forwarding headers cannot be read. All of them count as one client."}, []string{"reason"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "proxies_refused_total",
@@ -61,7 +62,11 @@ func (p *pooled) decided(r *http.Request, d ratelimit.Decision) {
 		return // not the client's fault
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || d.Client != ratelimit.Fold(peer.Addr()) || !p.clients.Trusts(peer.Addr()) {
+	if err != nil || !p.quiet.Trusts(peer.Addr()) {
+		return
+	}
+	// Decision.Client may be a network that the proxy and others are in.
+	if ratelimit.Fold(p.quiet.Addr(r)) != ratelimit.Fold(peer.Addr()) {
 		return
 	}
 	p.refused.Inc()

@@ -3,6 +3,8 @@ package thin
 
 import (
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,12 +121,26 @@ func (t *Thinner[K, V]) tick() {
 	}
 }
 
+// maxText is the number of bytes that are kept of each text of a request.
+const maxText = 1 << 10
+
 // Request returns what may be held of a request after its handler has returned:
 // the rest would keep the buffers of the connection, or a large header, alive.
+// The texts are cut to 1 KiB.
 func Request(r *http.Request) *http.Request {
-	return &http.Request{
-		Method: r.Method, URL: r.URL, Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
-		Host: r.Host, RequestURI: r.RequestURI, RemoteAddr: r.RemoteAddr,
-		Header: make(http.Header), Body: http.NoBody,
+	kept := &http.Request{
+		Method: clip(r.Method), Proto: clip(r.Proto), ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
+		Host: clip(r.Host), RequestURI: clip(r.RequestURI), RemoteAddr: clip(r.RemoteAddr),
+		URL: new(url.URL), Header: make(http.Header), Body: http.NoBody,
 	}
+	if u := r.URL; u != nil {
+		*kept.URL = url.URL{
+			Scheme: clip(u.Scheme), Opaque: clip(u.Opaque), Host: clip(u.Host),
+			Path: clip(u.Path), RawPath: clip(u.RawPath), RawQuery: clip(u.RawQuery),
+		}
+	}
+	return kept
 }
+
+// clip also copies a short text, which may be a part of a long one.
+func clip(s string) string { return strings.Clone(s[:min(len(s), maxText)]) }
