@@ -263,20 +263,27 @@ func (s *Set) release(m *member) {
 	}
 }
 
+// errPanic is the error of an opening for those who waited while it panicked.
+var errPanic = errors.New("history: the opening of the log panicked")
+
 // open opens the log of m, which is busy meanwhile.
-func (s *Set) open(ctx context.Context, m *member, create bool) (*Log, func(), error) {
-	log, err := s.load(ctx, m.name, create)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	busy := m.busy
-	m.log, m.err, m.busy = log, err, nil
-	defer close(busy)
-	if err != nil {
-		delete(s.logs, m.name)
-		return nil, nil, err
-	}
-	s.stats.Opened++
-	return log, s.use(m), nil
+func (s *Set) open(ctx context.Context, m *member, create bool) (log *Log, release func(), err error) {
+	err = errPanic
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		busy := m.busy
+		m.log, m.err, m.busy = log, err, nil
+		defer close(busy)
+		if err != nil {
+			delete(s.logs, m.name)
+			return
+		}
+		s.stats.Opened++
+		release = s.use(m)
+	}()
+	log, err = s.load(ctx, m.name, create)
+	return log, nil, err
 }
 
 func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) {
@@ -302,110 +309,6 @@ func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) 
 		return nil, errors.Join(ErrFull, log.Close())
 	}
 	return log, nil
-}
-
-// free is freeOne for the budget.
-func (s *Set) free(ctx context.Context) bool {
-	s.mu.Lock()
-	return s.freeOne(ctx)
-}
-
-// freeOne closes the log that has not been used for the longest time, or waits
-// for one that is being closed. It returns false if there is none. The caller
-// holds s.mu, and freeOne unlocks it.
-func (s *Set) freeOne(ctx context.Context) bool {
-	if m := s.unused(time.Now(), s.cfg.Store != nil); m != nil {
-		s.evict(m)
-		return true
-	}
-	var closing chan struct{}
-	if len(s.closing) > 0 {
-		closing = s.closing[0]
-	}
-	s.mu.Unlock()
-	if closing == nil {
-		return false
-	}
-	select {
-	case <-closing:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// unused returns the log to evict next, or nil. Unless early is set, that is
-// one that no one has used since Idle before now. The caller holds s.mu.
-func (s *Set) unused(now time.Time, early bool) *member {
-	first := s.idle.Front()
-	if first == nil {
-		return nil
-	}
-	if m := first.Value.(*member); early || now.Sub(m.since) >= s.cfg.Idle {
-		return m
-	}
-	return nil
-}
-
-// evict closes a log that no one uses. The caller holds s.mu, and evict unlocks
-// it.
-func (s *Set) evict(m *member) {
-	s.begin(m)
-	s.stats.Evicted++
-	s.mu.Unlock()
-	err := m.log.Close()
-	s.end(m)
-	if s.cfg.OnEvict != nil {
-		s.cfg.OnEvict(m.name, err)
-	}
-}
-
-// begin makes m busy until end, which removes it. The caller holds s.mu.
-func (s *Set) begin(m *member) {
-	s.leave(m)
-	m.busy = make(chan struct{})
-	s.closing = append(s.closing, m.busy)
-}
-
-func (s *Set) end(m *member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.logs, m.name)
-	i := slices.Index(s.closing, m.busy)
-	s.closing = slices.Delete(s.closing, i, i+1)
-	close(m.busy)
-}
-
-// Evict closes the logs that no one has used since SetConfig.Idle before now,
-// and returns how many it closed. The Set itself calls Evict by a timer.
-func (s *Set) Evict(now time.Time) int {
-	for n := 0; ; n++ {
-		s.mu.Lock()
-		m := s.unused(now, false)
-		if m == nil {
-			s.mu.Unlock()
-			return n
-		}
-		s.evict(m)
-	}
-}
-
-// onIdle is the function of the timer.
-func (s *Set) onIdle() {
-	s.Evict(time.Now())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.timerSet = false
-	if first := s.idle.Front(); first != nil && !s.closed {
-		s.setTimer(first.Value.(*member).since)
-	}
-}
-
-// setTimer sets the timer for a log that was last used at since. The caller
-// holds s.mu.
-func (s *Set) setTimer(since time.Time) {
-	s.timerSet = true
-	s.timer.Reset(max(time.Until(since)+s.cfg.Idle, 0))
 }
 
 // Remove closes the log of that name, even if it is in use, and calls erase if
@@ -441,15 +344,7 @@ func (s *Set) Remove(ctx context.Context, name string, erase func(context.Contex
 		}
 		s.begin(m)
 		s.mu.Unlock()
-		var err error
-		if m.log != nil {
-			err = m.log.Close()
-		}
-		if erase != nil {
-			err = errors.Join(err, erase(ctx))
-		}
-		s.end(m)
-		return err
+		return s.shut(ctx, m, erase)
 	}
 }
 
@@ -491,8 +386,7 @@ func (s *Set) Close() error {
 		}
 		s.begin(m)
 		s.mu.Unlock()
-		errs = append(errs, m.log.Close())
-		s.end(m)
+		errs = append(errs, s.shut(context.Background(), m, nil))
 	}
 	return errors.Join(errs...)
 }
