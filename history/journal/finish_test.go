@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -105,5 +106,34 @@ func TestForSet(t *testing.T) {
 	}
 	if _, err := journal.ForSet(journal.Config{}); !errors.Is(err, journal.ConfigMissing) {
 		t.Errorf("no keys: %v", err)
+	}
+}
+
+// As after Open, the caller may overwrite its keys after ForSet. Otherwise logs
+// that are opened later would be encrypted under zeros.
+func TestForSetCopiesKeys(t *testing.T) {
+	cfg := config(t.TempDir())
+	key := slices.Clone(cfg.Keys[0])
+	cfg.Keys = [][]byte{slices.Clone(key)}
+	store, err := journal.ForSet(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(cfg.Keys[0])
+	for _, open := range []func(context.Context, string, bool) (history.Store, error){
+		store,
+		func(context.Context, string, bool) (history.Store, error) {
+			return journal.Open(journal.Config{Dir: journal.SetDir(cfg.Dir, "a"), Keys: [][]byte{key}})
+		},
+	} {
+		s, err := open(ctx, "a", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := history.Open(ctx, history.Config{Store: s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
 	}
 }

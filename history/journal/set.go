@@ -17,6 +17,7 @@ func ForSet(cfg Config) (func(ctx context.Context, name string, create bool) (hi
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	cfg.Keys = copies(cfg.Keys) // the caller may overwrite them before a log is opened
 	return func(ctx context.Context, name string, create bool) (history.Store, error) {
 		one := cfg
 		one.Dir = SetDir(cfg.Dir, name)
