@@ -72,7 +72,7 @@ type SetConfig struct {
 // again, or without a Store forgets it, when no one has used it for a while.
 // [NewSet] returns one. Its methods may be called from any goroutine.
 //
-// A name has 1 to 128 characters of ASCII: letters, digits, '.', '_' and '-'. It
+// A name has 1 to 100 characters of ASCII: letters, digits, '.', '_' and '-'. It
 // begins with a letter or a digit. So it is safe in a path and in a URL.
 type Set struct {
 	cfg    SetConfig
@@ -152,7 +152,7 @@ func validName(name string) bool {
 			return false
 		}
 	}
-	return len(name) > 0 && len(name) <= 128
+	return len(name) > 0 && len(name) <= 100 // a Store may have to escape each, and files allow 255
 }
 
 // Acquire returns the log of that name, and opens it if it is not open. If

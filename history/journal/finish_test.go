@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/relayguard/relayguard/history"
@@ -135,5 +136,29 @@ func TestForSetCopiesKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
+	}
+}
+
+// The longest name that a Set accepts, in the spelling whose directory has the
+// longest name, fits into the 255 bytes that file systems allow.
+func TestLongestName(t *testing.T) {
+	store, err := journal.ForSet(config(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := history.NewSet(history.SetConfig{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	name := strings.Repeat("A", 1000)
+	for _, _, err = logs.Acquire(ctx, name); errors.Is(err, history.ErrName); _, _, err = logs.Acquire(ctx, name) {
+		name = name[1:]
+	}
+	if !errors.Is(err, history.ErrNotExist) {
+		t.Fatalf("%d characters: %v", len(name), err)
+	}
+	if _, _, err := logs.Create(ctx, name); err != nil {
+		t.Errorf("%d characters: %v", len(name), err)
 	}
 }
