@@ -2,6 +2,7 @@ package envcheck
 
 import (
 	"context"
+	"encoding"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -71,9 +72,10 @@ func (r *Redactor) Redact(text string) string {
 
 // Handler returns a handler that gives records to next without the registered
 // secrets: in the message, in the keys and values of attributes, in groups,
-// errors, and in whatever fmt or encoding/json prints of other values. A value
-// that holds a secret is replaced by its text, and an error by one with the
-// text alone; other values go to next as they are, a [slog.LogValuer] resolved.
+// errors, and in whatever fmt, encoding/json or MarshalText makes of other
+// values. A value that holds a secret is replaced by its text, and an error by
+// one with the text alone; other values go to next as they are, a
+// [slog.LogValuer] resolved.
 //
 // Register the secrets before the program logs: the attributes that were given
 // to With before a secret was registered are not searched again.
@@ -231,17 +233,39 @@ func (b *blanks) any(v slog.Value) (clean slog.Value, changed bool) {
 		return slog.StringValue(fmt.Sprintf("!ERROR: %T contains itself", x)), true
 	}
 	full := fmt.Sprintf("%+v", x) // with the numbers of the bytes in x, a form of the secret
-	text := b.text(full)
-	if text == full && b.text(string(data)) == string(data) {
+	shown := append(texts(x), full, string(data))
+	if !slices.ContainsFunc(shown, func(text string) bool { return b.text(text) != text }) {
 		return v, false
 	}
 	switch x := x.(type) {
 	case error:
 		return slog.AnyValue(errors.New(b.text(x.Error()))), true
 	case []byte:
-		text = b.text(string(x))
+		full = string(x)
 	}
-	return slog.StringValue(text), true
+	return slog.StringValue(b.text(full)), true
+}
+
+// texts returns what handlers may print of x besides the results of fmt and
+// encoding/json.
+func texts(x any) (all []string) {
+	if p := reflect.ValueOf(x); p.Kind() == reflect.Pointer && p.IsNil() {
+		return nil // its methods may not expect that
+	}
+	if e, ok := x.(error); ok {
+		all = append(all, e.Error())
+	}
+	if s, ok := x.(fmt.Stringer); ok {
+		all = append(all, s.String())
+	}
+	if m, ok := x.(encoding.TextMarshaler); ok {
+		text, _ := m.MarshalText()
+		all = append(all, string(text))
+	}
+	if b, ok := x.([]byte); ok {
+		all = append(all, string(b))
+	}
+	return all
 }
 
 // cyclic reports whether err is that of a map or slice that contains itself,

@@ -46,6 +46,19 @@ type failing struct{ secret string }
 func (f *failing) Error() string                { return "login failed for " + f.secret }
 func (f *failing) MarshalText() ([]byte, error) { return nil, errors.New(f.secret) }
 
+// coded shows its text to some handlers only: others print it by Format.
+type coded struct{ secret string }
+
+func (c coded) Error() string              { return "login failed for " + c.secret }
+func (c coded) Format(f fmt.State, _ rune) { io.WriteString(f, "code 7") }
+
+// texted shows another text to JSON than to other encoders.
+type texted struct{ secret string }
+
+func (t texted) MarshalText() ([]byte, error) { return []byte(t.secret), nil }
+func (t texted) MarshalJSON() ([]byte, error) { return []byte("7"), nil }
+func (t texted) String() string               { return "7" }
+
 type panicking struct{ secret string }
 
 func (p panicking) MarshalJSON() ([]byte, error) { panic(p.secret) }
@@ -53,6 +66,11 @@ func (p panicking) MarshalJSON() ([]byte, error) { panic(p.secret) }
 type resolving struct{ v any }
 
 func (r resolving) LogValue() slog.Value { return slog.AnyValue(r.v) }
+
+func asJSON(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
 
 // holders returns values that show the secret in some form.
 func holders(secret string) map[string]any {
@@ -68,7 +86,8 @@ func holders(secret string) map[string]any {
 		"group": slog.GroupValue(slog.String("a", secret), slog.Group("b", slog.Any("c", traveller{Name: secret}))),
 		"hex":   hex.EncodeToString([]byte(secret)), "base64": base64.StdEncoding.EncodeToString([]byte(secret)), "quoted": fmt.Sprintf("%q", secret),
 		"attr": slog.String(secret, "x"), "attrs": []slog.Attr{slog.String("a", secret)}, "header": map[string][]string{"Authorization": {"Bearer " + secret}},
-		"panic": panicking{secret}, "headers": []fmt.Stringer{stringerOf{secret}},
+		"panic": panicking{secret}, "coded": coded{secret}, "texted": texted{secret}, "bytes of JSON": []byte(`{"a":` + asJSON(secret) + `}`),
+		"headers": []fmt.Stringer{stringerOf{secret}},
 	}
 }
 
@@ -169,6 +188,13 @@ func TestHandlerKeepsTheRest(t *testing.T) {
 	log.Info("x", "e", fmt.Errorf("a %s b", key))
 	if err, ok := got[0].(error); !ok || err.Error() != "a [redacted] b" {
 		t.Errorf("an error stays one: %#v", got[0])
+	}
+
+	r.Add(odd)
+	got = nil
+	log.Info("x", "b", []byte(asJSON(odd)), "nil", (*failing)(nil))
+	if fmt.Sprint(got[0]) != `"[redacted]"` || got[1] != any((*failing)(nil)) {
+		t.Errorf("bytes that quote a secret, and nil: %q", got)
 	}
 
 	if log.Handler().Enabled(t.Context(), slog.LevelDebug) {
