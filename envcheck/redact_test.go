@@ -282,6 +282,41 @@ func TestLoadRegistersSecrets(t *testing.T) {
 	}
 }
 
+// A list of secrets is seldom logged as a whole: each item is a secret too.
+func TestLoadRegistersParts(t *testing.T) {
+	type setter = envcheck.Setter
+	bytes64 := func(b *[]byte) setter { return envcheck.Bytes64(b, 1, 64) }
+	var list []string
+	var secrets []envcheck.Secret[string]
+	var whole envcheck.Secret[map[string]string]
+	var binary envcheck.Secret[[]byte]
+	var keys map[string][]byte
+	var optional *[]string
+	for _, row := range []struct {
+		why, value string
+		v          envcheck.Var
+		text       string // in which nothing may be left but the spaces
+	}{
+		{"a list", "first-key, second-key", envcheck.Var{Secret: true, Into: envcheck.ListOf(&list, envcheck.Text)}, "first-key second-key"},
+		{"a list of secrets", "first-key,second-key", envcheck.Var{Into: envcheck.ListOf(&secrets, func(s *envcheck.Secret[string]) setter { return envcheck.SecretOf(s, envcheck.Text) })}, "second-key first-key"},
+		{"a secret map", "eu=first=key,us=second-key", envcheck.Var{Into: envcheck.SecretOf(&whole, func(m *map[string]string) setter { return envcheck.Map(m, envcheck.Text) })}, "first=key second-key"},
+		{"bytes", "MDEyMzQ1Njc4OQ==", envcheck.Var{Into: envcheck.SecretOf(&binary, bytes64)}, "MDEyMzQ1Njc4OQ 0123456789 30313233343536373839"},
+		{"bytes in a map", "a=MDEyMzQ1Njc4OQ==", envcheck.Var{Secret: true, Into: envcheck.Map(&keys, bytes64)}, "MDEyMzQ1Njc4OQ 0123456789"},
+		{"an optional list", "first-key,second-key", envcheck.Var{Secret: true, Into: envcheck.Optional(&optional, func(l *[]string) setter { return envcheck.ListOf(l, envcheck.Text) })}, "second-key"},
+		{"URLs with passwords", "https://u:s3cr3t-1@h,https://u:s3cr3t-2@h", envcheck.Var{Secret: true, Into: envcheck.ListOf(&list, envcheck.Text)}, "s3cr3t-1 s3cr3t-2"},
+	} {
+		var r envcheck.Redactor
+		row.v.Name = "A"
+		s := envcheck.Spec{Redactor: &r, Vars: []envcheck.Var{row.v}}
+		if err := s.Load(env("A", row.value)); err != nil {
+			t.Fatal(row.why, err)
+		}
+		if got := r.Redact(row.text); strings.Trim(strings.ReplaceAll(got, "[redacted]", ""), " =") != "" {
+			t.Errorf("%s: %q", row.why, got)
+		}
+	}
+}
+
 // Secrets can be added while others log.
 func TestRedactorIsConcurrent(t *testing.T) {
 	var r envcheck.Redactor
