@@ -164,6 +164,9 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	if !l.fits(data) {
 		return Position{}, ErrTooLarge
 	}
+	if err := l.state.Load().ended(); err != nil { // before other logs are closed for it
+		return Position{}, err
+	}
 	if l.budget != nil {
 		cost := entryCost + int64(len(data))
 		if err := l.budget.take(ctx, cost); err != nil {
@@ -235,6 +238,9 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 			return Position{}, ErrTooLarge
 		}
 		cost += entryCost + int64(len(data))
+	}
+	if err := l.state.Load().ended(); err != nil && cost > 0 {
+		return Position{}, err
 	}
 	if l.budget != nil && cost > 0 {
 		if err := l.budget.take(ctx, cost); err != nil {

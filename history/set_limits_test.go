@@ -59,6 +59,34 @@ func TestSetIsFull(t *testing.T) {
 	})
 }
 
+// A change that is refused in any case needs no space, and closes no other log.
+func TestRefusedChangesNeedNoSpace(t *testing.T) {
+	stores := newShelf(t)
+	s := newSet(t, history.SetConfig{MaxBytes: 1000, Store: stores.open})
+	idle, release := create(t, s, "idle")
+	add(t, idle, strings.Repeat("x", 500))
+	release()
+	finished, release := create(t, s, "finished")
+	defer release()
+	finished.Finish(t.Context())
+	removed, release := create(t, s, "removed")
+	defer release()
+	s.Remove(t.Context(), "removed", nil)
+	for l, want := range map[*history.Log]error{finished: history.ErrFinished, removed: history.ErrClosed} {
+		for _, n := range []int{500, 5000} {
+			data := []byte(strings.Repeat("x", n))
+			_, err1 := l.Append(t.Context(), data)
+			_, err2 := l.Replace(t.Context(), nil, data)
+			if !errors.Is(err1, want) || !errors.Is(err2, want) {
+				t.Errorf("%d bytes: %v, %v, want %v", n, err1, err2, want)
+			}
+		}
+	}
+	if n := s.Stats().Evicted; n != 0 {
+		t.Errorf("%d logs were closed for it", n)
+	}
+}
+
 func TestSetBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const entry = 36 + 64
