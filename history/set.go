@@ -263,6 +263,8 @@ func (s *Set) release(m *member) {
 	}
 }
 
+var errNoStore = errors.New("history: open: SetConfig.Store returned neither a Store nor an error")
+
 // errPanic is the error of an opening for those who waited while it panicked.
 var errPanic = errors.New("history: the opening of the log panicked")
 
@@ -295,6 +297,9 @@ func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) 
 		}
 		if err != nil {
 			return nil, fmt.Errorf("history: open: %w", err)
+		}
+		if store == nil { // else the log would be in memory, and lost by an eviction
+			return nil, errNoStore
 		}
 		cfg.Store = store
 	}

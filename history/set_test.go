@@ -327,6 +327,18 @@ func TestSetOpeningFails(t *testing.T) {
 	}
 }
 
+// A func without a Store and without an error does not make a log in memory,
+// whose entries the next eviction would lose.
+func TestSetWithoutAStore(t *testing.T) {
+	s := newSet(t, history.SetConfig{Store: func(context.Context, string, bool) (history.Store, error) { return nil, nil }})
+	if _, _, err := s.Create(t.Context(), "a"); err == nil {
+		t.Error("a log in memory")
+	}
+	if _, _, err := s.Acquire(t.Context(), "a"); err == nil || errors.Is(err, history.ErrNotExist) {
+		t.Errorf("a reader: %v", err)
+	}
+}
+
 // Remove closes a log under its readers, and no one can open it until it is
 // erased.
 func TestSetRemove(t *testing.T) {
