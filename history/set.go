@@ -366,6 +366,9 @@ func (s *Set) Stats() SetStats {
 // Close closes all logs, even those that are in use, and joins the errors of
 // their Stores. Readers get [ErrClosed], and so do later calls of Acquire and
 // Create. Further calls of Close return nil.
+//
+// Close waits for all Stores, but closes several at a time, so that one that
+// hangs does not keep the readers of other logs.
 func (s *Set) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -376,22 +379,34 @@ func (s *Set) Close() error {
 	s.timer.Stop()
 	all := slices.Collect(maps.Values(s.logs))
 	s.mu.Unlock()
-	var errs []error
-	for _, m := range all {
-		s.mu.Lock()
-		for m.busy != nil && s.logs[m.name] == m { // opening, or closing
-			busy := m.busy
-			s.mu.Unlock()
-			<-busy
-			s.mu.Lock()
-		}
-		if s.logs[m.name] != m {
-			s.mu.Unlock()
-			continue
-		}
-		s.begin(m)
-		s.mu.Unlock()
-		errs = append(errs, s.shut(context.Background(), m, nil))
+	errs := make([]error, len(all))
+	var closing sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	for i, m := range all {
+		slots <- struct{}{}
+		closing.Go(func() {
+			errs[i] = s.close(m)
+			<-slots
+		})
 	}
+	closing.Wait()
 	return errors.Join(errs...)
+}
+
+// close closes the log of m, after the opening or closing that is under way.
+func (s *Set) close(m *member) error {
+	s.mu.Lock()
+	for m.busy != nil && s.logs[m.name] == m {
+		busy := m.busy
+		s.mu.Unlock()
+		<-busy
+		s.mu.Lock()
+	}
+	if s.logs[m.name] != m {
+		s.mu.Unlock()
+		return nil
+	}
+	s.begin(m)
+	s.mu.Unlock()
+	return s.shut(context.Background(), m, nil)
 }

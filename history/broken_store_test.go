@@ -66,6 +66,47 @@ func TestStorePanics(t *testing.T) {
 	}
 }
 
+// hanging is a Store whose Close lasts until hang is closed.
+type hanging struct {
+	fakeStore
+	hang chan struct{}
+}
+
+func (h *hanging) Close() error {
+	<-h.hang
+	return h.fakeStore.Close()
+}
+
+// A Store that hangs in Close does not keep the readers of other logs, for whom
+// a server waits.
+func TestSetClosesAroundAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		s := newSet(t, history.SetConfig{Store: func(_ context.Context, name string, _ bool) (history.Store, error) {
+			if name == "hangs" {
+				return &hanging{hang: hang}, nil
+			}
+			return &fakeStore{}, nil
+		}})
+		told := make(chan error, 20)
+		for i := range 20 {
+			l, _ := create(t, s, string(rune('a'+i)))
+			go func() { _, err := l.Reader(history.Latest()).Next(context.Background()); told <- err }()
+		}
+		create(t, s, "hangs")
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		synctest.Wait()
+		if len(told) != 20 || len(closed) != 0 {
+			t.Errorf("%d readers were told; Close returned %v", len(told), len(closed) != 0)
+		}
+		close(hang)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A panic in the opening, the closing or the erasing of one log of a Set does
 // not block its name, nor the end of the Set.
 func TestSetPanics(t *testing.T) {
