@@ -77,17 +77,30 @@ func (s *Set) shut(ctx context.Context, m *member, erase func(context.Context) e
 		err = m.log.Close()
 	}
 	if erase != nil {
+		s.beginErasing(m)
 		err = errors.Join(err, erase(ctx))
 	}
 	return err
+}
+
+// beginErasing says that the log of m is closed. It takes no space any more, so
+// no one waits for m to get space: erase itself may need some in the Set.
+func (s *Set) beginErasing(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = slices.DeleteFunc(s.closing, func(c chan struct{}) bool { return c == m.busy })
+	s.erasing++
+	m.erasing = true
 }
 
 func (s *Set) end(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, m.name)
-	i := slices.Index(s.closing, m.busy)
-	s.closing = slices.Delete(s.closing, i, i+1)
+	s.closing = slices.DeleteFunc(s.closing, func(c chan struct{}) bool { return c == m.busy })
+	if m.erasing {
+		s.erasing--
+	}
 	close(m.busy)
 }
 

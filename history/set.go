@@ -84,6 +84,7 @@ type Set struct {
 	timer    *time.Timer
 	timerSet bool
 	closing  []chan struct{} // busy of those that are being closed
+	erasing  int             // how many of logs are closed, and are being erased
 	closed   bool
 	stats    SetStats // only its counters
 }
@@ -97,6 +98,8 @@ type member struct {
 	place *list.Element // in Set.idle, or nil
 	busy  chan struct{} // while it is opened or closed; closed afterwards
 	err   error         // of the opening
+
+	erasing bool // it counts in Set.erasing
 }
 
 // SetStats are the figures of a [Set]: its content now, and counters since
@@ -210,7 +213,7 @@ func (s *Set) acquire(ctx context.Context, name string, create bool) (*Log, func
 		case s.cfg.Store == nil && !create:
 			s.mu.Unlock()
 			return nil, nil, ErrNotExist
-		case len(s.logs) < s.cfg.MaxLogs:
+		case len(s.logs)-s.erasing < s.cfg.MaxLogs:
 			m = &member{name: name, busy: make(chan struct{})}
 			s.logs[name] = m
 			s.mu.Unlock()
@@ -358,7 +361,7 @@ func (s *Set) Stats() SetStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
-	stats.Logs, stats.Bytes = len(s.logs), s.budget.used.Load()
+	stats.Logs, stats.Bytes = len(s.logs)-s.erasing, s.budget.used.Load()
 	stats.InUse = stats.Logs - s.idle.Len()
 	return stats
 }

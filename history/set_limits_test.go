@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -56,6 +57,37 @@ func TestSetIsFull(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		_, release = create(t, memory, "b")
 		release()
+	})
+}
+
+// The func that erases a log may use others of a Set that is full: it does not
+// wait for its own end.
+func TestEraseUsesTheSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores := newShelf(t)
+		s := newSet(t, history.SetConfig{MaxLogs: 2, MaxBytes: 300, Store: stores.open})
+		audit, release := create(t, s, "audit")
+		defer release()
+		add(t, audit, strings.Repeat("x", 100))
+		_, release = create(t, s, "a")
+		defer release()
+		err := s.Remove(t.Context(), "a", func(ctx context.Context) error {
+			_, err := audit.Append(ctx, []byte(strings.Repeat("x", 200)))
+			if !errors.Is(err, history.ErrFull) {
+				t.Errorf("more than there is space for: %v", err)
+			}
+			_, release, err := s.Create(ctx, "b") // a is closed
+			if err == nil {
+				release()
+			}
+			if got := s.Stats(); got.Logs != 2 {
+				t.Errorf("%+v", got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	})
 }
 
