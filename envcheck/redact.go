@@ -75,7 +75,8 @@ func (r *Redactor) Redact(text string) string {
 // errors, and in whatever fmt, encoding/json or MarshalText makes of other
 // values. A value that holds a secret is replaced by its text, and an error by
 // one with the text alone; other values go to next as they are, a
-// [slog.LogValuer] resolved.
+// [slog.LogValuer] resolved. Each value is printed in all these ways, so no
+// other goroutine may change it meanwhile.
 //
 // Register the secrets before the program logs: the attributes that were given
 // to With before a secret was registered are not searched again.
@@ -228,10 +229,10 @@ func (b *blanks) any(v slog.Value) (clean slog.Value, changed bool) {
 	if x == nil {
 		return v, false
 	}
-	data, err := json.Marshal(x)
-	if cyclic(err) {
+	if containsItself(reflect.ValueOf(x), true, make(map[reference]bool)) {
 		return slog.StringValue(fmt.Sprintf("!ERROR: %T contains itself", x)), true
 	}
+	data, _ := json.Marshal(x)
 	full := fmt.Sprintf("%+v", x) // with the numbers of the bytes in x, a form of the secret
 	shown := append(texts(x), full, string(data))
 	if !slices.ContainsFunc(shown, func(text string) bool { return b.text(text) != text }) {
@@ -268,13 +269,58 @@ func texts(x any) (all []string) {
 	return all
 }
 
-// cyclic reports whether err is that of a map or slice that contains itself,
-// which fmt would follow without end.
-func cyclic(err error) bool {
-	unsupported, ok := errors.AsType[*json.UnsupportedValueError](err)
-	if !ok {
-		return false
+// reference is a map or a slice.
+type reference struct {
+	at  uintptr
+	len int
+}
+
+// containsItself reports whether fmt would follow v without end, since a map or
+// a slice contains itself. The path holds those that contain v. Below the top,
+// fmt does not follow pointers, and it does not look into what prints itself.
+func containsItself(v reflect.Value, top bool, path map[reference]bool) bool {
+	if v.IsValid() && v.CanInterface() {
+		switch v.Interface().(type) {
+		case fmt.Formatter, fmt.Stringer, error:
+			return false
+		}
 	}
-	kind := unsupported.Value.Kind()
-	return kind == reflect.Map || kind == reflect.Slice
+	switch v.Kind() {
+	case reflect.Pointer:
+		return top && containsItself(v.Elem(), false, path)
+	case reflect.Interface:
+		return containsItself(v.Elem(), false, path)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if containsItself(v.Field(i), false, path) {
+				return true
+			}
+		}
+	case reflect.Map, reflect.Slice:
+		r := reference{v.Pointer(), v.Len()}
+		if path[r] {
+			return v.Len() > 0
+		}
+		path[r] = true
+		defer delete(path, r)
+		if v.Kind() == reflect.Map {
+			for iter := v.MapRange(); iter.Next(); {
+				if containsItself(iter.Key(), false, path) || containsItself(iter.Value(), false, path) {
+					return true
+				}
+			}
+			return false
+		}
+		fallthrough
+	case reflect.Array:
+		switch v.Type().Elem().Kind() { // others hold neither
+		case reflect.Interface, reflect.Map, reflect.Slice, reflect.Array, reflect.Struct:
+			for i := range v.Len() {
+				if containsItself(v.Index(i), false, path) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }

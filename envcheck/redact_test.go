@@ -247,12 +247,41 @@ func TestRedact(t *testing.T) {
 	if text := buf.String(); strings.Contains(text, "12345678") || !strings.Contains(text, "87654321") {
 		t.Errorf("numbers: %s", text)
 	}
+}
+
+// describing is a value that refers to itself, and prints itself all the same.
+type describing struct{ m map[string]any }
+
+func (d describing) String() string { return "hunter2" }
+
+// A value that contains itself does not end the process, although fmt would
+// follow it until the stack is full.
+func TestHandlerStopsAtLoops(t *testing.T) {
 	loop := map[string]any{}
-	loop["self"] = loop
-	buf.Reset()
-	slog.New(r.Handler(slog.NewTextHandler(&buf, nil))).Info("x", "loop", loop)
-	if !strings.Contains(buf.String(), "contains itself") {
-		t.Errorf("a map in itself: %s", buf.String())
+	loop["self"] = []any{loop}
+	list := make([]any, 1)
+	list[0] = list
+	type holder struct {
+		Func func() // of which JSON can say nothing
+		Loop any
+	}
+	shared := map[string]any{"a": 1}
+	for _, row := range []struct {
+		why   string
+		v     any
+		loops bool
+	}{
+		{"a map", loop, true}, {"a list", list, true}, {"in what JSON refuses", holder{Loop: loop}, true}, {"behind a pointer", &holder{Loop: list}, true},
+		{"as an item", [1]holder{{Loop: loop}}, true}, {"what is shared", []any{shared, shared, []int{}, []int{}}, false}, {"what prints itself", describing{loop}, false},
+		{"below what prints itself", []any{describing{loop}}, false},
+	} {
+		var r envcheck.Redactor
+		r.Add("hunter2")
+		var buf bytes.Buffer
+		slog.New(r.Handler(slog.NewJSONHandler(&buf, nil))).Info("x", "v", row.v)
+		if strings.Contains(buf.String(), "contains itself") != row.loops || strings.Contains(buf.String(), "hunter2") {
+			t.Errorf("%s: %s", row.why, buf.String())
+		}
 	}
 }
 
