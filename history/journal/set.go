@@ -48,12 +48,10 @@ func ForSet(cfg Config) (func(ctx context.Context, name string, create bool) (hi
 // as '!' and the lower-case letter, because many file systems take names that
 // differ only in case for the same.
 //
-// To remove a log with its files, clear it, which makes all copies unreadable,
-// and then remove the directory:
-//
-//	logs.Remove(ctx, name, func(context.Context) error {
-//		return os.RemoveAll(journal.SetDir(dir, name))
-//	})
+// To remove a log with its files, finish it, so that nothing more is appended.
+// Then clear it, so that no one can read a copy of its files. Then remove the
+// directory in [history.Set.Remove], as the example of ForSet does. Removing
+// the directory alone would leave the keys in a copy of the disk.
 func SetDir(dir, name string) string {
 	var b []byte
 	for _, c := range []byte(name) {
