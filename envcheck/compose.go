@@ -26,7 +26,7 @@ func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 		})
 		return list, err
 	})
-	return s.like(one)
+	return s.like(one).of(one, func(item string) string { return item })
 }
 
 // Map accepts pairs KEY=VALUE separated by commas, each value as the setter
@@ -48,7 +48,10 @@ func Map[K ~string, T any](into *map[K]T, of func(value *T) Setter) Setter {
 		})
 		return pairs, err
 	})
-	return s.like(one)
+	return s.like(one).of(one, func(pair string) string {
+		_, value, _ := strings.Cut(pair, "=")
+		return value
+	})
 }
 
 // Optional accepts what the setter that of returns accepts, and points the
@@ -80,9 +83,25 @@ func SecretOf[T any](into *Secret[T], of func(value *T) Setter) Setter {
 
 // like returns s with the properties of the setter of its parts.
 func (s Setter) like(one Setter) Setter {
-	s.secret, s.local, s.mistake = one.secret, one.local, one.mistake
+	s.secret, s.local, s.mistake, s.parts = one.secret, one.local, one.mistake, one.parts
 	if one.parse == nil {
 		s.mistake = "the func returns no setter"
+	}
+	return s
+}
+
+// of returns s with the parts of a list: of each item what secret returns, and
+// what that is made of.
+func (s Setter) of(one Setter, secret func(item string) string) Setter {
+	s.parts = func(value string) (all []string) {
+		for item := range strings.SplitSeq(value, ",") {
+			part := secret(strings.TrimSpace(item))
+			all = append(all, part)
+			if one.parts != nil {
+				all = append(all, one.parts(part)...)
+			}
+		}
+		return all
 	}
 	return s
 }

@@ -61,11 +61,15 @@ func Dotenv(path string) (Lookup, error) {
 // and says how to write it:
 //
 //   - A value in single quotes is taken as it is, and may have several lines.
+//     It must not end in a backslash.
 //   - In double quotes, \\, \", \$, \` and \n are one character each; the value
-//     may have several lines. Shells alone keep \n as two characters.
+//     may have several lines. Shells and systemd keep \n as two characters, and
+//     Node.js reads only \n of these.
 //   - A value without quotes ends at the end of the line, or at a # with a
-//     space before it. It may contain spaces, which shells alone do not allow,
-//     but no quotes, no backslashes and no other #.
+//     space before it, which only systemd and docker run take for a part of the
+//     value. It may contain spaces and characters such as & and ~, which only
+//     shells refuse or replace, but no quotes, no backslashes, no other # and
+//     no tab at its end.
 //   - A $ that begins the name of a variable, and a backtick, must be in single
 //     quotes, or after a backslash in double quotes.
 //   - There are no spaces around the =, and no name is set twice.
@@ -185,6 +189,9 @@ func (p *dotenv) value() (value, problem string) {
 		return "", "has text behind the closing quote"
 	}
 	if quote == "'" {
+		if strings.HasSuffix(value, `\`) {
+			return "", "has a backslash before the closing quote, which some readers take for a part of the value; put the value in double quotes, with each backslash written twice"
+		}
 		return value, ""
 	}
 	return unescaped(value)
@@ -240,8 +247,10 @@ func unquoted(rest string) (value, problem string) {
 		value = rest[:i]
 		break
 	}
-	value = strings.TrimRight(value, " \t")
+	value = strings.TrimRight(value, " ")
 	switch {
+	case strings.HasSuffix(value, "\t"):
+		return "", "has a tab at its end that only some readers remove; remove it"
 	case strings.TrimLeft(value, " \t") != value:
 		return "", "has a space after the ="
 	case strings.ContainsAny(value, "'\"\\"):

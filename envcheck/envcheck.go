@@ -88,7 +88,8 @@ type Spec struct {
 	Rules []Rule
 
 	// Redactor, if set, gets the value of every secret that Load reads, also if
-	// Load fails.
+	// Load fails. Of a list it also gets each item, of a map each value, and of
+	// Bytes64 the bytes.
 	Redactor *Redactor
 
 	// Unset, if set, is called for every secret that Load has read from its
@@ -204,6 +205,9 @@ func (s Spec) Load(lookup Lookup) error {
 		for _, r := range results {
 			if r.v.secret() {
 				secrets = append(secrets, r.value)
+				if r.v.Into.parts != nil {
+					secrets = append(secrets, r.v.Into.parts(r.value)...)
+				}
 			}
 		}
 		s.Redactor.Add(secrets...)

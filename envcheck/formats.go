@@ -102,21 +102,31 @@ func Bytes64[T ~[]byte](into *T, low, high int) Setter {
 		return fmt.Sprintf("%d to %d bytes in base64", low, high)
 	}
 	s := expect(into, kind, func(value string) (T, bool) {
-		encoding := base64.RawStdEncoding
-		if strings.ContainsAny(value, "-_") {
-			encoding = base64.RawURLEncoding
-		}
-		text := strings.TrimRight(value, "=")
-		if padding := len(value) - len(text); padding > 0 && (len(value)%4 != 0 || padding > 2) || strings.ContainsAny(text, "\r\n") {
-			return nil, false
-		}
-		b, err := encoding.Strict().DecodeString(text)
-		return T(b), err == nil && len(b) >= low && len(b) <= high
+		b, ok := fromBase64(value)
+		return T(b), ok && len(b) >= low && len(b) <= high
 	})
+	s.parts = func(value string) []string { // other forms show the bytes, not their base64
+		b, _ := fromBase64(value)
+		return []string{string(b)}
+	}
 	if low > high || high < 0 {
 		s.mistake = "its bounds admit no value"
 	}
 	return s
+}
+
+// fromBase64 returns the bytes of value, as Bytes64 reads it.
+func fromBase64(value string) ([]byte, bool) {
+	encoding := base64.RawStdEncoding
+	if strings.ContainsAny(value, "-_") {
+		encoding = base64.RawURLEncoding
+	}
+	text := strings.TrimRight(value, "=")
+	if padding := len(value) - len(text); padding > 0 && (len(value)%4 != 0 || padding > 2) || strings.ContainsAny(text, "\r\n") {
+		return nil, false
+	}
+	b, err := encoding.Strict().DecodeString(text)
+	return b, err == nil
 }
 
 // TextUnmarshaler accepts what the method UnmarshalText of *T accepts, such as

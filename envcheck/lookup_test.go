@@ -204,6 +204,8 @@ func TestParseDotenv(t *testing.T) {
 		slash  = "line 1 has a backslash in double quotes that readers take differently; write it twice, or use single quotes"
 		open   = "line 1 opens a quote that is not closed"
 		behind = "line 1 has text behind the closing quote"
+		tab    = "line 1 has a tab at its end that only some readers remove; remove it"
+		before = "line 1 has a backslash before the closing quote, which some readers take for a part of the value; put the value in double quotes, with each backslash written twice"
 		letter = "line 1 has a name that is not made of letters, digits and underscores"
 	)
 	type vars = map[string]string
@@ -218,8 +220,8 @@ func TestParseDotenv(t *testing.T) {
 		{"several", "A=1\nB=2\n", vars{"A": "1", "B": "2"}, ""},
 		{"an empty value", "A=\nB= # none\nC=''\nD=\"\"", vars{"A": "", "B": "", "C": "", "D": ""}, ""},
 		{"a = in the value", "A=b=c==", vars{"A": "b=c=="}, ""},
-		{"spaces in the value", "A=b c \t", vars{"A": "b c"}, ""},
-		{"a comment behind it", "A=b # c # d\nC=b\t#c", vars{"A": "b", "C": "b"}, ""},
+		{"spaces in the value", "A=b c  ", vars{"A": "b c"}, ""},
+		{"a comment behind it", "A=b # c # d\nC=b #\tc", vars{"A": "b", "C": "b"}, ""},
 		{"as in a shell", "export A=1\n  export  B=2", vars{"A": "1", "B": "2"}, ""},
 		{"lower case", "http_proxy=x", vars{"http_proxy": "x"}, ""},
 		{"single quotes", `A='a "b" \n $HOME # c'` + " # d", vars{"A": `a "b" \n $HOME # c`}, ""},
@@ -254,6 +256,11 @@ func TestParseDotenv(t *testing.T) {
 		{"a line that goes on", "A=\"a\\\nb\"", nil, slash},
 		{"not closed", "A='b\nC=d\n", nil, open},
 		{"closed only by an escape", `A="b\"`, nil, open},
+		{"a tab, which Node.js keeps", "A=b\t", nil, tab},
+		{"a tab before a comment", "A=b\t#c", nil, tab},
+		{"a tab alone", "A=\t", nil, tab},
+		{"a path of Windows, of which Docker Compose and Python go on reading", "A='C:\\x\\'\nB='c'", nil, before},
+		{"two backslashes", `A='b\\'`, nil, before},
 		{"text behind", "A='b'c", nil, behind},
 		{"pieces, as in shells", `A='it'\''s'`, nil, behind},
 		{"a comment without a space", "A='b'#c", nil, behind},

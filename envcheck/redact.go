@@ -2,6 +2,7 @@ package envcheck
 
 import (
 	"context"
+	"encoding"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -71,9 +72,11 @@ func (r *Redactor) Redact(text string) string {
 
 // Handler returns a handler that gives records to next without the registered
 // secrets: in the message, in the keys and values of attributes, in groups,
-// errors, and in whatever fmt or encoding/json prints of other values. A value
-// that holds a secret is replaced by its text, and an error by one with the
-// text alone; other values go to next as they are, a [slog.LogValuer] resolved.
+// errors, and in whatever fmt, encoding/json or MarshalText makes of other
+// values. A value that holds a secret is replaced by its text, and an error by
+// one with the text alone; other values go to next as they are, a
+// [slog.LogValuer] resolved. Each value is printed in all these ways, so no
+// other goroutine may change it meanwhile.
 //
 // Register the secrets before the program logs: the attributes that were given
 // to With before a secret was registered are not searched again.
@@ -226,31 +229,98 @@ func (b *blanks) any(v slog.Value) (clean slog.Value, changed bool) {
 	if x == nil {
 		return v, false
 	}
-	data, err := json.Marshal(x)
-	if cyclic(err) {
+	if containsItself(reflect.ValueOf(x), true, make(map[reference]bool)) {
 		return slog.StringValue(fmt.Sprintf("!ERROR: %T contains itself", x)), true
 	}
+	data, _ := json.Marshal(x)
 	full := fmt.Sprintf("%+v", x) // with the numbers of the bytes in x, a form of the secret
-	text := b.text(full)
-	if text == full && b.text(string(data)) == string(data) {
+	shown := append(texts(x), full, string(data))
+	if !slices.ContainsFunc(shown, func(text string) bool { return b.text(text) != text }) {
 		return v, false
 	}
 	switch x := x.(type) {
 	case error:
 		return slog.AnyValue(errors.New(b.text(x.Error()))), true
 	case []byte:
-		text = b.text(string(x))
+		full = string(x)
 	}
-	return slog.StringValue(text), true
+	return slog.StringValue(b.text(full)), true
 }
 
-// cyclic reports whether err is that of a map or slice that contains itself,
-// which fmt would follow without end.
-func cyclic(err error) bool {
-	unsupported, ok := errors.AsType[*json.UnsupportedValueError](err)
-	if !ok {
-		return false
+// texts returns what handlers may print of x besides the results of fmt and
+// encoding/json.
+func texts(x any) (all []string) {
+	if p := reflect.ValueOf(x); p.Kind() == reflect.Pointer && p.IsNil() {
+		return nil // its methods may not expect that
 	}
-	kind := unsupported.Value.Kind()
-	return kind == reflect.Map || kind == reflect.Slice
+	if e, ok := x.(error); ok {
+		all = append(all, e.Error())
+	}
+	if s, ok := x.(fmt.Stringer); ok {
+		all = append(all, s.String())
+	}
+	if m, ok := x.(encoding.TextMarshaler); ok {
+		text, _ := m.MarshalText()
+		all = append(all, string(text))
+	}
+	if b, ok := x.([]byte); ok {
+		all = append(all, string(b))
+	}
+	return all
+}
+
+// reference is a map or a slice.
+type reference struct {
+	at  uintptr
+	len int
+}
+
+// containsItself reports whether fmt would follow v without end, since a map or
+// a slice contains itself. The path holds those that contain v. Below the top,
+// fmt does not follow pointers, and it does not look into what prints itself.
+func containsItself(v reflect.Value, top bool, path map[reference]bool) bool {
+	if v.IsValid() && v.CanInterface() {
+		switch v.Interface().(type) {
+		case fmt.Formatter, fmt.Stringer, error:
+			return false
+		}
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		return top && containsItself(v.Elem(), false, path)
+	case reflect.Interface:
+		return containsItself(v.Elem(), false, path)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if containsItself(v.Field(i), false, path) {
+				return true
+			}
+		}
+	case reflect.Map, reflect.Slice:
+		r := reference{v.Pointer(), v.Len()}
+		if path[r] {
+			return v.Len() > 0
+		}
+		path[r] = true
+		defer delete(path, r)
+		if v.Kind() == reflect.Map {
+			for iter := v.MapRange(); iter.Next(); {
+				if containsItself(iter.Key(), false, path) || containsItself(iter.Value(), false, path) {
+					return true
+				}
+			}
+			return false
+		}
+		fallthrough
+	case reflect.Array:
+		switch v.Type().Elem().Kind() { // others hold neither
+		case reflect.Interface, reflect.Map, reflect.Slice, reflect.Array, reflect.Struct:
+			for i := range v.Len() {
+				if containsItself(v.Index(i), false, path) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }

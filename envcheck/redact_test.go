@@ -46,6 +46,19 @@ type failing struct{ secret string }
 func (f *failing) Error() string                { return "login failed for " + f.secret }
 func (f *failing) MarshalText() ([]byte, error) { return nil, errors.New(f.secret) }
 
+// coded shows its text to some handlers only: others print it by Format.
+type coded struct{ secret string }
+
+func (c coded) Error() string              { return "login failed for " + c.secret }
+func (c coded) Format(f fmt.State, _ rune) { io.WriteString(f, "code 7") }
+
+// texted shows another text to JSON than to other encoders.
+type texted struct{ secret string }
+
+func (t texted) MarshalText() ([]byte, error) { return []byte(t.secret), nil }
+func (t texted) MarshalJSON() ([]byte, error) { return []byte("7"), nil }
+func (t texted) String() string               { return "7" }
+
 type panicking struct{ secret string }
 
 func (p panicking) MarshalJSON() ([]byte, error) { panic(p.secret) }
@@ -53,6 +66,11 @@ func (p panicking) MarshalJSON() ([]byte, error) { panic(p.secret) }
 type resolving struct{ v any }
 
 func (r resolving) LogValue() slog.Value { return slog.AnyValue(r.v) }
+
+func asJSON(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
 
 // holders returns values that show the secret in some form.
 func holders(secret string) map[string]any {
@@ -68,7 +86,8 @@ func holders(secret string) map[string]any {
 		"group": slog.GroupValue(slog.String("a", secret), slog.Group("b", slog.Any("c", traveller{Name: secret}))),
 		"hex":   hex.EncodeToString([]byte(secret)), "base64": base64.StdEncoding.EncodeToString([]byte(secret)), "quoted": fmt.Sprintf("%q", secret),
 		"attr": slog.String(secret, "x"), "attrs": []slog.Attr{slog.String("a", secret)}, "header": map[string][]string{"Authorization": {"Bearer " + secret}},
-		"panic": panicking{secret}, "headers": []fmt.Stringer{stringerOf{secret}},
+		"panic": panicking{secret}, "coded": coded{secret}, "texted": texted{secret}, "bytes of JSON": []byte(`{"a":` + asJSON(secret) + `}`),
+		"headers": []fmt.Stringer{stringerOf{secret}},
 	}
 }
 
@@ -171,6 +190,13 @@ func TestHandlerKeepsTheRest(t *testing.T) {
 		t.Errorf("an error stays one: %#v", got[0])
 	}
 
+	r.Add(odd)
+	got = nil
+	log.Info("x", "b", []byte(asJSON(odd)), "nil", (*failing)(nil))
+	if fmt.Sprint(got[0]) != `"[redacted]"` || got[1] != any((*failing)(nil)) {
+		t.Errorf("bytes that quote a secret, and nil: %q", got)
+	}
+
 	if log.Handler().Enabled(t.Context(), slog.LevelDebug) {
 		t.Error("the level of the next handler is lost")
 	}
@@ -221,12 +247,41 @@ func TestRedact(t *testing.T) {
 	if text := buf.String(); strings.Contains(text, "12345678") || !strings.Contains(text, "87654321") {
 		t.Errorf("numbers: %s", text)
 	}
+}
+
+// describing is a value that refers to itself, and prints itself all the same.
+type describing struct{ m map[string]any }
+
+func (d describing) String() string { return "hunter2" }
+
+// A value that contains itself does not end the process, although fmt would
+// follow it until the stack is full.
+func TestHandlerStopsAtLoops(t *testing.T) {
 	loop := map[string]any{}
-	loop["self"] = loop
-	buf.Reset()
-	slog.New(r.Handler(slog.NewTextHandler(&buf, nil))).Info("x", "loop", loop)
-	if !strings.Contains(buf.String(), "contains itself") {
-		t.Errorf("a map in itself: %s", buf.String())
+	loop["self"] = []any{loop}
+	list := make([]any, 1)
+	list[0] = list
+	type holder struct {
+		Func func() // of which JSON can say nothing
+		Loop any
+	}
+	shared := map[string]any{"a": 1}
+	for _, row := range []struct {
+		why   string
+		v     any
+		loops bool
+	}{
+		{"a map", loop, true}, {"a list", list, true}, {"in what JSON refuses", holder{Loop: loop}, true}, {"behind a pointer", &holder{Loop: list}, true},
+		{"as an item", [1]holder{{Loop: loop}}, true}, {"what is shared", []any{shared, shared, []int{}, []int{}}, false}, {"what prints itself", describing{loop}, false},
+		{"below what prints itself", []any{describing{loop}}, false},
+	} {
+		var r envcheck.Redactor
+		r.Add("hunter2")
+		var buf bytes.Buffer
+		slog.New(r.Handler(slog.NewJSONHandler(&buf, nil))).Info("x", "v", row.v)
+		if strings.Contains(buf.String(), "contains itself") != row.loops || strings.Contains(buf.String(), "hunter2") {
+			t.Errorf("%s: %s", row.why, buf.String())
+		}
 	}
 }
 
@@ -252,6 +307,41 @@ func TestLoadRegistersSecrets(t *testing.T) {
 		got := r.Redact("from-the-environment from-a-file no-secret 80 not-a-port")
 		if got != "[redacted] [redacted] no-secret 80 not-a-port" {
 			t.Errorf("D is %s: %s", port, got)
+		}
+	}
+}
+
+// A list of secrets is seldom logged as a whole: each item is a secret too.
+func TestLoadRegistersParts(t *testing.T) {
+	type setter = envcheck.Setter
+	bytes64 := func(b *[]byte) setter { return envcheck.Bytes64(b, 1, 64) }
+	var list []string
+	var secrets []envcheck.Secret[string]
+	var whole envcheck.Secret[map[string]string]
+	var binary envcheck.Secret[[]byte]
+	var keys map[string][]byte
+	var optional *[]string
+	for _, row := range []struct {
+		why, value string
+		v          envcheck.Var
+		text       string // in which nothing may be left but the spaces
+	}{
+		{"a list", "first-key, second-key", envcheck.Var{Secret: true, Into: envcheck.ListOf(&list, envcheck.Text)}, "first-key second-key"},
+		{"a list of secrets", "first-key,second-key", envcheck.Var{Into: envcheck.ListOf(&secrets, func(s *envcheck.Secret[string]) setter { return envcheck.SecretOf(s, envcheck.Text) })}, "second-key first-key"},
+		{"a secret map", "eu=first=key,us=second-key", envcheck.Var{Into: envcheck.SecretOf(&whole, func(m *map[string]string) setter { return envcheck.Map(m, envcheck.Text) })}, "first=key second-key"},
+		{"bytes", "MDEyMzQ1Njc4OQ==", envcheck.Var{Into: envcheck.SecretOf(&binary, bytes64)}, "MDEyMzQ1Njc4OQ 0123456789 30313233343536373839"},
+		{"bytes in a map", "a=MDEyMzQ1Njc4OQ==", envcheck.Var{Secret: true, Into: envcheck.Map(&keys, bytes64)}, "MDEyMzQ1Njc4OQ 0123456789"},
+		{"an optional list", "first-key,second-key", envcheck.Var{Secret: true, Into: envcheck.Optional(&optional, func(l *[]string) setter { return envcheck.ListOf(l, envcheck.Text) })}, "second-key"},
+		{"URLs with passwords", "https://u:s3cr3t-1@h,https://u:s3cr3t-2@h", envcheck.Var{Secret: true, Into: envcheck.ListOf(&list, envcheck.Text)}, "s3cr3t-1 s3cr3t-2"},
+	} {
+		var r envcheck.Redactor
+		row.v.Name = "A"
+		s := envcheck.Spec{Redactor: &r, Vars: []envcheck.Var{row.v}}
+		if err := s.Load(env("A", row.value)); err != nil {
+			t.Fatal(row.why, err)
+		}
+		if got := r.Redact(row.text); strings.Trim(strings.ReplaceAll(got, "[redacted]", ""), " =") != "" {
+			t.Errorf("%s: %q", row.why, got)
 		}
 	}
 }

@@ -19,6 +19,10 @@ type Setter struct {
 	local   bool   // whether the machine decides if a value is accepted
 	mistake string // in the arguments of the function that made it
 
+	// parts returns what a secret value is made of, such as the items of a
+	// list, each a secret of its own; nil if it is one secret.
+	parts func(value string) []string
+
 	// parse reads the value of a variable, which may be a secret. Each call of
 	// swap exchanges the target's value with the other one.
 	parse func(value string, secret bool) (swap func(), err error)

@@ -11,10 +11,10 @@ import (
 // WriteExample writes an .env.example file with every variable and its Doc.
 // Required variables are left to be filled in; the others are commented out and
 // show their default. Shells, systemd, Docker Compose and readers of .env files
-// for other languages read the file alike, except for a value with an
-// apostrophe and one of the characters " $ ` ! \ in it: some readers for other
-// languages keep the backslashes that shells need. docker run --env-file does
-// not remove the quotes around a value.
+// for other languages read the file alike, except for a value that ends in a
+// backslash, or that has an apostrophe and one of the characters " $ ` ! \ in
+// it: some readers for other languages keep the backslashes that shells need.
+// docker run --env-file does not remove the quotes around a value.
 func (s Spec) WriteExample(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	for i := range s.Vars {
@@ -96,7 +96,7 @@ func quote(value string) string {
 	if strings.IndexFunc(value, func(r rune) bool { return !plain(r) }) < 0 {
 		return value
 	}
-	if !strings.Contains(value, "'") {
+	if !strings.Contains(value, "'") && !strings.HasSuffix(value, `\`) { // see ParseDotenv
 		return "'" + value + "'"
 	}
 	// No reader for other languages joins pieces, as in 'it'\''s', so that the

@@ -81,7 +81,7 @@ func TestExampleIsReadByShells(t *testing.T) {
 }
 
 // A reader of .env files for another language gets the intended values, in
-// every form but the one that WriteExample documents as different.
+// every form but those that WriteExample documents as different.
 func TestExampleIsReadByNode(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -92,15 +92,15 @@ func TestExampleIsReadByNode(t *testing.T) {
 	}
 	values := map[string]string{
 		"PLAIN": "a-b_c.d,e:f/g@h%i+j=k", "SPACE": "a b", "DOUBLE": `say "no"`, "DOLLAR": "$HOME `id` $(id)", "HASH": "a # b",
-		"BACKSLASH": `a\nb\`, "LINES": "a\nb", "APOSTROPHE": "it's", "AND_MORE": "it's # 5 o'clock", "UNICODE": "é",
+		"BACKSLASH": `a\nb\c`, "LINES": "a\nb", "APOSTROPHE": "it's", "AND_MORE": "it's # 5 o'clock", "UNICODE": "é",
 	}
 	var spec envcheck.Spec
 	for name, value := range values {
 		spec.Vars = append(spec.Vars, envcheck.Var{Name: name, Required: true, Example: value},
 			envcheck.Var{Name: "NO_" + name, Default: value})
 	}
-	// The value with no common form must not spoil the lines after it.
-	spec.Vars = append(spec.Vars, envcheck.Var{Name: "ALL", Required: true, Example: "'\"$`"}, envcheck.Var{Name: "LAST", Required: true, Example: "x"})
+	// The values with no common form must not spoil the lines after them.
+	spec.Vars = append(spec.Vars, envcheck.Var{Name: "ALL", Required: true, Example: "'\"$`"}, envcheck.Var{Name: "END", Required: true, Example: `C:\x\`}, envcheck.Var{Name: "LAST", Required: true, Example: "x"})
 	var b strings.Builder
 	if err := spec.WriteExample(&b); err != nil {
 		t.Fatal(err)
@@ -120,8 +120,8 @@ func TestExampleIsReadByNode(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, read[name], value)
 		}
 	}
-	if read["LAST"] != "x" || len(read) != len(values)+2 {
-		t.Errorf("got %d variables, want %d: %q", len(read), len(values)+2, read)
+	if read["LAST"] != "x" || len(read) != len(values)+3 {
+		t.Errorf("got %d variables, want %d: %q", len(read), len(values)+3, read)
 	}
 }
 

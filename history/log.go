@@ -164,6 +164,9 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	if !l.fits(data) {
 		return Position{}, ErrTooLarge
 	}
+	if err := l.state.Load().ended(); err != nil { // before other logs are closed for it
+		return Position{}, err
+	}
 	if l.budget != nil {
 		cost := entryCost + int64(len(data))
 		if err := l.budget.take(ctx, cost); err != nil {
@@ -171,13 +174,17 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		}
 		defer l.budget.give(cost) // publish has taken it too
 	}
-	data = bytes.Clone(data)
-	now = wall(now)
+	pos, trims, err := l.append(ctx, bytes.Clone(data), wall(now))
+	l.report(trims)
+	return pos, err
+}
+
+func (l *Log) append(ctx context.Context, data []byte, now time.Time) (Position, []Trim, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock() // also if the Store panics
 	cur := l.state.Load()
 	if err := cur.ended(); err != nil {
-		l.mu.Unlock()
-		return Position{}, err
+		return Position{}, nil, err
 	}
 	next := *cur
 	next.settle(now, l.cfg.slack())
@@ -185,8 +192,7 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	e := Entry{Seq: next.last, At: next.notBefore(now), Data: data}
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Append(ctx, e); err != nil {
-			l.mu.Unlock()
-			return Position{}, fmt.Errorf("history: append: %w", err)
+			return Position{}, nil, fmt.Errorf("history: append: %w", err)
 		}
 	}
 	next.entries = append(next.entries, e)
@@ -194,10 +200,7 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	l.counts.Appended++
 	trims := l.retain(&next, now)
 	l.publish(&next)
-	l.mu.Unlock()
-
-	l.report(trims)
-	return next.position(), nil
+	return next.position(), trims, nil
 }
 
 func (l *Log) fits(data []byte) bool {
@@ -235,6 +238,9 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 			return Position{}, ErrTooLarge
 		}
 		cost += entryCost + int64(len(data))
+	}
+	if err := l.state.Load().ended(); err != nil && cost > 0 {
+		return Position{}, err
 	}
 	if l.budget != nil && cost > 0 {
 		if err := l.budget.take(ctx, cost); err != nil {
@@ -307,17 +313,22 @@ func (l *Log) renew(ctx context.Context, now time.Time, adds bool, change func(n
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
+	pos, trims, err := l.replace(ctx, now, adds, change)
+	l.report(trims)
+	return pos, err
+}
+
+func (l *Log) replace(ctx context.Context, now time.Time, adds bool, change func(next *state) bool) (Position, []Trim, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock() // also if the Store panics
 	cur, counts := l.state.Load(), l.counts
 	if err := cur.ended(); err != nil && (adds || cur.closed) {
-		l.mu.Unlock()
-		return Position{}, err
+		return Position{}, nil, err
 	}
 	next := *cur
 	next.epoch++
 	if !change(&next) {
-		l.mu.Unlock()
-		return cur.position(), nil
+		return cur.position(), nil, nil
 	}
 	next.bytes = size(next.entries)
 	var notErased error
@@ -326,8 +337,7 @@ func (l *Log) renew(ctx context.Context, now time.Time, adds bool, change func(n
 			err = fmt.Errorf("history: replace: %w", err)
 			if !errors.Is(err, ErrNotErased) {
 				l.counts = counts
-				l.mu.Unlock()
-				return Position{}, err
+				return Position{}, nil, err
 			}
 			notErased = err
 		}
@@ -335,10 +345,7 @@ func (l *Log) renew(ctx context.Context, now time.Time, adds bool, change func(n
 	l.ageSet = false // the timer belongs to entries that may be gone
 	trims := l.retain(&next, now)
 	l.publish(&next)
-	l.mu.Unlock()
-
-	l.report(trims)
-	return next.position(), notErased
+	return next.position(), trims, notErased
 }
 
 func size(entries []Entry) (n int64) {

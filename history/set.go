@@ -72,7 +72,7 @@ type SetConfig struct {
 // again, or without a Store forgets it, when no one has used it for a while.
 // [NewSet] returns one. Its methods may be called from any goroutine.
 //
-// A name has 1 to 128 characters of ASCII: letters, digits, '.', '_' and '-'. It
+// A name has 1 to 100 characters of ASCII: letters, digits, '.', '_' and '-'. It
 // begins with a letter or a digit. So it is safe in a path and in a URL.
 type Set struct {
 	cfg    SetConfig
@@ -84,6 +84,7 @@ type Set struct {
 	timer    *time.Timer
 	timerSet bool
 	closing  []chan struct{} // busy of those that are being closed
+	erasing  int             // how many of logs are closed, and are being erased
 	closed   bool
 	stats    SetStats // only its counters
 }
@@ -97,6 +98,8 @@ type member struct {
 	place *list.Element // in Set.idle, or nil
 	busy  chan struct{} // while it is opened or closed; closed afterwards
 	err   error         // of the opening
+
+	erasing bool // it counts in Set.erasing
 }
 
 // SetStats are the figures of a [Set]: its content now, and counters since
@@ -152,7 +155,7 @@ func validName(name string) bool {
 			return false
 		}
 	}
-	return len(name) > 0 && len(name) <= 128
+	return len(name) > 0 && len(name) <= 100 // a Store may have to escape each, and files allow 255
 }
 
 // Acquire returns the log of that name, and opens it if it is not open. If
@@ -210,7 +213,7 @@ func (s *Set) acquire(ctx context.Context, name string, create bool) (*Log, func
 		case s.cfg.Store == nil && !create:
 			s.mu.Unlock()
 			return nil, nil, ErrNotExist
-		case len(s.logs) < s.cfg.MaxLogs:
+		case len(s.logs)-s.erasing < s.cfg.MaxLogs:
 			m = &member{name: name, busy: make(chan struct{})}
 			s.logs[name] = m
 			s.mu.Unlock()
@@ -263,20 +266,29 @@ func (s *Set) release(m *member) {
 	}
 }
 
+var errNoStore = errors.New("history: open: SetConfig.Store returned neither a Store nor an error")
+
+// errPanic is the error of an opening for those who waited while it panicked.
+var errPanic = errors.New("history: the opening of the log panicked")
+
 // open opens the log of m, which is busy meanwhile.
-func (s *Set) open(ctx context.Context, m *member, create bool) (*Log, func(), error) {
-	log, err := s.load(ctx, m.name, create)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	busy := m.busy
-	m.log, m.err, m.busy = log, err, nil
-	defer close(busy)
-	if err != nil {
-		delete(s.logs, m.name)
-		return nil, nil, err
-	}
-	s.stats.Opened++
-	return log, s.use(m), nil
+func (s *Set) open(ctx context.Context, m *member, create bool) (log *Log, release func(), err error) {
+	err = errPanic
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		busy := m.busy
+		m.log, m.err, m.busy = log, err, nil
+		defer close(busy)
+		if err != nil {
+			delete(s.logs, m.name)
+			return
+		}
+		s.stats.Opened++
+		release = s.use(m)
+	}()
+	log, err = s.load(ctx, m.name, create)
+	return log, nil, err
 }
 
 func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) {
@@ -288,6 +300,9 @@ func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) 
 		}
 		if err != nil {
 			return nil, fmt.Errorf("history: open: %w", err)
+		}
+		if store == nil { // else the log would be in memory, and lost by an eviction
+			return nil, errNoStore
 		}
 		cfg.Store = store
 	}
@@ -302,110 +317,6 @@ func (s *Set) load(ctx context.Context, name string, create bool) (*Log, error) 
 		return nil, errors.Join(ErrFull, log.Close())
 	}
 	return log, nil
-}
-
-// free is freeOne for the budget.
-func (s *Set) free(ctx context.Context) bool {
-	s.mu.Lock()
-	return s.freeOne(ctx)
-}
-
-// freeOne closes the log that has not been used for the longest time, or waits
-// for one that is being closed. It returns false if there is none. The caller
-// holds s.mu, and freeOne unlocks it.
-func (s *Set) freeOne(ctx context.Context) bool {
-	if m := s.unused(time.Now(), s.cfg.Store != nil); m != nil {
-		s.evict(m)
-		return true
-	}
-	var closing chan struct{}
-	if len(s.closing) > 0 {
-		closing = s.closing[0]
-	}
-	s.mu.Unlock()
-	if closing == nil {
-		return false
-	}
-	select {
-	case <-closing:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// unused returns the log to evict next, or nil. Unless early is set, that is
-// one that no one has used since Idle before now. The caller holds s.mu.
-func (s *Set) unused(now time.Time, early bool) *member {
-	first := s.idle.Front()
-	if first == nil {
-		return nil
-	}
-	if m := first.Value.(*member); early || now.Sub(m.since) >= s.cfg.Idle {
-		return m
-	}
-	return nil
-}
-
-// evict closes a log that no one uses. The caller holds s.mu, and evict unlocks
-// it.
-func (s *Set) evict(m *member) {
-	s.begin(m)
-	s.stats.Evicted++
-	s.mu.Unlock()
-	err := m.log.Close()
-	s.end(m)
-	if s.cfg.OnEvict != nil {
-		s.cfg.OnEvict(m.name, err)
-	}
-}
-
-// begin makes m busy until end, which removes it. The caller holds s.mu.
-func (s *Set) begin(m *member) {
-	s.leave(m)
-	m.busy = make(chan struct{})
-	s.closing = append(s.closing, m.busy)
-}
-
-func (s *Set) end(m *member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.logs, m.name)
-	i := slices.Index(s.closing, m.busy)
-	s.closing = slices.Delete(s.closing, i, i+1)
-	close(m.busy)
-}
-
-// Evict closes the logs that no one has used since SetConfig.Idle before now,
-// and returns how many it closed. The Set itself calls Evict by a timer.
-func (s *Set) Evict(now time.Time) int {
-	for n := 0; ; n++ {
-		s.mu.Lock()
-		m := s.unused(now, false)
-		if m == nil {
-			s.mu.Unlock()
-			return n
-		}
-		s.evict(m)
-	}
-}
-
-// onIdle is the function of the timer.
-func (s *Set) onIdle() {
-	s.Evict(time.Now())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.timerSet = false
-	if first := s.idle.Front(); first != nil && !s.closed {
-		s.setTimer(first.Value.(*member).since)
-	}
-}
-
-// setTimer sets the timer for a log that was last used at since. The caller
-// holds s.mu.
-func (s *Set) setTimer(since time.Time) {
-	s.timerSet = true
-	s.timer.Reset(max(time.Until(since)+s.cfg.Idle, 0))
 }
 
 // Remove closes the log of that name, even if it is in use, and calls erase if
@@ -441,15 +352,7 @@ func (s *Set) Remove(ctx context.Context, name string, erase func(context.Contex
 		}
 		s.begin(m)
 		s.mu.Unlock()
-		var err error
-		if m.log != nil {
-			err = m.log.Close()
-		}
-		if erase != nil {
-			err = errors.Join(err, erase(ctx))
-		}
-		s.end(m)
-		return err
+		return s.shut(ctx, m, erase)
 	}
 }
 
@@ -458,7 +361,7 @@ func (s *Set) Stats() SetStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
-	stats.Logs, stats.Bytes = len(s.logs), s.budget.used.Load()
+	stats.Logs, stats.Bytes = len(s.logs)-s.erasing, s.budget.used.Load()
 	stats.InUse = stats.Logs - s.idle.Len()
 	return stats
 }
@@ -466,6 +369,9 @@ func (s *Set) Stats() SetStats {
 // Close closes all logs, even those that are in use, and joins the errors of
 // their Stores. Readers get [ErrClosed], and so do later calls of Acquire and
 // Create. Further calls of Close return nil.
+//
+// Close waits for all Stores, but closes several at a time, so that one that
+// hangs does not keep the readers of other logs.
 func (s *Set) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -476,23 +382,34 @@ func (s *Set) Close() error {
 	s.timer.Stop()
 	all := slices.Collect(maps.Values(s.logs))
 	s.mu.Unlock()
-	var errs []error
-	for _, m := range all {
-		s.mu.Lock()
-		for m.busy != nil && s.logs[m.name] == m { // opening, or closing
-			busy := m.busy
-			s.mu.Unlock()
-			<-busy
-			s.mu.Lock()
-		}
-		if s.logs[m.name] != m {
-			s.mu.Unlock()
-			continue
-		}
-		s.begin(m)
-		s.mu.Unlock()
-		errs = append(errs, m.log.Close())
-		s.end(m)
+	errs := make([]error, len(all))
+	var closing sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	for i, m := range all {
+		slots <- struct{}{}
+		closing.Go(func() {
+			errs[i] = s.close(m)
+			<-slots
+		})
 	}
+	closing.Wait()
 	return errors.Join(errs...)
+}
+
+// close closes the log of m, after the opening or closing that is under way.
+func (s *Set) close(m *member) error {
+	s.mu.Lock()
+	for m.busy != nil && s.logs[m.name] == m {
+		busy := m.busy
+		s.mu.Unlock()
+		<-busy
+		s.mu.Lock()
+	}
+	if s.logs[m.name] != m {
+		s.mu.Unlock()
+		return nil
+	}
+	s.begin(m)
+	s.mu.Unlock()
+	return s.shut(context.Background(), m, nil)
 }

@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -57,6 +58,65 @@ func TestSetIsFull(t *testing.T) {
 		_, release = create(t, memory, "b")
 		release()
 	})
+}
+
+// The func that erases a log may use others of a Set that is full: it does not
+// wait for its own end.
+func TestEraseUsesTheSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores := newShelf(t)
+		s := newSet(t, history.SetConfig{MaxLogs: 2, MaxBytes: 300, Store: stores.open})
+		audit, release := create(t, s, "audit")
+		defer release()
+		add(t, audit, strings.Repeat("x", 100))
+		_, release = create(t, s, "a")
+		defer release()
+		err := s.Remove(t.Context(), "a", func(ctx context.Context) error {
+			_, err := audit.Append(ctx, []byte(strings.Repeat("x", 200)))
+			if !errors.Is(err, history.ErrFull) {
+				t.Errorf("more than there is space for: %v", err)
+			}
+			_, release, err := s.Create(ctx, "b") // a is closed
+			if err == nil {
+				release()
+			}
+			if got := s.Stats(); got.Logs != 2 {
+				t.Errorf("%+v", got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A change that is refused in any case needs no space, and closes no other log.
+func TestRefusedChangesNeedNoSpace(t *testing.T) {
+	stores := newShelf(t)
+	s := newSet(t, history.SetConfig{MaxBytes: 1000, Store: stores.open})
+	idle, release := create(t, s, "idle")
+	add(t, idle, strings.Repeat("x", 500))
+	release()
+	finished, release := create(t, s, "finished")
+	defer release()
+	finished.Finish(t.Context())
+	removed, release := create(t, s, "removed")
+	defer release()
+	s.Remove(t.Context(), "removed", nil)
+	for l, want := range map[*history.Log]error{finished: history.ErrFinished, removed: history.ErrClosed} {
+		for _, n := range []int{500, 5000} {
+			data := []byte(strings.Repeat("x", n))
+			_, err1 := l.Append(t.Context(), data)
+			_, err2 := l.Replace(t.Context(), nil, data)
+			if !errors.Is(err1, want) || !errors.Is(err2, want) {
+				t.Errorf("%d bytes: %v, %v, want %v", n, err1, err2, want)
+			}
+		}
+	}
+	if n := s.Stats().Evicted; n != 0 {
+		t.Errorf("%d logs were closed for it", n)
+	}
 }
 
 func TestSetBytes(t *testing.T) {

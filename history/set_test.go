@@ -121,8 +121,8 @@ func TestSetNames(t *testing.T) {
 		{"a build", "build-17.2_linux", true},
 		{"one character", "7", true},
 		{"a base64 of a hash", "Zm9vYmFy", true},
-		{"as long as allowed", strings.Repeat("x", 128), true},
-		{"longer", strings.Repeat("x", 129), false},
+		{"as long as allowed", strings.Repeat("x", 100), true},
+		{"longer", strings.Repeat("x", 101), false},
 		{"nothing", "", false},
 		{"a hidden file", ".x", false},
 		{"the directory above", "..", false},
@@ -324,6 +324,18 @@ func TestSetOpeningFails(t *testing.T) {
 				release() // a later caller tries again
 			}
 		})
+	}
+}
+
+// A func without a Store and without an error does not make a log in memory,
+// whose entries the next eviction would lose.
+func TestSetWithoutAStore(t *testing.T) {
+	s := newSet(t, history.SetConfig{Store: func(context.Context, string, bool) (history.Store, error) { return nil, nil }})
+	if _, _, err := s.Create(t.Context(), "a"); err == nil {
+		t.Error("a log in memory")
+	}
+	if _, _, err := s.Acquire(t.Context(), "a"); err == nil || errors.Is(err, history.ErrNotExist) {
+		t.Errorf("a reader: %v", err)
 	}
 }
 

@@ -70,6 +70,21 @@ func TestFinished(t *testing.T) {
 	}
 }
 
+// An archive without entries does not clear a finished log either.
+func TestEmptyIntoFinished(t *testing.T) {
+	var file bytes.Buffer
+	if _, err := archive.Export(ctx, &file, slices.Values([]history.Entry(nil)), archive.ExportConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := history.Open(ctx, history.Config{})
+	l.Append(ctx, []byte("x"))
+	l.Finish(ctx)
+	_, err := archive.ImportLog(ctx, l, nil, &file, archive.ImportConfig{})
+	if !errors.Is(err, history.ErrFinished) || l.Stats().Entries != 1 {
+		t.Errorf("%v, %+v", err, l.Stats())
+	}
+}
+
 func reopen(t *testing.T, cfg journal.Config, use func(*journal.Journal)) {
 	t.Helper()
 	j, err := journal.Open(cfg)

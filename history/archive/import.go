@@ -108,6 +108,9 @@ func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cf
 	if err != nil {
 		return done, err
 	}
+	if l.Finished() { // a Replace without entries would clear it
+		return done, failed(history.ErrFinished)
+	}
 	data := make([][]byte, len(entries))
 	for i, e := range entries {
 		data[i] = e.Data

@@ -50,11 +50,11 @@ func openDisk(name string, warn func(error)) (directory, error) {
 		return nil, failure("open", err)
 	}
 	before, err := os.Lstat(name)
+	if err == nil {
+		err = noLink(before)
+	}
 	if err != nil {
 		return nil, failure("open", err)
-	}
-	if before.Mode()&fs.ModeSymlink != 0 {
-		return nil, &Error{"open", ReasonUnsafe, errors.New("it is a link: name the directory itself")}
 	}
 	d := &disk{}
 	if d.root, err = os.OpenRoot(name); err == nil {
@@ -87,6 +87,32 @@ func openDisk(name string, warn func(error)) (directory, error) {
 		}
 	}
 	return d, nil
+}
+
+func noLink(info fs.FileInfo) error {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return &Error{"open", ReasonUnsafe, errors.New("it is a link: name the directory itself")}
+	}
+	return nil
+}
+
+// checkParent returns an error if name exists and another user could exchange
+// the journals in it.
+func checkParent(name string) error {
+	info, err := os.Lstat(filepath.Clean(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = noLink(info)
+	}
+	if err != nil {
+		return failure("open", err)
+	}
+	if err := trusted(info); err != nil {
+		return &Error{"open", ReasonUnsafe, err}
+	}
+	return nil
 }
 
 // takeLock locks the file lock. That file is never removed, because two

@@ -55,6 +55,17 @@ func TestUnsafeDirectories(t *testing.T) {
 				t.Errorf("%s: %v", row.why, err)
 			}
 		}
+		if store, err := journal.ForSet(config(dir)); err != nil {
+			t.Fatal(err)
+		} else if s, err := store(ctx, "a", true); err == nil {
+			s.Close() // a lock is no business of the set
+			if !strings.Contains(row.why, "lock") {
+				t.Errorf("%s: accepted for a set", row.why)
+			}
+			os.RemoveAll(filepath.Join(dir, "a"))
+		} else if !hasReason(err, journal.ReasonUnsafe) {
+			t.Errorf("%s: for a set: %v", row.why, err)
+		}
 		if row.says != "" {
 			if entries, _ := os.ReadDir(dir); len(entries) > 1 {
 				t.Errorf("%s: %v were made", row.why, entries)

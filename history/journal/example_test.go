@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -60,6 +61,52 @@ func ExampleJournal_Rewrap() {
 	// 1
 	// 2
 	// 3
+}
+
+// The logs of a service, each in an encrypted file, and how to remove one with
+// everything that is on disk.
+func ExampleForSet() {
+	dir, _ := os.MkdirTemp("", "")
+	defer os.RemoveAll(dir)
+	key := make([]byte, journal.KeySize) // from a file, in a real program
+	rand.Read(key)
+	store, err := journal.ForSet(journal.Config{Dir: dir, Keys: [][]byte{key}})
+	if err != nil {
+		panic(err)
+	}
+	logs, err := history.NewSet(history.SetConfig{Store: store, MaxLogs: 100})
+	if err != nil {
+		panic(err)
+	}
+	defer logs.Close()
+	log, release, err := logs.Create(ctx, "build-7")
+	if err != nil {
+		panic(err)
+	}
+	log.Append(ctx, []byte("compiling"))
+	release()
+
+	remove := func(name string) error {
+		log, release, err := logs.Acquire(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if err := log.Finish(ctx); err != nil {
+			return err
+		}
+		if _, err := log.Clear(ctx, nil); err != nil {
+			return err
+		}
+		return logs.Remove(ctx, name, func(context.Context) error {
+			return os.RemoveAll(journal.SetDir(dir, name))
+		})
+	}
+	fmt.Println(remove("build-7"))
+	fmt.Println(remove("build-7"))
+	// Output:
+	// <nil>
+	// history: there is no log of this name
 }
 
 // Wrong: a backup of the whole directory. It holds the key of the segment, so

@@ -1,9 +1,11 @@
 package journal_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/relayguard/relayguard/history"
@@ -105,5 +107,58 @@ func TestForSet(t *testing.T) {
 	}
 	if _, err := journal.ForSet(journal.Config{}); !errors.Is(err, journal.ConfigMissing) {
 		t.Errorf("no keys: %v", err)
+	}
+}
+
+// As after Open, the caller may overwrite its keys after ForSet. Otherwise logs
+// that are opened later would be encrypted under zeros.
+func TestForSetCopiesKeys(t *testing.T) {
+	cfg := config(t.TempDir())
+	key := slices.Clone(cfg.Keys[0])
+	cfg.Keys = [][]byte{slices.Clone(key)}
+	store, err := journal.ForSet(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(cfg.Keys[0])
+	for _, open := range []func(context.Context, string, bool) (history.Store, error){
+		store,
+		func(context.Context, string, bool) (history.Store, error) {
+			return journal.Open(journal.Config{Dir: journal.SetDir(cfg.Dir, "a"), Keys: [][]byte{key}})
+		},
+	} {
+		s, err := open(ctx, "a", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := history.Open(ctx, history.Config{Store: s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+}
+
+// The longest name that a Set accepts, in the spelling whose directory has the
+// longest name, fits into the 255 bytes that file systems allow.
+func TestLongestName(t *testing.T) {
+	store, err := journal.ForSet(config(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := history.NewSet(history.SetConfig{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	name := strings.Repeat("A", 1000)
+	for _, _, err = logs.Acquire(ctx, name); errors.Is(err, history.ErrName); _, _, err = logs.Acquire(ctx, name) {
+		name = name[1:]
+	}
+	if !errors.Is(err, history.ErrNotExist) {
+		t.Fatalf("%d characters: %v", len(name), err)
+	}
+	if _, _, err := logs.Create(ctx, name); err != nil {
+		t.Errorf("%d characters: %v", len(name), err)
 	}
 }

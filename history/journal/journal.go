@@ -104,6 +104,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -144,8 +145,8 @@ type Config struct {
 	// process owns it.
 	Dir string
 
-	// Keys are the master keys, of 32 random bytes each. The journal encrypts
-	// with the first one and decrypts with any of them. To rotate the key, put
+	// Keys are the master keys, of 32 random bytes each. They are copied. The
+	// journal encrypts with the first one and decrypts with any. To rotate the key, put
 	// the new key first, restart, call [Journal.Rewrap], and remove the old
 	// key.
 	Keys [][]byte
@@ -285,11 +286,7 @@ func Open(cfg Config) (*Journal, error) {
 	if cfg.Every == 0 {
 		cfg.Every = defaultEvery
 	}
-	keys := make([][]byte, len(cfg.Keys))
-	for i, k := range cfg.Keys {
-		keys[i] = append([]byte(nil), k...)
-	}
-	cfg.Keys = keys
+	cfg.Keys = copies(cfg.Keys)
 	warn := func(err error) {
 		if cfg.OnWarning != nil {
 			cfg.OnWarning(err)
@@ -300,4 +297,13 @@ func Open(cfg Config) (*Journal, error) {
 		return nil, err
 	}
 	return &Journal{cfg: cfg, dir: dir}, nil
+}
+
+// copies returns copies of keys, so that the caller may overwrite its own.
+func copies(keys [][]byte) [][]byte {
+	all := make([][]byte, len(keys))
+	for i, k := range keys {
+		all[i] = bytes.Clone(k)
+	}
+	return all
 }

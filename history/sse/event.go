@@ -69,8 +69,13 @@ func appendEvent(buf []byte, name, id string, data []byte) []byte {
 	return append(buf, '\n')
 }
 
-// appendRetry appends the time after which the client should connect again.
-func appendRetry(buf []byte, after time.Duration) []byte {
-	buf = strconv.AppendInt(append(buf, "retry: "...), after.Milliseconds(), 10)
+// appendStart appends what begins a stream: the time after which the client
+// should connect again, and the id of an event without data, if it is not
+// empty. The client remembers that id and shows no event.
+func appendStart(buf []byte, retry time.Duration, id string) []byte {
+	buf = strconv.AppendInt(append(buf, "retry: "...), retry.Milliseconds(), 10)
+	if id != "" {
+		buf = append(append(buf, "\nid: "...), id...)
+	}
 	return append(buf, "\n\n"...)
 }

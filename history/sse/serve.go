@@ -139,9 +139,11 @@ func (c *client) follow(ctx context.Context, s *Server) error {
 	ping := time.NewTimer(s.cfg.Ping)
 	defer ping.Stop()
 	buf := take()
-	*buf = appendRetry(*buf, s.retry())
 	if c.lost {
+		*buf = appendStart(*buf, s.retry(), "")
 		*buf = appendEvent(*buf, "reset", "", nil)
+	} else { // the id, so that a break before the first event loses nothing
+		*buf = appendStart(*buf, s.retry(), c.reader.Position().String())
 	}
 	for {
 		b, err := c.reader.TryNext()

@@ -230,6 +230,22 @@ func TestStart(t *testing.T) {
 	})
 }
 
+// A client whose connection breaks before the first event goes on where it
+// began, and not at the place where it would begin now.
+func TestBreakBeforeTheFirstEvent(t *testing.T) {
+	both(t, func(t *testing.T, version int) {
+		log := open(t, history.Config{Keep: 2, TrimAt: 2})
+		add(t, log, "a")
+		b := serve(t, newServer(t, sse.Config{Ping: time.Second, Start: func(*http.Request) history.Position { return history.Latest() }}), log, version)
+		resp, e := b.follow("")
+		go func() { time.Sleep(time.Minute); resp.Body.Close() }()
+		e.next()
+		add(t, log, "b", "c", "d")
+		_, e = b.follow(e.id)
+		e.expect(t, "it comes back", "missed:1", ":c", ":d")
+	})
+}
+
 // A quiet stream has comments, and no timeout of the server ends it.
 func TestPing(t *testing.T) {
 	both(t, func(t *testing.T, version int) {
@@ -444,7 +460,7 @@ func TestRetryIsSpread(t *testing.T) {
 			t.Fatal(err)
 		}
 		var ms int
-		if _, err := fmt.Fscanf(resp.Body, "retry: %d\n\n", &ms); err != nil || ms < 10_000 || ms >= 20_000 {
+		if _, err := fmt.Fscanf(resp.Body, "retry: %d\n", &ms); err != nil || ms < 10_000 || ms >= 20_000 {
 			t.Errorf("%d ms, %v", ms, err)
 		}
 		times[ms] = true

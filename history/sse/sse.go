@@ -35,9 +35,10 @@
 //
 // The format is that of the HTML standard, section 9.2 (Server-sent events).
 // An entry is an event without a name, which EventSource calls a message. Its
-// id is the [history.Position] after it. When the connection breaks, the
-// browser connects again by itself and sends the last id in Last-Event-ID. It
-// then gets the entries that it missed, as a [history.Reader] does.
+// id is the [history.Position] after it. A new client gets the id of the place
+// where it begins at once. When the connection breaks, the browser connects
+// again by itself and sends the last id in Last-Event-ID. It then gets the
+// entries that it missed, as a [history.Reader] does.
 //
 // There are three other events:
 //

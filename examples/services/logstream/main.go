@@ -20,6 +20,7 @@ import (
 	"errors"
 	"flag"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -127,28 +128,38 @@ func refuse(w http.ResponseWriter, err error) {
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8080", "listen on this `address`")
 	flag.Parse()
-	if err := run(*addr); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	listener, err := net.Listen("tcp", *addr)
+	if err == nil {
+		slog.Info("listening", "addr", *addr)
+		err = run(ctx, listener, 5*time.Second)
+	}
+	stop()
+	if err != nil {
 		slog.Error("the service ends", "error", err)
 		os.Exit(1)
 	}
 }
 
-func run(addr string) error {
+// run serves until ctx ends. Then clients that still send have the time grace.
+func run(ctx context.Context, listener net.Listener, grace time.Duration) error {
 	s, err := newService()
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	server := &http.Server{Addr: addr, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
-	go func() { failed <- server.ListenAndServe() }()
-	slog.Info("listening", "addr", addr)
+	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
 	}
 	s.logs.Close() // ends the streams, for which Shutdown waits
-	return server.Shutdown(context.Background())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return server.Close() // of a quiet build, whose next line may be hours away
 }

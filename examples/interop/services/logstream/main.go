@@ -290,5 +290,10 @@ func run(addr string) error {
 	case <-ctx.Done():
 	}
 	s.close()
-	return server.Shutdown(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return server.Close() // of a quiet build, whose next line may be hours away
 }
