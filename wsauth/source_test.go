@@ -138,10 +138,10 @@ func TestExpiredIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gate.Verify(t.Context(), nil, now.Add(-1)); err != nil {
+	if _, err := gate.Verify(t.Context(), []byte("x"), now.Add(-1)); err != nil {
 		t.Error(err)
 	}
-	_, err = gate.Verify(t.Context(), nil, now)
+	_, err = gate.Verify(t.Context(), []byte("x"), now)
 	if e, ok := errors.AsType[*wsauth.Error](err); !ok || e.Reason != wsauth.ReasonExpired || e.Subject != "pi-1" {
 		t.Error(err)
 	}
