@@ -74,9 +74,9 @@ func ExampleAll() {
 	// bob 404
 }
 
-// An API key that is not checked is no client: a client that invents a new
-// one for each request has no limit. Report false for a wrong key, so that its request
-// counts by the address.
+// An API key that is not checked is no client: a client that invents a new one
+// for each request has no limit. Report false for a wrong key, so that its
+// request counts by the address.
 func ExampleKey_incorrect() {
 	count := func(key func(*http.Request) (ratelimit.Key, bool)) (admitted int) {
 		lim, _ := ratelimit.New(ratelimit.Config{Count: ratelimit.CountRequests, Limit: 3, Key: key})

@@ -340,8 +340,9 @@ func TestClientIP(t *testing.T) {
 	}
 }
 
-// TestZeroKey has a Key func that does not look whether the header is there. The
-// requests without it must not be one client, which any of them could exhaust.
+// TestZeroKey has a Key func that does not look whether the header is there.
+// The requests without it must not be one client, which any of them could
+// exhaust.
 func TestZeroKey(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{Limit: 1, Count: ratelimit.CountRequests, Key: func(r *http.Request) (ratelimit.Key, bool) {
 		return ratelimit.Key{ID: r.Header.Get("X-API-Key")}, true

@@ -325,8 +325,8 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 }
 
 // Slot is the place of an admitted connection or request. Only its first
-// Release has an effect. Do not copy a Slot, since the copy could give the place
-// of another connection back; go vet finds copies. The zero Slot, which Admit
+// Release has an effect. Do not copy a Slot, since the copy could give back the
+// place of another connection; go vet finds copies. The zero Slot, which Admit
 // returns with a refusal, holds no place.
 type Slot struct {
 	l        *Limiter
