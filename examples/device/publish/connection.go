@@ -208,10 +208,9 @@ func (c *connection) serve(stop context.Context) error {
 
 	always := make(chan struct{})
 	close(always)
-	stopping := stop.Done()
 	for {
 		c.observe(!c.viewer)
-		if _, waiting := c.queue.counts(); waiting == 0 && stop.Err() != nil || c.queue.finished() != nil {
+		if c.queue.finished() != nil {
 			return nil
 		}
 		var ready chan struct{}
@@ -223,8 +222,6 @@ func (c *connection) serve(stop context.Context) error {
 		}
 		var err error
 		select {
-		case <-stopping:
-			stopping = nil
 		case <-c.ctx.Done():
 			err = errLost
 		case err = <-c.lost:

@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/device/publish"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -108,4 +110,36 @@ func TestEndInFile(t *testing.T) {
 func unix(d time.Duration) string {
 	text, _ := json.Marshal(time.Now().Add(d).Unix())
 	return string(text)
+}
+
+// lateSource makes its only message when ctx ends, and takes a second for it.
+type lateSource struct{ made bool }
+
+func (s *lateSource) Next(ctx context.Context) (wire.Message, error) {
+	<-ctx.Done()
+	if s.made {
+		return wire.Message{}, ctx.Err()
+	}
+	s.made = true
+	time.Sleep(time.Second)
+	return wire.Message{Text: "0"}, nil
+}
+
+// A message that the source is making when Run has to end is published.
+func TestLastMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, newPipes(), houseConfig{lifetime: time.Hour})
+		h.put()
+		ctx, stop := context.WithCancel(t.Context())
+		wait := h.run(ctx, &lateSource{}, h.credential())
+		time.Sleep(time.Minute)
+		stop()
+		h.expect(t.Context(), 0)
+		if err := wait(); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if strings.Contains(h.logs.String(), "before all messages") {
+			t.Error(h.logs)
+		}
+	})
 }

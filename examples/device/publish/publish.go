@@ -182,8 +182,15 @@ type publisher struct {
 	renewal chan renewal // the result of a refresh that is under way, or nil
 }
 
-// feed puts the messages of the source into the queue, while there is room.
+// feed puts the messages of the source into the queue, while there is room. It
+// marks the end of the queue, also when ctx has ended: until then, the source
+// may give one more message, which must not be lost.
 func (p *publisher) feed(ctx context.Context) {
+	defer func() {
+		if ctx.Err() != nil {
+			p.queue.end(ctx.Err())
+		}
+	}()
 	prefix := rand.Text()[:10] // makes the ids differ from those of another run
 	for count := 0; ; {
 		for p.queue.full() {
