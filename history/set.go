@@ -72,8 +72,8 @@ type SetConfig struct {
 // again, or without a Store forgets it, when no one has used it for a while.
 // [NewSet] returns one. Its methods may be called from any goroutine.
 //
-// A name has 1 to 100 characters of ASCII: letters, digits, '.', '_' and '-'. It
-// begins with a letter or a digit. So it is safe in a path and in a URL.
+// A name has 1 to 100 characters of ASCII: letters, digits, '.', '_' and '-'.
+// It begins with a letter or a digit. So it is safe in a path and in a URL.
 type Set struct {
 	cfg    SetConfig
 	budget *budget
