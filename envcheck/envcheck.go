@@ -149,9 +149,9 @@ type Var struct {
 	// AllowFile allows NAME_FILE for a variable that is not a secret.
 	AllowFile bool
 
-	// AllowEmpty makes the empty value a value: a variable that is set and empty
-	// does not get its Default, and its target gets the zero value, such as an
-	// empty list. NAME_FILE may name an empty file.
+	// AllowEmpty makes the empty value a value: a variable that is set and
+	// empty does not get its Default, and its target gets the zero value, such
+	// as an empty list. NAME_FILE may name an empty file.
 	AllowEmpty bool
 
 	// Into stores the value. If it is the zero Setter, the value is only

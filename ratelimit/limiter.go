@@ -232,7 +232,8 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 	c, known, start := s.clients.find(key, place), false, at
 	if c != nil {
 		known, open = s.clients.fresh(c), c.open
-		// A network without a limit begins a new window before its counters end.
+		// A network without a limit begins a new window before its counters
+		// end.
 		if known && at-c.start < window && c.tries <= unlimited {
 			start, counted, attempts = c.start, c.counted, c.tries-1
 		}

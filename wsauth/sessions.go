@@ -153,8 +153,8 @@ func (g *Gate) room(id *Identity, now time.Time, todo *aftermath) bool {
 	return true
 }
 
-// sessionsOf returns the sessions of the subject of id. Two issuers may give the
-// same subject to different users. It needs mu.
+// sessionsOf returns the sessions of the subject of id. Two issuers may give
+// the same subject to different users. It needs mu.
 func (g *Gate) sessionsOf(id *Identity) (open []*Session) {
 	for _, s := range g.subjects[id.Subject] {
 		if s.grant.Load().Issuer == id.Issuer {

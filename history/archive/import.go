@@ -27,7 +27,8 @@ type ImportConfig struct {
 	Identities []age.Identity
 
 	// Keep is the number of entries to import, the last ones of the archive. 0
-	// or less means 1,000. A number above the Config.Keep of the log has no use.
+	// or less means 1,000. A number above the Config.Keep of the log has no
+	// use.
 	Keep int
 
 	// MaxBytes limits the sum of the lengths of these entries. If they are
@@ -101,8 +102,8 @@ func Read(ctx context.Context, r io.Reader, cfg ImportConfig) ([]history.Entry, 
 //
 // Its errors are those of [Read]. If l is finished already, the error wraps
 // [history.ErrFinished]. After an error, the log has not changed, unless it was
-// an error of the last step: if l cannot be finished, it has the entries, and the
-// caller may import the archive again.
+// an error of the last step: if l cannot be finished, it has the entries, and
+// the caller may import the archive again.
 func ImportLog(ctx context.Context, l *history.Log, note []byte, r io.Reader, cfg ImportConfig) (Progress, error) {
 	entries, done, err := Read(ctx, r, cfg)
 	if err != nil {

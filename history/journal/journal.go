@@ -146,9 +146,9 @@ type Config struct {
 	Dir string
 
 	// Keys are the master keys, of 32 random bytes each. They are copied. The
-	// journal encrypts with the first one and decrypts with any. To rotate the key, put
-	// the new key first, restart, call [Journal.Rewrap], and remove the old
-	// key.
+	// journal encrypts with the first one and decrypts with any. To rotate the
+	// key, put the new key first, restart, call [Journal.Rewrap], and remove
+	// the old key.
 	Keys [][]byte
 
 	// Sync is when appended entries are forced to the disk. The zero value is

@@ -23,9 +23,9 @@ type ResponseWriter struct {
 // Unwrap returns the ResponseWriter below, for [http.ResponseController].
 func (w *ResponseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader sends the status, but no 101 if the connection cannot be hijacked:
-// coder's library looks for a Hijacker only here, and sends the 101 before it
-// hijacks. Without the 101, it can still send its 500.
+// WriteHeader sends the status, but no 101 if the connection cannot be
+// hijacked: coder's library looks for a Hijacker only here, and sends the 101
+// before it hijacks. Without the 101, it can still send its 500.
 func (w *ResponseWriter) WriteHeader(status int) {
 	if status == http.StatusSwitchingProtocols && !hijack.Possible(w.ResponseWriter) {
 		for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Protocol"} {

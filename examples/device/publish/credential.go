@@ -247,8 +247,8 @@ func (c *Credential) refresh(ctx context.Context) error {
 	return nil
 }
 
-// save writes the pair to the file. The old refresh token is no longer valid, so
-// a pair that could not be written is used all the same, and written later.
+// save writes the pair to the file. The old refresh token is no longer valid,
+// so a pair that could not be written is used all the same, and written later.
 func (c *Credential) save(slot *files.Slot) {
 	data, err := json.Marshal(c.pair)
 	if err == nil && slot == nil {

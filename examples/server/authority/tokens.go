@@ -10,8 +10,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
-// SignWith is [Sign] with a private key whose public key is in cfg. It refuses a
-// token that the server would not accept.
+// SignWith is [Sign] with a private key whose public key is in cfg. It refuses
+// a token that the server would not accept.
 func SignWith(ctx context.Context, key jwtauth.Key, cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string, error) {
 	accepts, err := cfg.verifier()
 	if err != nil {

@@ -98,8 +98,8 @@ func (w *Watch) TokensBarred(peer wsauth.Peer) bool {
 	return barred
 }
 
-// RefuseTokens answers the request r from addr with 403 if addr is blocked or may
-// not send tokens, and reports whether it has done so.
+// RefuseTokens answers the request r from addr with 403 if addr is blocked or
+// may not send tokens, and reports whether it has done so.
 func (w *Watch) RefuseTokens(rw http.ResponseWriter, r *http.Request, addr netip.Addr) bool {
 	d := ratelimit.Decision{Client: ratelimit.Fold(addr), Reason: ratelimit.ReasonBlocked}
 	key := ratelimit.Key{Addr: addr}
