@@ -30,8 +30,8 @@ func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 }
 
 // Map accepts pairs KEY=VALUE separated by commas, each value as the setter
-// that of returns accepts it, such as Map(&labels, Text). Spaces around a pair
-// are dropped. Empty keys and values and repeated keys are refused.
+// that of returns accepts it, such as Map(&labels, Text). Spaces around a pair,
+// a key and a value are dropped. Empty keys and values and repeated keys are refused.
 func Map[K ~string, T any](into *map[K]T, of func(value *T) Setter) Setter {
 	one := of(new(T))
 	kind := func() string { return "pairs KEY=VALUE separated by commas, without repeated keys" + one.each("value") }
@@ -39,6 +39,7 @@ func Map[K ~string, T any](into *map[K]T, of func(value *T) Setter) Setter {
 		pairs := make(map[K]T)
 		err := eachItem(value, "pair", func(place, pair string) (string, error) {
 			key, text, _ := strings.Cut(pair, "=")
+			key, text = strings.TrimSpace(key), strings.TrimSpace(text)
 			if key == "" || text == "" {
 				return "", CheckReason(place + " must have the form KEY=VALUE")
 			}

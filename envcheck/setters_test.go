@@ -185,6 +185,7 @@ func TestKinds(t *testing.T) {
 		{"nets", "10.0.0.0/8,::/0", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0")}, "", "any type"},
 		{"nets", "10.0.0.0", nil, "item 1 must be a prefix like 10.0.0.0/8", "without its length"},
 		{"map", "a=1, b=x=y", map[string]string{"a": "1", "b": "x=y"}, "", "the first = counts"},
+		{"map", " a = 1 ,b= 2", map[string]string{"a": "1", "b": "2"}, "", "spaces"},
 		{"map", "a=1,b", nil, "pair 2 must have the form KEY=VALUE", "no value"},
 		{"map", "=1", nil, "pair 1 must have the form KEY=VALUE", "no key"},
 		{"map", "a=", nil, "pair 1 must have the form KEY=VALUE", "an empty value"},

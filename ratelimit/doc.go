@@ -38,6 +38,8 @@
 //     without end.
 //   - Config.MaxOpen is the number of open connections, in whichever window
 //     they began, so a client cannot collect connections over many windows.
+//     It is 5 times Limit by default. For N connections at once, however long
+//     they last, set Limit and MaxOpen to N.
 //
 // Two limits apply to all clients together, so that many addresses cannot do
 // what one may not: Config.MaxTotal, the number of open connections, and

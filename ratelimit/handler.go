@@ -40,6 +40,9 @@ func (l *Limiter) Handler(next http.Handler) http.Handler { return All(l)(next) 
 // refuses answers the client. If you nest Handler instead, a request that the
 // inner limiter refuses still counts for the outer one.
 //
+// A limiter whose Config.Key has no key for a request counts it by its address.
+// If it should count nothing then, set its Config.Skip.
+//
 // A token of Config.Process is not given back. Observe and OnReject of each
 // limiter get its own decision.
 func All(limiters ...*Limiter) func(http.Handler) http.Handler {

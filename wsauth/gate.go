@@ -311,7 +311,8 @@ func (s *Session) entered(err error) (*Session, error) {
 // returns the error: 401 with WWW-Authenticate (RFC 6750, section 3) if there
 // is no token or it is refused, and 503 with Retry-After if the Verifier cannot
 // decide. The answer is the same for every reason. A refused token is audited.
-// Pass the identity to [Gate.AttachIdentity] after the upgrade.
+// Pass the identity to [Gate.AttachIdentity] after the upgrade. Without sources,
+// the token comes from [FromBearer].
 func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...Source) (Identity, error) {
 	id, err := g.fromRequest(r, sources)
 	if err == nil {
@@ -335,6 +336,9 @@ func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...S
 }
 
 func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) {
+	if len(sources) == 0 {
+		sources = []Source{FromBearer}
+	}
 	token, ok := TokenFrom(r, sources...)
 	switch {
 	case !ok:

@@ -46,6 +46,9 @@ func (e *OriginError) Error() string {
 	return fmt.Sprintf("wsauth: origin %q is not among %q", e.Got, e.Want)
 }
 
+// errItem is the reason of Validate. It does not hold the item.
+var errItem = fmt.Errorf("%w: write scheme://host or scheme://host:port, without a path or a pattern", ConfigMalformed)
+
 // Validate returns the join of a [*ConfigError] for each item of Allow that is
 // not an origin, such as "*" or a URL with a path. Such an item matches no
 // page.
@@ -53,7 +56,7 @@ func (o Origins) Validate() error {
 	var errs []error
 	for i, allowed := range o.Allow {
 		if _, err := parseOrigin(allowed); err != nil {
-			errs = append(errs, &ConfigError{"Origins.Allow[" + strconv.Itoa(i) + "]", ConfigMalformed})
+			errs = append(errs, &ConfigError{"Origins.Allow[" + strconv.Itoa(i) + "]", errItem})
 		}
 	}
 	return errors.Join(errs...)

@@ -78,6 +78,15 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// Without sources, the token is that of the Authorization header.
+func TestAuthenticateByDefault(t *testing.T) {
+	gate, _, _ := newGate(t, wsauth.Config{})
+	w := httptest.NewRecorder()
+	if id, err := gate.Authenticate(w, request("/", "Authorization: Bearer "+live("pi-1"))); err != nil || id.Subject != "pi-1" {
+		t.Error(id, err)
+	}
+}
+
 // The answer does not tell the reason of a refusal, and no refusal penalizes a
 // client if nothing was decided.
 func TestAuthenticate(t *testing.T) {

@@ -94,12 +94,17 @@ type client struct {
 func (c *client) start(r *http.Request, start func(*http.Request) history.Position) (comesBack bool) {
 	from := history.Oldest()
 	id := r.Header.Get("Last-Event-ID")
-	switch p, err := history.ParsePosition(id); {
-	case id != "" && err == nil:
+	p, err := history.ParsePosition(id)
+	if id != "" && err == nil {
+		b := c.log.Since(p)
+		c.lost = b.Reset && b.Note == nil && start != nil
+	} else {
+		c.lost = id != ""
+	}
+	switch {
+	case id != "" && !c.lost:
 		from = p
-	case id != "":
-		c.lost = true // what the client has is not of this log
-	case start != nil:
+	case start != nil: // what the client has is not of this log
 		from = start(r)
 	}
 	c.reader = c.log.Reader(from)

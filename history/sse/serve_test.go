@@ -227,6 +227,11 @@ func TestStart(t *testing.T) {
 		e.expect(t, "as the service says", ":c")
 		_, e = b.follow(first.String())
 		e.expect(t, "the client's own position", ":b", ":c")
+		_, e = b.follow("made up")
+		e.expect(t, "a position of nowhere", "reset:", ":c")
+		other := open(t, history.Config{})
+		_, e = b.follow(add(t, other, "x").String())
+		e.expect(t, "a position of another log, as after a restart", "reset:", ":c")
 	})
 }
 

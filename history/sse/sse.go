@@ -87,8 +87,8 @@ const (
 // Config configures a [Server]. The zero value is good for most services.
 type Config struct {
 	// Start, if not nil, returns where a client begins that sends no
-	// Last-Event-ID, for example [history.Last] of 100. If nil, a client gets
-	// all kept entries first.
+	// Last-Event-ID, or one that is not of this log, for example
+	// [history.Last] of 100. If nil, such a client gets all kept entries first.
 	Start func(*http.Request) history.Position
 
 	// Ping is how long a stream is quiet before a comment is sent. It should be

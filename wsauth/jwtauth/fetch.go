@@ -95,7 +95,7 @@ func (p *provider) readDiscovery(text []byte) (string, error) {
 	case err != nil:
 		return "", err
 	case issuer != p.Issuer:
-		return "", errors.New("its issuer is another than the configured one")
+		return "", fmt.Errorf("its issuer is %.200q, and not the configured one", issuer)
 	}
 	// Only a provider on this machine may point to this machine by http.
 	issuerURL, err := checkURL(p.Issuer, p.InsecureHTTP)
