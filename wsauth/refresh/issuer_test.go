@@ -14,6 +14,7 @@ import (
 
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/leaktest"
+	"github.com/relayguard/relayguard/wsauth/jwtauth"
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
@@ -445,5 +446,38 @@ func TestPairPrintsNoToken(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), p.TokenID) {
 		t.Error("no ID in", out.String())
+	}
+}
+
+// An Issuer signs with any key of its Signer, for users as for devices.
+func TestIssuerOfUsers(t *testing.T) {
+	for _, alg := range []string{jwtauth.EdDSA, jwtauth.ES256} {
+		private, public, err := jwtauth.NewKeyPair(alg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{PEM: private}}, AnySubject: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		service, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{PEM: public}}, AnySubject: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, _ := newIssuer(t, func(c *refresh.Config) { c.Signer = signer })
+		p, err := i.IssueAt(t.Context(), refresh.Grant{Subject: "auth0|ann@example.com", Scope: []string{"read:lobby"}}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = i.RefreshAt(t.Context(), p.RefreshToken, wsauth.Peer{}, now.Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		id, err := service.Verify(t.Context(), []byte(p.Token), now.Add(time.Minute))
+		if err != nil || id.Subject != "auth0|ann@example.com" || !id.Can(wsauth.Read, "lobby") || id.Can(wsauth.Read) {
+			t.Errorf("%s: %+v, %v", alg, id, err)
+		}
+		if n, err := i.RevokeSubjectAt(t.Context(), id.Subject, now.Add(2*time.Minute)); n != 1 || err != nil {
+			t.Error(n, err)
+		}
 	}
 }
