@@ -173,8 +173,8 @@ var suspicions = map[string][]string{
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=origins addr=2001:db8:5::3 count=10`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=suspicious outcome=failures addr=fe80::1%eth0 count=10`,
 		`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=refused addr=2001:db8:5::7 reason=expired`,
-		`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=pair_refused addr=2001:db8:5::7 reason=reused device=pi-1 client=2001:db8:5:7::/64`,
-		`time=2026-11-25T01:13:00.123Z level=INFO msg=auth outcome=authenticated addr=2001:db8:5::9 device="msg=auth outcome=refused addr=203.0.113.8"`,
+		`time=2026-11-25T01:13:00.123Z level=WARN msg=auth outcome=pair_refused addr=2001:db8:5::7 reason=reused subject=pi-1 client=2001:db8:5:7::/64`,
+		`time=2026-11-25T01:13:00.123Z level=INFO msg=auth outcome=authenticated addr=2001:db8:5::9 subject="msg=auth outcome=refused addr=203.0.113.8"`,
 	},
 	"json": {
 		`{"time":"2026-11-25T01:13:00.123456789Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"2001:db8:5::1","count":10}`,
@@ -183,7 +183,7 @@ var suspicions = map[string][]string{
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"suspicious","outcome":"failures","addr":"fe80::1%eth0"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"auth","outcome":"refused","addr":"2001:db8:5::7","reason":"expired"}`,
 		`{"time":"2026-11-25T01:13:00.1Z","level":"WARN","msg":"auth","outcome":"pair_refused","addr":"2001:db8:5::7","reason":"reused","client":"2001:db8:5:7::/64"}`,
-		`{"time":"2026-11-25T01:13:00.1Z","level":"INFO","msg":"auth","outcome":"authenticated","addr":"2001:db8:5::9","device":"\"addr\":\"203.0.113.8\""}`,
+		`{"time":"2026-11-25T01:13:00.1Z","level":"INFO","msg":"auth","outcome":"authenticated","addr":"2001:db8:5::9","subject":"\"addr\":\"203.0.113.8\""}`,
 	},
 }
 

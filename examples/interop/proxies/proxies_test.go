@@ -184,7 +184,7 @@ func (p proxy) streams(t *testing.T, server *relay.Server) {
 	}
 	say(`{"token":"` + server.Token() + `"}`)
 	hears(t, device, `"authenticated"`)
-	server.Logged(`"msg":"auth"`, `"addr":"127.0.0.5"`, `"device":"pi-1"`)
+	server.Logged(`"msg":"auth"`, `"addr":"127.0.0.5"`, `"subject":"pi-1"`)
 	say(`{"text":"through the proxy"}`)
 	hears(t, viewer, "through the proxy")
 }
