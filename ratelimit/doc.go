@@ -114,15 +114,13 @@
 //	                      client  million  Handler   each    a client
 //	Admit                 1       1        1         0       48
 //	Admit and Release     1.24    1.22               0       48
-//	go-chi/httprate       6.37    2.55      5.42     3       38
-//	ulule/limiter         4.24    3.17      4.63     2       198
-//	sethvargo/go-limiter  1.04    1.27      3.82     0       140
-//	didip/tollbooth v7    5.85    2.55     11.66     0       252
-//	map of x/time/rate    2.26    1.72      0.58     0       188
+//	go-chi/httprate       6.03    2.72      5.23     3       38
+//	ulule/limiter         4.47    3.52      4.52     2       198
+//	sethvargo/go-limiter  1.34    1.16      3.76     0       140
+//	didip/tollbooth v7    7.23    2.81     11.02     0       252
+//	map of x/time/rate    2.91    1.69      0.60     0       188
 //
-// Allocations are those of one decision. On two cores without other load,
-// go-limiter takes 1.3 times as long for one client. The other packages got
-// their keys as strings made beforehand. Limiter.Handler also watches for the
-// upgrade, which takes two allocations; with CountRequests it does not, and
-// takes none.
+// Allocations are those of one decision. The other packages got their keys as
+// strings made beforehand. Limiter.Handler also watches for the upgrade, which
+// takes two allocations; with CountRequests it does not, and takes none.
 package ratelimit
