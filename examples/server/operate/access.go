@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
@@ -85,11 +84,11 @@ func identify(a *authority.Authority, r *http.Request) (id wsauth.Identity, ok b
 	if caller, ok := r.Context().Value(socketKey{}).(string); ok {
 		return wsauth.Identity{Subject: caller, Permissions: []string{wsauth.Admin}}, true
 	}
-	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !found || !strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1
+	token, found := wsauth.FromBearer(r)
+	if !found {
 		return id, false
 	}
-	id, err := a.Verify(r.Context(), []byte(strings.TrimLeft(token, " ")), time.Now())
+	id, err := a.Verify(r.Context(), []byte(token), time.Now())
 	return id, err == nil
 }
 
