@@ -230,7 +230,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A target whose variable is not set keeps its value: nil is "not set".
+// A target whose variable is not set keeps its value, so nil means "not set".
 func TestOptionalTellsZeroFromUnset(t *testing.T) {
 	var n *int
 	s := envcheck.Spec{Vars: []envcheck.Var{{Name: "A", Into: envcheck.Optional(&n, func(n *int) envcheck.Setter { return envcheck.Number(n, 0, 9) })}}}

@@ -92,23 +92,24 @@ type client struct {
 
 // start sets the reader, and reports whether the client was here before.
 func (c *client) start(r *http.Request, start func(*http.Request) history.Position) (comesBack bool) {
-	from := history.Oldest()
-	id := r.Header.Get("Last-Event-ID")
-	p, err := history.ParsePosition(id)
-	if id != "" && err == nil {
-		b := c.log.Since(p)
-		c.lost = b.Reset && b.Note == nil && start != nil
-	} else {
-		c.lost = id != ""
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		p, err := history.ParsePosition(id)
+		c.lost = err != nil
+		if err == nil && start != nil { // it may be a position of another log
+			b := c.log.Since(p)
+			c.lost = b.Reset && b.Note == nil
+		}
+		if !c.lost {
+			c.reader = c.log.Reader(p)
+			return true
+		}
 	}
-	switch {
-	case id != "" && !c.lost:
-		from = p
-	case start != nil: // what the client has is not of this log
+	from := history.Oldest()
+	if start != nil {
 		from = start(r)
 	}
 	c.reader = c.log.Reader(from)
-	return id != "" && !c.lost
+	return false
 }
 
 // open sends the head of the response.

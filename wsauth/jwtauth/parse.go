@@ -44,7 +44,7 @@ func newSecret(secret []byte, alg algorithm) (ringKey, error) {
 }
 
 // isKeyFile recognizes a key of another algorithm, in any common notation. If a
-// public key were a secret, everyone who has it could sign (CVE-2022-29217).
+// public key were a secret, every reader of it could sign (CVE-2022-29217).
 func isKeyFile(secret []byte) bool {
 	for _, start := range []string{"ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"} {
 		if bytes.HasPrefix(secret, []byte(start)) {
