@@ -25,6 +25,10 @@ type Entry struct {
 // from a copy.
 type Head struct{ Line, Epoch, Last uint64 }
 
+// Skip says that the sequence numbers from After+1 to After+Count were given to
+// no entry. They do not count as [Batch.Missed].
+type Skip struct{ After, Count uint64 }
+
 // Saved is the complete content of a log, as a [Store] loads and saves it.
 type Saved struct {
 	// ID is the name of the log and never changes. 0 means that nothing is
@@ -45,6 +49,10 @@ type Saved struct {
 	// drop the first ones. A reader with a position in a dropped line gets a
 	// Reset.
 	Earlier []Head
+	// Skips are the sequence numbers that were left out, in order. An [Origin]
+	// leaves numbers out when it begins a new line, so that a number that it
+	// gave in the line before, and has lost, is not given to another entry.
+	Skips []Skip
 	// Epoch is the number of the epoch. It rises by at least 1 with each
 	// Replace, Clear and Delete.
 	Epoch uint64
