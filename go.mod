@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	filippo.io/age v1.2.1
 	github.com/lestrrat-go/jwx/v2 v2.1.6
+	github.com/redis/rueidis v1.0.69
 	golang.org/x/time v0.11.0
 	nhooyr.io/websocket v1.8.17
 )
