@@ -55,6 +55,15 @@
 // has not been used for a while, and bounds the number of open logs and their
 // memory. Package sse sends a log to browsers.
 //
+// # Several processes
+//
+// With an [Origin], several processes share a log, and each holds a replica of
+// it. A position is then good in all of them. A process that is behind the one
+// that gave a position reads on from there as soon as it has caught up. While
+// the Origin cannot be reached, readers read the replica, and changes fail.
+// [Log.AppendAfter] appends only if no other process has changed the log.
+// Package redislog has an Origin on Redis or Valkey.
+//
 // # Epochs
 //
 // Within an epoch, entries are only appended at the end of the log and dropped
@@ -70,7 +79,8 @@
 // by one goroutine at a time. Reading takes no lock: an atomic pointer leads to
 // an immutable state, and successive states share one array of entries. A
 // timer's goroutine wakes the waiting readers, at most once per [Config.Wake].
-// An appender spends no time on it. The package starts no goroutine that lasts.
+// An appender spends no time on it. The package starts no goroutine that lasts,
+// except one for each log with an Origin, until [Log.Close].
 //
 // These are ratios within one run of go test -bench . (November 2026, two
 // shared cores):
@@ -156,6 +166,11 @@ type Config struct {
 	// Store makes the log durable. If nil, the log is in memory only.
 	Store Store
 
+	// Origin makes the log one that several processes share. If nil, this
+	// process alone decides about it. An Origin cannot be combined with a
+	// Store. All processes should have the same limits.
+	Origin Origin
+
 	// OnTrim, if not nil, is called after each clean-up, with no lock held. It
 	// runs in the goroutine that caused the clean-up: one that changes the log,
 	// or a timer's. Two calls may overlap.
@@ -182,6 +197,7 @@ const (
 	ConfigNegative ConfigReason = "must not be negative"
 	ConfigTooSmall ConfigReason = "must not be below Config.Keep"
 	ConfigShared   ConfigReason = "must not be shared by several logs"
+	ConfigCombined ConfigReason = "cannot be combined with Config.Store"
 )
 
 func (r ConfigReason) Error() string { return string(r) }
@@ -205,20 +221,24 @@ func (c Config) withDefaults(prefix string) (_ Config, errs []error) {
 		c.TrimAt = c.Keep + c.Keep/5
 	}
 	refuse(c.TrimAt >= 0 && c.TrimAt < c.Keep, "TrimAt", ConfigTooSmall)
+	refuse(c.Origin != nil && c.Store != nil, "Origin", ConfigCombined)
 	if c.Wake == 0 {
 		c.Wake = defaultWake
 	}
 	return c, errs
 }
 
-// Open returns a log with the entries that cfg.Store holds, if there is a
-// Store. If cfg is wrong, the error joins a [*ConfigError] for each problem. If
-// the Store fails, the error wraps that of the Store. Open passes ctx to the
-// Store.
+// Open returns a log with the entries that cfg.Store or cfg.Origin holds, if
+// there is one. If cfg is wrong, the error joins a [*ConfigError] for each
+// problem. If the Store or the Origin fails, the error wraps that of it. Open
+// passes ctx to it.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg, errs := cfg.withDefaults("Config.")
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
+	}
+	if cfg.Origin != nil {
+		return openReplica(ctx, cfg)
 	}
 	return open(ctx, cfg, true, nil)
 }
@@ -250,16 +270,23 @@ func open(ctx context.Context, cfg Config, create bool, b *budget) (*Log, error)
 		}
 	}
 	l := &Log{cfg: cfg, budget: b}
-	l.wake.init(cfg.Wake)
+	l.begin(first)
+	return l, nil
+}
+
+// begin makes first the state of a new log.
+func (l *Log) begin(first *state) {
+	l.wake.init(l.cfg.Wake)
 	l.ageTimer = stopped(l.onAge)
 	l.mu.Lock()
 	now := wall(time.Now())
-	first.entries = dated(first.entries, now)
+	if l.replica == nil {
+		first.entries = dated(first.entries, now)
+	}
 	trims := l.retain(first, now)
 	l.publish(first)
 	l.mu.Unlock()
 	l.report(trims)
-	return l, nil
 }
 
 // newID returns a random name for a log, by which a position of another log is

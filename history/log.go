@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +14,9 @@ import (
 // Log is a bounded, ordered log of messages. [Open] returns one. Its methods
 // may be called from any goroutine.
 type Log struct {
-	cfg    Config
-	budget *budget // of the Set, or nil
+	cfg     Config
+	budget  *budget  // of the Set, or nil
+	replica *replica // of the Origin, or nil
 
 	state atomic.Pointer[state] // stored only with mu held
 	wake  waker
@@ -28,136 +28,41 @@ type Log struct {
 	charged  int64 // what the state takes of the budget
 }
 
-// state is a log at one moment, as readers see it. It never changes: an append
-// writes behind the end of entries, which readers of this state do not read.
-type state struct {
-	id, epoch   uint64
-	floor, last uint64 // for all entries, floor < Seq <= last
-	note        []byte
-	noteEpoch   uint64
-	entries     []Entry
-	bytes       int64
-	finished    bool
-	closed      bool
-	lines       *lines
-}
-
-// ended returns why nothing will be appended, or nil.
-func (s *state) ended() error {
-	switch {
-	case s.finished:
-		return ErrFinished
-	case s.closed:
-		return ErrClosed
-	}
-	return nil
-}
-
-// lines are the names in the positions of a state, and do not change.
-type lines struct {
-	current uint64
-	earlier []Head // by Last
-}
-
-func (s *state) position() Position { return s.at(s.last) }
-
-// at returns the position after entry seq. It names the line that gave the
-// number, so it is the same after a restart. A position that names a later line
-// means the same.
-func (s *state) at(seq uint64) Position {
-	for _, h := range s.lines.earlier {
-		if h.Last >= seq && h.Epoch == s.epoch {
-			return Position{h.Line, s.epoch, seq}
-		}
-	}
-	return Position{s.lines.current, s.epoch, seq}
-}
-
-// knows reports whether this log gave the position p, as far as it can have
-// given one in the line that p names.
-func (s *state) knows(p Position) bool {
-	end := Head{s.lines.current, s.epoch, s.last}
-	if p.log != s.lines.current {
-		i := slices.IndexFunc(s.lines.earlier, func(h Head) bool { return h.Line == p.log })
-		if i < 0 {
-			return false
-		}
-		end = s.lines.earlier[i]
-	}
-	return p.epoch < end.Epoch || p.epoch == end.Epoch && p.seq <= end.Last
-}
-
-// kept returns the entries with no capacity left, because a caller's append to
-// the result must not write into the log's array.
-func (s *state) kept() []Entry { return slices.Clip(s.entries) }
-
-// since returns the batch for a reader at from.
-func (s *state) since(from Position) Batch {
-	known := true
-	if from == (Position{}) { // the most common one: see BenchmarkSnapshot
-		from = s.at(s.floor)
-	} else {
-		from, known = s.resolve(from)
-	}
-	b := Batch{From: from, To: s.position()}
-	if !known || from.epoch != s.epoch {
-		b.Reset = true
-		b.Entries = s.kept()
-		if !known || from.epoch < s.noteEpoch {
-			b.Note = s.note
-		}
-		return b
-	}
-	if from.seq < s.floor {
-		b.Missed = s.floor - from.seq
-	}
-	if from.seq < s.last {
-		all := s.kept()
-		b.Entries = all[sort.Search(len(all), func(i int) bool { return all[i].Seq > from.seq }):]
-	}
-	return b
-}
-
-// resolve returns p, or for a position without a log the one that it means now,
-// and whether this log gave it. Positions with the same meaning become equal.
-func (s *state) resolve(p Position) (_ Position, known bool) {
-	if p == Latest() {
-		return s.position(), true
-	}
-	if p.log == 0 {
-		before := 0 // the number of entries before it
-		switch n := len(s.entries); p.epoch {
-		case byCount:
-			before = n - int(min(p.seq, uint64(n)))
-		case byTime:
-			t := time.Unix(0, int64(p.seq))
-			before = sort.Search(n, func(i int) bool { return !s.entries[i].At.Before(t) })
-		}
-		if before == 0 {
-			return s.at(s.floor), true
-		}
-		return s.at(s.entries[before-1].Seq), true
-	}
-	if known = s.knows(p); known && p.epoch == s.epoch {
-		p = s.at(p.seq)
-	}
-	return p, known
-}
-
 // Append adds a copy of data to the log and returns the position after the new
 // entry. It does not wait for readers. With a Store, it returns after the Store
 // has the entry. After an error nothing was appended: the error is that of ctx
 // if ctx had ended, [ErrTooLarge], [ErrFinished], [ErrClosed], [ErrFull] for a
 // log of a [Set], or wraps that of the Store.
+//
+// With an Origin, Append returns when a reader in this process can read the
+// entry. If the error wraps [ErrUncertain], the entry may have been appended.
 func (l *Log) Append(ctx context.Context, data []byte) (Position, error) {
-	return l.AppendAt(ctx, data, time.Now())
+	return l.appendAfter(ctx, Position{}, data, time.Now())
 }
 
 // AppendAt is [Log.Append] with now as the time of the entry. If now is before
 // the time of the last entry, the new entry gets the time of the last entry. If
 // it is more than a minute before (or MaxAge/64, if that is shorter), the clock
 // was ahead: the kept entries with a time after now get the time now instead.
+// An Origin uses its own clock, and not now.
 func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Position, error) {
+	return l.appendAfter(ctx, Position{}, data, now)
+}
+
+// AppendAfter is [Log.Append] if the log is at the position at: if nothing was
+// appended, replaced or deleted since. Otherwise the error is [ErrMoved]. The
+// caller can so decide by everything in the log, read on from at if it has
+// changed, and decide again. A position that no log gave, such as [Latest], is
+// never where the log is.
+func (l *Log) AppendAfter(ctx context.Context, at Position, data []byte) (Position, error) {
+	if at.log == 0 {
+		return Position{}, ErrMoved
+	}
+	return l.appendAfter(ctx, at, data, time.Now())
+}
+
+// appendAfter appends at any position if at is zero.
+func (l *Log) appendAfter(ctx context.Context, at Position, data []byte, now time.Time) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
@@ -167,6 +72,10 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 	if err := l.state.Load().ended(); err != nil { // before other logs are closed for it
 		return Position{}, err
 	}
+	if l.replica != nil {
+		pos, _, err := l.commit(ctx, Change{If: at.head(), Append: [][]byte{bytes.Clone(data)}})
+		return pos, err
+	}
 	if l.budget != nil {
 		cost := entryCost + int64(len(data))
 		if err := l.budget.take(ctx, cost); err != nil {
@@ -174,17 +83,20 @@ func (l *Log) AppendAt(ctx context.Context, data []byte, now time.Time) (Positio
 		}
 		defer l.budget.give(cost) // publish has taken it too
 	}
-	pos, trims, err := l.append(ctx, bytes.Clone(data), wall(now))
+	pos, trims, err := l.append(ctx, at, bytes.Clone(data), wall(now))
 	l.report(trims)
 	return pos, err
 }
 
-func (l *Log) append(ctx context.Context, data []byte, now time.Time) (Position, []Trim, error) {
+func (l *Log) append(ctx context.Context, at Position, data []byte, now time.Time) (Position, []Trim, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // also if the Store panics
 	cur := l.state.Load()
 	if err := cur.ended(); err != nil {
 		return Position{}, nil, err
+	}
+	if !cur.isAt(at) {
+		return Position{}, nil, ErrMoved
 	}
 	next := *cur
 	next.settle(now, l.cfg.slack())
@@ -232,6 +144,19 @@ func (l *Log) Replace(ctx context.Context, note []byte, entries ...[]byte) (Posi
 // before the time of the last entry, they get the time of the last entry,
 // within the limits that [Log.AppendAt] names.
 func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries ...[]byte) (Position, error) {
+	return l.replaceAfter(ctx, Position{}, now, note, entries)
+}
+
+// ReplaceAfter is [Log.Replace] if the log is at the position at, as
+// [Log.AppendAfter] says.
+func (l *Log) ReplaceAfter(ctx context.Context, at Position, note []byte, entries ...[]byte) (Position, error) {
+	if at.log == 0 {
+		return Position{}, ErrMoved
+	}
+	return l.replaceAfter(ctx, at, time.Now(), note, entries)
+}
+
+func (l *Log) replaceAfter(ctx context.Context, at Position, now time.Time, note []byte, entries [][]byte) (Position, error) {
 	var cost int64
 	for _, data := range entries {
 		if !l.fits(data) {
@@ -242,6 +167,14 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 	if err := l.state.Load().ended(); err != nil && cost > 0 {
 		return Position{}, err
 	}
+	if l.replica != nil {
+		c := Change{If: at.head(), Replace: true, Note: bytes.Clone(note), Append: make([][]byte, len(entries))}
+		for i, data := range entries {
+			c.Append[i] = bytes.Clone(data)
+		}
+		pos, _, err := l.commit(ctx, c)
+		return pos, err
+	}
 	if l.budget != nil && cost > 0 {
 		if err := l.budget.take(ctx, cost); err != nil {
 			return Position{}, err
@@ -249,7 +182,7 @@ func (l *Log) ReplaceAt(ctx context.Context, now time.Time, note []byte, entries
 		defer l.budget.give(cost) // publish has taken it too
 	}
 	now = wall(now)
-	return l.renew(ctx, now, len(entries) > 0, func(next *state) bool {
+	return l.renew(ctx, at, now, len(entries) > 0, func(next *state) bool {
 		next.settle(now, l.cfg.slack())
 		at := next.notBefore(now)
 		next.floor, next.lines = next.last, &lines{current: next.lines.current}
@@ -284,8 +217,12 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 // [ErrClosed], or wraps that of the Store. After an error the log has not
 // changed, unless the error wraps [ErrNotErased].
 func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
+	if l.replica != nil {
+		_, deleted, err := l.commit(ctx, Change{Delete: slices.Clone(seqs)})
+		return deleted, err
+	}
 	deleted := 0
-	_, err := l.renew(ctx, wall(time.Now()), false, func(next *state) bool {
+	_, err := l.renew(ctx, Position{}, wall(time.Now()), false, func(next *state) bool {
 		rest := make([]Entry, 0, len(next.entries))
 		for _, e := range next.entries {
 			switch {
@@ -308,22 +245,25 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 
 // renew calls change with a copy of the state, in a new epoch. If change
 // returns true, that copy becomes the state. If adds is set, the change adds
-// entries.
-func (l *Log) renew(ctx context.Context, now time.Time, adds bool, change func(next *state) bool) (Position, error) {
+// entries. The log must be at the position at.
+func (l *Log) renew(ctx context.Context, at Position, now time.Time, adds bool, change func(next *state) bool) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
-	pos, trims, err := l.replace(ctx, now, adds, change)
+	pos, trims, err := l.replace(ctx, at, now, adds, change)
 	l.report(trims)
 	return pos, err
 }
 
-func (l *Log) replace(ctx context.Context, now time.Time, adds bool, change func(next *state) bool) (Position, []Trim, error) {
+func (l *Log) replace(ctx context.Context, at Position, now time.Time, adds bool, change func(next *state) bool) (Position, []Trim, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // also if the Store panics
 	cur, counts := l.state.Load(), l.counts
 	if err := cur.ended(); err != nil && (adds || cur.closed) {
 		return Position{}, nil, err
+	}
+	if !cur.isAt(at) {
+		return Position{}, nil, ErrMoved
 	}
 	next := *cur
 	next.epoch++
@@ -367,6 +307,9 @@ func (l *Log) Finish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if l.replica != nil {
+		return l.finishShared(ctx)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := *l.state.Load()
@@ -392,32 +335,50 @@ func (l *Log) Finished() bool { return l.state.Load().finished }
 // Since returns the batch for a reader at from, without waiting. If there is
 // nothing new, the batch is empty. Since([Oldest]()) is a snapshot of all kept
 // entries. Since allocates nothing and copies no entry.
-func (l *Log) Since(from Position) Batch { return l.state.Load().since(from) }
+func (l *Log) Since(from Position) Batch { return l.since(l.state.Load(), from) }
+
+func (l *Log) since(st *state, from Position) Batch {
+	b := st.since(from)
+	if b.Reset && l.replica != nil && l.replica.waits(st, from) {
+		return Batch{From: from, To: from}
+	}
+	return b
+}
 
 // Position returns the position after the last entry.
 func (l *Log) Position() Position { return l.state.Load().position() }
 
-// Close closes the log and its Store, and returns the error of the Store. A
-// reader can still read the entries that it has not read, and then gets
+// Close closes the log and its Store or Origin, and returns the error of that.
+// A reader can still read the entries that it has not read, and then gets
 // [ErrClosed]. The methods that change the log return ErrClosed at once. A log
 // of a [Set] is closed by the Set.
 //
 // Further calls of Close return nil. A log in memory need not be closed, unless
-// a reader waits in [Reader.Next].
+// a reader waits in [Reader.Next]. A log with an Origin must be closed: it has a
+// goroutine until then.
 func (l *Log) Close() error {
+	if l.replica != nil {
+		return l.closeReplica()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.end() || l.cfg.Store == nil {
+		return nil
+	}
+	return l.cfg.Store.Close()
+}
+
+// end makes the log closed, and reports whether it was not. The caller holds
+// l.mu.
+func (l *Log) end() bool {
 	end := *l.state.Load()
 	if end.closed {
-		return nil
+		return false
 	}
 	end.closed = true
 	l.state.Store(&end)
 	l.charge(&state{})
 	l.ageTimer.Stop()
 	l.wake.now()
-	if l.cfg.Store != nil {
-		return l.cfg.Store.Close()
-	}
-	return nil
+	return true
 }

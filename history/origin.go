@@ -29,8 +29,8 @@ var (
 // then do readers see it, in the order of the Origin, which is the same in all
 // processes. The Origin numbers the entries, and dates them by its own clock.
 //
-// Commit and Trim may be called from several goroutines at the same time, and
-// while Follow runs.
+// Commit, Trim and Look may be called from several goroutines at the same time,
+// and while Follow runs.
 type Origin interface {
 	// Load returns the shared log as it is now. If there is none yet, it begins
 	// one. The log calls it once, before all other methods.
@@ -48,11 +48,19 @@ type Origin interface {
 	// calls find nothing to do.
 	Trim(seq uint64)
 
+	// Look asks Follow for an Update with Checked soon. It returns at once. A
+	// log calls it if a reader has a position that the replica does not know.
+	// Anybody can make up such positions, so an Origin should bound the number
+	// of its looks a second.
+	Look()
+
 	// Follow calls apply with what changes after from, in order, until ctx
 	// ends; then it returns. If the Origin cannot be reached, it reports that
 	// in its own way and tries again. An error of apply means that an update
 	// contradicts itself or the one before: Follow then reports the error, and
-	// loads the log anew. The log calls Follow once, in a goroutine of its own.
+	// loads the log anew. An Update with Checked should come every few seconds
+	// also without a call of Look, so that a loss of the Origin's content is
+	// found. The log calls Follow once, in a goroutine of its own.
 	Follow(ctx context.Context, from Head, apply func(Update) error)
 
 	// Close ends the use of the Origin. It is the log's last call, after Follow

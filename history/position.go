@@ -67,6 +67,9 @@ func SinceTime(t time.Time) Position {
 	return Position{epoch: byTime, seq: uint64(t.UnixNano())}
 }
 
+// head returns the place that a log's own position names.
+func (p Position) head() Head { return Head{p.log, p.epoch, p.seq} }
+
 // Seq returns the sequence number of the entry before the position. For a
 // position that [Log.Append] returned, that is the appended entry, and Seq is
 // the number for [Log.Delete]. For a position that no log gave, such as

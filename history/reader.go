@@ -111,14 +111,14 @@ func (r *Reader) wait(ctx context.Context) error {
 // news reports whether TryNext would return anything.
 func (r *Reader) news() bool {
 	st := r.log.state.Load()
-	return st.ended() != nil || !st.since(r.pos).Empty()
+	return st.ended() != nil || !r.log.since(st, r.pos).Empty()
 }
 
 // TryNext is [Reader.Next] without waiting. If there is nothing new yet, it
 // returns an empty batch and no error.
 func (r *Reader) TryNext() (Batch, error) {
 	st := r.log.state.Load()
-	b := st.since(r.pos)
+	b := r.log.since(st, r.pos)
 	if err := st.ended(); err != nil && b.Empty() {
 		return Batch{}, err
 	}

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -56,8 +57,9 @@ func (l *Log) Stats() Stats {
 
 // Expire drops the entries whose age at the time now is Config.MaxAge or more,
 // and returns how many it dropped. Entries with a time after now get the time
-// now, within the limits that [Log.AppendAt] names. The log itself calls Expire
-// by a timer.
+// now, within the limits that [Log.AppendAt] names. With an Origin, now is a
+// time of its clock, and only the replica drops the entries at once. The log
+// itself calls Expire by a timer.
 func (l *Log) Expire(now time.Time) int {
 	now = wall(now)
 	l.mu.Lock()
@@ -67,7 +69,7 @@ func (l *Log) Expire(now time.Time) int {
 		return 0
 	}
 	next := *cur
-	settled := next.settle(now, l.cfg.slack())
+	settled := l.replica == nil && next.settle(now, l.cfg.slack())
 	trims := l.retain(&next, now)
 	if settled || len(trims) > 0 {
 		l.state.Store(&next) // waiting readers have read the dropped entries
@@ -81,7 +83,7 @@ func (l *Log) Expire(now time.Time) int {
 // onAge is the function of the age timer. The timer may run before an entry is
 // old enough, and is then set again.
 func (l *Log) onAge() {
-	now := wall(time.Now())
+	now := l.now()
 	l.mu.Lock()
 	l.ageSet = false
 	st := l.state.Load()
@@ -117,6 +119,9 @@ const step = time.Minute
 // slack is how far after now the time of an entry may be. Clocks are set back a
 // little all the time.
 func (c Config) slack() time.Duration {
+	if c.Origin != nil {
+		return math.MaxInt64 // its clock decides, and this process knows it only roughly
+	}
 	if c.MaxAge == 0 {
 		return step
 	}
@@ -179,8 +184,12 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	if !l.ageSet {
 		l.setTimer(next, now)
 	}
-	if len(trims) > 0 && l.cfg.Store != nil {
+	switch {
+	case len(trims) == 0:
+	case l.cfg.Store != nil:
 		l.cfg.Store.Trim(next.floor)
+	case l.replica != nil && trims[0].Reason == TrimByAge: // the Origin applies the other limits itself
+		l.cfg.Origin.Trim(next.floor)
 	}
 	return trims
 }

@@ -35,7 +35,7 @@ var (
 // SetConfig configures a [Set]. With the zero value, the logs are in memory
 // only, and at most 1,000 of them with together at most 256 MiB.
 type SetConfig struct {
-	// Log configures each log. Its Store must be nil. Its limits are those of
+	// Log configures each log. Its Store and Origin must be nil. Its limits are those of
 	// one log: without Log.MaxBytes, one log can use up MaxBytes.
 	Log Config
 
@@ -123,6 +123,7 @@ func NewSet(cfg SetConfig) (*Set, error) {
 		}
 	}
 	refuse(cfg.Log.Store != nil, "Log.Store", ConfigShared)
+	refuse(cfg.Log.Origin != nil, "Log.Origin", ConfigShared)
 	refuse(cfg.MaxLogs < 0, "MaxLogs", ConfigNegative)
 	refuse(cfg.MaxBytes < 0, "MaxBytes", ConfigNegative)
 	refuse(cfg.Idle < 0, "Idle", ConfigNegative)

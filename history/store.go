@@ -112,7 +112,7 @@ func (s Saved) state() (*state, error) {
 	st := &state{
 		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
 		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries, finished: s.Finished,
-		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier},
+		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier, s.Skips},
 	}
 	var end Head
 	for _, h := range s.Earlier {
@@ -120,6 +120,13 @@ func (s Saved) state() (*state, error) {
 			return nil, errSaved
 		}
 		end = h
+	}
+	var skipped uint64
+	for _, k := range s.Skips {
+		if k.After < skipped || k.After > s.Last || k.Count > s.Last-k.After {
+			return nil, errSaved
+		}
+		skipped = k.After + k.Count
 	}
 	if len(s.Entries) > 0 {
 		if s.Entries[0].Seq == 0 {
@@ -144,7 +151,7 @@ func (s Saved) state() (*state, error) {
 // saved returns s as a Store saves it.
 func (s *state) saved() Saved {
 	return Saved{
-		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Epoch: s.epoch, Last: s.last,
+		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Skips: s.lines.skips, Epoch: s.epoch, Last: s.last,
 		NoteEpoch: s.noteEpoch, Note: s.note, Finished: s.finished, Entries: s.kept(),
 	}
 }
