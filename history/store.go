@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -111,7 +112,7 @@ var errSaved = errors.New("saved entries or epochs are out of order")
 func (s Saved) state() (*state, error) {
 	st := &state{
 		id: s.ID, epoch: s.Epoch, last: s.Last, floor: s.Last,
-		note: s.Note, noteEpoch: s.NoteEpoch, entries: s.Entries, finished: s.Finished,
+		note: s.Note, noteEpoch: s.NoteEpoch, entries: slices.Clip(s.Entries), finished: s.Finished,
 		lines: &lines{cmp.Or(s.Line, s.ID), s.Earlier, s.Skips},
 	}
 	var end Head
