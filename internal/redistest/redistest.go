@@ -1,15 +1,19 @@
 // Package redistest runs real engines for tests: redis-server, or valkey-server
-// if it is installed, on loopback, in directories of their own. It also has a
-// proxy that can hold or cut the connections to them.
+// if it is installed, on loopback, in directories of their own. It starts
+// replicas, Sentinels and clusters of them, and has a proxy that can hold or
+// cut the connections to them. Every process ends with the test, also if the
+// test panics (on Linux).
 package redistest
 
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +21,15 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+)
+
+// Engine is the name of an engine's program.
+type Engine string
+
+// The engines.
+const (
+	Redis  Engine = "redis-server"
+	Valkey Engine = "valkey-server"
 )
 
 // Binary returns the path of an engine's program, such as "redis-server". If it
@@ -34,71 +47,151 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
+// Each runs test with each installed engine, as a subtest with the name of the
+// engine. Redis must be installed, as [Binary] says. If Valkey is not, the log
+// says so.
+func Each(t *testing.T, test func(*testing.T, Engine)) {
+	t.Helper()
+	t.Run(string(Redis), func(t *testing.T) { test(t, Redis) })
+	if _, err := exec.LookPath(string(Valkey)); err != nil {
+		t.Log("valkey-server is not installed: these tests ran on redis-server alone")
+		return
+	}
+	t.Run(string(Valkey), func(t *testing.T) { test(t, Valkey) })
+}
+
 // Server is a running engine.
 type Server struct {
 	Addr string // HOST:PORT
 	Dir  string // its dump and its append-only file are here
 
-	t    testing.TB
-	args []string
+	t       testing.TB
+	engine  Engine
+	options []string
+	program string
+
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	out  *bytes.Buffer
+	done chan struct{} // closed when cmd has ended
+	out  *bytes.Buffer // may be read after done
 }
 
 // Start starts a redis-server with options such as "--appendonly", "yes". It
 // ends with the test.
 func Start(t testing.TB, options ...string) *Server {
 	t.Helper()
-	s := &Server{Addr: freeAddr(t), Dir: t.TempDir(), t: t}
-	_, port, _ := net.SplitHostPort(s.Addr)
-	s.args = append([]string{
-		Binary(t, "redis-server"), "--port", port, "--bind", "127.0.0.1", "--dir", s.Dir, "--save", "",
-		"--maxmemory-policy", "noeviction", "--logfile", filepath.Join(s.Dir, "log"),
-	}, options...)
-	t.Cleanup(s.Kill)
-	s.Restart()
-	return s
+	return Redis.Start(t, options...)
 }
 
-// freeAddr returns a loopback address at which nothing listens.
-func freeAddr(t testing.TB) string {
+// Start starts the engine with options such as "--appendonly", "yes". It ends
+// with the test.
+func (e Engine) Start(t testing.TB, options ...string) *Server {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	return e.start(t, func(dir string) []string {
+		return append([]string{
+			"--save", "", "--rdbcompression", "no", "--maxmemory-policy", "noeviction",
+			"--repl-diskless-sync-delay", "0",
+		}, options...)
+	})
+}
+
+// start starts the engine at a free port, with the options for its directory.
+func (e Engine) start(t testing.TB, options func(dir string) []string) *Server {
+	t.Helper()
+	s := &Server{t: t, engine: e, program: Binary(t, string(e)), Dir: t.TempDir()}
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			s.logTail()
+		}
+	})
+	var err error
+	for range 10 { // another process may take the port in between
+		s.Addr = FreeAddr(t)
+		s.options = options(s.Dir)
+		if err = s.run(); err == nil {
+			return s
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal(err)
+	return nil
+}
+
+// FreeAddr returns a loopback address at which nothing listens. Its port is not
+// one that a system gives to a listener at port 0 or to an outgoing connection,
+// so that it probably stays free while an engine is down.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(22_000)))
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			ln.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port on 127.0.0.1")
+	return ""
 }
 
 // Restart starts the engine at the same address again, after Kill. It returns
-// when the engine answers.
+// when the engine has loaded its files and answers.
 func (s *Server) Restart() {
 	s.t.Helper()
+	var err error
+	for range 20 { // an outgoing connection may have the port for a moment
+		if err = s.run(); err == nil {
+			return
+		}
+	}
+	s.t.Fatal(err)
+}
+
+// run starts the process and waits until it answers.
+func (s *Server) run() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out = new(bytes.Buffer)
-	s.cmd = exec.Command(s.args[0], s.args[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
+	if s.cmd != nil {
+		return fmt.Errorf("%s at %s runs already: call Kill before Restart", s.engine, s.Addr)
 	}
-	for range 1000 {
-		conn, err := net.Dial("tcp", s.Addr)
-		if err == nil {
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-			fmt.Fprint(conn, "PING\r\n")
-			answer := make([]byte, 7)
-			n, _ := conn.Read(answer)
-			conn.Close()
-			if strings.HasPrefix(string(answer[:n]), "+PONG") {
-				return
-			}
+	cmd, out, done := exec.Command(s.program, s.args()...), new(bytes.Buffer), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.WaitDelay = time.Second
+	endWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.cmd, s.out, s.done = cmd, out, done
+	go func() {
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		select {
+		case <-done:
+			s.cmd = nil
+			return fmt.Errorf("%s ended: %s", s.engine, out)
+		default:
 		}
-		time.Sleep(10 * time.Millisecond)
+		// Another engine may have taken the port before.
+		info, err := Try(s.Addr, "INFO", "server")
+		if err != nil || !strings.Contains(info, fmt.Sprintf("process_id:%d\r", cmd.Process.Pid)) {
+			continue
+		}
+		if pong, err := Try(s.Addr, "PING"); err == nil && pong == "PONG" {
+			return nil
+		}
 	}
-	s.t.Fatalf("redis-server does not answer at %s: %s", s.Addr, s.out)
+	s.kill()
+	return fmt.Errorf("%s does not answer at %s: %s", s.engine, s.Addr, out)
+}
+
+// args are the program's arguments. The options come first, since the first of
+// them may be a file.
+func (s *Server) args() []string {
+	return append(slices.Clone(s.options),
+		"--port", strconv.Itoa(s.Port()), "--bind", "127.0.0.1", "--dir", s.Dir,
+		"--logfile", filepath.Join(s.Dir, "log"), "--daemonize", "no")
 }
 
 // Kill kills the engine, as a crash does, and waits for its end. It may be
@@ -106,11 +199,22 @@ func (s *Server) Restart() {
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.kill()
+}
+
+func (s *Server) kill() {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
+		<-s.done
 		s.cmd = nil
 	}
+}
+
+// logTail writes the last lines of the engine's log to that of the test.
+func (s *Server) logTail() {
+	text, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	s.t.Logf("%s at %s:\n%s", s.engine, s.Addr, strings.Join(lines[max(0, len(lines)-12):], "\n"))
 }
 
 // Port returns the number in Addr.
