@@ -114,9 +114,20 @@ func (f *fanout) close() {
 // log wakes its readers, until ctx ends.
 func (f *fanout) watch(ctx context.Context, news *history.Reader) {
 	for {
-		if _, err := news.Next(ctx); err != nil {
+		select {
+		case <-news.Changed():
+		case <-ctx.Done():
 			return
 		}
+		b, err := news.TryNext()
+		if err != nil {
+			return
+		}
+		if b.Reset {
+			f.frames.forget() // another server may have cleared what they hold
+		}
+		// An empty batch can be news too: a viewer whose position no server
+		// has given gets the whole history now.
 		for _, c := range f.couriers {
 			c.mu.Lock()
 			c.news = true

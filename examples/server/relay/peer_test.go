@@ -58,6 +58,30 @@ func (failing) Finish(context.Context) error                 { return nil }
 func (failing) Replace(context.Context, history.Saved) error { return nil } // of an empty log
 func (failing) Close() error                                 { return nil }
 
+// newTestRelay returns a relay with what cfg lacks, and a token of the device
+// pi-1.
+func newTestRelay(t *testing.T, cfg Config) (r *Relay, token string) {
+	t.Helper()
+	tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Gate, err = wsauth.New(wsauth.Config{Verifier: tokens}); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Upgrader, err = wsconn.New(wsconn.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg.ClientIP = func(*http.Request) netip.Addr { return netip.Addr{} }
+	if r, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if token, err = tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	return r, token
+}
+
 // A publisher that is gone before its answer is no failure of the store, which
 // would alert the operator. A store that fails is one, with any publisher.
 func TestWhoseFailure(t *testing.T) {
@@ -77,32 +101,10 @@ func TestWhoseFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.Close()
-			tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			gate, err := wsauth.New(wsauth.Config{Verifier: tokens})
-			if err != nil {
-				t.Fatal(err)
-			}
-			upgrader, err := wsconn.New(wsconn.Config{})
-			if err != nil {
-				t.Fatal(err)
-			}
 			var logs bytes.Buffer
-			r, err := New(Config{
-				Log: log, Gate: gate, Upgrader: upgrader, Logger: slog.New(slog.NewTextHandler(&logs, nil)),
-				ClientIP: func(*http.Request) netip.Addr { return netip.Addr{} },
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			token, err := tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			r, token := newTestRelay(t, Config{Log: log, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
 			peer := &leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(row.message)}}
-			session := gate.Attach(peer, wsauth.Peer{})
+			session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
 			defer session.Close(1000, "")
 			if err := r.read(session); err == nil {
 				t.Error("the connection goes on")

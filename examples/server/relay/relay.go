@@ -16,7 +16,8 @@
 // that it clears. So if the log is durable, a restarted server recognizes the
 // ids too, as long as the log keeps the messages. After a restart it does not
 // recognize the ids of messages that retention has dropped, that were erased,
-// or that an import has replaced.
+// or that an import has replaced. If several servers share the log, each
+// recognizes the ids of messages that the others have stored.
 package relay
 
 import (
@@ -43,6 +44,7 @@ const (
 	codeGoingAway = 1001
 	codePolicy    = 1008
 	codeInternal  = 1011
+	codeTryLater  = 1013
 )
 
 // viewerOnly is the answer to a message of a peer that has no permission to
@@ -73,6 +75,11 @@ type Config struct {
 	// slowly, so no message is lost. Defaults: 200 and 400.
 	PublishRate  rate.Limit
 	PublishBurst int
+	// Patience is how long the relay tries again to store a message if the log
+	// fails, such as one whose engine is away. It reads nothing more from the
+	// publisher meanwhile. After that, it closes the connection with 1013. 0
+	// means that it tries once, and closes with 1011.
+	Patience time.Duration
 
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
@@ -91,8 +98,10 @@ type Relay struct {
 	log    *slog.Logger
 	frames frameCache
 	fanout *fanout
-	seen   seen
+	seen   *seen
 	counts *counts
+	ctx    context.Context // ends with Shutdown
+	stop   context.CancelFunc
 
 	mu       sync.Mutex
 	stopping bool
@@ -113,8 +122,8 @@ func New(cfg Config) (*Relay, error) {
 	need(cfg.Gate == nil, "Gate")
 	need(cfg.Upgrader == nil, "Upgrader")
 	need(cfg.ClientIP == nil, "ClientIP")
-	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 {
-		errs = append(errs, errors.New("relay: Config.PublishRate and PublishBurst must not be negative"))
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst and Patience must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -133,9 +142,13 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]netip.Addr), counts: newCounts()}
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
-	if err := r.seen.recall(context.Background(), cfg.Log); err != nil {
-		return nil, err
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var err error
+	if r.seen, err = newSeen(ctx, cfg.Log); err != nil {
+		return nil, fmt.Errorf("relay: the history cannot be read: %w", err)
 	}
+	r.ctx, r.stop = context.WithCancel(context.Background())
 	return r, nil
 }
 
@@ -298,12 +311,16 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 	}
 	duplicate := false
 	if err == nil {
-		duplicate, err = r.store(ctx, session, &m)
+		duplicate, err = r.store(session, &m)
 	}
 	if err != nil {
 		r.counts.unpublished.Add(1)
 		r.log.Error("publishing failed", "error", err)
-		_ = session.Close(codeInternal, "internal error")
+		if r.cfg.Patience > 0 {
+			_ = session.Close(codeTryLater, "messages cannot be stored now")
+		} else {
+			_ = session.Close(codeInternal, "internal error")
+		}
 		return err
 	}
 	if m.ID == "" {
@@ -313,43 +330,6 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 	// the relay: the publisher sends the message again and gets its answer
 	// then.
 	return session.Reply(ctx, wire.Ack(m.ID, duplicate))
-}
-
-// store publishes m, unless the device has already published a message with
-// this id, and reports whether it has.
-func (r *Relay) store(ctx context.Context, session *wsauth.Session, m *wire.Message) (duplicate bool, err error) {
-	if m.ID == "" && !m.Restarting() {
-		return false, r.publish(ctx, m, nil)
-	}
-	identity, _ := session.Identity()
-	duplicate, err = r.seen.once(identity.Subject, m.ID, m.Restarting(), func(known marks) error { return r.publish(ctx, m, known) })
-	if duplicate {
-		r.counts.duplicates.Add(1)
-		r.log.Info("message was published before", "device", identity.Subject)
-	}
-	return duplicate, err
-}
-
-func (r *Relay) publish(ctx context.Context, m *wire.Message, known marks) error {
-	data := stored(m.Encode(time.Now()), known)
-	var err error
-	switch {
-	case !m.Restarting():
-		_, err = r.cfg.Log.Append(ctx, data)
-	case m.Bare(): // broadcast, but not kept
-		_, err = r.cfg.Log.Replace(ctx, data)
-	default:
-		_, err = r.cfg.Log.Replace(ctx, data, data)
-	}
-	if errors.Is(err, history.ErrNotErased) {
-		// It is published. The log's Store tries again to erase the rest.
-		r.log.Error("what a restart signal cleared may still be on disk", "error", err)
-		err = nil
-	}
-	if m.Restarting() {
-		r.frames.forget() // cleared messages must not stay in memory either
-	}
-	return err
 }
 
 // Trimmed drops all frames in memory if the log has dropped entries for their
@@ -415,6 +395,7 @@ func (r *Relay) Stopping() bool {
 // connections, because it does not track hijacked ones.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	defer r.fanout.close()
+	r.stop()
 	r.mu.Lock()
 	r.stopping = true
 	for conn := range r.conns {

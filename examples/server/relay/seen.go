@@ -2,10 +2,13 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/relayguard/relayguard/history"
 )
@@ -43,21 +46,35 @@ func Shown(data []byte) []byte {
 	return message
 }
 
-// seen knows the newest ids of each device. A device sends a message again if
-// its acknowledgement was lost, and seen prevents that the message is published
-// twice.
+// seen knows the newest ids of each device, as far as it has read the log. A
+// device sends a message again if its acknowledgement was lost, and seen
+// prevents that the message is published twice, also by another server that
+// shares the log.
 type seen struct {
-	// order is locked for reading while a message is published. It is locked
-	// for writing while a restart signal clears the log, so that no id is added
-	// between the choice of the signal's ids and the clearing.
-	order sync.RWMutex
+	log *history.Log
 
 	mu      sync.Mutex
+	pos     history.Position // up to here, the ids in the log are known
 	devices map[string]*ids
 }
 
+// newSeen returns a seen that knows the ids in log.
+func newSeen(ctx context.Context, log *history.Log) (*seen, error) {
+	other, err := history.Open(ctx, history.Config{})
+	if err != nil {
+		return nil, err
+	}
+	// For a position of another log, Next returns the note and every entry.
+	all, err := log.Reader(other.Position()).Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &seen{log: log, devices: make(map[string]*ids)}
+	s.take(all)
+	return s, nil
+}
+
 type ids struct {
-	mu    sync.Mutex
 	known map[string]struct{}
 	ring  [remembered]string
 	next  int
@@ -65,49 +82,82 @@ type ids struct {
 
 // once calls publish unless id is known, and reports whether it is. publish
 // gets the ids to store next to the message: id and, if clears is set, the ids
-// that a restart signal carries. If publish succeeds, id is known. An empty id
-// is never known. The calls for one device run one after another, because its
-// old connection may still publish a message that its new connection sends
-// again.
-func (s *seen) once(device, id string, clears bool, publish func(marks) error) (known bool, err error) {
-	var m marks
-	if clears {
-		s.order.Lock()
-		defer s.order.Unlock()
-		m = s.newest()
-	} else {
-		s.order.RLock()
-		defer s.order.RUnlock()
+// that a restart signal carries. It must store the message only at the position
+// that it gets, and else return [history.ErrMoved]; then there is more to read,
+// which may hold id. If publish succeeds, id is known. An empty id is never
+// known.
+func (s *seen) once(ctx context.Context, device, id string, clears bool, publish func(history.Position, marks) (history.Position, error)) (known bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		s.take(s.log.Since(s.pos))
+		d := s.of(device)
+		if _, ok := d.known[id]; ok {
+			return true, nil
+		}
+		m := marks{}
+		if clears {
+			m = s.newest()
+		}
+		if id != "" {
+			m[device] = append(m[device], id)
+		}
+		at := s.pos
+		pos, err := publish(at, m)
+		switch {
+		case err == nil:
+			s.pos = pos
+			d.add(id)
+			return false, nil
+		case !errors.Is(err, history.ErrMoved):
+			return false, err
+		}
+		if err := s.wait(ctx, at); err != nil {
+			return false, err
+		}
 	}
-	d := s.of(device)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.known[id]; ok {
-		return true, nil
+}
+
+// wait waits for what follows a position, which this process need not have yet.
+func (s *seen) wait(ctx context.Context, at history.Position) error {
+	some, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := s.log.Reader(at).Next(some)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
 	}
-	if id == "" {
-		return false, publish(m)
+	return cmp.Or(ctx.Err(), err)
+}
+
+// take makes the ids in b known. The caller holds mu.
+func (s *seen) take(b history.Batch) {
+	for _, data := range append([][]byte{b.Note}, datas(b.Entries)...) {
+		_, line, _ := bytes.Cut(data, []byte("\n"))
+		var m marks
+		if json.Unmarshal(line, &m) != nil {
+			continue // no ids were stored next to it
+		}
+		for device, list := range m {
+			d := s.of(device)
+			for _, id := range list {
+				d.add(id)
+			}
+		}
 	}
-	if m == nil {
-		m = marks{}
-	}
-	m[device] = append(m[device], id)
-	if err := publish(m); err != nil {
-		return false, err
-	}
-	d.add(id)
-	return false, nil
+	s.pos = b.To
 }
 
 func (d *ids) add(id string) {
+	if _, ok := d.known[id]; ok || id == "" {
+		return
+	}
 	delete(d.known, d.ring[d.next])
 	d.ring[d.next] = id
 	d.known[id] = struct{}{}
 	d.next = (d.next + 1) % remembered
 }
 
-// newest returns the ids that a restart signal carries. The caller holds order
-// for writing.
+// newest returns the ids that a restart signal carries. The caller holds mu.
 func (s *seen) newest() marks {
 	m, size := marks{}, 0
 	for device, d := range s.devices {
@@ -126,43 +176,12 @@ func (s *seen) newest() marks {
 }
 
 func (s *seen) of(device string) *ids {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.devices == nil {
-		s.devices = make(map[string]*ids)
-	}
 	d := s.devices[device]
 	if d == nil {
 		d = &ids{known: make(map[string]struct{}, remembered)}
 		s.devices[device] = d
 	}
 	return d
-}
-
-// recall reads the ids that log kept from an earlier run of the server.
-func (s *seen) recall(ctx context.Context, log *history.Log) error {
-	// For a position of another log, Since returns the note and every entry.
-	other, err := history.Open(ctx, history.Config{})
-	if err != nil {
-		return err
-	}
-	all := log.Since(other.Position())
-	for _, data := range append([][]byte{all.Note}, datas(all.Entries)...) {
-		_, line, _ := bytes.Cut(data, []byte("\n"))
-		var m marks
-		if json.Unmarshal(line, &m) != nil {
-			continue // no ids were stored next to it
-		}
-		for device, list := range m {
-			d := s.of(device)
-			for _, id := range list {
-				if _, ok := d.known[id]; !ok {
-					d.add(id)
-				}
-			}
-		}
-	}
-	return nil
 }
 
 func datas(entries []history.Entry) [][]byte {

@@ -34,6 +34,7 @@ type Stats struct {
 	Invalid     uint64 // messages of publishers that broke the schema
 	Duplicates  uint64 // messages that were published before
 	Unpublished uint64 // messages that could not be stored
+	Retried     uint64 // further tries to store a message
 	Lag         Lag
 	Ended       map[string]uint64 // connections by the cause of their end, as in the log; every cause is a key
 }
@@ -51,7 +52,7 @@ var causes = []string{
 }
 
 type counts struct {
-	connected, failed, delivered, messages, merged, invalid, duplicates, unpublished atomic.Uint64
+	connected, failed, delivered, messages, merged, invalid, duplicates, unpublished, retried atomic.Uint64
 
 	lag    [len(LagBounds) + 1]atomic.Uint64
 	lagSum atomic.Int64
@@ -94,7 +95,7 @@ func (r *Relay) Stats() Stats {
 	s := Stats{
 		Connections: r.Len(), Connected: c.connected.Load(), Failed: c.failed.Load(),
 		Encoded: r.frames.encoded.Load(), Delivered: c.delivered.Load(), Messages: c.messages.Load(), Merged: c.merged.Load(),
-		Invalid: c.invalid.Load(), Duplicates: c.duplicates.Load(), Unpublished: c.unpublished.Load(),
+		Invalid: c.invalid.Load(), Duplicates: c.duplicates.Load(), Unpublished: c.unpublished.Load(), Retried: c.retried.Load(),
 		Ended: make(map[string]uint64, len(c.ended)),
 	}
 	for i := range c.lag {
