@@ -155,4 +155,3 @@ func (s *Server) State() string {
 	info, _ := Try(s.Addr, "CLUSTER", "INFO")
 	return field(info, "cluster_state")
 }
-

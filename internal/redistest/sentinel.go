@@ -33,7 +33,9 @@ func (e Engine) StartSentinels(t testing.TB, downAfter time.Duration, options ..
 	const id = "%040x"
 	known := ""
 	for i := range 3 {
-		one := e.start(t, func(dir string) []string { return []string{s.config(dir, fmt.Sprintf(id, i+1), downAfter, known), "--sentinel"} })
+		one := e.start(t, func(dir string) []string {
+			return []string{s.config(dir, fmt.Sprintf(id, i+1), downAfter, known), "--sentinel"}
+		})
 		s.Servers, s.Addrs = append(s.Servers, one), append(s.Addrs, one.Addr)
 		known += fmt.Sprintf("sentinel known-sentinel %s %s "+id+"\n", s.Name, spaced(one.Addr), i+1)
 	}

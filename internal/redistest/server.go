@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -70,7 +71,17 @@ func (s *Server) Demote(addr string) {
 // that.
 func (s *Server) Dump() []byte {
 	s.t.Helper()
-	s.Do("SAVE")
+	for {
+		// A replica that attaches makes the engine save in the background.
+		if _, err := Try(s.Addr, "SAVE"); err == nil {
+			break
+		} else if !strings.Contains(err.Error(), "already in progress") {
+			s.t.Fatal(err)
+		}
+		Wait(s.t, "the end of a save in the background", func() bool {
+			return strings.Contains(s.Do("INFO", "persistence"), "rdb_bgsave_in_progress:0")
+		})
+	}
 	data, err := os.ReadFile(filepath.Join(s.Dir, "dump.rdb"))
 	if err != nil {
 		s.t.Fatal(err)
