@@ -30,6 +30,7 @@ var packages = []pkg{
 	{"history", "", nil},
 	{"history/archive", "history", []string{"filippo.io/age", "filippo.io/age/armor"}},
 	{"history/journal", "history", nil},
+	{"history/redislog", "history", []string{"github.com/redis/rueidis"}},
 	{"history/sse", "history", nil},
 	{"envcheck", "", nil},
 }

@@ -30,7 +30,9 @@ var (
 // processes. The Origin numbers the entries, and dates them by its own clock.
 //
 // Commit, Trim and Look may be called from several goroutines at the same time,
-// and while Follow runs.
+// and while Follow runs. A log calls Commit also within apply, the function that
+// Follow has got: if an Update brings back what the log has seen erased, the log
+// erases it again, and readers never see it.
 type Origin interface {
 	// Load returns the shared log as it is now. If there is none yet, it begins
 	// one. The log calls it once, before all other methods.
@@ -56,9 +58,10 @@ type Origin interface {
 
 	// Follow calls apply with what changes after from, in order, until ctx
 	// ends; then it returns. If the Origin cannot be reached, it reports that
-	// in its own way and tries again. An error of apply means that an update
-	// contradicts itself or the one before: Follow then reports the error, and
-	// loads the log anew. An Update with Checked should come every few seconds
+	// in its own way and tries again. An error of apply means that the update
+	// is not applied: it contradicts itself or the one before, or it has brought
+	// back what was erased. Follow then loads the log anew, and reports an error
+	// that comes again. An Update with Checked should come every few seconds
 	// also without a call of Look, so that a loss of the Origin's content is
 	// found. The log calls Follow once, in a goroutine of its own.
 	Follow(ctx context.Context, from Head, apply func(Update) error)

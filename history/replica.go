@@ -16,6 +16,8 @@ type replica struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when Follow has returned
 
+	erased erasures // only used by apply
+
 	skew atomic.Int64                  // the Origin's clock less that of this process
 	news atomic.Pointer[chan struct{}] // closed and replaced with each change; under Log.mu
 
@@ -81,6 +83,11 @@ func (l *Log) now() time.Time {
 
 // apply is the function that Follow calls.
 func (l *Log) apply(u Update) error {
+	if u.Renew != nil {
+		if err := l.eraseAgain(u.Renew); err != nil {
+			return err
+		}
+	}
 	trims, err := l.update(u)
 	l.report(trims)
 	return err

@@ -1,0 +1,238 @@
+package redislog
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// The keys of a log are:
+//
+//	{PREFIX:NAME}:head   a hash, of the fields that load names
+//	{PREFIX:NAME}:log    a stream. The id of an entry is EPOCH-SEQ*1024. A mark
+//	                     is no entry: it makes readers look, and has an id
+//	                     after that of the last entry.
+//	{PREFIX:NAME}:w:W    the last change of the writer W, with its result
+//
+// All names of lines are decimal texts, because a number of Lua has 53 bits.
+
+// begin is the beginning of each script that writes. It makes head the state,
+// and begins a line if the server is not the one that wrote it last: its
+// master_replid changes with each promotion and each restart.
+const begin = `
+local names = {'id','line','epoch','last','run','prev','skips','note','noteepoch','noteseqs','count','bytes','at','mark','finished','dk','dkid'}
+local function load()
+  local v = redis.call('HMGET', KEYS[1], unpack(names))
+  local h = {}
+  for i, name in ipairs(names) do h[name] = v[i] or '' end
+  for _, name in ipairs({'epoch','last','noteepoch','count','bytes','at','mark'}) do h[name] = tonumber(h[name]) or 0 end
+  return h
+end
+local function text(n) return string.format('%.0f', n) end
+local function cut(list)
+  local n = select(2, string.gsub(list, ';', ''))
+  while n > 8 do list = string.gsub(list, '^[^;]*;', ''); n = n - 1 end
+  return list
+end
+local function save(h)
+  local v = {}
+  for _, name in ipairs(names) do
+    local x = h[name]
+    if type(x) == 'number' then x = text(x) end
+    v[#v+1] = name; v[#v+1] = x
+  end
+  redis.call('HSET', KEYS[1], unpack(v))
+end
+local function id(h, seq, mark) return text(h.epoch) .. '-' .. text(seq * 1024 + mark) end
+local function wake(h)
+  h.mark = h.mark + 1
+  redis.call('XADD', KEYS[2], id(h, h.last, h.mark), 'm', '1')
+end
+local info = redis.call('INFO', 'replication')
+local run = string.match(info, 'master_replid:(%w+)')
+if not run then return {'NOINFO'} end
+local h = load()
+local renewed = false
+local function renew(name, dk, dkid)
+  if h.id == '' then
+    redis.call('DEL', KEYS[2])
+    h.id, h.line, h.epoch, h.run, h.dk, h.dkid = name, name, 1, run, dk, dkid
+    renewed = true
+  elseif h.run ~= run then
+    h.prev = cut(h.prev .. h.line .. ',' .. text(h.epoch) .. ',' .. text(h.last) .. ';')
+    h.skips = cut(h.skips .. text(h.last) .. ',1048576;')
+    h.last, h.line, h.run, h.mark = h.last + 1048576, name, run, 0
+    renewed = true
+  end
+end
+-- drop drops the oldest entries: those up to seq, and more by the limits.
+local function drop(seq, keep, trimat, maxbytes)
+  local count, bytes, first, from = h.count, h.bytes, nil, '-'
+  local few = 0
+  if count > trimat then few = count - keep end
+  local over = maxbytes > 0 and bytes > maxbytes
+  local most = maxbytes - math.floor(maxbytes / 6)
+  while true do
+    local page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 200)
+    for _, e in ipairs(page) do
+      from = '(' .. e[1]
+      if e[2][1] ~= 'm' then
+        local s = math.floor(tonumber(string.match(e[1], '-(%d+)$')) / 1024)
+        local gone = s <= seq or few > 0
+        if not gone and over and bytes > most and count > 1 then gone = true end
+        if not gone then first = e[1]; break end
+        count, bytes = count - 1, bytes - tonumber(e[2][4])
+        if few > 0 then few = few - 1 end
+      end
+    end
+    if first or #page < 200 then break end
+  end
+  if count == h.count then return false end
+  h.count, h.bytes, h.note, h.noteseqs = count, bytes, '', ''
+  if first then redis.call('XTRIM', KEYS[2], 'MINID', '=', first)
+  else redis.call('DEL', KEYS[2]); wake(h) end
+  return true
+end
+`
+
+// commit makes a change. See commitArgs for its arguments, and readCommitted
+// for its result.
+const commit = `
+local line, number, dk, dkid = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local what, keep, trimat, maxbytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local ifline, ifepoch, iflast = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
+local note, notes, newdk, newdkid = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local function answer(deleted) return {'OK', h.line, text(h.epoch), text(h.last), text(deleted)} end
+local record = redis.call('GET', KEYS[3])
+if record then
+  local n, l, e, s, d = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if tonumber(n) == number then return {'OK', l, e, s, d} end
+  if tonumber(n) > number then return {'STALE'} end
+end
+renew(line, dk, dkid)
+local function done(deleted)
+  if renewed and what ~= 'r' and deleted == 0 then wake(h) end
+  save(h)
+  redis.call('SET', KEYS[3], text(number) .. ' ' .. h.line .. ' ' .. text(h.epoch) .. ' ' .. text(h.last) .. ' ' .. text(deleted), 'PX', 86400000)
+  return answer(deleted)
+end
+-- refuse answers without the change, but keeps a line that was begun.
+local function refuse(why)
+  if renewed then wake(h); save(h) end
+  return {why, h.dk, h.dkid}
+end
+if h.dkid ~= dkid and what ~= 'r' and what ~= 'n' then return refuse('KEY') end
+if ifline ~= '' then
+  local last, alias = iflast, ifline == h.line
+  for l, e, s in string.gmatch(h.prev, '(%d+),(%d+),(%d+);') do
+    if l == ifline and tonumber(s) >= iflast then alias = true end
+  end
+  for after, n in string.gmatch(h.skips, '(%d+),(%d+);') do
+    if tonumber(after) >= iflast then last = last + tonumber(n) end
+  end
+  if not alias or ifepoch ~= h.epoch or last ~= h.last then return refuse('MOVED') end
+end
+local entries = {}
+if what == 'd' then
+  local gone, deleted, rest = {}, 0, {}
+  for i = 16, #ARGV do gone[ARGV[i]] = true end
+  local all = redis.call('XRANGE', KEYS[2], '-', '+')
+  for _, e in ipairs(all) do
+    if e[2][1] ~= 'm' then
+      local s = math.floor(tonumber(string.match(e[1], '-(%d+)$')) / 1024)
+      if gone[text(s)] then
+        deleted = deleted + 1
+        h.bytes = h.bytes - tonumber(e[2][4])
+        if string.find(h.noteseqs, ',' .. text(s) .. ',', 1, true) then h.note, h.noteseqs = '', '' end
+      else rest[#rest+1] = {s, e[2]} end
+    end
+  end
+  if deleted == 0 then return done(0) end
+  h.epoch, h.mark, h.count = h.epoch + 1, 0, #rest
+  redis.call('DEL', KEYS[2])
+  for _, e in ipairs(rest) do redis.call('XADD', KEYS[2], id(h, e[1], 0), unpack(e[2])) end
+  wake(h)
+  return done(deleted)
+end
+local n = math.floor((#ARGV - 15) / 2)
+if h.finished ~= '' and (n > 0 or what == 'f') then return refuse('FINISHED') end
+if what == 'f' then
+  h.finished = '1'
+  wake(h)
+  renewed = false
+  return done(0)
+end
+if what == 'r' then
+  redis.call('DEL', KEYS[2])
+  h.epoch, h.mark, h.count, h.bytes = h.epoch + 1, 0, 0, 0
+  h.prev, h.skips, h.note, h.noteepoch, h.noteseqs = '', '', note, h.epoch, ''
+  h.dk, h.dkid = newdk, newdkid
+end
+if n > 0 then
+  local t = redis.call('TIME')
+  h.at = math.max(h.at, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
+  h.mark = 0
+  for i = 1, n do
+    h.last = h.last + 1
+    h.count, h.bytes = h.count + 1, h.bytes + tonumber(ARGV[14 + 2*i])
+    redis.call('XADD', KEYS[2], id(h, h.last, 0), 't', text(h.at), 'n', ARGV[14 + 2*i], 'd', ARGV[15 + 2*i])
+    if string.find(notes, ',' .. i .. ',', 1, true) then
+      if h.noteseqs == '' then h.noteseqs = ',' end
+      h.noteseqs = h.noteseqs .. text(h.last) .. ','
+    end
+  end
+  drop(0, keep, trimat, maxbytes)
+end
+if what == 'r' and n == 0 then wake(h) end
+return done(0)
+`
+
+// trim drops the entries up to a number. Its result says whether it is on the
+// right server.
+const trim = `
+if h.id == '' or h.run ~= run then return {'MOVED'} end
+if drop(tonumber(ARGV[1]), math.huge, math.huge, 0) then save(h) end
+return {'OK'}
+`
+
+// look returns the head and, if its argument says so, everything else.
+const look = `
+local h = redis.call('HMGET', KEYS[1], 'id','line','epoch','last','run','prev','skips','note','noteepoch','finished','dk','dkid')
+local info = redis.call('INFO', 'replication')
+local t = redis.call('TIME')
+local all = {}
+if ARGV[1] == 'all' then all = redis.call('XRANGE', KEYS[2], '-', '+') end
+for i = 1, 12 do h[i] = h[i] or '' end
+return {string.match(info, 'master_replid:(%w+)') or '', string.match(info, 'role:(%w+)') or '', t[1], t[2], h, all}
+`
+
+// Without the first line, a script that runs out of memory stops half done.
+// With it, the engine refuses the script before its first write. An erasure is
+// allowed without memory, since it gives memory back.
+var (
+	appendScript = newScript("#!lua\n" + begin + commit)
+	eraseScript  = newScript("#!lua flags=allow-oom\n" + begin + commit)
+	trimScript   = newScript("#!lua flags=allow-oom\n" + begin + trim)
+	lookScript   = newScript("#!lua flags=no-writes\n" + look)
+)
+
+// script is a script that the engine keeps by its hash. In contrast to
+// rueidis.Lua, it runs on a dedicated connection too.
+type script struct{ text, hash string }
+
+func newScript(text string) *script {
+	sum := sha1.Sum([]byte(text))
+	return &script{text, hex.EncodeToString(sum[:])}
+}
+
+func (s *script) exec(ctx context.Context, c rueidis.CoreClient, keys, args []string) rueidis.RedisResult {
+	n := int64(len(keys))
+	r := c.Do(ctx, c.B().Evalsha().Sha1(s.hash).Numkeys(n).Key(keys...).Arg(args...).Build())
+	if err, ok := rueidis.IsRedisErr(r.Error()); ok && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		r = c.Do(ctx, c.B().Eval().Script(s.text).Numkeys(n).Key(keys...).Arg(args...).Build())
+	}
+	return r
+}
