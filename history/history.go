@@ -124,7 +124,7 @@ var (
 	// ErrNotErased is wrapped by the error of Replace, Clear or Delete if the
 	// change is made, but the Store could not complete it: the content from
 	// before may still be readable on disk, and may be back after a crash.
-	ErrNotErased = errors.New("history: the change is made, but the content from before may still be on disk")
+	ErrNotErased = errors.New("history: the change is made, but the content from before may still be readable")
 )
 
 // Config configures a log. With the zero value, the log keeps 1,000 entries of

@@ -17,6 +17,7 @@ import (
 )
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	client := redistest.Start(t).Client()
 	for _, test := range []struct {
 		why   string
@@ -46,6 +47,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestNodesShareALog(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
 		server := e.Start(t)
 		a, b := start(t, server.Addr, settings{}), start(t, server.Addr, settings{})
@@ -107,6 +109,7 @@ func TestNodesShareALog(t *testing.T) {
 
 // Both nodes append at the same time, and both have the same order.
 func TestOneOrder(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	limits := history.Config{Keep: 5000}
 	a, b := start(t, server.Addr, settings{log: limits}), start(t, server.Addr, settings{log: limits})
@@ -142,6 +145,7 @@ func TestOneOrder(t *testing.T) {
 }
 
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	limits := history.Config{Keep: 4, TrimAt: 6, MaxBytes: 300, MaxAge: time.Hour}
 	a, b := start(t, server.Addr, settings{log: limits}), start(t, server.Addr, settings{log: limits})
@@ -174,6 +178,7 @@ func TestRetention(t *testing.T) {
 
 // A change that depends on a position is made by one node only.
 func TestAppendAfter(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	a, b := start(t, server.Addr, settings{}), start(t, server.Addr, settings{})
 	const ids = 200
@@ -228,6 +233,7 @@ func TestAppendAfter(t *testing.T) {
 
 // The documented permissions are enough, and the ones left out are refused.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	server.User("relay", "secret", "~{history:*", "+@connection", "+evalsha", "+eval", "+xadd", "+xread", "+xrange",
 		"+xtrim", "+del", "+hset", "+hmget", "+get", "+set", "+time", "+info", "+wait")
@@ -255,6 +261,7 @@ func TestPermissions(t *testing.T) {
 
 // A log with a name of its own has keys of its own.
 func TestNamesAndPrefixes(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	a := start(t, server.Addr, settings{})
 	b := start(t, server.Addr, settings{Config: redislog.Config{Prefix: "other"}})
@@ -275,6 +282,7 @@ func TestNamesAndPrefixes(t *testing.T) {
 }
 
 func TestEnded(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	n := start(t, server.Addr, settings{})
 	ctx, cancel := context.WithCancel(ctx0)

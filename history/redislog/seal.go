@@ -125,7 +125,7 @@ func (s *sealer) unseal(k *dataKey, kind, sealed string) ([]byte, error) {
 	if k.aead == nil {
 		return []byte(sealed), nil
 	}
-	data, err := k.aead.Open(nil, nil, []byte(sealed), s.bound(k, kind))
+	data, err := k.aead.Open([]byte{}, nil, []byte(sealed), s.bound(k, kind)) // an empty note is not nil
 	if err != nil {
 		return nil, errSealed
 	}

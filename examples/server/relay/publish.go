@@ -72,7 +72,7 @@ func (r *Relay) publish(ctx context.Context, at history.Position, m *wire.Messag
 	if errors.Is(err, history.ErrNotErased) {
 		// It is published. The rest is erased later, or an operator must see
 		// to it.
-		r.log.Error("what a restart signal cleared may still be on disk", "error", err)
+		r.log.Error("what a restart signal cleared may still be readable", "error", err)
 		err = nil
 	}
 	r.frames.forget() // cleared messages must not stay in memory either
