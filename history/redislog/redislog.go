@@ -42,7 +42,7 @@
 //
 // The engine must be Redis 7.0, Valkey 7.2 or later, with the policy noeviction
 // for its memory. A log has its keys in one slot of a cluster. The commands are
-// EVALSHA, EVAL, XADD, XREAD, XRANGE, XTRIM, XREVRANGE, DEL, HSET, HMGET, GET,
+// EVALSHA, EVAL, XADD, XREAD, XRANGE, XTRIM, DEL, HSET, HMGET, GET,
 // SET, TIME, INFO and, with Config.Replicas, WAIT.
 package redislog
 
