@@ -194,8 +194,11 @@ func (o *origin) read(ctx context.Context, pos streamID, pages chan<- page) {
 	defer release()
 	defer conn.Close() // an XREAD may be under way
 	for block := int64(1); ; block = max(o.e.cfg.Check.Milliseconds(), 1) {
-		one, cancel := context.WithTimeout(ctx, o.e.cfg.Check+o.e.cfg.Timeout)
+		// With a deadline, rueidis would not notice that ctx is cancelled.
+		one, cancel := context.WithCancel(ctx)
+		silence := time.AfterFunc(o.e.cfg.Check+o.e.cfg.Timeout, cancel)
 		lists, err := conn.Do(one, conn.B().Xread().Count(pageSize).Block(block).Streams().Key(o.log).Id(pos.String()).Build()).AsXReadSlices()
+		silence.Stop()
 		cancel()
 		if rueidis.IsRedisNil(err) {
 			err = nil // no news

@@ -259,6 +259,28 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// Close does not wait for what the engine would answer later.
+func TestCloseEndsTheReader(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	n := start(t, server.Addr, settings{Config: redislog.Config{Check: time.Hour}})
+	n.append("one")
+	redistest.Wait(t, "a parked reader", func() bool { return strings.Contains(server.Do("INFO", "clients"), "blocked_clients:1") })
+	closed := make(chan struct{})
+	go func() {
+		n.log.Close()
+		close(closed)
+	}()
+	redistest.Wait(t, "the end of Close", func() bool {
+		select {
+		case <-closed:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 // A log with a name of its own has keys of its own.
 func TestNamesAndPrefixes(t *testing.T) {
 	t.Parallel()
