@@ -157,10 +157,10 @@ func (o *origin) make1(c *history.Change) (history.Committed, error) {
 }
 
 // passing reports whether the engine may take the change a moment later: it
-// fails over, or loads its data.
+// fails over, loads its data, or the slot of a cluster moves.
 func passing(err error) bool {
 	text := err.Error()
-	for _, begin := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED", "NOREPLICAS"} {
+	for _, begin := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "BUSY", "UNBLOCKED", "NOREPLICAS"} {
 		if strings.HasPrefix(text, begin) {
 			return true
 		}

@@ -58,6 +58,16 @@ func (o *once) append(ctx context.Context, text string) (bool, error) {
 	}
 }
 
+// must appends text, as soon as that can be done.
+func (o *once) must(t testing.TB, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx0, 30*time.Second)
+	defer cancel()
+	if _, err := o.append(ctx, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // publisher appends the numbers from 1, each once, until it is stopped.
 type publisher struct {
 	t    testing.TB
