@@ -189,6 +189,7 @@ type Gate struct {
 	last     uint64                // the number of the last session
 	subjects map[string][]*Session // the authenticated sessions, the oldest first
 	revoked  map[string]time.Time  // by subject: tokens issued before are invalid
+	joining  map[string]Reason     // sessions in Shared.Join, and why they must end again, if they must
 }
 
 // New returns a Gate. Its error joins a [*ConfigError] for every problem.
@@ -257,6 +258,7 @@ func New(cfg Config) (*Gate, error) {
 	g := &Gate{
 		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
 		subjects: make(map[string][]*Session), revoked: make(map[string]time.Time),
+		joining: make(map[string]Reason),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {
 		g.recheck = r

@@ -199,10 +199,9 @@ func (s *Session) enter(ctx context.Context, id Identity, foreign bool, now time
 	for errors.Is(err, errUnreserved) {
 		var joined, counted bool
 		if joined, counted, err = s.gate.reserve(ctx, s, r, now, &todo); err == nil {
-			if deliver, err = s.gate.admit(s, r, joined, counted, now, &todo); err != nil && joined {
-				s.gate.cfg.Shared.Leave(s.ID())
-			}
+			deliver, err = s.gate.admit(s, r, joined, counted, now, &todo)
 		}
+		s.gate.unreserve(s, joined, err, &todo)
 	}
 	s.gate.settle(&todo)
 	switch {

@@ -97,9 +97,7 @@ func (g *Gate) apply(st SharedState) {
 		}
 	}
 	for id, reason := range st.Ended {
-		if s := g.find(id); s != nil {
-			g.expel(s, verdictOf(reason), &todo)
-		}
+		g.endOne(id, reason, &todo)
 	}
 	g.mu.Unlock()
 	g.settle(&todo)
@@ -113,6 +111,16 @@ func (g *Gate) apply(st SharedState) {
 	if g.touched != nil {
 		close(g.touched)
 		g.touched = nil
+	}
+}
+
+// endOne ends the session of this ID, or one that is about to have it: another
+// node may end a session as soon as it has joined. It needs mu.
+func (g *Gate) endOne(id string, reason Reason, todo *aftermath) {
+	if s := g.find(id); s != nil {
+		g.expel(s, verdictOf(reason), todo)
+	} else if _, joining := g.joining[id]; joining {
+		g.joining[id] = reason
 	}
 }
 
@@ -301,6 +309,7 @@ func (g *Gate) reserve(ctx context.Context, s *Session, r *grant, now time.Time,
 	kind, err := g.check(s, r, now, todo)
 	if err == nil && kind == EventAuthenticated {
 		g.attendAll(r.Subject, now, todo) // those that have ended unnoticed make room
+		g.joining[s.ID()] = ""
 	}
 	g.mu.Unlock()
 	if err != nil || kind == EventRefreshed {
@@ -317,12 +326,28 @@ func (g *Gate) reserve(ctx context.Context, s *Session, r *grant, now time.Time,
 	}
 	g.mu.Lock()
 	for _, id := range replaced {
-		if old := g.find(id); old != nil {
-			g.expel(old, verdictOf(ReasonReplaced), todo)
-		}
+		g.endOne(id, ReasonReplaced, todo)
 	}
 	g.mu.Unlock()
 	return true, true, nil
+}
+
+// unreserve ends what reserve has begun. err says why the session was not
+// admitted, and is nil if it was.
+func (g *Gate) unreserve(s *Session, joined bool, err error, todo *aftermath) {
+	if g.cfg.Shared == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	reason := g.joining[s.ID()]
+	delete(g.joining, s.ID())
+	switch {
+	case err != nil && joined:
+		g.cfg.Shared.Leave(s.ID())
+	case err == nil && reason != "" && !s.ended.Load():
+		g.expel(s, verdictOf(reason), todo)
+	}
 }
 
 // describe returns what a list of sessions says of s.

@@ -24,6 +24,7 @@ type hub struct {
 	calls []string
 	ends  []string // what the next Join replaces
 	all   []wsauth.SessionInfo
+	early wsauth.Reason // if not empty, the session ends before Join returns
 	begun chan struct{} // if not nil, Join sends to it, and waits until its context ends
 	apply func(wsauth.SharedState)
 }
@@ -60,6 +61,9 @@ func (h *hub) Join(ctx context.Context, s wsauth.SessionInfo, most int, over wsa
 		h.begun <- struct{}{}
 		<-ctx.Done()
 		return nil, false, ctx.Err()
+	}
+	if h.early != "" {
+		h.apply(wsauth.SharedState{Ended: map[string]wsauth.Reason{s.ID: h.early}})
 	}
 	return h.ends, !h.full, err
 }
@@ -337,6 +341,18 @@ func TestSharedSessions(t *testing.T) {
 		}
 		h.called()
 
+		// Another node may replace a session as soon as it has joined.
+		h.early = wsauth.ReasonReplaced
+		early := connect(t, gate)
+		early.say(lasting("pi-1", time.Hour))
+		early.expect(t, "replaced early", "0s close 4409 replaced")
+		calls("replaced early", "join 6 pi-1 1 1; leave 6")
+		h.full, h.early = true, wsauth.ReasonOperator
+		early = connect(t, gate)
+		early.say(lasting("pi-1", time.Hour))
+		calls("refused", "join 7 pi-1 1 1")
+		h.full, h.early = false, ""
+
 		// Out of touch, this node counts its own sessions.
 		h.err = errAway
 		p, q = connect(t, gate), connect(t, gate)
@@ -344,7 +360,7 @@ func TestSharedSessions(t *testing.T) {
 		q.say(lasting("pi-1", time.Hour))
 		p.expect(t, "replaced", "0s authenticated,946688402", "0s close 4409 replaced")
 		q.expect(t, "newer", "0s authenticated,946688402")
-		calls("out of touch", "join 6 pi-1 1 1; join 7 pi-1 1 1; leave 6")
+		calls("out of touch", "join 8 pi-1 1 1; join 9 pi-1 1 1; leave 8")
 		if list, err := gate.AllSessions(t.Context()); len(list) != 1 || !errors.Is(err, errAway) {
 			t.Error(list, err)
 		}
@@ -372,7 +388,7 @@ func TestSharedSessions(t *testing.T) {
 		if !slices.Equal(found, []bool{true, false, true}) {
 			t.Error(found)
 		}
-		calls("ended", "end 1; end 2; leave 7")
+		calls("ended", "end 1; end 2; leave 9")
 	})
 }
 

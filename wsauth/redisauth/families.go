@@ -110,12 +110,12 @@ func (s families) Rotate(ctx context.Context, f refresh.StoredFamily, from uint6
 		return false, err
 	}
 	k := &s.a.keys
-	reply, missing, err := s.durably(ctx, rotateScript, []string{k.family(f.ID), k.families},
-		append(args, strconv.FormatUint(from, 10))...)
-	if err != nil || reply != "OK" {
+	done, err := s.durably(ctx, rotateScript, []string{k.family(f.ID), k.families}, append(args, strconv.FormatUint(from, 10))...)
+	if err != nil || done.reply != "OK" {
+		// If the first try was made, the Issuer finds its result.
 		return false, err
 	}
-	return true, missing
+	return true, done.missing
 }
 
 // Remove implements [refresh.Store].
@@ -129,42 +129,49 @@ func (s families) Remove(ctx context.Context, id string) (f refresh.StoredFamily
 	}
 	k := &s.a.keys
 	s.a.removed.add(id)
-	sealed, missing, err := s.durably(ctx, removeScript, []string{k.head, k.events, k.family(id), k.families}, rand.Text(), id)
-	if _, refused := answerIn(err); err != nil && !refused {
-		// Follow makes sure that it is removed.
-		s.a.removed.due(id)
-		return f, true, err
-	}
-	if err != nil || sealed == "" {
+	done, err := s.durably(ctx, removeScript, []string{k.head, k.events, k.family(id), k.families}, rand.Text(), id)
+	if err != nil && done.unsure {
+		s.a.removed.due(id) // Follow makes sure that it is removed
+	} else if err != nil || done.reply == "" && !done.unsure {
 		return f, false, err
 	}
-	return f, true, missing
+	return f, true, errors.Join(err, done.missing)
 }
 
-// durably runs a script, and waits until replicas have what it has changed.
-// missing is the error if too few have it.
-func (s families) durably(ctx context.Context, script *script, keys []string, args ...string) (reply string, missing, err error) {
+// outcome is the result of a script that changes a family.
+type outcome struct {
+	reply   string
+	unsure  bool  // an earlier try may have had an effect
+	missing error // if too few replicas have the change
+}
+
+// durably runs a script until it is answered, and waits until replicas have
+// what it has changed.
+func (s families) durably(ctx context.Context, script *script, keys []string, args ...string) (done outcome, err error) {
 	if err := s.a.ready(); err != nil {
-		return "", nil, err
+		return done, err
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	want := s.a.cfg.Replicas
-	if want == 0 {
-		reply, err = script.exec(ctx, s.a.cfg.Client, keys, args...).ToString()
-		return reply, nil, failed(err)
-	}
-	// WAIT counts the replicas that have the last write of its connection.
-	conn, release := s.a.cfg.Client.Dedicate()
-	defer release()
-	if reply, err = script.exec(ctx, conn, keys, args...).ToString(); err != nil {
-		return "", nil, failed(err)
-	}
-	n, err := conn.Do(ctx, conn.B().Wait().Numreplicas(int64(want)).Timeout(500).Build()).AsInt64()
-	if err != nil || n < int64(want) {
-		missing = fmt.Errorf("redisauth: the change was made, but only %d of %d replicas have it, and a failover may lose it", n, want)
-	}
-	return reply, missing, nil
+	want := int64(s.a.cfg.Replicas)
+	done.unsure, err = s.a.again(ctx, func() (err error) {
+		if want == 0 {
+			done.reply, err = script.exec(ctx, s.a.cfg.Client, keys, args...).ToString()
+			return err
+		}
+		// WAIT counts the replicas that have the last write of its connection.
+		conn, release := s.a.cfg.Client.Dedicate()
+		defer release()
+		if done.reply, err = script.exec(ctx, conn, keys, args...).ToString(); err != nil {
+			return err
+		}
+		n, err := conn.Do(ctx, conn.B().Wait().Numreplicas(want).Timeout(500).Build()).AsInt64()
+		if err != nil || n < want {
+			done.missing = fmt.Errorf("redisauth: the change was made, but only %d of %d replicas have it, and a failover may lose it", n, want)
+		}
+		return nil
+	})
+	return done, err
 }
 
 // List implements [refresh.Store].

@@ -187,19 +187,30 @@ const (
 // ask runs a script. If no answer comes, or the engine is not ready, it asks
 // again until ctx ends, so the script may run several times.
 func (a *Authority) ask(ctx context.Context, s *script, keys []string, args ...string) (r rueidis.RedisResult, err error) {
-	for wait := firstWait; ; wait = min(2*wait, longWait) {
+	_, err = a.again(ctx, func() error {
 		r = s.exec(ctx, a.cfg.Client, keys, args...)
-		err := r.Error()
+		return r.Error()
+	})
+	return r, err
+}
+
+// again calls try until it succeeds, the engine refuses it, or ctx ends. unsure
+// says that an earlier call may have had an effect.
+func (a *Authority) again(ctx context.Context, try func() error) (unsure bool, err error) {
+	for wait := firstWait; ; wait = min(2*wait, longWait) {
+		err := try()
 		if err == nil {
-			return r, nil
+			return unsure, nil
 		}
-		if answer, answered := answerIn(err); answered && !passing(answer) {
-			return r, failed(err)
+		answer, answered := answerIn(err)
+		if answered && !passing(answer) {
+			return unsure, failed(err)
 		}
+		unsure = unsure || !answered
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return r, failed(err)
+			return unsure, failed(err)
 		}
 	}
 }
