@@ -3,9 +3,14 @@ package redisauth_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -309,3 +314,30 @@ func grant(subject string) refresh.Grant { return refresh.Grant{Subject: subject
 
 // alive reports whether the session may still publish.
 func (p *publisher) alive() bool { return p.s.Authorize(wsauth.Publish) == nil }
+
+// readAll returns the files below dir.
+func readAll(t testing.TB, dir string) (all [][]byte) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all = append(all, text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// raw returns the secret parts of a refresh token, also in hexadecimal.
+func raw(t testing.TB, token string) []string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(token, "rgrt_"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{string(b[:16]), string(b[16:48]), hex.EncodeToString(b[:16]), hex.EncodeToString(b[16:48])}
+}
