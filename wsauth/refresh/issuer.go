@@ -44,9 +44,9 @@ type Config struct {
 	// thief who refreshes within the grace after the device is noticed as soon
 	// as one of the two is slower.
 	Grace time.Duration
-	// Store keeps the families, such as the store of [NewDirStore]. If nil,
-	// they are kept in memory, and all refresh tokens are invalid after a
-	// restart.
+	// Store keeps the families, such as the store of [NewDirStore], or of
+	// package wsauth/redisauth for several processes. If nil, they are kept in
+	// memory, and all refresh tokens are invalid after a restart.
 	Store Store
 	// Key lets the Issuer recognize a Store that has lost a rotation, such as
 	// after a failover or from a backup: with Key, refresh tokens prove how new
