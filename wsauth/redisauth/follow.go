@@ -118,9 +118,11 @@ func (f *following) session(ctx context.Context, well func()) error {
 	conn, release := a.cfg.Client.Dedicate()
 	defer release()
 	defer conn.Close() // an XREAD may be under way
-	if err := f.load(ctx, conn, well); err != nil {
+	if err := f.load(ctx, conn); err != nil {
 		return err
 	}
+	well()
+	a.resume()
 	renewed := time.Now()
 	for {
 		sent := time.Now()
@@ -150,11 +152,12 @@ func (f *following) session(ctx context.Context, well func()) error {
 		if err := a.catchUp(ctx, nil); err != nil {
 			return err
 		}
+		a.resume()
 	}
 }
 
-// catchUp tells the engine what it lacks. present has what the engine has, and
-// nil means that it has not lost anything.
+// catchUp tells the engine what it lacks of revocations. present has what the
+// engine has, and nil means that it has not lost anything.
 func (a *Authority) catchUp(ctx context.Context, present map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
@@ -173,14 +176,11 @@ func (a *Authority) catchUp(ctx context.Context, present map[string]string) erro
 		a.removed.due(due...)
 		return err
 	}
-	a.roster.mu.Lock()
-	defer a.roster.mu.Unlock()
-	a.start()
 	return nil
 }
 
 // load loads everything, applies it, and gives the engine what it lacks.
-func (f *following) load(ctx context.Context, conn rueidis.DedicatedClient, well func()) error {
+func (f *following) load(ctx context.Context, conn rueidis.DedicatedClient) error {
 	a := f.a
 	began := time.Now()
 	l, err := a.renew(ctx, conn)
@@ -221,21 +221,18 @@ func (f *following) load(ctx context.Context, conn rueidis.DedicatedClient, well
 	if f.id != "" {
 		a.reloads.Add(1)
 		if l.id != f.id {
+			a.down.Store(&ErrLost)
 			a.cfg.OnState(ErrLost)
-			a.cfg.OnState(nil)
 		}
 	}
 	f.id, f.seq = l.id, l.seq
 	f.apply(st)
-	well()
 
 	// Of a Join whose answer was lost, the session may have ended since.
 	for field, sealed := range own {
 		if _, mine := a.roster.idOf(field); !mine {
 			var d described
-			if err := a.seal.open(kindSession, field, sealed, &d); err != nil {
-				return err
-			}
+			_ = a.seal.open(kindSession, field, sealed, &d) // what does not open is removed too
 			old = append(old, a.forget(conn, field, a.deviceKey(d.Issuer, d.Subject))...)
 		}
 	}

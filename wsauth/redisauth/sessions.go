@@ -271,10 +271,17 @@ func (a *Authority) Leave(sessionID string) {
 func (a *Authority) start() {
 	r := &a.roster
 	if r.running || r.closed || len(r.left)+len(r.changed) == 0 || a.ready() != nil {
-		return // when the engine is back, Follow starts it
+		return // when the engine is back, Follow calls resume
 	}
 	r.running = true
 	a.work.Go(a.run)
+}
+
+// resume starts what start could not while the engine was away.
+func (a *Authority) resume() {
+	a.roster.mu.Lock()
+	defer a.roster.mu.Unlock()
+	a.start()
 }
 
 // run tells the engine what has changed in the roster, until nothing is left,

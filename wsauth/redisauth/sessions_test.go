@@ -217,8 +217,43 @@ func TestManySessions(t *testing.T) {
 			}
 			return alive == 3 && strings.Count(nodes[0].list(), "pi-1") == 3
 		})
-		if got := server.Do("HLEN", server.Do("KEYS", "{auth}:s:*")); got != "3" {
+		if got := server.Do("HLEN", "{auth}:s:"+nameIn(server)); got != "3" {
 			t.Errorf("the engine counts %s", got)
 		}
 	})
+}
+
+// The engine adds a session, but its answer is lost. When the session has ended,
+// it no longer counts.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		server := e.Start(t)
+		link := redistest.Forward(t, server.Addr)
+		change := limited(wsauth.OverLimitRefuse)
+		a := start(t, link.Addr, named("a", func(s *settings) { change(s); s.Timeout = 300 * time.Millisecond }))
+		b := start(t, server.Addr, named("b", change))
+		_ = a.connect("pi-1").s.Close(1000, "") // the engine has the script now
+		b.lists("")
+		link.HoldAnswers()
+		p := a.connect("pi-1")
+		if p.s == nil || server.Do("HLEN", "{auth}:s:"+nameIn(server)) != "1" {
+			t.Fatal("the row is void")
+		}
+		if q := b.connect("pi-1"); q.s != nil {
+			t.Error("it does not count")
+		}
+		_ = p.s.Close(1000, "")
+		link.Cut()
+		link.Release()
+		b.lists("")
+		if q := b.connect("pi-1"); q.s == nil {
+			t.Error("it still counts")
+		}
+	})
+}
+
+// nameIn returns the name of the only device that has sessions.
+func nameIn(server *redistest.Server) string {
+	return strings.TrimPrefix(server.Do("KEYS", "{auth}:s:*"), "{auth}:s:")
 }
