@@ -1,6 +1,8 @@
 package redisauth
 
 import (
+	"time"
+
 	"github.com/redis/rueidis"
 
 	"github.com/relayguard/relayguard/wsauth"
@@ -28,3 +30,7 @@ func Parse(a *Authority, field, value string) (errs []error) {
 	_, family := families{a}.opened(field, value)
 	return append(errs, err, lease, revoked, session, family)
 }
+
+// SetSkew makes a believe that the engine's clock is ahead by d, until the next
+// renewal.
+func (a *Authority) SetSkew(d time.Duration) { a.skew.Store(d.Microseconds()) }

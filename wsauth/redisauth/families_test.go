@@ -1,9 +1,11 @@
 package redisauth_test
 
 import (
+	"context"
 	"errors"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -280,5 +282,116 @@ func TestForeignFamily(t *testing.T) {
 		if rueidis.IsRedisNil(client.Do(ctx0, client.B().Zscore().Key("{auth}:families").Member(strings.TrimPrefix(familyKey(q), "{auth}:f:")).Build()).Error()) {
 			t.Error("not listed")
 		}
+	})
+}
+
+// lossy is a client that loses the answers to commands, or the commands.
+type lossy struct {
+	rueidis.Client
+	mu   sync.Mutex
+	lose func(command []string) (run, answer bool) // nil: nothing is lost
+}
+
+func (c *lossy) set(lose func([]string) (run, answer bool)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lose = lose
+}
+
+func (c *lossy) Do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	c.mu.Lock()
+	lose := c.lose
+	c.mu.Unlock()
+	run, answer := true, true
+	if lose != nil {
+		run, answer = lose(cmd.Commands())
+	}
+	var r rueidis.RedisResult
+	if run {
+		r = c.Client.Do(ctx, cmd)
+	}
+	if answer {
+		return r
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	return c.Client.Do(ended, c.B().Ping().Build())
+}
+
+// A change whose answer is lost is asked again, and made once.
+func TestLostChange(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		server := e.Start(t)
+		client := &lossy{Client: server.Client()}
+		n := startWith(t, client, settings{Config: redisauth.Config{Timeout: 300 * time.Millisecond}, gate: wsauth.Config{MaxSessions: 1, OverLimit: wsauth.OverLimitReplace}})
+		i := n.issuer()
+		pair := func(device string) refresh.Pair {
+			p, err := i.Issue(ctx0, grant(device))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, err = use(i, p); err != nil { // the engine has the scripts now
+				t.Fatal(err)
+			}
+			return p
+		}
+		pair("pi-0")
+		if revoked, err := i.RevokeSubject(ctx0, "pi-0"); revoked != 1 || err != nil {
+			t.Fatal(revoked, err)
+		}
+		_ = n.connect("pi-0").s.Close(1000, "")
+		// once loses the answer to the first script with a number of keys.
+		once := func(keys string) {
+			lost := false
+			client.set(func(command []string) (bool, bool) {
+				if lost || command[0] != "EVALSHA" || command[2] != keys {
+					return true, true
+				}
+				lost = true
+				return true, false
+			})
+		}
+		first := pair("pi-1")
+		once("2")
+		second, err := use(i, first)
+		if err != nil || !strings.HasSuffix(second.TokenID, ".3") {
+			t.Fatal(second, err)
+		}
+		if again, err := use(i, first); err != nil || !same(again, second) {
+			t.Error(again, err)
+		}
+		id := strings.TrimPrefix(familyKey(first), "{auth}:f:")
+		once("4")
+		if found, err := i.RevokeFamily(ctx0, id); !found || err != nil {
+			t.Error("a removal is not reported:", found, err)
+		}
+		client.set(nil)
+		if found, err := i.RevokeFamily(ctx0, id); found || err != nil {
+			t.Error("reported twice:", found, err)
+		}
+		once("6")
+		p := n.connect("pi-1")
+		if p.s == nil || !p.alive() {
+			t.Error("a session that joined twice has replaced itself")
+		}
+		once("3")
+		if _, err := n.gate.RevokeContext(ctx0, "pi-1", time.Now()); err != nil {
+			t.Error(err)
+		}
+		n.refuses("pi-1")
+
+		// No answer comes: the removal is reported as in doubt, and made later.
+		third := pair("pi-3")
+		id = strings.TrimPrefix(familyKey(third), "{auth}:f:")
+		client.set(func(command []string) (bool, bool) {
+			removes := command[0] == "EVALSHA" && command[2] == "4" && strings.HasSuffix(command[len(command)-1], id)
+			return !removes, !removes
+		})
+		if found, err := i.RevokeFamily(ctx0, id); !found || !unavailable(err) {
+			t.Error(found, err)
+		}
+		n.refuses("pi-3")
+		redistest.Wait(t, "the removal", func() bool { return server.Do("EXISTS", familyKey(third)) == "0" })
 	})
 }

@@ -131,14 +131,23 @@ func (a *Authority) Revoke(ctx context.Context, subject string, issuedBefore tim
 	name := a.seal.name(subject)
 	now := a.engineNow()
 	// A node rounds up, or a token of the last microsecond would stay valid.
-	before := min(issuedBefore.Add(time.Microsecond-1).UnixMicro(), now+maxAhead.Microseconds())
-	a.ledger.change(name, func(r record) record {
-		r.Subject = subject
-		r.Before = max(r.Before, before, 1)
-		r.Made = max(r.Made, r.Lifted+1, now)
-		return r
-	})
-	return a.tell(ctx, name)
+	before := max(min(issuedBefore.Add(time.Microsecond-1).UnixMicro(), now+maxAhead.Microseconds()), 1)
+	for {
+		a.ledger.change(name, func(r record) record {
+			r.Subject = subject
+			r.Before = max(r.Before, before)
+			r.Made = max(r.Made, r.Lifted+1, now)
+			return r
+		})
+		if err := a.tell(ctx, name); err != nil {
+			return err
+		}
+		// Another node, with a clock that is ahead, may have taken it back
+		// before this node knew of that.
+		if e, _ := a.ledger.get(name); e.record.Before >= before {
+			return nil
+		}
+	}
 }
 
 // Unrevoke implements [wsauth.Shared].

@@ -166,3 +166,41 @@ func TestOtherKey(t *testing.T) {
 		a.inTouch()
 	})
 }
+
+// Nodes whose clocks differ agree, whichever is asked.
+func TestClocksDiffer(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		server := e.Start(t)
+		watch := start(t, server.Addr, settings{})
+		node := func(skew time.Duration) *redisauth.Authority {
+			a, err := redisauth.New(redisauth.Config{Client: server.Client(), Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.SetSkew(skew)
+			return a
+		}
+		ahead, behind := node(20*time.Second), node(-20*time.Second)
+		for _, a := range []*redisauth.Authority{ahead, behind, ahead} {
+			if err := a.Revoke(ctx0, "pi-1", time.Now().Add(-time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			watch.refuses("pi-1")
+			if was, err := ahead.Unrevoke(ctx0, "pi-1"); err != nil {
+				t.Fatal(was, err)
+			}
+			if a == ahead {
+				redistest.Wait(t, "a revocation that is taken back", func() bool { return watch.verify("pi-1-old") == nil })
+			}
+		}
+		// A time in the future of the engine's clock counts as in a minute.
+		if err := watch.shared.Revoke(ctx0, "pi-2", time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		watch.refuses("pi-2")
+		if _, err := watch.gate.Verify(ctx0, []byte("pi-2"), time.Now().Add(2*time.Minute)); reasonOf(err) == wsauth.ReasonRevoked {
+			t.Error("an hour is lost")
+		}
+	})
+}

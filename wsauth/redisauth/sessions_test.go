@@ -64,6 +64,16 @@ func TestOneSession(t *testing.T) {
 			if third := a.connect("pi-1"); third.s == nil {
 				t.Errorf("%d: no room after an end: %d", row.over, third.code)
 			}
+			// A device that reconnects has room at once, even if the engine does
+			// not know yet that its last session has ended.
+			for try := range 200 {
+				p := a.connect("pi-3")
+				if p.s == nil {
+					t.Errorf("%d: no room at reconnection %d", row.over, try)
+					break
+				}
+				_ = p.s.Close(1000, "")
+			}
 			a.stop()
 			a.close()
 			b.lists("b pi-2")
@@ -250,6 +260,18 @@ func TestLostAnswer(t *testing.T) {
 		if q := b.connect("pi-1"); q.s == nil {
 			t.Error("it still counts")
 		}
+		// What a node does not know of itself is removed when it connects.
+		_ = a.connect("pi-2")
+		b.lists("a pi-2, b pi-1")
+		own := server.Do("KEYS", "{auth}:n:*")
+		for key := range strings.FieldsSeq(own) {
+			server.Do("HSET", key, "ghost:1", "x")
+		}
+		if !strings.Contains(b.list(), "Config.Key") {
+			t.Error("a session that does not open is listed:", b.list())
+		}
+		server.Do("CLIENT", "KILL", "TYPE", "normal")
+		b.lists("a pi-2, b pi-1")
 	})
 }
 
