@@ -334,9 +334,10 @@ func (s *Session) entered(err error) (*Session, error) {
 // never will be. If it is not accepted, Authenticate answers the request and
 // returns the error: 401 with WWW-Authenticate (RFC 6750, section 3) if there
 // is no token or it is refused, and 503 with Retry-After if the Verifier or,
-// after MaxStale, the Gate cannot decide. The answer is the same for every reason. A refused token is audited.
-// Pass the identity to [Gate.AttachIdentity] after the upgrade. Without sources,
-// the token comes from [FromBearer].
+// after MaxStale, the Gate cannot decide. The answer is the same for every
+// reason. A refused token is audited. Pass the identity to
+// [Gate.AttachIdentity] after the upgrade. Without sources, the token comes
+// from [FromBearer].
 func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...Source) (Identity, error) {
 	id, err := g.fromRequest(r, sources)
 	if err == nil {
@@ -375,8 +376,8 @@ func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) 
 
 // Verify verifies token as a session does: with the Verifier,
 // [Config].MaxLifetime and the revocations of [Gate.Revoke]. If
-// [Config].MaxStale has passed, it cannot decide. So a Gate is a [Verifier] too,
-// for requests outside of a session.
+// [Config].MaxStale has passed, it cannot decide. So a Gate is a [Verifier]
+// too, for requests outside of a session.
 func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
 	id, err := g.verify(ctx, token, now)
 	if err != nil {

@@ -256,11 +256,11 @@ func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identit
 }
 
 // Authorize returns nil if the client has the permission now. Otherwise, it
-// returns an [*Error], or with [Config].Shared an [*UnavailableError]. Call it for every action, since a token may expire, or
-// its key may be withdrawn, while the connection is open. As long as the
-// authentication is valid, Authorize takes no lock. If you name resources, such
-// as a room, the client must have the permission on each of them; see
-// [Identity.Can].
+// returns an [*Error], or with [Config].Shared an [*UnavailableError]. Call it
+// for every action, since a token may expire, or its key may be withdrawn,
+// while the connection is open. As long as the authentication is valid,
+// Authorize takes no lock. If you name resources, such as a room, the client
+// must have the permission on each of them; see [Identity.Can].
 //
 // An [*UnavailableError] means that the client has the permission, as far as
 // this process knows, but that [Config].MaxStale has passed. Ask again later,

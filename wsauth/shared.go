@@ -154,7 +154,7 @@ func (g *Gate) stale() bool {
 	if at == nil {
 		return true
 	}
-	// On many systems, the monotonic clock stands still while the machine
+	// On many systems, the monotonic clock does not advance while the machine
 	// sleeps, and the other one may be set.
 	now := time.Now()
 	return now.Sub(*at) > g.cfg.MaxStale || now.Round(0).Sub(at.Round(0)) > g.cfg.MaxStale

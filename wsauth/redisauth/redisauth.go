@@ -36,11 +36,11 @@
 // # At rest
 //
 // The names of devices, and everything about sessions and families, are
-// encrypted with AES-256-GCM before they reach the engine, or stand in keys as
-// an HMAC-SHA256. A reader of the engine learns the counts, times and random
-// IDs of sessions and families. A writer to the engine can end sessions and
-// families and can bring back an older state, but cannot make a revocation, a
-// session or a family. What does not open with Config.Key is an error: the
+// encrypted with AES-256-GCM before they reach the engine. In names of keys, a
+// device is an HMAC-SHA256. A reader of the engine learns the counts, times and
+// random IDs of sessions and families. A writer to the engine can end sessions
+// and families and can bring back an older state, but cannot make a revocation,
+// a session or a family. What does not open with Config.Key is an error: the
 // nodes then stop to authorize.
 //
 // # Engine

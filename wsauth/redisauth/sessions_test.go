@@ -146,7 +146,8 @@ func TestListAndEnd(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
 		server := e.Start(t)
 		link := redistest.Forward(t, server.Addr)
-		a, b := start(t, link.Addr, named("a", nil)), start(t, server.Addr, named("b", nil))
+		a := start(t, link.Addr, named("a", func(s *settings) { s.Timeout = 400 * time.Millisecond }))
+		b := start(t, server.Addr, named("b", nil))
 		p := a.connect("pi-1")
 		b.connect("pi-2")
 		b.lists("a pi-1, b pi-2")
