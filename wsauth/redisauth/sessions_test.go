@@ -280,3 +280,26 @@ func TestLostAnswer(t *testing.T) {
 func nameIn(server *redistest.Server) string {
 	return strings.TrimPrefix(server.Do("KEYS", "{auth}:s:*"), "{auth}:s:")
 }
+
+// The other nodes have dropped a node that was paused, although its connections
+// stayed open. It adds its sessions again.
+func TestPausedNode(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		server := e.Start(t)
+		change := limited(wsauth.OverLimitRefuse)
+		a, b := start(t, server.Addr, named("a", change)), start(t, server.Addr, named("b", change))
+		p := a.connect("pi-1")
+		b.lists("a pi-1")
+		keys := append([]string{"DEL", "{auth}:nodes"}, strings.Fields(server.Do("KEYS", "{auth}:[sn]:*"))...)
+		server.Do(keys...)
+		redistest.Wait(t, "a session that counts again", func() bool { return strings.Contains(server.Do("KEYS", "*"), "{auth}:s:") })
+		b.lists("a pi-1")
+		if q := b.connect("pi-1"); q.s != nil || !p.alive() {
+			t.Error("the limit does not hold any more")
+		}
+		if got := a.shared.Stats(); got.Reloads != 0 {
+			t.Error("the row is void: everything was loaded again")
+		}
+	})
+}
