@@ -15,8 +15,8 @@ import (
 const module = "github.com/relayguard/relayguard/"
 
 // packages are the packages of the library. Each may import the standard
-// library and its own internal packages. Of this module it may also import its
-// parent, and of other modules only the packages in others.
+// library, its own internal packages, and its parent. All other imports must be
+// in others.
 var packages = []pkg{
 	{"headers", "", nil},
 	{"headers/headerstest", "headers", nil},
@@ -24,6 +24,10 @@ var packages = []pkg{
 	{"ratelimit/clientip", "", nil},
 	{"wsauth", "", nil},
 	{"wsauth/jwtauth", "wsauth", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
+	// It is a store of refresh tokens too. Package refresh imports only the
+	// standard library and wsauth, so a program that needs no refresh tokens
+	// pays nothing for it.
+	{"wsauth/redisauth", "wsauth", []string{"github.com/redis/rueidis", module + "wsauth/refresh"}},
 	{"wsauth/refresh", "wsauth", nil},
 	{"wsauth/wsadapter", "wsauth", nil},
 	{"wsauth/wsconn", "wsauth", []string{"nhooyr.io/websocket"}},

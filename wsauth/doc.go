@@ -77,6 +77,7 @@
 //     no token came within [Config].AuthTimeout, or the authentication has
 //     ended and [Config].OnExpiry is [OnExpiryClose].
 //   - Close code 4409: a newer session of the same subject replaced this one.
+//     It may be on another node.
 //   - Close code 1008: the operator ended the session with [Gate.End].
 //   - Close code 1013: the Verifier could not decide; try again later.
 //
@@ -142,8 +143,24 @@
 // If only the token of one device has leaked, call [Gate.Revoke] with the
 // present time, and RevokeSubject of package wsauth/refresh. Other devices are
 // not affected. [Gate.Unrevoke] takes a mistaken revocation back. A Gate keeps
-// a revocation in memory only: store revocations in a file and repeat them at
-// the next start, as examples/server does.
+// a revocation in memory only, unless it has [Config].Shared: store revocations
+// in a file and repeat them at the next start, as examples/server does.
+//
+// # Several processes
+//
+// By default, a Gate knows the sessions and revocations of its own process.
+// Behind a load balancer, a client may be connected to any of several
+// processes, called nodes. Set [Config].Shared on each of them, such as that of
+// package wsauth/redisauth, and start [Gate.Run]. Then a revocation and the end
+// of a session reach every node within a second, [Config].MaxSessions counts
+// the sessions of all nodes, and [Gate.AllSessions] lists them.
+//
+// Tokens are still verified on each node alone, so messages cost nothing more.
+// But a node that is out of touch with the others may not know that a token was
+// revoked. After [Config].MaxStale it decides nothing: [Session.Authorize]
+// returns an [*UnavailableError], and [Session.AuthorizeWait] waits until the
+// node has loaded the revocations. No client loses a permission by that. While
+// the nodes are out of touch, each counts its own sessions.
 //
 // # Where the token comes from
 //

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -126,6 +127,16 @@ type Config struct {
 	MaxSessions int
 	// OverLimit is what happens beyond MaxSessions.
 	OverLimit OverLimit
+
+	// Shared makes several processes act as one; see [Gate.Run]. Nil means that
+	// this process is alone.
+	Shared Shared
+	// MaxStale is how long the Gate may be out of touch with Shared and still
+	// authorize. After that, it may lack a revocation, so [Session.Authorize]
+	// returns an [*UnavailableError] until the revocations are loaded again.
+	// MaxStale takes no permission away. It is at least 1 second, and 0 means
+	// 10 seconds. It has no effect without Shared.
+	MaxStale time.Duration
 }
 
 // ConfigError is one problem of a [Config] or of [Origins]. It never contains a
@@ -169,12 +180,16 @@ type Gate struct {
 	prefix  string    // of session IDs, so that the IDs of two processes differ
 	now     func() time.Time
 
+	inTouch atomic.Pointer[time.Time] // as of when it knows what Shared does; written under mu
+
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
 	mu       sync.Mutex
+	touched  chan struct{}         // closed at the next apply; nil until somebody asks
 	last     uint64                // the number of the last session
 	subjects map[string][]*Session // the authenticated sessions, the oldest first
 	revoked  map[string]time.Time  // by subject: tokens issued before are invalid
+	joining  map[string]Reason     // sessions in Shared.Join, and why they must end again, if they must
 }
 
 // New returns a Gate. Its error joins a [*ConfigError] for every problem.
@@ -211,6 +226,14 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.OverLimit < OverLimitRefuse || cfg.OverLimit > OverLimitReplace {
 		bad("OverLimit", ConfigUnknown)
 	}
+	switch {
+	case cfg.MaxStale < 0:
+		bad("MaxStale", ConfigNegative)
+	case cfg.MaxStale == 0:
+		cfg.MaxStale = 10 * time.Second
+	case cfg.MaxStale < minStale:
+		bad("MaxStale", ConfigTooShort)
+	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
@@ -235,6 +258,7 @@ func New(cfg Config) (*Gate, error) {
 	g := &Gate{
 		cfg: cfg, prefix: rand.Text()[:8] + "-", now: time.Now,
 		subjects: make(map[string][]*Session), revoked: make(map[string]time.Time),
+		joining: make(map[string]Reason),
 	}
 	if r, ok := cfg.Verifier.(Rechecker); ok {
 		g.recheck = r
@@ -309,10 +333,11 @@ func (s *Session) entered(err error) (*Session, error) {
 // Authenticate verifies the token in a request that is not upgraded yet, or
 // never will be. If it is not accepted, Authenticate answers the request and
 // returns the error: 401 with WWW-Authenticate (RFC 6750, section 3) if there
-// is no token or it is refused, and 503 with Retry-After if the Verifier cannot
-// decide. The answer is the same for every reason. A refused token is audited.
-// Pass the identity to [Gate.AttachIdentity] after the upgrade. Without sources,
-// the token comes from [FromBearer].
+// is no token or it is refused, and 503 with Retry-After if the Verifier or,
+// after MaxStale, the Gate cannot decide. The answer is the same for every
+// reason. A refused token is audited. Pass the identity to
+// [Gate.AttachIdentity] after the upgrade. Without sources, the token comes
+// from [FromBearer].
 func (g *Gate) Authenticate(w http.ResponseWriter, r *http.Request, sources ...Source) (Identity, error) {
 	id, err := g.fromRequest(r, sources)
 	if err == nil {
@@ -350,8 +375,9 @@ func (g *Gate) fromRequest(r *http.Request, sources []Source) (Identity, error) 
 }
 
 // Verify verifies token as a session does: with the Verifier,
-// [Config].MaxLifetime and the revocations of [Gate.Revoke]. So a Gate is a
-// [Verifier] too, for requests outside of a session.
+// [Config].MaxLifetime and the revocations of [Gate.Revoke]. If
+// [Config].MaxStale has passed, it cannot decide. So a Gate is a [Verifier]
+// too, for requests outside of a session.
 func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identity, error) {
 	id, err := g.verify(ctx, token, now)
 	if err != nil {
@@ -360,8 +386,11 @@ func (g *Gate) Verify(ctx context.Context, token []byte, now time.Time) (Identit
 	g.mu.Lock()
 	revoked := g.isRevoked(&id, now)
 	g.mu.Unlock()
-	if revoked {
+	switch {
+	case revoked:
 		return Identity{}, id.refused(ReasonRevoked)
+	case g.stale():
+		return Identity{}, &UnavailableError{Err: errStale}
 	}
 	return id, nil
 }

@@ -93,50 +93,70 @@ func (g *Gate) lead(lifetime time.Duration) time.Duration {
 	return min(time.Minute, lifetime/10)
 }
 
-// admit authenticates a session with id, or returns why not. It reports whether
-// the caller must deliver the status message.
-func (g *Gate) admit(s *Session, id Identity, foreign bool, now time.Time, todo *aftermath) (deliver bool, err error) {
+// check returns how a session would authenticate with r, [EventAuthenticated]
+// or [EventRefreshed], or why it must not. It ends an authentication that has
+// ended unnoticed. It needs mu.
+func (g *Gate) check(s *Session, r *grant, now time.Time, todo *aftermath) (EventKind, error) {
+	if s.ended.Load() {
+		return "", ErrSessionClosed
+	}
+	if g.isRevoked(&r.Identity, now) {
+		return "", r.refused(ReasonRevoked)
+	}
+	if reason, ok := g.valid(r, now); !ok { // after a Rotate since verify
+		return "", r.refused(reason)
+	}
+	old := s.grant.Load()
+	if old == nil {
+		return EventAuthenticated, nil
+	}
+	if old.Subject != r.Subject || old.Issuer != r.Issuer {
+		return "", r.refused(ReasonOtherSubject)
+	}
+	if reason, ok := g.valid(old, now); !ok {
+		if g.lapse(s, old, reason, now, false, todo); s.ended.Load() {
+			return "", ErrSessionClosed
+		}
+		return EventAuthenticated, nil
+	}
+	if earlier(g.endOf(r), g.endOf(old)) {
+		return "", r.refused(ReasonOlder)
+	}
+	return EventRefreshed, nil
+}
+
+// admit authenticates a session with r, or returns why not. joined and counted
+// are results of reserve. admit reports whether the caller must deliver the
+// status message.
+func (g *Gate) admit(s *Session, r *grant, joined, counted bool, now time.Time, todo *aftermath) (deliver bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s.ended.Load() {
-		return false, ErrSessionClosed
-	}
-	if g.isRevoked(&id, now) {
-		return false, id.refused(ReasonRevoked)
-	}
-	r := &grant{Identity: id, foreign: foreign}
-	if reason, ok := g.valid(r, now); !ok { // after a Rotate since verify
-		return false, id.refused(reason)
-	}
-	kind, ends := EventAuthenticated, g.endOf(r)
-	if old := s.grant.Load(); old != nil {
-		if old.Subject != id.Subject || old.Issuer != id.Issuer {
-			return false, id.refused(ReasonOtherSubject)
-		}
-		if reason, ok := g.valid(old, now); ok {
-			kind = EventRefreshed
-			if earlier(ends, g.endOf(old)) {
-				return false, id.refused(ReasonOlder)
-			}
-		} else if g.lapse(s, old, reason, now, false, todo); s.ended.Load() {
-			return false, ErrSessionClosed
-		}
+	kind, err := g.check(s, r, now, todo)
+	if err != nil {
+		return false, err
 	}
 	if kind == EventAuthenticated {
-		if !g.room(&id, now, todo) {
-			return false, id.refused(ReasonSessions)
+		if g.cfg.Shared != nil && !joined {
+			return false, errUnreserved
 		}
-		s.since = now
-		g.subjects[id.Subject] = append(g.subjects[id.Subject], s)
+		if !counted && !g.room(&r.Identity, now, todo) {
+			return false, r.refused(ReasonSessions)
+		}
+		s.since, s.joined = now, joined
+		g.subjects[r.Subject] = append(g.subjects[r.Subject], s)
 	}
+	ends := g.endOf(r)
 	r.lead = g.lead(math.MaxInt64)
 	if !ends.IsZero() {
 		r.lead = g.lead(ends.Sub(now))
 	}
 	s.grant.Store(r)
 	raise(s.granted)
+	if kind == EventRefreshed && s.joined {
+		g.cfg.Shared.Update(g.describe(s, r, s.since))
+	}
 	g.attend(s, now, todo)
-	e := s.event(now, kind, "", &id)
+	e := s.event(now, kind, "", &r.Identity)
 	e.ExpiresAt = ends
 	todo.events = append(todo.events, e)
 	return s.tell(g.cfg.Dialect.Message(StatusAuthenticated, ends)), nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type Session struct {
 	// of a session are for the same subject. It is written under Gate.mu.
 	grant atomic.Pointer[grant]
 	ended atomic.Bool
-	// cancel ends the context of the Verifier. It is nil unless the Verifier is
-	// deciding about a token.
+	// cancel ends the context of the Verifier, or of Config.Shared. It is nil
+	// unless one of them is deciding about a token.
 	cancel atomic.Pointer[context.CancelFunc]
 
 	// Guarded by Gate.mu:
@@ -34,6 +35,7 @@ type Session struct {
 	done    chan struct{} // of Done; nil until somebody asks
 	status  []byte        // the message to send to the client, nil for none
 	telling bool          // a goroutine is sending status
+	joined  bool          // Config.Shared has the session
 	verdict *verdict      // how the Gate has decided to close the session, if so
 
 	end    sync.Once
@@ -43,6 +45,9 @@ type Session struct {
 // ID returns the name of the session in the audit and for [Gate.End]. It is
 // unique among all gates and not secret.
 func (s *Session) ID() string { return s.gate.prefix + strconv.FormatUint(s.number, 10) }
+
+// issued reports whether the ID is one of a session of g.
+func (g *Gate) issued(id string) bool { return strings.HasPrefix(id, g.prefix) }
 
 // Next returns the next text message that contains no token. With the default
 // [JSONDialect], the message is valid JSON, nested at most 32 levels deep, and
@@ -158,14 +163,23 @@ func (s *Session) present(ctx context.Context, token []byte) error {
 // verify asks the Verifier, until the session ends: the context of a request
 // does not end when its connection does.
 func (s *Session) verify(ctx context.Context, token []byte) (Identity, error) {
+	ctx, done := s.cancellable(ctx)
+	defer done()
+	return s.gate.verify(ctx, token, s.gate.now())
+}
+
+// cancellable returns a context that also ends with the session, until done is
+// called.
+func (s *Session) cancellable(ctx context.Context) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	s.cancel.Store(&cancel)
-	defer s.cancel.Store(nil)
 	if s.ended.Load() {
 		cancel()
 	}
-	return s.gate.verify(ctx, token, s.gate.now())
+	return ctx, func() {
+		s.cancel.Store(nil)
+		cancel()
+	}
 }
 
 // markEnded needs Gate.mu.
@@ -180,7 +194,15 @@ func (s *Session) markEnded() {
 // enter authenticates the session with id and tells the client.
 func (s *Session) enter(ctx context.Context, id Identity, foreign bool, now time.Time) error {
 	var todo aftermath
-	deliver, err := s.gate.admit(s, id, foreign, now, &todo)
+	r := &grant{Identity: id, foreign: foreign}
+	deliver, err := false, errUnreserved
+	for errors.Is(err, errUnreserved) {
+		var joined, counted bool
+		if joined, counted, err = s.gate.reserve(ctx, s, r, now, &todo); err == nil {
+			deliver, err = s.gate.admit(s, r, joined, counted, now, &todo)
+		}
+		s.gate.unreserve(s, joined, err, &todo)
+	}
 	s.gate.settle(&todo)
 	switch {
 	case errors.Is(err, ErrSessionClosed):
@@ -234,11 +256,15 @@ func (s *Session) event(at time.Time, kind EventKind, reason Reason, id *Identit
 }
 
 // Authorize returns nil if the client has the permission now. Otherwise, it
-// returns an [*Error]. Call it for every action, since a token may expire, or
-// its key may be withdrawn, while the connection is open. As long as the
-// authentication is valid, Authorize takes no lock. If you name resources, such
-// as a room, the client must have the permission on each of them; see
-// [Identity.Can].
+// returns an [*Error], or with [Config].Shared an [*UnavailableError]. Call it
+// for every action, since a token may expire, or its key may be withdrawn,
+// while the connection is open. As long as the authentication is valid,
+// Authorize takes no lock. If you name resources, such as a room, the client
+// must have the permission on each of them; see [Identity.Can].
+//
+// An [*UnavailableError] means that the client has the permission, as far as
+// this process knows, but that [Config].MaxStale has passed. Ask again later,
+// or call [Session.AuthorizeWait], which waits.
 //
 // If Authorize notices the end of the authentication before the timer of the
 // session does, the client receives no {"status":"viewer"}, because you have a
@@ -269,6 +295,9 @@ func (s *Session) AuthorizeAt(now time.Time, permission string, resources ...str
 			s.gate.cfg.Audit(s.event(now, EventDenied, ReasonPermission, &r.Identity))
 		}
 		return r.forbidden(permission, ReasonPermission)
+	}
+	if s.gate.stale() {
+		return &UnavailableError{Err: errStale}
 	}
 	return nil
 }

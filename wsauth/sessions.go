@@ -1,6 +1,7 @@
 package wsauth
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -9,14 +10,15 @@ import (
 // SessionInfo describes an authenticated session.
 type SessionInfo struct {
 	ID       string // see [Session.ID]
+	Node     string // the name of the node that has it, from [Gate.AllSessions]; empty without Shared
 	Peer     Peer
 	Identity Identity
 	Since    time.Time // when it authenticated; refreshing does not change Since
 	EndsAt   time.Time // when its authentication ends unless it is refreshed; zero: never
 }
 
-// Sessions returns all authenticated sessions, the one with the oldest Since
-// first.
+// Sessions returns the authenticated sessions of this process, the one with the
+// oldest Since first.
 func (g *Gate) Sessions() []SessionInfo {
 	now := g.now()
 	g.mu.Lock()
@@ -25,39 +27,32 @@ func (g *Gate) Sessions() []SessionInfo {
 		for _, s := range sessions {
 			r := s.grant.Load()
 			if _, ok := g.valid(r, now); ok {
-				list = append(list, SessionInfo{s.ID(), s.peer, r.Identity, s.since, g.endOf(r)})
+				list = append(list, g.describe(s, r, s.since))
 			}
 		}
 	}
 	g.mu.Unlock()
+	sortSessions(list)
+	return list
+}
+
+func sortSessions(list []SessionInfo) {
 	slices.SortFunc(list, func(a, b SessionInfo) int {
 		if c := a.Since.Compare(b.Since); c != 0 {
 			return c
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-	return list
 }
 
 // End ends the authentication of one session and closes its connection with the
 // code 1008. It does not wait for the close. It returns false if no
 // authenticated session has this ID. The token stays valid; to revoke it, call
-// [Gate.Revoke].
+// [Gate.Revoke]. With [Config].Shared, the session may be one of another node,
+// and [Gate.EndContext] returns errors.
 func (g *Gate) End(sessionID string) bool {
-	var todo aftermath
-	g.mu.Lock()
-	for _, sessions := range g.subjects {
-		for _, s := range sessions {
-			if s.ID() == sessionID {
-				g.expel(s, verdict{codePolicyViolation, "", ReasonOperator}, &todo)
-				g.mu.Unlock()
-				g.settle(&todo)
-				return true
-			}
-		}
-	}
-	g.mu.Unlock()
-	return false
+	ended, _ := g.EndContext(context.Background(), sessionID)
+	return ended
 }
 
 // Revoke makes all tokens of subject that were issued before issuedBefore
@@ -75,40 +70,23 @@ func (g *Gate) End(sessionID string) bool {
 // show when it was issued.
 //
 // For each subject, the latest issuedBefore of all calls counts, until
-// [Gate.Unrevoke]. A Gate keeps it in memory only. To make a revocation outlast
-// a restart, store it and call Revoke again, remove the subject from the list
-// of the Verifier, or remove the key from the ring.
+// [Gate.Unrevoke]. Without [Config].Shared, a Gate keeps it in memory only. To
+// make a revocation outlast a restart, store it and call Revoke again, remove
+// the subject from the list of the Verifier, or remove the key from the ring.
+// With Shared, the revocation is in force on all nodes. [Gate.RevokeContext]
+// returns an error if they could not be told yet.
 func (g *Gate) Revoke(subject string, issuedBefore time.Time) int {
-	now := g.now()
-	var todo aftermath
-	if bound := now.Add(maxAhead); issuedBefore.After(bound) {
-		issuedBefore = bound
-	}
-	g.mu.Lock()
-	if issuedBefore.After(g.revoked[subject]) {
-		g.revoked[subject] = issuedBefore
-	}
-	ended := 0
-	for _, s := range slices.Clone(g.subjects[subject]) {
-		if r := s.grant.Load(); g.isRevoked(&r.Identity, now) {
-			g.lapse(s, r, ReasonRevoked, now, true, &todo)
-			ended++
-		}
-	}
-	g.mu.Unlock()
-	g.settle(&todo)
+	ended, _ := g.RevokeContext(context.Background(), subject, issuedBefore)
 	return ended
 }
 
 // Unrevoke takes back all revocations of subject by [Gate.Revoke], and reports
 // whether there were any. Tokens that have not expired are accepted again. An
 // authentication that has ended does not come back; the client must send a
-// token.
+// token. [Gate.UnrevokeContext] returns an error if the other nodes of
+// [Config].Shared could not be told yet.
 func (g *Gate) Unrevoke(subject string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	_, was := g.revoked[subject]
-	delete(g.revoked, subject)
+	was, _ := g.UnrevokeContext(context.Background(), subject)
 	return was
 }
 
@@ -148,7 +126,7 @@ func (g *Gate) room(id *Identity, now time.Time, todo *aftermath) bool {
 		if g.cfg.OverLimit == OverLimitRefuse {
 			return false
 		}
-		g.expel(open[0], verdict{codeReplaced, "replaced", ReasonReplaced}, todo)
+		g.expel(open[0], verdictOf(ReasonReplaced), todo)
 	}
 	return true
 }
@@ -173,6 +151,10 @@ func (g *Gate) withdraw(s *Session) {
 	r := s.grant.Load()
 	if r == nil {
 		return
+	}
+	if s.joined {
+		s.joined = false
+		g.cfg.Shared.Leave(s.ID())
 	}
 	rest := slices.DeleteFunc(g.subjects[r.Subject], func(other *Session) bool { return other == s })
 	if len(rest) == 0 {

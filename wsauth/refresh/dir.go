@@ -158,7 +158,7 @@ func (s *dirStore) Load(_ context.Context, id string) (StoredFamily, bool, error
 	return s.load(root, id)
 }
 
-func (s *dirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
+func (s *dirStore) Rotate(_ context.Context, f StoredFamily, from uint64) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	root, err := s.open()
@@ -167,7 +167,7 @@ func (s *dirStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
 	}
 	defer root.Close()
 	old, found, err := s.load(root, f.ID)
-	if err != nil || !found || old.Generation+1 != f.Generation {
+	if err != nil || !found || old.Generation != from {
 		return false, err
 	}
 	committed, err := s.save(root, f)

@@ -65,7 +65,7 @@ func TestDirStoreUnsafe(t *testing.T) {
 				_, inUse := i.IssueAt(t.Context(), refresh.Grant{Subject: "pi-1"}, now)
 				_, listed := i.FamiliesAt(t.Context(), now)
 				_, _, loaded := early.Load(t.Context(), strings.Repeat("a", 32))
-				_, rotated := early.Rotate(t.Context(), refresh.StoredFamily{})
+				_, rotated := early.Rotate(t.Context(), refresh.StoredFamily{}, 0)
 				_, _, removed := early.Remove(t.Context(), strings.Repeat("a", 32))
 				for what, err := range map[string]error{"new": err, "create": inUse, "list": listed, "load": loaded, "rotate": rotated, "remove": removed} {
 					switch {
@@ -195,7 +195,8 @@ func TestDirStoreSync(t *testing.T) {
 		if err != nil || !strings.HasSuffix(again.TokenID, ".2") {
 			t.Errorf("%v: the answer is not given again: %v", row.err, err)
 		}
-		if rotated, err := s.Rotate(t.Context(), family(t, s, again.TokenID)); !rotated {
+		next := family(t, s, again.TokenID)
+		if rotated, err := s.Rotate(t.Context(), next, next.Generation-1); !rotated {
 			t.Errorf("%v: made and denied: %v", row.err, err)
 		}
 		before := len(families(t, dir))

@@ -53,6 +53,18 @@
 // rightful client and a thief. The Issuer cannot know which one is the thief,
 // so it revokes the family.
 //
+// # Stores that forget
+//
+// A store may lose its newest changes: a replica is promoted that has not got
+// them, or a backup is restored. The device then has a token that the store
+// does not know, and that looks like the token of a thief. Set [Config].Key,
+// and each refresh token proves how many came before it. A token that is newer
+// than the store is accepted as the newest one; an older one still revokes the
+// family. For several processes with one store, such as that of
+// wsauth/redisauth, all of them need the same Key.
+//
+// # What a token contains
+//
 // A refresh token is random bytes without meaning. The store contains only
 // their SHA-256. A slow hash, as for passwords, would add no safety: it makes
 // guessing slow among the few texts that people choose, but no one can guess

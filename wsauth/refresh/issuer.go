@@ -44,10 +44,18 @@ type Config struct {
 	// thief who refreshes within the grace after the device is noticed as soon
 	// as one of the two is slower.
 	Grace time.Duration
-	// Store keeps the families, such as the store of [NewDirStore]. If nil,
-	// they are kept in memory, and all refresh tokens are invalid after a
-	// restart.
+	// Store keeps the families, such as the store of [NewDirStore], or of
+	// package wsauth/redisauth for several processes. If nil, they are kept in
+	// memory, and all refresh tokens are invalid after a restart.
 	Store Store
+	// Key lets the Issuer recognize a Store that has lost a rotation, such as
+	// after a failover or from a backup: with Key, refresh tokens prove how new
+	// they are. If a token is newer than the Store, the Store is behind, and
+	// the token counts as the newest one. Without Key, it looks like one of
+	// another client, and the family is revoked. Key has at least 32 bytes.
+	// Nil means that new tokens prove nothing. Tokens that were issued without
+	// Key, or with another one, stay valid.
+	Key []byte
 	// MaxFamilies is the maximum number of families in memory, of about half a
 	// kilobyte each. 0 means 10,000. If Store is set, its own maximum applies
 	// instead.
@@ -75,8 +83,9 @@ type Config struct {
 // Issuer issues pairs of an access token and a refresh token. It is safe for
 // concurrent use.
 type Issuer struct {
-	cfg   Config
-	store Store
+	cfg    Config
+	store  Store
+	prover prover
 }
 
 // New returns an Issuer. Its error joins a [*ConfigError] for every problem.
@@ -108,6 +117,9 @@ func New(cfg Config) (*Issuer, error) {
 	if cfg.MaxFamilies < 0 {
 		bad("MaxFamilies", wsauth.ConfigNegative)
 	}
+	if cfg.Key != nil && len(cfg.Key) < minKey {
+		bad("Key", wsauth.ConfigTooShort)
+	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
@@ -129,8 +141,11 @@ func New(cfg Config) (*Issuer, error) {
 	if cfg.ClientIP == nil {
 		cfg.ClientIP = wsauth.RemoteAddr
 	}
-	return &Issuer{cfg: cfg, store: cfg.Store}, nil
+	return &Issuer{cfg: cfg, store: cfg.Store, prover: newProver(cfg.Key)}, nil
 }
+
+// minKey is the least length of [Config].Key, in bytes.
+const minKey = 32
 
 // ConfigError is one problem of a [Config], or of a parameter of [NewDirStore].
 // It never contains a value.
@@ -249,7 +264,12 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 		switch isCurrent, isPrevious := token.is(f.Current), token.is(f.Previous); {
 		case isCurrent:
 			kind = wsauth.EventPairRotated
-			pair, done, err = i.rotate(ctx, &f, token, now)
+			pair, done, err = i.rotate(ctx, &f, token, f.Generation, now)
+		case i.prover.proven(token) > f.Generation:
+			// The token was issued after all that the store knows, so the store
+			// has lost the rotation that issued it.
+			kind = wsauth.EventPairRotated
+			pair, done, err = i.rotate(ctx, &f, token, token.generation, now)
 		case isPrevious && now.Before(f.RotatedAt.Add(i.cfg.Grace)):
 			pair, err = i.pair(f.Family, token.next(f.Salt), now)
 		default:
@@ -274,14 +294,14 @@ func (i *Issuer) RefreshAt(ctx context.Context, refreshToken string, peer wsauth
 // return the family that another call has rotated.
 var errLostRace = errors.New("store is inconsistent")
 
-// rotate moves f to its next generation. It returns false if another call has
-// done that since f was loaded.
-func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken, now time.Time) (Pair, bool, error) {
+// rotate moves f to the generation after that of token. It returns false if
+// another call has changed the family since f was loaded.
+func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken, generation uint64, now time.Time) (Pair, bool, error) {
 	next := *f
 	next.Salt = newSalt()
 	successor := token.next(next.Salt)
-	next.Previous, next.Current = f.Current, successor.sum()
-	next.Generation++
+	next.Previous, next.Current = token.sum(), successor.sum()
+	next.Generation = generation + 1
 	next.RotatedAt = now
 	next.ValidUntil = i.validUntil(next.Family)
 	// Sign first: if the signer refuses, the refresh token must stay valid.
@@ -289,7 +309,7 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 	if err != nil {
 		return Pair{}, false, err
 	}
-	rotated, err := i.store.Rotate(ctx, next)
+	rotated, err := i.store.Rotate(ctx, next, f.Generation)
 	if rotated {
 		*f = next
 	}
@@ -304,7 +324,7 @@ func (i *Issuer) rotate(ctx context.Context, f *StoredFamily, token refreshToken
 // pair returns the pair of f's generation. Its result depends only on f and
 // token, so that the same pair can be given again.
 func (i *Issuer) pair(f Family, token refreshToken, now time.Time) (Pair, error) {
-	p := Pair{TokenID: f.tokenID(), RefreshToken: token.String(), RefreshUntil: f.ValidUntil, EndsAt: f.EndsAt}
+	p := Pair{TokenID: f.tokenID(), RefreshToken: i.prover.prove(token, f.Generation).String(), RefreshUntil: f.ValidUntil, EndsAt: f.EndsAt}
 	p.ExpiresAt = time.Unix(f.RotatedAt.Add(i.cfg.AccessLifetime).Unix(), 0)
 	if f.EndsAt.Before(p.ExpiresAt) {
 		p.ExpiresAt = f.EndsAt

@@ -90,6 +90,8 @@ func TestIssuerConfig(t *testing.T) {
 		{"not short-lived", refresh.Config{Signer: signer, AccessLifetime: 25 * time.Hour}, "AccessLifetime is too long"},
 		{"idle before the token has expired", refresh.Config{Signer: signer, IdleTimeout: time.Minute}, "IdleTimeout is too short"},
 		{"over before the token has expired", refresh.Config{Signer: signer, Lifetime: time.Minute}, "Lifetime is too short"},
+		{"a key that can be guessed", refresh.Config{Signer: signer, Key: make([]byte, 31)}, "Key is too short"},
+		{"a key", refresh.Config{Signer: signer, Key: make([]byte, 32)}, ""},
 		{"a repeated answer would be expired", refresh.Config{Signer: signer, AccessLifetime: 20 * time.Second, Grace: 20 * time.Second}, "Grace is too long"},
 	} {
 		_, err := refresh.New(row.cfg)

@@ -22,10 +22,11 @@ func (i *Issuer) ProlongAt(ctx context.Context, id string, now time.Time) (Famil
 		if err != nil || !found || !now.Before(f.ValidUntil) {
 			return Family{}, false, unavailable(err)
 		}
+		loaded := f.Generation
 		f.Generation++
 		f.EndsAt = time.Unix(now.Add(i.cfg.Lifetime).Unix(), 0)
 		f.ValidUntil = i.validUntil(f.Family)
-		rotated, err := i.store.Rotate(ctx, f)
+		rotated, err := i.store.Rotate(ctx, f, loaded)
 		if rotated || err != nil {
 			return f.Family, rotated, unavailable(err)
 		}

@@ -60,11 +60,11 @@ type Store interface {
 	Load(ctx context.Context, id string) (StoredFamily, bool, error)
 	// Rotate replaces the family with the ID of f and returns true. It does
 	// nothing and returns false if there is no such family or if its generation
-	// is not the one before f's. The check and the replacement must be one
+	// is not from. The check and the replacement must be one
 	// atomic step. If Rotate returns true without an error, the change must be
 	// durable. If it returns both true and an error, the family is replaced,
 	// but the old one may come back after a failure.
-	Rotate(ctx context.Context, f StoredFamily) (bool, error)
+	Rotate(ctx context.Context, f StoredFamily, from uint64) (bool, error)
 	// Remove deletes the family of this ID and returns it, and false if there
 	// is none. Only one of several calls may return it. If Remove returns both
 	// true and an error, the family is deleted, but may come back after a
@@ -111,10 +111,10 @@ func (s *memoryStore) Load(_ context.Context, id string) (StoredFamily, bool, er
 	return f, ok, nil
 }
 
-func (s *memoryStore) Rotate(_ context.Context, f StoredFamily) (bool, error) {
+func (s *memoryStore) Rotate(_ context.Context, f StoredFamily, from uint64) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.families[f.ID]; !ok || old.Generation+1 != f.Generation {
+	if old, ok := s.families[f.ID]; !ok || old.Generation != from {
 		return false, nil
 	}
 	s.families[f.ID] = f

@@ -289,9 +289,9 @@ func (s *faultyStore) Load(_ context.Context, id string) (f refresh.StoredFamily
 	return f, found, s.fail("Load")
 }
 
-func (s *faultyStore) Rotate(_ context.Context, f refresh.StoredFamily) (bool, error) {
+func (s *faultyStore) Rotate(_ context.Context, f refresh.StoredFamily, from uint64) (bool, error) {
 	n := s.index(f.ID)
-	if err := s.fail("Rotate"); err != nil || n < 0 || s.families[n].Generation+1 != f.Generation {
+	if err := s.fail("Rotate"); err != nil || n < 0 || s.families[n].Generation != from {
 		return false, err
 	}
 	if s.fails == "the race" {
