@@ -88,7 +88,11 @@ type Config struct {
 	WriteWait           time.Duration
 	PublishRate         rate.Limit
 	PublishBurst        int
-	EngineCheck         time.Duration
+
+	// EngineCheck and EngineTimeout are Check and Timeout of [engine.Config].
+	// EnginePatience is how long a message of a publisher waits for the engine,
+	// by default 10 seconds.
+	EngineCheck, EngineTimeout, EnginePatience time.Duration
 }
 
 // Spec returns every variable that the server reads, each with the field of c
@@ -228,6 +232,7 @@ func Load(env envcheck.Lookup) (Config, error) {
 	if c.HistoryTrimAt == 0 {
 		c.HistoryTrimAt = c.HistoryKeep + c.HistoryKeep/5
 	}
+	c.EnginePatience = 10 * time.Second
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // it names the server in logs and lists only
 	}

@@ -70,7 +70,7 @@ func (c *Config) NewEngine(log *slog.Logger) (*engine.Engine, error) {
 	}
 	return engine.New(engine.Config{
 		URL: c.RedisURL.Reveal(), Prefix: c.RedisPrefix, Keys: keys, Replicas: c.RedisReplicas, Node: c.Node, Log: log,
-		Check: c.EngineCheck,
+		Check: c.EngineCheck, Timeout: c.EngineTimeout,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,6 +170,21 @@ func (e *Engine) state(err error) {
 
 // Away reports whether the server cannot follow the engine.
 func (e *Engine) Away() bool { return e.away.Load() }
+
+// Encrypted reports whether the connections use TLS, or do not leave the
+// machine.
+func (e *Engine) Encrypted() bool {
+	if e.option.TLSConfig != nil {
+		return true
+	}
+	for _, addr := range e.option.InitAddress {
+		host, _, _ := net.SplitHostPort(addr)
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
 
 // Stats returns the figures of the history in the engine.
 func (e *Engine) Stats() redislog.Stats {

@@ -32,19 +32,32 @@ func (r Report) String() string {
 	return fmt.Sprintf("%s %s, %s, %s, replicas: %d", r.Name, r.Version, r.Policy, durable, r.Replicas)
 }
 
+// ErrRefused is wrapped by the error of [Engine.Examine] if the engine answers,
+// and does not let its user in.
+var ErrRefused = errors.New("the engine refuses the user of REDIS_URL, or a command of it: look at the password, and at the user's rules in the engine")
+
 // Examine asks the engine for its version and its settings.
 func (e *Engine) Examine(ctx context.Context) (Report, error) {
-	client, err := e.connect(ctx)
+	text, err := e.info(ctx)
+	if answer, ok := rueidis.IsRedisErr(err); ok {
+		for _, code := range []string{"WRONGPASS", "NOAUTH", "NOPERM"} {
+			if strings.HasPrefix(answer.Error(), code) {
+				return Report{}, fmt.Errorf("%w (%w)", ErrRefused, answer)
+			}
+		}
+	}
 	if err != nil {
 		return Report{}, err
 	}
-	text, err := client.Do(ctx, client.B().Info().Build()).ToString()
-	if answer, ok := rueidis.IsRedisErr(err); ok {
-		return Report{}, fmt.Errorf("the engine refuses INFO: %w", answer)
-	} else if err != nil {
-		return Report{}, err
-	}
 	return report(text, e.cfg.Replicas)
+}
+
+func (e *Engine) info(ctx context.Context) (string, error) {
+	client, err := e.connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	return client.Do(ctx, client.B().Info().Build()).ToString()
 }
 
 var errInfo = errors.New("the engine's answer to INFO is not that of Redis or Valkey")

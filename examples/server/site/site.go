@@ -146,7 +146,7 @@ func (s *Site) assemble() (err error) {
 	}
 	patience := time.Duration(0)
 	if s.engine != nil {
-		patience = enginePatience
+		patience = cfg.EnginePatience
 	}
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,

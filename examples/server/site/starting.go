@@ -4,11 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
-	"time"
 )
-
-// enginePatience is how long a message of a publisher waits for the engine.
-const enginePatience = 10 * time.Second
 
 // door serves requests with a handler that can be replaced.
 type door struct{ atomic.Pointer[http.Handler] }
