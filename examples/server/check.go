@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/engine"
 )
 
 // setupCheck prints every variable with its source and state.
@@ -24,6 +27,9 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 		cfg, err := c.config()
 		if err == nil {
 			err = reportCertificate(c.stdout, cfg, time.Now())
+		}
+		if err == nil {
+			err = reportEngine(c.ctx, c.stdout, cfg)
 		}
 		if err != nil {
 			fmt.Fprintf(c.stdout, "\n%v\n", err)
@@ -61,4 +67,31 @@ func reportCertificate(w io.Writer, cfg config.Config, now time.Time) error {
 	}
 	_, err = fmt.Fprintf(w, "\nThe certificate for %s expires on %s, in %d days.%s\n", names, leaf.NotAfter.Format(time.DateOnly), int(left.Hours()/24), state)
 	return err
+}
+
+// reportEngine prints what the engine says about itself. An engine that cannot
+// be reached is no error, because the server starts without it, and waits.
+func reportEngine(ctx context.Context, w io.Writer, cfg config.Config) error {
+	e, err := cfg.NewEngine(nil)
+	if e == nil || err != nil {
+		return err
+	}
+	defer e.Close()
+	ctx, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	report, err := e.Examine(ctx)
+	switch {
+	case errors.Is(err, engine.ErrRefused):
+		return err
+	case err != nil:
+		fmt.Fprintf(w, "\nWARNING: the engine of REDIS_URL cannot be used now; the server would wait for it: %v\n", err)
+		return nil
+	case !e.Encrypted():
+		report.Warnings = append(report.Warnings, "REDIS_URL is not encrypted, and leads to another machine: use rediss://, or a network that is closed to others")
+	}
+	fmt.Fprintf(w, "\nThe engine of REDIS_URL: %s.\n", report)
+	for _, warning := range report.Warnings {
+		fmt.Fprintf(w, "WARNING: %s\n", warning)
+	}
+	return nil
 }

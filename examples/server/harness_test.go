@@ -95,7 +95,11 @@ func start(t *testing.T, change func(*config.Config)) *testSite {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return &testSite{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), op: op.Addr().String(), logs: logs, env: env, stop: stop}
+	s := &testSite{t: t, srv: srv, cfg: cfg, addr: ln.Addr().String(), op: op.Addr().String(), logs: logs, env: env, stop: stop}
+	if !cfg.RedisURL.IsZero() {
+		s.readyz(200, "ready")
+	}
+	return s
 }
 
 func newToken(cfg config.Config, device string, ttl time.Duration) (string, error) {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"filippo.io/age"
 
@@ -152,11 +153,20 @@ func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipi
 }
 
 // storedEntries returns the history of the running server, or the history in
-// HISTORY_DIR if no server runs. The sequence ends after its first error.
+// HISTORY_DIR or in the engine if no server runs. The sequence ends after its
+// first error.
 func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.Entry, error], error) {
 	entries, err := operator(cfg).Export(ctx)
 	if err == nil || !offline(cfg, err) {
 		return entries, err
+	}
+	if !cfg.RedisURL.IsZero() {
+		var all []history.Entry
+		err := withEngine(ctx, cfg, func(log *history.Log) error {
+			all = log.Since(history.Oldest()).Entries
+			return nil
+		})
+		return stored(all), err
 	}
 	if _, err := os.Stat(cfg.HistoryDir); err != nil {
 		return nil, fmt.Errorf("no server runs, and HISTORY_DIR %s: %w", cfg.HistoryDir, errors.Unwrap(err))
@@ -169,21 +179,26 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 	if err = errors.Join(cfg.Advice(err), disk.Close()); err != nil {
 		return nil, err
 	}
+	return stored(saved.Entries), nil
+}
+
+// stored returns entries in the form of an archive.
+func stored(entries []history.Entry) iter.Seq2[history.Entry, error] {
 	return func(yield func(history.Entry, error) bool) {
-		for e := range operate.Exported(saved.Entries) {
+		for e := range operate.Exported(entries) {
 			if !yield(e, nil) {
 				return
 			}
 		}
-	}, nil
+	}
 }
 
 // offline reports whether err means that no server runs, and whether there is a
-// HISTORY_DIR to work on instead. If a server runs all the same, the
-// directory's lock refuses the command.
+// HISTORY_DIR or an engine to work on instead. If a server runs all the same,
+// the directory's lock refuses the command, and the engine takes it from both.
 func offline(cfg config.Config, err error) bool {
 	// A Unix socket is not there if no server runs, unless one has crashed.
-	return cfg.HistoryDir != "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, operate.ErrNoAddr))
+	return (cfg.HistoryDir != "" || !cfg.RedisURL.IsZero()) && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, operate.ErrNoAddr))
 }
 
 // setupImport replaces the history with the messages of an archive.
@@ -285,7 +300,7 @@ func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) 
 }
 
 // replaceHistory replaces the history of the running server with entries, or
-// the history in HISTORY_DIR if no server runs. It returns how many entries are
+// the history in HISTORY_DIR or in the engine if no server runs. It returns how many entries are
 // kept.
 func replaceHistory(ctx context.Context, cfg config.Config, entries []history.Entry) (kept int, err error) {
 	done, err := operator(cfg).Import(ctx, entries)
@@ -302,9 +317,32 @@ func replaceHistory(ctx context.Context, cfg config.Config, entries []history.En
 	})
 }
 
-// changeStored opens the history in HISTORY_DIR as a server does, calls change
-// with it, and closes it.
+// engineWait is how long a command waits for the engine.
+const engineWait = 5 * time.Second
+
+// withEngine opens the history in the engine as a server does, calls use with
+// it, and closes it.
+func withEngine(ctx context.Context, cfg config.Config, use func(*history.Log) error) error {
+	engine, err := cfg.NewEngine(nil)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	some, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	log, err := engine.Open(some, cfg.Retention())
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(log), log.Close())
+}
+
+// changeStored opens the history in HISTORY_DIR or in the engine as a server
+// does, calls change with it, and closes it.
 func changeStored(ctx context.Context, cfg config.Config, change func(*history.Log) error) error {
+	if !cfg.RedisURL.IsZero() {
+		return withEngine(ctx, cfg, change)
+	}
 	disk, err := cfg.OpenJournal(journal.Config{})
 	if err != nil {
 		return err

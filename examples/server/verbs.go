@@ -34,7 +34,7 @@ type verb struct {
 // Groups of verbs, in the order of usage.
 const (
 	groupHere    = ""
-	groupHistory = "on the running server, or on HISTORY_DIR if no server runs"
+	groupHistory = "on the running server, or on HISTORY_DIR or REDIS_URL if no server runs"
 	groupServer  = "on a running server"
 )
 

@@ -118,7 +118,7 @@ func (o *origin) Follow(ctx context.Context, from history.Head, apply func(histo
 			failing = began
 		}
 		answer, answered := rueidis.IsRedisErr(err)
-		wrong := errors.Is(err, errSealed) || errors.Is(err, errReply) || answered && !passing(answer)
+		wrong := errors.Is(err, ErrSealed) || errors.Is(err, errReply) || answered && !passing(answer)
 		if wrong || time.Since(failing) >= o.e.cfg.Timeout {
 			o.e.state(o, err)
 		}

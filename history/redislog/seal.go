@@ -11,8 +11,9 @@ import (
 	"sync"
 )
 
-// errSealed is the error for an entry that no key opens.
-var errSealed = errors.New("redislog: an entry does not open with Config.Keys: every process needs the same keys, and no other program may write to the keys of the log")
+// ErrSealed is wrapped by the error of [Engine.Open], and by what
+// [Config].OnState gets, if none of Config.Keys opens what the engine keeps.
+var ErrSealed = errors.New("redislog: an entry does not open with Config.Keys: every process needs the same keys, and no other program may write to the keys of the log")
 
 // sealer encrypts the entries and the notes of one log. A nil *sealer leaves
 // them as they are.
@@ -77,7 +78,7 @@ func (s *sealer) fresh() *dataKey {
 func (s *sealer) open(id, wrapped string) (*dataKey, error) {
 	if s == nil {
 		if id != "" {
-			return nil, errSealed
+			return nil, ErrSealed
 		}
 		return &dataKey{}, nil
 	}
@@ -95,7 +96,7 @@ func (s *sealer) open(id, wrapped string) (*dataKey, error) {
 			return k, nil
 		}
 	}
-	return nil, errSealed
+	return nil, ErrSealed
 }
 
 func (s *sealer) keep(k *dataKey) {
@@ -127,7 +128,7 @@ func (s *sealer) unseal(k *dataKey, kind, sealed string) ([]byte, error) {
 	}
 	data, err := k.aead.Open([]byte{}, nil, []byte(sealed), s.bound(k, kind)) // an empty note is not nil
 	if err != nil {
-		return nil, errSealed
+		return nil, ErrSealed
 	}
 	return data, nil
 }

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
@@ -182,6 +183,20 @@ func historyKey(s string) error {
 // leastBytes is the least HISTORY_MAX_BYTES: enough for some of the largest
 // messages.
 const leastBytes = 1 << 20
+
+// prefix matches what keys in the engine can begin with. Braces would decide
+// about the node of a cluster that has a key.
+var prefix = regexp.MustCompile(`[A-Za-z0-9._-]{1,64}`)
+
+// nodeName matches the name of a server.
+var nodeName = prefix
+
+func engineURL(s string) error {
+	if _, err := engine.Parse(s); err != nil {
+		return envcheck.CheckReason(err.Error())
+	}
+	return nil
+}
 
 func trackerDSN(s string) error {
 	if err := tracker.CheckDSN(s); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/wsauth"
@@ -66,6 +68,11 @@ type Config struct {
 	HistoryPrevious envcheck.Secret[string]
 	HistorySync     journal.Sync
 
+	RedisURL      envcheck.Secret[string]
+	RedisPrefix   string
+	RedisReplicas int
+	Node          string
+
 	LogLevel  slog.Level
 	LogFormat string
 	SentryDSN envcheck.Secret[string]
@@ -81,6 +88,11 @@ type Config struct {
 	WriteWait           time.Duration
 	PublishRate         rate.Limit
 	PublishBurst        int
+
+	// EngineCheck and EngineTimeout are Check and Timeout of [engine.Config].
+	// EnginePatience is how long a message of a publisher waits for the engine,
+	// by default 10 seconds.
+	EngineCheck, EngineTimeout, EnginePatience time.Duration
 }
 
 // Spec returns every variable that the server reads, each with the field of c
@@ -157,14 +169,22 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.HistoryMaxBytes, leastBytes, 1<<40), Example: "16MiB",
 			Doc: "Largest size of the whole history, at least 1MiB. Without it, the size has no limit."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
-			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it, the history is in memory only."},
+			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it and `REDIS_URL`, the history is in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretOf(&c.HistoryKey, envcheck.Text), Check: historyKey,
 			Doc: "Key that encrypts the history: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
 		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretOf(&c.HistoryPrevious, envcheck.Text), Check: historyKey,
-			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. It is no longer needed after one start with both keys."},
+			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. With `HISTORY_DIR`, it is no longer needed after one start with both keys; with `REDIS_URL`, after the next restart signal, import or erasure of everything."},
 		{Name: "HISTORY_FSYNC", Default: "always",
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
 			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
+		{Name: "REDIS_URL", Into: envcheck.SecretOf(&c.RedisURL, envcheck.Text), Check: engineURL,
+			Doc: "Address of Redis 7 or Valkey 8, over which several servers act as one, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
+		{Name: "REDIS_PREFIX", Default: "relay", Into: envcheck.Text(&c.RedisPrefix), Check: envcheck.Match(prefix, "made of letters, digits, hyphens, underscores and dots, 64 at most"),
+			Doc: "Beginning of all keys in the engine. Servers with the same prefix act as one."},
+		{Name: "REDIS_REPLICAS", Default: "0", Into: envcheck.Number(&c.RedisReplicas, 0, 100),
+			Doc: "Number of replicas of the engine that must have an erasure before the server reports it as done."},
+		{Name: "NODE_NAME", Into: envcheck.Text(&c.Node), Check: envcheck.Match(nodeName, "made of letters, digits, hyphens, underscores and dots, 64 at most"), Example: "relay-1",
+			Doc: "Name of this server among those that share `REDIS_URL`. Without it, the machine's host name."},
 		{Name: "LOG_LEVEL", Default: "info",
 			Into: envcheck.Choice(&c.LogLevel, envcheck.As("debug", slog.LevelDebug), envcheck.As("info", slog.LevelInfo), envcheck.As("warn", slog.LevelWarn), envcheck.As("error", slog.LevelError)),
 			Doc:  "Lowest level that is logged."},
@@ -185,7 +205,17 @@ func (c *Config) Spec() envcheck.Spec {
 		envcheck.RequiredIf("TLS_KEY_FILE", "HTTP_REDIRECT_ADDR"),
 		envcheck.RuleFunc("must not be below HISTORY_KEEP",
 			func() bool { return c.HistoryTrimAt == 0 || c.HistoryTrimAt >= c.HistoryKeep }, "HISTORY_TRIM_AT", "HISTORY_KEEP"),
-		envcheck.Together("HISTORY_DIR", "HISTORY_KEY"),
+		envcheck.RequiredIf("HISTORY_KEY", "HISTORY_DIR"),
+		envcheck.RuleFunc("encrypts nothing without HISTORY_DIR or REDIS_URL: set one of them",
+			func() bool { return c.HistoryKey.IsZero() || c.HistoryDir != "" || !c.RedisURL.IsZero() }, "HISTORY_KEY", "HISTORY_DIR", "REDIS_URL"),
+		envcheck.RuleFunc("cannot be set together with HISTORY_DIR: the engine keeps the history; to take an older one along, export it with HISTORY_DIR, and import it with REDIS_URL",
+			func() bool { return c.RedisURL.IsZero() || c.HistoryDir == "" }, "REDIS_URL", "HISTORY_DIR"),
+		envcheck.RuleFunc("cannot be set together with AUTH_DIR, which is of one server alone: remove AUTH_DIR",
+			func() bool { return c.RedisURL.IsZero() || c.AuthDir == "" }, "REDIS_URL", "AUTH_DIR"),
+		envcheck.RuleFunc("is required together with REDIS_URL in production, and without JWT_SECRET: `server secret` makes one, and all servers need the same",
+			func() bool {
+				return c.RedisURL.IsZero() || !c.HistoryKey.IsZero() || !c.Production && !c.Secret.IsZero()
+			}, "HISTORY_KEY", "REDIS_URL", "NODE_ENV", "JWT_SECRET"),
 		envcheck.RuleFunc("must not be the same as JWT_SECRET",
 			func() bool { return c.HistoryKey.Reveal() == "" || c.HistoryKey.Reveal() != c.Secret.Reveal() }, "HISTORY_KEY", "JWT_SECRET"),
 	}}
@@ -201,6 +231,10 @@ func Load(env envcheck.Lookup) (Config, error) {
 	}
 	if c.HistoryTrimAt == 0 {
 		c.HistoryTrimAt = c.HistoryKeep + c.HistoryKeep/5
+	}
+	c.EnginePatience = 10 * time.Second
+	if c.Node == "" {
+		c.Node, _ = os.Hostname() // it names the server in logs and lists only
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = connectionsFor(openFiles())
@@ -248,10 +282,10 @@ func (c *Config) Logger(w io.Writer) *slog.Logger {
 // Secrets returns every secret, none of which a log, an error or an event may
 // hold. A secret that is not set is empty.
 func (c *Config) Secrets() (all []string) {
-	for _, s := range []envcheck.Secret[string]{c.Secret, c.Previous, c.HistoryKey, c.HistoryPrevious, c.SentryDSN} {
+	for _, s := range []envcheck.Secret[string]{c.Secret, c.Previous, c.HistoryKey, c.HistoryPrevious, c.SentryDSN, c.RedisURL} {
 		all = append(all, s.Reveal())
 	}
-	return all
+	return append(all, engine.Secrets(c.RedisURL.Reveal())...)
 }
 
 // Tracker returns the configuration of the error tracker.

@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
 )
@@ -33,6 +35,16 @@ func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
 		return nil, err
 	}
 	j.Dir = c.HistoryDir
+	var err error
+	if j.Keys, err = c.historyKeys(); err != nil {
+		return nil, err
+	}
+	disk, err := journal.Open(j)
+	return disk, c.Advice(err)
+}
+
+// historyKeys returns the ring of HISTORY_KEY and HISTORY_KEY_PREVIOUS.
+func (c *Config) historyKeys() (keys [][]byte, err error) {
 	for _, text := range []string{c.HistoryKey.Reveal(), c.HistoryPrevious.Reveal()} {
 		if text == "" {
 			continue
@@ -41,10 +53,25 @@ func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
 		if err != nil {
 			return nil, errors.New("HISTORY_KEY is malformed")
 		}
-		j.Keys = append(j.Keys, key)
+		keys = append(keys, key)
 	}
-	disk, err := journal.Open(j)
-	return disk, c.Advice(err)
+	return keys, nil
+}
+
+// NewEngine returns the engine of REDIS_URL with the keys of c, which is nil
+// without REDIS_URL. It does not connect.
+func (c *Config) NewEngine(log *slog.Logger) (*engine.Engine, error) {
+	if c.RedisURL.IsZero() {
+		return nil, nil
+	}
+	keys, err := c.historyKeys()
+	if err != nil {
+		return nil, err
+	}
+	return engine.New(engine.Config{
+		URL: c.RedisURL.Reveal(), Prefix: c.RedisPrefix, Keys: keys, Replicas: c.RedisReplicas, Node: c.Node, Log: log,
+		Check: c.EngineCheck, Timeout: c.EngineTimeout,
+	})
 }
 
 // ownDirectory refuses a directory that holds files of other programs. The

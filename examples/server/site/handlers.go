@@ -97,6 +97,11 @@ func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "degraded")
 		return
 	}
+	if s.engine != nil && s.engine.Away() {
+		// Viewers are served from memory, and publishers wait.
+		plain(w, http.StatusOK, "degraded: engine")
+		return
+	}
 	plain(w, http.StatusOK, "ready")
 }
 

@@ -3,16 +3,18 @@ package site
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// openHistory opens the history, from HISTORY_DIR if that is set. An error here
-// ends the start. A disk that fails later does not end the relay: the relay
+// openHistory opens the history, from the engine if REDIS_URL is set, or from
+// HISTORY_DIR if that is set. An error here ends the start, but while the engine
+// does not answer, openHistory waits until ctx ends. A disk that fails later does not end the relay: the relay
 // goes on in memory, and reports the failure in the log, in /readyz and in the
 // metrics.
-func (s *Site) openHistory() error {
+func (s *Site) openHistory(ctx context.Context) (err error) {
 	keeps := s.cfg.Retention()
 	keeps.OnTrim = func(t history.Trim) {
 		s.log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason)
@@ -20,8 +22,15 @@ func (s *Site) openHistory() error {
 			r.Trimmed(t)
 		}
 	}
+	if s.engine != nil {
+		if s.History, err = s.engine.Open(ctx, keeps); err != nil {
+			return err
+		}
+		s.log.Info("history opened", "node", s.cfg.Node, "prefix", s.cfg.RedisPrefix, "messages", s.History.Stats().Entries)
+		s.examine(ctx)
+		return nil
+	}
 	if s.cfg.HistoryDir == "" {
-		var err error
 		s.History, err = history.Open(context.Background(), keeps)
 		return err
 	}
@@ -49,6 +58,21 @@ func (s *Site) openHistory() error {
 	}
 	s.log.Info("history opened", "dir", s.cfg.HistoryDir, "messages", s.History.Stats().Entries)
 	return nil
+}
+
+// examine logs the settings of the engine, and what is wrong with them.
+func (s *Site) examine(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	r, err := s.engine.Examine(ctx)
+	if err != nil {
+		s.log.Warn("the engine does not tell its settings", "error", err)
+		return
+	}
+	s.log.Info("engine connected", "name", r.Name, "version", r.Version, "policy", r.Policy, "replicas", r.Replicas)
+	for _, w := range r.Warnings {
+		s.log.Warn("the engine is not set as it should be", "reason", w)
+	}
 }
 
 // DiskState records and logs that the history's disk fails, or, if err is nil,

@@ -11,6 +11,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/history/redislog"
 )
 
 // Metrics are the metrics of this server for Prometheus. The values of each
@@ -55,6 +56,8 @@ type snapshot struct {
 	blocks   int
 	durable  bool
 	degraded bool
+	engine   redislog.Stats
+	away     bool
 	most     int
 	idle     int
 	unidled  uint64
@@ -110,6 +113,8 @@ func newFigures(s *Site) *figures {
 	one(counter, "messages_duplicate_total", "Messages of publishers that were published before, and acknowledged again.", func(m snapshot) float64 { return float64(m.relay.Duplicates) })
 	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
 
+	one(counter, "messages_retried_total", "Further tries to store a message while the engine was away.", func(m snapshot) float64 { return float64(m.relay.Retried) })
+
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
 	one(gauge, "history_bytes", "Size of the messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Bytes) })
 	one(gauge, "history_oldest_age_seconds", "Age of the oldest message that the history keeps; 0 if the history is empty.", func(m snapshot) float64 {
@@ -129,8 +134,13 @@ func newFigures(s *Site) *figures {
 			emit(float64(m.history.TrimmedByAge), string(history.TrimByAge))
 		},
 	})
-	one(gauge, "history_durable", "1 if the history is kept on disk (HISTORY_DIR), else 0.", func(m snapshot) float64 { return truth(m.durable) })
+	one(gauge, "history_durable", "1 if the history outlives this server: on disk (HISTORY_DIR) or in the engine (REDIS_URL), else 0.", func(m snapshot) float64 { return truth(m.durable) })
 	one(gauge, "history_degraded", "1 while the disk fails and the history is in memory only, else 0.", func(m snapshot) float64 { return truth(m.degraded) })
+
+	one(gauge, "engine_away", "1 while the engine (REDIS_URL) cannot be used: viewers are served from memory, and publishers wait; else 0, also without REDIS_URL.", func(m snapshot) float64 { return truth(m.away) })
+	one(gauge, "engine_lag_seconds", "Age of the newest message when it came from the engine.", func(m snapshot) float64 { return max(m.engine.Lag.Seconds(), 0) })
+	one(counter, "engine_reloads_total", "Times that the history was loaded from the engine as a whole, after the start: after an erasure, a failover or an outage.", func(m snapshot) float64 { return float64(m.engine.Reloads) })
+	one(counter, "engine_retries_total", "Changes of the history that were asked again, because the engine did not answer.", func(m snapshot) float64 { return float64(m.engine.Retries) })
 	return f
 }
 
@@ -153,8 +163,11 @@ func (f *figures) Describe(out chan<- *prometheus.Desc) {
 func (f *figures) Collect(out chan<- prometheus.Metric) {
 	m := snapshot{
 		relay: f.of.Relay.Stats(), history: f.of.History.Stats(), gate: len(f.of.Authority.Gate().Sessions()), blocks: len(f.of.Watch.Limiter().Blocks()),
-		durable: f.of.cfg.HistoryDir != "", degraded: f.of.degraded.Load(),
+		durable: f.of.cfg.HistoryDir != "" || f.of.engine != nil, degraded: f.of.degraded.Load(),
 		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
+	}
+	if e := f.of.engine; e != nil {
+		m.engine, m.away = e.Stats(), e.Away()
 	}
 	for _, one := range f.all {
 		one.read(m, func(value float64, labels ...string) {

@@ -27,15 +27,32 @@ const (
 // Serve serves the public listener and the operator's listeners until ctx ends
 // or a listener fails. Then it stops in this order: /readyz fails, all viewers
 // get close code 1001, and the listeners close last, so that a load balancer
-// can see /readyz fail. At the end it closes s.
+// can see /readyz fail. At the end it closes s. With REDIS_URL, Serve also waits
+// for the engine, while /readyz says "starting", and ends if the engine cannot
+// be used.
 func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
 	second.ConnContext = operate.ConnContext
-	var fetching sync.WaitGroup
-	fetch, stop := context.WithCancel(ctx)
-	fetching.Go(func() { s.Authority.Run(fetch) })
-	defer fetching.Wait()
+	var background sync.WaitGroup
+	running, stop := context.WithCancel(ctx)
+	defer background.Wait()
 	defer stop()
+	begun, unusable := make(chan struct{}), make(chan error, 1)
+	background.Go(func() {
+		err := s.begin(running)
+		close(begun)
+		switch {
+		case err == nil:
+			s.Authority.Run(running)
+		case running.Err() == nil:
+			unusable <- err
+		}
+	})
+	end := func() {
+		stop()
+		<-begun
+		s.drain(first, second)
+	}
 	listeners := 1 + len(operators)
 	served := make(chan error, listeners)
 	go func() {
@@ -53,14 +70,17 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 	for ended := 0; ended < listeners; {
 		select {
 		case <-ctx.Done():
-			s.drain(first, second)
+			end()
 			for ; ended < listeners; ended++ {
 				<-served // http.ErrServerClosed: asked for
 			}
+		case err := <-unusable:
+			failed = errors.Join(failed, err)
+			end()
 		case err := <-served:
 			if ended++; !errors.Is(err, http.ErrServerClosed) {
 				failed = errors.Join(failed, err)
-				s.drain(first, second)
+				end()
 			}
 		}
 	}
@@ -100,14 +120,18 @@ func (s *Site) background(ln net.Listener, h http.Handler) (stop func()) {
 
 func (s *Site) drain(servers ...*http.Server) {
 	s.stopping.Store(true)
-	s.log.Info("stopping", "connections", s.Relay.Len())
 	s.Trail.Close()
-	viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
-	defer cancel()
-	if err := s.Relay.Shutdown(viewers); err != nil {
-		s.log.Warn("connections cut", "error", err)
+	if s.Relay != nil {
+		s.log.Info("stopping", "connections", s.Relay.Len())
+		viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
+		defer cancel()
+		if err := s.Relay.Shutdown(viewers); err != nil {
+			s.log.Warn("connections cut", "error", err)
+		}
 	}
-	s.Watch.Close()
+	if s.Watch != nil {
+		s.Watch.Close()
+	}
 	requests, cancel := context.WithTimeout(context.Background(), requestsGrace)
 	defer cancel()
 	for _, srv := range servers {

@@ -3,6 +3,8 @@
 package site
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +21,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/trail"
@@ -46,7 +49,8 @@ type Options struct {
 
 // Site is a server that is ready to serve. It is safe for concurrent use. Its
 // exported parts are for programs that embed it, and for tests; do not set
-// them.
+// them. With REDIS_URL, all but Handler, Operator and Trail are nil until the
+// engine has answered, and /readyz says "starting" until then.
 type Site struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
@@ -69,7 +73,9 @@ type Site struct {
 	pooled    *pooled                     // reports proxies whose clients count as one
 	cert      *certificate.Reloader       // nil if this server does not end TLS
 	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
-	degraded  atomic.Bool                 // the history's disk fails
+	secure    *headers.Middleware
+	engine    *engine.Engine // nil without REDIS_URL
+	degraded  atomic.Bool    // the history's disk fails
 	stopping  atomic.Bool
 	reloading sync.Mutex
 }
@@ -92,19 +98,43 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	s.idle = newIdle(s.clients.Trusts)
 	s.pooled = newPooled(s.clients, s.log, s.thin)
 	var err error
+	if s.secure, err = Policy(cfg); err != nil {
+		return nil, err
+	}
+	if s.engine, err = cfg.NewEngine(s.log); err != nil {
+		return nil, err
+	}
+	if s.engine != nil {
+		err = s.await()
+	} else if err = s.openHistory(context.Background()); err == nil {
+		err = s.assemble()
+	}
+	if err != nil {
+		_ = s.Close() // the first error is the cause
+		return nil, err
+	}
+	return s, nil
+}
+
+// assemble creates the parts that use the history, and the handlers.
+func (s *Site) assemble() (err error) {
+	// A reload waits until there is something to reload.
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	cfg := s.cfg
 	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts, Networks: cfg.RateNetworks,
 		ClientIP: s.pooled.addr, Observe: s.pooled.decided, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
 		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
 	}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	grants := Grants(cfg)
 	grants.Log, grants.Audit, grants.Barred = s.log, s.Watch.Event, s.Watch.TokensBarred
 	grants.ClientIP, grants.OnFailure = s.clients.Addr, s.Watch.Failed
 	if s.Authority, err = authority.New(grants); err != nil {
-		return nil, err
+		return err
 	}
 	upgrader, err := wsconn.New(wsconn.Config{Origins: wsauth.Origins{
 		Allow:                   cfg.Origins,
@@ -112,23 +142,15 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		InsecureSkipOriginCheck: !cfg.Production,
 	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err = s.openHistory(); err != nil {
-		return nil, err
+	patience := time.Duration(0)
+	if s.engine != nil {
+		patience = cfg.EnginePatience
 	}
-	if err = s.assemble(upgrader); err != nil {
-		_ = s.Close() // the first error is the cause
-		return nil, err
-	}
-	return s, nil
-}
-
-// assemble creates the parts that need the history, and the handlers.
-func (s *Site) assemble(upgrader *wsconn.Upgrader) (err error) {
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
-		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst,
+		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
 		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
 	if err != nil {
@@ -148,11 +170,8 @@ func (s *Site) assemble(upgrader *wsconn.Upgrader) (err error) {
 		return err
 	}
 	s.Metrics = newMetrics(s)
-	secure, err := Policy(s.cfg)
+	public, err := s.public(reports)
 	if err != nil {
-		return err
-	}
-	if s.Handler, err = s.public(secure, reports); err != nil {
 		return err
 	}
 	operator, err := operate.Handler(operate.Config{
@@ -163,29 +182,38 @@ func (s *Site) assemble(upgrader *wsconn.Upgrader) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Operator = secure.Handler(Recovered(s.thin, operator))
+	s.open(public, s.secure.Handler(Recovered(s.thin, operator)))
 	return nil
 }
 
 // public puts the handlers of the public listener together.
-func (s *Site) public(secure *headers.Middleware, reports http.Handler) (http.Handler, error) {
-	page, err := secure.With(web.Policy)
+func (s *Site) public(reports http.Handler) (http.Handler, error) {
+	pages, err := s.pages()
+	if err != nil {
+		return nil, err
+	}
+	if s.Authority.Issuer() != nil {
+		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
+	}
+	pages.HandleFunc("GET /readyz", s.readyz)
+	pages.Handle("POST "+reportPath, reports)
+	mux := http.NewServeMux()
+	mux.Handle("/ws", Recovered(s.thin, s.told(s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay)))))
+	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
+	return s.secure.Handler(mux), nil
+}
+
+// pages returns the handlers that need neither the history nor an engine.
+func (s *Site) pages() (*http.ServeMux, error) {
+	page, err := s.secure.With(web.Policy)
 	if err != nil {
 		return nil, err
 	}
 	pages := http.NewServeMux()
-	if s.Authority.Issuer() != nil {
-		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
-	}
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
-	pages.HandleFunc("GET /readyz", s.readyz)
-	pages.Handle("POST "+reportPath, reports)
 	pages.Handle("/{$}", page.Handler(web.Handler()))
 	pages.Handle("/", web.Handler())
-	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.thin, s.told(s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay)))))
-	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
-	return secure.Handler(mux), nil
+	return pages, nil
 }
 
 // Grants returns the part of an authority's configuration that cfg sets, for
@@ -232,6 +260,9 @@ func (s *Site) Reload() error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg, err := s.opts.Load()
+	if err == nil && s.Authority == nil {
+		err = errors.New("the engine has not answered yet: reload again when /readyz says ready")
+	}
 	if err == nil {
 		s.opts.Protect(cfg.Secrets()...)
 		err = s.Authority.Rotate(cfg.Keys(), cfg.PublicKeys)
@@ -244,11 +275,17 @@ func (s *Site) Reload() error {
 	return nil
 }
 
-// Close closes the history, and writes the log lines that are still left out.
-// [Site.Serve] calls it too.
-func (s *Site) Close() error {
+// Close closes the history and the engine, and writes the log lines that are
+// still left out. [Site.Serve] calls it too.
+func (s *Site) Close() (err error) {
 	s.flush()
-	return s.History.Close()
+	if s.History != nil {
+		err = s.History.Close()
+	}
+	if s.engine != nil {
+		s.engine.Close()
+	}
+	return err
 }
 
 // ListenRedirect serves the redirect to https at HTTP_REDIRECT_ADDR until stop

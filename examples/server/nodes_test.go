@@ -1,0 +1,471 @@
+package main
+
+//lint:file-ignore SA1019 see harness_test.go
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/internal/redistest"
+)
+
+// node is one of several servers on one engine, as a process.
+type node struct {
+	*testSite
+	env []string
+	op  operated
+	p   *process
+}
+
+// newNode returns a node that does not run yet.
+func newNode(t *testing.T, engine string, more ...string) *node {
+	t.Helper()
+	port, op := freePort(t), freePort(t)
+	n := &node{env: append([]string{
+		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "RATE_LIMIT_CONNECTIONS=10000", "UPGRADES_PER_SECOND=0",
+		"REDIS_URL=redis://" + engine, "HISTORY_KEY=" + testKey, "PORT=" + port, "OPERATOR_ADDR=127.0.0.1:" + op,
+	}, more...)}
+	n.testSite = &testSite{t: t, addr: "127.0.0.1:" + port, cfg: testConfig(t)}
+	n.op = operatorAt(&testSite{t: t, addr: "127.0.0.1:" + op, cfg: n.cfg})
+	return n
+}
+
+// run starts the node, and waits until it listens.
+func (n *node) run() *node {
+	n.t.Helper()
+	n.p = launch(n.t, true, n.t.TempDir(), n.env)
+	return n
+}
+
+// is waits until /readyz answers with this status and text.
+func (n *node) is(status int, text string) *node {
+	n.t.Helper()
+	testkit.Eventually(n.t, "/readyz says "+text, func() bool {
+		res, body := n.get("/readyz")
+		return res.StatusCode == status && body == text+"\n"
+	})
+	return n
+}
+
+func readyNode(t *testing.T, engine string, more ...string) *node {
+	t.Helper()
+	return newNode(t, engine, more...).run().is(200, "ready")
+}
+
+// Two servers on one engine show the same history, take each message once, and
+// clear it for the viewers of both.
+func TestNodesShareTheHistory(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		engine := e.Start(t)
+		a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
+		viewer := b.viewer()
+		a.publisher().publish("a", "b")
+		pos, _, texts := viewer.position(2)
+		if !slices.Equal(texts, []string{"a", "b"}) {
+			t.Errorf("the viewer on the other node got %q", texts)
+		}
+		device := b.publisher()
+		device.publish("b", "c") // b is sent again, to the other node
+		if _, kind, texts := a.resume(pos).position(1); kind != "live" || !slices.Equal(texts, []string{"c"}) {
+			t.Errorf("the viewer that changed the node got %q in a %s frame, want only c, live", texts, kind)
+		}
+		a.shows("a", "b", "c")
+		viewer.until("c")
+
+		// The operator's calls on one node are in force on both.
+		entries, _ := runVerb(t, 0, b.env, "export")
+		if strings.Count(entries, `"seq":`) != 3 {
+			t.Errorf("the export holds\n%s", entries)
+		}
+		runVerb(t, 0, a.env, "erase", "2")
+		if texts, kinds := viewer.texts(2); !slices.Equal(texts, []string{"a", "c"}) || kinds[0] != "history" {
+			t.Errorf("after the erasure on the other node, the viewer got %q in %q", texts, kinds)
+		}
+		runVerb(t, 0, a.env, "erase", "-all")
+		viewer.await(func(m map[string]any) bool { return m["type"] == "history" && len(m["messages"].([]any)) == 0 })
+		b.shows()
+		device.publish("d")
+		a.shows("d")
+
+		// Nothing that the engine keeps can be read.
+		if dump := string(engine.Dump()); strings.Contains(dump, `"text"`) || !strings.Contains(dump, "{relay:history}:log") {
+			t.Error("the engine's dump holds a message in clear, or no history")
+		}
+		a.p.terminate()
+		b.p.terminate()
+		for _, n := range []*node{a, b} {
+			for _, secret := range []string{testKey, testSecret, "redis://"} {
+				if strings.Contains(n.p.stderr.String(), secret) {
+					t.Errorf("a log holds %q", secret)
+				}
+			}
+		}
+
+		// The commands work on the engine if no server runs.
+		if entries, _ := runVerb(t, 0, a.env, "export"); strings.Count(entries, `"seq":`) != 1 {
+			t.Errorf("without a server, the export holds\n%s", entries)
+		}
+		runVerb(t, 0, a.env, "erase", "-all")
+		a.run().is(200, "ready").shows()
+	})
+}
+
+// A server with another key than the others ends with a clear error, and a key
+// is changed by the two variables.
+func TestNodeWithAnotherKey(t *testing.T) {
+	engine := redistest.Start(t)
+	a := readyNode(t, engine.Addr)
+	a.publisher().publish("a")
+
+	wrong := newNode(t, engine.Addr, "HISTORY_KEY="+otherKey).run()
+	if code := wrong.p.wait(); code != 1 || !strings.Contains(wrong.p.stderr.String(), "HISTORY_KEY does not open the history in the engine: set HISTORY_KEY to") {
+		t.Errorf("exit code %d, want 1:\n%s", code, wrong.p.stderr)
+	}
+	b := readyNode(t, engine.Addr, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey)
+	b.shows("a")
+}
+
+// A server starts without its engine. It says so until it has the history, and
+// shows no empty history meanwhile.
+func TestNodeStartsBeforeItsEngine(t *testing.T) {
+	engine := redistest.Start(t, "--appendonly", "yes")
+	n := readyNode(t, engine.Addr)
+	n.publisher().publish("a")
+	n.p.terminate()
+	engine.Kill()
+
+	n.run().is(503, "starting")
+	if p, res := connect(t, n.addr); p != nil || res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		t.Error("a viewer is let in without a history")
+	}
+	if res, page := n.get("/"); res.StatusCode != 200 || !strings.Contains(page, "<html") || res.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("the page is answered %s", res.Status)
+	}
+	if res, _ := n.op.call("DELETE", "/history"); res.StatusCode != 503 {
+		t.Errorf("a call of the operator is answered %s", res.Status)
+	}
+	if _, told := runVerb(t, 1, n.env, "health"); !strings.Contains(told, "starting") {
+		t.Errorf("server health: %s", told)
+	}
+	if out, _ := runVerb(t, 0, n.env, "check"); !strings.Contains(out, "WARNING: the engine of REDIS_URL cannot be used now") {
+		t.Errorf("server check:\n%s", out)
+	}
+	engine.Restart()
+	n.is(200, "ready").shows("a")
+	if told := n.p.stderr.Events("the engine cannot be used yet; the server waits for it"); len(told) == 0 || len(told) > 3 {
+		t.Errorf("the wait is logged %d times:\n%s", len(told), n.p.stderr)
+	}
+
+	// It also ends while it waits.
+	n.p.terminate()
+	engine.Kill()
+	if code := n.run().is(503, "starting").p.terminate(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, n.p.stderr)
+	}
+}
+
+// While the engine is away, viewers are served from memory, also new ones, and
+// publishers wait. Nothing is lost, and nothing comes twice.
+func TestEngineAway(t *testing.T) {
+	const away, back = "the engine is away; viewers are served from memory, and publishers wait", "the engine is back"
+	engine := redistest.Start(t)
+	s := start(t, func(c *config.Config) { onEngine(t, c, engine.Addr); c.EnginePatience = testkit.Patience })
+	viewer, device := s.viewer(), s.publisher()
+	device.publish("a")
+	viewer.texts(1)
+	op := s.operator()
+	if got := op.metric("relayguard_engine_away"); got != 0 {
+		t.Errorf("relayguard_engine_away is %v before", got)
+	}
+
+	engine.Pause()
+	device.send(`{"text":"b","id":"b"}`)
+	s.readyz(200, "degraded: engine")
+	s.shows("a")
+	if got := op.metric("relayguard_engine_away"); got != 1 {
+		t.Errorf("relayguard_engine_away is %v meanwhile", got)
+	}
+	if res, told := op.call("DELETE", "/history"); res.StatusCode != 500 || !strings.Contains(told, "engine") {
+		t.Errorf("clearing is answered %s %q", res.Status, told)
+	}
+	engine.Continue()
+	device.await(func(m map[string]any) bool { return m["ack"] == "b" })
+	s.readyz(200, "ready")
+	device.publish("c")
+	viewer.until("c")
+	s.stop()
+	if n, m := len(s.logs.Events(away)), len(s.logs.Events(back)); n != 1 || m != 1 {
+		t.Errorf("the outage is logged %d times and its end %d times, want each once:\n%s", n, m, s.logs)
+	}
+}
+
+// A publisher whose message cannot be stored for too long is told so, and what
+// it has not seen acknowledged is stored once when it comes back.
+func TestEngineAwayForLong(t *testing.T) {
+	engine := redistest.Start(t)
+	s := start(t, func(c *config.Config) { onEngine(t, c, engine.Addr); c.EnginePatience = 300 * time.Millisecond })
+	device := s.publisher()
+	device.publish("a")
+	engine.Pause()
+	device.send(`{"text":"b","id":"b"}`)
+	if got, code := device.end(); code != 1013 {
+		t.Errorf("the publisher got %v and code %d, want 1013", got, code)
+	}
+	engine.Continue()
+	s.readyz(200, "ready")
+	s.publisher().publish("b", "c")
+	s.shows("a", "b", "c")
+}
+
+// onEngine changes the configuration to that of a server on an engine, which
+// notices failures soon.
+func onEngine(t *testing.T, c *config.Config, addr string) {
+	t.Helper()
+	env := environment(map[string]string{"REDIS_URL": "redis://" + addr, "HISTORY_KEY": testKey, "RATE_LIMIT_CONNECTIONS": "1000"})
+	with, err := config.Load(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*c = with
+	c.EngineCheck, c.EngineTimeout = 200*time.Millisecond, 300*time.Millisecond
+}
+
+// readyz waits until /readyz answers with this status and text.
+func (s *testSite) readyz(status int, text string) {
+	s.t.Helper()
+	(&node{testSite: s}).is(status, text)
+}
+
+// follower is a viewer that connects again, to the next of several servers,
+// with its position, as the page does.
+type follower struct {
+	texts  []string
+	resets int
+}
+
+// followAll watches until it has seen the text last.
+func followAll(ctx context.Context, addrs []string, last string) (f follower, err error) {
+	pos := ""
+	for i := 0; ; i++ {
+		if ctx.Err() != nil {
+			return f, fmt.Errorf("the end did not come, after %q", f.texts[max(0, len(f.texts)-3):])
+		}
+		url := "ws://" + addrs[i%len(addrs)] + "/ws"
+		if pos != "" {
+			url += "?since=" + pos
+		}
+		ws, _, err := websocket.Dial(ctx, url, nil)
+		if err != nil {
+			time.Sleep(20 * time.Millisecond) // a viewer's back-off
+			continue
+		}
+		ws.SetReadLimit(-1)
+		for {
+			_, data, err := ws.Read(ctx)
+			var m struct {
+				Type, Pos string
+				Messages  []struct{ Text string }
+			}
+			if err != nil || json.Unmarshal(data, &m) != nil {
+				break
+			}
+			if m.Type == "history" && pos != "" {
+				f.resets++
+			}
+			for _, e := range m.Messages {
+				f.texts = append(f.texts, e.Text)
+			}
+			if m.Pos != "" {
+				pos = m.Pos
+			}
+			if n := len(f.texts); n > 0 && f.texts[n-1] == last {
+				_ = ws.CloseNow()
+				return f, nil
+			}
+		}
+		_ = ws.CloseNow()
+	}
+}
+
+// publishTo publishes numbers with ids until stop is closed, then the text
+// last. It connects again to the next of several servers, and sends again what
+// was not acknowledged, as the device does. It returns how many it published.
+func publishTo(ctx context.Context, token string, addrs []string, sent *atomic.Int64, stop <-chan struct{}, last string) error {
+	var waiting []string // not acknowledged
+	ended := false
+	for i := 0; ctx.Err() == nil; i++ {
+		ws, _, err := websocket.Dial(ctx, "ws://"+addrs[i%len(addrs)]+"/ws?watch=0", nil)
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		ws.SetReadLimit(-1)
+		one, cancel := context.WithCancel(ctx)
+		acks := make(chan string, 1000)
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			defer cancel()
+			for {
+				_, data, err := ws.Read(one)
+				if err != nil {
+					return
+				}
+				var m struct{ Ack string }
+				if json.Unmarshal(data, &m) == nil && m.Ack != "" {
+					acks <- m.Ack
+				}
+			}
+		})
+		write := func(text string) {
+			_ = ws.Write(one, websocket.MessageText, fmt.Appendf(nil, `{"text":%q,"id":%q}`, text, text))
+		}
+		_ = ws.Write(one, websocket.MessageText, []byte(`{"token":"`+token+`"}`))
+		for _, text := range waiting {
+			write(text)
+		}
+		tick := time.NewTicker(10 * time.Millisecond)
+		for one.Err() == nil && !(ended && len(waiting) == 0) {
+			select {
+			case id := <-acks:
+				waiting = slices.DeleteFunc(waiting, func(text string) bool { return text == id })
+			case <-tick.C:
+				if ended || len(waiting) > 100 {
+					continue
+				}
+				text := fmt.Sprint(sent.Add(1))
+				select {
+				case <-stop:
+					ended, text = true, last
+				default:
+				}
+				waiting = append(waiting, text)
+				write(text)
+			case <-one.Done():
+			}
+		}
+		tick.Stop()
+		cancel()
+		_ = ws.CloseNow()
+		reading.Wait()
+		if ended && len(waiting) == 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// crowd runs a device and viewers on two nodes while change changes the nodes,
+// and requires that each viewer sees each message once, in order.
+func crowd(t *testing.T, a, b *node, change func(published func(more int64))) {
+	t.Helper()
+	const viewers, last = 100, "the end"
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
+	defer cancel()
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var seen []follower
+	for i := range viewers {
+		all.Go(func() {
+			addrs := []string{a.addr, b.addr}
+			if i%2 == 1 {
+				slices.Reverse(addrs)
+			}
+			f, err := followAll(ctx, addrs, last)
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, f)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	device := make(chan error, 1)
+	go func() {
+		device <- publishTo(ctx, a.token(testDevice, time.Hour), []string{a.addr, b.addr}, &sent, stop, last)
+	}()
+	change(func(more int64) {
+		t.Helper()
+		from := sent.Load()
+		testkit.Eventually(t, "the device goes on", func() bool { return sent.Load() >= from+more })
+	})
+	close(stop)
+	if err := <-device; err != nil {
+		t.Fatalf("the device did not end: %v", err)
+	}
+	all.Wait()
+	n := int(sent.Load()) // the last one is the text last
+	want := make([]string, 0, n)
+	for i := 1; i < n; i++ {
+		want = append(want, fmt.Sprint(i))
+	}
+	want = append(want, last)
+	wrong := 0
+	for _, f := range seen {
+		if !slices.Equal(f.texts, want) || f.resets > 0 {
+			if wrong++; wrong == 1 {
+				t.Errorf("a viewer got %d messages with %d resets, want %d; the first difference is at %d", len(f.texts), f.resets, len(want), differ(f.texts, want))
+			}
+		}
+	}
+	t.Logf("%d viewers got %d messages, %d of them wrongly", len(seen), n, wrong)
+}
+
+func differ(a, b []string) int {
+	for i := range a {
+		if i >= len(b) || a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+// keepAll are variables with which a history frame never replaces what a viewer
+// missed.
+var keepAll = []string{"HISTORY_KEEP=100000"}
+
+// If a server is killed with viewers and the device, all of them go on at the
+// other one, without a gap and without a duplicate.
+func TestNodeKilled(t *testing.T) {
+	engine := redistest.Start(t)
+	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
+	crowd(t, a, b, func(published func(int64)) {
+		published(50)
+		if err := a.p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		a.p.wait()
+		published(100)
+	})
+	b.p.terminate()
+}
+
+// While both servers are restarted one after the other, no viewer loses a
+// message or gets one twice.
+func TestRollingRestart(t *testing.T) {
+	engine := redistest.Start(t)
+	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
+	crowd(t, a, b, func(published func(int64)) {
+		for _, n := range []*node{a, b, a} {
+			published(30)
+			if code := n.p.terminate(); code != 0 {
+				t.Errorf("exit code %d:\n%s", code, n.p.stderr)
+			}
+			published(30)
+			n.run().is(200, "ready")
+		}
+		published(30)
+	})
+}
