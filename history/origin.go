@@ -107,8 +107,8 @@ type Update struct {
 	// Entries are the entries that follow the last one.
 	Entries []Entry
 	// Checked says that the Origin was asked for its head after the Update
-	// before, and was where the log is now. A position after that is then of no
-	// other process that is quicker, and its reader gets a Reset.
+	// before, and that the log is now there or further. A position after that is
+	// then of no other process that is quicker, and its reader gets a Reset.
 	Checked bool
 	// Now is the time of the Origin's clock, if it is not zero. The log
 	// measures the ages of entries by that clock.

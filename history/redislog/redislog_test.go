@@ -323,3 +323,35 @@ func TestEnded(t *testing.T) {
 		t.Error("a log without an engine was opened")
 	}
 }
+
+// A reader with a position that no process gave gets its Reset also while
+// others append all the time.
+func TestForeignPositionUnderLoad(t *testing.T) {
+	engine := redistest.Start(t)
+	writer := start(t, engine.Addr, settings{})
+	n := start(t, engine.Addr, settings{Config: redislog.Config{Check: time.Hour}})
+	ctx, cancel := context.WithCancel(ctx0)
+	var load sync.WaitGroup
+	defer load.Wait()
+	defer cancel()
+	for range 20 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = writer.log.Append(ctx, []byte("more"))
+			}
+		})
+	}
+	redistest.Wait(t, "the load", func() bool { return n.log.Position() != history.Position{} && n.log.Stats().Entries > 100 })
+	some, stop := context.WithTimeout(ctx0, 30*time.Second)
+	defer stop()
+	for i := range 15 { // one look may be lucky
+		other, err := history.Open(ctx0, history.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.log.Reader(other.Position()).Next(some)
+		if err != nil || !b.Reset || len(b.Entries) == 0 {
+			t.Fatalf("reader %d got a Reset: %v, with %d entries, %v", i, b.Reset, len(b.Entries), err)
+		}
+	}
+}
