@@ -248,7 +248,7 @@ func (r *reading) news(ctx context.Context, entries []rueidis.XRangeSlice) error
 
 // applied applies u, after which the log is at head.
 func (r *reading) applied(ctx context.Context, u history.Update, head history.Head) error {
-	if r.behind != nil && r.behind.head == head {
+	if r.behind != nil && reached(head, r.behind.head) {
 		u.Checked, u.Now, r.behind = true, r.behind.now, nil
 	}
 	if len(u.Entries) == 0 && !u.Checked {
@@ -262,6 +262,12 @@ func (r *reading) applied(ctx context.Context, u history.Update, head history.He
 	}
 	r.at = head
 	return nil
+}
+
+// reached reports whether a log at head has everything that was there at a look.
+// While others append all the time, it may never be just there.
+func reached(head, looked history.Head) bool {
+	return head.Line == looked.Line && head.Epoch == looked.Epoch && head.Last >= looked.Last
 }
 
 // check looks at the engine, and loads the log if it is not continued there.
