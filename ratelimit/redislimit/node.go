@@ -106,6 +106,9 @@ type meeting struct {
 	l        *Limits
 	renewed  time.Time
 	declared time.Time
+	offset   int64         // as clock returned it last, in µs
+	way      time.Duration // how long the engine's answer took then
+	clocked  time.Time
 	loaded   bool            // what the engine had at first is known
 	present  map[string]bool // the records of the engine while all are loaded; nil: they are not
 }
@@ -145,8 +148,20 @@ func (m *meeting) page() (more bool, err error) {
 	if renew == "1" {
 		m.renewed = sent
 	}
-	half := time.Since(sent) / 2
-	return m.take(v, got, got.now-sent.Add(half).Sub(l.began).Microseconds())
+	return m.take(v, got, m.clock(sent, got.now))
+}
+
+// clock returns the engine's clock less the time since began, in µs, after an
+// answer of the engine to what was sent. Of the answers of ten seconds, the
+// quickest one knows it best, unless the engine's clock has changed.
+func (m *meeting) clock(sent time.Time, now int64) (offset int64) {
+	way := time.Since(sent)
+	offset = now - sent.Add(way/2).Sub(m.l.began).Microseconds()
+	apart := time.Duration(offset-m.offset).Abs() * time.Microsecond
+	if way <= m.way || sent.Sub(m.clocked) > 10*time.Second || apart > (way+m.way)/2+time.Millisecond {
+		m.offset, m.way, m.clocked = offset, way, sent
+	}
+	return m.offset
 }
 
 // met is the answer of meet.
