@@ -3,6 +3,7 @@ package main
 //lint:file-ignore SA1019 see harness_test.go
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,8 +16,10 @@ import (
 
 	"nhooyr.io/websocket"
 
+	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/internal/redistest"
 )
 
@@ -58,6 +61,21 @@ func (n *node) is(status int, text string) *node {
 	return n
 }
 
+// verb runs a command with the environment of the node.
+func (n *node) verb(code int, args ...string) (stdout, stderr string) {
+	n.t.Helper()
+	env := envcheck.FromMap(nil)
+	for _, v := range n.env {
+		name, value, _ := strings.Cut(v, "=")
+		env = envcheck.Chain(envcheck.FromMap(map[string]string{name: value}), env)
+	}
+	var out, errs bytes.Buffer
+	if got := run(n.t.Context(), args, env, &out, &errs); got != code {
+		n.t.Errorf("%q: exit code %d, want %d:\n%s%s", args, got, code, &out, &errs)
+	}
+	return out.String(), errs.String()
+}
+
 func readyNode(t *testing.T, engine string, more ...string) *node {
 	t.Helper()
 	return newNode(t, engine, more...).run().is(200, "ready")
@@ -70,7 +88,9 @@ func TestNodesShareTheHistory(t *testing.T) {
 		engine := e.Start(t)
 		a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
 		viewer := b.viewer()
-		a.publisher().publish("a", "b")
+		first := a.publisher()
+		first.publish("a", "b")
+		first.cut()
 		pos, _, texts := viewer.position(2)
 		if !slices.Equal(texts, []string{"a", "b"}) {
 			t.Errorf("the viewer on the other node got %q", texts)
@@ -84,15 +104,15 @@ func TestNodesShareTheHistory(t *testing.T) {
 		viewer.until("c")
 
 		// The operator's calls on one node are in force on both.
-		entries, _ := runVerb(t, 0, b.env, "export")
+		entries, _ := b.verb(0, "export")
 		if strings.Count(entries, `"seq":`) != 3 {
 			t.Errorf("the export holds\n%s", entries)
 		}
-		runVerb(t, 0, a.env, "erase", "2")
+		a.verb(0, "erase", "2")
 		if texts, kinds := viewer.texts(2); !slices.Equal(texts, []string{"a", "c"}) || kinds[0] != "history" {
 			t.Errorf("after the erasure on the other node, the viewer got %q in %q", texts, kinds)
 		}
-		runVerb(t, 0, a.env, "erase", "-all")
+		a.verb(0, "erase", "-all")
 		viewer.await(func(m map[string]any) bool { return m["type"] == "history" && len(m["messages"].([]any)) == 0 })
 		b.shows()
 		device.publish("d")
@@ -102,6 +122,8 @@ func TestNodesShareTheHistory(t *testing.T) {
 		if dump := string(engine.Dump()); strings.Contains(dump, `"text"`) || !strings.Contains(dump, "{relay:history}:log") {
 			t.Error("the engine's dump holds a message in clear, or no history")
 		}
+		viewer.cut()
+		device.cut()
 		a.p.terminate()
 		b.p.terminate()
 		for _, n := range []*node{a, b} {
@@ -113,12 +135,84 @@ func TestNodesShareTheHistory(t *testing.T) {
 		}
 
 		// The commands work on the engine if no server runs.
-		if entries, _ := runVerb(t, 0, a.env, "export"); strings.Count(entries, `"seq":`) != 1 {
+		if entries, _ := a.verb(0, "export"); strings.Count(entries, `"seq":`) != 1 {
 			t.Errorf("without a server, the export holds\n%s", entries)
 		}
-		runVerb(t, 0, a.env, "erase", "-all")
+		a.verb(0, "erase", "-all")
 		a.run().is(200, "ready").shows()
 	})
+}
+
+// The devices' permissions are the same on all servers: sessions, revocations,
+// and pairs of tokens, also after a restart and a change of HISTORY_KEY.
+func TestNodesShareTheAuthority(t *testing.T) {
+	engine := redistest.Start(t)
+	a := readyNode(t, engine.Addr, "NODE_NAME=node-a", "DEVICE_SESSIONS=1", "DEVICE_SESSIONS_OVER=replace")
+	b := readyNode(t, engine.Addr, "NODE_NAME=node-b", "DEVICE_SESSIONS=1", "DEVICE_SESSIONS_OVER=replace")
+	testkit.Eventually(t, "each knows of the other", func() bool {
+		return a.op.metric("relayguard_engine_nodes") == 2 && b.op.metric("relayguard_engine_nodes") == 2
+	})
+
+	// One session of the device on all servers.
+	first := a.publisher()
+	first.publish("a")
+	second := b.publisher()
+	if _, code := first.end(); code != 4409 {
+		t.Errorf("the session on the other node ended with %d, want 4409", code)
+	}
+	second.publish("b")
+	list, _ := a.verb(0, "sessions", "-json")
+	var sessions []operate.Session
+	if err := json.Unmarshal([]byte(list), &sessions); err != nil || len(sessions) != 1 || sessions[0].Node != "node-b" {
+		t.Fatalf("the sessions are %s (%v), want one on node-b", list, err)
+	}
+	a.verb(0, "sessions", "-end", sessions[0].ID)
+	if _, code := second.end(); code < 1000 {
+		t.Error("the session was not ended from the other node")
+	}
+
+	// A pair is good on every server, and a revocation is in force on all.
+	text, _ := a.verb(0, "token", "-pair")
+	var pair struct {
+		Token        string `json:"token"`
+		RefreshToken string `json:"refresh_token"`
+	}
+	if err := json.Unmarshal([]byte(text), &pair); err != nil {
+		t.Fatal(err)
+	}
+	status, token, next := b.refresh(pair.RefreshToken)
+	if status != 200 {
+		t.Fatalf("the pair is refreshed with %d", status)
+	}
+	device := a.viewer()
+	device.authenticate(token)
+	device.publish("c")
+	if told, _ := b.verb(0, "revoke", testDevice); !strings.Contains(told, "1 sessions and 1 families") || strings.Contains(told, "AUTH_DIR") {
+		t.Errorf("the revocation says %q", told)
+	}
+	device.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+	if status, _, _ := a.refresh(next); status != 401 {
+		t.Errorf("a token of the revoked family is refreshed with %d", status)
+	}
+	text, _ = b.verb(0, "token", "-pair")
+	if err := json.Unmarshal([]byte(text), &pair); err != nil {
+		t.Fatal(err)
+	}
+	device.cut()
+
+	// Also for a server with another key, which was changed as documented.
+	c := readyNode(t, engine.Addr, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey)
+	stranger := c.viewer()
+	stranger.send(`{"token":"` + token + `"}`)
+	if _, code := stranger.end(); code != 4401 {
+		t.Errorf("a revoked token is let in after a restart, or ends with %d, want 4401", code)
+	}
+	if status, _, _ := c.refresh(pair.RefreshToken); status != 200 {
+		t.Errorf("after the change of the key, the pair is refreshed with %d", status)
+	}
+	if dump := string(engine.Dump()); strings.Contains(dump, testDevice) || strings.Contains(dump, "127.0.0.1") {
+		t.Error("the engine's dump holds a device or an address in clear")
+	}
 }
 
 // A server with another key than the others ends with a clear error, and a key
@@ -141,7 +235,9 @@ func TestNodeWithAnotherKey(t *testing.T) {
 func TestNodeStartsBeforeItsEngine(t *testing.T) {
 	engine := redistest.Start(t, "--appendonly", "yes")
 	n := readyNode(t, engine.Addr)
-	n.publisher().publish("a")
+	device := n.publisher()
+	device.publish("a")
+	device.cut()
 	n.p.terminate()
 	engine.Kill()
 
@@ -155,10 +251,10 @@ func TestNodeStartsBeforeItsEngine(t *testing.T) {
 	if res, _ := n.op.call("DELETE", "/history"); res.StatusCode != 503 {
 		t.Errorf("a call of the operator is answered %s", res.Status)
 	}
-	if _, told := runVerb(t, 1, n.env, "health"); !strings.Contains(told, "starting") {
+	if _, told := n.verb(1, "health"); !strings.Contains(told, "starting") {
 		t.Errorf("server health: %s", told)
 	}
-	if out, _ := runVerb(t, 0, n.env, "check"); !strings.Contains(out, "WARNING: the engine of REDIS_URL cannot be used now") {
+	if out, _ := n.verb(0, "check"); !strings.Contains(out, "WARNING: the engine of REDIS_URL cannot be used now") {
 		t.Errorf("server check:\n%s", out)
 	}
 	engine.Restart()

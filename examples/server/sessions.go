@@ -26,8 +26,8 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 		}
 		return ask(c, (*operate.Client).Sessions,
 			func(w io.Writer, list []operate.Session) {
-				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS", func(s operate.Session) []any {
-					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt)}
+				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS\tNODE", func(s operate.Session) []any {
+					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt), s.Node}
 				})
 			})
 	}

@@ -79,8 +79,8 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 			return errors.New("JWT_SECRET is not set, so there is nothing to sign with: name the private key with -key FILE")
 		case *pair && given["ttl"]:
 			return errors.New("-ttl does not go with -pair; ACCESS_TOKEN_LIFETIME and REFRESH_TOKEN_LIFETIME set the lifetimes of a pair")
-		case *pair && cfg.AuthDir == "":
-			return errors.New("-pair needs AUTH_DIR, the directory in which the server and this command keep families of refresh tokens")
+		case *pair && cfg.AuthDir == "" && cfg.RedisURL.IsZero():
+			return errors.New("-pair needs AUTH_DIR, the directory in which the server and this command keep families of refresh tokens, or REDIS_URL")
 		}
 		if *output != "" {
 			// Create refuses an existing file too, but only after the token is
@@ -139,7 +139,22 @@ func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, e
 	if owner, other := ownedByOther(cfg.AuthDir); other {
 		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this command as that user", owner)
 	}
-	p, err := authority.NewPair(ctx, site.Grants(cfg), g)
+	grants := site.Grants(cfg)
+	engine, err := cfg.NewEngine(nil)
+	if err != nil {
+		return nil, err
+	}
+	if engine != nil {
+		defer engine.Close()
+		some, cancel := context.WithTimeout(ctx, engineWait)
+		defer cancel()
+		auth, err := engine.Authority(some)
+		if err != nil {
+			return nil, err
+		}
+		grants.Families, grants.FamilyKey = auth.Families(), engine.RefreshKey()
+	}
+	p, err := authority.NewPair(ctx, grants, g)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,17 +40,23 @@ type Config struct {
 	MaxSessions int           // of one device; 0 is any number
 	OverLimit   wsauth.OverLimit
 
-	// Dir keeps refresh tokens and revocations. If empty, there are no refresh
-	// tokens, and revocations end with the process. Without Keys, there are no
-	// refresh tokens either.
-	Dir             string
+	// Dir keeps refresh tokens and revocations. If empty, and without Families,
+	// there are no refresh tokens, and revocations end with the process. Without
+	// Keys, there are no refresh tokens either.
+	Dir string
+	// Shared, Families and FamilyKey, if set, take the place of Dir: several
+	// servers share the revocations, the sessions and the refresh tokens.
+	Shared    wsauth.Shared
+	Families  refresh.Store
+	FamilyKey []byte // see [refresh.Config]
+
 	AccessLifetime  time.Duration
 	RefreshLifetime time.Duration
 
 	Log       *slog.Logger                   // required by New
 	Audit     func(wsauth.Event)             // gets every event
 	Barred    func(wsauth.Peer) bool         // may be nil; see [wsauth.Config]
-	ClientIP  func(*http.Request) netip.Addr // required if there is a Dir
+	ClientIP  func(*http.Request) netip.Addr // required if there are refresh tokens
 	OnFailure func(netip.Addr)               // called with the address of a refresh token that may have been guessed
 }
 
@@ -61,7 +68,7 @@ type Authority struct {
 	secrets     atomic.Pointer[[]jwtauth.Key]
 	operators   *jwtauth.Verifier // verifies the operator's own tokens, with Keys; nil without Keys
 	gate        *wsauth.Gate
-	issuer      *refresh.Issuer // nil without Dir or Keys
+	issuer      *refresh.Issuer // nil without Dir and Families, or without Keys
 	revocations *revocations    // nil without Dir
 }
 
@@ -80,20 +87,22 @@ func New(cfg Config) (*Authority, error) {
 	}
 	a.gate, err = wsauth.New(wsauth.Config{
 		Verifier: a.keys, Audit: cfg.Audit, Barred: cfg.Barred, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
-		MaxSessions: cfg.MaxSessions, OverLimit: cfg.OverLimit,
+		MaxSessions: cfg.MaxSessions, OverLimit: cfg.OverLimit, Shared: cfg.Shared,
 	})
-	if err != nil || cfg.Dir == "" {
+	if err != nil || cfg.Dir == "" && cfg.Families == nil {
 		return a, err
 	}
 	issuer, err := cfg.issuer(a.keys) // checks the directory too
 	if err != nil {
 		return nil, err
 	}
-	if a.revocations, err = loadRevocations(cfg.Dir); err != nil {
-		return nil, err
-	}
-	for device, before := range a.revocations.before {
-		a.gate.Revoke(device, before)
+	if cfg.Dir != "" {
+		if a.revocations, err = loadRevocations(cfg.Dir); err != nil {
+			return nil, err
+		}
+		for device, before := range a.revocations.before {
+			a.gate.Revoke(device, before)
+		}
 	}
 	if len(cfg.Keys) == 0 {
 		cfg.Log.Warn("there are no refresh tokens, because the server has no secret that signs")
@@ -101,7 +110,7 @@ func New(cfg Config) (*Authority, error) {
 	}
 	issuer.Audit, issuer.ClientIP = cfg.Audit, cfg.ClientIP
 	issuer.OnRevoked = func(r refresh.Revocation) {
-		if _, err := a.revokeTokens(r.Family.Subject, r.IssuedBefore); err != nil {
+		if err := a.revokeTokens(context.Background(), r.Family.Subject, r.IssuedBefore); err != nil {
 			cfg.Log.Error("a revocation will be forgotten at the next start", "device", r.Family.Subject, "error", err)
 		}
 	}
@@ -147,12 +156,15 @@ func (a *Authority) Rotate(secrets, public []jwtauth.Key) error {
 	return err
 }
 
-// Run keeps the keys of the Provider fresh until ctx ends. Without a Provider,
-// it returns at once.
+// Run keeps the keys of the Provider fresh, and the gate in touch with other
+// servers, until ctx ends. Without a Provider and Shared, it returns at once.
 func (a *Authority) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { a.gate.Run(ctx) })
 	if a.cfg.Provider != nil {
 		a.keys.Run(ctx)
 	}
+	running.Wait()
 }
 
 // Verify verifies a token on the operator's listener at the time now. It
@@ -192,8 +204,9 @@ func (a *Authority) Revoke(ctx context.Context, by, device string, before time.T
 		before = latest
 	}
 	before = before.UTC() // JSON cannot hold every offset that can be parsed
-	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil
+	done.Device, done.Before, done.Lasting = device, before, a.revocations != nil || a.cfg.Shared != nil
 	open := a.sessionsOf(device)
+	others := a.sessionsElsewhere(ctx, device, before)
 	var errs []error
 	if a.issuer != nil {
 		families, err := a.issuer.Families(ctx)
@@ -210,20 +223,18 @@ func (a *Authority) Revoke(ctx context.Context, by, device string, before time.T
 			}
 		}
 	}
-	_, err = a.revokeTokens(device, before)
-	errs = append(errs, err)
-	done.Sessions = max(open-a.sessionsOf(device), 0)
+	errs = append(errs, a.revokeTokens(ctx, device, before))
+	done.Sessions = max(open-a.sessionsOf(device), 0) + others
 	a.cfg.Log.Warn("device revoked", "device", device, "by", by, "before", done.Before, "sessions", done.Sessions, "families", done.Families)
 	return done, errors.Join(errs...)
 }
 
 // Unrevoke takes back the revocations of a device, and reports whether there
 // were any. Families of refresh tokens that a revocation has ended stay ended.
-func (a *Authority) Unrevoke(device string) (bool, error) {
-	found := a.gate.Unrevoke(device)
-	var err error
+func (a *Authority) Unrevoke(ctx context.Context, device string) (bool, error) {
+	found, err := a.gate.UnrevokeContext(ctx, device)
 	if a.revocations != nil {
-		err = a.revocations.remove(device)
+		err = errors.Join(err, a.revocations.remove(device))
 	}
 	if found {
 		a.cfg.Log.Warn("revocation taken back", "device", device)
@@ -234,7 +245,7 @@ func (a *Authority) Unrevoke(device string) (bool, error) {
 // Knows reports whether a device may publish, or has a session or a family of
 // refresh tokens.
 func (a *Authority) Knows(ctx context.Context, device string) bool {
-	if slices.Contains(a.cfg.Devices, device) || a.sessionsOf(device) > 0 {
+	if slices.Contains(a.cfg.Devices, device) || a.sessionsOf(device)+a.sessionsElsewhere(ctx, device, time.Now()) > 0 {
 		return true
 	}
 	if a.issuer == nil {
@@ -245,14 +256,30 @@ func (a *Authority) Knows(ctx context.Context, device string) bool {
 }
 
 // revokeTokens revokes access tokens of a device that were issued before a
-// time. If there is a directory, it writes the revocation there for the next
-// start.
-func (a *Authority) revokeTokens(device string, before time.Time) (sessions int, err error) {
-	sessions = a.gate.Revoke(device, before)
+// time, on all servers. If there is a directory, it writes the revocation there
+// for the next start.
+func (a *Authority) revokeTokens(ctx context.Context, device string, before time.Time) error {
+	_, err := a.gate.RevokeContext(ctx, device, before)
 	if a.revocations != nil {
-		err = a.revocations.add(device, before)
+		err = errors.Join(err, a.revocations.add(device, before))
 	}
-	return sessions, err
+	return err
+}
+
+// sessionsElsewhere counts the sessions of a device on other servers whose
+// tokens were issued before a time.
+func (a *Authority) sessionsElsewhere(ctx context.Context, device string, before time.Time) (n int) {
+	if a.cfg.Shared == nil {
+		return 0
+	}
+	all, _ := a.gate.AllSessions(ctx) // a count is no matter of an engine that is away
+	for _, s := range all {
+		own := slices.ContainsFunc(a.gate.Sessions(), func(o wsauth.SessionInfo) bool { return o.ID == s.ID })
+		if !own && s.Identity.Subject == device && s.Identity.IssuedAt.Before(before) {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *Authority) sessionsOf(device string) (n int) {
@@ -289,9 +316,12 @@ func (c *Config) verifier() (*jwtauth.Verifier, error) {
 // issuer returns the configuration of refresh tokens that the server and
 // [NewPair] must share.
 func (c *Config) issuer(signer refresh.Signer) (refresh.Config, error) {
-	store, err := refresh.NewDirStore(c.Dir, 0)
-	if err != nil {
-		return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR sets the directory)", err)
+	store := c.Families
+	if store == nil {
+		var err error
+		if store, err = refresh.NewDirStore(c.Dir, 0); err != nil {
+			return refresh.Config{}, fmt.Errorf("%w (AUTH_DIR sets the directory)", err)
+		}
 	}
-	return refresh.Config{Signer: signer, Store: store, AccessLifetime: c.AccessLifetime, Lifetime: c.RefreshLifetime}, nil
+	return refresh.Config{Signer: signer, Store: store, Key: c.FamilyKey, AccessLifetime: c.AccessLifetime, Lifetime: c.RefreshLifetime}, nil
 }

@@ -68,8 +68,12 @@ func (c *Config) NewEngine(log *slog.Logger) (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	var secrets [][]byte
+	for _, key := range c.Keys() {
+		secrets = append(secrets, key.Secret)
+	}
 	return engine.New(engine.Config{
-		URL: c.RedisURL.Reveal(), Prefix: c.RedisPrefix, Keys: keys, Replicas: c.RedisReplicas, Node: c.Node, Log: log,
+		URL: c.RedisURL.Reveal(), Prefix: c.RedisPrefix, Keys: keys, Secrets: secrets, Replicas: c.RedisReplicas, Node: c.Node, Log: log,
 		Check: c.EngineCheck, Timeout: c.EngineTimeout,
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/redislog"
+	"github.com/relayguard/relayguard/wsauth/redisauth"
 )
 
 // room is the name of the log that all servers share.
@@ -29,13 +30,14 @@ const (
 	repeat    = time.Minute            // until the same reason for waiting is logged again
 )
 
-// Config configures an [Engine]. URL is required.
+// Config configures an [Engine]. URL and one of Keys and Secrets are required.
 type Config struct {
 	URL      string   // as [Parse] reads it
 	Prefix   string   // the beginning of all keys in the engine
 	Keys     [][]byte // the first encrypts the history, all of them decrypt it; see [redislog.Config]
-	Replicas int      // that must have an erasure before it is reported as done
-	Node     string   // the name of this server in logs
+	Secrets  [][]byte // take the place of Keys for everything but the history, if there are no Keys
+	Replicas int      // that must have an erasure or a rotation before it is reported as done
+	Node     string   // the name of this server in logs and lists
 
 	// Log gets a line when the engine does not answer, and when it does again.
 	Log *slog.Logger
@@ -51,8 +53,20 @@ type Engine struct {
 	mu     sync.Mutex
 	client rueidis.Client // nil before the first answer
 
-	logs atomic.Pointer[redislog.Engine] // nil before the first answer
-	away atomic.Bool                     // the outage is logged
+	shared atomic.Pointer[shared] // nil before the first answer
+
+	// Under away: which of the parts cannot follow the engine. The outage is
+	// logged as long as there are any.
+	away sync.Mutex
+	down map[string]bool
+}
+
+// shared are the parts of an engine, and the secret from which their keys are
+// derived.
+type shared struct {
+	root []byte
+	logs *redislog.Engine
+	auth *redisauth.Authority
 }
 
 // New returns an Engine. It does not connect.
@@ -61,30 +75,59 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("REDIS_URL %w", err)
 	}
+	if len(cfg.Keys)+len(cfg.Secrets) == 0 {
+		return nil, errors.New("REDIS_URL needs HISTORY_KEY")
+	}
 	o.Dialer = net.Dialer{Timeout: dialWait}
 	o.Sentinel.Dialer = o.Dialer
 	o.DisableCache = true // nothing is read twice
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{cfg: cfg, option: o}, nil
+	return &Engine{cfg: cfg, option: o, down: make(map[string]bool)}, nil
 }
 
 // Open opens the history that all servers share. While the engine does not
 // answer, Open logs that, and tries again until ctx ends. It does not try again
-// if the history is encrypted with another key.
-func (e *Engine) Open(ctx context.Context, keeps history.Config) (*history.Log, error) {
+// if the engine has data that the keys do not open.
+func (e *Engine) Open(ctx context.Context, keeps history.Config) (log *history.Log, err error) {
+	err = e.retry(ctx, func() error {
+		s, err := e.connected(ctx)
+		if err == nil {
+			log, err = s.logs.Open(ctx, room, keeps)
+		}
+		return err
+	})
+	return log, err
+}
+
+// Authority returns what the gates of all servers share. It waits for the
+// engine as [Engine.Open] does.
+func (e *Engine) Authority(ctx context.Context) (auth *redisauth.Authority, err error) {
+	err = e.retry(ctx, func() error {
+		s, err := e.connected(ctx)
+		if err == nil {
+			auth = s.auth
+		}
+		return err
+	})
+	return auth, err
+}
+
+func (e *Engine) retry(ctx context.Context, do func() error) error {
 	var told string
 	var since time.Time
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
-		log, err := e.open(ctx, keeps)
+		err := do()
 		switch {
 		case err == nil:
-			return log, nil
-		case errors.Is(err, redislog.ErrSealed):
-			return nil, fmt.Errorf("HISTORY_KEY does not open the history in the engine: set HISTORY_KEY to the key that all servers have, or set HISTORY_KEY_PREVIOUS to that key if you changed it; if that key is lost, the history is lost: set REDIS_PREFIX to a new name (%w)", err)
+			return nil
+		case errors.Is(err, errSealed) && len(e.cfg.Keys) == 0:
+			return fmt.Errorf("JWT_SECRET does not open what the other servers keep in the engine: set it to the same on all servers, and JWT_SECRET_PREVIOUS to the one before (%w)", err)
+		case errors.Is(err, redislog.ErrSealed), errors.Is(err, errSealed):
+			return fmt.Errorf("HISTORY_KEY does not open the history in the engine: set HISTORY_KEY to the key that all servers have, or set HISTORY_KEY_PREVIOUS to that key if you changed it; if that key is lost, the history is lost: set REDIS_PREFIX to a new name (%w)", err)
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("the engine cannot be used (%w)", err)
+			return fmt.Errorf("the engine cannot be used (%w)", err)
 		}
 		if text := err.Error(); text != told || time.Since(since) > repeat {
 			e.cfg.Log.Warn("the engine cannot be used yet; the server waits for it", "error", err)
@@ -93,29 +136,42 @@ func (e *Engine) Open(ctx context.Context, keeps history.Config) (*history.Log, 
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("the engine cannot be used (%w)", err)
+			return fmt.Errorf("the engine cannot be used (%w)", err)
 		}
 	}
 }
 
-// open tries to open the history once.
-func (e *Engine) open(ctx context.Context, keeps history.Config) (*history.Log, error) {
+// connected returns the parts, and makes them if the engine answers.
+func (e *Engine) connected(ctx context.Context) (*shared, error) {
 	client, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	logs := e.logs.Load()
-	if logs == nil {
-		logs, err = redislog.New(redislog.Config{
-			Client: client, Prefix: e.cfg.Prefix, Keys: e.cfg.Keys, Replicas: e.cfg.Replicas,
-			Check: e.cfg.Check, Timeout: e.cfg.Timeout, OnState: e.state,
-		})
-		if err != nil {
-			return nil, err
-		}
-		e.logs.Store(logs)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.shared.Load(); s != nil {
+		return s, nil
 	}
-	return logs.Open(ctx, room, keeps)
+	var s shared
+	if s.root, err = e.rootKey(ctx, client); err != nil {
+		return nil, err
+	}
+	s.logs, err = redislog.New(redislog.Config{
+		Client: client, Prefix: e.cfg.Prefix, Keys: e.cfg.Keys, Replicas: e.cfg.Replicas,
+		Check: e.cfg.Check, Timeout: e.cfg.Timeout, OnState: func(err error) { e.state("history", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.auth, err = redisauth.New(redisauth.Config{
+		Client: client, Prefix: e.cfg.Prefix + ":auth", Key: s.key(labelAuth), Replicas: e.cfg.Replicas,
+		Node: e.cfg.Node, Timeout: e.cfg.Timeout, OnState: func(err error) { e.state("sessions", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.shared.Store(&s)
+	return &s, nil
 }
 
 // connect returns the client, and makes it if the engine answers.
@@ -152,24 +208,70 @@ func (e *Engine) connect(ctx context.Context) (rueidis.Client, error) {
 	}
 }
 
-// state logs that the history cannot follow the engine, or that it can again.
-func (e *Engine) state(err error) {
+// state logs that a part cannot follow the engine, or that all can again.
+func (e *Engine) state(part string, err error) {
+	e.away.Lock()
+	defer e.away.Unlock()
+	before := len(e.down) > 0
 	switch {
 	case errors.Is(err, redislog.ErrLost):
 		e.cfg.Log.Error("the engine has lost the history; a new one begins, and viewers get what is published from now on", "node", e.cfg.Node)
+		go e.putBack()
+	case errors.Is(err, redisauth.ErrLost):
+		e.cfg.Log.Error("the engine has lost all refresh tokens: make new pairs for the devices; the revocations that this server knows are given back", "node", e.cfg.Node)
+		go e.putBack()
 	case err != nil:
-		if !e.away.Swap(true) {
+		e.down[part] = true
+		if !before {
 			e.cfg.Log.Error("the engine is away; viewers are served from memory, and publishers wait", "node", e.cfg.Node, "error", err)
 		}
 	default:
-		if e.away.Swap(false) {
+		delete(e.down, part)
+		if before && len(e.down) == 0 {
 			e.cfg.Log.Info("the engine is back", "node", e.cfg.Node)
 		}
 	}
 }
 
+// Stats are the figures of an [Engine].
+type Stats struct {
+	Away    bool          // this server cannot follow the engine
+	Lag     time.Duration // the age of the newest message when it came from the engine
+	Reloads uint64        // of the history as a whole, after the first time
+	Retries uint64        // changes of the history that were asked again
+	Nodes   int           // servers that share the engine, this one included
+}
+
+// Stats returns the figures.
+func (e *Engine) Stats() Stats {
+	stats := Stats{Away: e.Away()}
+	if s := e.shared.Load(); s != nil {
+		l := s.logs.Stats()
+		stats.Lag, stats.Reloads, stats.Retries = l.Lag, l.Reloads, l.Retries
+		stats.Nodes = s.auth.Stats().Nodes
+	}
+	return stats
+}
+
 // Away reports whether the server cannot follow the engine.
-func (e *Engine) Away() bool { return e.away.Load() }
+func (e *Engine) Away() bool {
+	e.away.Lock()
+	defer e.away.Unlock()
+	return len(e.down) > 0
+}
+
+// Close gives up what this server holds in the engine, and closes the
+// connections. The history must be closed before.
+func (e *Engine) Close() {
+	if s := e.shared.Load(); s != nil {
+		_ = s.auth.Close() // the lease ends by itself
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.client != nil {
+		e.client.Close()
+	}
+}
 
 // Encrypted reports whether the connections use TLS, or do not leave the
 // machine.
@@ -184,21 +286,4 @@ func (e *Engine) Encrypted() bool {
 		}
 	}
 	return true
-}
-
-// Stats returns the figures of the history in the engine.
-func (e *Engine) Stats() redislog.Stats {
-	if logs := e.logs.Load(); logs != nil {
-		return logs.Stats()
-	}
-	return redislog.Stats{}
-}
-
-// Close closes the connections. The history must be closed before.
-func (e *Engine) Close() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.client != nil {
-		e.client.Close()
-	}
 }

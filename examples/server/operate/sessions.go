@@ -20,7 +20,8 @@ type Session struct {
 	Addr        netip.Addr `json:"addr"`
 	TokenID     string     `json:"token_id,omitempty"`
 	Since       time.Time  `json:"since"`
-	EndsAt      time.Time  `json:"ends_at"` // unless it is refreshed
+	EndsAt      time.Time  `json:"ends_at"`        // unless it is refreshed
+	Node        string     `json:"node,omitempty"` // the server that has it, if several share an engine
 }
 
 // Family is a family of refresh tokens. A device gets each token in exchange
@@ -52,18 +53,24 @@ type Key struct {
 
 func (c *Config) handleSessions(mux *http.ServeMux) {
 	issuer := c.Authority.Issuer() // nil: there are no refresh tokens
-	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /sessions", func(w http.ResponseWriter, r *http.Request) {
 		list := []Session{}
-		for _, s := range c.Authority.Gate().Sessions() {
+		all, err := c.Authority.Gate().AllSessions(r.Context())
+		if err != nil {
+			http.Error(w, "The sessions of other servers cannot be read: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		for _, s := range all {
 			list = append(list, Session{
 				ID: s.ID, Device: s.Identity.Subject, Role: s.Identity.Role, Permissions: s.Identity.Permissions,
-				Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt,
+				Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt, Node: s.Node,
 			})
 		}
 		answer(w, list)
 	})
 	mux.HandleFunc("DELETE /sessions/{id}", func(w http.ResponseWriter, r *http.Request) {
-		found(w, "session "+r.PathValue("id"), c.Authority.Gate().End(r.PathValue("id")), nil)
+		ok, err := c.Authority.Gate().EndContext(r.Context(), r.PathValue("id"))
+		found(w, "session "+r.PathValue("id"), ok, err)
 	})
 	mux.HandleFunc("POST /devices/{device}/revoke", func(w http.ResponseWriter, r *http.Request) {
 		before := time.Now()
@@ -97,7 +104,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		answer(w, done)
 	})
 	mux.HandleFunc("DELETE /devices/{device}/revoke", func(w http.ResponseWriter, r *http.Request) {
-		ok, err := c.Authority.Unrevoke(r.PathValue("device"))
+		ok, err := c.Authority.Unrevoke(r.Context(), r.PathValue("device"))
 		found(w, "revocation of device "+r.PathValue("device"), ok, err)
 	})
 	mux.HandleFunc("GET /families", func(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +126,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 	mux.HandleFunc("DELETE /families/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		if issuer == nil {
-			found(w, "family "+id+" (without AUTH_DIR there are none)", false, nil)
+			found(w, "family "+id+" (without AUTH_DIR and REDIS_URL there are none)", false, nil)
 			return
 		}
 		ok, err := issuer.RevokeFamily(r.Context(), id)

@@ -16,6 +16,29 @@ const (
 	longWait  = time.Second
 )
 
+// authorize returns nil if the session may publish. While the gate cannot
+// decide, since it may lack a revocation, authorize waits for as long as
+// Config.Patience allows.
+func (r *Relay) authorize(session *wsauth.Session) error {
+	err := session.Authorize(wsauth.Publish)
+	if err == nil || r.cfg.Patience == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Patience)
+	defer cancel()
+	for wait := firstWait; ; wait = min(2*wait, longWait) {
+		if _, undecided := errors.AsType[*wsauth.UnavailableError](err); !undecided {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+		err = session.Authorize(wsauth.Publish)
+	}
+}
+
 // store publishes m, unless the device has already published a message with
 // this id, and reports whether it has. If the log fails, store tries again for
 // as long as Config.Patience allows.

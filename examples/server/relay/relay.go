@@ -76,8 +76,9 @@ type Config struct {
 	PublishRate  rate.Limit
 	PublishBurst int
 	// Patience is how long the relay tries again to store a message if the log
-	// fails, such as one whose engine is away. It reads nothing more from the
-	// publisher meanwhile. After that, it closes the connection with 1013. 0
+	// fails, such as one whose engine is away, and how long it waits before that
+	// if the gate cannot decide whether the publisher may publish. It reads
+	// nothing more from the publisher meanwhile. After that, it closes the connection with 1013. 0
 	// means that it tries once, and closes with 1011.
 	Patience time.Duration
 
@@ -299,7 +300,10 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 	if err := limit.Wait(ctx); err != nil {
 		return err
 	}
-	if err := session.Authorize(wsauth.Publish); err != nil {
+	if err := r.authorize(session); err != nil {
+		if _, undecided := errors.AsType[*wsauth.UnavailableError](err); undecided {
+			return r.unpublished(session, err)
+		}
 		// The permission has expired, or the token never gave it. Watching
 		// needs no permission.
 		return session.Reply(ctx, viewerOnly)
@@ -314,14 +318,7 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 		duplicate, err = r.store(session, &m)
 	}
 	if err != nil {
-		r.counts.unpublished.Add(1)
-		r.log.Error("publishing failed", "error", err)
-		if r.cfg.Patience > 0 {
-			_ = session.Close(codeTryLater, "messages cannot be stored now")
-		} else {
-			_ = session.Close(codeInternal, "internal error")
-		}
-		return err
+		return r.unpublished(session, err)
 	}
 	if m.ID == "" {
 		return nil
@@ -330,6 +327,19 @@ func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) 
 	// the relay: the publisher sends the message again and gets its answer
 	// then.
 	return session.Reply(ctx, wire.Ack(m.ID, duplicate))
+}
+
+// unpublished ends the connection of a publisher whose message cannot be
+// stored because of err, and returns err.
+func (r *Relay) unpublished(session *wsauth.Session, err error) error {
+	r.counts.unpublished.Add(1)
+	r.log.Error("publishing failed", "error", err)
+	if r.cfg.Patience > 0 {
+		_ = session.Close(codeTryLater, "messages cannot be stored now")
+	} else {
+		_ = session.Close(codeInternal, "internal error")
+	}
+	return err
 }
 
 // Trimmed drops all frames in memory if the log has dropped entries for their

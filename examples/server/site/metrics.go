@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/history"
-	"github.com/relayguard/relayguard/history/redislog"
 )
 
 // Metrics are the metrics of this server for Prometheus. The values of each
@@ -56,8 +56,7 @@ type snapshot struct {
 	blocks   int
 	durable  bool
 	degraded bool
-	engine   redislog.Stats
-	away     bool
+	engine   engine.Stats
 	most     int
 	idle     int
 	unidled  uint64
@@ -137,10 +136,11 @@ func newFigures(s *Site) *figures {
 	one(gauge, "history_durable", "1 if the history outlives this server: on disk (HISTORY_DIR) or in the engine (REDIS_URL), else 0.", func(m snapshot) float64 { return truth(m.durable) })
 	one(gauge, "history_degraded", "1 while the disk fails and the history is in memory only, else 0.", func(m snapshot) float64 { return truth(m.degraded) })
 
-	one(gauge, "engine_away", "1 while the engine (REDIS_URL) cannot be used: viewers are served from memory, and publishers wait; else 0, also without REDIS_URL.", func(m snapshot) float64 { return truth(m.away) })
+	one(gauge, "engine_away", "1 while the engine (REDIS_URL) cannot be used: viewers are served from memory, and publishers wait; else 0, also without REDIS_URL.", func(m snapshot) float64 { return truth(m.engine.Away) })
 	one(gauge, "engine_lag_seconds", "Age of the newest message when it came from the engine.", func(m snapshot) float64 { return max(m.engine.Lag.Seconds(), 0) })
 	one(counter, "engine_reloads_total", "Times that the history was loaded from the engine as a whole, after the start: after an erasure, a failover or an outage.", func(m snapshot) float64 { return float64(m.engine.Reloads) })
 	one(counter, "engine_retries_total", "Changes of the history that were asked again, because the engine did not answer.", func(m snapshot) float64 { return float64(m.engine.Retries) })
+	one(gauge, "engine_nodes", "Servers that share the engine, this one included, as far as this one knows.", func(m snapshot) float64 { return float64(m.engine.Nodes) })
 	return f
 }
 
@@ -167,7 +167,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
 	}
 	if e := f.of.engine; e != nil {
-		m.engine, m.away = e.Stats(), e.Away()
+		m.engine = e.Stats()
 	}
 	for _, one := range f.all {
 		one.read(m, func(value float64, labels ...string) {

@@ -131,6 +131,13 @@ func (s *Site) assemble() (err error) {
 		return err
 	}
 	grants := Grants(cfg)
+	if s.engine != nil {
+		auth, err := s.engine.Authority(context.Background()) // the engine has answered
+		if err != nil {
+			return err
+		}
+		grants.Shared, grants.Families, grants.FamilyKey = auth, auth.Families(), s.engine.RefreshKey()
+	}
 	grants.Log, grants.Audit, grants.Barred = s.log, s.Watch.Event, s.Watch.TokensBarred
 	grants.ClientIP, grants.OnFailure = s.clients.Addr, s.Watch.Failed
 	if s.Authority, err = authority.New(grants); err != nil {
