@@ -18,8 +18,7 @@ import (
 	"github.com/relayguard/relayguard/ratelimit/redislimit"
 )
 
-// counting counts the commands of decisions, which have at least nine
-// arguments after the key.
+// counting counts the commands of decisions, which are about a client.
 type counting struct {
 	rueidis.Client
 	asked atomic.Int64

@@ -2,6 +2,8 @@ package redislimit
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"strconv"
 	"time"
 
@@ -15,7 +17,8 @@ import (
 type view struct {
 	id      string // of the engine's data
 	number  string // of this node; "0" is none
-	known   string // the highest number of a node
+	node    uint32 // the same
+	known   uint32 // the highest number of a node
 	version string // of the records
 	nodes   []nodeLease
 
@@ -28,13 +31,20 @@ type nodeLease struct {
 	ends   int64 // in µs
 }
 
-// args appends the first arguments of the scripts on a client.
-func (v *view) args(args []string, now int64) []string {
-	living := v.living
-	if now >= v.first {
+// args appends the beginning of the first argument of the scripts on a client,
+// and returns the second one too.
+func (v *view) args(b []byte, now, window int64) (first []byte, living string) {
+	if living = v.living; now >= v.first {
 		living, _ = alive(v.nodes, now)
 	}
-	return append(args, v.number, living, v.known)
+	b = binary.BigEndian.AppendUint32(b, v.node)
+	b = binary.BigEndian.AppendUint32(b, v.known)
+	return append56(b, window), living
+}
+
+// append56 appends a number of 7 bytes, the size of a time in µs.
+func append56(b []byte, n int64) []byte {
+	return append(b, byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 }
 
 // alive returns the numbers of the nodes that live, and when the first of their
@@ -183,11 +193,14 @@ func metOf(reply []rueidis.RedisMessage) (got met, err error) {
 			return got, errReply
 		}
 	}
-	got.id, got.number, got.known, got.version, got.whole = text[0], text[1], text[3], text[4], text[5] == "1"
+	got.id, got.number, got.version, got.whole = text[0], text[1], text[4], text[5] == "1"
+	node, err3 := strconv.ParseUint(text[1], 10, 32)
+	known, err4 := strconv.ParseUint(text[3], 10, 32)
+	got.node, got.known = uint32(node), uint32(known)
 	nodes, err1 := reply[6].AsStrSlice()
 	changes, err2 := reply[7].AsStrSlice()
 	got.changes = changes
-	if err1 != nil || err2 != nil || len(nodes)%2 != 0 || len(changes)%2 != 0 {
+	if errors.Join(err1, err2, err3, err4) != nil || len(nodes)%2 != 0 || len(changes)%2 != 0 {
 		return got, errReply
 	}
 	if got.now, err = strconv.ParseInt(text[2], 10, 64); err != nil {

@@ -37,6 +37,13 @@ func (l *Limits) note(name string, r *record) {
 	}
 }
 
+// adopt notes that the engine has the record, and when it was made.
+func (r *record) adopt(sealed string) {
+	if at, err := stamped(sealed); err == nil {
+		r.at, r.sealed, r.pending = at, sealed, false
+	}
+}
+
 // learn keeps a record of the engine, unless this node has a newer one, and
 // returns the change to apply, if any. The caller holds mu.
 func (l *Limits) learn(name, sealed string) (*change, error) {
@@ -44,8 +51,9 @@ func (l *Limits) learn(name, sealed string) (*change, error) {
 	if sealed == "" {
 		return nil, nil
 	}
-	if have != nil && have.sealed == sealed {
-		have.pending = false
+	if len(sealed) >= timeSize && have != nil && have.sealed != "" && have.sealed[timeSize:] == sealed[timeSize:] {
+		have.adopt(sealed)
+		l.note(name, have)
 		return nil, nil
 	}
 	r, err := l.seal.open(name, sealed)
@@ -76,13 +84,12 @@ func (l *Limits) pardoned(client netip.Prefix) (at int64) {
 	return at
 }
 
-// forgiven is pardoned for a client that may have no address.
+// forgiven is pardoned for a client that may have no address. The caller holds
+// mu.
 func (l *Limits) forgiven(c ratelimit.Client) int64 {
 	if c.ID != "" || !c.Network.IsValid() {
 		return 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	return l.pardoned(c.Network)
 }
 
@@ -136,7 +143,7 @@ func (l *Limits) change(ctx context.Context, kind ratelimit.SharedKind, network 
 		return err
 	}
 	l.mu.Lock()
-	one, pending := l.putCall(name)
+	one, pending := l.putCall(name, true)
 	l.mu.Unlock()
 	if !pending {
 		return nil
@@ -150,8 +157,9 @@ func (l *Limits) change(ctx context.Context, kind ratelimit.SharedKind, network 
 }
 
 // putCall returns the call that tells the engine of a record, and whether it
-// must be told. The caller holds mu.
-func (l *Limits) putCall(name string) (one call, pending bool) {
+// must be told. now says that the change is made now, so that the engine sets
+// its time. The caller holds mu.
+func (l *Limits) putCall(name string, now bool) (one call, pending bool) {
 	r := l.records[name]
 	if r == nil || !r.pending {
 		return one, false
@@ -159,11 +167,14 @@ func (l *Limits) putCall(name string) (one call, pending bool) {
 	if r.sealed == "" {
 		r.sealed = l.seal.seal(name, r)
 	}
-	most := 0
+	most, fresh := 0, "0"
 	if r.kind == ratelimit.SharedPenalty {
 		most = maxPenalties
 	}
-	return call{putScript, l.shared, []string{name, r.sealed, strconv.FormatInt(r.forget, 10), strconv.Itoa(most)}}, true
+	if now {
+		fresh = "1"
+	}
+	return call{putScript, l.shared, []string{name, r.sealed, strconv.FormatInt(r.forget, 10), strconv.Itoa(most), fresh}}, true
 }
 
 // told notes that the engine has answered a put. If it has a newer record, that
@@ -173,11 +184,15 @@ func (l *Limits) told(name string, put call, got string) {
 	defer l.mu.Unlock()
 	r := l.records[name]
 	if r == nil || r.sealed != put.args[1] {
-		return // it has changed meanwhile
+		return // it has changed meanwhile, or a meeting was quicker
 	}
 	r.pending = false
-	if got == "" { // there are too many penalties
+	switch {
+	case got == "": // there are too many penalties
 		delete(l.records, name)
+	case len(got) >= timeSize && got[timeSize:] == r.sealed[timeSize:]:
+		r.adopt(got)
+		l.note(name, r)
 	}
 }
 
@@ -194,7 +209,7 @@ func (l *Limits) tellRecords() bool {
 	l.mu.Unlock()
 	for _, name := range names {
 		l.mu.Lock()
-		one, pending := l.putCall(name)
+		one, pending := l.putCall(name, false)
 		l.mu.Unlock()
 		if !pending {
 			continue
@@ -221,11 +236,12 @@ func (l *Limits) Fail(ctx context.Context, c ratelimit.Client, p ratelimit.Penal
 	keep := max(p.Within, 2*p.MaxBlock)
 	l.mu.Lock()
 	l.keep = max(l.keep, keep)
+	forgiven := l.forgiven(c)
 	l.mu.Unlock()
 	micro := func(d time.Duration) string { return strconv.FormatInt(d.Microseconds(), 10) }
 	reply, err := failScript.exec(ctx, l.cfg.Client, []string{failures(l.clientKey(c))},
 		strconv.Itoa(p.Failures), micro(p.Within), micro(p.Block), micro(p.MaxBlock),
-		strconv.FormatInt(max(1, keep.Milliseconds()), 10), strconv.FormatInt(l.forgiven(c), 10)).AsIntSlice()
+		strconv.FormatInt(max(1, keep.Milliseconds()), 10), strconv.FormatInt(forgiven, 10)).AsIntSlice()
 	if err != nil {
 		return until, false, l.lost(err)
 	}

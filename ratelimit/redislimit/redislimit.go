@@ -196,7 +196,7 @@ func New(cfg Config) (*Limits, error) {
 	}
 	l := &Limits{
 		cfg: cfg, seal: newSealer(cfg.Key, cfg.Prefix), began: time.Now(), keep: minKeep,
-		met: make(chan struct{}), wake: make(chan struct{}, 1), view: &view{id: "", number: "0", version: "0"},
+		met: make(chan struct{}), wake: make(chan struct{}, 1), view: &view{number: "0", version: "0"},
 		clients: make(map[string]*client), changed: make(map[*client]bool), unsure: make(map[*client]bool),
 		forgive: make(map[string]bool), records: make(map[string]*record), pardons: make(map[netip.Prefix]int64),
 	}

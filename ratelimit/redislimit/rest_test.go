@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -192,9 +193,17 @@ func TestMemory(t *testing.T) {
 		n.must(bob, 1)
 		before, overhead := used(), overheadOf(t, server)
 		const clients = 4_000 // the tables of the engine have 4,096 places
-		for i := range uint32(clients) {
-			n.must(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
+		var many sync.WaitGroup
+		for i := range byte(40) {
+			many.Go(func() {
+				for j := range byte(100) {
+					if _, d := n.lim.Admit(ratelimit.Key{Addr: netip.AddrFrom4([4]byte{10, 0, i, j})}); !d.Allowed || d.Local {
+						t.Errorf("%+v", d)
+					}
+				}
+			})
 		}
+		many.Wait()
 		each := (used() - before + overheadOf(t, server) - overhead) / clients
 		own, err := strconv.Atoi(server.Do("MEMORY", "USAGE", n.shared.KeyOf(ratelimit.Client{Network: ratelimit.Fold(bob)})))
 		if err != nil {

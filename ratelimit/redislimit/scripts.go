@@ -12,42 +12,55 @@ import (
 // packed is the beginning of the scripts on a client. KEYS[1] is what the
 // engine keeps of it: the begin of its window in µs, 7 bytes; those that count
 // and those that were admitted in the window, 4 bytes each; then for each node
-// with open connections its number and theirs, 4 bytes each. ARGV[1] is the
-// number of this node, ARGV[2] has the numbers of those that live, ARGV[3] is
-// the highest number that this node knows, and ARGV[4] is the window in µs.
+// with open connections its number and theirs, 4 bytes each. ARGV[1] begins
+// with the number of this node and the highest that it knows, 4 bytes each, and
+// the window in µs, 7 bytes. ARGV[2] has the numbers of the nodes that live.
 //
 // A master that takes over may have a slower clock. What lies in the future is
 // therefore taken as now.
 const packed = `
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
-local node, window = tonumber(ARGV[1]), tonumber(ARGV[4])
-local start, counted, tries, own, open, others = now, 0, 0, 0, 0, ''
-local v = redis.call('GET', KEYS[1])
-if v and #v >= 15 and #v % 8 == 7 then
-  local s, c, a = struct.unpack('>I7I4I4', v)
-  s = math.min(s, now)
-  if now - s < window then start, counted, tries = s, c, a end
-  if #v > 15 then
-    local known = tonumber(ARGV[3])
-    for i = 16, #v, 8 do
-      local n, o = struct.unpack('>I4I4', v, i)
-      if n == node then own = o
-      elseif n > known or string.find(ARGV[2], ' ' .. string.format('%.0f', n) .. ' ', 1, true) then
-        open = open + o
-        others = others .. string.sub(v, i, i + 7)
-      end
+local call, pack, unpack = redis.call, struct.pack, struct.unpack
+local t = call('TIME')
+local now = t[1] * 1000000 + t[2]
+local node, known, window = unpack('>I4I4I7', ARGV[1])
+local start, counted, tries, own, open, others, lasting = now, 0, 0, 0, 0, '', false
+local v = call('GET', KEYS[1])
+local length = v and #v or 0
+if length >= 15 and length % 8 == 7 then
+  local s, c, a = unpack('>I7I4I4', v)
+  if s > now then s = now end
+  if now - s < window then
+    start, counted, tries = s, c, a
+    lasting = length > 15 -- it already lives as long as it must
+  end
+  for i = 16, length, 8 do
+    local n, o = unpack('>I4I4', v, i)
+    if n == node then own = o
+    elseif n > known or string.find(ARGV[2], ' ' .. string.format('%.0f', n) .. ' ', 1, true) then
+      open = open + o
+      others = others .. string.sub(v, i, i + 7)
     end
   end
 end
-local function save()
-  local all, left = others, math.ceil((start + window - now) / 1000)
-  if own > 0 then all = struct.pack('>I4I4', node, own) .. others end
-  if all ~= '' then left = math.max(left, ` + keepOpen + `) end
+`
+
+// save is the end of the scripts that change a client. lasting says that the
+// client already lives as long as it must, since it had open connections: to
+// set its life again would take a quarter of the script's time.
+const save = `
+  local all, left = others, start + window - now
+  if own > 0 then all = pack('>I4I4', node, own) .. others end
   if tries == 0 then start = 0 end -- the next connection begins a window
-  if all == '' and tries == 0 then redis.call('DEL', KEYS[1])
-  else redis.call('SET', KEYS[1], struct.pack('>I7I4I4', start, counted, tries) .. all, 'PX', left) end
-end
+  if all == '' and tries == 0 then call('DEL', KEYS[1])
+  else
+    all = pack('>I7I4I4', start, counted, tries) .. all
+    if lasting and #all > 15 then call('SET', KEYS[1], all, 'KEEPTTL')
+    else
+      left = math.ceil(left / 1000)
+      if #all > 15 then left = math.max(left, ` + keepOpen + `) end
+      call('SET', KEYS[1], all, 'PX', left)
+    end
+  end
 `
 
 // keepOpen is the life of a client with open connections, in ms, if no node
@@ -55,28 +68,30 @@ end
 const keepOpen = "3600000"
 
 // take decides about a connection. KEYS[2] are the failures of the client, if
-// it may have any. ARGV[5] to ARGV[7] are the limits, ARGV[8] is 0 to count
-// nothing, and failures that began before ARGV[9] do not count. The reasons
-// come in the same order as in a process alone.
+// it may have any. ARGV[1] goes on with the limits, 4 bytes each, a byte that
+// is 1 to count nothing, and the time in µs before which failures do not count,
+// 7 bytes. The reasons come in the same order as in a process alone.
 const take = packed + `
+local limit, attempts, most, ask, forgiven = unpack('>I4I4I4I1I7', ARGV[1], 16)
 if KEYS[2] then
-  local f = redis.call('GET', KEYS[2])
+  local f = call('GET', KEYS[2])
   if f and #f == 20 then
-    local since, ends = struct.unpack('>I7I7', f)
-    if ends > now and since >= tonumber(ARGV[9]) then return {` + whyPenalty + `, 0, 0, ends - now} end
+    local since, ends = unpack('>I7I7', f)
+    if ends > now and since >= forgiven then return {` + whyPenalty + `, 0, 0, ends - now} end
   end
 end
-local limit, attempts, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 open = open + own
-local left = start + window - now
-if open >= most then return {` + whyOpen + `, 0, 0, left}
-elseif tries >= attempts then return {` + whyAttempts + `, 0, 0, left}
-elseif counted >= limit then return {` + whyLimit + `, 0, 0, left} end
-if ARGV[8] ~= '0' then
-  counted, tries, own, open = counted + 1, tries + 1, own + 1, open + 1
-  save()
+local rest, reset = math.min(limit - counted, attempts - tries, most - open), start + window - now
+if rest <= 0 then
+  local why = ` + whyLimit + `
+  if open >= most then why = ` + whyOpen + ` elseif tries >= attempts then why = ` + whyAttempts + ` end
+  return {why, 0, 0, reset}
 end
-return {0, math.min(limit - counted, attempts - tries, most - open), start, left}
+if ask == 0 then
+  counted, tries, own, rest = counted + 1, tries + 1, own + 1, rest - 1
+` + save + `
+end
+return {0, rest, start, reset}
 `
 
 // The reasons of take.
@@ -87,19 +102,19 @@ const (
 	whyLimit    = "4"
 )
 
-// give takes off ARGV[6] open connections of this node, or sets their number if
-// ARGV[5] is "set". Each three arguments that follow are the begin of a window,
+// give takes off ARGV[4] open connections of this node, or sets their number if
+// ARGV[3] is "set". Each three arguments that follow are the begin of a window,
 // and what to take off if it has not ended: those that count, and attempts.
 const give = packed + `
-local n = tonumber(ARGV[6])
-if ARGV[5] == 'set' then own = n else own = math.max(0, own - n) end
-for i = 7, #ARGV, 3 do
+local n = tonumber(ARGV[4])
+if ARGV[3] == 'set' then own, lasting = n, false else own = math.max(0, own - n) end
+for i = 5, #ARGV, 3 do
   if tonumber(ARGV[i]) == start then
-    counted = math.max(0, counted - tonumber(ARGV[i + 1]))
-    tries = math.max(0, tries - tonumber(ARGV[i + 2]))
+    counted = math.max(0, counted - ARGV[i + 1])
+    tries = math.max(0, tries - ARGV[i + 2])
   end
 end
-save()
+` + save + `
 return 0
 `
 
@@ -188,19 +203,22 @@ return {id, number, text(now), text(ids), version, whole, redis.call('ZRANGE', K
 
 // put stores a record unless the engine has a newer one, and returns that. ARGV
 // is the name of the record, the record, when it may be forgotten in µs, or 0
-// for never, and the number of records up to which it is stored, or 0.
+// for never, the number of records up to which it is stored, or 0, and 1 if the
+// change is made now, and not before.
 const put = begin + `
+local record = ARGV[2]
+if ARGV[5] == '1' then record = string.format('%016.0f', now) .. string.sub(record, 17) end
 local have = redis.call('HGET', KEYS[3], ARGV[1])
-if have and string.sub(have, 1, 16) >= string.sub(ARGV[2], 1, 16) then return have end
+if have and string.sub(have, 1, 16) >= string.sub(record, 1, 16) then return have end
 local most = tonumber(ARGV[4])
 if not have and most > 0 and redis.call('ZCARD', KEYS[4]) >= most then return '' end
 local version = math.max(tonumber(redis.call('HGET', KEYS[1], 'v') or '0') + 1, now)
 redis.call('HSET', KEYS[1], 'v', text(version))
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[3], ARGV[1], record)
 redis.call('ZADD', KEYS[4], text(version), ARGV[1])
 if ARGV[3] == '0' then redis.call('ZREM', KEYS[5], ARGV[1])
 else redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1]) end
-return ARGV[2]
+return record
 `
 
 // Without the first line, a script that runs out of memory stops half done.

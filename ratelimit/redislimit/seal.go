@@ -126,11 +126,17 @@ func (r *record) name(s *sealer) string {
 	return s.name(namePenalty, r.network, "")
 }
 
-// timeSize is the length of the time before a sealed record, in digits, so that
-// scripts can compare it.
+// timeSize is the length of the time before a sealed record, in digits. It is
+// not sealed, so that scripts can compare and set it.
 const timeSize = 16
 
 func stamp(at int64) string { return fmt.Sprintf("%0*d", timeSize, at) }
+
+// stamped is the reverse of stamp.
+func stamped(sealed string) (at int64, err error) {
+	n, err := strconv.ParseUint(sealed[:min(timeSize, len(sealed))], 10, 63)
+	return int64(n), err
+}
 
 // seal returns the record as the engine has it under a name.
 func (s *sealer) seal(name string, r *record) string {
@@ -143,8 +149,7 @@ func (s *sealer) seal(name string, r *record) string {
 	text = appendPrefix(text, r.network)
 	text = binary.BigEndian.AppendUint64(text, uint64(r.until))
 	text = binary.BigEndian.AppendUint64(text, uint64(r.forget))
-	at := stamp(r.at)
-	return at + string(s.aead.Seal(nil, nil, text, []byte(name+at)))
+	return stamp(r.at) + string(s.aead.Seal(nil, nil, text, []byte(name)))
 }
 
 // open is the reverse of seal.
@@ -152,11 +157,11 @@ func (s *sealer) open(name, sealed string) (*record, error) {
 	if len(sealed) < timeSize {
 		return nil, errSealed
 	}
-	at, err := strconv.ParseUint(sealed[:timeSize], 10, 63)
+	at, err := stamped(sealed)
 	if err != nil {
 		return nil, errSealed
 	}
-	text, err := s.aead.Open(nil, nil, []byte(sealed[timeSize:]), []byte(name+sealed[:timeSize]))
+	text, err := s.aead.Open(nil, nil, []byte(sealed[timeSize:]), []byte(name))
 	if err != nil || len(text) != 1+prefixSize+16 || int(text[0]) >= len(kinds) {
 		return nil, errSealed
 	}
@@ -165,5 +170,5 @@ func (s *sealer) open(name, sealed string) (*record, error) {
 	if !ok || until > math.MaxInt64 || forget > math.MaxInt64 {
 		return nil, errSealed
 	}
-	return &record{kind: kinds[text[0]], network: network, at: int64(at), until: int64(until), forget: int64(forget), sealed: sealed}, nil
+	return &record{kind: kinds[text[0]], network: network, at: at, until: int64(until), forget: int64(forget), sealed: sealed}, nil
 }

@@ -2,6 +2,7 @@ package redislimit
 
 import (
 	"context"
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
@@ -77,13 +78,12 @@ func (l *Limits) Take(ctx context.Context, c ratelimit.Client, r ratelimit.Rules
 	}
 	key := l.clientKey(c)
 	asked := err == nil
-	own, number, args := l.enter(key, r, asked)
+	own, number, args := l.enter(key, c, r, asked)
 	var start int64
 	if asked {
 		keys := []string{key}
 		if r.Penalty {
 			keys = append(keys, failures(key))
-			args = append(args, strconv.FormatInt(l.forgiven(c), 10))
 		}
 		var reply []int64
 		if reply, err = takeScript.exec(ctx, l.cfg.Client, keys, args...).AsIntSlice(); err == nil {
@@ -105,26 +105,31 @@ func (l *Limits) Take(ctx context.Context, c ratelimit.Client, r ratelimit.Rules
 }
 
 // enter begins a decision about a client, and returns the arguments of take.
-func (l *Limits) enter(key string, r ratelimit.Rules, asked bool) (c *client, number string, args []string) {
-	window := r.Window.Microseconds()
-	count := "1"
-	if r.Ask {
-		count = "0"
-	}
+func (l *Limits) enter(key string, named ratelimit.Client, r ratelimit.Rules, asked bool) (c *client, number string, args []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if c = l.clients[key]; c == nil {
 		c = &client{key: key}
 		l.clients[key] = c
 	}
-	c.window = window
+	c.window = r.Window.Microseconds()
 	c.busy++
 	c.moves++
 	c.sent = c.sent || asked && !r.Ask
-	args = make([]string, 0, 9)
-	args = append(l.view.args(args, l.engineNow()), strconv.FormatInt(window, 10),
-		strconv.Itoa(r.Limit), strconv.Itoa(r.MaxAttempts), strconv.Itoa(r.MaxOpen), count)
-	return c, l.view.number, args
+	var buf [40]byte
+	first, living := l.view.args(buf[:0], l.engineNow(), c.window)
+	for _, n := range [...]int{r.Limit, r.MaxAttempts, r.MaxOpen} {
+		first = binary.BigEndian.AppendUint32(first, uint32(n))
+	}
+	ask, forgiven := byte(0), int64(0)
+	if r.Ask {
+		ask = 1
+	}
+	if r.Penalty {
+		forgiven = l.forgiven(named)
+	}
+	first = append56(append(first, ask), forgiven)
+	return c, l.view.number, []string{string(first), living}
 }
 
 // leave ends a decision about a client. counted says that the connection is
@@ -215,7 +220,8 @@ func (l *Limits) poke() {
 // giveCall returns the call that takes off what was given back, and whether
 // there is anything.
 func (l *Limits) giveCall(c *client) (call, bool) {
-	args := append(l.view.args(make([]string, 0, 9), l.engineNow()), strconv.FormatInt(c.window, 10), "less", "")
+	first, living := l.view.args(nil, l.engineNow(), c.window)
+	args := append(make([]string, 0, 7), string(first), living, "less", "")
 	any, open := false, 0
 	for _, g := range c.gives {
 		open += g.open
@@ -224,14 +230,14 @@ func (l *Limits) giveCall(c *client) (call, bool) {
 			any = true
 		}
 	}
-	args[5] = strconv.Itoa(open)
+	args[3] = strconv.Itoa(open)
 	return call{giveScript, []string{c.key}, args}, any || open > 0
 }
 
 // setCall returns the call that tells the number of open connections.
 func (l *Limits) setCall(c *client, open int) call {
-	args := append(l.view.args(make([]string, 0, 6), l.engineNow()), strconv.FormatInt(c.window, 10), "set", strconv.Itoa(open))
-	return call{giveScript, []string{c.key}, args}
+	first, living := l.view.args(nil, l.engineNow(), c.window)
+	return call{giveScript, []string{c.key}, []string{string(first), living, "set", strconv.Itoa(open)}}
 }
 
 // farewell returns the calls that end everything of a client.
