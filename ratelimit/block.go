@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"sync"
@@ -109,10 +110,16 @@ var errPrefix = errors.New("ratelimit: the network is not a valid prefix")
 // that stand for its addresses (see [Fold]), and a block of an IPv6 network
 // that stands for an IPv4 /8 or less refuses that IPv4 network. If the network
 // is blocked already, the new time replaces the old one. Open connections stay
-// open. Block returns an error if the prefix is invalid, and only then. The
-// number of blocks is not limited, but the list is meant for some thousands.
+// open. The number of blocks is not limited, but the list is meant for some
+// thousands.
+//
+// Block returns an error if the prefix is invalid. With Config.Shared, Block
+// tells the other nodes, and its error wraps [ErrLocal] if that failed.
 func (l *Limiter) Block(network netip.Prefix, until time.Time) error {
-	return l.block(network, until, time.Now())
+	if err := l.block(network, until, time.Now()); err != nil || l.cfg.Shared == nil {
+		return err
+	}
+	return l.blockShared(FoldPrefix(network), until)
 }
 
 // block uses the time now only to decide which earlier blocks have expired.
@@ -126,8 +133,22 @@ func (l *Limiter) block(network netip.Prefix, until, now time.Time) error {
 
 // Unblock removes the block of exactly this network, and the penalties and
 // counted failures of all clients in it. It reports whether there was anything
-// to remove.
+// to remove in this process. With Config.Shared, Unblock tells the other nodes,
+// if need be later, and also removes failures there that this process does not
+// know of.
 func (l *Limiter) Unblock(network netip.Prefix) bool {
+	if !network.IsValid() {
+		return false
+	}
+	removed := l.unblock(network)
+	if l.cfg.Shared != nil {
+		// By its contract, Shared tells the others later.
+		_ = l.cfg.Shared.Unblock(context.Background(), FoldPrefix(network))
+	}
+	return removed
+}
+
+func (l *Limiter) unblock(network netip.Prefix) bool {
 	p := FoldPrefix(network)
 	removed := l.blocks.remove(p)
 	return l.forgive(p) || removed

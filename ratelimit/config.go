@@ -85,6 +85,15 @@ type Config struct {
 	// Penalty blocks clients that fail too often. The zero value blocks no one.
 	Penalty Penalty
 
+	// Shared makes several processes count their clients together; see the
+	// section Nodes of the package. If nil, this process counts alone.
+	Shared Shared
+	// OnShared, if set, is called with each block, penalty and end of one that
+	// another process has made, after it is in force here. Use it to end open
+	// connections of a blocked network, as one call of Block does not. It must
+	// not call Shared, and should return soon.
+	OnShared func(SharedChange)
+
 	// DryRun makes the limiter decide and report, but refuse nothing.
 	// Decision.Allowed is then always true, and Decision.Reason is the reason
 	// for which the connection would have been refused. Such a connection does

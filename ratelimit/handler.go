@@ -84,7 +84,7 @@ func enter(limiters []*Limiter, slots []Slot, w http.ResponseWriter, r *http.Req
 		}
 		key, from := l.keyOf(r)
 		slots = append(slots, Slot{})
-		l.answer(&key, &from, l.now(), true, &slots[len(slots)-1], &d)
+		l.consider(r.Context(), &key, &from, l.now(), true, &slots[len(slots)-1], &d)
 		decisions = append(decisions, d)
 		l.report(r, key, d)
 		if !d.Allowed {

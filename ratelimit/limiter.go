@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"encoding/binary"
 	"hash/maphash"
 	"math"
@@ -38,6 +39,9 @@ type Decision struct {
 	// client shares a bucket with others of its network, or its ID with other
 	// IDs.
 	Coarse bool
+	// Local is set if Config.Shared did not answer, so this process decided
+	// alone.
+	Local  bool
 	Reason Reason
 	// Client is the network that counts as the client: that of the address (see
 	// [Fold]), one of Config.Networks, or a wider network if Coarse is set. It
@@ -78,6 +82,7 @@ type Limiter struct {
 	keys, strikes atomic.Int64
 	total         atomic.Int64 // open connections, if there is a MaxTotal
 
+	alone   origin // of all slots that Config.Shared does not count
 	blocks  blocklist
 	rejects *thin.Thinner[rejectKey, reject] // nil: no one is told
 }
@@ -87,6 +92,8 @@ type shard struct {
 	clients clients
 	strikes table[strike]
 	next    int64 // when a period ends
+
+	refusals map[uint64]refusal // by Config.Shared
 }
 
 // New returns a Limiter, or all mistakes in the configuration, joined with
@@ -107,6 +114,7 @@ func New(c Config) (*Limiter, error) {
 		// A shard of two thousand clients moves them in less than 0.2 ms.
 		shards: make([]shard, max(64, min(c.MaxKeys/2048, 1<<18))),
 	}
+	l.alone.l = l
 	l.rejects = l.cfg.thinned()
 	l.blocks.init()
 	l.next.Store(before)
@@ -114,6 +122,9 @@ func New(c Config) (*Limiter, error) {
 		s := &l.shards[i]
 		s.next, s.strikes.period = before, before
 		s.clients.begin, s.clients.end, s.clients.oldest = before, before, before
+	}
+	if c.Shared != nil {
+		c.Shared.Follow(l.apply)
 	}
 	return l, nil
 }
@@ -129,6 +140,10 @@ func (l *Limiter) Admit(key Key) (slot Slot, d Decision) {
 // admit is apart from Admit so that the compiler inlines Admit: to copy its
 // results would take a quarter of the time.
 func (l *Limiter) admit(key *Key, slot *Slot, d *Decision) {
+	if l.cfg.Shared != nil {
+		l.consider(context.Background(), key, &key.Addr, l.now(), true, slot, d)
+		return
+	}
 	l.answer(key, &key.Addr, l.now(), true, slot, d)
 }
 
@@ -139,7 +154,7 @@ func (l *Limiter) admit(key *Key, slot *Slot, d *Decision) {
 // that connection is counted. Remaining does not include a connection of this
 // request.
 func (l *Limiter) Check(key Key) (d Decision) {
-	l.answer(&key, &key.Addr, l.now(), false, new(Slot), &d)
+	l.consider(context.Background(), &key, &key.Addr, l.now(), false, new(Slot), &d)
 	return d
 }
 
@@ -254,7 +269,7 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 		d.Reason, d.RetryAfter = ReasonLimit, reset
 	case l.cfg.MaxTotal > 0 && !l.enter(count):
 		d.Reason, d.RetryAfter = ReasonTotal, min(l.cfg.Window, time.Minute)
-	case l.cfg.Process != nil && !l.token(l.steady(at), count):
+	case l.cfg.Process != nil && !l.token(l.steady(at), count && l.cfg.Shared == nil):
 		if count && l.cfg.MaxTotal > 0 {
 			l.total.Add(-1)
 		}
@@ -271,7 +286,7 @@ func (l *Limiter) decide(key uint64, b *bounds, at int64, count bool, slot *Slot
 		}
 		s.clients.enter(c)
 		counted, attempts, open = counted+1, attempts+1, open+1
-		slot.l, slot.key, slot.start = l, key, start
+		slot.of, slot.key, slot.start = &l.alone, key, start
 	}
 	s.mu.Unlock()
 	if !decided {
@@ -330,10 +345,17 @@ func untilToken(r *rate.Limiter, now time.Time) time.Duration {
 // place of another connection; go vet finds copies. The zero Slot, which Admit
 // returns with a refusal, holds no place.
 type Slot struct {
-	l        *Limiter
+	of       *origin
 	key      uint64
 	start    int64
 	released atomic.Bool
+}
+
+// origin is what a slot is of. It is apart from Slot, since a Slot of more than
+// 32 bytes would make Admit slower by a fifth.
+type origin struct {
+	l    *Limiter
+	give func(undo bool) // by Config.Shared; nil: it has nothing to give back
 }
 
 // Release gives the place back, and reports whether the slot held one until
@@ -341,16 +363,26 @@ type Slot struct {
 // Limit if the window that counted it has not ended, unless Config.Count is
 // CountRequests. It still counts against MaxAttempts. Any goroutine may call
 // Release.
-func (s *Slot) Release() bool { return s.end(false) }
+func (s *Slot) Release() bool { return s.end(false) && s.told(false) }
 
 // undo gives the place back as if it had not been admitted.
-func (s *Slot) undo() { s.end(true) }
+func (s *Slot) undo() { _ = s.end(true) && s.told(true) }
+
+// told tells Config.Shared that the slot has given its place back.
+func (s *Slot) told(undo bool) bool {
+	if s.of.give != nil {
+		s.of.give(undo)
+		s.of.l.forget(s.key)
+	}
+	return true
+}
 
 func (s *Slot) end(undo bool) bool {
-	if s.l == nil || !s.released.CompareAndSwap(false, true) {
+	if s.of == nil || !s.released.CompareAndSwap(false, true) {
 		return false
 	}
-	sh, place := s.l.shard(s.key)
+	l := s.of.l
+	sh, place := l.shard(s.key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	// A client with an open connection is never forgotten, so otherwise s is a
@@ -360,13 +392,13 @@ func (s *Slot) end(undo bool) bool {
 		return false
 	}
 	sh.clients.leave(c)
-	if s.l.cfg.MaxTotal > 0 {
-		s.l.total.Add(-1)
+	if l.cfg.MaxTotal > 0 {
+		l.total.Add(-1)
 	}
 	if c.start != s.start {
 		return true
 	}
-	if c.counted > 0 && (undo || s.l.cfg.Count == CountConnections) {
+	if c.counted > 0 && (undo || l.cfg.Count == CountConnections) {
 		c.counted--
 	}
 	if undo {

@@ -40,7 +40,15 @@ func (p Penalty) length(before uint16) time.Duration {
 // the failures of further clients are not counted. This fails open, since the
 // alternative would be to block innocent clients of the same network. The
 // limits still apply.
-func (l *Limiter) Fail(key Key) (until time.Time, blocked bool) { return l.fail(key, l.now()) }
+//
+// With Config.Shared, the failures on all nodes count together, and Fail waits
+// for its answer.
+func (l *Limiter) Fail(key Key) (until time.Time, blocked bool) {
+	if l.cfg.Shared != nil && l.cfg.Penalty.Failures > 0 {
+		return l.failShared(key)
+	}
+	return l.fail(key, l.now())
+}
 
 func (l *Limiter) fail(key Key, at int64) (until time.Time, blocked bool) {
 	p := l.cfg.Penalty
@@ -93,7 +101,13 @@ func (l *Limiter) key(key Key) uint64 {
 
 // Forgive removes the counted failures and the penalty of the key. Call it
 // after a success, such as an accepted token. Blocks by [Limiter.Block] stay.
+// With Config.Shared, Forgive returns before the other nodes know.
 func (l *Limiter) Forgive(key Key) {
+	if l.cfg.Shared != nil && l.cfg.Penalty.Failures > 0 {
+		network, _ := l.client(key.Addr)
+		l.cfg.Shared.Forgive(Client{Network: network, ID: key.ID})
+		l.forget(l.key(key))
+	}
 	if l.strikes.Load() > 0 {
 		l.pardon(l.key(key))
 	}

@@ -23,11 +23,11 @@ import (
 // and begins a line if the server is not the one that wrote it last: its
 // master_replid changes with each promotion and each restart.
 const begin = `
-local names = {'id','line','epoch','last','run','prev','skips','note','noteepoch','noteseqs','count','bytes','at','mark','finished','dk','dkid'}
+local names = {'id','line','epoch','last','run','prev','skips','noteepoch','noteseqs','count','bytes','at','mark','finished','dkid','note','dk'}
+local was = redis.call('HMGET', KEYS[1], unpack(names, 1, 15))
 local function load()
-  local v = redis.call('HMGET', KEYS[1], unpack(names))
   local h = {}
-  for i, name in ipairs(names) do h[name] = v[i] or '' end
+  for i = 1, 15 do h[names[i]] = was[i] or '' end
   for _, name in ipairs({'epoch','last','noteepoch','count','bytes','at','mark'}) do h[name] = tonumber(h[name]) or 0 end
   return h
 end
@@ -39,12 +39,12 @@ local function cut(list)
 end
 local function save(h)
   local v = {}
-  for _, name in ipairs(names) do
+  for i, name in ipairs(names) do
     local x = h[name]
     if type(x) == 'number' then x = text(x) end
-    v[#v+1] = name; v[#v+1] = x
+    if x and x ~= was[i] then v[#v+1] = name; v[#v+1] = x end
   end
-  redis.call('HSET', KEYS[1], unpack(v))
+  if #v > 0 then redis.call('HSET', KEYS[1], unpack(v)) end
 end
 local function id(h, seq, mark) return text(h.epoch) .. '-' .. text(seq * 1024 + mark) end
 local function wake(h)
@@ -75,6 +75,7 @@ local function drop(seq, keep, trimat, maxbytes)
   if count > trimat then few = count - keep end
   local over = maxbytes > 0 and bytes > maxbytes
   local most = maxbytes - math.floor(maxbytes / 6)
+  if seq == 0 and few == 0 and not over then return false end
   while true do
     local page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 200)
     for _, e in ipairs(page) do
@@ -122,7 +123,7 @@ end
 -- refuse answers without the change, but keeps a line that was begun.
 local function refuse(why)
   if renewed then wake(h); save(h) end
-  return {why, h.dk, h.dkid}
+  return {why, h.dk or redis.call('HGET', KEYS[1], 'dk'), h.dkid}
 end
 if h.dkid ~= dkid and what ~= 'r' and what ~= 'n' then return refuse('KEY') end
 if ifline ~= '' then
@@ -175,11 +176,12 @@ if n > 0 then
   local t = redis.call('TIME')
   h.at = math.max(h.at, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
   h.mark = 0
+  local at, epoch = text(h.at), text(h.epoch)
   for i = 1, n do
     h.last = h.last + 1
     h.count, h.bytes = h.count + 1, h.bytes + tonumber(ARGV[14 + 2*i])
-    redis.call('XADD', KEYS[2], id(h, h.last, 0), 't', text(h.at), 'n', ARGV[14 + 2*i], 'd', ARGV[15 + 2*i])
-    if string.find(notes, ',' .. i .. ',', 1, true) then
+    redis.call('XADD', KEYS[2], epoch .. '-' .. text(h.last * 1024), 't', at, 'n', ARGV[14 + 2*i], 'd', ARGV[15 + 2*i])
+    if notes ~= ',' and notes ~= '' and string.find(notes, ',' .. i .. ',', 1, true) then
       if h.noteseqs == '' then h.noteseqs = ',' end
       h.noteseqs = h.noteseqs .. text(h.last) .. ','
     end

@@ -178,7 +178,7 @@ func (c *Config) Spec() envcheck.Spec {
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
 			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
 		{Name: "REDIS_URL", Into: envcheck.SecretOf(&c.RedisURL, envcheck.Text), Check: engineURL,
-			Doc: "Address of Redis 7 or Valkey 8, over which several servers act as one, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
+			Doc: "Address of Redis 7 or Valkey 8, over which several servers share the history, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
 		{Name: "REDIS_PREFIX", Default: "relay", Into: envcheck.Text(&c.RedisPrefix), Check: envcheck.Match(prefix, "made of letters, digits, hyphens, underscores and dots, 64 at most"),
 			Doc: "Beginning of all keys in the engine. Servers with the same prefix act as one."},
 		{Name: "REDIS_REPLICAS", Default: "0", Into: envcheck.Number(&c.RedisReplicas, 0, 100),

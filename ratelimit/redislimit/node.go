@@ -1,0 +1,271 @@
+package redislimit
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/relayguard/relayguard/ratelimit"
+)
+
+// view is what this node knows of the engine and of the other nodes. It is
+// never changed.
+type view struct {
+	id      string // of the engine's data
+	number  string // of this node; "0" is none
+	known   string // the highest number of a node
+	version string // of the records
+	nodes   []nodeLease
+
+	living string // the numbers of the nodes that live, each with a space on both sides
+	first  int64  // when the first lease of living ends
+}
+
+type nodeLease struct {
+	number string
+	ends   int64 // in µs
+}
+
+// args appends the first arguments of the scripts on a client.
+func (v *view) args(args []string, now int64) []string {
+	living := v.living
+	if now >= v.first {
+		living, _ = alive(v.nodes, now)
+	}
+	return append(args, v.number, living, v.known)
+}
+
+// alive returns the numbers of the nodes that live, and when the first of their
+// leases ends.
+func alive(nodes []nodeLease, now int64) (living string, first int64) {
+	b := []byte{' '}
+	first = now
+	for _, n := range nodes {
+		if n.ends <= now {
+			continue
+		}
+		b = append(append(b, n.number...), ' ')
+		if len(b) == len(n.number)+2 || n.ends < first {
+			first = n.ends
+		}
+	}
+	return string(b), first
+}
+
+// Follow implements [ratelimit.Shared].
+func (l *Limits) Follow(apply func(ratelimit.SharedChange)) {
+	l.follow.Do(func() {
+		l.apply = apply
+		l.work.Go(l.run)
+	})
+}
+
+// renewAll is the time after which this node tells the engine of all open
+// connections again. The engine keeps them for twice as long.
+const renewAll = 30 * time.Minute
+
+// run meets the engine, and tells it what there is to tell, until Close.
+func (l *Limits) run() {
+	m := &meeting{l: l, declared: time.Now()}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-timer.C:
+			if err := m.meet(); err != nil {
+				l.lost(err)
+			} else if l.tellAll() && l.tellWhole() {
+				l.back()
+			}
+			timer.Reset(meetEvery)
+		case <-l.wake:
+			if l.away.Load() == nil {
+				l.tellAll()
+			}
+		}
+	}
+}
+
+// tellAll tells the engine what has changed. It reports whether the engine
+// answered.
+func (l *Limits) tellAll() bool { return l.tellRecords() && l.tellForgiven() && l.tellGiven() }
+
+// declare makes this node tell the engine of all its open connections.
+func (l *Limits) declare() {
+	for _, c := range l.clients {
+		l.doubt(c, 1)
+	}
+}
+
+// meeting is the state of run.
+type meeting struct {
+	l        *Limits
+	renewed  time.Time
+	declared time.Time
+	offset   int64         // as clock returned it last, in µs
+	way      time.Duration // how long the engine's answer took then
+	clocked  time.Time
+	loaded   bool            // what the engine had at first is known
+	present  map[string]bool // the records of the engine while all are loaded; nil: they are not
+}
+
+// meet renews the lease if that is due, and gets what has changed.
+func (m *meeting) meet() error {
+	for {
+		more, err := m.page()
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// page gets a part of what has changed, and reports whether there is more.
+func (m *meeting) page() (more bool, err error) {
+	l := m.l
+	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
+	defer cancel()
+	l.mu.Lock()
+	v := l.view
+	l.mu.Unlock()
+	renew := "0"
+	sent := time.Now()
+	if sent.Sub(m.renewed) >= l.cfg.Lease/3 {
+		renew = "1"
+	}
+	reply, err := meetScript.exec(ctx, l.cfg.Client, l.shared,
+		dataID(), v.number, strconv.FormatInt(l.cfg.Lease.Microseconds(), 10), renew, v.id, v.version).ToArray()
+	if err != nil {
+		return false, err
+	}
+	got, err := metOf(reply)
+	if err != nil {
+		return false, err
+	}
+	if renew == "1" {
+		m.renewed = sent
+	}
+	return m.take(v, got, m.clock(sent, got.now))
+}
+
+// clock returns the engine's clock less the time since began, in µs, after an
+// answer of the engine to what was sent. Of the answers of ten seconds, the
+// quickest one knows it best, unless the engine's clock has changed.
+func (m *meeting) clock(sent time.Time, now int64) (offset int64) {
+	way := time.Since(sent)
+	offset = now - sent.Add(way/2).Sub(m.l.began).Microseconds()
+	apart := time.Duration(offset-m.offset).Abs() * time.Microsecond
+	if way <= m.way || sent.Sub(m.clocked) > 10*time.Second || apart > (way+m.way)/2+time.Millisecond {
+		m.offset, m.way, m.clocked = offset, way, sent
+	}
+	return m.offset
+}
+
+// met is the answer of meet.
+type met struct {
+	view
+	now     int64
+	whole   bool
+	changes []string // names and records
+}
+
+// metOf returns what an answer of meet means.
+func metOf(reply []rueidis.RedisMessage) (got met, err error) {
+	if len(reply) != 8 {
+		return got, errReply
+	}
+	var text [6]string
+	for i := range text {
+		if text[i], err = reply[i].ToString(); err != nil {
+			return got, errReply
+		}
+	}
+	got.id, got.number, got.known, got.version, got.whole = text[0], text[1], text[3], text[4], text[5] == "1"
+	nodes, err1 := reply[6].AsStrSlice()
+	changes, err2 := reply[7].AsStrSlice()
+	got.changes = changes
+	if err1 != nil || err2 != nil || len(nodes)%2 != 0 || len(changes)%2 != 0 {
+		return got, errReply
+	}
+	if got.now, err = strconv.ParseInt(text[2], 10, 64); err != nil {
+		return got, errReply
+	}
+	for i := 0; i < len(nodes); i += 2 {
+		ends, err := strconv.ParseFloat(nodes[i+1], 64)
+		if err != nil {
+			return got, errReply
+		}
+		got.nodes = append(got.nodes, nodeLease{nodes[i], int64(ends)})
+	}
+	got.living, got.first = alive(got.nodes, got.now)
+	return got, nil
+}
+
+// take makes what a meeting has brought known. offset is the engine's clock
+// less the time since began, in µs.
+func (m *meeting) take(before *view, got met, offset int64) (more bool, err error) {
+	l := m.l
+	first := before.id == ""
+	if !first && got.id != before.id {
+		l.states.Lock()
+		l.away.Store(&lostData)
+		l.since = time.Now().Add(-skipFor) // until all is told
+		l.cfg.OnState(ErrLost)
+		l.states.Unlock()
+	}
+	l.mu.Lock()
+	delta := offset - l.offset.Swap(offset)
+	if first {
+		for _, r := range l.records { // they were made by the clock of this process
+			r.at += delta
+		}
+	}
+	if got.whole {
+		m.present = make(map[string]bool)
+	}
+	if got.number != before.number || got.whole || time.Since(m.declared) >= renewAll {
+		l.declare()
+		m.declared = time.Now()
+	}
+	var applied []ratelimit.SharedChange
+	for i := 0; i < len(got.changes); i += 2 {
+		name := got.changes[i]
+		if m.present != nil {
+			m.present[name] = true
+		}
+		change, wrong := l.learn(name, got.changes[i+1])
+		switch {
+		case wrong != nil:
+			err = wrong
+		case change != nil && (m.loaded || !change.ended()):
+			applied = append(applied, change.SharedChange)
+		}
+	}
+	more = len(got.changes) == 2*pageSize
+	if m.present != nil && !more {
+		for name, r := range l.records {
+			r.pending = r.pending || !m.present[name]
+		}
+		m.present = nil
+	}
+	l.prune()
+	if err == nil {
+		v := got.view
+		l.view = &v
+	}
+	l.mu.Unlock()
+	for _, c := range applied {
+		l.apply(c)
+	}
+	if !m.loaded && err == nil && !more {
+		m.loaded = true
+		close(l.met)
+	}
+	return more && err == nil, err
+}
+
+// pageSize is the number of records that a meeting brings at most.
+const pageSize = 500

@@ -1,0 +1,275 @@
+package redislimit
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// packed is the beginning of the scripts on a client. KEYS[1] is what the
+// engine keeps of it: the begin of its window in µs, 7 bytes; those that count
+// and those that were admitted in the window, 4 bytes each; then for each node
+// with open connections its number and theirs, 4 bytes each. ARGV[1] is the
+// number of this node, ARGV[2] has the numbers of those that live, ARGV[3] is
+// the highest number that this node knows, and ARGV[4] is the window in µs.
+//
+// A master that takes over may have a slower clock. What lies in the future is
+// therefore taken as now.
+const packed = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local node, window = tonumber(ARGV[1]), tonumber(ARGV[4])
+local start, counted, tries, own, open, others = now, 0, 0, 0, 0, ''
+local v = redis.call('GET', KEYS[1])
+if v and #v >= 15 and #v % 8 == 7 then
+  local s, c, a = struct.unpack('>I7I4I4', v)
+  s = math.min(s, now)
+  if now - s < window then start, counted, tries = s, c, a end
+  if #v > 15 then
+    local known = tonumber(ARGV[3])
+    for i = 16, #v, 8 do
+      local n, o = struct.unpack('>I4I4', v, i)
+      if n == node then own = o
+      elseif n > known or string.find(ARGV[2], ' ' .. string.format('%.0f', n) .. ' ', 1, true) then
+        open = open + o
+        others = others .. string.sub(v, i, i + 7)
+      end
+    end
+  end
+end
+local function save()
+  local all, left = others, math.ceil((start + window - now) / 1000)
+  if own > 0 then all = struct.pack('>I4I4', node, own) .. others end
+  if all ~= '' then left = math.max(left, ` + keepOpen + `) end
+  if tries == 0 then start = 0 end -- the next connection begins a window
+  if all == '' and tries == 0 then redis.call('DEL', KEYS[1])
+  else redis.call('SET', KEYS[1], struct.pack('>I7I4I4', start, counted, tries) .. all, 'PX', left) end
+end
+`
+
+// keepOpen is the life of a client with open connections, in ms, if no node
+// renews it.
+const keepOpen = "3600000"
+
+// take decides about a connection. KEYS[2] are the failures of the client, if
+// it may have any. ARGV[5] to ARGV[7] are the limits, ARGV[8] is 0 to count
+// nothing, and failures that began before ARGV[9] do not count. The reasons
+// come in the same order as in a process alone.
+const take = packed + `
+if KEYS[2] then
+  local f = redis.call('GET', KEYS[2])
+  if f and #f == 20 then
+    local since, ends = struct.unpack('>I7I7', f)
+    if ends > now and since >= tonumber(ARGV[9]) then return {` + whyPenalty + `, 0, 0, ends - now} end
+  end
+end
+local limit, attempts, most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+open = open + own
+local left = start + window - now
+if open >= most then return {` + whyOpen + `, 0, 0, left}
+elseif tries >= attempts then return {` + whyAttempts + `, 0, 0, left}
+elseif counted >= limit then return {` + whyLimit + `, 0, 0, left} end
+if ARGV[8] ~= '0' then
+  counted, tries, own, open = counted + 1, tries + 1, own + 1, open + 1
+  save()
+end
+return {0, math.min(limit - counted, attempts - tries, most - open), start, left}
+`
+
+// The reasons of take.
+const (
+	whyPenalty  = "1"
+	whyOpen     = "2"
+	whyAttempts = "3"
+	whyLimit    = "4"
+)
+
+// give takes off ARGV[6] open connections of this node, or sets their number if
+// ARGV[5] is "set". Each three arguments that follow are the begin of a window,
+// and what to take off if it has not ended: those that count, and attempts.
+const give = packed + `
+local n = tonumber(ARGV[6])
+if ARGV[5] == 'set' then own = n else own = math.max(0, own - n) end
+for i = 7, #ARGV, 3 do
+  if tonumber(ARGV[i]) == start then
+    counted = math.max(0, counted - tonumber(ARGV[i + 1]))
+    tries = math.max(0, tries - tonumber(ARGV[i + 2]))
+  end
+end
+save()
+return 0
+`
+
+// fail counts a failure. KEYS[1] are the failures of the client: the begin of
+// those that count and the end of the latest penalty in µs, 7 bytes each; the
+// number of failures, 4 bytes; and that of penalties in a row, 2 bytes. ARGV
+// has the Penalty in µs: Failures, Within, Block, MaxBlock; how long to keep it
+// in ms; and failures that began before ARGV[6] do not count.
+const fail = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local need, within, length, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local since, ends, failures, blocks = 0, 0, 0, 0
+local v = redis.call('GET', KEYS[1])
+if v and #v == 20 then
+  since, ends, failures, blocks = struct.unpack('>I7I7I4I2', v)
+  since, ends = math.min(since, now), math.min(ends, now + most)
+  if since < tonumber(ARGV[6]) then failures, blocks = 0, 0 end
+end
+if blocks > 0 then
+  if now < ends then return {1, ends - now} end
+  if now - ends >= most then failures, blocks = 0, 0 end
+end
+if failures == 0 or now - since >= within then since, failures = now, 0 end
+failures = failures + 1
+local left = 0
+if failures >= need then
+  left = math.min(most, length * 2 ^ math.min(blocks, 40))
+  ends, failures, blocks = now + left, 0, math.min(blocks, 65534) + 1
+end
+redis.call('SET', KEYS[1], struct.pack('>I7I7I4I2', since, ends, failures, blocks), 'PX', ARGV[5])
+return {left > 0 and 2 or 0, left}
+`
+
+// begin is the beginning of the scripts on what all nodes know. KEYS[1] is the
+// head: a hash of the id of the data, the highest number of a node, and the
+// version. The other keys are those of keys.
+const begin = `
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+local function text(n) return string.format('%.0f', n) end
+`
+
+// meet renews the lease of this node, and returns what has changed. ARGV is the
+// id of the data if the engine has none, the number of this node or 0, the
+// lease in µs, 1 to renew it, and the id and the version that this node knows.
+// A version is a time, so that no failover gives one a second time.
+const meet = begin + `
+local head = redis.call('HMGET', KEYS[1], 'id', 'ids', 'v')
+local id, ids, version = head[1], tonumber(head[2] or '0'), head[3] or '0'
+if not id then
+  id = ARGV[1]
+  redis.call('HSET', KEYS[1], 'id', id)
+end
+local number = ARGV[2]
+local ends = redis.call('ZSCORE', KEYS[2], number)
+if not ends or tonumber(ends) <= now then
+  -- Never a number of before, also if the engine has lost its data.
+  ids = math.max(ids + 1, math.floor(now / 1000000))
+  redis.call('HSET', KEYS[1], 'ids', text(ids))
+  number, ends = text(ids), nil
+end
+if not ends or ARGV[4] == '1' then redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[3])), number) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now))
+local gone = redis.call('ZRANGE', KEYS[5], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 100)
+if #gone > 0 then
+  redis.call('ZREM', KEYS[5], unpack(gone))
+  redis.call('ZREM', KEYS[4], unpack(gone))
+  redis.call('HDEL', KEYS[3], unpack(gone))
+end
+local from, whole = ARGV[6], '0'
+if id ~= ARGV[5] or version ~= from and from ~= '0' and redis.call('ZCOUNT', KEYS[4], from, from) == 0 then
+  from, whole = '0', '1'
+end
+local changes = {}
+if version ~= from then
+  local list = redis.call('ZRANGE', KEYS[4], '(' .. from, '+inf', 'BYSCORE', 'LIMIT', 0, 500, 'WITHSCORES')
+  if #list == 1000 then version = list[1000] end
+  for i = 1, #list, 2 do
+    changes[i] = list[i]
+    changes[i + 1] = redis.call('HGET', KEYS[3], list[i]) or ''
+  end
+end
+return {id, number, text(now), text(ids), version, whole, redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), changes}
+`
+
+// put stores a record unless the engine has a newer one, and returns that. ARGV
+// is the name of the record, the record, when it may be forgotten in µs, or 0
+// for never, and the number of records up to which it is stored, or 0.
+const put = begin + `
+local have = redis.call('HGET', KEYS[3], ARGV[1])
+if have and string.sub(have, 1, 16) >= string.sub(ARGV[2], 1, 16) then return have end
+local most = tonumber(ARGV[4])
+if not have and most > 0 and redis.call('ZCARD', KEYS[4]) >= most then return '' end
+local version = math.max(tonumber(redis.call('HGET', KEYS[1], 'v') or '0') + 1, now)
+redis.call('HSET', KEYS[1], 'v', text(version))
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[4], text(version), ARGV[1])
+if ARGV[3] == '0' then redis.call('ZREM', KEYS[5], ARGV[1])
+else redis.call('ZADD', KEYS[5], ARGV[3], ARGV[1]) end
+return ARGV[2]
+`
+
+// Without the first line, a script that runs out of memory stops half done.
+// With it, the engine refuses the script before its first write. What makes
+// room, renews a lease or blocks a network is allowed without memory.
+var (
+	takeScript = newScript("#!lua\n" + take)
+	giveScript = newScript("#!lua flags=allow-oom\n" + give)
+	failScript = newScript("#!lua\n" + fail)
+	meetScript = newScript("#!lua flags=allow-oom\n" + meet)
+	putScript  = newScript("#!lua flags=allow-oom\n" + put)
+)
+
+// script is a script that the engine keeps by its hash. In contrast to
+// rueidis.Lua, it also makes the command for a pipeline.
+type script struct{ text, hash string }
+
+func newScript(text string) *script {
+	sum := sha1.Sum([]byte(text))
+	return &script{text, hex.EncodeToString(sum[:])}
+}
+
+func (s *script) command(c rueidis.Client, keys, args []string) rueidis.Completed {
+	return c.B().Evalsha().Sha1(s.hash).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+}
+
+func (s *script) whole(c rueidis.Client, keys, args []string) rueidis.Completed {
+	return c.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+}
+
+// exec runs the script, and gives its text to an engine that does not know it.
+func (s *script) exec(ctx context.Context, c rueidis.Client, keys []string, args ...string) rueidis.RedisResult {
+	r := c.Do(ctx, s.command(c, keys, args))
+	if unknown(r.Error()) {
+		r = c.Do(ctx, s.whole(c, keys, args))
+	}
+	return r
+}
+
+func unknown(err error) bool {
+	answer, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(answer.Error(), "NOSCRIPT")
+}
+
+// call is one run of a script, or a DEL of its first key if there is none.
+type call struct {
+	*script
+	keys, args []string
+}
+
+// pipeline runs calls together, and returns the error of each.
+func pipeline(ctx context.Context, c rueidis.Client, calls []call) []error {
+	commands := make([]rueidis.Completed, len(calls))
+	for i, one := range calls {
+		if one.script == nil {
+			commands[i] = c.B().Del().Key(one.keys[0]).Build()
+		} else {
+			commands[i] = one.command(c, one.keys, one.args)
+		}
+	}
+	errs := make([]error, len(calls))
+	var again []int
+	for i, r := range c.DoMulti(ctx, commands...) {
+		if errs[i] = r.Error(); unknown(errs[i]) {
+			again = append(again, i)
+		}
+	}
+	for _, i := range again {
+		errs[i] = calls[i].exec(ctx, c, calls[i].keys, calls[i].args...).Error()
+	}
+	return errs
+}
