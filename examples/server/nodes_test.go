@@ -215,6 +215,87 @@ func TestNodesShareTheAuthority(t *testing.T) {
 	}
 }
 
+// Clients, blocks and penalties count on all servers together.
+func TestNodesShareTheLimits(t *testing.T) {
+	engine := redistest.Start(t)
+	env := []string{"RATE_LIMIT_CONNECTIONS=6", "RATE_LIMIT_WINDOW=1h", "TRUSTED_PROXIES=none"}
+	a, b := readyNode(t, engine.Addr, env...), readyNode(t, engine.Addr, env...)
+	viewers := []*peer{a.viewer(), a.viewer(), a.viewer(), b.viewer(), b.viewer(), b.viewer()}
+	for _, n := range []*node{a, b} {
+		if p, res := connect(t, n.addr); p != nil || res.StatusCode != 429 {
+			t.Errorf("a seventh connection is let in at %s", n.addr)
+		}
+	}
+	viewers[0].cut()
+	testkit.Eventually(t, "the place on the other server is free", func() bool {
+		p, _ := connect(t, b.addr)
+		if p != nil {
+			viewers[0] = p
+		}
+		return p != nil
+	})
+
+	a.verb(0, "block", "127.0.0.1")
+	for i, v := range viewers {
+		if _, code := v.end(); code != 1008 {
+			t.Errorf("viewer %d ended with %d, want 1008", i, code)
+		}
+	}
+	if p, res := connect(t, b.addr); p != nil || res.StatusCode != 403 {
+		t.Error("a blocked viewer is let in at the other server")
+	}
+	if list, _ := b.verb(0, "blocks", "-json"); !strings.Contains(list, `"127.0.0.1/32"`) || !strings.Contains(list, `"lasting": true`) {
+		t.Errorf("the other server lists %s", list)
+	}
+	b.verb(0, "unblock", "127.0.0.1")
+	testkit.Eventually(t, "the block has ended", func() bool {
+		p, _ := connect(t, a.addr)
+		return p != nil
+	})
+	if dump := string(engine.Dump()); strings.Contains(dump, "127.0.0.1") {
+		t.Error("the engine's dump holds an address in clear")
+	}
+}
+
+// Wrong tokens at all servers count together, but not while a device publishes
+// from the same address, at any of them.
+func TestNodesShareThePenalties(t *testing.T) {
+	engine := redistest.Start(t)
+	a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
+	guess := func(n *node) {
+		t.Helper()
+		stranger := n.viewer()
+		stranger.send(`{"token":"no token"}`)
+		if _, code := stranger.end(); code != 4401 {
+			t.Errorf("a wrong token ends with %d, want 4401", code)
+		}
+	}
+	device := a.publisher()
+	for range 6 {
+		guess(a)
+		guess(b)
+	}
+	device.cut()
+	testkit.Eventually(t, "no session is left", func() bool {
+		list, _ := b.verb(0, "sessions", "-json")
+		return strings.TrimSpace(list) == "[]"
+	})
+	if list, _ := a.verb(0, "blocks", "-json"); strings.TrimSpace(list) != "[]" {
+		t.Errorf("the device's address is barred: %s", list)
+	}
+	// The addresses of sessions are known for a second.
+	testkit.Eventually(t, "barred on both servers", func() bool {
+		guess(a)
+		guess(b)
+		list, _ := a.verb(0, "blocks", "-json")
+		other, _ := b.verb(0, "blocks", "-json")
+		return strings.Contains(list, `"tokens": true`) && strings.Contains(other, `"tokens": true`)
+	})
+	if dump := string(engine.Dump()); strings.Contains(dump, "127.0.0.1") {
+		t.Error("the engine's dump holds an address in clear")
+	}
+}
+
 // A server with another key than the others ends with a clear error, and a key
 // is changed by the two variables.
 func TestNodeWithAnotherKey(t *testing.T) {

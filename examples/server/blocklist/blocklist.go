@@ -38,7 +38,8 @@ type Blocked struct {
 	Connections int `json:"connections"` // open connections that the block has ended
 }
 
-// Config configures a [List]. All fields but Dir and Proxies are required.
+// Config configures a [List]. All fields but Dir, Shared and Proxies are
+// required.
 type Config struct {
 	Limiter    *ratelimit.Limiter                    // refuses new connections
 	Disconnect func(match func(netip.Addr) bool) int // ends open ones, and counts them
@@ -46,6 +47,7 @@ type Config struct {
 	Penalties  func() map[netip.Prefix]time.Time     // clients that may not send tokens, and until when
 	Forgive    func(netip.Prefix) bool               // ends the penalties in a network, if there are any
 	Dir        string                                // keeps blocks that end; if empty, they are in memory only
+	Shared     bool                                  // an engine keeps the blocks for all servers
 	Log        *slog.Logger
 	Trail      *trail.Trail
 }
@@ -63,7 +65,7 @@ type List struct {
 // New returns a List, and enforces the blocks in its file.
 func New(cfg Config) (*List, error) {
 	if cfg.Limiter == nil || cfg.Disconnect == nil || cfg.Penalties == nil || cfg.Forgive == nil || cfg.Log == nil || cfg.Trail == nil {
-		return nil, errors.New("blocklist: every field of Config but Dir and Proxies is required")
+		return nil, errors.New("blocklist: every field of Config but Dir, Shared and Proxies is required")
 	}
 	b := &List{cfg: cfg}
 	if cfg.Dir != "" {
@@ -101,7 +103,8 @@ func (b *List) load() error {
 // until is zero, and ends its open connections. network must be a prefix that
 // [ParsePrefix] returned. force allows a prefix that contains every address. If
 // the error is a [RefusedError], nothing has changed. With any other error the
-// network is blocked, but the file does not have the block.
+// network is blocked, but the file does not have the block, or, if the error
+// wraps [ratelimit.ErrLocal], other servers do not know of it yet.
 func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked, error) {
 	if err := b.check(network, force); err != nil {
 		return Blocked{}, err
@@ -112,18 +115,38 @@ func (b *List) Block(network netip.Prefix, until time.Time, force bool) (Blocked
 	if _, again := now[network]; !again && len(now) >= maxBlocks {
 		return Blocked{}, RefusedError(fmt.Sprintf("%d networks are blocked already: use the firewall for more", maxBlocks))
 	}
-	if err := b.cfg.Limiter.Block(network, until); err != nil {
-		return Blocked{}, err
+	local := b.cfg.Limiter.Block(network, until)
+	if local != nil && !errors.Is(local, ratelimit.ErrLocal) {
+		return Blocked{}, local
 	}
-	done := Blocked{Block: b.entry(network, until)}
-	done.Connections = b.cfg.Disconnect(func(addr netip.Addr) bool {
+	done := Blocked{Block: b.entry(network, until), Connections: b.disconnect(network)}
+	b.cfg.Log.Warn("network blocked", "network", network, "until", until, "connections", done.Connections)
+	b.cfg.Trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
+	return done, errors.Join(local, b.save())
+}
+
+// disconnect ends the open connections of a network, and counts them.
+func (b *List) disconnect(network netip.Prefix) int {
+	return b.cfg.Disconnect(func(addr netip.Addr) bool {
 		// A translated IPv4 address is in its IPv4 network too.
 		client := ratelimit.Fold(addr).Addr()
 		return network.Contains(addr.Unmap().WithZone("")) || client.Is4() && network.Contains(client)
 	})
-	b.cfg.Log.Warn("network blocked", "network", network, "until", until, "connections", done.Connections)
-	b.cfg.Trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: network.String(), Until: done.Until, Count: uint64(done.Connections)})
-	return done, b.save()
+}
+
+// Changed takes a change that another server has made, which is in force
+// already. It is for OnShared of the limiter's [ratelimit.Config].
+func (b *List) Changed(c ratelimit.SharedChange) {
+	switch c.Kind {
+	case ratelimit.SharedBlock:
+		connections := b.disconnect(c.Network)
+		e := b.entry(c.Network, c.Until)
+		b.cfg.Log.Warn("network blocked", "network", c.Network, "until", c.Until, "connections", connections, "by", "another server")
+		b.cfg.Trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "operator", Addr: c.Network.String(), Until: e.Until, Count: uint64(connections)})
+	case ratelimit.SharedUnblock:
+		b.cfg.Log.Info("network unblocked", "network", c.Network, "by", "another server")
+		b.cfg.Trail.Add(trail.Entry{Time: time.Now(), Kind: trail.KindBlock, Outcome: "lifted", Addr: c.Network.String()})
+	}
 }
 
 // check refuses a network that would shut out every visitor, because it is
@@ -179,9 +202,9 @@ func (b *List) All() (list []Block) {
 
 func (b *List) entry(network netip.Prefix, until time.Time) Block {
 	if until.IsZero() {
-		return Block{Prefix: network}
+		return Block{Prefix: network, Lasting: b.cfg.Shared}
 	}
-	return Block{Prefix: network, Until: &until, Lasting: b.path != ""}
+	return Block{Prefix: network, Until: &until, Lasting: b.path != "" || b.cfg.Shared}
 }
 
 // save writes the blocks that end. A block forever is not saved: if an operator

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/redislog"
+	"github.com/relayguard/relayguard/ratelimit"
+	"github.com/relayguard/relayguard/ratelimit/redislimit"
 	"github.com/relayguard/relayguard/wsauth/redisauth"
 )
 
@@ -67,6 +70,8 @@ type shared struct {
 	root []byte
 	logs *redislog.Engine
 	auth *redisauth.Authority
+
+	connections, tokens *redislimit.Limits
 }
 
 // New returns an Engine. It does not connect.
@@ -112,6 +117,16 @@ func (e *Engine) Authority(ctx context.Context) (auth *redisauth.Authority, err 
 		return err
 	})
 	return auth, err
+}
+
+// Limits returns what the limiters of all servers share: that of connections,
+// and that of wrong tokens. Both are nil before the engine has answered. Each
+// is for one limiter.
+func (e *Engine) Limits() (connections, tokens ratelimit.Shared) {
+	if s := e.shared.Load(); s != nil {
+		return s.connections, s.tokens
+	}
+	return nil, nil
 }
 
 func (e *Engine) retry(ctx context.Context, do func() error) error {
@@ -169,6 +184,17 @@ func (e *Engine) connected(ctx context.Context) (*shared, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, l := range []struct {
+		into        **redislimit.Limits
+		name, label string
+	}{{&s.connections, "connections", labelConnections}, {&s.tokens, "tokens", labelTokens}} {
+		*l.into, err = redislimit.New(redislimit.Config{
+			Client: client, Prefix: e.cfg.Prefix + ":" + l.name, Key: s.key(l.label), OnState: func(err error) { e.alone(l.name, err) },
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	e.shared.Store(&s)
 	return &s, nil
@@ -233,6 +259,18 @@ func (e *Engine) state(part string, err error) {
 	}
 }
 
+// alone logs that this server alone counts clients, or that all do again. A
+// decision waits for the engine so shortly that this is no outage yet.
+func (e *Engine) alone(what string, err error) {
+	switch {
+	case errors.Is(err, redislimit.ErrLost): // the history tells it
+	case err != nil:
+		e.cfg.Log.Warn("limits are counted by this server alone, since the engine does not answer at once", "of", what, "node", e.cfg.Node, "error", err)
+	default:
+		e.cfg.Log.Info("limits are counted by all servers together", "of", what, "node", e.cfg.Node)
+	}
+}
+
 // Stats are the figures of an [Engine].
 type Stats struct {
 	Away    bool          // this server cannot follow the engine
@@ -240,6 +278,7 @@ type Stats struct {
 	Reloads uint64        // of the history as a whole, after the first time
 	Retries uint64        // changes of the history that were asked again
 	Nodes   int           // servers that share the engine, this one included
+	Alone   uint64        // connections that this server alone has counted
 }
 
 // Stats returns the figures.
@@ -248,7 +287,7 @@ func (e *Engine) Stats() Stats {
 	if s := e.shared.Load(); s != nil {
 		l := s.logs.Stats()
 		stats.Lag, stats.Reloads, stats.Retries = l.Lag, l.Reloads, l.Retries
-		stats.Nodes = s.auth.Stats().Nodes
+		stats.Nodes, stats.Alone = s.auth.Stats().Nodes, s.connections.Stats().Alone
 	}
 	return stats
 }
@@ -264,7 +303,12 @@ func (e *Engine) Away() bool {
 // connections. The history must be closed before.
 func (e *Engine) Close() {
 	if s := e.shared.Load(); s != nil {
-		_ = s.auth.Close() // the lease ends by itself
+		// Each takes a second at most. If one fails, its lease ends by itself.
+		var all sync.WaitGroup
+		for _, part := range []io.Closer{s.auth, s.connections, s.tokens} {
+			all.Go(func() { _ = part.Close() })
+		}
+		all.Wait()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -19,8 +19,10 @@ const keySize = 32
 
 // The labels of the keys that are derived from the root key.
 const (
-	labelAuth    = "relayguard server authority"
-	labelRefresh = "relayguard server refresh tokens"
+	labelAuth        = "relayguard server authority"
+	labelRefresh     = "relayguard server refresh tokens"
+	labelConnections = "relayguard server limits of connections"
+	labelTokens      = "relayguard server limits of tokens"
 )
 
 func derive(secret []byte, label string) []byte {

@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,28 +88,28 @@ func Parse(text string) (rueidis.ClientOption, error) {
 		o.Username = u.User.Username()
 		o.Password, _ = u.User.Password()
 	}
-	if number := strings.Trim(u.Path, "/"); number != "" {
-		if o.SelectDB, err = strconv.Atoi(number); err != nil || o.SelectDB < 0 {
+	if u.Path != "" {
+		if o.SelectDB, err = strconv.Atoi(strings.TrimPrefix(u.Path, "/")); err != nil || o.SelectDB < 0 {
 			return o, errDatabase
 		}
 	}
 	return o, nil
 }
 
-// address returns host with a port.
-func address(host, port string) (string, bool) {
-	u := url.URL{Host: host}
-	if p := u.Port(); p != "" {
-		port = p
-	} else if strings.HasSuffix(host, ":") {
-		return "", false
+var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+
+// address returns a host, with or without a port, as HOST:PORT.
+func address(text, port string) (string, bool) {
+	host := strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	if h, p, err := net.SplitHostPort(text); err == nil {
+		host, port = h, p
 	}
-	name := u.Hostname()
 	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 || name == "" || strings.ContainsAny(name, "@/?# ") {
+	_, notIP := netip.ParseAddr(host)
+	if err != nil || n == 0 || notIP != nil && !hostName.MatchString(host) {
 		return "", false
 	}
-	return net.JoinHostPort(name, port), true
+	return net.JoinHostPort(host, port), true
 }
 
 // Secrets returns the passwords in an address.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/blocklist"
+	"github.com/relayguard/relayguard/ratelimit"
 )
 
 // DefaultBlock is how long a block lasts if the call sets no end.
@@ -22,6 +23,10 @@ func (c *Config) handleBlocks(mux *http.ServeMux) {
 	mux.HandleFunc("POST /blocks", func(w http.ResponseWriter, r *http.Request) {
 		done, err := c.block(r.URL.Query(), time.Now())
 		if refused(w, err) {
+			return
+		}
+		if errors.Is(err, ratelimit.ErrLocal) {
+			http.Error(w, "Blocked on this server; the others will know of it when the engine answers again: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
 		if err != nil {

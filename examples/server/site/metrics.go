@@ -141,6 +141,7 @@ func newFigures(s *Site) *figures {
 	one(counter, "engine_reloads_total", "Times that the history was loaded from the engine as a whole, after the start: after an erasure, a failover or an outage.", func(m snapshot) float64 { return float64(m.engine.Reloads) })
 	one(counter, "engine_retries_total", "Changes of the history that were asked again, because the engine did not answer.", func(m snapshot) float64 { return float64(m.engine.Retries) })
 	one(gauge, "engine_nodes", "Servers that share the engine, this one included, as far as this one knows.", func(m snapshot) float64 { return float64(m.engine.Nodes) })
+	one(counter, "engine_alone_total", "Decisions about connections that this server made alone, because the engine did not answer at once: a client may then open as many connections on each server.", func(m snapshot) float64 { return float64(m.engine.Alone) })
 	return f
 }
 

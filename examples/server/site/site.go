@@ -66,13 +66,15 @@ type Site struct {
 	cfg       config.Config
 	opts      Options
 	log       *slog.Logger
-	thin      *slog.Logger                // for lines that strangers can cause as often as they like
-	flush     func()                      // writes what thin has left out
-	idle      *idle                       // bounds HTTP connections
-	clients   *clientip.Resolver          // reports nothing, unlike that of pooled
-	pooled    *pooled                     // reports proxies whose clients count as one
-	cert      *certificate.Reloader       // nil if this server does not end TLS
-	trims     atomic.Pointer[relay.Relay] // gets the history's trims; nil before there is a relay
+	thin      *slog.Logger                   // for lines that strangers can cause as often as they like
+	flush     func()                         // writes what thin has left out
+	idle      *idle                          // bounds HTTP connections
+	clients   *clientip.Resolver             // reports nothing, unlike that of pooled
+	pooled    *pooled                        // reports proxies whose clients count as one
+	cert      *certificate.Reloader          // nil if this server does not end TLS
+	trims     atomic.Pointer[relay.Relay]    // gets the history's trims; nil before there is a relay
+	blocks    atomic.Pointer[blocklist.List] // gets other servers' blocks; nil before there are connections
+	elsewhere elsewhere
 	secure    *headers.Middleware
 	engine    *engine.Engine // nil without REDIS_URL
 	degraded  atomic.Bool    // the history's disk fails
@@ -122,10 +124,14 @@ func (s *Site) assemble() (err error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	cfg := s.cfg
-	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Limits: ratelimit.Config{
+	var connections, tokens ratelimit.Shared
+	if s.engine != nil {
+		connections, tokens = s.engine.Limits()
+	}
+	s.Watch, err = watch.New(watch.Config{Log: s.log, Trail: s.Trail, Tokens: tokens, Publishing: s.publishing, Limits: ratelimit.Config{
 		Limit: cfg.RateConnections, Window: cfg.RateWindow, MaxAttempts: cfg.MaxAttempts, Networks: cfg.RateNetworks,
 		ClientIP: s.pooled.addr, Observe: s.pooled.decided, Penalty: ratelimit.Penalty{Failures: cfg.Failures},
-		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg),
+		MaxTotal: cfg.MaxConnections, Process: upgrades(cfg), Shared: connections, OnShared: s.blockedElsewhere,
 	}})
 	if err != nil {
 		return err
@@ -167,11 +173,12 @@ func (s *Site) assemble() (err error) {
 	s.Blocks, err = blocklist.New(blocklist.Config{
 		Limiter: s.Watch.Limiter(), Disconnect: s.Relay.Disconnect, Proxies: s.cfg.Proxies,
 		Penalties: s.Watch.Penalties, Forgive: s.Watch.Forgive,
-		Dir: s.cfg.AuthDir, Log: s.log, Trail: s.Trail,
+		Dir: s.cfg.AuthDir, Shared: s.engine != nil, Log: s.log, Trail: s.Trail,
 	})
 	if err != nil {
 		return err
 	}
+	s.blocks.Store(s.Blocks)
 	reports, err := headers.NewReportHandler(headers.ReportConfig{Log: s.log})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,16 +20,46 @@ const maxPenalties = 10_000
 // more. They may go on watching: one person who guesses must not keep everyone
 // behind the same address from the page.
 type penalties struct {
-	guesses *ratelimit.Limiter // counts wrong tokens, and admits no one
+	guesses    *ratelimit.Limiter // counts wrong tokens, and admits no one
+	publishing func() []netip.Addr
 
 	mu         sync.Mutex
 	publishers map[string]netip.Prefix    // clients with an authenticated session, by session ID
 	barred     map[netip.Prefix]time.Time // until when
 }
 
-func newPenalties(p ratelimit.Penalty) (*penalties, error) {
-	guesses, err := ratelimit.New(ratelimit.Config{Penalty: p})
-	return &penalties{guesses: guesses, publishers: make(map[string]netip.Prefix), barred: make(map[netip.Prefix]time.Time)}, err
+func newPenalties(cfg Config) (*penalties, error) {
+	p := &penalties{publishing: cfg.Publishing, publishers: make(map[string]netip.Prefix), barred: make(map[netip.Prefix]time.Time)}
+	var err error
+	p.guesses, err = ratelimit.New(ratelimit.Config{Penalty: cfg.Limits.Penalty, Shared: cfg.Tokens, OnShared: p.elsewhere})
+	return p, err
+}
+
+// elsewhere keeps the list up to date with the penalties of other servers.
+func (p *penalties) elsewhere(c ratelimit.SharedChange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch c.Kind {
+	case ratelimit.SharedPenalty:
+		p.add(c.Network, c.Until)
+	case ratelimit.SharedForgiven, ratelimit.SharedUnblock:
+		p.drop(c.Network)
+	}
+}
+
+// add lists a client. The caller holds mu.
+func (p *penalties) add(client netip.Prefix, until time.Time) (listed bool) {
+	maps.DeleteFunc(p.barred, func(_ netip.Prefix, end time.Time) bool { return !end.After(time.Now()) })
+	_, again := p.barred[client]
+	if again || len(p.barred) < maxPenalties {
+		p.barred[client] = until
+	}
+	return !again
+}
+
+// drop removes all clients in network. The caller holds mu.
+func (p *penalties) drop(network netip.Prefix) {
+	maps.DeleteFunc(p.barred, func(client netip.Prefix, _ time.Time) bool { return network.Overlaps(client) })
 }
 
 // note keeps the clients of authenticated sessions.
@@ -48,34 +79,39 @@ func (p *penalties) note(e wsauth.Event) {
 // same address must be able to come back.
 func (p *penalties) fail(addr netip.Addr) (until time.Time, began bool) {
 	client := ratelimit.Fold(addr)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, publisher := range p.publishers {
-		if publisher == client {
-			return time.Time{}, false
-		}
+	if p.spared(client) {
+		return time.Time{}, false
 	}
 	until, barred := p.guesses.Fail(ratelimit.Key{Addr: addr})
 	if !barred {
 		return time.Time{}, false
 	}
-	maps.DeleteFunc(p.barred, func(_ netip.Prefix, end time.Time) bool { return !end.After(time.Now()) })
-	if _, again := p.barred[client]; again {
-		return until, false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return until, p.add(client, until)
+}
+
+func (p *penalties) spared(client netip.Prefix) bool {
+	p.mu.Lock()
+	for _, publisher := range p.publishers {
+		if publisher == client {
+			p.mu.Unlock()
+			return true
+		}
 	}
-	if len(p.barred) < maxPenalties {
-		p.barred[client] = until
-	}
-	return until, true
+	p.mu.Unlock()
+	return p.publishing != nil && slices.ContainsFunc(p.publishing(), func(addr netip.Addr) bool { return ratelimit.Fold(addr) == client })
 }
 
 // forgive ends the penalties of all clients in network, and reports whether
 // there were any.
 func (p *penalties) forgive(network netip.Prefix) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.barred, func(client netip.Prefix, _ time.Time) bool { return network.Overlaps(client) })
-	return p.guesses.Unblock(network)
+	before := len(p.barred)
+	p.drop(network)
+	listed := len(p.barred) < before
+	p.mu.Unlock()
+	return p.guesses.Unblock(network) || listed
 }
 
 // Penalties returns the clients that may not send tokens now, and until when.

@@ -24,7 +24,7 @@ import (
 // patterns. They take about two megabytes.
 const maxSuspects = 5000
 
-// Config configures a [Watch]. All fields are required.
+// Config configures a [Watch]. Log, Trail and Limits are required.
 type Config struct {
 	Log   *slog.Logger
 	Trail *trail.Trail
@@ -33,6 +33,12 @@ type Config struct {
 	// Penalty is for wrong tokens, and bars a client from sending tokens; it
 	// does not refuse the client's connections.
 	Limits ratelimit.Config
+	// Tokens, if set, makes several servers count wrong tokens together, as
+	// Limits.Shared does for connections.
+	Tokens ratelimit.Shared
+	// Publishing, if set, returns the addresses that have authenticated
+	// sessions on other servers. Like those of this server, they are spared.
+	Publishing func() []netip.Addr
 }
 
 // Watch handles the events. It is a [prometheus.Collector] of their counts. It
@@ -62,7 +68,7 @@ func New(cfg Config) (*Watch, error) {
 		w.log.Warn("lines were left out", "of", kind, "client", clientText(client), "suppressed", suppressed)
 	})
 	var err error
-	if w.penalties, err = newPenalties(cfg.Limits.Penalty); err != nil {
+	if w.penalties, err = newPenalties(cfg); err != nil {
 		return nil, err
 	}
 	cfg.Limits.Penalty = ratelimit.Penalty{}
