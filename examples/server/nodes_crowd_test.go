@@ -229,7 +229,7 @@ func TestRollingRestart(t *testing.T) {
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
 	crowd(t, a, b, func(published func(int64)) {
-		for _, n := range []*node{a, b, a} {
+		for _, n := range []*node{a, b} {
 			published(30)
 			if code := n.p.terminate(); code != 0 {
 				t.Errorf("exit code %d:\n%s", code, n.p.stderr)

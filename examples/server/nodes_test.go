@@ -311,6 +311,15 @@ func TestNodeWithAnotherKey(t *testing.T) {
 	}
 	b := readyNode(t, engine.Addr, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey)
 	b.shows("a")
+
+	// The new key is in use as soon as everything is erased. The server that
+	// lacks it goes on from memory, and says why.
+	b.verb(0, "erase", "-all")
+	b.publisher().publish("b")
+	a.is(200, "degraded: engine")
+	testkit.Eventually(t, "the reason is logged", func() bool {
+		return len(a.p.stderr.Events("another server has encrypted the history with a key that this one lacks; viewers are served from memory, and publishers wait")) == 1
+	})
 }
 
 // A server starts without its engine. It says so until it has the history, and
