@@ -124,6 +124,8 @@ func broken() map[string]breakage {
 		"operator exposed":        {answering("/reports", 401, "Unauthorized"), "exposed", "/reports is answered 401", false},
 		"environment exposed":     {answering("/.env", 200, "JWT_SECRET=x"), "exposed", "/.env", false},
 		"no health":               {answering("/readyz", 503, "stopping"), "monitoring.health", "/readyz is answered 503", false},
+		"starting":                {answering("/readyz", 503, "starting\n"), "monitoring.health", "waits for its engine", false},
+		"degraded":                {answering("/readyz", 200, "degraded: engine\n"), "monitoring.health", "disk or its engine fails", true},
 		"rate of 1000":            {deployment{relay: func(c *config.Config) { c.RateConnections = 1000 }}, "rate-limit", "11 connections", false},
 		"no Retry-After":          {on(status(429), without("Retry-After")), "rate-limit.answer", "Retry-After", false},
 		"Retry-After of a year":   {on(status(429), value("Retry-After", "31536000")), "rate-limit.answer", "31536000", false},

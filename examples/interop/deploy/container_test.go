@@ -263,10 +263,15 @@ func composed(t *testing.T) (env []string) {
 // schema.
 func project(t *testing.T, env ...string) *types.Project {
 	t.Helper()
+	return projectOf(t, "compose.yaml", env...)
+}
+
+func projectOf(t *testing.T, file string, env ...string) *types.Project {
+	t.Helper()
 	if env == nil {
 		env = []string{"ALLOWED_DEVICE_ID=pi-1", "RELAY_SITE_NAME=art.example"}
 	}
-	opts, err := cli.NewProjectOptions([]string{"../../deploy/compose.yaml"}, cli.WithEnv(env))
+	opts, err := cli.NewProjectOptions([]string{"../../deploy/" + file}, cli.WithEnv(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,6 +351,50 @@ func TestCompose(t *testing.T) {
 		cmd.Env = append(os.Environ(), "ALLOWED_DEVICE_ID=pi-1", "RELAY_SITE_NAME=art.example")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("docker compose config: %v\n%s", err, out)
+		}
+	}
+}
+
+// compose-nodes.yaml runs two servers that share one engine, and only they can
+// reach it.
+func TestComposeNodes(t *testing.T) {
+	p := projectOf(t, "compose-nodes.yaml")
+	caddy, engine := p.Services["caddy"], p.Services["valkey"]
+	for name, s := range p.Services {
+		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.Privileged {
+			t.Errorf("%s is not confined", name)
+		}
+		if name != "caddy" && len(s.Ports) > 0 {
+			t.Errorf("the port of %s is published: %v", name, s.Ports)
+		}
+		for variable := range s.Environment {
+			if slices.Contains([]string{"JWT_SECRET", "HISTORY_KEY", "REDIS_URL", "HISTORY_DIR", "AUTH_DIR"}, variable) {
+				t.Errorf("%s is in the environment of %s", variable, name)
+			}
+		}
+	}
+	if _, ok := caddy.Networks["engine"]; ok || !bool(p.Networks["engine"].Internal) || !bool(p.Networks["inside"].Internal) || len(engine.Networks) != 1 {
+		t.Error("others than the relays can reach the engine, or the relays can reach the internet")
+	}
+	var upstream []string
+	for _, name := range []string{"relay-1", "relay-2"} {
+		s := p.Services[name]
+		upstream = append(upstream, name+":3000")
+		if *s.Environment["NODE_NAME"] != name || *s.Environment["TRUSTED_PROXIES"] != caddy.Networks["inside"].Ipv4Address+"/32" {
+			t.Errorf("%s has another name, or trusts another proxy", name)
+		}
+		for _, secret := range []string{"jwt_secret", "history_key", "redis_url"} {
+			if file := s.Environment[strings.ToUpper(secret)+"_FILE"]; file == nil || *file != "/run/secrets/"+secret {
+				t.Errorf("%s has no %s", name, secret)
+			}
+		}
+	}
+	if got := *caddy.Environment["RELAY_UPSTREAM"]; got != strings.Join(upstream, " ") {
+		t.Errorf("Caddy's upstreams are %s", got)
+	}
+	for _, want := range []string{"noeviction", "/run/secrets/engine_users", "--appendonly"} {
+		if !slices.Contains(engine.Command, want) {
+			t.Errorf("the engine's command lacks %s", want)
 		}
 	}
 }

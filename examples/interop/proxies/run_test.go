@@ -91,8 +91,9 @@ func startNginxWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 
 func startCaddy(t *testing.T, upstream string) proxy { return startCaddyWith(t, upstream, ecdsaKey) }
 
-// startCaddyWith starts Caddy with a certificate of a key that newKey makes.
-func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer) proxy {
+// startCaddyWith starts Caddy with a certificate of a key that newKey makes, and
+// with more variables.
+func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer, more ...string) proxy {
 	t.Helper()
 	binary := program(t, "caddy", "/usr/bin/caddy", "caddy")
 	dir := t.TempDir()
@@ -104,12 +105,12 @@ func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 	admin := relay.FreeAddr(t)
 	command := func(verb string, args ...string) *exec.Cmd {
 		cmd := exec.Command(binary, append([]string{verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile"}, args...)...)
-		cmd.Env = []string{
+		cmd.Env = append([]string{
 			"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir,
 			"RELAY_CADDY_ADMIN=" + admin, "RELAY_UPSTREAM=" + upstream,
 			"RELAY_HTTP_PORT=" + port(p.plain), "RELAY_HTTPS_PORT=" + port(p.secure),
 			"RELAY_SITE_OPTIONS=bind 127.0.0.1\ntls " + cert + " " + key,
-		}
+		}, more...)
 		return cmd
 	}
 	check(t, command("validate"))

@@ -1,6 +1,11 @@
 package config_test
 
 import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,4 +95,48 @@ func FuzzNetworks(f *testing.F) {
 			t.Errorf("%q: %v", value, err)
 		}
 	})
+}
+
+// Servers on one engine keep nothing in directories, and what they keep in the
+// engine is encrypted. The errors hold no password.
+func TestEngine(t *testing.T) {
+	const key, password = "kq3LrV0pN8xWc5ZtYb1mJd7HsGf2QaEu9iToR4CvXyM", "pKx4vWq9LmZr2TbN"
+	const url = "redis://relay:" + password + "@engine.example"
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte(url+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		env  map[string]string
+		says string
+		why  string
+	}{
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "NODE_ENV": "production"}, "", "as documented"},
+		{map[string]string{"REDIS_URL_FILE": file, "HISTORY_KEY": key}, "", "from a file"},
+		{map[string]string{"REDIS_URL": url}, "", "while developing, with JWT_SECRET"},
+		{map[string]string{"REDIS_URL": url, "NODE_ENV": "production"}, "HISTORY_KEY is required together with REDIS_URL in production", "in production"},
+		{map[string]string{"REDIS_URL": url, "JWT_SECRET": "", "JWT_ISSUER": "https://id.example"}, "HISTORY_KEY is required together with REDIS_URL", "there is no secret to derive keys from"},
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "HISTORY_DIR": "/var/lib/relay"}, "export it with HISTORY_DIR, and import it with REDIS_URL", "the history is in one place"},
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "AUTH_DIR": "/var/lib/relay"}, "remove AUTH_DIR", "so are the families"},
+		{map[string]string{"REDIS_URL": "http://relay:" + password + "@h", "HISTORY_KEY": key}, "REDIS_URL must be like redis://", "another protocol"},
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "REDIS_PREFIX": "{relay}"}, "REDIS_PREFIX must be made of letters", "braces place keys in a cluster"},
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "REDIS_REPLICAS": "-1"}, "REDIS_REPLICAS", "no number of replicas"},
+		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "NODE_NAME": "a b"}, "NODE_NAME must be made of letters", "a name for logs"},
+		{map[string]string{"HISTORY_KEY": key}, "HISTORY_KEY encrypts nothing without HISTORY_DIR or REDIS_URL", "a forgotten variable"},
+	} {
+		env := map[string]string{"JWT_SECRET": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID": "pi-1"}
+		maps.Copy(env, row.env)
+		cfg, err := config.Load(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+		if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v, want %q", row.why, err, row.says)
+		}
+		if err != nil && strings.Contains(err.Error(), password) || strings.Contains(fmt.Sprintf("%+v", cfg), password) {
+			t.Errorf("%s: the password is shown", row.why)
+		}
+		if err == nil {
+			if e, err := cfg.NewEngine(nil); e == nil || err != nil || cfg.Node == "" || !slices.Contains(cfg.Secrets(), password) {
+				t.Errorf("%s: engine %v, %v, node %q", row.why, e, err, cfg.Node)
+			}
+		}
+	}
 }

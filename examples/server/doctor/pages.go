@@ -83,14 +83,24 @@ func (p *probe) checkPages(page answer) {
 	p.checkExposed(missing)
 
 	var problems []string
+	degraded := ""
 	for _, path := range []string{"healthz", "readyz"} {
-		if a := p.get(path); a.err != nil {
+		a := p.get(path)
+		text := strings.TrimSpace(a.body)
+		if a.err != nil {
 			problems = append(problems, "/"+path+": "+plainError(a.err))
+		} else if a.status == http.StatusServiceUnavailable && text == "starting" {
+			problems = append(problems, "/"+path+" says that the server waits for its engine")
 		} else if a.status != http.StatusOK {
 			problems = append(problems, fmt.Sprintf("/%s is answered %d", path, a.status))
+		} else if strings.HasPrefix(text, "degraded") {
+			degraded = quote(text)
 		}
 	}
 	p.judge("monitoring.health", problems, "/healthz and /readyz answer 200")
+	if degraded != "" && problems == nil {
+		p.note("monitoring.health", Warn, "/readyz says %s: the server's disk or its engine fails", degraded)
+	}
 }
 
 // leaks are the contents that an error page must not have, with their names in

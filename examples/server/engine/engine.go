@@ -249,7 +249,11 @@ func (e *Engine) state(part string, err error) {
 	case err != nil:
 		e.down[part] = true
 		if !before {
-			e.cfg.Log.Error("the engine is away; viewers are served from memory, and publishers wait", "node", e.cfg.Node, "error", err)
+			what := "the engine is away; viewers are served from memory, and publishers wait"
+			if errors.Is(err, redislog.ErrSealed) {
+				what = "another server has encrypted the history with a key that this one lacks; viewers are served from memory, and publishers wait"
+			}
+			e.cfg.Log.Error(what, "node", e.cfg.Node, "error", err)
 		}
 	default:
 		delete(e.down, part)

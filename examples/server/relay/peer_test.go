@@ -62,11 +62,17 @@ func (failing) Close() error                                 { return nil }
 // pi-1.
 func newTestRelay(t *testing.T, cfg Config) (r *Relay, token string) {
 	t.Helper()
+	return newSharedRelay(t, cfg, nil)
+}
+
+// newSharedRelay is newTestRelay with a gate that has a Shared.
+func newSharedRelay(t *testing.T, cfg Config, shared wsauth.Shared) (r *Relay, token string) {
+	t.Helper()
 	tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Gate, err = wsauth.New(wsauth.Config{Verifier: tokens}); err != nil {
+	if cfg.Gate, err = wsauth.New(wsauth.Config{Verifier: tokens, Shared: shared}); err != nil {
 		t.Fatal(err)
 	}
 	if cfg.Upgrader, err = wsconn.New(wsconn.Config{}); err != nil {

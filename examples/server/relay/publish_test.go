@@ -134,3 +134,68 @@ func TestStopEndsPatience(t *testing.T) {
 		session.Close(1000, "")
 	})
 }
+
+// elsewhere is a Shared from which the revocations come after a while.
+type elsewhere struct {
+	wsauth.Shared
+	after   time.Duration
+	revoked map[string]time.Time
+}
+
+func (e *elsewhere) Join(context.Context, wsauth.SessionInfo, int, wsauth.OverLimit) ([]string, bool, error) {
+	return nil, true, nil
+}
+func (e *elsewhere) Leave(string) {}
+
+func (e *elsewhere) Follow(ctx context.Context, apply func(wsauth.SharedState)) {
+	for wait := e.after; ; wait = time.Second / 4 {
+		select {
+		case <-time.After(wait):
+			apply(wsauth.SharedState{Revoked: e.revoked, AsOf: time.Now()})
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// While a publisher may have been revoked on another server, its message waits.
+// It is neither stored nor refused before that is known.
+func TestPatienceForRevocations(t *testing.T) {
+	for _, row := range []struct {
+		why     string
+		after   time.Duration
+		revoked bool
+		stored  uint64
+		code    int
+	}{
+		{"known at once", 0, false, 1, 0},
+		{"known later", 5 * time.Second, false, 1, 0},
+		{"known later, and revoked", 5 * time.Second, true, 0, 0},
+		{"not known in time", time.Hour, true, 0, codeTryLater},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			log, err := history.Open(t.Context(), history.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			others := &elsewhere{after: row.after}
+			if row.revoked {
+				others.revoked = map[string]time.Time{"pi-1": time.Now().Add(time.Second)}
+			}
+			r, token := newSharedRelay(t, Config{Log: log, Patience: 10 * time.Second}, others)
+			ctx, stop := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { r.cfg.Gate.Run(ctx) })
+			peer := &closing{leaving: leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(`{"text":"a","id":"1"}`)}}}
+			session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
+			err = r.read(session)
+			if n := log.Position().Seq(); err == nil || n != row.stored || peer.code != row.code {
+				t.Errorf("%s: %d stored, closed with %d (%v)", row.why, n, peer.code, err)
+			}
+			session.Close(1000, "")
+			stop()
+			running.Wait()
+			_ = r.Shutdown(t.Context())
+		})
+	}
+}
