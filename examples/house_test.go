@@ -22,6 +22,7 @@ var packages = []pkg{
 	{"headers/headerstest", "headers", nil},
 	{"ratelimit", "", []string{"golang.org/x/time/rate"}},
 	{"ratelimit/clientip", "", nil},
+	{"ratelimit/redislimit", "ratelimit", []string{"github.com/redis/rueidis"}},
 	{"wsauth", "", nil},
 	{"wsauth/jwtauth", "wsauth", []string{"github.com/lestrrat-go/jwx/v2/jwa", "github.com/lestrrat-go/jwx/v2/jws"}},
 	{"wsauth/refresh", "wsauth", nil},

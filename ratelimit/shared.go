@@ -99,7 +99,7 @@ const (
 // ErrLocal is wrapped by the error of [Limiter.Block] if the other nodes could
 // not be told. The block is in force in this process, and the others are told
 // when that is possible again.
-var ErrLocal = errors.New("the block is in force in this process only, until the other nodes can be told")
+var ErrLocal = errors.New("ratelimit: the block is in force in this process only, until the other nodes can be told")
 
 // remember is how long a refusal by Config.Shared is repeated without asking.
 const remember = time.Second
@@ -277,7 +277,7 @@ func (l *Limiter) penalize(id uint64, isID bool, until time.Time) {
 // blockShared tells the other nodes of a block.
 func (l *Limiter) blockShared(network netip.Prefix, until time.Time) error {
 	if err := l.cfg.Shared.Block(context.Background(), network, until); err != nil {
-		return fmt.Errorf("ratelimit: %w: %w", ErrLocal, err)
+		return fmt.Errorf("%w: %w", ErrLocal, err)
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func TestSharedRefusal(t *testing.T) {
 				row.taken.Reason != ratelimit.ReasonOpen && row.taken.Reason != ratelimit.ReasonPenalty {
 				t.Errorf("%s: after %v asked %d times: %+v", row.why, row.repeated-1, len(o.asked), d)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			o.taken = ratelimit.Taken{Remaining: 3, Reset: time.Second}
 			// The token is still there: the refusals have taken none.
 			if _, d := l.Admit(ratelimit.Key{Addr: alice}); !d.Allowed || d.Remaining != 3 || d.Reset != time.Second || len(o.asked) != 2 {
