@@ -86,6 +86,8 @@ const (
 	// meetEvery is the time between two meetings with the engine, which renew
 	// the lease and bring the changes of other nodes.
 	meetEvery = 400 * time.Millisecond
+	// notice is how long it takes until all nodes know that a lease has ended.
+	notice = meetEvery + 100*time.Millisecond
 	// skipFor is how long the engine is not asked after it has failed.
 	skipFor = time.Second
 	// minLease is the least Config.Lease.
@@ -210,7 +212,7 @@ func New(cfg Config) (*Limits, error) {
 // Stats are the figures of [Limits].
 type Stats struct {
 	Down  bool   // this node decides alone now
-	Nodes int    // that have a lease, with this one, as far as this node knows
+	Nodes int    // that have a lease, with this one; 0 before the engine has answered
 	Alone uint64 // decisions that this node made alone, since the engine did not answer
 }
 
@@ -219,13 +221,7 @@ func (l *Limits) Stats() Stats {
 	l.mu.Lock()
 	v := l.view
 	l.mu.Unlock()
-	nodes := 0
-	for _, n := range v.nodes {
-		if n.ends > l.engineNow() {
-			nodes++
-		}
-	}
-	return Stats{l.away.Load() != nil, nodes, l.alone.Load()}
+	return Stats{l.away.Load() != nil, v.nodes, l.alone.Load()}
 }
 
 // Close gives up the lease and the open connections of this node, so that they
