@@ -89,9 +89,9 @@ type Config struct {
 	// section Nodes of the package. If nil, this process counts alone.
 	Shared Shared
 	// OnShared, if set, is called with each block, penalty and end of one that
-	// another process has made, after it is in force here. Use it to end open
-	// connections of a blocked network, as one call of Block does not. It must
-	// not call Shared, and should return soon.
+	// another process has made, after it is in force here, one at a time. Use
+	// it to end open connections of a blocked network: a block does not. It may
+	// call the Limiter, but not Block, Unblock, Fail or Forgive.
 	OnShared func(SharedChange)
 
 	// DryRun makes the limiter decide and report, but refuse nothing.

@@ -92,6 +92,21 @@
 // client over a limit, and 503 with Retry-After beyond Config.MaxTotal. The
 // header fields of Config.Fields tell clients how much they have left.
 //
+// # Nodes
+//
+// Several processes, called nodes, can count their clients together: set
+// Config.Shared, such as to that of package ratelimit/redislimit. A node still
+// decides by its own count first, so what it refuses by itself costs the others
+// nothing. A connection that it would admit is admitted if all nodes together
+// have room for it. Config.MaxTotal and Config.Process are of each node alone,
+// and so are the shared buckets beyond Config.MaxKeys.
+//
+// If Shared does not answer, the node decides alone, and Decision.Local says
+// so. A client then has at most its limits on each node. Blocks and penalties
+// are in force on all nodes, but for the penalties of IDs: these reach another
+// node when the client connects or fails there. Config.OnShared is told of what
+// other nodes do.
+//
 // # Logs
 //
 // Config.OnReject gets some of the refusals, each with the number of those of

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -20,48 +21,25 @@ type view struct {
 	node    uint32 // the same
 	known   uint32 // the highest number of a node
 	version string // of the records
-	nodes   []nodeLease
+	nodes   int    // that have a lease
 
-	living string // the numbers of the nodes that live, each with a space on both sides
-	first  int64  // when the first lease of living ends
-}
-
-type nodeLease struct {
-	number string
-	ends   int64 // in µs
+	// living has the numbers of the nodes with a lease, each with a space on
+	// both sides. Only the engine takes a node off: if this node did so by the
+	// time, another one could renew its lease in the same moment.
+	living string
 }
 
 // args appends the beginning of the first argument of the scripts on a client,
 // and returns the second one too.
-func (v *view) args(b []byte, now, window int64) (first []byte, living string) {
-	if living = v.living; now >= v.first {
-		living, _ = alive(v.nodes, now)
-	}
+func (v *view) args(b []byte, window int64) (first []byte, living string) {
 	b = binary.BigEndian.AppendUint32(b, v.node)
 	b = binary.BigEndian.AppendUint32(b, v.known)
-	return append56(b, window), living
+	return append56(b, window), v.living
 }
 
 // append56 appends a number of 7 bytes, the size of a time in µs.
 func append56(b []byte, n int64) []byte {
 	return append(b, byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-}
-
-// alive returns the numbers of the nodes that live, and when the first of their
-// leases ends.
-func alive(nodes []nodeLease, now int64) (living string, first int64) {
-	b := []byte{' '}
-	first = now
-	for _, n := range nodes {
-		if n.ends <= now {
-			continue
-		}
-		b = append(append(b, n.number...), ' ')
-		if len(b) == len(n.number)+2 || n.ends < first {
-			first = n.ends
-		}
-	}
-	return string(b), first
 }
 
 // Follow implements [ratelimit.Shared].
@@ -147,7 +125,7 @@ func (m *meeting) page() (more bool, err error) {
 		renew = "1"
 	}
 	reply, err := meetScript.exec(ctx, l.cfg.Client, l.shared,
-		dataID(), v.number, strconv.FormatInt(l.cfg.Lease.Microseconds(), 10), renew, v.id, v.version).ToArray()
+		dataID(), v.number, strconv.FormatInt((l.cfg.Lease-notice).Microseconds(), 10), renew, v.id, v.version).ToArray()
 	if err != nil {
 		return false, err
 	}
@@ -198,22 +176,15 @@ func metOf(reply []rueidis.RedisMessage) (got met, err error) {
 	known, err4 := strconv.ParseUint(text[3], 10, 32)
 	got.node, got.known = uint32(node), uint32(known)
 	nodes, err1 := reply[6].AsStrSlice()
+	got.nodes, got.living = len(nodes), " "+strings.Join(nodes, " ")+" "
 	changes, err2 := reply[7].AsStrSlice()
 	got.changes = changes
-	if errors.Join(err1, err2, err3, err4) != nil || len(nodes)%2 != 0 || len(changes)%2 != 0 {
+	if errors.Join(err1, err2, err3, err4) != nil || len(changes)%2 != 0 {
 		return got, errReply
 	}
 	if got.now, err = strconv.ParseInt(text[2], 10, 64); err != nil {
 		return got, errReply
 	}
-	for i := 0; i < len(nodes); i += 2 {
-		ends, err := strconv.ParseFloat(nodes[i+1], 64)
-		if err != nil {
-			return got, errReply
-		}
-		got.nodes = append(got.nodes, nodeLease{nodes[i], int64(ends)})
-	}
-	got.living, got.first = alive(got.nodes, got.now)
 	return got, nil
 }
 

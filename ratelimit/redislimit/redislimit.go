@@ -23,14 +23,16 @@
 // # Failures
 //
 // If the engine does not answer within Timeout, or answers with an error, the
-// node decides alone, and [ratelimit.Decision].Local is set. The node then
-// does not ask the engine for a second, so of one second at most Timeout is
-// waited. While it lasts, a client can reach each limit once on every node. A
-// block is in force on its node, and [ratelimit.Limiter.Block] returns an
-// error. When the engine is back, every node declares its open connections,
-// and the blocks and penalties of all nodes and of the engine are merged: of
-// two changes of a network, the newer one counts. So an engine that has lost
-// its data gets them back. The windows of clients are then lost.
+// node decides alone, and [ratelimit.Decision].Local is set. Its decisions then
+// do not wait for the engine until the engine answers again, and not for a
+// second at least. So of each second, Timeout at most is waited. Meanwhile a
+// client can reach each limit once on every node. A block is in force on its
+// node, and [ratelimit.Limiter.Block] returns an error.
+//
+// When the engine is back, every node declares its open connections, and the
+// blocks and penalties of all nodes and of the engine are merged: of two
+// changes of a network, the newer one counts. So an engine that has lost its
+// data gets them back. The windows of clients are then lost.
 //
 // A node whose clock is wrong by more than two seconds ends blocks at the same
 // moment as the others.
@@ -40,12 +42,15 @@
 // A client is an HMAC-SHA256 in the engine. Blocks and penalties are encrypted
 // with AES-256-GCM. A reader of the engine learns the counts and times of
 // clients that it cannot name. A writer to the engine can change counts, and
-// drop or repeat blocks, but cannot make one.
+// can drop or repeat blocks and the ends of blocks, but cannot make one of a
+// network that never had one. If a block does not open with Config.Key, the
+// node decides alone and tells Config.OnState.
 //
-// A client takes at most 160 bytes of the engine's memory while one node has
-// connections of it, and 8 more for each further node. It is forgotten when its
-// window has ended and its connections too. If a node dies, its clients are
-// forgotten after an hour.
+// A client takes at most 160 bytes of the engine (MEMORY USAGE) while one node
+// has connections of it, and 8 more for each further node. The engine's own
+// tables take some 50 to 80 more. A client is forgotten when its window has
+// ended and its connections too. If a node dies, its clients are forgotten
+// after an hour.
 //
 // # Engine
 //
@@ -86,6 +91,8 @@ const (
 	// meetEvery is the time between two meetings with the engine, which renew
 	// the lease and bring the changes of other nodes.
 	meetEvery = 400 * time.Millisecond
+	// notice is how long it takes until all nodes know that a lease has ended.
+	notice = meetEvery + 100*time.Millisecond
 	// skipFor is how long the engine is not asked after it has failed.
 	skipFor = time.Second
 	// minLease is the least Config.Lease.
@@ -210,7 +217,7 @@ func New(cfg Config) (*Limits, error) {
 // Stats are the figures of [Limits].
 type Stats struct {
 	Down  bool   // this node decides alone now
-	Nodes int    // that have a lease, with this one, as far as this node knows
+	Nodes int    // that have a lease, with this one; 0 before the engine has answered
 	Alone uint64 // decisions that this node made alone, since the engine did not answer
 }
 
@@ -219,13 +226,7 @@ func (l *Limits) Stats() Stats {
 	l.mu.Lock()
 	v := l.view
 	l.mu.Unlock()
-	nodes := 0
-	for _, n := range v.nodes {
-		if n.ends > l.engineNow() {
-			nodes++
-		}
-	}
-	return Stats{l.away.Load() != nil, nodes, l.alone.Load()}
+	return Stats{l.away.Load() != nil, v.nodes, l.alone.Load()}
 }
 
 // Close gives up the lease and the open connections of this node, so that they

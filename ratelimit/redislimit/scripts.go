@@ -198,7 +198,7 @@ if version ~= from then
     changes[i + 1] = redis.call('HGET', KEYS[3], list[i]) or ''
   end
 end
-return {id, number, text(now), text(ids), version, whole, redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), changes}
+return {id, number, text(now), text(ids), version, whole, redis.call('ZRANGE', KEYS[2], 0, -1), changes}
 `
 
 // put stores a record unless the engine has a newer one, and returns that. ARGV

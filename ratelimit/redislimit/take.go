@@ -117,7 +117,7 @@ func (l *Limits) enter(key string, named ratelimit.Client, r ratelimit.Rules, as
 	c.moves++
 	c.sent = c.sent || asked && !r.Ask
 	var buf [40]byte
-	first, living := l.view.args(buf[:0], l.engineNow(), c.window)
+	first, living := l.view.args(buf[:0], c.window)
 	for _, n := range [...]int{r.Limit, r.MaxAttempts, r.MaxOpen} {
 		first = binary.BigEndian.AppendUint32(first, uint32(n))
 	}
@@ -220,7 +220,7 @@ func (l *Limits) poke() {
 // giveCall returns the call that takes off what was given back, and whether
 // there is anything.
 func (l *Limits) giveCall(c *client) (call, bool) {
-	first, living := l.view.args(nil, l.engineNow(), c.window)
+	first, living := l.view.args(nil, c.window)
 	args := append(make([]string, 0, 7), string(first), living, "less", "")
 	any, open := false, 0
 	for _, g := range c.gives {
@@ -236,7 +236,7 @@ func (l *Limits) giveCall(c *client) (call, bool) {
 
 // setCall returns the call that tells the number of open connections.
 func (l *Limits) setCall(c *client, open int) call {
-	first, living := l.view.args(nil, l.engineNow(), c.window)
+	first, living := l.view.args(nil, c.window)
 	return call{giveScript, []string{c.key}, []string{string(first), living, "set", strconv.Itoa(open)}}
 }
 
