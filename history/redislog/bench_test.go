@@ -257,7 +257,7 @@ func last[T any](list []T) T { return list[len(list)-1] }
 // nodesOf is a log in n processes with readers in each. An append is over when
 // all readers have it.
 func nodesOf(t testing.TB, server *redistest.Server, n, readers int) *way {
-	s := settings{Config: redislog.Config{Check: time.Minute}}
+	s := settings{Config: redislog.Config{Timeout: 30 * time.Second, Check: time.Minute}}
 	var nodes []*node
 	var waits []func(int)
 	for range n {
