@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,7 @@ func (o *origin) Commit(ctx context.Context, c history.Change) (history.Committe
 // number of this process is decided before the next. It ends if none waits.
 func (o *origin) run() {
 	for {
+		runtime.Gosched() // others may be about to append
 		o.mu.Lock()
 		together := o.take()
 		if len(together) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -209,6 +210,7 @@ func (o *origin) read(ctx context.Context, pos streamID, pages chan<- page) {
 		}
 		select {
 		case pages <- p:
+			runtime.Gosched() // the news come before the next call
 		case <-ctx.Done():
 			return
 		}

@@ -11,7 +11,7 @@ import (
 
 // The keys of a log are:
 //
-//	{PREFIX:NAME}:head   a hash, of the fields that load names
+//	{PREFIX:NAME}:head   a hash, of the fields in names
 //	{PREFIX:NAME}:log    a stream. The id of an entry is EPOCH-SEQ*1024. A mark
 //	                     is no entry: it makes readers look, and has an id
 //	                     after that of the last entry.
@@ -24,13 +24,10 @@ import (
 // master_replid changes with each promotion and each restart.
 const begin = `
 local names = {'id','line','epoch','last','run','prev','skips','noteepoch','noteseqs','count','bytes','at','mark','finished','dkid','note','dk'}
-local was = redis.call('HMGET', KEYS[1], unpack(names, 1, 15))
-local function load()
-  local h = {}
-  for i = 1, 15 do h[names[i]] = was[i] or '' end
-  for _, name in ipairs({'epoch','last','noteepoch','count','bytes','at','mark'}) do h[name] = tonumber(h[name]) or 0 end
-  return h
-end
+local was = redis.call('HMGET', KEYS[1], unpack(names, 1, 15)) -- note and dk are long, and only written
+local h = {}
+for i = 1, 15 do h[names[i]] = was[i] or '' end
+for _, name in ipairs({'epoch','last','noteepoch','count','bytes','at','mark'}) do h[name] = tonumber(h[name]) or 0 end
 local function text(n) return string.format('%.0f', n) end
 local function cut(list)
   local n = select(2, string.gsub(list, ';', ''))
@@ -38,15 +35,15 @@ local function cut(list)
   return list
 end
 local function save(h)
-  local v = {}
+  local changed = {}
   for i, name in ipairs(names) do
     local x = h[name]
     if type(x) == 'number' then x = text(x) end
-    if x and x ~= was[i] then v[#v+1] = name; v[#v+1] = x end
+    if x and x ~= was[i] then changed[#changed+1] = name; changed[#changed+1] = x end
   end
-  if #v > 0 then redis.call('HSET', KEYS[1], unpack(v)) end
+  if #changed > 0 then redis.call('HSET', KEYS[1], unpack(changed)) end
 end
-local function id(h, seq, mark) return text(h.epoch) .. '-' .. text(seq * 1024 + mark) end
+local function id(h, seq, mark) return string.format('%.0f-%.0f', h.epoch, seq * 1024 + mark) end
 local function wake(h)
   h.mark = h.mark + 1
   redis.call('XADD', KEYS[2], id(h, h.last, h.mark), 'm', '1')
@@ -54,7 +51,6 @@ end
 local info = redis.call('INFO', 'replication')
 local run = string.match(info, 'master_replid:(%w+)')
 if not run then return {'NOINFO'} end
-local h = load()
 local renewed = false
 local function renew(name, dk, dkid)
   if h.id == '' then
@@ -70,14 +66,29 @@ local function renew(name, dk, dkid)
 end
 -- drop drops the oldest entries: those up to seq, and more by the limits.
 local function drop(seq, keep, trimat, maxbytes)
+  if h.bytes < 0 and maxbytes > 0 then
+    h.bytes = 0
+    for _, e in ipairs(redis.call('XRANGE', KEYS[2], '-', '+')) do
+      if e[2][1] ~= 'm' then h.bytes = h.bytes + e[2][4] end
+    end
+  end
   local count, bytes, first, from = h.count, h.bytes, nil, '-'
   local few = 0
   if count > trimat then few = count - keep end
   local over = maxbytes > 0 and bytes > maxbytes
+  if seq == 0 and not over then
+    if few == 0 then return false end
+    if maxbytes == 0 and redis.call('XLEN', KEYS[2]) == count then -- no marks
+      redis.call('XTRIM', KEYS[2], 'MAXLEN', '=', keep)
+      h.count, h.bytes, h.note, h.noteseqs = keep, -1, '', ''
+      return true
+    end
+  end
   local most = maxbytes - math.floor(maxbytes / 6)
-  if seq == 0 and few == 0 and not over then return false end
   while true do
-    local page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 200)
+    -- One more than go by their number: the next one stays, if no other limit drops it.
+    local size = math.min(math.max(few + 1, 16), 200)
+    local page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', size)
     for _, e in ipairs(page) do
       from = '(' .. e[1]
       if e[2][1] ~= 'm' then
@@ -85,11 +96,12 @@ local function drop(seq, keep, trimat, maxbytes)
         local gone = s <= seq or few > 0
         if not gone and over and bytes > most and count > 1 then gone = true end
         if not gone then first = e[1]; break end
-        count, bytes = count - 1, bytes - tonumber(e[2][4])
+        count = count - 1
+        if bytes >= 0 then bytes = bytes - e[2][4] end
         if few > 0 then few = few - 1 end
       end
     end
-    if first or #page < 200 then break end
+    if first or #page < size then break end
   end
   if count == h.count then return false end
   h.count, h.bytes, h.note, h.noteseqs = count, bytes, '', ''
@@ -106,7 +118,6 @@ local line, number, dk, dkid = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local what, keep, trimat, maxbytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local ifline, ifepoch, iflast = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local note, notes, newdk, newdkid = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
-local function answer(deleted) return {'OK', h.line, text(h.epoch), text(h.last), text(deleted)} end
 local record = redis.call('GET', KEYS[3])
 if record then
   local n, l, e, s, d = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
@@ -117,8 +128,9 @@ renew(line, dk, dkid)
 local function done(deleted)
   if renewed and what ~= 'r' and deleted == 0 then wake(h) end
   save(h)
-  redis.call('SET', KEYS[3], text(number) .. ' ' .. h.line .. ' ' .. text(h.epoch) .. ' ' .. text(h.last) .. ' ' .. text(deleted), 'PX', 86400000)
-  return answer(deleted)
+  local result = {h.line, text(h.epoch), text(h.last), text(deleted)}
+  redis.call('SET', KEYS[3], ARGV[2] .. ' ' .. table.concat(result, ' '), 'PX', 86400000)
+  return {'OK', unpack(result)}
 end
 -- refuse answers without the change, but keeps a line that was begun.
 local function refuse(why)
@@ -146,7 +158,7 @@ if what == 'd' then
       local s = math.floor(tonumber(string.match(e[1], '-(%d+)$')) / 1024)
       if gone[text(s)] then
         deleted = deleted + 1
-        h.bytes = h.bytes - tonumber(e[2][4])
+        if h.bytes >= 0 then h.bytes = h.bytes - e[2][4] end
         if string.find(h.noteseqs, ',' .. text(s) .. ',', 1, true) then h.note, h.noteseqs = '', '' end
       else rest[#rest+1] = {s, e[2]} end
     end
@@ -176,16 +188,17 @@ if n > 0 then
   local t = redis.call('TIME')
   h.at = math.max(h.at, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
   h.mark = 0
-  local at, epoch = text(h.at), text(h.epoch)
-  for i = 1, n do
-    h.last = h.last + 1
-    h.count, h.bytes = h.count + 1, h.bytes + tonumber(ARGV[14 + 2*i])
-    redis.call('XADD', KEYS[2], epoch .. '-' .. text(h.last * 1024), 't', at, 'n', ARGV[14 + 2*i], 'd', ARGV[15 + 2*i])
-    if notes ~= ',' and notes ~= '' and string.find(notes, ',' .. i .. ',', 1, true) then
-      if h.noteseqs == '' then h.noteseqs = ',' end
-      h.noteseqs = h.noteseqs .. text(h.last) .. ','
-    end
+  local at, last, bytes = text(h.at), h.last, 0
+  for i = 14, 12 + 2*n, 2 do
+    last, bytes = last + 1, bytes + ARGV[i+2]
+    redis.call('XADD', KEYS[2], id(h, last, 0), 't', at, 'n', ARGV[i+2], 'd', ARGV[i+3])
   end
+  for i in string.gmatch(notes, '%d+') do
+    if h.noteseqs == '' then h.noteseqs = ',' end
+    h.noteseqs = h.noteseqs .. text(h.last + i) .. ','
+  end
+  h.last, h.count = last, h.count + n
+  if h.bytes >= 0 then h.bytes = h.bytes + bytes end
   drop(0, keep, trimat, maxbytes)
 end
 if what == 'r' and n == 0 then wake(h) end
