@@ -205,7 +205,7 @@ func TestNodesShareTheAuthority(t *testing.T) {
 	for refused := false; !refused; {
 		m, err := stranger.next()
 		if err != nil && websocket.CloseStatus(err) != 4401 {
-			t.Fatalf("a revoked token is let in after a restart, or ends with %v, want 4401", err)
+			t.Fatalf("a revoked token is let in after a restart, or ends with %v, want 4401:\n%s", err, c.p.stderr)
 		}
 		refused = err != nil || m["status"] == "viewer"
 	}
