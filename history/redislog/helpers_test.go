@@ -17,6 +17,8 @@ import (
 	"github.com/relayguard/relayguard/internal/redistest"
 )
 
+func TestMain(m *testing.M) { redistest.Main(m) }
+
 var ctx0 = context.Background()
 
 // node is one process: a client of the engine, and its replica of the log.

@@ -14,6 +14,8 @@ import (
 	"github.com/relayguard/relayguard/internal/redistest"
 )
 
+func TestMain(m *testing.M) { redistest.Main(m) }
+
 func TestReplica(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {

@@ -26,6 +26,8 @@ import (
 	"github.com/relayguard/relayguard/wsauth/refresh"
 )
 
+func TestMain(m *testing.M) { redistest.Main(m) }
+
 var (
 	ctx0 = context.Background()
 	key  = bytes.Repeat([]byte{3}, redisauth.KeySize)
