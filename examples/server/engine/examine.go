@@ -57,7 +57,15 @@ func (e *Engine) info(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return client.Do(ctx, client.B().Info().Build()).ToString()
+	// In a cluster, a connection is to the node that has the key of its first
+	// command. Without one, any node might answer, also a replica.
+	conn, release := client.Dedicate()
+	defer release()
+	replies := conn.DoMulti(ctx, conn.B().Get().Key(e.rootName()).Build(), conn.B().Info().Build())
+	if err := replies[0].Error(); err != nil && !rueidis.IsRedisNil(err) {
+		return "", err
+	}
+	return replies[1].ToString()
 }
 
 var errInfo = errors.New("the engine's answer to INFO is not that of Redis or Valkey")
