@@ -14,6 +14,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 func guideLimit(t *testing.T) {
@@ -263,14 +264,11 @@ func guideDefaults(t *testing.T) {
 }
 
 // freePort returns a port that no process uses at this moment.
+// freePort returns a port that stays free until a process of the test listens.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(freeport.Addr(t))
+	return port
 }
 
 func guideRetention(t *testing.T) {

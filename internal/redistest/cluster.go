@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // Cluster is a cluster of three masters with a replica each.
@@ -25,7 +27,7 @@ func (e Engine) StartCluster(t testing.TB, nodeTimeout time.Duration, options ..
 	t.Helper()
 	c := &Cluster{t: t}
 	for i := range 6 {
-		_, bus, _ := strings.Cut(FreeAddr(t), ":")
+		_, bus, _ := strings.Cut(freeport.Addr(t), ":")
 		s := e.Start(t, append([]string{
 			"--cluster-enabled", "yes", "--cluster-node-timeout", strconv.FormatInt(nodeTimeout.Milliseconds(), 10),
 			"--cluster-port", bus, "--cluster-config-file", "nodes.conf",

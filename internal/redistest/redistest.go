@@ -8,7 +8,6 @@ package redistest
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -21,6 +20,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // Engine is the name of an engine's program.
@@ -107,7 +108,7 @@ func (e Engine) start(t testing.TB, options func(dir string) []string) *Server {
 	})
 	var err error
 	for range 10 { // another process may take the port in between
-		s.Addr = FreeAddr(t)
+		s.Addr = freeport.Addr(t)
 		s.options = options(s.Dir)
 		if err = s.run(); err == nil {
 			return s
@@ -115,23 +116,6 @@ func (e Engine) start(t testing.TB, options func(dir string) []string) *Server {
 	}
 	t.Fatal(err)
 	return nil
-}
-
-// FreeAddr returns a loopback address at which nothing listens. Its port is not
-// one that a system gives to a listener at port 0 or to an outgoing connection,
-// so that it probably stays free while an engine is down.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(22_000)))
-		ln, err := net.Listen("tcp", addr)
-		if err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port on 127.0.0.1")
-	return ""
 }
 
 // Restart starts the engine at the same address again, after Kill. It returns

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // TLS is how clients reach an engine that speaks TLS.
@@ -30,7 +32,7 @@ func (e Engine) StartTLS(t testing.TB, options ...string) (*Server, TLS) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	cert := certificate(t, certFile, keyFile)
-	addr := FreeAddr(t)
+	addr := freeport.Addr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	s := e.Start(t, append([]string{
 		"--tls-port", port, "--tls-cert-file", certFile, "--tls-key-file", keyFile,

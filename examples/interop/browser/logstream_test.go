@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
-	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // TestLogStream follows a log on the page of the log streamer. The browser
@@ -27,7 +27,7 @@ func TestLogStream(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	addr := relay.FreeAddr(t)
+	addr := freeport.Addr(t)
 	service := exec.Command(program, "-addr", addr)
 	if err := service.Start(); err != nil {
 		t.Fatal(err)

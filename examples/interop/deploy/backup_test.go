@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // TestBackup lets systemd check the timer, and runs the unit's command as
@@ -17,7 +18,7 @@ import (
 func TestBackup(t *testing.T) {
 	analyze, keygen := program(t, "systemd-analyze", "systemd"), program(t, "age-keygen", "age")
 	dir := t.TempDir()
-	server := relay.New(t, "OPERATOR_ADDR="+relay.FreeAddr(t), "AUTH_DIR="+t.TempDir(), "HISTORY_DIR="+t.TempDir(),
+	server := relay.New(t, "OPERATOR_ADDR="+freeport.Addr(t), "AUTH_DIR="+t.TempDir(), "HISTORY_DIR="+t.TempDir(),
 		"HISTORY_KEY=PVpLzpAmPvH0hqZ0mRVTvgBRVbVnNrLmzaBtLzLLdNE")
 
 	unit := strings.ReplaceAll(shipped(t, "relay-backup.service"), "/usr/local/bin/relay", server.Binary())

@@ -23,6 +23,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 const root = "../../.."
@@ -129,7 +130,7 @@ func TestImage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	addr := relay.FreeAddr(t)
+	addr := freeport.Addr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	// The last value of a variable counts. The test does not listen on every
 	// address, because it runs outside a container.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/internal/freeport"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -46,7 +47,7 @@ func fail2ban(t *testing.T) {
 	tool := program(t, "fail2ban-regex", "fail2ban")
 	for _, row := range []struct{ format, host string }{{"text", "127.0.0.1"}, {"text", "::1"}, {"json", "127.0.0.1"}, {"json", "::1"}} {
 		t.Run(row.format+" "+row.host, func(t *testing.T) {
-			format, addr := row.format, relay.FreeAddr(t, row.host)
+			format, addr := row.format, freeport.Addr(t, row.host)
 			_, port, _ := net.SplitHostPort(addr)
 			server := relay.New(t, "LOG_FORMAT="+format, "HOST="+row.host, "PORT="+port, "AUTH_DIR="+t.TempDir())
 			server.Addr = addr

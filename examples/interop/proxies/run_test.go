@@ -21,6 +21,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // site is the site's name in the shipped configurations.
@@ -102,7 +103,7 @@ func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 		_, port, _ := net.SplitHostPort(addr)
 		return port
 	}
-	admin := relay.FreeAddr(t)
+	admin := freeport.Addr(t)
 	command := func(verb string, args ...string) *exec.Cmd {
 		cmd := exec.Command(binary, append([]string{verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile"}, args...)...)
 		cmd.Env = append([]string{
@@ -153,7 +154,7 @@ func rsaKey(t *testing.T) crypto.Signer {
 // certificate and its key.
 func listenAt(t *testing.T, dir string, private crypto.Signer) (p proxy, cert, key string) {
 	t.Helper()
-	p = proxy{plain: relay.FreeAddr(t), secure: relay.FreeAddr(t), ca: x509.NewCertPool()}
+	p = proxy{plain: freeport.Addr(t), secure: freeport.Addr(t), ca: x509.NewCertPool()}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), DNSNames: []string{site},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 3, 0),

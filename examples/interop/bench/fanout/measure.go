@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // contestants are the servers to compare. The ratios are to the first one,
@@ -187,7 +189,7 @@ func (b *bench) close() { os.RemoveAll(b.dir) }
 // load starts a new server of that name on one core, and runs the load
 // generator on the other.
 func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded, error) {
-	addr, err := freeAddr()
+	addr, err := freeport.Find()
 	if err != nil {
 		return nil, err
 	}
@@ -252,15 +254,6 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 		return nil, fmt.Errorf("%s: load: %w\n%s", name, errors.Join(err, jerr), &errs)
 	}
 	return &l, nil
-}
-
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // listening waits until a server listens on addr, or the process has ended.

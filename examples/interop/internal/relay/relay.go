@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
@@ -40,7 +42,7 @@ type Server struct {
 // variables as NAME=value.
 func New(t *testing.T, env ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, Addr: FreeAddr(t), binary: filepath.Join(t.TempDir(), "server")}
+	s := &Server{t: t, Addr: freeport.Addr(t), binary: filepath.Join(t.TempDir(), "server")}
 	build := exec.Command("go", "build", "-o", s.binary, "./examples/server")
 	build.Dir = "../../.." // its own module, with its own versions
 	if out, err := build.CombinedOutput(); err != nil {
@@ -57,18 +59,6 @@ func New(t *testing.T, env ...string) *Server {
 		}
 	})
 	return s
-}
-
-// FreeAddr returns an address on which no process listens, on the given host or
-// on 127.0.0.1.
-func FreeAddr(t *testing.T, host ...string) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(append(host, "127.0.0.1")[0], "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // Start runs the server with arguments, and returns when it listens.
