@@ -3,10 +3,8 @@ package redislimit_test
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,14 +26,7 @@ var (
 	bob   = netip.MustParseAddr("2001:db8:1:2:3:4:5:6")
 )
 
-// These tests wait for engines most of the time, and not for the processor.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { redistest.Main(m) }
 
 // patient is a Timeout that no busy machine reaches.
 const patient = 20 * time.Second

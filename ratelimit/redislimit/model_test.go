@@ -190,18 +190,25 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzTaken reads any answer of the engine.
 func FuzzTaken(f *testing.F) {
-	f.Add(int64(0), int64(2), int64(1), int64(5), 4)
-	f.Add(int64(4), int64(0), int64(0), int64(5), 4)
-	f.Add(int64(-1), int64(0), int64(0), int64(5), 4)
-	f.Add(int64(5), int64(0), int64(0), int64(5), 3)
-	f.Fuzz(func(t *testing.T, why, remaining, start, left int64, n int) {
-		reply := []int64{why, remaining, start, left}
-		got, _, err := redislimit.Taken(reply[:max(0, min(n, 4))])
-		if (err == nil) != (n >= 4 && why >= 0 && why <= 4) {
-			t.Errorf("%v: %+v, %v", reply, got, err)
+	f.Add([]byte("\x00\x00\x00\x00\x02\x00\x06\x43\x1f\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05"))
+	f.Add([]byte("\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05"))
+	f.Add([]byte("\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05"))
+	f.Add([]byte("\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		got, start, err := redislimit.Taken(reply)
+		if err == nil && (len(reply) != 19 || reply[0] > 4) || err != nil && len(reply) == 19 && reply[0] <= 4 && reply[5]|reply[12] < 0x20 {
+			t.Errorf("%q: %+v, %v", reply, got, err)
 		}
-		if err == nil && (got.Reason == ratelimit.ReasonNone) != (why == 0) {
-			t.Errorf("%v: %+v", reply, got)
+		if err != nil {
+			return
+		}
+		if (got.Reason == ratelimit.ReasonNone) != (reply[0] == 0) || got.Reset < 0 || got.RetryAfter < 0 {
+			t.Errorf("%q: %+v", reply, got)
+		}
+		var number [8]byte
+		copy(number[1:], reply[5:12])
+		if want := int64(binary.BigEndian.Uint64(number[:])); start != want {
+			t.Errorf("%q: the window begins at %d, want %d", reply, start, want)
 		}
 	})
 }

@@ -42,6 +42,11 @@ func append56(b []byte, n int64) []byte {
 	return append(b, byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 }
 
+// read56 reads what append56 appends.
+func read56(b []byte) int64 {
+	return int64(b[0])<<48 | int64(b[1])<<40 | int64(binary.BigEndian.Uint32(b[2:]))<<8 | int64(b[6])
+}
+
 // Follow implements [ratelimit.Shared].
 func (l *Limits) Follow(apply func(ratelimit.SharedChange)) {
 	l.follow.Do(func() {

@@ -151,8 +151,9 @@ type Limits struct {
 	met    chan struct{} // closed after the first meeting
 	wake   chan struct{} // there is something to tell the engine
 
-	offset atomic.Int64 // the engine's clock less the time since began, in µs
-	alone  atomic.Uint64
+	together together
+	offset   atomic.Int64 // the engine's clock less the time since began, in µs
+	alone    atomic.Uint64
 
 	states sync.Mutex            // for changes of away, and OnState
 	away   atomic.Pointer[error] // why the engine is not asked; nil: it is

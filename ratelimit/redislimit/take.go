@@ -50,20 +50,28 @@ func failures(key string) string { return key + "f" }
 // reasons are what take answers.
 var reasons = [...]ratelimit.Reason{ratelimit.ReasonNone, ratelimit.ReasonPenalty, ratelimit.ReasonOpen, ratelimit.ReasonAttempts, ratelimit.ReasonLimit}
 
+// maxExact is the largest number that the engine's scripts count exactly. So
+// many µs are 285 years.
+const maxExact = 1 << 53
+
 // taken returns what an answer of take means, and the begin of the window.
-func taken(reply []int64) (t ratelimit.Taken, start int64, err error) {
-	if len(reply) != 4 || reply[0] < 0 || reply[0] >= int64(len(reasons)) {
+func taken(reply []byte) (t ratelimit.Taken, start int64, err error) {
+	if len(reply) != 19 || int(reply[0]) >= len(reasons) {
 		return t, 0, errReply
 	}
-	t.Reason, t.Remaining = reasons[reply[0]], int(reply[1])
-	left := time.Duration(reply[3]) * time.Microsecond
+	start, ends := read56(reply[5:]), read56(reply[12:])
+	if max(start, ends) > maxExact {
+		return t, 0, errReply
+	}
+	t.Reason, t.Remaining = reasons[reply[0]], int(binary.BigEndian.Uint32(reply[1:]))
+	left := time.Duration(ends) * time.Microsecond
 	if t.Reason != ratelimit.ReasonPenalty {
 		t.Reset = left
 	}
 	if t.Reason != ratelimit.ReasonNone && t.Reason != ratelimit.ReasonOpen {
 		t.RetryAfter = left
 	}
-	return t, reply[2], nil
+	return t, start, nil
 }
 
 // Take implements [ratelimit.Shared]. It does not end with ctx: a client that
@@ -85,8 +93,10 @@ func (l *Limits) Take(ctx context.Context, c ratelimit.Client, r ratelimit.Rules
 		if r.Penalty {
 			keys = append(keys, failures(key))
 		}
-		var reply []int64
-		if reply, err = takeScript.exec(ctx, l.cfg.Client, keys, args...).AsIntSlice(); err == nil {
+		c := l.cfg.Client
+		r := l.together.do(ctx, c, takeScript.command(c, keys, args))
+		var reply []byte
+		if reply, err = takeScript.orWhole(ctx, c, r, keys, args).AsBytes(); err == nil {
 			t, start, err = taken(reply)
 		}
 	}
