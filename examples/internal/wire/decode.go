@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
+	"sync"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // SchemaError reports which rule a field of a message breaks. It never holds a
@@ -28,151 +32,192 @@ func (e *SchemaError) Answer() []byte {
 	return b
 }
 
+// decoder reads one message. It finds two equal names in an object by itself.
+type decoder struct {
+	input bytes.Buffer
+	*jsontext.Decoder
+}
+
+// A new decoder would be most of what a message allocates.
+var decoders = sync.Pool{New: func() any { return &decoder{Decoder: new(jsontext.Decoder)} }}
+
 // Decode parses a publisher's message. It drops unknown fields and the
 // timestamp. It refuses null as the value of a known field: null is not the
 // same as absent. It compares names exactly. A name must not appear twice in
 // one object, because parsers disagree on which of the two values counts. Every
 // error is a *SchemaError.
 func Decode(data []byte) (Message, error) {
-	var m Message
-	hasText := false
-	err := object(data, "message", func(name string, value json.RawMessage) (err error) {
-		switch name {
-		case "text":
-			hasText = true
-			m.Text, err = str(name, value)
-		case "memory":
-			m.Memory, err = memory(value)
-		case "status":
-			m.Status, err = status(value)
-		case "prompt":
-			var s string
-			s, err = str(name, value)
-			m.Prompt = &s
-		case "id":
-			m.ID, err = str(name, value)
-			if err == nil && utf8.RuneCountInString(m.ID) > MaxID {
-				err = &SchemaError{name, fmt.Sprintf("must have at most %d characters", MaxID)}
-			}
-		}
-		return err
-	})
-	if err == nil && !hasText {
-		err = &SchemaError{"text", "is required"}
-	}
+	d := decoders.Get().(*decoder)
+	defer func() {
+		d.input = bytes.Buffer{} // the message must not stay in memory
+		d.Reset(&d.input)
+		decoders.Put(d)
+	}()
+	d.input = *bytes.NewBuffer(data)
+	// Text that is no UTF-8 is replaced, such as half of a pair of escapes.
+	d.Reset(&d.input, jsontext.AllowInvalidUTF8(true))
+	m, err := d.message()
 	if err != nil {
 		return Message{}, err
 	}
 	return m, nil
 }
 
-func memory(data json.RawMessage) (*Memory, error) {
-	m := Memory{AvailableMB: math.NaN(), PercentUsed: math.NaN(), TotalMB: math.NaN()}
-	fields := []struct {
-		name string
-		into *float64
-	}{{"available_mb", &m.AvailableMB}, {"percent_used", &m.PercentUsed}, {"total_mb", &m.TotalMB}}
-	err := object(data, "memory", func(name string, value json.RawMessage) (err error) {
-		for _, f := range fields {
-			if f.name == name {
-				*f.into, err = number("memory."+name, value)
+func (d *decoder) message() (m Message, err error) {
+	hasText := false
+	err = d.object("message", func(name string) (err error) {
+		switch name {
+		case "text":
+			hasText = true
+			m.Text, err = d.str(name)
+		case "memory":
+			m.Memory, err = d.memory()
+		case "status":
+			m.Status, err = d.status()
+		case "prompt":
+			m.Prompt = new(string)
+			*m.Prompt, err = d.str(name)
+		case "id":
+			m.ID, err = d.str(name)
+			if err == nil && utf8.RuneCountInString(m.ID) > MaxID {
+				err = &SchemaError{name, fmt.Sprintf("must have at most %d characters", MaxID)}
 			}
+		default:
+			err = d.SkipValue()
 		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	for _, f := range fields {
-		if math.IsNaN(*f.into) {
-			return nil, &SchemaError{"memory." + f.name, "is required"}
-		}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return m, &SchemaError{"message", "must be one object"}
 	}
-	return &m, nil
+	if !hasText {
+		return m, &SchemaError{"text", "is required"}
+	}
+	return m, nil
 }
 
-func status(data json.RawMessage) (*Status, error) {
-	var s Status
-	err := object(data, "status", func(name string, value json.RawMessage) error {
+func (d *decoder) memory() (*Memory, error) {
+	m := &Memory{math.NaN(), math.NaN(), math.NaN()}
+	err := d.object("memory", func(name string) (err error) {
+		switch name {
+		case "available_mb":
+			m.AvailableMB, err = d.number("memory.available_mb")
+		case "percent_used":
+			m.PercentUsed, err = d.number("memory.percent_used")
+		case "total_mb":
+			m.TotalMB, err = d.number("memory.total_mb")
+		default:
+			err = d.SkipValue()
+		}
+		return err
+	})
+	missing := ""
+	switch {
+	case err != nil:
+		return nil, err
+	case math.IsNaN(m.AvailableMB):
+		missing = "available_mb"
+	case math.IsNaN(m.PercentUsed):
+		missing = "percent_used"
+	case math.IsNaN(m.TotalMB):
+		missing = "total_mb"
+	default:
+		return m, nil
+	}
+	return nil, &SchemaError{"memory." + missing, "is required"}
+}
+
+func (d *decoder) status() (*Status, error) {
+	s := new(Status)
+	err := d.object("status", func(name string) error {
 		switch name {
 		case "is_restarting":
-			switch string(value) {
-			case "true", "false":
-				restarting := string(value) == "true"
-				s.IsRestarting = &restarting
-			default:
+			token, err := d.ReadToken()
+			if err != nil {
+				return err
+			}
+			if kind := token.Kind(); kind != 't' && kind != 'f' {
 				return &SchemaError{"status.is_restarting", "must be true or false"}
 			}
+			s.IsRestarting = new(token.Bool())
 		case "num_restarts":
-			n, err := number("status.num_restarts", value)
+			n, err := d.number("status.num_restarts")
 			if err != nil {
 				return err
 			}
 			s.NumRestarts = &n
+		default:
+			return d.SkipValue()
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &s, nil
-}
-
-// object calls field for every member of the JSON object in data. It replaces
-// the struct decoding of encoding/json, which ignores the case of names and
-// takes the last of two equal names. path names the object in errors.
-func object(data []byte, path string, field func(name string, value json.RawMessage) error) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return &SchemaError{path, "must be an object"}
-	}
-	seen := make(map[string]bool, 8)
-	for dec.More() {
-		token, err := dec.Token()
-		name, ok := token.(string)
-		if err != nil || !ok {
-			return &SchemaError{path, "must be valid JSON"}
-		}
-		if seen[name] {
-			return &SchemaError{path, "must not name a field twice"}
-		}
-		seen[name] = true
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return &SchemaError{path, "must be valid JSON"}
-		}
-		if err := field(name, value); err != nil {
-			return err
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return &SchemaError{path, "must be valid JSON"}
-	}
-	// More returns false before a stray "}" too, so check that the input ends
-	// here.
-	if _, err := dec.Token(); err != io.EOF {
-		return &SchemaError{path, "must be one object"}
-	}
-	return nil
-}
-
-func str(path string, data json.RawMessage) (string, error) {
-	var s string
-	if data[0] != '"' || json.Unmarshal(data, &s) != nil {
-		return "", &SchemaError{path, "must be a string"}
-	}
 	return s, nil
 }
 
-func number(path string, data json.RawMessage) (float64, error) {
-	var n float64
-	err := json.Unmarshal(data, &n)
-	var typeErr *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &typeErr) && (data[0] == '-' || data[0] >= '0' && data[0] <= '9'):
-		return 0, &SchemaError{path, "must fit a 64-bit float"}
-	case err != nil || data[0] == 'n': // null leaves n as it was, without an error
+// object reads an object, and calls field for each name, which must read the
+// value. It replaces the struct decoding of encoding/json, which ignores the
+// case of names and takes the last of two equal names. path names the object in
+// errors.
+func (d *decoder) object(path string, field func(name string) error) error {
+	switch token, err := d.ReadToken(); {
+	case err != nil && path != "message":
+		return broken(path, err)
+	case err != nil || token.Kind() != '{':
+		return &SchemaError{path, "must be an object"}
+	}
+	for {
+		token, err := d.ReadToken()
+		switch {
+		case err != nil:
+			return broken(path, err)
+		case token.Kind() == '}':
+			return nil
+		}
+		if err := field(token.String()); err != nil {
+			return broken(path, err)
+		}
+	}
+}
+
+// broken returns err, which is of the object at path, as a SchemaError.
+func broken(path string, err error) error {
+	if schema, ok := errors.AsType[*SchemaError](err); ok {
+		return schema
+	}
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		return &SchemaError{path, "must not name a field twice"}
+	}
+	return &SchemaError{path, "must be valid JSON"}
+}
+
+func (d *decoder) str(path string) (string, error) {
+	token, err := d.ReadToken()
+	if err == nil && token.Kind() != '"' {
+		err = &SchemaError{path, "must be a string"}
+	}
+	if err != nil {
+		return "", err
+	}
+	return token.String(), nil
+}
+
+func (d *decoder) number(path string) (float64, error) {
+	value, err := d.ReadValue()
+	if err != nil {
+		return 0, err
+	}
+	if value.Kind() != '0' {
 		return 0, &SchemaError{path, "must be a number"}
+	}
+	n, err := strconv.ParseFloat(string(value), 64)
+	if err != nil {
+		return 0, &SchemaError{path, "must fit a 64-bit float"}
 	}
 	return n, nil
 }

@@ -52,6 +52,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"text twice", `{"text":"a","text":"b"}`, "message", "parsers disagree on which counts"},
 		{"escaped twice", `{"text":"a","te\u0078t":"b"}`, "message", "the same name, written with an escape"},
 		{"unknown twice", `{"text":"a","x":1,"x":2}`, "message", "the rule holds for dropped fields too"},
+		{"twice in an unknown object", `{"text":"a","x":[{"y":1,"y":2}]}`, "message", "and in what they hold"},
 		{"prompt null", `{"text":"a","prompt":null}`, "prompt", "null is not absent"},
 		{"prompt list", `{"text":"a","prompt":["p"]}`, "prompt", "wrong type"},
 		{"memory null", `{"text":"a","memory":null}`, "memory", "null is not absent"},

@@ -60,13 +60,13 @@ func (failing) Close() error                                 { return nil }
 
 // newTestRelay returns a relay with what cfg lacks, and a token of the device
 // pi-1.
-func newTestRelay(t *testing.T, cfg Config) (r *Relay, token string) {
+func newTestRelay(t testing.TB, cfg Config) (r *Relay, token string) {
 	t.Helper()
 	return newSharedRelay(t, cfg, nil)
 }
 
 // newSharedRelay is newTestRelay with a gate that has a Shared.
-func newSharedRelay(t *testing.T, cfg Config, shared wsauth.Shared) (r *Relay, token string) {
+func newSharedRelay(t testing.TB, cfg Config, shared wsauth.Shared) (r *Relay, token string) {
 	t.Helper()
 	tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 	if err != nil {
