@@ -5,7 +5,7 @@
 //	server -demo         serve without any environment, with a built-in device
 //	server check         check the environment and print it
 //	server health        ask the server at HOST and PORT whether it takes connections
-//	server token         make a token for a device
+//	server token         make a token for a device, or check one
 //	server secret        make a secret for JWT_SECRET, or for HISTORY_KEY
 //	server doctor        check a running server from outside, as visitors see it
 //	server version       print the program's version, and the version of Go that built it

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -195,6 +197,13 @@ func TestNodesShareTheAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	device.cut()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, told := a.verb(1, "token", "-check", file); !strings.Contains(told, "it is revoked") {
+		t.Errorf("the check of the revoked token says %q", told)
+	}
 
 	// Also for a server with another key, which was changed as documented.
 	c := readyNode(t, engine.Addr, "HISTORY_KEY="+otherKey, "HISTORY_KEY_PREVIOUS="+testKey)

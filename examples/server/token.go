@@ -39,12 +39,19 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 	newKey := flags.String("new-key", "", "make a pair of keys instead of a token: write the private key to a new `FILE`, readable by its owner alone, and print the public key for JWT_PUBLIC_KEY")
 	alg := flags.String("alg", jwtauth.EdDSA, "algorithm of -new-key: EdDSA (Ed25519) or ES256")
 	keyFile := flags.String("key", "", "sign with the private key in this `FILE` instead of JWT_SECRET")
+	check := flags.String("check", "", "make no token, but say what the server thinks of the one in this `FILE` (- for standard input), without printing it")
 	return func(c *call) error {
 		if err := c.noArgs(); err != nil {
 			return err
 		}
 		given := make(map[string]bool)
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if *check != "" {
+			if len(given) > 1 {
+				return errors.New("-check goes with no other flag")
+			}
+			return checkToken(c, *check)
+		}
 		if *newKey != "" {
 			if len(given) > 2 || len(given) == 2 && !given["alg"] {
 				return errors.New("-new-key goes with -alg only")

@@ -43,8 +43,8 @@ func verbs() []verb {
 	return []verb{
 		{name: "check", about: "check the environment and print it", setup: setupCheck},
 		{name: "health", about: "ask the server at HOST and PORT whether it takes connections", setup: setupHealth},
-		{name: "token", args: "[-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair] [-o FILE]",
-			about: "make a token for a device", setup: setupToken},
+		{name: "token", args: "[-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair] [-o FILE] | -check FILE",
+			about: "make a token for a device, or check one", setup: setupToken},
 		{name: "secret", about: "make a secret for JWT_SECRET, or for HISTORY_KEY", setup: setupSecret},
 		{name: "doctor", args: "[-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
 			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
