@@ -36,6 +36,7 @@ var operatorCalls = []struct{ method, path, pattern, permission string }{
 	{"GET", "/audit", "GET /audit", "audit"},
 	{"GET", "/reports", "GET /reports", "audit"},
 	{"GET", "/blocks", "GET /blocks", "blocks"},
+	{"GET", "/debug/pprof/heap", "GET /debug/pprof/{profile}", "profile"},
 	{"DELETE", "/sessions/none", "DELETE /sessions/{id}", ""},
 	{"DELETE", "/families/none", "DELETE /families/{id}", ""},
 	{"POST", "/families/none/prolong", "POST /families/{id}/prolong", ""},
@@ -55,7 +56,7 @@ var operatorCalls = []struct{ method, path, pattern, permission string }{
 // trace of its caller.
 func TestOperatorCalls(t *testing.T) {
 	s := start(t, func(c *config.Config) { crowded(c); c.Devices = []string{testDevice, "pi-2"} })
-	for _, role := range []string{"", "publisher", "metrics", "auditor", "admin"} {
+	for _, role := range []string{"", "publisher", "metrics", "auditor", "profiler", "admin"} {
 		authorization := ""
 		if role != "" {
 			token, err := authority.Sign(site.Grants(s.cfg), refresh.Grant{Subject: testDevice, Role: role}, time.Hour, time.Now())

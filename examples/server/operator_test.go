@@ -60,3 +60,27 @@ func guideReports(t *testing.T) {
 		t.Errorf("on the public listener: got %d, want 404", res.StatusCode)
 	}
 }
+
+// Profiles are on the operator's listener alone, also those that take a while.
+func TestProfiles(t *testing.T) {
+	s := start(t, nil)
+	op := s.operator()
+	for _, row := range []struct{ path, begins, why string }{
+		{"/debug/pprof/heap", "\x1f\x8b", "compressed, as the tool reads it"},
+		{"/debug/pprof/goroutine?debug=1", "goroutine profile:", "for a person"},
+		{"/debug/pprof/profile?seconds=1", "\x1f\x8b", "the processor's time"},
+	} {
+		res, body := op.call("GET", row.path)
+		if res.StatusCode != http.StatusOK || !strings.HasPrefix(body, row.begins) {
+			t.Errorf("%s (%s): %s, %.40q", row.path, row.why, res.Status, body)
+		}
+	}
+	for _, path := range []string{"/debug/pprof/cmdline", "/debug/pprof/none"} {
+		if res, _ := op.call("GET", path); res.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
+	if res, _ := s.get("/debug/pprof/heap"); res.StatusCode != http.StatusNotFound {
+		t.Errorf("the public listener answers %s", res.Status)
+	}
+}

@@ -32,8 +32,8 @@ const defaultTTL = 30 * 24 * time.Hour
 func setupToken(flags *flag.FlagSet) func(*call) error {
 	device := flags.String("device", "", "the device's `ID`; may be left out if only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is valid")
-	role := flags.String("role", "", "publisher; metrics, for a reader of the metrics; auditor, for reading all that the operator can read; or admin, for everything (default publisher)")
-	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, metrics, sessions, audit, blocks, admin")
+	role := flags.String("role", "", "publisher; metrics, for a reader of the metrics; auditor, for reading all that the operator can read; profiler, for profiles of the process; or admin, for everything (default publisher)")
+	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, metrics, sessions, audit, blocks, profile, admin")
 	output := flags.String("o", "", "write to a new `FILE`, readable by its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	newKey := flags.String("new-key", "", "make a pair of keys instead of a token: write the private key to a new `FILE`, readable by its owner alone, and print the public key for JWT_PUBLIC_KEY")

@@ -20,7 +20,7 @@ func TestTokenVerb(t *testing.T) {
 	}{
 		{"which device?", env, nil, exitFailed, "ALLOWED_DEVICE_ID: pi-1, pi-2"},
 		{"a stranger", env, []string{"-device", "pi-3"}, exitFailed, "pi-3"},
-		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "none of admin, auditor, metrics, publisher"},
+		{"an unknown role", env, []string{"-device", "pi-1", "-role", "god"}, exitFailed, "none of admin, auditor, metrics, profiler, publisher"},
 		{"an unknown permission", env, []string{"-device", "pi-1", "-scope", "write"}, exitFailed, "the role has the permissions publish"},
 		{"a scope of nothing is not all", env, []string{"-device", "pi-1", "-scope", ","}, exitFailed, "names no permission"},
 		{"a pair has lifetimes of its own", env, []string{"-device", "pi-1", "-pair", "-ttl", "1h"}, exitFailed, "ACCESS_TOKEN_LIFETIME"},

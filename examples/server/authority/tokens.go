@@ -62,6 +62,7 @@ const (
 	Sessions = "sessions" // sessions, families of refresh tokens, keys
 	Audit    = "audit"    // the newest security events, and browsers' reports
 	Blocks   = "blocks"   // the blocked networks
+	Profile  = "profile"  // profiles of the process
 )
 
 // Roles returns the permissions of each role that a token may have.
@@ -70,7 +71,8 @@ func Roles() map[string][]string {
 		"publisher": {wsauth.Publish},
 		"metrics":   {Metrics},
 		"auditor":   {Metrics, Sessions, Audit, Blocks},
-		"admin":     {wsauth.Publish, wsauth.Admin, Metrics, Sessions, Audit, Blocks},
+		"profiler":  {Profile},
+		"admin":     {wsauth.Publish, wsauth.Admin, Metrics, Sessions, Audit, Blocks, Profile},
 	}
 }
 

@@ -21,6 +21,8 @@ var permissions = map[string]string{
 	"GET /audit":    authority.Audit,
 	"GET /reports":  authority.Audit,
 	"GET /blocks":   authority.Blocks,
+
+	"GET /debug/pprof/{profile}": authority.Profile,
 }
 
 // socketKey is the context's key of the caller on a Unix socket.

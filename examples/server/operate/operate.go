@@ -92,6 +92,10 @@ func (c *Config) check() error {
 //	       erases one message, by its number in an export
 //	GET    /metrics
 //	       the metrics of site/metrics.md, in Prometheus's text format
+//	GET    /debug/pprof/{profile}
+//	       a profile for "go tool pprof": heap, allocs, goroutine, block,
+//	       mutex or threadcreate. Also profile, of the processor's time, and
+//	       trace, both over the next ?seconds=
 //
 //	GET    /proof
 //	       proof that the server has the secrets, for ?nonce=: a list of texts.
@@ -100,7 +104,8 @@ func (c *Config) check() error {
 // Answers are JSON, and errors are plain text. Without a valid token, every
 // other path answers 401. The permission admin admits to every call. Reading
 // needs only metrics, sessions (also for families and keys), audit (also for
-// reports) or blocks, so that a token for one purpose is good for no other.
+// reports), blocks or profile, so that a token for one purpose is good for no
+// other.
 func Handler(cfg Config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -108,6 +113,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /reports", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Reports()) })
 	mux.Handle("GET /metrics", cfg.Metrics)
+	handleProfiles(mux)
 	cfg.handleSessions(mux)
 	cfg.handleBlocks(mux)
 	cfg.handleAudit(mux)
