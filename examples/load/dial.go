@@ -66,6 +66,20 @@ func parseTarget(raw string, remote bool) (target, error) {
 	return target{addr: net.JoinHostPort(u.Hostname(), port), host: u.Host, path: u.RequestURI()}, nil
 }
 
+// since returns the target at which a viewer goes on from a position. If pos is
+// empty, the viewer begins anew.
+func (t target) since(pos string) target {
+	if pos == "" {
+		return t
+	}
+	sep := "?"
+	if strings.Contains(t.path, "?") {
+		sep = "&"
+	}
+	t.path += sep + "since=" + url.QueryEscape(pos)
+	return t
+}
+
 // source returns one of n loopback addresses, from 127.0.1.1 on, or nil if n is
 // 0. The viewers i and i+n have the same address.
 func source(i, n int) net.Addr {

@@ -199,6 +199,9 @@ func TestUsage(t *testing.T) {
 		"-sources -2":                          "-sources",
 		"-no-such-flag":                        "usage",
 		"viewers":                              "unexpected",
+		"-server-pid 0":                        "a number above 0",
+		"-server-pid 1 -server-pid 2":          "one for each",
+		"-url ws://127.0.0.1/ -url x":          "-url must be like",
 		"-viewers 0 -rate 0 -url ws://8.8.8.8": "-rate must be above",
 	} {
 		var out, errs bytes.Buffer

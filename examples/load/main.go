@@ -9,6 +9,7 @@
 //	load -viewers 10000 -for 10m -slow 1%
 //	load -storm -viewers 5000
 //	load -idle -viewers 10000 -server-pid PID
+//	load -url ws://127.0.0.1:3000/ws -url ws://127.0.0.1:3001/ws
 //
 // With -slow, some viewers never read, or read a byte a second. With -storm,
 // all viewers reconnect at once, and the time is measured until all have the
@@ -24,6 +25,18 @@
 //
 //	taskset -c 0 env GOMAXPROCS=1 server &
 //	taskset -c 1 env GOMAXPROCS=1 load -server-pid $! …
+//
+// # Several servers
+//
+// With several -url, the viewers are spread over them in turn, and the publisher
+// uses the first one. A viewer that the server drops waits as the page does,
+// for half a second to a second, and at most twice as long after each failure.
+// Then it connects to the next URL, from its position on. So the servers must
+// share their history. Such a viewer is no failure, unless it misses a message
+// or gets one twice. It counts in reconnects, and what it waited in the latency.
+// In a storm, and if nothing is published, viewers do not change the server.
+//
+// Give -server-pid for each -url, in the same order.
 //
 // # Other servers
 //
@@ -45,7 +58,6 @@
 //
 //	mode                  fanout, storm or idle
 //	run                   the name of the run in its messages
-//	url                   the server
 //	viewers               the number of viewers asked for
 //	connected             the number of viewers that connected
 //	refused               connections that failed, by status or cause
@@ -62,6 +74,8 @@
 //	malformed             messages of this run that arrived damaged
 //	dropped               viewers that the server dropped, by close code;
 //	                      1006 without a close frame
+//	reconnects            how often a viewer went on at the next URL, by the
+//	                      close code of the connection before
 //	latency_ms            p50, p99 and max from the publisher's write to the
 //	                      viewer's read (fanout)
 //	complete_ms           p50, p99 and max from the start of the storm until a
@@ -77,6 +91,9 @@
 //	server_rss_end        the server's memory at the end
 //	server_rss_per_viewer the server's memory for each viewer (idle)
 //	load_cpu_seconds      the CPU time of load itself
+//	servers               for each -url: url, the viewers that connected to it
+//	                      at first, those at_end, and of its own deliveries,
+//	                      latency_ms, server_cpu_seconds, cpu_us_per_delivery
 //	failures, notes       sentences
 //
 // The exit code is 1 if there are failures: a viewer that reads was refused or
@@ -116,7 +133,8 @@ func main() {
 
 // config holds the values of the flags.
 type config struct {
-	url, token, run, start string
+	urls                   []string
+	token, run, start      string
 	publish, remote        bool
 	viewers, size, history int
 	rate, ramp             float64
@@ -125,7 +143,7 @@ type config struct {
 	slow                   string
 	slowKinds              []kind
 	storm, idle            bool
-	serverPID              int
+	serverPIDs             []int
 	hello                  []string
 	json, quiet            bool
 }
@@ -138,13 +156,18 @@ const viewersPerSource = 4
 // maxSources keeps all addresses within 127.0.0.0/8.
 const maxSources = 1 << 20
 
+const usualURL = "ws://127.0.0.1:3000/ws"
+
 // parse reads and checks the flags. token is the value of LOAD_TOKEN.
-func parse(args []string, token string, stderr io.Writer) (config, target, error) {
+func parse(args []string, token string, stderr io.Writer) (config, []target, error) {
 	var c config
 	var kinds string
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&c.url, "url", "ws://127.0.0.1:3000/ws", "the server's WebSocket endpoint")
+	f.Func("url", "the server's WebSocket endpoint (default "+usualURL+"); may be repeated, for servers that share their history", func(s string) error {
+		c.urls = append(c.urls, s)
+		return nil
+	})
 	f.StringVar(&c.token, "token", "", "the publisher's token; LOAD_TOKEN is safer, because a list of processes does not show it")
 	f.IntVar(&c.viewers, "viewers", 1000, "the number of viewers")
 	f.Float64Var(&c.rate, "rate", 25, "messages a second")
@@ -157,7 +180,14 @@ func parse(args []string, token string, stderr io.Writer) (config, target, error
 	f.BoolVar(&c.storm, "storm", false, "fill the history, and let all viewers reconnect at once")
 	f.IntVar(&c.history, "history", 1000, "the number of messages in the history of a storm")
 	f.BoolVar(&c.idle, "idle", false, "publish nothing, and measure the memory of a viewer")
-	f.IntVar(&c.serverPID, "server-pid", 0, "the id of the server's process, to measure its CPU time and memory")
+	f.Func("server-pid", "the id of the server's process, to measure its CPU time and memory; may be repeated, once for each -url", func(s string) error {
+		pid, err := strconv.Atoi(s)
+		if err != nil || pid < 1 {
+			return errors.New("a process id is a number above 0")
+		}
+		c.serverPIDs = append(c.serverPIDs, pid)
+		return nil
+	})
 	f.DurationVar(&c.wait, "wait", 10*time.Second, "how long to wait for missing messages, or for the answers to -hello")
 	f.BoolVar(&c.publish, "publish", true, "publish messages; false if the server publishes by itself")
 	f.StringVar(&c.start, "start", "", "with -publish=false: the URL to POST to when the server should publish")
@@ -170,13 +200,21 @@ func parse(args []string, token string, stderr io.Writer) (config, target, error
 	f.BoolVar(&c.json, "json", false, "print JSON")
 	f.BoolVar(&c.quiet, "quiet", false, "show no progress, and print only failures")
 	if err := f.Parse(args); err != nil {
-		return c, target{}, errFlags{err}
+		return c, nil, errFlags{err}
 	}
 	if c.token == "" {
 		c.token = token
 	}
-	to, err := parseTarget(c.url, c.remote)
-	return c, to, errors.Join(err, c.complete(kinds, f.Args()))
+	if len(c.urls) == 0 {
+		c.urls = []string{usualURL}
+	}
+	var to []target
+	var errs []error
+	for _, u := range c.urls {
+		t, err := parseTarget(u, c.remote)
+		to, errs = append(to, t), append(errs, err)
+	}
+	return c, to, errors.Join(errors.Join(errs...), c.complete(kinds, f.Args()))
 }
 
 // errFlags is an error that package flag has already printed.
@@ -203,6 +241,9 @@ func (c *config) complete(kinds string, rest []string) error {
 	wrong(c.history < 1, "-history must be at least 1")
 	wrong(c.storm && c.idle, "-storm and -idle exclude each other")
 	wrong(c.sources < -1 || c.sources > maxSources, "-sources must be -1 to %d", maxSources)
+	if n := len(c.serverPIDs); n > 0 {
+		wrong(n != len(c.urls), "%d -server-pid for %d -url: give one for each, in the same order, or none", n, len(c.urls))
+	}
 	if _, err := share(c.slow, max(1, c.viewers)); err != nil {
 		errs = append(errs, err)
 	}

@@ -16,24 +16,13 @@ import (
 // clockTick is the unit of time in /proc/PID/stat. It is 10 ms on every Linux.
 const clockTick = 10 * time.Millisecond
 
-// process measures a process by /proc. If pid is 0, there is no process, and
-// all results are 0.
+// process measures a process by /proc.
 type process struct {
 	pid int
 
-	mu  sync.Mutex
-	max int64 // the most memory so far, in bytes
-}
-
-// check returns an error if the process cannot be measured.
-func (p *process) check() error {
-	if p.pid == 0 {
-		return nil
-	}
-	if _, _, err := p.usage(); err != nil {
-		return fmt.Errorf("-server-pid %d: %w", p.pid, err)
-	}
-	return nil
+	mu   sync.Mutex
+	max  int64         // the most memory so far, in bytes
+	last time.Duration // the CPU time when it was last measured
 }
 
 // usage returns the CPU time so far and the memory now, in bytes.
@@ -62,43 +51,72 @@ func parseStat(stat []byte) (cpu time.Duration, rss int64, err error) {
 	return time.Duration(n[0]+n[1]) * clockTick, n[2] * int64(os.Getpagesize()), nil
 }
 
-// cpu returns the CPU time so far, or 0 if it is unknown.
-func (p *process) cpu() time.Duration {
-	if p.pid == 0 {
-		return 0
-	}
-	cpu, _, _ := p.usage()
-	return cpu
-}
-
-// rss returns the memory now, in bytes, or 0 if it is unknown. It also updates
-// the value for peak.
-func (p *process) rss() int64 {
-	if p.pid == 0 {
-		return 0
-	}
-	_, rss, _ := p.usage()
+// now returns the CPU time so far and the memory in bytes. If the process has
+// ended, that is the CPU time when it was last measured, and no memory.
+func (p *process) now() (cpu time.Duration, rss int64) {
+	cpu, rss, _ = p.usage()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.max = max(p.max, rss)
-	return rss
+	p.max, p.last = max(p.max, rss), max(p.last, cpu)
+	return p.last, rss
 }
 
-// peak returns the largest value that rss has returned.
-func (p *process) peak() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.max
+// processes are those of the servers. There may be none.
+type processes []*process
+
+func newProcesses(pids []int) (all processes) {
+	for _, pid := range pids {
+		all = append(all, &process{pid: pid})
+	}
+	return all
 }
 
-// watch measures the memory four times a second until ctx ends.
-func (p *process) watch(ctx context.Context) {
+// check returns an error if one of them cannot be measured.
+func (all processes) check() error {
+	for _, p := range all {
+		if _, _, err := p.usage(); err != nil {
+			return fmt.Errorf("-server-pid %d: %w", p.pid, err)
+		}
+	}
+	return nil
+}
+
+// cpu returns the CPU time of each so far.
+func (all processes) cpu() (each []time.Duration) {
+	for _, p := range all {
+		cpu, _ := p.now()
+		each = append(each, cpu)
+	}
+	return each
+}
+
+// rss returns the memory of all now, in bytes.
+func (all processes) rss() (sum int64) {
+	for _, p := range all {
+		_, rss := p.now()
+		sum += rss
+	}
+	return sum
+}
+
+// peak returns the sum of the most memory that was measured of each.
+func (all processes) peak() (sum int64) {
+	for _, p := range all {
+		p.mu.Lock()
+		sum += p.max
+		p.mu.Unlock()
+	}
+	return sum
+}
+
+// watch measures them four times a second until ctx ends.
+func (all processes) watch(ctx context.Context) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	for p.pid != 0 {
+	for len(all) > 0 {
 		select {
 		case <-tick.C:
-			p.rss()
+			all.rss()
 		case <-ctx.Done():
 			return
 		}

@@ -15,21 +15,32 @@ import (
 	"testing"
 )
 
-// startRelay runs the real server. It returns the server's URL, its process id
-// and a token.
-func startRelay(t *testing.T) (url string, pid int, token string) {
+// relay is a real server, as a process.
+type relay struct {
+	url, token string
+	cmd        *exec.Cmd
+}
+
+// buildRelay returns the path of the server's program.
+func buildRelay(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "server")
 	if out, err := exec.Command("go", "build", "-o", binary, "../server").CombinedOutput(); err != nil {
 		t.Fatalf("building the server: %v\n%s", err, out)
 	}
+	return binary
+}
+
+// startRelay runs the server, with more variables, until the test ends.
+func startRelay(t *testing.T, binary string, more ...string) *relay {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
-	env := []string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "UPGRADES_PER_SECOND=0", "PORT=" + port}
+	env := append([]string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "UPGRADES_PER_SECOND=0", "PORT=" + port}, more...)
 
 	cmd := exec.Command(binary)
 	cmd.Env = env
@@ -53,7 +64,7 @@ func startRelay(t *testing.T) (url string, pid int, token string) {
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-read
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !strings.Contains(err.Error(), "killed") {
 			t.Errorf("the server ended with %v", err)
 		}
 	})
@@ -66,12 +77,13 @@ func startRelay(t *testing.T) (url string, pid int, token string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("ws://127.0.0.1:%s/ws", port), cmd.Process.Pid, strings.TrimSpace(string(out))
+	return &relay{fmt.Sprintf("ws://127.0.0.1:%s/ws", port), strings.TrimSpace(string(out)), cmd}
 }
 
 func TestRelay(t *testing.T) {
-	url, pid, token := startRelay(t)
-	common := []string{"-url", url, "-token", token, "-wait", "1m"}
+	s := startRelay(t, buildRelay(t))
+	pid := s.cmd.Process.Pid
+	common := []string{"-url", s.url, "-token", s.token, "-wait", "1m"}
 	if _, err := os.Stat("/proc/self/stat"); err == nil {
 		common = append(common, "-server-pid", strconv.Itoa(pid))
 	} else {

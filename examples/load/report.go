@@ -17,7 +17,6 @@ import (
 type report struct {
 	Mode      string         `json:"mode"`
 	Run       string         `json:"run"`
-	URL       string         `json:"url"`
 	Viewers   int            `json:"viewers"`
 	Connected int            `json:"connected"`
 	Refused   map[string]int `json:"refused"`
@@ -34,6 +33,7 @@ type report struct {
 	Malformed  int64          `json:"malformed"`
 	Dropped    map[string]int `json:"dropped"`
 	SlowDrops  map[string]int `json:"slow_dropped"`
+	Reconnects map[string]int `json:"reconnects"`
 
 	Latency    quantiles `json:"latency_ms"`
 	Complete   quantiles `json:"complete_ms"`
@@ -50,8 +50,21 @@ type report struct {
 	RSSPerViewer   float64 `json:"server_rss_per_viewer"`
 	OwnCPU         float64 `json:"load_cpu_seconds"`
 
+	Servers []serverReport `json:"servers"`
+
 	Failures []string `json:"failures"`
 	Notes    []string `json:"notes"`
+}
+
+// serverReport is the part of one -url.
+type serverReport struct {
+	URL            string    `json:"url"`
+	Viewers        int       `json:"viewers"`
+	AtEnd          int       `json:"at_end"`
+	Deliveries     int64     `json:"deliveries"`
+	Latency        quantiles `json:"latency_ms"`
+	CPU            float64   `json:"server_cpu_seconds"`
+	CPUPerDelivery float64   `json:"cpu_us_per_delivery"`
 }
 
 type quantiles struct {
@@ -118,6 +131,9 @@ func (r *report) writeText(w io.Writer) {
 		line("out of order", "%d", r.OutOfOrder)
 	}
 	line("dropped", "%s", cmp.Or(counted("", r.Dropped), "0"))
+	if len(r.Servers) > 1 {
+		line("reconnects", "%s", cmp.Or(counted("", r.Reconnects), "0"))
+	}
 	ms := func(name string, q quantiles) { line(name, "p50 %.1f, p99 %.1f, max %.1f ms", q.P50, q.P99, q.Max) }
 	switch r.Mode {
 	case modeFanout:
@@ -126,6 +142,17 @@ func (r *report) writeText(w io.Writer) {
 		line("throughput", "%.0f deliveries a second", r.Throughput)
 	case modeStorm:
 		ms("until complete", r.Complete)
+	}
+	if len(r.Servers) > 1 {
+		for _, s := range r.Servers {
+			line(s.URL, "%d viewers, %d at the end, %d deliveries", s.Viewers, s.AtEnd, s.Deliveries)
+			if r.Mode == modeFanout {
+				ms("  latency", s.Latency)
+			}
+			if s.CPUPerDelivery > 0 {
+				line("  CPU", "%.2f s, %.2f µs a delivery", s.CPU, s.CPUPerDelivery)
+			}
+		}
 	}
 	if r.RSSStart > 0 {
 		line("server CPU", "%.2f s in %.1f s", r.ServerCPU, r.Seconds)

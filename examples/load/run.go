@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,42 +22,47 @@ const (
 	modeIdle   = "idle"
 )
 
-// tallies is the number of tallies that the viewers share.
+// tallies is the number of tallies that the viewers of a server share.
 const tallies = 16
 
 // load is one run.
 type load struct {
 	cfg      config
-	to       target
+	to       []target  // one for each -url
 	progress io.Writer // if nil, no progress is shown
 
 	finder *mark.Finder
-	server process
+	server processes
 	report report
 
-	tallies atomic.Pointer[[tallies]tally]
+	tallies atomic.Pointer[[]tally] // tallies of each server
 	viewers []*viewer
+	resume  context.Context // while viewers may go on at another server
 
 	connected, sent atomic.Int64
 	over            atomic.Bool
 	dripping        sync.WaitGroup
 	phase           atomic.Pointer[string]
 
-	mu      sync.Mutex
-	refused map[string]int
+	mu         sync.Mutex
+	refused    map[string]int
+	reconnects map[string]int
 }
 
 // run measures. If it fails, it also returns the report of what it has
 // measured.
 func (l *load) run(ctx context.Context) (*report, error) {
 	l.finder = mark.NewFinder(l.cfg.run)
-	l.server.pid = l.cfg.serverPID
-	l.tallies.Store(new([tallies]tally))
-	l.refused = map[string]int{}
+	l.server = newProcesses(l.cfg.serverPIDs)
+	l.clear()
+	l.refused, l.reconnects = map[string]int{}, map[string]int{}
 	l.report = report{
-		Mode: l.cfg.mode(), Run: l.cfg.run, URL: l.cfg.url, Viewers: l.cfg.viewers, Rate: l.cfg.rate,
-		Refused: l.refused, Dropped: map[string]int{}, SlowDrops: map[string]int{},
+		Mode: l.cfg.mode(), Run: l.cfg.run, Viewers: l.cfg.viewers, Rate: l.cfg.rate,
+		Refused: l.refused, Reconnects: l.reconnects, Dropped: map[string]int{}, SlowDrops: map[string]int{},
 		Failures: []string{}, Notes: []string{},
+	}
+	for _, u := range l.cfg.urls {
+		l.report.Servers = append(l.report.Servers, serverReport{URL: u})
 	}
 	if err := l.server.check(); err != nil {
 		return &l.report, err
@@ -65,6 +71,9 @@ func (l *load) run(ctx context.Context) (*report, error) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer cancel()
+	var stay context.CancelFunc
+	l.resume, stay = context.WithCancel(ctx)
+	defer stay()
 	beside.Go(func() { l.server.watch(ctx) })
 	beside.Go(func() { l.showProgress(ctx) })
 	defer func() {
@@ -88,7 +97,7 @@ func (l *load) run(ctx context.Context) (*report, error) {
 	l.report.RSSEnd = l.server.rss()
 	l.report.RSSMax = l.server.peak()
 	l.report.OwnCPU = ownCPU().Seconds()
-	l.collect()
+	l.collect(stay)
 	l.report.judge()
 	return &l.report, err
 }
@@ -158,7 +167,7 @@ func (l *load) storm(ctx context.Context) error {
 	}
 	l.viewers = nil
 	l.connected.Store(0)
-	l.tallies.Store(new([tallies]tally))
+	l.clear()
 
 	l.setPhase("storm")
 	meter := l.measure()
@@ -196,7 +205,7 @@ func (l *load) idle(ctx context.Context) error {
 	}
 	l.setPhase("idle")
 	err := pause(ctx, l.cfg.duration)
-	if n := l.connected.Load(); n > 0 && l.server.pid != 0 {
+	if n := l.connected.Load(); n > 0 && len(l.server) > 0 {
 		l.report.RSSPerViewer = float64(l.server.rss()-l.report.RSSStart) / float64(n)
 	}
 	return err
@@ -212,7 +221,7 @@ type messages interface {
 func (l *load) publisher(ctx context.Context) (messages, error) {
 	switch {
 	case l.cfg.publish:
-		return newPublisher(ctx, l.to, l.cfg.token)
+		return newPublisher(ctx, l.to[0], l.cfg.token)
 	case l.cfg.start != "":
 		return triggered(l.cfg.start), nil
 	}
@@ -253,7 +262,11 @@ func (l *load) measure() (end func()) {
 	cpu, start := l.server.cpu(), time.Now()
 	return func() {
 		l.report.Seconds = time.Since(start).Seconds()
-		l.report.ServerCPU = (l.server.cpu() - cpu).Seconds()
+		for i, now := range l.server.cpu() {
+			used := (now - cpu[i]).Seconds()
+			l.report.Servers[i].CPU = used
+			l.report.ServerCPU += used
+		}
 	}
 }
 
@@ -264,7 +277,6 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 	slow := l.cfg.slowCount()
 	l.report.Slow = slow
 	kinds := l.cfg.slowKinds
-	tallies := l.tallies.Load()
 	l.viewers = make([]*viewer, 0, n)
 	var dialling sync.WaitGroup
 	start := time.Now()
@@ -273,15 +285,19 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 		if i < slow {
 			k = kinds[i%len(kinds)]
 		}
-		v := newViewer(k, l.finder, &tallies[i%len(tallies)], l.cfg.unknownCount())
+		v := newViewer(k, l.finder, i, l.cfg.unknownCount())
 		v.target = complete
+		l.put(v, i%len(l.to))
+		if k == reads && l.moves() {
+			v.move = func() (net.Conn, []byte) { return l.move(v) }
+		}
 		l.viewers = append(l.viewers, v)
 		if ramp > 0 {
 			if err := pause(ctx, time.Until(start.Add(time.Duration(float64(i)/ramp*float64(time.Second))))); err != nil {
 				break
 			}
 		}
-		dialling.Go(func() { l.join(ctx, v, i) })
+		dialling.Go(func() { l.join(ctx, v) })
 	}
 	dialling.Wait()
 	if ctx.Err() != nil {
@@ -294,29 +310,27 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 	return l.await(ctx, func(v *viewer) bool { return v.heard.Load() }, "an answer to -hello")
 }
 
-// join connects viewer i.
-func (l *load) join(ctx context.Context, v *viewer, i int) {
-	conn, rest, err := dial(ctx, l.to, source(i, l.cfg.sources), v.kind != reads)
+// join connects v.
+func (l *load) join(ctx context.Context, v *viewer) {
+	server := v.server
+	conn, rest, err := dial(ctx, l.to[server], source(v.number, l.cfg.sources), v.kind != reads)
 	if err != nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.refused[refusedAs(err)]++
+		l.count(l.refused, refusedAs(err))
 		return
 	}
 	l.connected.Add(1)
+	l.mu.Lock()
+	l.report.Servers[server].Viewers++
+	l.mu.Unlock()
 	v.start(conn, rest)
-	for _, text := range l.cfg.hello {
-		if v.send(opText, []byte(text)) != nil {
-			return // v.read fails too
-		}
-	}
+	l.greet(v)
 }
 
 // drip makes the viewers of the kind drips read a byte each second.
 func (l *load) drip(ctx context.Context) {
 	var dripping []*viewer
 	for _, v := range l.viewers {
-		if v.kind == drips && v.conn != nil {
+		if v.kind == drips && v.joined() {
 			dripping = append(dripping, v)
 		}
 	}
@@ -394,14 +408,16 @@ func (l *load) settle(ctx context.Context, published int64) error {
 	return nil
 }
 
-// collect ends all reading and adds the counts of the viewers to the report.
-func (l *load) collect() {
+// collect ends all reading and adds the counts of the viewers to the report. It
+// calls stay so that no viewer connects any more.
+func (l *load) collect(stay func()) {
 	l.over.Store(true)
 	l.dripping.Wait()
+	stay()
 	r := &l.report
 	r.Connected = int(l.connected.Load())
 	for _, v := range l.viewers {
-		if v.conn == nil {
+		if !v.joined() {
 			continue
 		}
 		v.stop()
@@ -411,6 +427,8 @@ func (l *load) collect() {
 		}
 		if why := v.dropped(); why != "" {
 			drops[why]++
+		} else {
+			r.Servers[v.server].AtEnd++
 		}
 		if v.kind == reads && r.Mode != modeIdle {
 			published := r.Published
@@ -422,16 +440,27 @@ func (l *load) collect() {
 		}
 	}
 	var all histogram
-	tallies := l.tallies.Load()
-	for i := range tallies {
-		t := &tallies[i]
-		all.merge(&t.latency)
-		r.Deliveries += t.messages
-		r.Frames += t.frames
-		r.Bytes += t.bytes
-		r.Duplicates += t.duplicates
-		r.OutOfOrder += t.disorder
-		r.Malformed += t.faulty
+	for server := range r.Servers {
+		s := &r.Servers[server]
+		var own histogram
+		for i := range tallies {
+			t := l.tally(server, i)
+			own.merge(&t.latency)
+			s.Deliveries += t.messages
+			r.Frames += t.frames
+			r.Bytes += t.bytes
+			r.Duplicates += t.duplicates
+			r.OutOfOrder += t.disorder
+			r.Malformed += t.faulty
+		}
+		all.merge(&own)
+		r.Deliveries += s.Deliveries
+		if r.Mode == modeFanout {
+			s.Latency = quantilesOf(&own)
+		}
+		if s.Deliveries > 0 {
+			s.CPUPerDelivery = s.CPU * 1e6 / float64(s.Deliveries)
+		}
 	}
 	if r.Mode == modeFanout {
 		r.Latency = quantilesOf(&all)
@@ -454,11 +483,11 @@ func (l *load) showProgress(ctx context.Context) {
 	start := time.Now()
 	for pause(ctx, 500*time.Millisecond) == nil {
 		var got int64
-		tallies := l.tallies.Load()
-		for i := range tallies {
-			tallies[i].mu.Lock()
-			got += tallies[i].messages
-			tallies[i].mu.Unlock()
+		for i := range *l.tallies.Load() {
+			t := l.tally(0, i)
+			t.mu.Lock()
+			got += t.messages
+			t.mu.Unlock()
 		}
 		phase := ""
 		if p := l.phase.Load(); p != nil {

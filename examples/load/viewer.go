@@ -35,15 +35,16 @@ type tally struct {
 	duplicates, disorder, faulty int64
 }
 
-// viewer is one connection that watches.
+// viewer watches, by one connection at a time.
 type viewer struct {
 	kind   kind
-	conn   net.Conn
+	number int // from 0 on
 	finder *mark.Finder
-	tally  *tally
-	frames frameReader
-	tail   mark.Tail
-	now    int64 // when the bytes arrived that are being parsed
+	move   func() (conn net.Conn, rest []byte) // goes on at another server; nil: stays
+
+	mu      sync.Mutex
+	conn    net.Conn // only start and move change it
+	stopped bool
 
 	seen      atomic.Int64  // messages, without duplicates
 	highest   atomic.Int64  // the number after the highest message
@@ -55,6 +56,12 @@ type viewer struct {
 	completedAt time.Time // may be read after completed is closed
 
 	// Until ended is closed, only the reading goroutine uses these.
+	server  int // the index of its URL
+	tally   *tally
+	frames  frameReader
+	tail    mark.Tail
+	now     int64 // when the bytes arrived that are being parsed
+	place   place // used if move is set
 	track   track
 	code    int  // the code of the close frame
 	closing bool // a close frame has arrived
@@ -63,22 +70,33 @@ type viewer struct {
 
 // newViewer returns a viewer that is not connected. If late is set, it may miss
 // the beginning of the run.
-func newViewer(k kind, f *mark.Finder, t *tally, late bool) *viewer {
-	return &viewer{kind: k, finder: f, tally: t, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
+func newViewer(k kind, f *mark.Finder, number int, late bool) *viewer {
+	return &viewer{kind: k, finder: f, number: number, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // start reads rest, which arrived with the handshake, and then conn, until the
-// connection or the measurement ends. It does not wait for that.
+// connection or the measurement ends. If v moves, it then reads the next
+// connection. Start does not wait for that.
 func (v *viewer) start(conn net.Conn, rest []byte) {
+	v.mu.Lock()
 	v.conn = conn
+	v.mu.Unlock()
 	if v.kind != reads {
 		close(v.ended)
 		return
 	}
 	go func() {
 		defer close(v.ended)
-		if v.err = v.feed(rest); v.err == nil {
-			v.err = v.read()
+		for {
+			if v.err = v.feed(rest); v.err == nil {
+				v.err = v.read()
+			}
+			if v.move == nil || v.dropped() == "" || errors.Is(v.err, errProtocol) {
+				return
+			}
+			if conn, rest = v.move(); conn == nil {
+				return
+			}
 		}
 	}()
 }
@@ -158,8 +176,14 @@ func (v *viewer) feed(b []byte) error {
 
 // data implements sink. The caller has locked the tally.
 func (v *viewer) data(piece []byte, last bool) error {
-	v.tally.faulty += int64(v.finder.Scan(&v.tail, piece, last, v.found))
+	found := v.found
+	if v.move != nil {
+		v.place.add(piece)
+		found = v.place.found
+	}
+	v.tally.faulty += int64(v.finder.Scan(&v.tail, piece, last, found))
 	if last {
+		v.place.end(v.found)
 		v.tally.frames++
 		v.heard.Store(true)
 	}
@@ -202,10 +226,21 @@ func (v *viewer) control(op byte, payload []byte) error {
 
 // send writes a small frame. It fails if the server does not accept it in time.
 func (v *viewer) send(op byte, payload []byte) error {
-	_ = v.conn.SetWriteDeadline(time.Now().Add(dialWait))
-	_, err := v.conn.Write(clientFrame(op, payload))
+	conn := v.socket()
+	_ = conn.SetWriteDeadline(time.Now().Add(dialWait))
+	_, err := conn.Write(clientFrame(op, payload))
 	return err
 }
+
+// socket returns the connection, or nil if there never was one.
+func (v *viewer) socket() net.Conn {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.conn
+}
+
+// joined reports whether v has ever been connected.
+func (v *viewer) joined() bool { return v.socket() != nil }
 
 // drip reads one byte.
 func (v *viewer) drip() {
@@ -224,9 +259,9 @@ func (v *viewer) drip() {
 	})
 }
 
-// open reports whether v reads and is still connected.
+// open reports whether v reads, and is connected or looks for another server.
 func (v *viewer) open() bool {
-	if v.conn == nil || v.kind != reads {
+	if !v.joined() || v.kind != reads {
 		return false
 	}
 	select {
@@ -240,10 +275,16 @@ func (v *viewer) open() bool {
 // stop ends the reading goroutine. Afterwards the caller may use the fields
 // that only this goroutine used. The connection stays open.
 func (v *viewer) stop() {
-	if v.conn == nil {
+	v.mu.Lock()
+	v.stopped = true
+	conn := v.conn
+	if conn != nil {
+		_ = conn.SetReadDeadline(time.Now())
+	}
+	v.mu.Unlock()
+	if conn == nil {
 		return
 	}
-	_ = v.conn.SetReadDeadline(time.Now())
 	<-v.ended
 	if v.kind != reads && v.err == nil {
 		if raw, err := v.conn.(syscall.Conn).SyscallConn(); err == nil {
