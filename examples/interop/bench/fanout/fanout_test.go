@@ -12,23 +12,31 @@ import (
 // Every measurement works with every contestant. The test makes one small
 // round, and does not check the figures.
 func TestEverybody(t *testing.T) {
-	if lack := missing(); lack != "" {
+	for _, name := range []string{"cpu", "storm", "idle"} {
+		quickly(t, name, contestants)
+	}
+}
+
+func TestNodes(t *testing.T) { quickly(t, "cpu", onEngine) }
+
+// quickly makes one small round.
+func quickly(t *testing.T, name string, only []string) {
+	t.Helper()
+	if lack := missing(only); lack != "" {
 		testkit.Missing(t, lack)
 	}
-	for _, name := range []string{"cpu", "storm", "idle"} {
-		var out, errs bytes.Buffer
-		code := run(t.Context(), []string{"-quick", "-viewers", "10", "-for", "1s", "-json", name}, &out, &errs)
-		var r result
-		if err := json.Unmarshal(out.Bytes(), &r); code != 0 || err != nil {
-			t.Fatalf("%s: exit code %d, %v\n%s", name, code, err, &errs)
-		}
-		if len(r.Rows) != len(contestants) {
-			t.Errorf("%s: %d rows", name, len(r.Rows))
-		}
-		for _, row := range r.Rows {
-			if len(row.Values) != 1 || len(row.Failed) > 0 {
-				t.Errorf("%s: %s: %d values, failed: %q", name, row.Name, len(row.Values), row.Failed)
-			}
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"-quick", "-viewers", "10", "-for", "1s", "-only", strings.Join(only, ","), "-json", name}, &out, &errs)
+	var r result
+	if err := json.Unmarshal(out.Bytes(), &r); code != 0 || err != nil {
+		t.Fatalf("%s: exit code %d, %v\n%s", name, code, err, &errs)
+	}
+	if len(r.Rows) != len(only) {
+		t.Errorf("%s: %d rows", name, len(r.Rows))
+	}
+	for _, row := range r.Rows {
+		if len(row.Values) != 1 || len(row.Failed) > 0 {
+			t.Errorf("%s: %s: %d values, failed: %q", name, row.Name, len(row.Values), row.Failed)
 		}
 	}
 }

@@ -9,6 +9,12 @@
 //	idle    memory per idle viewer
 //	storm   time until 5,000 viewers that reconnect at once all have the history
 //
+// With -only relay,node,nodes it compares one relay in memory, one on Redis, and
+// two on one Redis that share the viewers and the core. So it shows what it costs
+// to divide viewers among two servers: if the two together serve as many on one
+// core as one does, each serves as many on a core of its own. A machine with two
+// cores cannot show two servers with a core each, because the load needs one.
+//
 // The contestants take turns in each round, so that other load on the machine
 // affects all of them alike. Only the ratios can be compared, because the
 // figures are those of one machine. Command fanout needs taskset (util-linux)
@@ -120,16 +126,25 @@ func (o *options) complete(args []string, quick bool, only string) error {
 		return errors.New("-viewers, -rounds, -for, -rate and -size must be above 0")
 	}
 	for name := range strings.SplitSeq(only, ",") {
-		if !slices.Contains(contestants, name) {
-			return fmt.Errorf("-only accepts %s, not %q", strings.Join(contestants, ", "), name)
+		if !slices.Contains(contestants, name) && !slices.Contains(onEngine, name) {
+			return fmt.Errorf("-only accepts %s, not %q", strings.Join(slices.Concat(contestants, onEngine), ", "), name)
 		}
 		o.only = append(o.only, name)
 	}
 	return nil
 }
 
-// missing returns what this machine lacks, or "" if it lacks nothing.
-func missing() string {
+// missing returns what this machine lacks for the contestants, or "" if it lacks
+// nothing.
+func missing(only []string) string {
+	for _, name := range only {
+		if !slices.Contains(onEngine, name) {
+			continue
+		}
+		if _, err := exec.LookPath("redis-server"); err != nil {
+			return "redis-server is missing: install Redis"
+		}
+	}
 	if _, err := exec.LookPath("taskset"); err != nil {
 		return "taskset is missing: install util-linux"
 	}
@@ -164,7 +179,7 @@ type result struct {
 // measure lets the contestants take turns and prints the table. If a contestant
 // fails, the table has its error, and the others are still measured.
 func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
-	if lack := missing(); lack != "" {
+	if lack := missing(o.only); lack != "" {
 		return errors.New(lack)
 	}
 	progress := io.Discard

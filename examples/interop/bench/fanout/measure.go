@@ -7,21 +7,25 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // contestants are the servers to compare. The ratios are to the first one,
 // which does the least work.
 var contestants = []string{"bare", "relay", "gws", "gorilla", "centrifuge", "melody"}
+
+// onEngine are the contestants that share their state by Redis. They take part
+// only if asked.
+var onEngine = []string{"node", "nodes"}
+
+// isRelay reports whether the contestant is the relay, in one of its forms.
+func isRelay(name string) bool { return name == "relay" || slices.Contains(onEngine, name) }
 
 // measurement is one of the four measurements.
 type measurement struct {
@@ -186,59 +190,43 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 
 func (b *bench) close() { os.RemoveAll(b.dir) }
 
-// load starts a new server of that name on one core, and runs the load
+// load starts a new server of that name, or two, on one core, and runs the load
 // generator on the other.
 func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded, error) {
-	addr, err := freeport.Find()
-	if err != nil {
-		return nil, err
-	}
-	_, port, _ := net.SplitHostPort(addr)
-	env := append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+b.secret, "ALLOWED_DEVICE_ID=bench", "PORT="+port, "OPERATOR_ADDR=",
+	env := append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+b.secret, "ALLOWED_DEVICE_ID=bench", "OPERATOR_ADDR=",
 		"UPGRADES_PER_SECOND=0", "MAX_CONNECTIONS=10000000") // the machine is the limit
-	program, more := []string{filepath.Join(b.dir, "server")}, []string(nil)
-	if name != "relay" {
-		program = []string{filepath.Join(b.dir, "peers"), "-peer", name, "-listen", addr}
-		more = []string{"-publish=false", "-start", "http://" + addr + "/start"}
-		if name == "centrifuge" {
-			more = append(more, "-hello", `{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}`)
+	count := 1
+	if slices.Contains(onEngine, name) {
+		engine, err := b.engine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer engine.stop()
+		env = append(env, "REDIS_URL=redis://"+engine.addr)
+		if name == "nodes" {
+			count = 2
 		}
 	}
-	server := exec.Command("taskset", append([]string{"-c", "0"}, program...)...)
-	server.Env = env
-	log, err := os.Create(filepath.Join(b.dir, "server.log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	server.Stderr = log
-	if err := server.Start(); err != nil {
-		return nil, err
-	}
-	ended := make(chan struct{})
-	go func() { _ = server.Wait(); close(ended) }()
-	defer func() {
-		_ = server.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = server.Process.Kill()
-			<-ended
+	flags := []string{"-c", loadCore, filepath.Join(b.dir, "load"), "-json"}
+	for i := range count {
+		s, err := b.server(ctx, name, env)
+		if err != nil {
+			return nil, err
 		}
-	}()
-	if err := listening(ctx, addr, ended); err != nil {
-		text, _ := os.ReadFile(log.Name())
-		return nil, fmt.Errorf("%s: %w\n%s", name, err, bytes.TrimSpace(text))
+		defer s.stop()
+		flags = append(flags, "-url", "ws://"+s.addr+"/ws", "-server-pid", strconv.Itoa(s.pid))
+		if !isRelay(name) && i == 0 {
+			flags = append(flags, "-publish=false", "-start", "http://"+s.addr+"/start")
+		}
 	}
-
-	load := exec.CommandContext(ctx, "taskset", append(append([]string{
-		"-c", "1", filepath.Join(b.dir, "load"), "-json", "-url", "ws://" + addr + "/ws",
-		"-server-pid", strconv.Itoa(server.Process.Pid),
-	}, more...), args...)...)
+	if name == "centrifuge" {
+		flags = append(flags, "-hello", `{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}`)
+	}
+	load := exec.CommandContext(ctx, "taskset", append(flags, args...)...)
 	load.Cancel = func() error { return load.Process.Signal(syscall.SIGTERM) }
 	load.Env = env
-	if name == "relay" {
-		token := exec.CommandContext(ctx, program[0], "token")
+	if isRelay(name) {
+		token := exec.CommandContext(ctx, filepath.Join(b.dir, "server"), "token")
 		token.Env = env
 		out, err := token.Output()
 		if err != nil {
@@ -248,28 +236,10 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 	}
 	var out, errs bytes.Buffer
 	load.Stdout, load.Stderr = &out, &errs
-	err = load.Run()
+	err := load.Run()
 	var l loaded
 	if jerr := json.Unmarshal(out.Bytes(), &l); jerr != nil { // the report has the failures too
 		return nil, fmt.Errorf("%s: load: %w\n%s", name, errors.Join(err, jerr), &errs)
 	}
 	return &l, nil
-}
-
-// listening waits until a server listens on addr, or the process has ended.
-func listening(ctx context.Context, addr string, ended <-chan struct{}) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if conn, err := net.Dial("tcp", addr); err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-tick.C:
-		case <-ended:
-			return errors.New("the server ended")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
