@@ -64,6 +64,10 @@ func TestSeveralServers(t *testing.T) {
 					t.Errorf("of one server: %+v", s)
 				}
 			}
+			// The engine works for each message and server, not for each viewer.
+			if reads := calls(engine, "xread"); reads >= 2*3*100 {
+				t.Errorf("%d reads of the engine for 100 messages and three servers", reads)
+			}
 			if !slices.Equal(first, []int{10, 10, 10}) || !slices.Equal(last, []int{10, 0, 20}) || deliveries != r.Deliveries {
 				t.Errorf("viewers %v, at the end %v, %d deliveries of %d", first, last, deliveries, r.Deliveries)
 			}
@@ -72,7 +76,7 @@ func TestSeveralServers(t *testing.T) {
 }
 
 // ready waits until the server has joined the others.
-func ready(t *testing.T, s *relay) {
+func ready(t testing.TB, s *relay) {
 	t.Helper()
 	url := "http" + strings.TrimSuffix(strings.TrimPrefix(s.url, "ws"), "/ws") + "/readyz"
 	redistest.Wait(t, "a server that is ready", func() bool {
@@ -93,6 +97,14 @@ func stored(t *testing.T, engine *redistest.Server) int {
 	}
 	count, _ := strconv.Atoi(n)
 	return count
+}
+
+// calls returns how often the engine has run a command.
+func calls(engine *redistest.Server, command string) int {
+	_, rest, _ := strings.Cut(engine.Do("INFO", "commandstats"), "cmdstat_"+command+":calls=")
+	count, _, _ := strings.Cut(rest, ",")
+	n, _ := strconv.Atoi(count)
+	return n
 }
 
 // A server that is away from the beginning is a failure, and so is a viewer

@@ -22,7 +22,7 @@ type relay struct {
 }
 
 // buildRelay returns the path of the server's program.
-func buildRelay(t *testing.T) string {
+func buildRelay(t testing.TB) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "server")
 	if out, err := exec.Command("go", "build", "-o", binary, "../server").CombinedOutput(); err != nil {
@@ -32,7 +32,7 @@ func buildRelay(t *testing.T) string {
 }
 
 // startRelay runs the server, with more variables, until the test ends.
-func startRelay(t *testing.T, binary string, more ...string) *relay {
+func startRelay(t testing.TB, binary string, more ...string) *relay {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
