@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,4 +241,57 @@ func TestRollingRestart(t *testing.T) {
 		}
 		published(30)
 	})
+}
+
+// If a server is killed, what its clients had open stays counted until its lease
+// ends, fifteen seconds later at most, and is free from then on.
+func TestKilledNodeFreesItsClients(t *testing.T) {
+	t.Parallel()
+	engine := redistest.Start(t)
+	// So a client may have five connections open, and opens one in a second.
+	env := []string{"RATE_LIMIT_CONNECTIONS=1", "RATE_LIMIT_WINDOW=1s", "TRUSTED_PROXIES=none"}
+	a := readyNode(t, engine.Addr, env...)
+	leases := make(map[string]string) // the number of a in each set of leases
+	testkit.Eventually(t, "a lease", func() bool {
+		for _, key := range strings.Fields(engine.Do("KEYS", "relay:*nodes")) {
+			leases[key] = engine.Do("ZRANGE", key, "0", "0")
+		}
+		return len(leases) > 0
+	})
+	b := readyNode(t, engine.Addr, env...)
+	admits := func(n *node) bool {
+		p, _ := connect(t, n.addr)
+		return p != nil
+	}
+	for range 5 {
+		testkit.Eventually(t, "a connection", func() bool { return admits(a) })
+	}
+	full := func() {
+		t.Helper()
+		refused := func() float64 { return b.op.metric(`relayguard_connections_refused_total{reason="open"}`) }
+		before := refused()
+		testkit.Eventually(t, "too many are open", func() bool {
+			if admits(b) {
+				t.Fatal("a sixth connection is let in")
+			}
+			return refused() > before
+		})
+	}
+	full()
+	if err := a.p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	a.p.wait()
+	full()
+	now, _, _ := strings.Cut(engine.Do("TIME"), "\n")
+	second, _ := strconv.Atoi(now)
+	for key, number := range leases {
+		end, err := strconv.ParseFloat(strings.TrimSpace(engine.Do("ZSCORE", key, number)), 64)
+		if most := float64(second+1+15) * 1e6; err != nil || end > most {
+			t.Errorf("%s ends %.0f s too late (%v)", key, (end-most)/1e6, err)
+		}
+		engine.Do("ZADD", key, "XX", "1", number) // as if that time had come
+	}
+	testkit.Eventually(t, "a connection in place of one of the dead server's", func() bool { return admits(b) })
+	b.p.terminate()
 }
