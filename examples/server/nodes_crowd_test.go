@@ -138,11 +138,12 @@ func publishTo(ctx context.Context, token string, addrs []string, sent *atomic.I
 	return ctx.Err()
 }
 
-// crowd runs a device and viewers on two nodes while change changes the nodes,
-// and requires that each viewer sees each message once, in order.
-func crowd(t *testing.T, a, b *node, change func(published func(more int64))) {
+// crowd runs a device and viewers on two nodes, onA and onB at first, while
+// change changes the nodes. It requires that each viewer sees each message once,
+// in order.
+func crowd(t *testing.T, onA, onB int, a, b *node, change func(published func(more int64))) {
 	t.Helper()
-	const viewers, last = 100, "the end"
+	const last = "the end"
 	ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
 	defer cancel()
 	var sent atomic.Int64
@@ -150,10 +151,10 @@ func crowd(t *testing.T, a, b *node, change func(published func(more int64))) {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var seen []follower
-	for i := range viewers {
+	for i := range onA + onB {
 		all.Go(func() {
 			addrs := []string{a.addr, b.addr}
-			if i%2 == 1 {
+			if i >= onA {
 				slices.Reverse(addrs)
 			}
 			f, err := followAll(ctx, addrs, last)
@@ -165,6 +166,9 @@ func crowd(t *testing.T, a, b *node, change func(published func(more int64))) {
 			}
 		})
 	}
+	testkit.Eventually(t, "the viewers are connected", func() bool {
+		return a.op.metric("relayguard_connections_open") == float64(onA) && b.op.metric("relayguard_connections_open") == float64(onB)
+	})
 	device := make(chan error, 1)
 	go func() {
 		device <- publishTo(ctx, a.token(testDevice, time.Hour), []string{a.addr, b.addr}, &sent, stop, last)
@@ -209,12 +213,12 @@ func differ(a, b []string) int {
 // missed.
 var keepAll = []string{"HISTORY_KEEP=100000"}
 
-// If a server is killed with viewers and the device, all of them go on at the
+// If a server is killed with 500 viewers and the device, all of them go on at the
 // other one, without a gap and without a duplicate.
 func TestNodeKilled(t *testing.T) {
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
-	crowd(t, a, b, func(published func(int64)) {
+	crowd(t, 500, 10, a, b, func(published func(int64)) {
 		published(50)
 		if err := a.p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
@@ -230,7 +234,7 @@ func TestNodeKilled(t *testing.T) {
 func TestRollingRestart(t *testing.T) {
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
-	crowd(t, a, b, func(published func(int64)) {
+	crowd(t, 50, 50, a, b, func(published func(int64)) {
 		for _, n := range []*node{a, b} {
 			published(30)
 			if code := n.p.terminate(); code != 0 {
