@@ -150,7 +150,7 @@ func turn(b *testing.B, flight int, w way) int64 {
 var cpuTimes = regexp.MustCompile(`used_cpu_(?:sys|user):([0-9.]+)`)
 
 // engineCPU returns the CPU time of the engine, in seconds.
-func engineCPU(b *testing.B, server *redistest.Server) (seconds float64) {
+func engineCPU(b testing.TB, server *redistest.Server) (seconds float64) {
 	for _, m := range cpuTimes.FindAllStringSubmatch(server.Do("INFO", "cpu"), -1) {
 		part, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
