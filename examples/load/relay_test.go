@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // relay is a real server, as a process.
@@ -34,12 +36,7 @@ func buildRelay(t testing.TB) string {
 // startRelay runs the server, with more variables, until the test ends.
 func startRelay(t testing.TB, binary string, more ...string) *relay {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
+	_, port, _ := net.SplitHostPort(freeport.Addr(t))
 	env := append([]string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "UPGRADES_PER_SECOND=0", "PORT=" + port}, more...)
 
 	cmd := exec.Command(binary)
