@@ -1,7 +1,9 @@
 package redislimit_test
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -190,18 +192,31 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzTaken reads any answer of the engine.
 func FuzzTaken(f *testing.F) {
-	f.Add(int64(0), int64(2), int64(1), int64(5), 4)
-	f.Add(int64(4), int64(0), int64(0), int64(5), 4)
-	f.Add(int64(-1), int64(0), int64(0), int64(5), 4)
-	f.Add(int64(5), int64(0), int64(0), int64(5), 3)
-	f.Fuzz(func(t *testing.T, why, remaining, start, left int64, n int) {
-		reply := []int64{why, remaining, start, left}
-		got, _, err := redislimit.Taken(reply[:max(0, min(n, 4))])
-		if (err == nil) != (n >= 4 && why >= 0 && why <= 4) {
-			t.Errorf("%v: %+v, %v", reply, got, err)
+	answer := func(why byte, remaining uint32, start, left uint64) []byte {
+		b := binary.BigEndian.AppendUint32([]byte{why}, remaining)
+		b = append(b, binary.BigEndian.AppendUint64(nil, start)[1:]...)
+		return append(b, binary.BigEndian.AppendUint64(nil, left)[1:]...)
+	}
+	f.Add(answer(0, 2, 1, 5))
+	f.Add(answer(4, 0, 0, 5))
+	f.Add(answer(255, 0, 0, 5))
+	f.Add(answer(5, 0, 0, 5))
+	f.Add(answer(0, 1<<32-1, 1<<56-1, math.MaxInt64/1000))
+	f.Add(answer(0, 0, 0, math.MaxInt64/1000+1)) // no Duration is so long
+	f.Add(answer(1, 0, 0, 5)[:18])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, start, err := redislimit.Taken(string(b))
+		if (err == nil) != (len(b) == 19 && b[0] <= 4 && binary.BigEndian.Uint64(append([]byte{0}, b[12:]...)) <= math.MaxInt64/1000) {
+			t.Fatalf("%q: %+v, %v", b, got, err)
 		}
-		if err == nil && (got.Reason == ratelimit.ReasonNone) != (why == 0) {
-			t.Errorf("%v: %+v", reply, got)
+		if err != nil {
+			return
+		}
+		if got.Reason == ratelimit.ReasonPenalty {
+			got.Reset = got.RetryAfter
+		}
+		if again := answer(b[0], uint32(got.Remaining), uint64(start), uint64(got.Reset.Microseconds())); (got.Reason == ratelimit.ReasonNone) != (b[0] == 0) || !bytes.Equal(again, b) {
+			t.Errorf("%q: %+v from %d", b, got, start)
 		}
 	})
 }

@@ -158,6 +158,10 @@ type Limits struct {
 	away   atomic.Pointer[error] // why the engine is not asked; nil: it is
 	since  time.Time             // when that began
 
+	queue   sync.Mutex // for waiting and flights
+	waiting []*decision
+	flights int // scripts of decisions under way
+
 	mu      sync.Mutex
 	view    *view
 	clients map[string]*client     // those that this node must tell of, by key
@@ -325,6 +329,18 @@ func (l *Limits) ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return failed(ctx.Err())
 	}
+}
+
+// readyBy is ready until a deadline. It makes a context only to wait.
+func (l *Limits) readyBy(deadline time.Time) error {
+	select {
+	case <-l.met:
+		return l.ready(context.Background())
+	default:
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return l.ready(ctx)
 }
 
 // lost notes that the engine has failed.
