@@ -27,6 +27,7 @@ type decision struct {
 	client   *client
 	forgiven int64         // when failures of before were forgiven, in µs
 	wake     chan struct{} // this decision has an answer, or leads
+	with     []*decision   // those that it leads, itself the first
 
 	// The answer, if answered is true.
 	answered bool
@@ -50,8 +51,9 @@ func (l *Limits) decide(d *decision) {
 		return
 	}
 	l.queue.Lock()
-	if leads := l.flights < maxFlights; leads {
+	if l.flights < maxFlights { // so no decision waits
 		l.flights++
+		d.with = []*decision{d}
 		l.queue.Unlock()
 	} else {
 		d.wake = make(chan struct{}, 1)
@@ -61,35 +63,16 @@ func (l *Limits) decide(d *decision) {
 			return
 		}
 	}
-	all := l.gather(d)
-	l.ask(all)
+	l.ask(d.with)
 	l.pass()
-	for _, other := range all[1:] {
+	for _, other := range d.with[1:] {
 		other.answered = true
 		other.wake <- struct{}{}
 	}
 }
 
-// gather returns the decision that leads, and those that travel with it. They
-// have the same rules.
-func (l *Limits) gather(first *decision) []*decision {
-	l.queue.Lock()
-	defer l.queue.Unlock()
-	all := append(make([]*decision, 0, 1+min(len(l.waiting), maxTogether-1)), first)
-	stay := l.waiting[:0]
-	for _, d := range l.waiting {
-		if len(all) < maxTogether && d.rules == first.rules {
-			all = append(all, d)
-		} else {
-			stay = append(stay, d)
-		}
-	}
-	clear(l.waiting[len(stay):])
-	l.waiting = stay
-	return all
-}
-
-// pass makes the decision that has waited longest lead.
+// pass ends what was under way. The decision that has waited longest leads
+// next, and those with the same rules travel with it.
 func (l *Limits) pass() {
 	l.queue.Lock()
 	defer l.queue.Unlock()
@@ -98,9 +81,17 @@ func (l *Limits) pass() {
 		return
 	}
 	next := l.waiting[0]
-	n := copy(l.waiting, l.waiting[1:])
-	l.waiting[n] = nil
-	l.waiting = l.waiting[:n]
+	next.with = make([]*decision, 0, min(len(l.waiting), maxTogether))
+	stay := l.waiting[:0]
+	for _, d := range l.waiting {
+		if len(next.with) < maxTogether && d.rules == next.rules {
+			next.with = append(next.with, d)
+		} else {
+			stay = append(stay, d)
+		}
+	}
+	clear(l.waiting[len(stay):])
+	l.waiting = stay
 	next.wake <- struct{}{}
 }
 
