@@ -69,3 +69,16 @@ func (s *sealer) Open(name, sealed string) (kind ratelimit.SharedKind, network n
 	}
 	return r.kind, r.network, r.at, r.until, r.forget, nil
 }
+
+// Waiting is the number of decisions that wait for those under way.
+func (l *Limits) Waiting() int {
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	return len(l.waiting)
+}
+
+// The bounds of decisions that travel together.
+const (
+	MaxFlights  = maxFlights
+	MaxTogether = maxTogether
+)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -295,6 +296,16 @@ func TestCluster(t *testing.T) {
 		if len(owners) != 3 {
 			t.Errorf("%d of three masters have clients", len(owners))
 		}
+		// Clients of different slots cannot travel together.
+		var work sync.WaitGroup
+		for i := range byte(50) {
+			work.Go(func() {
+				if _, d := a.admit(netip.AddrFrom4([4]byte{198, 51, 100, i}), 1); !d.Allowed || d.Local {
+					t.Errorf("%+v", d)
+				}
+			})
+		}
+		work.Wait()
 		for _, slot := range slots {
 			slot.Release()
 		}

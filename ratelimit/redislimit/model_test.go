@@ -1,7 +1,9 @@
 package redislimit_test
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -190,25 +192,31 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzTaken reads any answer of the engine.
 func FuzzTaken(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x00\x02\x00\x06\x43\x1f\x00\x00\x01\x00\x00\x00\x00\x00\x00\x05"))
-	f.Add([]byte("\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05"))
-	f.Add([]byte("\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05"))
-	f.Add([]byte("\x00\x00\x00"))
-	f.Fuzz(func(t *testing.T, reply []byte) {
-		got, start, err := redislimit.Taken(reply)
-		if err == nil && (len(reply) != 19 || reply[0] > 4) || err != nil && len(reply) == 19 && reply[0] <= 4 && reply[5]|reply[12] < 0x20 {
-			t.Errorf("%q: %+v, %v", reply, got, err)
+	answer := func(why byte, remaining uint32, start, left uint64) []byte {
+		b := binary.BigEndian.AppendUint32([]byte{why}, remaining)
+		b = append(b, binary.BigEndian.AppendUint64(nil, start)[1:]...)
+		return append(b, binary.BigEndian.AppendUint64(nil, left)[1:]...)
+	}
+	f.Add(answer(0, 2, 1, 5))
+	f.Add(answer(4, 0, 0, 5))
+	f.Add(answer(255, 0, 0, 5))
+	f.Add(answer(5, 0, 0, 5))
+	f.Add(answer(0, 1<<32-1, 1<<56-1, math.MaxInt64/1000))
+	f.Add(answer(0, 0, 0, math.MaxInt64/1000+1)) // no Duration is so long
+	f.Add(answer(1, 0, 0, 5)[:18])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, start, err := redislimit.Taken(string(b))
+		if (err == nil) != (len(b) == 19 && b[0] <= 4 && binary.BigEndian.Uint64(append([]byte{0}, b[12:]...)) <= math.MaxInt64/1000) {
+			t.Fatalf("%q: %+v, %v", b, got, err)
 		}
 		if err != nil {
 			return
 		}
-		if (got.Reason == ratelimit.ReasonNone) != (reply[0] == 0) || got.Reset < 0 || got.RetryAfter < 0 {
-			t.Errorf("%q: %+v", reply, got)
+		if got.Reason == ratelimit.ReasonPenalty {
+			got.Reset = got.RetryAfter
 		}
-		var number [8]byte
-		copy(number[1:], reply[5:12])
-		if want := int64(binary.BigEndian.Uint64(number[:])); start != want {
-			t.Errorf("%q: the window begins at %d, want %d", reply, start, want)
+		if again := answer(b[0], uint32(got.Remaining), uint64(start), uint64(got.Reset.Microseconds())); (got.Reason == ratelimit.ReasonNone) != (b[0] == 0) || !bytes.Equal(again, b) {
+			t.Errorf("%q: %+v from %d", b, got, start)
 		}
 	})
 }

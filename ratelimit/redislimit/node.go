@@ -24,8 +24,9 @@ type view struct {
 	nodes   int    // that have a lease
 
 	// living has the numbers of the nodes with a lease, each with a space on
-	// both sides. Only the engine takes a node off: if this node did so by the
-	// time, another one could renew its lease in the same moment.
+	// both sides. It is empty if there is no other node. Only the engine takes a
+	// node off: if this node did so by the time, another one could renew its
+	// lease in the same moment.
 	living string
 }
 
@@ -37,14 +38,17 @@ func (v *view) args(b []byte, window int64) (first []byte, living string) {
 	return append56(b, window), v.living
 }
 
+// get56 is the reverse of append56.
+func get56(s string) (n int64) {
+	for i := range 7 {
+		n = n<<8 | int64(s[i])
+	}
+	return n
+}
+
 // append56 appends a number of 7 bytes, the size of a time in µs.
 func append56(b []byte, n int64) []byte {
 	return append(b, byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-}
-
-// read56 reads what append56 appends.
-func read56(b []byte) int64 {
-	return int64(b[0])<<48 | int64(b[1])<<40 | int64(binary.BigEndian.Uint32(b[2:]))<<8 | int64(b[6])
 }
 
 // Follow implements [ratelimit.Shared].
@@ -181,7 +185,9 @@ func metOf(reply []rueidis.RedisMessage) (got met, err error) {
 	known, err4 := strconv.ParseUint(text[3], 10, 32)
 	got.node, got.known = uint32(node), uint32(known)
 	nodes, err1 := reply[6].AsStrSlice()
-	got.nodes, got.living = len(nodes), " "+strings.Join(nodes, " ")+" "
+	if got.nodes = len(nodes); got.nodes > 1 || got.nodes == 1 && nodes[0] != got.number {
+		got.living = " " + strings.Join(nodes, " ") + " "
+	}
 	changes, err2 := reply[7].AsStrSlice()
 	got.changes = changes
 	if errors.Join(err1, err2, err3, err4) != nil || len(changes)%2 != 0 {

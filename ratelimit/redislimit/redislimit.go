@@ -151,13 +151,16 @@ type Limits struct {
 	met    chan struct{} // closed after the first meeting
 	wake   chan struct{} // there is something to tell the engine
 
-	together together
-	offset   atomic.Int64 // the engine's clock less the time since began, in µs
-	alone    atomic.Uint64
+	offset atomic.Int64 // the engine's clock less the time since began, in µs
+	alone  atomic.Uint64
 
 	states sync.Mutex            // for changes of away, and OnState
 	away   atomic.Pointer[error] // why the engine is not asked; nil: it is
 	since  time.Time             // when that began
+
+	queue   sync.Mutex // for waiting and flights
+	waiting []*decision
+	flights int // scripts of decisions under way
 
 	mu      sync.Mutex
 	view    *view
@@ -326,6 +329,18 @@ func (l *Limits) ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return failed(ctx.Err())
 	}
+}
+
+// readyBy is ready until a deadline. It makes a context only to wait.
+func (l *Limits) readyBy(deadline time.Time) error {
+	select {
+	case <-l.met:
+		return l.ready(context.Background())
+	default:
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return l.ready(ctx)
 }
 
 // lost notes that the engine has failed.

@@ -9,56 +9,54 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// packed is the beginning of the scripts on a client. KEYS[1] is what the
-// engine keeps of it: the begin of its window in µs, 7 bytes; those that count
-// and those that were admitted in the window, 4 bytes each; then for each node
-// with open connections its number and theirs, 4 bytes each. ARGV[1] begins
-// with the number of this node and the highest that it knows, 4 bytes each, and
-// the window in µs, 7 bytes. ARGV[2] has the numbers of the nodes that live.
+// clock reads the time of the engine, in µs.
+const clock = `
+local t = call('TIME')
+local now = t[1] * 1000000 + t[2]`
+
+// read reads what the engine keeps of the client with a key: the begin of its
+// window in µs, 7 bytes; those that count and those that were admitted in the
+// window, 4 bytes each; then for each node with open connections its number and
+// theirs, 4 bytes each.
 //
 // A master that takes over may have a slower clock. What lies in the future is
-// therefore taken as now.
-const packed = `
-local call, pack, unpack = redis.call, struct.pack, struct.unpack
-local t = call('TIME')
-local now = t[1] * 1000000 + t[2]
-local node, known, window = unpack('>I4I4I7', ARGV[1])
-local start, counted, tries, own, open, others, lasting = now, 0, 0, 0, 0, '', false
-local v = call('GET', KEYS[1])
-local length = v and #v or 0
-if length >= 15 and length % 8 == 7 then
-  local s, c, a = unpack('>I7I4I4', v)
-  if s > now then s = now end
-  if now - s < window then
-    start, counted, tries = s, c, a
-    lasting = length > 15 -- it already lives as long as it must
-  end
-  for i = 16, length, 8 do
-    local n, o = unpack('>I4I4', v, i)
-    if n == node then own = o
-    elseif n > known or string.find(ARGV[2], ' ' .. string.format('%.0f', n) .. ' ', 1, true) then
-      open = open + o
-      others = others .. string.sub(v, i, i + 7)
+// therefore taken as now. lasting says that the client already lives as long as
+// it must, since it had open connections: to set its life again would take a
+// tenth of the script's time.
+const read = `
+  local v = call('GET', key)
+  local start, counted, tries, own, open, others, lasting = now, 0, 0, 0, 0, '', false
+  local length = v and #v or 0
+  if length >= 15 and length % 8 == 7 then
+    local s, c, a = parts('>I7I4I4', v)
+    if s > now then s = now end
+    if now - s < window then
+      start, counted, tries = s, c, a
+      lasting = length > 15
     end
-  end
-end
-`
+    for at = 16, length, 8 do
+      local m, o = parts('>I4I4', v, at)
+      if m == node then own = o
+      elseif m > known or living and string.find(living, ' ' .. m .. ' ', 1, true) then
+        open = open + o
+        others = others .. string.sub(v, at, at + 7)
+      end
+    end
+  end`
 
-// save is the end of the scripts that change a client. lasting says that the
-// client already lives as long as it must, since it had open connections: to
-// set its life again would take a quarter of the script's time.
+// save is the end of give.
 const save = `
   local all, left = others, start + window - now
   if own > 0 then all = pack('>I4I4', node, own) .. others end
   if tries == 0 then start = 0 end -- the next connection begins a window
-  if all == '' and tries == 0 then call('DEL', KEYS[1])
+  if all == '' and tries == 0 then call('DEL', key)
   else
     all = pack('>I7I4I4', start, counted, tries) .. all
-    if lasting and #all > 15 then call('SET', KEYS[1], all, 'KEEPTTL')
+    if lasting and #all > 15 then call('SET', key, all, 'KEEPTTL')
     else
       left = math.ceil(left / 1000)
       if #all > 15 then left = math.max(left, ` + keepOpen + `) end
-      call('SET', KEYS[1], all, 'PX', left)
+      call('SET', key, all, 'PX', left)
     end
   end
 `
@@ -67,34 +65,56 @@ const save = `
 // renews it.
 const keepOpen = "3600000"
 
-// take decides about a connection. KEYS[2] are the failures of the client, if
-// it may have any. ARGV[1] goes on with the limits, 4 bytes each, a byte that
-// is 1 to count nothing, and the time in µs before which failures do not count,
-// 7 bytes. The reasons come in the same order as in a process alone. The answer
-// is a text, because the engine takes several times as long for a table: the
-// reason, 1 byte; the connections that are left, 4 bytes; the begin of the
-// window and what is left of it, or of the penalty, in µs, 7 bytes each.
-const take = packed + `
-local limit, attempts, most, ask, forgiven = unpack('>I4I4I4I1I7', ARGV[1], 16)
-if KEYS[2] then
-  local f = call('GET', KEYS[2])
-  if f and #f == 20 then
-    local since, ends = unpack('>I7I7', f)
-    if ends > now and since >= forgiven then return pack('>I1I4I7I7', ` + whyPenalty + `, 0, 0, ends - now) end
+// take decides about connections that were made together, each on its own: at
+// 64 in flight, to begin a script costs more than to decide. KEYS are the
+// clients, and then their failures if they may have any. ARGV[1] is the number
+// of this node and the highest that it knows, 4 bytes each; the window in µs, 7
+// bytes; the limits, 4 bytes each; and a byte that is 1 to count nothing.
+// ARGV[2] has the numbers of the other nodes that live, and ARGV[3] the times
+// in µs before which failures do not count, 7 bytes each. Both may be left out.
+//
+// The reasons come in the same order as in a process alone. An answer is the
+// reason, 1 byte; what remains, 4 bytes; and the begin of the window and what
+// is left of it, or of the penalty, in µs, 7 bytes each. One text costs a tenth
+// of what a list of numbers does.
+const take = `
+local call, pack, parts, living, forgiven = redis.call, struct.pack, struct.unpack, ARGV[2], ARGV[3]
+local node, known, window, limit, attempts, most, ask = parts('>I4I4I7I4I4I4I1', ARGV[1])
+` + clock + `
+local n, life = #KEYS, nil
+if forgiven then n = n / 2 end
+local answers = n > 1 and {}
+for i = 1, n do
+  local key = KEYS[i]
+  ` + read + `
+  local rest, reset, why = limit - counted, start + window - now, 0
+  if attempts - tries < rest then rest = attempts - tries end
+  if most - open - own < rest then rest = most - open - own end
+  if rest <= 0 then
+    if open + own >= most then why = ` + whyOpen + ` elseif tries >= attempts then why = ` + whyAttempts + ` else why = ` + whyLimit + ` end
   end
+  if forgiven then
+    local f = call('GET', KEYS[n + i])
+    if f and #f == 20 then
+      local since, ends = parts('>I7I7', f)
+      if ends > now and since >= parts('>I7', forgiven, i * 7 - 6) then why, reset = ` + whyPenalty + `, ends - now end
+    end
+  end
+  if why > 0 then start, rest = 0, 0
+  elseif ask == 0 then
+    local all = pack('>I7I4I4I4I4', start, counted + 1, tries + 1, node, own + 1) .. others
+    rest = rest - 1
+    if lasting then call('SET', key, all, 'KEEPTTL')
+    elseif reset <= ` + keepOpen + ` * 1000 then
+      life = life or string.format('%.0f', now / 1000 + ` + keepOpen + `)
+      call('SET', key, all, 'PXAT', life) -- the engine would rewrite a PX
+    else call('SET', key, all, 'PX', math.ceil(reset / 1000)) end
+  end
+  local answer = pack('>I1I4I7I7', why, rest, start, reset)
+  if n == 1 then return answer end
+  answers[i] = answer
 end
-open = open + own
-local rest, reset = math.min(limit - counted, attempts - tries, most - open), start + window - now
-if rest <= 0 then
-  local why = ` + whyLimit + `
-  if open >= most then why = ` + whyOpen + ` elseif tries >= attempts then why = ` + whyAttempts + ` end
-  return pack('>I1I4I7I7', why, 0, 0, reset)
-end
-if ask == 0 then
-  counted, tries, own, rest = counted + 1, tries + 1, own + 1, rest - 1
-` + save + `
-end
-return pack('>I1I4I7I7', 0, rest, start, reset)
+return table.concat(answers)
 `
 
 // The reasons of take.
@@ -106,9 +126,13 @@ const (
 )
 
 // give takes off ARGV[4] open connections of this node, or sets their number if
-// ARGV[3] is "set". Each three arguments that follow are the begin of a window,
+// ARGV[3] is "set". KEYS[1] is the client, and ARGV[1] and ARGV[2] begin as
+// those of take. Each three arguments that follow are the begin of a window,
 // and what to take off if it has not ended: those that count, and attempts.
-const give = packed + `
+const give = `
+local call, pack, parts, living, key = redis.call, struct.pack, struct.unpack, ARGV[2], KEYS[1]
+local node, known, window = parts('>I4I4I7', ARGV[1])
+` + clock + read + `
 local n = tonumber(ARGV[4])
 if ARGV[3] == 'set' then own, lasting = n, false else own = math.max(0, own - n) end
 for i = 5, #ARGV, 3 do
@@ -254,12 +278,7 @@ func (s *script) whole(c rueidis.Client, keys, args []string) rueidis.Completed 
 
 // exec runs the script, and gives its text to an engine that does not know it.
 func (s *script) exec(ctx context.Context, c rueidis.Client, keys []string, args ...string) rueidis.RedisResult {
-	return s.orWhole(ctx, c, c.Do(ctx, s.command(c, keys, args)), keys, args)
-}
-
-// orWhole runs the script with its text if r says that the engine does not know
-// it.
-func (s *script) orWhole(ctx context.Context, c rueidis.Client, r rueidis.RedisResult, keys, args []string) rueidis.RedisResult {
+	r := c.Do(ctx, s.command(c, keys, args))
 	if unknown(r.Error()) {
 		r = c.Do(ctx, s.whole(c, keys, args))
 	}

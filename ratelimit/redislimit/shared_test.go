@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -50,42 +49,6 @@ func TestBlocks(t *testing.T) {
 		}
 		if c := start(t, server.Addr, settings{}); len(c.heard()) != 0 || len(c.lim.Blocks()) != 0 {
 			t.Errorf("a new node was told of %q", c.heard())
-		}
-	})
-}
-
-// Decisions of many goroutines travel together. Each gets its own answer, also
-// if the engine forgets the script, and then dies.
-func TestDecisionsTravelTogether(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	n := start(t, server.Addr, settings{})
-	all := func(check func(client, round int, taken ratelimit.Taken, err error)) {
-		var clients sync.WaitGroup
-		for g := range 200 {
-			clients.Go(func() {
-				client := ratelimit.Client{Network: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(g), 1}), 32)}
-				for round := range 10 {
-					limit := 1000 * (g + 1)
-					taken, _, err := n.shared.Take(t.Context(), client, ratelimit.Rules{Limit: limit, MaxAttempts: limit, MaxOpen: limit, Window: time.Hour})
-					check(limit, round, taken, err)
-				}
-			})
-		}
-		clients.Wait()
-	}
-	for times := range 2 {
-		all(func(limit, round int, taken ratelimit.Taken, err error) {
-			if want := limit - 10*times - round - 1; err != nil || taken.Remaining != want {
-				t.Errorf("limit %d, call %d: %d left, want %d (%v)", limit, round, taken.Remaining, want, err)
-			}
-		})
-		server.Do("SCRIPT", "FLUSH")
-	}
-	server.Kill()
-	all(func(limit, _ int, taken ratelimit.Taken, err error) {
-		if err == nil {
-			t.Errorf("limit %d: a decision %+v without an engine", limit, taken)
 		}
 	})
 }

@@ -2,7 +2,7 @@ package redislimit
 
 import (
 	"context"
-	"encoding/binary"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -50,96 +50,70 @@ func failures(key string) string { return key + "f" }
 // reasons are what take answers.
 var reasons = [...]ratelimit.Reason{ratelimit.ReasonNone, ratelimit.ReasonPenalty, ratelimit.ReasonOpen, ratelimit.ReasonAttempts, ratelimit.ReasonLimit}
 
-// maxExact is the largest number that the engine's scripts count exactly. So
-// many µs are 285 years.
-const maxExact = 1 << 53
+// answerSize is the size of an answer of take.
+const answerSize = 19
 
 // taken returns what an answer of take means, and the begin of the window.
-func taken(reply []byte) (t ratelimit.Taken, start int64, err error) {
-	if len(reply) != 19 || int(reply[0]) >= len(reasons) {
+func taken(answer string) (t ratelimit.Taken, start int64, err error) {
+	if len(answer) != answerSize || int(answer[0]) >= len(reasons) {
 		return t, 0, errReply
 	}
-	start, ends := read56(reply[5:]), read56(reply[12:])
-	if max(start, ends) > maxExact {
+	t.Reason, t.Remaining = reasons[answer[0]], int(answer[1])<<24|int(answer[2])<<16|int(answer[3])<<8|int(answer[4])
+	micros := get56(answer[12:])
+	if micros > math.MaxInt64/1000 { // more than a Duration holds
 		return t, 0, errReply
 	}
-	t.Reason, t.Remaining = reasons[reply[0]], int(binary.BigEndian.Uint32(reply[1:]))
-	left := time.Duration(ends) * time.Microsecond
+	left := time.Duration(micros) * time.Microsecond
 	if t.Reason != ratelimit.ReasonPenalty {
 		t.Reset = left
 	}
 	if t.Reason != ratelimit.ReasonNone && t.Reason != ratelimit.ReasonOpen {
 		t.RetryAfter = left
 	}
-	return t, start, nil
+	return t, get56(answer[5:]), nil
 }
 
 // Take implements [ratelimit.Shared]. It does not end with ctx: a client that
 // closes its connection early must be counted too.
-func (l *Limits) Take(ctx context.Context, c ratelimit.Client, r ratelimit.Rules) (t ratelimit.Taken, give func(undo bool), err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Timeout)
-	defer cancel()
-	err = l.ready(ctx)
+func (l *Limits) Take(_ context.Context, c ratelimit.Client, r ratelimit.Rules) (t ratelimit.Taken, give func(undo bool), err error) {
+	d := &decision{rules: r, deadline: time.Now().Add(l.cfg.Timeout)}
+	d.err = l.readyBy(d.deadline)
 	if l.ctx.Err() != nil {
 		l.alone.Add(1)
 		return t, nil, errClosed
 	}
-	key := l.clientKey(c)
-	asked := err == nil
-	own, number, args := l.enter(key, c, r, asked)
-	var start int64
-	if asked {
-		keys := []string{key}
-		if r.Penalty {
-			keys = append(keys, failures(key))
-		}
-		c := l.cfg.Client
-		r := l.together.do(ctx, c, takeScript.command(c, keys, args))
-		var reply []byte
-		if reply, err = takeScript.orWhole(ctx, c, r, keys, args).AsBytes(); err == nil {
-			t, start, err = taken(reply)
-		}
+	l.enter(l.clientKey(c), c, d)
+	if d.err == nil {
+		l.decide(d)
 	}
-	if err != nil {
-		if asked {
-			l.lost(err)
-		}
+	if d.err != nil {
 		l.alone.Add(1)
 	}
-	counted := !r.Ask && (err != nil || t.Reason == ratelimit.ReasonNone)
-	l.leave(own, number, counted, err != nil, asked && err != nil && !r.Ask)
+	counted := !r.Ask && (d.err != nil || d.taken.Reason == ratelimit.ReasonNone)
+	l.leave(d.client, d.number, counted, d.err != nil, d.asked && d.err != nil && !r.Ask)
 	if counted {
-		give = l.giver(own, start, r.Requests)
+		give = l.giver(d.client, d.start, r.Requests)
 	}
-	return t, give, err
+	return d.taken, give, d.err
 }
 
-// enter begins a decision about a client, and returns the arguments of take.
-func (l *Limits) enter(key string, named ratelimit.Client, r ratelimit.Rules, asked bool) (c *client, number string, args []string) {
+// enter begins a decision about a client.
+func (l *Limits) enter(key string, named ratelimit.Client, d *decision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c = l.clients[key]; c == nil {
+	c := l.clients[key]
+	if c == nil {
 		c = &client{key: key}
 		l.clients[key] = c
 	}
-	c.window = r.Window.Microseconds()
+	c.window = d.rules.Window.Microseconds()
 	c.busy++
 	c.moves++
-	c.sent = c.sent || asked && !r.Ask
-	var buf [40]byte
-	first, living := l.view.args(buf[:0], c.window)
-	for _, n := range [...]int{r.Limit, r.MaxAttempts, r.MaxOpen} {
-		first = binary.BigEndian.AppendUint32(first, uint32(n))
+	c.sent = c.sent || d.err == nil && !d.rules.Ask
+	d.client, d.number = c, l.view.number
+	if d.rules.Penalty {
+		d.forgiven = l.forgiven(named)
 	}
-	ask, forgiven := byte(0), int64(0)
-	if r.Ask {
-		ask = 1
-	}
-	if r.Penalty {
-		forgiven = l.forgiven(named)
-	}
-	first = append56(append(first, ask), forgiven)
-	return c, l.view.number, []string{string(first), living}
 }
 
 // leave ends a decision about a client. counted says that the connection is
