@@ -71,7 +71,13 @@ func (e *ConfigError) Unwrap() error { return e.Reason }
 
 // Upgrader turns HTTP requests into WebSocket connections. It is safe for
 // concurrent use.
-type Upgrader struct{ cfg Config }
+type Upgrader struct{ cfg settings }
+
+// settings is what the connections of an Upgrader share.
+type settings struct {
+	Config
+	wheel wheel
+}
 
 // New returns an Upgrader. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Upgrader, error) {
@@ -119,7 +125,7 @@ func New(cfg Config) (*Upgrader, error) {
 	if cfg.ClientIP == nil {
 		cfg.ClientIP = wsauth.RemoteAddr
 	}
-	return &Upgrader{cfg}, nil
+	return &Upgrader{settings{Config: cfg, wheel: wheel{grain: grainOf(&cfg)}}}, nil
 }
 
 // UpgradeError says why a request was not upgraded, and with which status it
@@ -180,13 +186,14 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	if err != nil {
 		return nil, &UpgradeError{http.StatusInternalServerError, err}
 	}
-	c.lib = lib
+	c.lib.Store(lib)
+	c.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
 	c.direct = directTo(c.raw)
 	if tcp, ok := baseOf(c.raw).(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
-	c.pinger = time.AfterFunc(u.cfg.PingInterval, c.sendPing)
+	c.pingAt = u.cfg.wheel.spread(c, u.cfg.PingInterval)
 	c.timeMu.Unlock()
 	return c, nil
 }
