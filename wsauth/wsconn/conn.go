@@ -120,6 +120,9 @@ func (c *Conn) ReadMessage(ctx context.Context) (data []byte, binary bool, err e
 func (c *Conn) read(ctx context.Context, anyKind bool) ([]byte, bool, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.lib.Load() == nil {
+		_ = c.unpark() // a caller that reads unasked does what wake is for
+	}
 	if c.readErr != nil {
 		return nil, false, c.readErr
 	}
@@ -191,7 +194,6 @@ func (c *Conn) library() (*library, error) {
 	if lib := c.lib.Load(); lib != nil {
 		return lib, nil
 	}
-	_ = c.unpark() // a caller that reads unasked does what wake is for
 	switch {
 	case c.isFlooded():
 		c.shut(1008, "")

@@ -45,7 +45,7 @@ func (c *Conn) Park(wake func()) bool {
 		return false
 	}
 	c.timeMu.Lock()
-	if c.gone {
+	if c.gone || c.parked {
 		c.timeMu.Unlock()
 		return false
 	}
