@@ -562,6 +562,7 @@ func TestDescriptorsAreUsedAgain(t *testing.T) {
 	needsPoller(t)
 	leakCheck(t)
 	var number atomic.Int64
+	stop := make(chan struct{})
 	s := serve(t, brief, func(c *wsconn.Conn) {
 		mine := number.Add(1)
 		_ = c.Write(context.Background(), fmt.Append(nil, mine))
@@ -576,8 +577,20 @@ func TestDescriptorsAreUsedAgain(t *testing.T) {
 				_ = c.Abort()
 			case "close":
 				_ = c.Close(1000, "")
-			case "behind its back": // as a wrapper of the connection may do
-				go func() { _ = c.NetConn().Close() }()
+			case "behind its back": // which is forbidden, and must not harm others
+				go func() {
+					_ = c.NetConn().Close()
+					for number.Load() == mine { // the descriptor is used again, or nothing more comes
+						select {
+						case <-stop:
+							_ = c.Abort()
+							return
+						default:
+							runtime.Gosched()
+						}
+					}
+					_ = c.Abort()
+				}()
 			case "while parked":
 				go func() { _ = c.Abort() }()
 			default:
@@ -592,7 +605,6 @@ func TestDescriptorsAreUsedAgain(t *testing.T) {
 	if testing.Short() {
 		n = 50
 	}
-	stop := make(chan struct{})
 	var served, churning sync.WaitGroup
 	for range 8 {
 		c := s.dial(t)
