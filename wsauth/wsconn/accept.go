@@ -13,7 +13,6 @@ import (
 
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/hijack"
-	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Config configures an [Upgrader]. The zero value is ready to use.
@@ -180,7 +179,7 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 			w.Header().Set("Sec-WebSocket-Protocol", p)
 		}
 	}
-	c := &Conn{cfg: &u.cfg, readMu: wsframe.NewLock(), writeMu: wsframe.NewLock()}
+	c := &Conn{cfg: &u.cfg}
 	c.limit.Store(u.cfg.ReadLimit)
 	lib, err := newLibrary(c, w, r)
 	if err != nil {

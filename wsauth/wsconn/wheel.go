@@ -21,7 +21,7 @@ type wheel struct {
 	slots [wheelSlots]wheelSlot // a tick has the slot of its remainder
 }
 
-// At the defaults, a revolution takes 64 seconds. A connection whose tick is
+// At the defaults, a revolution takes 256 seconds. A connection whose tick is
 // later stays in its slot for several revolutions.
 const wheelSlots = 256
 
@@ -39,13 +39,15 @@ type spoke struct {
 // fairCount is the number of connections of a tick that need not be spread.
 const fairCount = 8
 
-// grainOf returns a tick that is short beside both times, so that rounding up
-// to ticks hardly lengthens them.
+// grainOf returns a tick: a second at the defaults. The longer it is, the more
+// connections share a wake-up of the process.
 func grainOf(cfg *Config) time.Duration {
-	return max(min(cfg.PingInterval, cfg.PongTimeout)/40, time.Millisecond)
+	return max(min(cfg.PingInterval, cfg.PongTimeout)/10, time.Millisecond)
 }
 
-// after returns the first tick that is not earlier than d from now.
+// after returns the first tick that is not earlier than d from now. It counts
+// the time since the tick as nothing, if it is short: what is done at a tick
+// takes some time.
 func (w *wheel) after(d time.Duration) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -58,20 +60,21 @@ func (w *wheel) tickIn(d time.Duration) int64 {
 		w.epoch = now
 	}
 	passed := now.Sub(w.epoch)
-	return max(int64((passed+d+w.grain-1)/w.grain), w.past+1)
+	return max(int64((passed+d+w.grain-1-w.grain/50)/w.grain), w.past+1)
 }
 
 // spread calls c in d or somewhat earlier, and returns the tick. If more than a
 // fair share of all connections have the same tick, it finds an earlier one, so
-// that clients that came at once are not called at once. Two shares are fair:
-// then there is always room in the second half of d.
+// that clients that came at once are not called at once. It does so once:
+// afterwards the share is fair.
 func (w *wheel) spread(c *Conn, d time.Duration) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	tick := w.tickIn(d)
 	span := max(int64(d/w.grain), 1)
-	fair := fairCount + 2*w.count/int(min(span, wheelSlots))
-	for t, least := tick, max(tick-span/2, w.past+1); t >= least; t-- {
+	room := span - span/10 // not all, or the next call could come at once
+	fair := fairCount + w.count/int(min(room, wheelSlots))
+	for t, least := tick, max(tick-room+1, w.past+1); t >= least; t-- {
 		if w.slots[t%wheelSlots].count < fair {
 			tick = t
 			break

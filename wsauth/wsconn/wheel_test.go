@@ -14,7 +14,8 @@ import (
 )
 
 // Clients that connect at once, as after a restart, are not pinged at once. No
-// client waits longer than PingInterval for a ping, or less than half of it.
+// client waits longer than PingInterval for a ping. It may wait less long, but
+// only once.
 func TestPingsAreSpread(t *testing.T) {
 	const n, span = 600, 10 * time.Minute
 	synctest.Test(t, func(t *testing.T) {
@@ -54,9 +55,13 @@ func TestPingsAreSpread(t *testing.T) {
 		defer mu.Unlock()
 		at := make(map[time.Duration]int)
 		for i, times := range pings {
-			last := time.Duration(0)
+			last, early := time.Duration(0), 0
 			for _, when := range append(times, span) {
-				if gap := when - last; gap > 30*time.Second || when < span && gap < 15*time.Second {
+				gap := when - last
+				if when < span && gap < 30*time.Second {
+					early++
+				}
+				if gap > 30*time.Second || early > 1 {
 					t.Fatalf("client %d was pinged at %v, and then at %v", i, last, when)
 				}
 				last = when
@@ -65,7 +70,7 @@ func TestPingsAreSpread(t *testing.T) {
 		}
 		delete(at, span)
 		for when, count := range at {
-			if count > n/30 { // a second's even share; 20 at once of 600
+			if count > n/30+n/30/2 { // one and a half times the even share of a second
 				t.Errorf("%d pings at %v", count, when)
 			}
 		}

@@ -15,7 +15,7 @@ func TestEverybody(t *testing.T) {
 	if lack := missing(); lack != "" {
 		testkit.Missing(t, lack)
 	}
-	for _, name := range []string{"cpu", "storm", "idle"} {
+	for _, name := range []string{"cpu", "storm", "idle", "quiet"} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), []string{"-quick", "-viewers", "10", "-for", "1s", "-json", name}, &out, &errs)
 		var r result
