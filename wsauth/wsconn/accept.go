@@ -26,10 +26,12 @@ type Config struct {
 	// CloseGrace is how long to wait for the client's answer to a close frame.
 	// 0 means 1 second.
 	CloseGrace time.Duration
-	// PingInterval is the time between pings. 0 means 30 seconds.
+	// PingInterval is the time between pings. The first comes earlier if many
+	// clients have connected at once. 0 means 30 seconds.
 	PingInterval time.Duration
-	// PongTimeout is how long after a ping the client may send nothing. 0 means
-	// 10 seconds.
+	// PongTimeout is how long after a ping the client may send nothing. Times
+	// are counted in ticks: a tenth of this, or of PingInterval if that is
+	// shorter, but at least a millisecond. 0 means 10 seconds.
 	PongTimeout time.Duration
 	// Audit is called with a [wsauth.EventOriginRefused] for every request
 	// whose origin is refused, before the answer. It should not block. If nil,
