@@ -2,7 +2,6 @@ package wsconn
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"time"
@@ -60,13 +59,9 @@ func (c *Conn) Park(wake func()) bool {
 		c.notParked()
 		return false
 	}
-	if c.closing.Load() { // since then, and its end may have come before add
-		if wake := c.unpark(); wake == nil {
-			return true // it is called
-		}
-		return false
-	}
-	return true
+	// If the connection was ended meanwhile, its end may have come before add.
+	// If it came after add, it calls wake.
+	return !c.closing.Load() || c.unpark() == nil
 }
 
 // takeEarly handles the control frames that arrived with the handshake, and
@@ -78,8 +73,9 @@ func (c *Conn) takeEarly() bool {
 	return !c.handle(b)
 }
 
-// unpark ends the parking. It returns wake if the caller must call it: nobody
-// else does. It returns nil if the connection is not parked.
+// unpark ends the parking and returns wake, which the caller must call. It
+// returns nil if the connection is not parked, or another goroutine has ended
+// the parking.
 func (c *Conn) unpark() (wake func()) {
 	if wake = parking.take(c); wake != nil {
 		c.notParked()
@@ -208,5 +204,3 @@ func (c *Conn) overdue() {
 		go wake()
 	}
 }
-
-var errNotParked = errors.New("wsconn: not parked")

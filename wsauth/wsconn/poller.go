@@ -24,9 +24,10 @@ var parking poller
 // go through the RawConn of that connection, which fails if the socket is
 // closed. So no event can read from another socket than that of its connection.
 type poller struct {
-	mu    sync.Mutex
-	queue *queue
-	count int
+	mu         sync.Mutex
+	queue      *queue
+	count      int
+	generation uint32 // the newest
 	// The places of the connections, by descriptor. A process has about as many
 	// places as it has had descriptors at once.
 	places []place
@@ -46,23 +47,26 @@ type event struct {
 
 // add parks c, and reports whether it did.
 func (p *poller) add(c *Conn, wake func()) (added bool) {
-	var evicted func()
+	var evicted place
 	p.mu.Lock()
 	_ = c.direct.socket.Control(func(sys uintptr) {
 		added, evicted = p.addLocked(c, int(sys), wake)
 	})
 	p.mu.Unlock()
-	if evicted != nil {
-		go evicted()
+	if evicted.conn != nil {
+		evicted.conn.notParked()
+		go evicted.wake()
 	}
 	return added
 }
 
-func (p *poller) addLocked(c *Conn, fd int, wake func()) (added bool, evicted func()) {
+// addLocked also returns the place of a connection whose socket was closed
+// without its knowledge. Otherwise, c could not have the same descriptor.
+func (p *poller) addLocked(c *Conn, fd int, wake func()) (added bool, evicted place) {
 	if p.queue == nil {
 		q, err := openQueue()
 		if err != nil {
-			return false, nil
+			return false, place{}
 		}
 		p.queue = q
 		go p.run(q)
@@ -71,24 +75,24 @@ func (p *poller) addLocked(c *Conn, fd int, wake func()) (added bool, evicted fu
 		p.places = append(p.places, place{})
 	}
 	at := &p.places[fd]
-	if at.conn != nil { // its socket was closed behind its back
-		evicted = at.wake
+	if at.conn != nil {
+		evicted = *at
 		p.empty(at)
 	}
-	at.generation++
-	if p.queue.add(fd, at.generation) != nil {
+	p.generation++
+	if p.queue.add(fd, p.generation) != nil {
 		p.rest()
 		return false, evicted
 	}
-	at.conn, at.wake, c.fd = c, wake, fd
+	*at = place{c, wake, p.generation}
+	c.fd = fd
 	p.count++
 	return true, evicted
 }
 
 // empty frees a place.
 func (p *poller) empty(at *place) {
-	at.conn, at.wake = nil, nil
-	at.generation++
+	*at = place{}
 	p.count--
 }
 
@@ -149,6 +153,26 @@ func (p *poller) find(e event) *Conn {
 	return nil
 }
 
+// fail wakes all connections of a queue that cannot wait any longer, so that
+// each of them waits in Read.
+func (p *poller) fail(q *queue) {
+	p.mu.Lock()
+	var parked []*Conn
+	if p.queue == q { // it was not closed
+		for i := range p.places {
+			if c := p.places[i].conn; c != nil {
+				parked = append(parked, c)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range parked {
+		if wake := c.unpark(); wake != nil {
+			go wake()
+		}
+	}
+}
+
 // run reads what arrives for the connections of q until q is closed.
 func (p *poller) run(q *queue) {
 	r := newReader()
@@ -156,6 +180,7 @@ func (p *poller) run(q *queue) {
 	for {
 		var err error
 		if events, err = q.wait(events[:0]); err != nil {
+			p.fail(q)
 			return
 		}
 		for _, e := range events {
