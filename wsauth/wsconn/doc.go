@@ -71,28 +71,14 @@
 //
 // A client that only watches sends nothing but pongs, and a goroutine that
 // waits for them in Read, with the library's own goroutine and buffers, takes
-// most of the memory of its connection: 13 KB of 15. [Conn.Park] gives them
-// back. One goroutine of the process then waits for all parked connections with
-// epoll (Linux) or kqueue (macOS and the BSDs), reads what arrives into one
-// buffer, and answers pings itself. It takes only whole and valid pings and
-// pongs. At the first byte of anything else, a new goroutine calls your func,
-// and Read continues with that byte and the library, so a message, a close
-// frame or a violation has the same effect as without parking.
+// most of the memory of its connection. [Conn.Park] gives them back. One
+// goroutine of the process then waits for all parked connections with epoll
+// (Linux) or kqueue (macOS and the BSDs), reads what arrives into one buffer,
+// and answers pings itself. It takes only whole and valid pings and pongs. At
+// the first byte of anything else, a new goroutine calls your func, and Read
+// continues with that byte and the library. So a message, a close frame or a
+// violation has the same effect as without parking.
 //
-//	func serve(conn *wsconn.Conn) {
-//		for {
-//			if conn.Park(func() { serve(conn) }) {
-//				return
-//			}
-//			msg, err := conn.Read(context.Background())
-//			if err != nil {
-//				_ = conn.Close(1000, "")
-//				return
-//			}
-//			handle(msg)
-//		}
-//	}
-//
-// A client is given up PongTimeout after a ping, as in Read, and up to a tenth
-// of PongTimeout later, since ticks of this length are counted.
+// A parked client is given up PongTimeout after a ping, as in Read, or up to a
+// tenth of PongTimeout later, because time is counted in ticks of that length.
 package wsconn

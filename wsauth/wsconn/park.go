@@ -10,27 +10,27 @@ import (
 )
 
 // Park lets the connection wait for its client without a goroutine and without
-// the WebSocket library, and reports whether it does. It returns at once. For a
-// parked connection, this process keeps about 1 KB; with a goroutine in Read it
-// keeps more than 10.
+// the WebSocket library, and reports whether it does. It returns at once. A
+// parked connection takes less than 2 KB of memory; with a goroutine in Read it
+// takes more than 10.
 //
-// When there is something for Read to return, a message or the reason why the
-// connection has ended, Park calls wake once, in a new goroutine, and the
-// connection is no longer parked. Then call Read. It may still wait for the
-// rest of a message. After Read has returned a message, you may call Park
-// again. A wake that was not called yet is also called after Close and Abort.
+// When there is something for Read to return, a message or the error of an
+// ended connection, wake is called once, in a new goroutine, and the connection
+// is no longer parked. Then call Read, which may still wait for the rest of a
+// message. After Read has returned a message, you may call Park again. If Close
+// or Abort ends the parking, wake is called when the connection has ended.
 //
 // Meanwhile, pings are sent and answered within the same bounds as by Read, and
-// all other methods can be used. A Read of a parked connection ends the
-// parking, and wake is not called.
+// you may call all other methods. If you call Read, it ends the parking, and
+// wake is not called.
 //
-// Park returns false, and never calls wake, if the connection cannot be parked
-// now: a Read is running, a message or a part of one has already arrived, or
-// the connection has ended. Then go on with Read. It always returns false if
-// the net.Conn does not give access to its socket ([syscall.Conn]), as over
-// TLS, and on systems other than Linux, macOS and the BSDs.
+// Park returns false, and wake is never called, if the connection cannot be
+// parked now: a Read is running, a message or a part of one has already
+// arrived, or the connection has ended. Then call Read. Park always returns
+// false if the net.Conn does not give access to its socket ([syscall.Conn]), as
+// over TLS, and on systems other than Linux, macOS and the BSDs.
 //
-// All parked connections of a process share one goroutine, which runs while
+// All parked connections of a process share one goroutine, which exists while
 // there are any.
 func (c *Conn) Park(wake func()) bool {
 	if c.direct == nil || !c.readMu.TryLock() {
