@@ -555,6 +555,60 @@ func TestFiveHundredParked(t *testing.T) {
 	})
 }
 
+// A parked connection keeps nothing of its request, of net/http and of the
+// library: no goroutine, and less than two kilobytes of heap, the sockets of both
+// ends included.
+func TestParkedMemory(t *testing.T) {
+	needsPoller(t)
+	leakCheck(t)
+	const n, most = 500, 2 << 10
+	up, err := wsconn.New(wsconn.Config{PingInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parked := make(chan *wsconn.Conn, n)
+	s := &server{Server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if conn.Park(func() {}) {
+			parked <- conn
+		}
+	}))}
+	defer s.Close()
+	used := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before, goroutines := used(), runtime.NumGoroutine()
+	var answer [12]byte
+	for range n {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, handshake)
+		if _, err := io.ReadFull(c, answer[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all to be parked", func() bool { return len(parked) == n && runtime.NumGoroutine() < goroutines+10 })
+	each := 0
+	eventually(t, "the memory of the handshakes to be freed", func() bool { // pools are freed by the second collection
+		each = (used() - before) / n
+		return each < most
+	})
+	t.Logf("a parked connection and its client take %d bytes of heap", each)
+	for range n {
+		_ = (<-parked).Abort()
+	}
+}
+
 // Connections are opened and ended in every way, so that the numbers of their
 // descriptors are used again at once, while others are served. Nothing that
 // arrives for one connection is read for another, and none is forgotten.
