@@ -14,7 +14,7 @@
 // With -slow, some viewers never read, or read a byte a second. With -storm,
 // all viewers reconnect at once, and the time is measured until all have the
 // whole history. With -idle, nothing is published, and the memory of a viewer
-// is measured.
+// is measured, and the CPU time of the server after all have connected.
 //
 // The token is in LOAD_TOKEN. With -token instead, every user of the machine
 // can read it in the list of processes. Four viewers share one address of the

@@ -196,14 +196,15 @@ func (l *load) storm(ctx context.Context) error {
 	return nil
 }
 
-// idle connects the viewers and measures the memory of the server.
+// idle connects the viewers and then measures the memory and the CPU time of
+// the server.
 func (l *load) idle(ctx context.Context) error {
-	meter := l.measure()
-	defer meter()
 	if err := l.connect(ctx, l.cfg.viewers, l.cfg.ramp, 0); err != nil {
 		return err
 	}
 	l.setPhase("idle")
+	meter := l.measure()
+	defer meter()
 	err := pause(ctx, l.cfg.duration)
 	if n := l.connected.Load(); n > 0 && len(l.server) > 0 {
 		l.report.RSSPerViewer = float64(l.server.rss()-l.report.RSSStart) / float64(n)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,49 @@ func TestFramesAreShared(t *testing.T) {
 	if got := s.srv.Relay.Stats().Encoded - before.Encoded; got != messages {
 		t.Errorf("%d frames were encoded for %d messages and %d viewers, want one a message", got, messages, viewers)
 	}
+}
+
+// attending counts the goroutines that attend to connections.
+func attending() int {
+	buf := make([]byte, 4<<20)
+	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "(*Relay).attend(")
+}
+
+// A viewer has no goroutine, before and after it gets messages, and also not
+// after its permission to publish has ended.
+func TestViewersAreParked(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("not every system can park connections")
+	}
+	s := start(t, crowded)
+	var watchers []*peer
+	for range 50 {
+		watchers = append(watchers, s.viewer())
+	}
+	testkit.Eventually(t, "viewers to be parked", func() bool { return s.srv.Relay.Len() == 50 && attending() == 0 })
+	device := s.publisher()
+	for i := range 10 {
+		device.send(`{"text":"` + strconv.Itoa(i) + `"}`)
+		for _, w := range append(watchers, device) {
+			w.texts(1)
+		}
+	}
+	if n := attending(); n != 1 {
+		t.Errorf("%d goroutines attend to 50 viewers and a publisher", n)
+	}
+	if _, err := s.srv.Authority.Revoke(t.Context(), "a test", testDevice, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	viewer := func(m map[string]any) bool { return m["status"] == "viewer" }
+	device.await(viewer)
+	device.send(`{"text":"no longer"}`)
+	device.await(viewer)
+	testkit.Eventually(t, "the former publisher to be parked", func() bool { return attending() == 0 })
+	device.send(`{"token":"` + s.token(testDevice, time.Hour) + `"}`)
+	if _, code := device.end(); code != 4401 { // it is revoked
+		t.Errorf("closed with %d", code)
+	}
+	testkit.Eventually(t, "its end", func() bool { return s.srv.Relay.Len() == 50 && attending() == 0 })
 }
 
 // fill publishes n messages of some size and returns when a viewer has the last

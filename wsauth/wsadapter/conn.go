@@ -83,7 +83,7 @@ type Conn struct {
 var _ wsauth.Conn = (*Conn)(nil)
 
 func newConn(cfg *Config, raw net.Conn) *Conn {
-	c := &Conn{cfg: cfg, raw: raw, readMu: wsframe.NewLock(), writeMu: wsframe.NewLock()}
+	c := &Conn{cfg: cfg, raw: raw}
 	c.limit.Store(cfg.ReadLimit)
 	return c
 }

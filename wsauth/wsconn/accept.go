@@ -13,7 +13,6 @@ import (
 
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/internal/hijack"
-	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
 )
 
 // Config configures an [Upgrader]. The zero value is ready to use.
@@ -27,10 +26,12 @@ type Config struct {
 	// CloseGrace is how long to wait for the client's answer to a close frame.
 	// 0 means 1 second.
 	CloseGrace time.Duration
-	// PingInterval is the time between pings. 0 means 30 seconds.
+	// PingInterval is the time between pings. The first comes earlier if many
+	// clients have connected at once. 0 means 30 seconds.
 	PingInterval time.Duration
-	// PongTimeout is how long after a ping the client may send nothing. 0 means
-	// 10 seconds.
+	// PongTimeout is how long after a ping the client may send nothing. Times
+	// are counted in ticks: a tenth of this, or of PingInterval if that is
+	// shorter, but at least a millisecond. 0 means 10 seconds.
 	PongTimeout time.Duration
 	// Audit is called with a [wsauth.EventOriginRefused] for every request
 	// whose origin is refused, before the answer. It should not block. If nil,
@@ -71,7 +72,13 @@ func (e *ConfigError) Unwrap() error { return e.Reason }
 
 // Upgrader turns HTTP requests into WebSocket connections. It is safe for
 // concurrent use.
-type Upgrader struct{ cfg Config }
+type Upgrader struct{ cfg settings }
+
+// settings is what the connections of an Upgrader share.
+type settings struct {
+	Config
+	wheel wheel
+}
 
 // New returns an Upgrader. Its error joins a [*ConfigError] for every problem.
 func New(cfg Config) (*Upgrader, error) {
@@ -119,7 +126,7 @@ func New(cfg Config) (*Upgrader, error) {
 	if cfg.ClientIP == nil {
 		cfg.ClientIP = wsauth.RemoteAddr
 	}
-	return &Upgrader{cfg}, nil
+	return &Upgrader{settings{Config: cfg, wheel: wheel{grain: grainOf(&cfg)}}}, nil
 }
 
 // UpgradeError says why a request was not upgraded, and with which status it
@@ -174,19 +181,20 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 			w.Header().Set("Sec-WebSocket-Protocol", p)
 		}
 	}
-	c := &Conn{cfg: &u.cfg, readMu: wsframe.NewLock(), writeMu: wsframe.NewLock()}
+	c := &Conn{cfg: &u.cfg}
 	c.limit.Store(u.cfg.ReadLimit)
 	lib, err := newLibrary(c, w, r)
 	if err != nil {
 		return nil, &UpgradeError{http.StatusInternalServerError, err}
 	}
-	c.lib = lib
+	c.lib.Store(lib)
+	c.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
 	c.direct = directTo(c.raw)
 	if tcp, ok := baseOf(c.raw).(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
 		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
-	c.pinger = time.AfterFunc(u.cfg.PingInterval, c.sendPing)
+	c.pingAt = u.cfg.wheel.spread(c, u.cfg.PingInterval)
 	c.timeMu.Unlock()
 	return c, nil
 }

@@ -13,18 +13,22 @@ import (
 // that is closed with unread data resets the connection, and the client would
 // not get the close frame. Other calls wait for the first.
 func (c *Conn) Close(code int, reason string) error {
+	wake := c.unpark()
 	c.shut(code, reason)
 	c.drain()
 	err := c.hangUp()
 	c.retire()
-	c.lib.release()
+	c.lib.Load().release()
+	if wake != nil {
+		go wake()
+	}
 	return err
 }
 
 // Abort closes the connection immediately, without a close frame.
 func (c *Conn) Abort() error {
 	c.destroy()
-	c.lib.release()
+	c.lib.Load().release()
 	return c.hangErr
 }
 
@@ -56,7 +60,11 @@ func (c *Conn) drain() {
 	}
 	_ = c.raw.SetReadDeadline(time.Time{})
 	c.timeMu.Unlock()
-	if c.ioErr == nil && !c.isFlooded() {
+	switch {
+	case c.ioErr != nil || c.isFlooded():
+	case c.lib.Load() == nil: // it was parked
+		c.awaitClose()
+	default:
 		_, _, _ = c.nextMessage(false)
 	}
 	// The library stops at an invalid frame, at a flood, and after an
@@ -64,6 +72,19 @@ func (c *Conn) drain() {
 	rest := make([]byte, 512)
 	for c.ioErr == nil {
 		_, _ = c.readSocket(rest)
+	}
+}
+
+// awaitClose reads until the close frame of the client, without the library.
+// Like the library, it then closes the connection.
+func (c *Conn) awaitClose() {
+	b := make([]byte, 512)
+	for c.ioErr == nil && !c.meter.Closed() {
+		n, _ := c.readRaw(b)
+		c.meter.Scan(b[:n], &c.asked)
+	}
+	if c.ioErr == nil {
+		c.destroy()
 	}
 }
 
@@ -92,11 +113,15 @@ func (c *Conn) hangUp() error {
 // client.
 func (c *Conn) destroy() {
 	c.closing.Store(true)
+	wake := c.unpark() // before the descriptor can be used again
 	c.retire()
 	if base := baseOf(c.raw); base != c.raw {
 		_ = base.Close()
 	}
 	_ = c.hangUp()
+	if wake != nil {
+		go wake()
+	}
 }
 
 // retire stops the timers forever.
@@ -104,7 +129,7 @@ func (c *Conn) retire() {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()
 	c.gone = true
-	c.pinger.Stop()
+	c.cfg.wheel.remove(c)
 	if c.killer != nil {
 		c.killer.Stop()
 	}

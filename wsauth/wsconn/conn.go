@@ -38,15 +38,16 @@ func (e *CloseError) Error() string {
 // Conn is the server's end of a WebSocket connection, and a [wsauth.Conn]. All
 // methods are safe for concurrent use.
 type Conn struct {
-	cfg *Config
-	lib library
-	raw net.Conn // from Hijack; its Close may do more than close the socket
+	cfg         *settings
+	lib         atomic.Pointer[library] // nil while parked, and until the next read; set under readMu
+	raw         net.Conn                // from Hijack; its Close may do more than close the socket
+	subprotocol string
 
 	limit atomic.Int64
 
 	// Guarded by readMu:
 	readMu  wsframe.Lock
-	early   *bytes.Reader // what arrived with the handshake
+	early   *bytes.Reader // what was read before the library reads
 	partial io.Reader     // the rest of a message that was not read completely
 	readErr error         // what every further Read returns
 	ioErr   error         // why raw can no longer be read
@@ -62,22 +63,27 @@ type Conn struct {
 	asked   atomic.Bool // a ping was sent, and no pong has been read since
 	pong    atomic.Pointer[[]byte]
 
-	// timeMu guards the timers and the read deadline.
+	// timeMu guards the times and the read deadline.
 	timeMu      sync.Mutex
-	pinger      *time.Timer
 	killer      *time.Timer
+	pingAt      int64       // the tick of the next ping
+	dueAt       int64       // the tick that stands for due while parked
 	due         int64       // the read deadline, or when the killer fires, in Unix nanoseconds
 	awaiting    atomic.Bool // a ping was sent, and nothing has been read since
 	gone        bool
 	interrupted bool
 	last        bool // the client is given up at due
 	flooded     bool // the client has exceeded the budget of the meter
+	parked      bool // the poller reads, and due is the wheel's to observe
 
 	stalled  atomic.Bool // a write has made no progress
 	closing  atomic.Bool // no more data is sent or returned: a close frame was sent or follows
 	shutOnce sync.Once
 	hangOnce sync.Once
 	hangErr  error
+
+	spoke spoke // guarded by the mutex of the wheel
+	fd    int   // guarded by the mutex of the poller: the place, if parked
 }
 
 var _ wsauth.Conn = (*Conn)(nil)
@@ -88,7 +94,7 @@ func (c *Conn) NetConn() net.Conn { return c.raw }
 
 // Subprotocol returns the subprotocol that was negotiated, a value of
 // [Config].Subprotocols, or an empty string for none.
-func (c *Conn) Subprotocol() string { return c.lib.subprotocol() }
+func (c *Conn) Subprotocol() string { return c.subprotocol }
 
 // SetReadLimit sets the maximum size in bytes of the messages that Read and
 // ReadMessage return, from the next message on. A negative n counts as 0.
@@ -114,6 +120,9 @@ func (c *Conn) ReadMessage(ctx context.Context) (data []byte, binary bool, err e
 func (c *Conn) read(ctx context.Context, anyKind bool) ([]byte, bool, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	if c.lib.Load() == nil {
+		_ = c.unpark() // a caller that reads unasked does what wake is for
+	}
 	if c.readErr != nil {
 		return nil, false, c.readErr
 	}
@@ -147,11 +156,15 @@ func (c *Conn) read(ctx context.Context, anyKind bool) ([]byte, bool, error) {
 }
 
 func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
+	lib, err := c.library()
+	if err != nil {
+		return nil, false, err
+	}
 	for {
 		if err := c.skipPartial(); err != nil {
 			return nil, false, err
 		}
-		binary, r, err := c.lib.next()
+		binary, r, err := lib.next()
 		if err != nil {
 			return nil, false, err
 		}
@@ -173,6 +186,29 @@ func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
 		}
 		return msg, binary, nil
 	}
+}
+
+// library returns the library, and attaches it again after the connection was
+// parked. If a parked connection has ended, it returns the reason.
+func (c *Conn) library() (*library, error) {
+	if lib := c.lib.Load(); lib != nil {
+		return lib, nil
+	}
+	switch {
+	case c.isFlooded():
+		c.shut(1008, "")
+		return nil, errFlood
+	case c.closing.Load():
+		return nil, ErrClosed
+	case c.early == nil && c.ioErr != nil:
+		return nil, c.ioErr
+	}
+	lib, err := attach(c)
+	if err != nil {
+		return nil, err
+	}
+	c.lib.Store(lib)
+	return lib, nil
 }
 
 // readPartial allocates memory as the message arrives, not as its header
@@ -258,13 +294,18 @@ func (c *Conn) readRaw(b []byte) (n int, err error) {
 		n, err = c.readSocket(b)
 	}
 	if !c.closing.Load() && !c.meter.Scan(b[:n], &c.asked) {
-		c.timeMu.Lock()
-		c.flooded = true
-		c.timeMu.Unlock()
-		c.shut(1008, "") // before the library can close
+		c.flood()
 		return 0, errFlood
 	}
 	return n, err
+}
+
+// flood notes a flood and closes, before the library can close.
+func (c *Conn) flood() {
+	c.timeMu.Lock()
+	c.flooded = true
+	c.timeMu.Unlock()
+	c.shut(1008, "")
 }
 
 func (c *Conn) isFlooded() bool {
@@ -352,14 +393,19 @@ func (c *Conn) waitLonger() bool {
 func (c *Conn) setDue(wait time.Duration, last bool) {
 	due := time.Now().Add(wait)
 	c.due, c.last = due.UnixNano(), last
-	_ = c.raw.SetReadDeadline(due)
+	if !c.parked {
+		_ = c.raw.SetReadDeadline(due)
+		return
+	}
+	c.dueAt = c.cfg.wheel.after(wait)
+	c.cfg.wheel.at(c, min(c.dueAt, c.pingAt))
 }
 
 func (c *Conn) answered() {
 	c.timeMu.Lock()
 	defer c.timeMu.Unlock()
 	c.awaiting.Store(false)
-	if !c.interrupted {
+	if !c.interrupted && !c.parked {
 		_ = c.raw.SetReadDeadline(time.Time{})
 	}
 }

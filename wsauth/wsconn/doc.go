@@ -47,10 +47,11 @@
 //     discarded.
 //   - A write that makes no progress for [Config].WriteTimeout ends the
 //     connection. A write that makes progress continues.
-//   - A client that does not answer a ping is disconnected. This takes one
-//     timer for each connection and no goroutine. If this process was stopped
-//     meanwhile, or the machine, Read first looks for an answer that has
-//     arrived.
+//   - A client that does not answer a ping is disconnected. All connections of
+//     an Upgrader share one timer for this, and their pings are spread over the
+//     interval. If this process was stopped meanwhile, or the machine, Read
+//     first looks for an answer that has arrived.
+//   - [Conn.Park] lets a connection that only watches wait without a goroutine.
 //   - A client that floods is disconnected with the close code 1008, and Read
 //     returns [ErrFlooded]. Pings, pongs that no ping asked for, and empty
 //     fragments of a message deliver nothing: a client may send 100 of them at
@@ -65,4 +66,19 @@
 //
 // The handler of the request may return while the connection stays open. The
 // buffers of net/http for the request are then freed.
+//
+// # Parked connections
+//
+// A client that only watches sends nothing but pongs, and a goroutine that
+// waits for them in Read, with the library's own goroutine and buffers, takes
+// most of the memory of its connection. [Conn.Park] gives them back. One
+// goroutine of the process then waits for all parked connections with epoll
+// (Linux) or kqueue (macOS and the BSDs), reads what arrives into one buffer,
+// and answers pings itself. It takes only whole and valid pings and pongs. At
+// the first byte of anything else, a new goroutine calls your func, and Read
+// continues with that byte and the library. So a message, a close frame or a
+// violation has the same effect as without parking.
+//
+// A parked client is given up PongTimeout after a ping, as in Read, or up to a
+// tenth of PongTimeout later, because time is counted in ticks of that length.
 package wsconn

@@ -21,6 +21,31 @@ func ExampleConn_WriteFrame() {
 	// Output: 31 bytes on the wire
 }
 
+// A connection that only watches has no goroutine. It gets one when its client
+// sends a message, or has gone.
+func ExampleConn_Park() {
+	var serve func(conn *wsconn.Conn)
+	serve = func(conn *wsconn.Conn) {
+		for !conn.Park(func() { serve(conn) }) {
+			msg, err := conn.Read(context.Background())
+			if err != nil {
+				_ = conn.Close(1000, "")
+				return
+			}
+			fmt.Printf("%d bytes", len(msg))
+		}
+	}
+	up, err := wsconn.New(wsconn.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	http.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
+		if conn, err := up.Accept(w, r); err == nil {
+			go serve(conn) // the handler returns, so that net/http frees the request
+		}
+	})
+}
+
 func ExampleUpgrader_Accept() {
 	up, err := wsconn.New(wsconn.Config{Origins: wsauth.Origins{Allow: []string{"https://relay.example"}}})
 	if err != nil {

@@ -156,16 +156,24 @@ var orderly = wsconn.Config{CloseGrace: patience, WriteTimeout: time.Hour, PingI
 func TestHostilePeers(t *testing.T) {
 	for _, peer := range hostile {
 		for _, end := range ends {
-			t.Run(peer.name+"/"+end.name, func(t *testing.T) {
-				leakCheck(t)
-				meet(t, peer.act, end.end)
-			})
+			for name, next := range ways {
+				t.Run(peer.name+"/"+end.name+"/"+name, func(t *testing.T) {
+					leakCheck(t)
+					meet(t, next, peer.act, end.end)
+				})
+			}
 		}
 	}
 }
 
 // A thousand connections in parallel, of every kind, ended in every way.
 func TestThousandHostilePeers(t *testing.T) {
+	for name, next := range ways {
+		t.Run(name, func(t *testing.T) { thousand(t, next) })
+	}
+}
+
+func thousand(t *testing.T, next next) {
 	n := 1000
 	if testing.Short() {
 		n = 100
@@ -175,7 +183,7 @@ func TestThousandHostilePeers(t *testing.T) {
 	for _, peer := range hostile {
 		acts = append(acts, peer.act)
 	}
-	s, stop := newStage(t)
+	s, stop := newStage(t, next)
 	var wg sync.WaitGroup
 	clients := make([]*client, n)
 	for i := range clients {
@@ -192,8 +200,8 @@ func TestThousandHostilePeers(t *testing.T) {
 	within(t, "the peers", wg.Wait)
 }
 
-func meet(t *testing.T, act func(*client, <-chan struct{}), end func(*wsconn.Conn, <-chan error)) {
-	s, stop := newStage(t)
+func meet(t *testing.T, next next, act func(*client, <-chan struct{}), end func(*wsconn.Conn, <-chan error)) {
+	s, stop := newStage(t, next)
 	c := s.dial(t)
 	acted := make(chan struct{})
 	go func() { defer close(acted); act(c, stop) }()
@@ -222,13 +230,13 @@ type staged struct {
 	reading chan error
 }
 
-func newStage(t *testing.T) (*stage, chan struct{}) {
+func newStage(t *testing.T, next next) (*stage, chan struct{}) {
 	s := &stage{conns: make(chan staged, 1000)}
 	s.server = serve(t, brief, func(c *wsconn.Conn) {
 		reading := make(chan error, 1)
 		s.conns <- staged{c, reading}
 		for {
-			msg, err := c.Read(context.Background())
+			msg, err := next(c)
 			if string(msg) == "after the close" {
 				t.Error("delivered what came after a close frame")
 			}

@@ -162,25 +162,49 @@ func (c *Conn) sendPong(frame []byte) {
 // afterwards.
 func (c *Conn) sendPending() {
 	for (c.ping.Load() || c.pong.Load() != nil) && c.writeMu.TryLock() {
-		ping, pong := c.ping.Swap(false), c.pong.Swap(nil)
-		if pong != nil && !c.closing.Load() {
-			_ = c.writeLocked(*pong)
-		}
-		if ping && !c.closing.Load() {
-			c.awaitAnswer() // before the write, or the answer may be faster
-			c.asked.Store(true)
-			_ = c.writeLocked(pingFrame)
+		if frames := c.takePending(); len(frames) > 0 {
+			_ = c.writeLocked(frames)
 		}
 		c.writeMu.Unlock()
 	}
 }
 
-func (c *Conn) sendPing() {
-	c.ping.Store(true)
-	c.sendPending()
-	c.timeMu.Lock()
-	defer c.timeMu.Unlock()
-	if !c.gone && !c.closing.Load() {
-		c.pinger.Reset(c.cfg.PingInterval)
+// startPending is sendPending for a goroutine that must not wait. If the socket
+// does not take a frame at once, a new goroutine writes the rest.
+func (c *Conn) startPending() {
+	for (c.ping.Load() || c.pong.Load() != nil) && c.writeMu.TryLock() {
+		frames := c.takePending()
+		rest, err := frames, error(nil)
+		if len(frames) > 0 {
+			rest, err = c.writeAtOnce(frames)
+		}
+		if err == nil && len(rest) > 0 {
+			go func() {
+				if begun := len(rest) < len(frames); begun || !c.closing.Load() {
+					_ = c.writeLocked(rest)
+				}
+				c.writeMu.Unlock()
+				c.sendPending()
+			}()
+			return
+		}
+		c.writeMu.Unlock()
 	}
+}
+
+// takePending returns the waiting control frames. It needs writeMu.
+func (c *Conn) takePending() (frames []byte) {
+	ping, pong := c.ping.Swap(false), c.pong.Swap(nil)
+	if c.closing.Load() {
+		return nil
+	}
+	if pong != nil {
+		frames = *pong
+	}
+	if ping {
+		c.awaitAnswer() // before the write, or the answer may be faster
+		c.asked.Store(true)
+		frames = append(frames, pingFrame...)
+	}
+	return frames
 }

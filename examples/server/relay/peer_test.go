@@ -112,7 +112,7 @@ func TestWhoseFailure(t *testing.T) {
 			peer := &leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(row.message)}}
 			session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
 			defer session.Close(1000, "")
-			if err := r.read(session); err == nil {
+			if _, err := r.read(&viewer{session: session, blind: true}, false); err == nil {
 				t.Error("the connection goes on")
 			}
 			if got := r.Stats().Unpublished; got != row.unpublished || bytes.Contains(logs.Bytes(), []byte("publishing failed")) != (row.unpublished > 0) {

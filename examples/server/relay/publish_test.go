@@ -97,7 +97,7 @@ func TestPatience(t *testing.T) {
 			peer := &closing{leaving: leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(row.message)}}}
 			session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
 			began := time.Now()
-			err = r.read(session)
+			_, err = r.read(&viewer{session: session, blind: true}, false)
 			if n := log.Position().Seq(); err == nil || n != row.stored || peer.code != row.code {
 				t.Errorf("%s: %d stored, closed with %d (%v)", row.why, n, peer.code, err)
 			}
@@ -125,7 +125,7 @@ func TestStopEndsPatience(t *testing.T) {
 		peer := &closing{leaving: leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(`{"text":"a","id":"1"}`)}}}
 		session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
 		ended := make(chan error)
-		go func() { ended <- r.read(session) }()
+		go func() { _, err := r.read(&viewer{session: session, blind: true}, false); ended <- err }()
 		time.Sleep(time.Minute)
 		_ = r.Shutdown(t.Context())
 		if err := <-ended; !errors.Is(err, errDisk) {
@@ -188,7 +188,7 @@ func TestPatienceForRevocations(t *testing.T) {
 			running.Go(func() { r.cfg.Gate.Run(ctx) })
 			peer := &closing{leaving: leaving{messages: [][]byte{[]byte(`{"token":"` + token + `"}`), []byte(`{"text":"a","id":"1"}`)}}}
 			session := r.cfg.Gate.Attach(peer, wsauth.Peer{})
-			err = r.read(session)
+			_, err = r.read(&viewer{session: session, blind: true}, false)
 			if n := log.Position().Seq(); err == nil || n != row.stored || peer.code != row.code {
 				t.Errorf("%s: %d stored, closed with %d (%v)", row.why, n, peer.code, err)
 			}

@@ -106,7 +106,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	stopping bool
-	conns    map[*wsconn.Conn]netip.Addr
+	viewers  map[*viewer]struct{}
 	done     sync.WaitGroup
 }
 
@@ -141,7 +141,7 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Thinned == nil {
 		cfg.Thinned = cfg.Logger
 	}
-	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]netip.Addr), counts: newCounts()}
+	r := &Relay{cfg: cfg, log: cfg.Logger, viewers: make(map[*viewer]struct{}), counts: newCounts()}
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -176,20 +176,20 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	// The viewer is made before the client knows that it is connected: a
 	// message that is published after that is live for the client, and an
 	// earlier one is history.
-	v := r.newViewer(req)
+	v := r.newViewer(req, addr)
 	conn, err := r.cfg.Upgrader.Accept(w, req) // if it fails, it has answered the request
 	if err != nil {
 		r.logRefusal(req, addr, err)
 		return
 	}
 	v.conn = conn
-	if !r.add(conn, addr) {
+	if !r.add(v) {
 		_ = conn.Close(codeGoingAway, "server stopping")
 		return
 	}
 	if r.cfg.Barred != nil && r.cfg.Barred(addr) {
 		_ = conn.Close(codePolicy, "blocked")
-		r.remove(conn)
+		r.remove(v)
 		return
 	}
 	r.counts.connected.Add(1)
@@ -197,36 +197,45 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	// The connection gets a goroutine of its own, so that net/http releases the
 	// request and its buffers. For a viewer that only watches, they would be
 	// most of its memory.
-	go r.attend(v, addr)
+	go r.attend(v)
 }
 
-// attend serves a connection until it ends. While a viewer watches, this
-// goroutine sleeps in a read. The functions between here and that read keep
-// their stack frames small: together the frames fit into a stack of 4 KiB.
-func (r *Relay) attend(v *viewer, addr netip.Addr) {
+// attend serves a connection until it ends or is parked. While a viewer
+// watches, its connection is parked, and there is no goroutine. If the
+// connection cannot be parked, as over TLS, this goroutine sleeps in a read.
+// The functions between here and that read keep their stack frames small:
+// together the frames fit into a stack of 4 KiB.
+func (r *Relay) attend(v *viewer) {
 	ended := causePanic
-	defer r.end(v, addr, time.Now(), &ended)
-	ended = cause(r.serve(v, addr))
+	defer r.end(v, &ended)
+	if parked, err := r.serve(v); parked {
+		ended = "" // v may already be in use by the next attend
+	} else {
+		ended = cause(err)
+	}
 }
 
-// end closes the socket, logs the end of the connection and removes it. It is
+// end does nothing if the cause is empty. Else it closes the socket, logs the end of the connection and removes it. It is
 // deferred, so that a panic does not leave the socket open.
-func (r *Relay) end(v *viewer, addr netip.Addr, since time.Time, cause *string) {
+func (r *Relay) end(v *viewer, cause *string) {
+	if *cause == "" {
+		return
+	}
 	if p := recover(); p != nil {
 		// The value may quote data that a stranger sent.
 		r.cfg.Thinned.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	}
 	_ = v.conn.Abort()
 	r.counts.ended[*cause].Add(1)
-	lasted := time.Since(since)
-	r.log.Info("disconnected", "addr", addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
+	lasted := time.Since(v.since)
+	r.log.Info("disconnected", "addr", v.addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
 	if *cause == causeFlood && r.cfg.OnFlood != nil {
-		r.cfg.OnFlood(addr)
+		r.cfg.OnFlood(v.addr)
 	}
 	if r.cfg.OnEnd != nil {
-		r.cfg.OnEnd(addr, lasted)
+		r.cfg.OnEnd(v.addr, lasted)
 	}
-	r.remove(v.conn)
+	r.remove(v)
 }
 
 func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
@@ -237,16 +246,27 @@ func (r *Relay) logRefusal(req *http.Request, addr netip.Addr, err error) {
 	r.cfg.Thinned.Info("upgrade failed", "addr", addr, "method", req.Method, "error", err)
 }
 
-// serve reads from a connection while the couriers write to it, and returns the
-// error that ended the connection.
-func (r *Relay) serve(v *viewer, addr netip.Addr) error {
-	session := r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: addr})
-	defer session.Close(codeGoingAway, "")
+// serve reads from a connection while the couriers write to it, until the
+// connection is parked or has ended. In the latter case it returns the error
+// that ended the connection.
+func (r *Relay) serve(v *viewer) (parked bool, err error) {
+	defer func() {
+		if parked {
+			return
+		}
+		if !v.blind {
+			r.fanout.leave(v)
+		}
+		_ = v.session.Close(codeGoingAway, "")
+	}()
+	if v.session != nil { // it was parked
+		return r.read(v, false)
+	}
+	v.session = r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: v.addr})
 	if !v.blind {
 		r.fanout.join(v)
-		defer r.fanout.leave(v)
 	}
-	return r.read(session)
+	return r.read(v, true)
 }
 
 // cause names the cause of a connection's end in fixed words, because the text
@@ -271,43 +291,52 @@ func cause(err error) string {
 	return causeOther
 }
 
-// read handles the messages of the peer, and returns the error that ended the
-// connection.
-func (r *Relay) read(session *wsauth.Session) error {
-	var limit *rate.Limiter // nil until the first message: most peers never publish
+// read handles the messages of the peer until the connection is parked or has
+// ended. It parks the connection of a peer that only watches, and not that of a
+// blind one, which will publish.
+func (r *Relay) read(v *viewer, watches bool) (parked bool, err error) {
 	for {
+		if watches && !v.blind && v.conn.Park(v.wake) {
+			return true, nil
+		}
 		// The read ends with the connection. If a context ended it, the
 		// connection would stay open.
-		data, err := session.Next(context.Background())
+		data, err := v.session.Next(context.Background())
 		if err != nil {
-			return err
+			return false, err
 		}
-		if limit == nil {
-			limit = rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
+		if v.limit == nil {
+			v.limit = rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)
 		}
-		if err := r.take(session, limit, data); err != nil {
-			return err
+		if watches, err = r.take(v.session, v.limit, data); err != nil {
+			return false, err
 		}
 	}
 }
 
-// take handles one message of a publisher. If it returns an error, the
-// connection ends.
-func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) error {
+// take handles one message of a publisher, and reports whether the peer can
+// only watch. If it returns an error, the connection ends.
+func (r *Relay) take(session *wsauth.Session, limit *rate.Limiter, data []byte) (watches bool, err error) {
 	ctx := context.Background()
 	// This wait before the next read slows down a fast publisher: its messages
 	// queue up in its own socket.
 	if err := limit.Wait(ctx); err != nil {
-		return err
+		return false, err
 	}
 	if err := r.authorize(session); err != nil {
 		if _, undecided := errors.AsType[*wsauth.UnavailableError](err); undecided {
-			return r.unpublished(session, err)
+			return false, r.unpublished(session, err)
 		}
 		// The permission has expired, or the token never gave it. Watching
 		// needs no permission.
-		return session.Reply(ctx, viewerOnly)
+		return true, session.Reply(ctx, viewerOnly)
 	}
+	return false, r.publishOne(session, data)
+}
+
+// publishOne stores a message of a publisher that may publish, and answers it.
+func (r *Relay) publishOne(session *wsauth.Session, data []byte) error {
+	ctx := context.Background()
 	m, err := wire.Decode(data)
 	if schema, ok := errors.AsType[*wire.SchemaError](err); ok {
 		r.counts.invalid.Add(1)
@@ -351,21 +380,21 @@ func (r *Relay) Trimmed(t history.Trim) {
 	}
 }
 
-func (r *Relay) add(conn *wsconn.Conn, addr netip.Addr) bool {
+func (r *Relay) add(v *viewer) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return false
 	}
-	r.conns[conn] = addr
+	r.viewers[v] = struct{}{}
 	r.done.Add(1)
 	return true
 }
 
-func (r *Relay) remove(conn *wsconn.Conn) {
+func (r *Relay) remove(v *viewer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.conns, conn)
+	delete(r.viewers, v)
 	r.done.Done()
 }
 
@@ -376,10 +405,10 @@ func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
-	for conn, addr := range r.conns {
-		if match(addr) {
+	for v := range r.viewers {
+		if match(v.addr) {
 			n++
-			go conn.Close(codePolicy, "blocked")
+			go v.conn.Close(codePolicy, "blocked")
 		}
 	}
 	return n
@@ -389,7 +418,7 @@ func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 func (r *Relay) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.conns)
+	return len(r.viewers)
 }
 
 // Stopping reports whether Shutdown was called.
@@ -408,10 +437,10 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	r.stop()
 	r.mu.Lock()
 	r.stopping = true
-	for conn := range r.conns {
+	for v := range r.viewers {
 		// The connection's own grace period bounds each Close, and all of them
 		// together take no longer than one, because they run concurrently.
-		go conn.Close(codeGoingAway, "server stopping")
+		go v.conn.Close(codeGoingAway, "server stopping")
 	}
 	r.mu.Unlock()
 
@@ -426,8 +455,8 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
-	for conn := range r.conns {
-		conn.Abort()
+	for v := range r.viewers {
+		v.conn.Abort()
 	}
 	r.mu.Unlock()
 	<-gone

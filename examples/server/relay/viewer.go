@@ -2,16 +2,27 @@ package relay
 
 import (
 	"net/http"
+	"net/netip"
 	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/relayguard/relayguard/history"
+	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
-// viewer is a connection as a courier sees it. The fields that are not atomic
-// belong to the courier.
+// viewer is a connection. Those of its fields that are not atomic belong to the
+// courier, from courier on, or to the goroutine of attend.
 type viewer struct {
 	conn    *wsconn.Conn
+	addr    netip.Addr
+	since   time.Time
+	session *wsauth.Session // nil before the first attend
+	limit   *rate.Limiter   // nil until the first message: most peers never publish
+	wake    func()          // attends to it again, after it was parked; made once
+
 	courier *courier
 	taken   func(error) // gets the result of a write that had to wait; made once
 
@@ -36,18 +47,19 @@ type viewer struct {
 // page shows another epoch or another server's log. If the page of a client
 // that comes back shows this epoch, all that happens later is live to it, a
 // restart signal included.
-func (r *Relay) newViewer(req *http.Request) *viewer {
+func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 	query := req.URL.Query()
 	since, err := history.ParsePosition(query.Get("since"))
 	if err != nil {
 		since = history.Oldest()
 	}
-	v := &viewer{pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}
+	v := &viewer{addr: addr, since: time.Now(), pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}
 	if missed := r.cfg.Log.Since(since); since == history.Oldest() {
 		v.fresh = len(missed.Entries) > 0
 	} else {
 		v.fresh = missed.Reset
 	}
+	v.wake = func() { r.attend(v) }
 	v.taken = func(err error) {
 		if err == nil {
 			v.courier.wrote(v)

@@ -3,9 +3,11 @@ package wsframe_test
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/relayguard/relayguard/wsauth/internal/wsframe"
@@ -51,6 +53,71 @@ func client(head byte, payload string) []byte {
 	f[1] |= 0x80
 	at := len(f) - len(payload)
 	return append(append(f[:at:at], 0, 0, 0, 0), payload...)
+}
+
+// Goroutines get a Lock one after the other, in the order of their calls, and
+// time passes while they wait.
+func TestLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l wsframe.Lock
+		if !l.TryLock() || l.TryLock() {
+			t.Fatal("free while it is held, or held while it is free")
+		}
+		start := time.Now()
+		var order []int // guarded by l
+		for i := range 10 {
+			go func() {
+				l.Lock()
+				defer l.Unlock()
+				time.Sleep(time.Hour)
+				order = append(order, i)
+			}()
+			synctest.Wait()
+		}
+		l.Unlock()
+		if l.TryLock() {
+			t.Error("taken before those who wait")
+		}
+		l.Lock()
+		defer l.Unlock()
+		for i, got := range order {
+			if got != i {
+				t.Errorf("order %v", order)
+				break
+			}
+		}
+		if passed := time.Since(start); len(order) != 10 || passed != 10*time.Hour {
+			t.Errorf("%d goroutines in %v", len(order), passed)
+		}
+	})
+}
+
+// Under contention, one goroutine at a time has the Lock, and none is lost.
+func TestLockContention(t *testing.T) {
+	var l wsframe.Lock
+	var wg sync.WaitGroup
+	n := 0
+	for range 8 {
+		wg.Go(func() {
+			for range 2000 {
+				l.Lock()
+				n++
+				l.Unlock()
+				if l.TryLock() {
+					n++
+					l.Unlock()
+					continue
+				}
+				l.Lock()
+				n++
+				l.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if n != 8*2000*2 {
+		t.Error(n)
+	}
 }
 
 // A close frame is found behind others, when its last byte has arrived, and not

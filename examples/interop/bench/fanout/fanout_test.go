@@ -12,7 +12,7 @@ import (
 // Every measurement works with every contestant. The test makes one small
 // round, and does not check the figures.
 func TestEverybody(t *testing.T) {
-	for _, name := range []string{"cpu", "storm", "idle"} {
+	for _, name := range []string{"cpu", "storm", "idle", "quiet"} {
 		quickly(t, name, contestants)
 	}
 }

@@ -18,7 +18,9 @@ import (
 
 // contestants are the servers to compare. The ratios are to the first one,
 // which does the least work.
-var contestants = []string{"bare", "relay", "gws", "gorilla", "centrifuge", "melody"}
+// parked and reading are the relay's transport without the relay, with its
+// viewers parked and with a goroutine for each; over TLS, viewers are read so.
+var contestants = []string{"bare", "relay", "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
 
 // onEngine are the contestants that share their state by Redis. They take part
 // only if asked.
@@ -27,7 +29,7 @@ var onEngine = []string{"node", "nodes"}
 // isRelay reports whether the contestant is the relay, in one of its forms.
 func isRelay(name string) bool { return name == "relay" || slices.Contains(onEngine, name) }
 
-// measurement is one of the four measurements.
+// measurement is one of the measurements.
 type measurement struct {
 	name, unit                            string
 	viewersFull, viewersQuick, roundsFull int
@@ -38,6 +40,7 @@ var measurements = map[string]measurement{
 	"cpu":   {unit: "µs/delivery", viewersFull: 1000, viewersQuick: 200, roundsFull: 5, run: cpu},
 	"most":  {unit: "viewers", viewersFull: 500, viewersQuick: 500, roundsFull: 3, run: most},
 	"idle":  {unit: "KB/viewer", viewersFull: 10_000, viewersQuick: 1000, roundsFull: 5, run: idle},
+	"quiet": {unit: "µs/viewer/s", viewersFull: 10_000, viewersQuick: 1000, roundsFull: 5, run: quiet},
 	"storm": {unit: "ms", viewersFull: 5000, viewersQuick: 500, roundsFull: 5, run: storm},
 }
 
@@ -50,6 +53,9 @@ type loaded struct {
 	RateHeld       float64 `json:"rate_held"`
 	CPUPerDelivery float64 `json:"cpu_us_per_delivery"`
 	RSSPerViewer   float64 `json:"server_rss_per_viewer"`
+	ServerCPU      float64 `json:"server_cpu_seconds"`
+	Connected      int
+	Seconds        float64
 	Failures       []string
 }
 
@@ -82,6 +88,16 @@ func idle(ctx context.Context, b *bench, name string, o *options, _ func(string)
 		return 0, 0, err
 	}
 	return l.RSSPerViewer / 1024, 0, l.whole()
+}
+
+// quiet needs a -for of several times the interval between pings, and counts
+// from the time at which all are connected.
+func quiet(ctx context.Context, b *bench, name string, o *options, _ func(string)) (float64, float64, error) {
+	l, err := b.load(ctx, name, "-idle", "-viewers", strconv.Itoa(o.viewers), "-for", o.duration.String())
+	if err != nil {
+		return 0, 0, err
+	}
+	return l.ServerCPU * 1e6 / float64(l.Connected) / l.Seconds, 0, l.whole()
 }
 
 func storm(ctx context.Context, b *bench, name string, o *options, _ func(string)) (float64, float64, error) {

@@ -5,7 +5,10 @@
 // peers has no authentication and no limits, which is an advantage over the
 // relay.
 //
-//	peers -peer bare|gws|gorilla|centrifuge|melody -listen 127.0.0.1:3100 -history 1000
+//	peers -peer bare|parked|reading|gws|gorilla|centrifuge|melody -listen 127.0.0.1:3100 -history 1000
+//
+// parked and reading are the relay's own transport, package wsconn, with its
+// viewers parked and with a goroutine for each.
 //
 // POST /start?run=…&first=…&count=…&rate=…&size=… publishes messages and then
 // answers {"published":N,"seconds":S}. The load generator (examples/load) sends
@@ -44,6 +47,8 @@ type peer interface {
 
 var peers = map[string]func(keep int) (peer, error){
 	"bare":       func(keep int) (peer, error) { return newBare(keep), nil },
+	"parked":     newOurs(true),
+	"reading":    newOurs(false),
 	"gws":        func(keep int) (peer, error) { return newGWS(keep), nil },
 	"gorilla":    func(keep int) (peer, error) { return newGorilla(keep), nil },
 	"centrifuge": newCentrifuge,
@@ -54,7 +59,7 @@ func main() {
 	stderr := terminal.Guard(os.Stderr)
 	log.SetOutput(stderr)
 	flag.CommandLine.SetOutput(stderr)
-	name := flag.String("peer", "bare", "the library: bare, gws, gorilla, centrifuge or melody")
+	name := flag.String("peer", "bare", "the library: bare, parked, reading, gws, gorilla, centrifuge or melody")
 	listen := flag.String("listen", "127.0.0.1:3100", "the address to listen on")
 	keep := flag.Int("history", 1000, "messages that a new viewer gets")
 	flag.Parse()
@@ -69,7 +74,7 @@ func run(name, listen string, keep int) error {
 	defer stop()
 	make, ok := peers[name]
 	if !ok {
-		return fmt.Errorf("-peer %q is not one of bare, gws, gorilla, centrifuge, melody", name)
+		return fmt.Errorf("-peer %q is not one of bare, parked, reading, gws, gorilla, centrifuge, melody", name)
 	}
 	if keep < 1 {
 		return errors.New("-history must be at least 1")
