@@ -25,6 +25,12 @@
 //	taskset -c 0 env GOMAXPROCS=1 server &
 //	taskset -c 1 env GOMAXPROCS=1 load -server-pid $! …
 //
+// # Transports
+//
+// With -unix PATH, load connects to a relay with HOST=unix:PATH, as a proxy on
+// the same machine does. A server that ends TLS itself is measured with a wss://
+// URL and -ca FILE.
+//
 // # Other servers
 //
 // Load recognises a message by its text (package examples/internal/mark), in
@@ -116,7 +122,8 @@ func main() {
 
 // config holds the values of the flags.
 type config struct {
-	url, token, run, start string
+	url, ca, unix          string
+	token, run, start      string
 	publish, remote        bool
 	viewers, size, history int
 	rate, ramp             float64
@@ -145,6 +152,8 @@ func parse(args []string, token string, stderr io.Writer) (config, target, error
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&c.url, "url", "ws://127.0.0.1:3000/ws", "the server's WebSocket endpoint")
+	f.StringVar(&c.ca, "ca", "", "the `file` with the authority (PEM) of a server that ends TLS itself, for a wss:// URL")
+	f.StringVar(&c.unix, "unix", "", "the `path` of a Unix socket to connect to in place of the host of -url; load then sends the addresses of -sources as a proxy does")
 	f.StringVar(&c.token, "token", "", "the publisher's token; LOAD_TOKEN is safer, because a list of processes does not show it")
 	f.IntVar(&c.viewers, "viewers", 1000, "the number of viewers")
 	f.Float64Var(&c.rate, "rate", 25, "messages a second")
@@ -175,7 +184,8 @@ func parse(args []string, token string, stderr io.Writer) (config, target, error
 	if c.token == "" {
 		c.token = token
 	}
-	to, err := parseTarget(c.url, c.remote)
+	to, err := parseTarget(c.url, c.ca, c.remote)
+	to.socket = c.unix
 	return c, to, errors.Join(err, c.complete(kinds, f.Args()))
 }
 

@@ -13,11 +13,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/relayguard/relayguard/examples/internal/selfsigned"
 )
 
-// startRelay runs the real server. It returns the server's URL, its process id
-// and a token.
-func startRelay(t *testing.T) (url string, pid int, token string) {
+// startRelay runs the real server with more variables. It returns the server's
+// URL, its process id and a token.
+func startRelay(t *testing.T, more ...string) (url string, pid int, token string) {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "server")
 	if out, err := exec.Command("go", "build", "-o", binary, "../server").CombinedOutput(); err != nil {
@@ -30,6 +32,7 @@ func startRelay(t *testing.T) (url string, pid int, token string) {
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
 	env := []string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "UPGRADES_PER_SECOND=0", "PORT=" + port}
+	env = append(env, more...)
 
 	cmd := exec.Command(binary)
 	cmd.Env = env
@@ -104,4 +107,55 @@ func TestRelay(t *testing.T) {
 			t.Errorf("exit code %d, %s", code, words)
 		}
 	})
+}
+
+// Over a Unix socket, load sends the addresses of its viewers as a proxy does.
+func TestRelayOnUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "s") // a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "relay.sock")
+	url, _, token := startRelay(t, "HOST=unix:"+path)
+	common := []string{"-url", url, "-unix", path, "-token", token, "-wait", "1m", "-viewers", "50"}
+	r, code, words := measured(t, append(common, "-for", "1s", "-slow", "4%")...)
+	if code != exitOK || r.Published != 25 || r.Deliveries != 48*25 || r.Slow != 2 {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+	_, code, words = measured(t, append(common, "-sources", "1", "-idle", "-for", "1ms")...)
+	if code != exitFailed || !strings.Contains(words, "RATE_LIMIT_CONNECTIONS") {
+		t.Errorf("in one address: exit code %d, %s", code, words)
+	}
+}
+
+// Over TLS, load believes only the given authority.
+func TestRelayOverTLS(t *testing.T) {
+	cert, key := certificate(t)
+	url, _, token := startRelay(t, "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+key)
+	url = "wss" + strings.TrimPrefix(url, "ws")
+	common := []string{"-url", url, "-token", token, "-wait", "1m", "-viewers", "50", "-for", "1s"}
+	r, code, words := measured(t, append(common, "-ca", cert, "-slow", "4%")...)
+	if code != exitOK || r.Published != 25 || r.Deliveries != 48*25 || r.Slow != 2 {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+	other, _ := certificate(t)
+	if _, code, words = measured(t, append(common, "-ca", other)...); code != exitFailed || !strings.Contains(words, "certificate") {
+		t.Errorf("another authority: exit code %d, %s", code, words)
+	}
+	for says, ca := range map[string]string{"-url must be": "", "no such file": cert + "x", "no certificate in PEM": key} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), append(common, "-ca", ca), "", &out, &errs); code != exitUsage || !strings.Contains(errs.String(), says) {
+			t.Errorf("-ca %q: exit code %d, %s", ca, code, &errs)
+		}
+	}
+}
+
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	cert, key, err := selfsigned.Write(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
 }
