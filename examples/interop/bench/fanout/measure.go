@@ -15,11 +15,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/relayguard/relayguard/examples/internal/selfsigned"
 )
 
-// contestants are the servers to compare. The ratios are to the first one,
-// which does the least work.
-var contestants = []string{"bare", "relay", "gws", "gorilla", "centrifuge", "melody"}
+// contestants are the servers to compare. The ratios are to the first one that
+// takes part; bare does the least work. The relay takes part on TCP, on a Unix
+// socket, and over TLS that it ends itself.
+var contestants = []string{"bare", "relay", relayUnix, relayTLS, "gws", "gorilla", "centrifuge", "melody"}
+
+const relayUnix, relayTLS = "relay-unix", "relay-tls"
 
 // measurement is one of the four measurements.
 type measurement struct {
@@ -146,6 +151,8 @@ type bench struct {
 	dir    string
 	secret string
 	limit  int // viewers that the limit of open files allows
+
+	cert, key string // files of a certificate for 127.0.0.1
 }
 
 func build(ctx context.Context) (*bench, error) {
@@ -157,6 +164,11 @@ func build(ctx context.Context) (*bench, error) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		b.limit = int(min(files.Max, 1<<20)) - 100
+	}
+	b.cert, b.key, err = selfsigned.Write(dir)
+	if err != nil {
+		b.close()
+		return nil, err
 	}
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/relayguard/relayguard")
 	if err == nil {
@@ -195,7 +207,16 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 	env := append(os.Environ(), "GOMAXPROCS=1", "JWT_SECRET="+b.secret, "ALLOWED_DEVICE_ID=bench", "PORT="+port, "OPERATOR_ADDR=",
 		"UPGRADES_PER_SECOND=0", "MAX_CONNECTIONS=10000000") // the machine is the limit
 	program, more := []string{filepath.Join(b.dir, "server")}, []string(nil)
-	if name != "relay" {
+	network, scheme := "tcp", "ws"
+	switch name {
+	case "relay":
+	case relayUnix:
+		network, addr = "unix", filepath.Join(b.dir, "relay.sock")
+		env, more = append(env, "HOST=unix:"+addr), []string{"-unix", addr}
+	case relayTLS:
+		scheme = "wss"
+		env, more = append(env, "TLS_CERT_FILE="+b.cert, "TLS_KEY_FILE="+b.key), []string{"-ca", b.cert}
+	default:
 		program = []string{filepath.Join(b.dir, "peers"), "-peer", name, "-listen", addr}
 		more = []string{"-publish=false", "-start", "http://" + addr + "/start"}
 		if name == "centrifuge" {
@@ -224,18 +245,18 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 			<-ended
 		}
 	}()
-	if err := listening(ctx, addr, ended); err != nil {
+	if err := listening(ctx, network, addr, ended); err != nil {
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%s: %w\n%s", name, err, bytes.TrimSpace(text))
 	}
 
 	load := exec.CommandContext(ctx, "taskset", append(append([]string{
-		"-c", "1", filepath.Join(b.dir, "load"), "-json", "-url", "ws://" + addr + "/ws",
+		"-c", "1", filepath.Join(b.dir, "load"), "-json", "-url", scheme + "://127.0.0.1:" + port + "/ws",
 		"-server-pid", strconv.Itoa(server.Process.Pid),
 	}, more...), args...)...)
 	load.Cancel = func() error { return load.Process.Signal(syscall.SIGTERM) }
 	load.Env = env
-	if name == "relay" {
+	if strings.HasPrefix(name, "relay") {
 		token := exec.CommandContext(ctx, program[0], "token")
 		token.Env = env
 		out, err := token.Output()
@@ -264,11 +285,11 @@ func freeAddr() (string, error) {
 }
 
 // listening waits until a server listens on addr, or the process has ended.
-func listening(ctx context.Context, addr string, ended <-chan struct{}) error {
+func listening(ctx context.Context, network, addr string, ended <-chan struct{}) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if conn, err := net.Dial("tcp", addr); err == nil {
+		if conn, err := net.Dial(network, addr); err == nil {
 			return conn.Close()
 		}
 		select {
