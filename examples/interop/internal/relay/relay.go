@@ -30,6 +30,8 @@ type Server struct {
 	Addr  string   // host:port or unix:PATH
 	Under []string // a program, with its arguments, that runs the server in its own process, such as strace -D
 
+	As *syscall.SysProcAttr // the identity of the server's process, or nil
+
 	t      *testing.T
 	binary string
 	env    []string
@@ -112,7 +114,7 @@ func (s *Server) Start(args ...string) {
 	s.t.Helper()
 	words := append(append(s.Under[:len(s.Under):len(s.Under)], s.binary), args...)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = s.env
+	cmd.Env, cmd.SysProcAttr = s.env, s.As
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
