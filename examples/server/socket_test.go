@@ -113,7 +113,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("health: %s", told)
 	}
 	for says, more := range map[string][]string{
-		"the directory of the socket":   {"HOST=unix:" + filepath.Join(dir, "none", "s")},
+		"the directory of the socket":  {"HOST=unix:" + filepath.Join(dir, "none", "s")},
 		`has no group "no-such-group"`: {"SOCKET_GROUP=no-such-group"},
 	} {
 		bad := append(env[:len(env):len(env)], more...)

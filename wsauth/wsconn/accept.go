@@ -180,7 +180,11 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 		return nil, &UpgradeError{http.StatusInternalServerError, err}
 	}
 	c.lib = lib
-	c.direct = directTo(c.raw)
+	if c.direct = directTo(c.raw); c.direct == nil {
+		if c.keeper = keeperOf(c.raw); c.keeper != nil {
+			c.keeper.begin() // the 101 is written
+		}
+	}
 	if socket, ok := baseOf(c.raw).(interface{ SetWriteBuffer(int) error }); ok && u.cfg.SendBuffer > 0 {
 		_ = socket.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
