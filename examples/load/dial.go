@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -16,6 +18,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,28 +45,42 @@ func (r *refusal) Error() string {
 
 // target is the server of a valid URL.
 type target struct {
-	addr string // host:port
-	host string // the host as in the URL
-	path string // with the query
+	addr   string      // host:port
+	host   string      // the host as in the URL
+	path   string      // with the query
+	tls    *tls.Config // nil for ws
+	socket string      // the path of a Unix socket to dial instead of addr, or ""
 }
 
-// parseTarget parses a ws:// URL. It refuses wss://, because a proxy terminates
-// TLS and the measurement would include the proxy. Without remote, the host
-// must be this machine.
-func parseTarget(raw string, remote bool) (target, error) {
+// parseTarget parses a ws:// URL, or a wss:// URL with the file of the
+// authority that has issued the server's certificate. It refuses wss:// without
+// that, because a proxy usually terminates TLS, and the measurement would
+// include the proxy. Without remote, the host must be this machine.
+func parseTarget(raw, ca string, remote bool) (target, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "ws" || u.Host == "" {
-		return target{}, fmt.Errorf("-url must be like ws://127.0.0.1:3000/ws, not %q", raw)
+	if err != nil || u.Scheme != "ws" && (u.Scheme != "wss" || ca == "") || u.Host == "" {
+		return target{}, fmt.Errorf("-url must be like ws://127.0.0.1:3000/ws, or with -ca like wss://127.0.0.1:3000/ws, not %q", raw)
 	}
 	port := u.Port()
 	if port == "" {
-		port = "80"
+		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+	}
+	to := target{addr: net.JoinHostPort(u.Hostname(), port), host: u.Host, path: u.RequestURI()}
+	if u.Scheme == "wss" {
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return target{}, fmt.Errorf("-ca: %w", err)
+		}
+		to.tls = &tls.Config{ServerName: u.Hostname(), RootCAs: x509.NewCertPool()}
+		if !to.tls.RootCAs.AppendCertsFromPEM(text) {
+			return target{}, errors.New("-ca: the file has no certificate in PEM")
+		}
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	if local := u.Hostname() == "localhost" || err == nil && ip.IsLoopback(); !local && !remote {
 		return target{}, fmt.Errorf("%s is not this machine: use -remote if it is a server of your own", u.Hostname())
 	}
-	return target{addr: net.JoinHostPort(u.Hostname(), port), host: u.Host, path: u.RequestURI()}, nil
+	return to, nil
 }
 
 // since returns the target at which a viewer goes on from a position. If pos is
@@ -95,12 +112,22 @@ func source(i, n int) net.Addr {
 // that the viewer is slow.
 const smallWindow = 4096
 
-// dial opens a WebSocket from the address from, if it is not nil. rest are the
-// bytes that the server sent directly after its answer.
+// dial opens a WebSocket from the address from, if it is not nil. On a Unix
+// socket, it sends that address as a proxy does. rest are the bytes that the
+// server sent directly after its answer.
 func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Conn, rest []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	d := net.Dialer{LocalAddr: from, KeepAlive: -1}
+	d := net.Dialer{KeepAlive: -1}
+	network, addr, forwarded := "tcp", to.addr, ""
+	if to.socket != "" {
+		network, addr, forwarded = "unix", to.socket, "127.0.0.1"
+		if at, ok := from.(*net.TCPAddr); ok {
+			forwarded = at.IP.String()
+		}
+	} else {
+		d.LocalAddr = from
+	}
 	if slow {
 		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
 			cerr := c.Control(func(fd uintptr) {
@@ -109,11 +136,14 @@ func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Co
 			return errors.Join(cerr, err)
 		}
 	}
-	if conn, err = d.DialContext(ctx, "tcp", to.addr); err != nil {
+	if conn, err = d.DialContext(ctx, network, addr); err != nil {
 		return nil, nil, err
 	}
+	if to.tls != nil {
+		conn = tls.Client(conn, to.tls)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	rest, err = upgrade(conn, to)
+	rest, err = upgrade(conn, to, forwarded)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -126,13 +156,18 @@ func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Co
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
 
-// upgrade does the opening handshake (RFC 6455, section 4).
-func upgrade(conn net.Conn, to target) (rest []byte, err error) {
+// upgrade does the opening handshake (RFC 6455, section 4). forwarded is the
+// address of the viewer that a proxy would send, or "".
+func upgrade(conn net.Conn, to target, forwarded string) (rest []byte, err error) {
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails
 	key := base64.StdEncoding.EncodeToString(nonce[:])
 	req := "GET " + to.path + " HTTP/1.1\r\nHost: " + to.host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n\r\n"
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + "\r\n"
+	if forwarded != "" {
+		req += "X-Forwarded-For: " + forwarded + "\r\n"
+	}
+	req += "\r\n"
 	if _, err := io.WriteString(conn, req); err != nil {
 		return nil, err
 	}

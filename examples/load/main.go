@@ -38,6 +38,12 @@
 //
 // Give -server-pid for each -url, in the same order.
 //
+// # Transports
+//
+// With -unix PATH, load connects to a relay with HOST=unix:PATH, as a proxy on
+// the same machine does. A server that ends TLS itself is measured with a wss://
+// URL and -ca FILE.
+//
 // # Other servers
 //
 // Load recognises a message by its text (package examples/internal/mark), in
@@ -134,6 +140,7 @@ func main() {
 // config holds the values of the flags.
 type config struct {
 	urls                   []string
+	ca, unix               string
 	token, run, start      string
 	publish, remote        bool
 	viewers, size, history int
@@ -168,6 +175,8 @@ func parse(args []string, token string, stderr io.Writer) (config, []target, err
 		c.urls = append(c.urls, s)
 		return nil
 	})
+	f.StringVar(&c.ca, "ca", "", "the `file` with the authority (PEM) of a server that ends TLS itself, for a wss:// URL")
+	f.StringVar(&c.unix, "unix", "", "the `path` of a Unix socket to connect to in place of the host of -url; load then sends the addresses of -sources as a proxy does")
 	f.StringVar(&c.token, "token", "", "the publisher's token; LOAD_TOKEN is safer, because a list of processes does not show it")
 	f.IntVar(&c.viewers, "viewers", 1000, "the number of viewers")
 	f.Float64Var(&c.rate, "rate", 25, "messages a second")
@@ -211,7 +220,8 @@ func parse(args []string, token string, stderr io.Writer) (config, []target, err
 	var to []target
 	var errs []error
 	for _, u := range c.urls {
-		t, err := parseTarget(u, c.remote)
+		t, err := parseTarget(u, c.ca, c.remote)
+		t.socket = c.unix
 		to, errs = append(to, t), append(errs, err)
 	}
 	return c, to, errors.Join(errors.Join(errs...), c.complete(kinds, f.Args()))

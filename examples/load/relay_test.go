@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/selfsigned"
 	"github.com/relayguard/relayguard/internal/freeport"
 )
 
@@ -113,4 +114,55 @@ func TestRelay(t *testing.T) {
 			t.Errorf("exit code %d, %s", code, words)
 		}
 	})
+}
+
+// Over a Unix socket, load sends the addresses of its viewers as a proxy does.
+func TestRelayOnUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "s") // a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "relay.sock")
+	s := startRelay(t, buildRelay(t), "HOST=unix:"+path)
+	common := []string{"-url", s.url, "-unix", path, "-token", s.token, "-wait", "1m", "-viewers", "50"}
+	r, code, words := measured(t, append(common, "-for", "1s", "-slow", "4%")...)
+	if code != exitOK || r.Published != 25 || r.Deliveries != 48*25 || r.Slow != 2 {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+	_, code, words = measured(t, append(common, "-sources", "1", "-idle", "-for", "1ms")...)
+	if code != exitFailed || !strings.Contains(words, "RATE_LIMIT_CONNECTIONS") {
+		t.Errorf("in one address: exit code %d, %s", code, words)
+	}
+}
+
+// Over TLS, load believes only the given authority.
+func TestRelayOverTLS(t *testing.T) {
+	cert, key := certificate(t)
+	s := startRelay(t, buildRelay(t), "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+key)
+	url := "wss" + strings.TrimPrefix(s.url, "ws")
+	common := []string{"-url", url, "-token", s.token, "-wait", "1m", "-viewers", "50", "-for", "1s"}
+	r, code, words := measured(t, append(common, "-ca", cert, "-slow", "4%")...)
+	if code != exitOK || r.Published != 25 || r.Deliveries != 48*25 || r.Slow != 2 {
+		t.Errorf("exit code %d, %s%+v", code, words, r)
+	}
+	other, _ := certificate(t)
+	if _, code, words = measured(t, append(common, "-ca", other)...); code != exitFailed || !strings.Contains(words, "certificate") {
+		t.Errorf("another authority: exit code %d, %s", code, words)
+	}
+	for says, ca := range map[string]string{"-url must be": "", "no such file": cert + "x", "no certificate in PEM": key} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), append(common, "-ca", ca), "", &out, &errs); code != exitUsage || !strings.Contains(errs.String(), says) {
+			t.Errorf("-ca %q: exit code %d, %s", ca, code, &errs)
+		}
+	}
+}
+
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	cert, key, err := selfsigned.Write(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
 }

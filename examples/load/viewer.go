@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +111,10 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }
 // call does not fill the buffer, no second call is needed to see that there is
 // nothing more.
 func (v *viewer) read() error {
-	raw, err := v.conn.(syscall.Conn).SyscallConn()
+	if _, ok := v.conn.(*tls.Conn); ok {
+		return v.decrypt()
+	}
+	raw, err := v.socket()
 	if err != nil {
 		return err
 	}
@@ -123,6 +127,32 @@ func (v *viewer) read() error {
 		return v.leftovers(raw)
 	}
 	return errors.Join(end, err)
+}
+
+// decrypt is read for a connection with TLS. It holds a buffer all the time.
+func (v *viewer) decrypt() error {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := v.conn.Read(buf)
+		if ferr := v.feed(buf[:n]); ferr != nil {
+			return ferr
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil // the measurement has ended
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// socket returns the socket of the connection, also below TLS.
+func (v *viewer) socket() (syscall.RawConn, error) {
+	conn := v.current()
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	return conn.(syscall.Conn).SyscallConn()
 }
 
 // leftovers reads the rest when the measurement ends. The poller does not
@@ -226,25 +256,25 @@ func (v *viewer) control(op byte, payload []byte) error {
 
 // send writes a small frame. It fails if the server does not accept it in time.
 func (v *viewer) send(op byte, payload []byte) error {
-	conn := v.socket()
+	conn := v.current()
 	_ = conn.SetWriteDeadline(time.Now().Add(dialWait))
 	_, err := conn.Write(clientFrame(op, payload))
 	return err
 }
 
-// socket returns the connection, or nil if there never was one.
-func (v *viewer) socket() net.Conn {
+// current returns the connection, or nil if there never was one.
+func (v *viewer) current() net.Conn {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.conn
 }
 
 // joined reports whether v has ever been connected.
-func (v *viewer) joined() bool { return v.socket() != nil }
+func (v *viewer) joined() bool { return v.current() != nil }
 
 // drip reads one byte.
 func (v *viewer) drip() {
-	raw, err := v.conn.(syscall.Conn).SyscallConn()
+	raw, err := v.socket()
 	if err != nil || v.err != nil {
 		return
 	}
@@ -287,7 +317,7 @@ func (v *viewer) stop() {
 	}
 	<-v.ended
 	if v.kind != reads && v.err == nil {
-		if raw, err := v.conn.(syscall.Conn).SyscallConn(); err == nil {
+		if raw, err := v.socket(); err == nil {
 			v.err = v.leftovers(raw)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/socket"
 )
 
 // setupCheck prints every variable with its source and state.
@@ -31,6 +32,9 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 		if err == nil {
 			err = reportEngine(c.ctx, c.stdout, cfg)
 		}
+		if err == nil {
+			err = reportSocket(c.stdout, cfg)
+		}
 		if err != nil {
 			fmt.Fprintf(c.stdout, "\n%v\n", err)
 			return exitError{code: exitFailed} // the error is printed already
@@ -38,6 +42,24 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 		fmt.Fprintln(c.stdout, "\nThe environment is usable.")
 		return nil
 	}
+}
+
+// reportSocket prints who may connect to the Unix socket in HOST.
+func reportSocket(w io.Writer, cfg config.Config) error {
+	path, ok := socket.Path(cfg.Addr())
+	if !ok {
+		return nil
+	}
+	access := cfg.SocketAccess()
+	if err := access.Check(path); err != nil {
+		return err
+	}
+	group := "of a new file there"
+	if access.Group != "" {
+		group = access.Group
+	}
+	_, err := fmt.Fprintf(w, "\nThe Unix socket %s gets the mode %04o and the group %s. A process that may connect is trusted as a proxy.\n", path, access.Mode, group)
+	return err
 }
 
 // reportCertificate prints whether the certificate can be used and for how

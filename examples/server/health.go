@@ -14,6 +14,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/socket"
 )
 
 // healthWait is shorter than the timeout that a container's health check should
@@ -46,27 +47,22 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 // ready returns the text of /readyz at addr, such as "ready" or "degraded". A
 // status other than 200 is an error.
 func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
-	host, port, err := net.SplitHostPort(addr)
+	network, at, err := reached(addr)
 	if err != nil {
 		return "", err
-	}
-	// If the server listens on all addresses, ask it at the loopback address,
-	// which always exists.
-	switch ip, _ := netip.ParseAddr(host); ip {
-	case netip.IPv4Unspecified():
-		host = "127.0.0.1"
-	case netip.IPv6Unspecified():
-		host = "::1"
 	}
 	scheme := "http://"
 	if overTLS {
 		scheme = "https://"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+net.JoinHostPort(host, port)+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"localhost/readyz", nil)
 	if err != nil {
 		return "", err
 	}
 	res, err := (&http.Transport{ // no proxy, no redirects
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, at)
+		},
 		DisableKeepAlives: true,
 		// The certificate names the site, while this request goes to the
 		// machine's own address. The request holds no secret.
@@ -85,4 +81,24 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 		return "", fmt.Errorf("the server answers %s: %q", res.Status, answer)
 	}
 	return answer, nil
+}
+
+// reached returns where a process of this machine reaches a server that listens
+// at addr. If the server listens on all addresses, that is the loopback
+// address, which always exists.
+func reached(addr string) (network, at string, err error) {
+	if path, ok := socket.Path(addr); ok {
+		return "unix", path, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", "", err
+	}
+	switch ip, _ := netip.ParseAddr(host); ip {
+	case netip.IPv4Unspecified():
+		host = "127.0.0.1"
+	case netip.IPv6Unspecified():
+		host = "::1"
+	}
+	return "tcp", net.JoinHostPort(host, port), nil
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/config"
-	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/site"
+	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 )
 
@@ -76,9 +76,9 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 			}
 		}
 	}()
-	public, err := noKeepAlive.Listen(ctx, "tcp", cfg.Addr())
+	public, err := listenPublic(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("%w (set HOST or PORT to use another address)", err)
+		return err
 	}
 	operators, err := listenOperators(ctx, cfg, log)
 	if err != nil {
@@ -108,10 +108,22 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 	return s.Serve(ctx, public, operators...)
 }
 
+// listenPublic opens the public listener.
+func listenPublic(ctx context.Context, cfg config.Config) (net.Listener, error) {
+	ln, err := socket.Listen(ctx, noKeepAlive, cfg.Addr(), cfg.SocketAccess())
+	switch _, unix := socket.Path(cfg.Addr()); {
+	case err == nil:
+		return ln, nil
+	case unix:
+		return nil, fmt.Errorf("%w (HOST and SOCKET_GROUP name the socket)", err)
+	}
+	return nil, fmt.Errorf("%w (set HOST or PORT to use another address)", err)
+}
+
 // listenOperators opens the listeners for the operator's calls.
 func listenOperators(ctx context.Context, cfg config.Config, log *slog.Logger) (all []net.Listener, err error) {
 	for _, addr := range cfg.OperatorAddrs {
-		ln, err := operate.Listen(ctx, noKeepAlive, addr)
+		ln, err := socket.Listen(ctx, noKeepAlive, addr, socket.Owner)
 		if err != nil {
 			for _, ln := range all {
 				ln.Close()

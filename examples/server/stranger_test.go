@@ -15,7 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/socket"
 )
 
 // evil has characters that control a terminal, change the direction of text or
@@ -68,12 +68,12 @@ func TestStrangers(t *testing.T) {
 
 	// On a Unix socket, the client asks for no proof.
 	dir := t.TempDir()
-	socket, err := operate.Listen(t.Context(), net.ListenConfig{}, "unix:"+filepath.Join(dir, "s"))
+	ln, err := socket.Listen(t.Context(), net.ListenConfig{}, "unix:"+filepath.Join(dir, "s"), socket.Owner)
 	if err != nil {
 		t.Fatal(err)
 	}
 	operator := &http.Server{Handler: answer}
-	go func() { _ = operator.Serve(socket) }()
+	go func() { _ = operator.Serve(ln) }()
 	t.Cleanup(func() { operator.Close() })
 	file := filepath.Join(dir, "evil"+evil)
 	if err := os.WriteFile(file, []byte("{"+evil), 0o600); err != nil {

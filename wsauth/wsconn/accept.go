@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -41,7 +40,7 @@ type Config struct {
 	// If nil, [wsauth.RemoteAddr] is used.
 	ClientIP func(*http.Request) netip.Addr
 	// SendBuffer asks the operating system for a send buffer of this many bytes
-	// for each TCP connection. It limits the data that waits for a client that
+	// for each connection, TCP or Unix socket. It limits the data that waits for a client that
 	// does not read. With a small buffer, data for a slow client stays in your
 	// program, which can merge or drop it. 0 leaves the size to the system;
 	// Linux may use 4 MiB for each connection.
@@ -189,9 +188,13 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 	}
 	c.lib.Store(lib)
 	c.subprotocol = w.Header().Get("Sec-WebSocket-Protocol")
-	c.direct = directTo(c.raw)
-	if tcp, ok := baseOf(c.raw).(*net.TCPConn); ok && u.cfg.SendBuffer > 0 {
-		_ = tcp.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
+	if c.direct = directTo(c.raw); c.direct == nil {
+		if c.keeper = keeperOf(c.raw); c.keeper != nil {
+			c.keeper.begin() // the 101 is written
+		}
+	}
+	if socket, ok := baseOf(c.raw).(interface{ SetWriteBuffer(int) error }); ok && u.cfg.SendBuffer > 0 {
+		_ = socket.SetWriteBuffer(u.cfg.SendBuffer) // without it, the system's default applies
 	}
 	c.timeMu.Lock()
 	c.pingAt = u.cfg.wheel.spread(c, u.cfg.PingInterval)

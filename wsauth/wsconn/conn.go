@@ -59,6 +59,7 @@ type Conn struct {
 	// until it is released.
 	writeMu wsframe.Lock
 	direct  *direct
+	keeper  *keeper
 	ping    atomic.Bool
 	asked   atomic.Bool // a ping was sent, and no pong has been read since
 	pong    atomic.Pointer[[]byte]

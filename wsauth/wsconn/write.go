@@ -10,8 +10,8 @@ import (
 )
 
 // maxWrite is the size of one write to the net.Conn if it may wait. TLS cannot
-// continue after a write that timed out, so over TLS each piece must be taken
-// completely within the deadline.
+// continue after a write that timed out, so over TLS without [Listener] each
+// piece must be taken completely within the deadline.
 const maxWrite = 32 << 10
 
 // WriteFrame writes a whole frame. It returns when the operating system has
@@ -35,8 +35,9 @@ func (c *Conn) WriteFrame(f *Frame) error {
 //
 // With StartFrame, one goroutine can write to any number of connections: a slow
 // client does not delay it, and a fast client costs one system call. This
-// requires a net.Conn that gives access to its socket ([syscall.Conn]). Over
-// TLS, every frame is written in a goroutine.
+// requires a net.Conn that gives access to its socket ([syscall.Conn]), or over
+// TLS one that [Listener] has accepted. Over other connections, every frame is
+// written in a goroutine.
 func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	if c.closing.Load() {
 		return false, ErrClosed
@@ -54,7 +55,7 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	} else {
 		rest, err = c.writeAtOnce(rest)
 	}
-	if err == nil && len(rest) > 0 {
+	if err == nil && (len(rest) > 0 || c.keeper.keeps()) {
 		go func() { done(c.finishFrame(f, rest)) }() // which unlocks
 		return false, nil
 	}
@@ -99,34 +100,51 @@ func (c *Conn) WriteBinary(ctx context.Context, data []byte) error {
 // writeAtOnce writes what the socket takes without waiting, and returns the
 // rest. It needs writeMu.
 func (c *Conn) writeAtOnce(p []byte) (rest []byte, err error) {
-	n, err := c.direct.write(p)
-	if err != nil {
-		return p, c.writeFailed(err)
+	if c.keeper == nil {
+		n, err := c.direct.write(p)
+		if err != nil {
+			return p, c.writeFailed(err)
+		}
+		return p[n:], nil
 	}
-	return p[n:], nil
+	for len(p) > 0 && !c.keeper.keeps() {
+		n, err := c.raw.Write(p[:min(len(p), maxSealed)])
+		if err != nil {
+			return p, c.writeFailed(err)
+		}
+		p = p[n:]
+	}
+	return p, nil
 }
 
 // writeLocked writes one frame. After half of a frame, the connection cannot be
 // used. It needs writeMu.
 func (c *Conn) writeLocked(p []byte) error {
 	p, err := c.writeAtOnce(p)
-	if err != nil || len(p) == 0 {
+	if err != nil || len(p) == 0 && !c.keeper.keeps() {
 		return err
 	}
-	for len(p) > 0 {
+	for len(p) > 0 || c.keeper.keeps() {
 		due := time.Now().Add(c.cfg.WriteTimeout)
 		_ = c.raw.SetWriteDeadline(due)
-		n, err := c.raw.Write(p[:min(len(p), maxWrite)])
-		p = p[n:]
+		var n int
+		if c.keeper == nil {
+			n, err = c.raw.Write(p[:min(len(p), maxWrite)])
+			p = p[n:]
+		} else if n, err = c.keeper.flush(); err == nil {
+			if p, err = c.writeAtOnce(p); err != nil {
+				return err
+			}
+		}
 		// A write that timed out much too late has not looked whether there is
 		// room now: this process was stopped meanwhile; see waitLonger. TLS
-		// fails again at once.
+		// without a keeper fails again at once.
 		again := n > 0 || time.Since(due) > c.cfg.WriteTimeout/10
 		if err != nil && !(again && errors.Is(err, os.ErrDeadlineExceeded)) {
 			return c.writeFailed(err)
 		}
 	}
-	if c.direct != nil {
+	if c.direct != nil || c.keeper != nil {
 		_ = c.raw.SetWriteDeadline(time.Time{}) // it would apply to writeAtOnce, too
 	}
 	return nil
@@ -134,7 +152,7 @@ func (c *Conn) writeLocked(p []byte) error {
 
 func (c *Conn) writeFailed(err error) error {
 	closing := c.closing.Load()
-	stalled := errors.Is(err, os.ErrDeadlineExceeded)
+	stalled := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrStalled)
 	if stalled && !closing {
 		c.stalled.Store(true) // before destroy, so that Read returns ErrStalled
 	}
@@ -178,7 +196,7 @@ func (c *Conn) startPending() {
 		if len(frames) > 0 {
 			rest, err = c.writeAtOnce(frames)
 		}
-		if err == nil && len(rest) > 0 {
+		if err == nil && (len(rest) > 0 || c.keeper.keeps()) {
 			go func() {
 				if begun := len(rest) < len(frames); begun || !c.closing.Load() {
 					_ = c.writeLocked(rest)

@@ -49,7 +49,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal("it has no environment for relay.env")
 	}
 	check := exec.Command(server, "check")
-	check.Env = append(strings.Fields(strings.NewReplacer("/etc/relay", dir, "/var/lib/relay", dir).Replace(env)), "NODE_ENV=production")
+	check.Env = append(strings.Fields(strings.NewReplacer("/etc/relay", dir, "/var/lib/relay", dir, "/run/relay-proxy", dir).Replace(env)), "NODE_ENV=production")
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

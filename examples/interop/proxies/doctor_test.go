@@ -50,7 +50,7 @@ func examine(t *testing.T, p proxy, token string) doctor.Report {
 // publish puts a message into the history.
 func publish(t *testing.T, server *relay.Server) {
 	t.Helper()
-	ws, _, err := websocket.Dial(t.Context(), "ws://"+server.Addr+"/ws", nil)
+	ws, _, err := websocket.Dial(t.Context(), "ws://"+site+"/ws", &websocket.DialOptions{HTTPClient: server.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,8 +145,8 @@ func TestAdvice(t *testing.T) {
 // stays in a cache. The relay's own errors are passed on.
 func TestWaits(t *testing.T) {
 	var server *relay.Server
-	upstream := func(t *testing.T) string {
-		server = relay.New(t)
+	upstream := func(t *testing.T, host string) string {
+		server = relay.New(t, "HOST="+host)
 		return server.Addr
 	}
 	each(t, upstream, func(t *testing.T, p proxy) {

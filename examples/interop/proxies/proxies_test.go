@@ -35,10 +35,12 @@ var forged = http.Header{
 	"X-Forwarded-Proto": {"http"},
 }
 
-// each runs a test with both proxies in front of upstream.
-func each(t *testing.T, upstream func(*testing.T) string, test func(*testing.T, proxy)) {
+// each runs a test with both proxies in front of upstream, on TCP and on a Unix
+// socket. upstream gets the relay's HOST, and returns the address.
+func each(t *testing.T, upstream func(t *testing.T, host string) string, test func(*testing.T, proxy)) {
 	for _, p := range proxies {
-		t.Run(p.name, func(t *testing.T) { test(t, p.start(t, upstream(t))) })
+		t.Run(p.name+" tcp", func(t *testing.T) { test(t, p.start(t, upstream(t, "127.0.0.1"))) })
+		t.Run(p.name+" unix", func(t *testing.T) { test(t, p.start(t, upstream(t, relay.Socket(t)))) })
 	}
 }
 
@@ -51,14 +53,24 @@ func TestWhatArrives(t *testing.T) {
 		body   int64
 	}
 	var arrived chan arrival
-	upstream := func(t *testing.T) string {
+	upstream := func(t *testing.T, host string) string {
 		arrived = make(chan arrival, 10)
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			n, _ := io.Copy(io.Discard, r.Body)
 			arrived <- arrival{r.Host, r.Header, n}
 		}))
+		addr := s.Listener.Addr().String()
+		if path, ok := strings.CutPrefix(host, "unix:"); ok {
+			s.Listener.Close()
+			var err error
+			if s.Listener, err = net.Listen("unix", path); err != nil {
+				t.Fatal(err)
+			}
+			addr = host
+		}
+		s.Start()
 		t.Cleanup(s.Close)
-		return s.Listener.Addr().String()
+		return addr
 	}
 	each(t, upstream, func(t *testing.T, p proxy) {
 		for _, send := range []http.Header{nil, forged} {
@@ -112,8 +124,8 @@ func TestGuide(t *testing.T) { t.Run("N1", proxied) }
 // proxied checks the real server behind a proxy.
 func proxied(t *testing.T) {
 	var server *relay.Server
-	upstream := func(t *testing.T) string {
-		server = relay.New(t, "RATE_LIMIT_CONNECTIONS="+strconv.Itoa(limit), "RATE_LIMIT_WINDOW=1h")
+	upstream := func(t *testing.T, host string) string {
+		server = relay.New(t, "HOST="+host, "RATE_LIMIT_CONNECTIONS="+strconv.Itoa(limit), "RATE_LIMIT_WINDOW=1h")
 		server.Start()
 		return server.Addr
 	}
@@ -143,7 +155,7 @@ func (p proxy) redirects(t *testing.T) {
 // sends.
 func (p proxy) headersOnce(t *testing.T, server *relay.Server) {
 	t.Helper()
-	direct, err := http.DefaultClient.Do(request(t, http.MethodGet, "http://"+server.Addr+"/", nil))
+	direct, err := server.Client().Do(request(t, http.MethodGet, "http://"+site+"/", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,12 +220,11 @@ func (p proxy) origins(t *testing.T, server *relay.Server) {
 			ws.CloseNow()
 		}
 	}
-	req := request(t, http.MethodGet, "http://"+server.Addr+"/ws", http.Header{
+	req := request(t, http.MethodGet, "http://"+site+"/ws", http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Origin": {"https://" + site},
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
 	})
-	req.Host = site
-	res, err := http.DefaultClient.Do(req)
+	res, err := server.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,15 +24,15 @@ import (
 // at its position, and in the end it has exactly the published messages.
 func TestReload(t *testing.T) {
 	var server *relay.Server
-	upstream := func(t *testing.T) string {
-		server = relay.New(t)
+	upstream := func(t *testing.T, host string) string {
+		server = relay.New(t, "HOST="+host)
 		server.Start()
 		return server.Addr
 	}
 	each(t, upstream, func(t *testing.T, p proxy) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*relay.Patience)
 		defer cancel()
-		device, _, err := websocket.Dial(ctx, "ws://"+server.Addr+"/ws", nil) // not through the proxy
+		device, _, err := websocket.Dial(ctx, "ws://"+site+"/ws", &websocket.DialOptions{HTTPClient: server.Client()}) // not through the proxy
 		if err != nil {
 			t.Fatal(err)
 		}

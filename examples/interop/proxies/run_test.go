@@ -60,7 +60,7 @@ func startNginxWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 	// privilege.
 	conf := string(shipped)
 	for _, change := range append([][2]string{
-		{"server 127.0.0.1:3000;", "server " + upstream + ";"},
+		{"server unix:/run/relay-proxy/relay.sock;", "server " + upstream + ";"},
 		{"/etc/ssl/relay/fullchain.pem;", cert + ";"},
 		{"/etc/ssl/relay/privkey.pem;", key + ";"},
 		{"listen 80;", "listen " + p.plain + ";"},
@@ -108,7 +108,7 @@ func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 		cmd := exec.Command(binary, append([]string{verb, "--adapter", "caddyfile", "--config", "../../deploy/Caddyfile"}, args...)...)
 		cmd.Env = append([]string{
 			"HOME=" + dir, "XDG_DATA_HOME=" + dir, "XDG_CONFIG_HOME=" + dir,
-			"RELAY_CADDY_ADMIN=" + admin, "RELAY_UPSTREAM=" + upstream,
+			"RELAY_CADDY_ADMIN=" + admin, "RELAY_UPSTREAM=" + strings.Replace(upstream, "unix:", "unix/", 1),
 			"RELAY_HTTP_PORT=" + port(p.plain), "RELAY_HTTPS_PORT=" + port(p.secure),
 			"RELAY_SITE_OPTIONS=bind 127.0.0.1\ntls " + cert + " " + key,
 		}, more...)

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
@@ -124,18 +126,43 @@ func listenAddr(s string) error {
 }
 
 // operatorAddr accepts what listenAddr accepts, and the path of a Unix socket.
-// The kernel's bound for such a path is 108 bytes, of which the name beside it
-// takes some while the socket is made.
 func operatorAddr(s string) error {
-	path, ok := strings.CutPrefix(s, "unix:")
-	if !ok {
-		return listenAddr(s)
+	if path, ok := socket.Path(s); ok {
+		return socketPath(path, "unix:/run/relay/operator.sock")
 	}
-	if !filepath.IsAbs(path) || len(path) > 80 || filepath.Clean(path) != path {
-		return envcheck.CheckReason("must name a Unix socket by its whole path of at most 80 bytes, like unix:/run/relay/operator.sock")
+	return listenAddr(s)
+}
+
+// publicHost accepts what listenHost accepts, and the path of a Unix socket.
+func publicHost(s string) error {
+	if path, ok := socket.Path(s); ok {
+		return socketPath(path, "unix:/run/relay-proxy/relay.sock")
+	}
+	return listenHost(s)
+}
+
+func socketPath(path, like string) error {
+	if !filepath.IsAbs(path) || len(path) > socket.MaxPath || filepath.Clean(path) != path {
+		return envcheck.CheckReason(fmt.Sprintf("must name a Unix socket by its whole path of at most %d bytes, like %s", socket.MaxPath, like))
 	}
 	return nil
 }
+
+// socketMode reads the mode of a Unix socket. It must let the owner connect,
+// and no user who is not in the group.
+func socketMode(s string) (fs.FileMode, error) {
+	mode, err := strconv.ParseUint(s, 8, 9)
+	switch {
+	case err != nil || mode&0o600 != 0o600:
+		return 0, envcheck.CheckReason("must be an octal mode that lets the owner read and write, like 0660")
+	case mode&0o007 != 0:
+		return 0, envcheck.CheckReason("must not admit all users of the machine, who could then choose the addresses of clients: use 0660, and SOCKET_GROUP for the proxy's group")
+	}
+	return fs.FileMode(mode), nil
+}
+
+// groupName matches the name or the number of a group.
+var groupName = regexp.MustCompile(`[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}`)
 
 // strongSecret accepts what [envcheck.Strong] does. Its reason names this
 // program's command that makes a secret, not the library's.

@@ -4,6 +4,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,8 +17,10 @@ import (
 
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/history/journal"
+	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
@@ -34,8 +37,11 @@ type Config struct {
 	Claim      string // that names the device
 	Devices    []string
 	Production bool
-	Host       string
+	Host       string // or unix:PATH
 	Port       uint16
+
+	SocketMode  fs.FileMode
+	SocketGroup string
 
 	OperatorAddrs []string
 
@@ -119,9 +125,13 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "NODE_ENV", Default: "development",
 			Into: envcheck.Choice(&c.Production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),
 			Doc:  "`production` switches on HSTS and the origin check."},
-		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: listenHost,
-			Doc: "Address to listen on. Keep the default behind a proxy on the same machine; `0.0.0.0` is every address."},
-		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.Port), Doc: "TCP port to listen on."},
+		{Name: "HOST", Default: "127.0.0.1", Into: envcheck.Text(&c.Host), Check: publicHost,
+			Doc: "Address to listen on. Keep the default behind a proxy on the same machine; `0.0.0.0` is every address. `unix:/PATH` is a Unix socket for a proxy on the same machine, which costs less than TCP. The server then takes every client's address from the proxy, and counts all requests without one as one client."},
+		{Name: "PORT", Default: "3000", Into: envcheck.Port(&c.Port), Doc: "TCP port to listen on. A Unix socket has none."},
+		{Name: "SOCKET_MODE", Default: "0660", Into: envcheck.Func(&c.SocketMode, "an octal mode", socketMode),
+			Doc: "Mode of the Unix socket in `HOST`: `0660` for the server's user and the socket's group, `0600` for its user alone. A mode for all users is refused, because every process that may connect can choose the addresses of clients."},
+		{Name: "SOCKET_GROUP", Into: envcheck.Text(&c.SocketGroup), Check: envcheck.Match(groupName, "the name or the number of a group"), Example: "www-data",
+			Doc: "Group of the Unix socket in `HOST`, to which the proxy belongs. The server's user must be a member, or root. Without it, the group of a new file in that directory: the directory's group if it has the setgid bit, or else the user's."},
 		{Name: "OPERATOR_ADDR", Default: "127.0.0.1:3001", AllowEmpty: true, Into: envcheck.ListOf(&c.OperatorAddrs, envcheck.Text), Check: envcheck.Each(operatorAddr), Example: "unix:/run/relay/operator.sock,127.0.0.1:3001",
 			Doc: "Addresses for the operator's calls, separated by commas. `unix:/PATH` is a Unix socket for processes of the server's user and root, which need no token. `HOST:PORT` is for programs with a token, such as Prometheus. The commands use the first socket, or else the first address. If empty, the server takes no such calls."},
 		{Name: "AUTH_DIR", Into: envcheck.Text(&c.AuthDir), Example: "/var/lib/relay/auth",
@@ -147,7 +157,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
 			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", proxies),
-			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`."},
+			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`. The proxy at a Unix socket in `HOST` is always trusted, too."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.ListOf(&c.Origins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
 		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Number(&c.RateConnections, 1, maxRate),
@@ -200,6 +210,8 @@ func (c *Config) Spec() envcheck.Spec {
 		envcheck.RequiredIf("JWT_ISSUER", "JWT_JWKS_URL"),
 		envcheck.RuleFunc("must be an https URL of a provider, such as https://id.example, and so must JWT_JWKS_URL",
 			func() bool { return c.Issuer == "" || usableProvider(c.Provider()) }, "JWT_ISSUER", "JWT_JWKS_URL"),
+		envcheck.RuleFunc("is for a Unix socket in HOST", func() bool { return c.SocketGroup == "" || c.onSocket() }, "SOCKET_GROUP", "HOST"),
+		envcheck.RuleFunc("cannot be set together with a Unix socket in HOST, where the proxy ends TLS", func() bool { return c.TLSCert == "" || !c.onSocket() }, "TLS_CERT_FILE", "HOST"),
 		envcheck.Together("TLS_CERT_FILE", "TLS_KEY_FILE"),
 		envcheck.RequiredIf("TLS_CERT_FILE", "HTTP_REDIRECT_ADDR"),
 		envcheck.RequiredIf("TLS_KEY_FILE", "HTTP_REDIRECT_ADDR"),
@@ -255,14 +267,40 @@ func connectionsFor(files uint64) int {
 	return max(1, int(files-max(files/10, min(64, files/2))))
 }
 
-// Addr returns the public address to listen on, as host:port.
-func (c *Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) }
+// Addr returns the public address to listen on, as host:port or unix:PATH.
+func (c *Config) Addr() string {
+	if c.onSocket() {
+		return c.Host
+	}
+	return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+}
+
+func (c *Config) onSocket() bool {
+	_, ok := socket.Path(c.Host)
+	return ok
+}
+
+// SocketAccess returns who may connect to the Unix socket in HOST.
+func (c *Config) SocketAccess() socket.Access {
+	return socket.Access{Mode: c.SocketMode, Group: c.SocketGroup}
+}
+
+// Clients returns the resolver of clients' addresses. The peer on a Unix socket
+// has no address by which TRUSTED_PROXIES could name it. It is trusted, because
+// the socket's mode admits the proxy and no other user's process.
+func (c *Config) Clients() *clientip.Resolver {
+	clients := clientip.Behind(c.Proxies...)
+	if c.onSocket() {
+		clients = clients.TrustUnix()
+	}
+	return clients
+}
 
 // OperatorAddr returns the address that the operator's commands call: the first
 // Unix socket, or else the first address. It is empty if there is none.
 func (c *Config) OperatorAddr() string {
 	for _, addr := range c.OperatorAddrs {
-		if strings.HasPrefix(addr, "unix:") {
+		if _, ok := socket.Path(addr); ok {
 			return addr
 		}
 	}

@@ -11,9 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
+	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/wsauth/jwtauth"
 )
 
@@ -76,7 +76,7 @@ var errNoSecret = errors.New("without JWT_SECRET, this command cannot tell the s
 func (c *Client) transport(ctx context.Context) (*http.Transport, string, error) {
 	var dialer net.Dialer
 	network, addr := "tcp", c.Addr
-	if path, ok := strings.CutPrefix(c.Addr, socketPrefix); ok {
+	if path, ok := socket.Path(c.Addr); ok {
 		network, addr = "unix", path
 	}
 	conn, err := dialer.DialContext(ctx, network, addr)

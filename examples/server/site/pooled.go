@@ -32,7 +32,7 @@ func newPooled(clients *clientip.Resolver, log, thin *slog.Logger) *pooled {
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Namespace: watch.Namespace, Name: "proxies_refused_total",
 			Help: "WebSocket requests that were refused because a trusted proxy itself is over a limit or blocked: all clients whose address it does not pass on count as one."}),
 	}
-	for _, reason := range []clientip.Reason{clientip.ReasonNotAnAddress, clientip.ReasonObfuscated, clientip.ReasonAmbiguous} {
+	for _, reason := range []clientip.Reason{clientip.ReasonNotAnAddress, clientip.ReasonObfuscated, clientip.ReasonAmbiguous, clientip.ReasonNoAddress} {
 		p.unreadable.WithLabelValues(string(reason))
 	}
 	p.clients = clients.Report(func(_ *http.Request, res clientip.Result, suppressed uint64) {
@@ -62,14 +62,18 @@ func (p *pooled) decided(r *http.Request, d ratelimit.Decision) {
 		return // not the client's fault
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !p.quiet.Trusts(peer.Addr()) {
+	if err == nil && !p.quiet.Trusts(peer.Addr()) {
 		return
 	}
-	// Decision.Client may be a network that the proxy and others are in.
+	// Decision.Client may be a network that the proxy and others are in. A peer
+	// on a Unix socket has no address, and neither have its clients then.
 	if ratelimit.Fold(p.quiet.Addr(r)) != ratelimit.Fold(peer.Addr()) {
 		return
 	}
 	p.refused.Inc()
-	p.thin.Warn("a trusted proxy itself was refused: it passes on no readable address, so its clients count as one",
-		"addr", peer.Addr().Unmap().WithZone(""), "reason", string(d.Reason))
+	attrs := []any{"reason", string(d.Reason)}
+	if err == nil {
+		attrs = append(attrs, "addr", peer.Addr().Unmap().WithZone(""))
+	}
+	p.thin.Warn("a trusted proxy itself was refused: it passes on no readable address, so its clients count as one", attrs...)
 }

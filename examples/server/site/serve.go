@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
 // Bounds on idle and slow peers, and on the stop. The last two together are
@@ -58,7 +59,7 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 	go func() {
 		if s.cert != nil {
 			first.TLSConfig = s.cert.TLS()
-			served <- first.ServeTLS(public, "", "")
+			served <- first.ServeTLS(wsconn.Listener(public), "", "")
 		} else {
 			served <- first.Serve(public)
 		}

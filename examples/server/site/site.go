@@ -96,7 +96,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 			return nil, err
 		}
 	}
-	s.clients = clientip.Behind(cfg.Proxies...)
+	s.clients = cfg.Clients()
 	s.idle = newIdle(s.clients.Trusts)
 	s.pooled = newPooled(s.clients, s.log, s.thin)
 	var err error

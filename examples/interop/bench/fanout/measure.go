@@ -14,20 +14,27 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/relayguard/relayguard/examples/internal/selfsigned"
 )
 
-// contestants are the servers to compare. The ratios are to the first one,
-// which does the least work.
-// parked and reading are the relay's transport without the relay, with its
-// viewers parked and with a goroutine for each; over TLS, viewers are read so.
-var contestants = []string{"bare", "relay", "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
+// contestants are the servers to compare. The ratios are to the first one that
+// takes part; bare does the least work. The relay takes part on TCP, on a Unix
+// socket, and over TLS that it ends itself. parked and reading are the relay's
+// transport without the relay, with its viewers parked and with a goroutine for
+// each; over TLS, viewers are read so.
+var contestants = []string{"bare", "relay", relayUnix, relayTLS, "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
+
+const relayUnix, relayTLS = "relay-unix", "relay-tls"
 
 // onEngine are the contestants that share their state by Redis. They take part
 // only if asked.
 var onEngine = []string{"node", "nodes"}
 
 // isRelay reports whether the contestant is the relay, in one of its forms.
-func isRelay(name string) bool { return name == "relay" || slices.Contains(onEngine, name) }
+func isRelay(name string) bool {
+	return strings.HasPrefix(name, "relay") || slices.Contains(onEngine, name)
+}
 
 // measurement is one of the measurements.
 type measurement struct {
@@ -168,6 +175,8 @@ type bench struct {
 	dir    string
 	secret string
 	limit  int // viewers that the limit of open files allows
+
+	cert, key string // files of a certificate for 127.0.0.1
 }
 
 func build(ctx context.Context) (*bench, error) {
@@ -179,6 +188,11 @@ func build(ctx context.Context) (*bench, error) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		b.limit = int(min(files.Max, 1<<20)) - 100
+	}
+	b.cert, b.key, err = selfsigned.Write(dir)
+	if err != nil {
+		b.close()
+		return nil, err
 	}
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/relayguard/relayguard")
 	if err == nil {
@@ -224,13 +238,21 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 		}
 	}
 	flags := []string{"-c", loadCore, filepath.Join(b.dir, "load"), "-json"}
+	scheme := "ws"
+	switch name {
+	case relayUnix:
+		env, flags = append(env, "HOST=unix:"+b.socket()), append(flags, "-unix", b.socket())
+	case relayTLS:
+		scheme = "wss"
+		env, flags = append(env, "TLS_CERT_FILE="+b.cert, "TLS_KEY_FILE="+b.key), append(flags, "-ca", b.cert)
+	}
 	for i := range count {
 		s, err := b.server(ctx, name, env)
 		if err != nil {
 			return nil, err
 		}
 		defer s.stop()
-		flags = append(flags, "-url", "ws://"+s.addr+"/ws", "-server-pid", strconv.Itoa(s.pid))
+		flags = append(flags, "-url", scheme+"://"+s.addr+"/ws", "-server-pid", strconv.Itoa(s.pid))
 		if !isRelay(name) && i == 0 {
 			flags = append(flags, "-publish=false", "-start", "http://"+s.addr+"/start")
 		}

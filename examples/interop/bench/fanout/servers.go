@@ -38,9 +38,16 @@ func (b *bench) server(ctx context.Context, name string, env []string) (*process
 	}
 	if isRelay(name) {
 		_, port, _ := net.SplitHostPort(addr)
-		return b.start(ctx, name, "server.log", serverCore, append(env, "PORT="+port), addr, ready, filepath.Join(b.dir, "server"))
+		up := ready
+		switch name {
+		case relayUnix:
+			up = func(context.Context, string) bool { return listens("unix", b.socket()) }
+		case relayTLS:
+			up = listensTCP
+		}
+		return b.start(ctx, name, "server.log", serverCore, append(env, "PORT="+port), addr, up, filepath.Join(b.dir, "server"))
 	}
-	return b.start(ctx, name, "server.log", serverCore, env, addr, listens, filepath.Join(b.dir, "peers"), "-peer", name, "-listen", addr)
+	return b.start(ctx, name, "server.log", serverCore, env, addr, listensTCP, filepath.Join(b.dir, "peers"), "-peer", name, "-listen", addr)
 }
 
 // engine starts a redis-server that keeps nothing on the disk.
@@ -50,7 +57,7 @@ func (b *bench) engine(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	host, port, _ := net.SplitHostPort(addr)
-	return b.start(ctx, "redis-server", "engine.log", loadCore, nil, addr, listens,
+	return b.start(ctx, "redis-server", "engine.log", loadCore, nil, addr, listensTCP,
 		"redis-server", "--bind", host, "--port", port, "--save", "", "--dir", b.dir)
 }
 
@@ -103,9 +110,14 @@ func await(ctx context.Context, up func() bool, ended <-chan struct{}) error {
 	return nil
 }
 
+// socket is the path of the Unix socket of relay-unix.
+func (b *bench) socket() string { return filepath.Join(b.dir, "relay.sock") }
+
+func listensTCP(_ context.Context, addr string) bool { return listens("tcp", addr) }
+
 // listens reports whether a server listens on addr.
-func listens(_ context.Context, addr string) bool {
-	conn, err := net.Dial("tcp", addr)
+func listens(network, addr string) bool {
+	conn, err := net.Dial(network, addr)
 	if err != nil {
 		return false
 	}

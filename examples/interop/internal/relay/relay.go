@@ -4,8 +4,11 @@ package relay
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -23,10 +26,13 @@ const secret = "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd"
 // Patience is how long a test waits for an event that must happen.
 const Patience = time.Minute
 
-// Server is the relay in production mode, on a port of its own.
+// Server is the relay in production mode, on a port of its own, or on the Unix
+// socket of a HOST in its environment.
 type Server struct {
-	Addr  string
+	Addr  string   // host:port or unix:PATH
 	Under []string // a program, with its arguments, that runs the server in its own process, such as strace -D
+
+	As *syscall.SysProcAttr // the identity of the server's process, or nil
 
 	t      *testing.T
 	binary string
@@ -49,6 +55,11 @@ func New(t *testing.T, env ...string) *Server {
 		t.Fatalf("building the server: %v\n%s", err, out)
 	}
 	_, port, _ := net.SplitHostPort(s.Addr)
+	for _, variable := range env {
+		if host, ok := strings.CutPrefix(variable, "HOST="); ok && strings.HasPrefix(host, "unix:") {
+			s.Addr = host
+		}
+	}
 	s.env = append([]string{
 		"JWT_SECRET=" + secret, "ALLOWED_DEVICE_ID=pi-1", "NODE_ENV=production",
 		"PORT=" + port, "OPERATOR_ADDR=", "LOG_FORMAT=json",
@@ -61,12 +72,39 @@ func New(t *testing.T, env ...string) *Server {
 	return s
 }
 
+// Client returns a client that connects to the server itself, whatever the host
+// in the URL.
+func (s *Server) Client() *http.Client {
+	network, addr := "tcp", s.Addr
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+		DisableKeepAlives: true,
+	}}
+}
+
+// Socket returns the address of a Unix socket that does not exist yet, in a
+// directory whose path is short.
+func Socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return "unix:" + filepath.Join(dir, "relay.sock")
+}
+
 // Start runs the server with arguments, and returns when it listens.
 func (s *Server) Start(args ...string) {
 	s.t.Helper()
 	words := append(append(s.Under[:len(s.Under):len(s.Under)], s.binary), args...)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = s.env
+	cmd.Env, cmd.SysProcAttr = s.env, s.As
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
