@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,7 +154,7 @@ func (s *Site) assemble() (err error) {
 		Allow:                   cfg.Origins,
 		Scheme:                  s.clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,
-	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
+	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait, Compress: s.compress})
 	if err != nil {
 		return err
 	}
@@ -238,6 +239,14 @@ func Grants(cfg config.Config) authority.Config {
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
+}
+
+// compress reports whether the client of r may get compressed frames. Safari
+// fails with them in its versions 13.1 and 15.0 to 15.3, and in some cases in
+// 17. Every browser with the engine of Safari, such as all of iOS, names
+// AppleWebKit/605. Chromium names AppleWebKit/537.
+func (s *Site) compress(r *http.Request) bool {
+	return s.cfg.Compression && !strings.Contains(r.UserAgent(), "AppleWebKit/6")
 }
 
 // upgrades returns the limit of UPGRADES_PER_SECOND. nil is no limit.
