@@ -67,7 +67,8 @@
 //	expected              published × the viewers that should get them
 //	deliveries            messages that arrived
 //	frames                WebSocket frames that they arrived in
-//	bytes                 their payload and frame headers
+//	bytes                 their payload and frame headers, as sent: with
+//	                      -deflate, compressed
 //	loss                  deliveries that did not arrive
 //	duplicates            deliveries that arrived again
 //	out_of_order          deliveries that arrived after a later message
@@ -142,7 +143,7 @@ type config struct {
 	sources                int
 	slow                   string
 	slowKinds              []kind
-	storm, idle            bool
+	storm, idle, deflate   bool
 	serverPIDs             []int
 	hello                  []string
 	json, quiet            bool
@@ -179,6 +180,7 @@ func parse(args []string, token string, stderr io.Writer) (config, []target, err
 	f.StringVar(&kinds, "slow-kind", "stall,drip", "what the slow viewers do, in turn: stall never reads, drip reads a byte a second")
 	f.BoolVar(&c.storm, "storm", false, "fill the history, and let all viewers reconnect at once")
 	f.IntVar(&c.history, "history", 1000, "the number of messages in the history of a storm")
+	f.BoolVar(&c.deflate, "deflate", false, "let the viewers offer compression (permessage-deflate)")
 	f.BoolVar(&c.idle, "idle", false, "publish nothing, and measure the memory of a viewer")
 	f.Func("server-pid", "the id of the server's process, to measure its CPU time and memory; may be repeated, once for each -url", func(s string) error {
 		pid, err := strconv.Atoi(s)

@@ -289,7 +289,7 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 		v.target = complete
 		l.put(v, i%len(l.to))
 		if k == reads && l.moves() {
-			v.move = func() (net.Conn, []byte) { return l.move(v) }
+			v.move = func() *dialled { return l.move(v) }
 		}
 		l.viewers = append(l.viewers, v)
 		if ramp > 0 {
@@ -313,7 +313,7 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 // join connects v.
 func (l *load) join(ctx context.Context, v *viewer) {
 	server := v.server
-	conn, rest, err := dial(ctx, l.to[server], source(v.number, l.cfg.sources), v.kind != reads)
+	conn, err := l.dial(ctx, v, l.to[server])
 	if err != nil {
 		l.count(l.refused, refusedAs(err))
 		return
@@ -322,8 +322,14 @@ func (l *load) join(ctx context.Context, v *viewer) {
 	l.mu.Lock()
 	l.report.Servers[server].Viewers++
 	l.mu.Unlock()
-	v.start(conn, rest)
+	v.start(conn)
 	l.greet(v)
+}
+
+// dial opens a connection for v.
+func (l *load) dial(ctx context.Context, v *viewer, to target) (*dialled, error) {
+	to.deflate = l.cfg.deflate
+	return dial(ctx, to, source(v.number, l.cfg.sources), v.kind != reads)
 }
 
 // drip makes the viewers of the kind drips read a byte each second.

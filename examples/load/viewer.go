@@ -40,7 +40,7 @@ type viewer struct {
 	kind   kind
 	number int // from 0 on
 	finder *mark.Finder
-	move   func() (conn net.Conn, rest []byte) // goes on at another server; nil: stays
+	move   func() *dialled // goes on at another server; nil: stays
 
 	mu      sync.Mutex
 	conn    net.Conn // only start and move change it
@@ -74,12 +74,11 @@ func newViewer(k kind, f *mark.Finder, number int, late bool) *viewer {
 	return &viewer{kind: k, finder: f, number: number, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// start reads rest, which arrived with the handshake, and then conn, until the
-// connection or the measurement ends. If v moves, it then reads the next
-// connection. Start does not wait for that.
-func (v *viewer) start(conn net.Conn, rest []byte) {
+// start reads from conn until the connection or the measurement ends. If v
+// moves, it then reads the next connection. Start does not wait for that.
+func (v *viewer) start(conn *dialled) {
 	v.mu.Lock()
-	v.conn = conn
+	v.conn, v.frames.deflate = conn.Conn, conn.deflate
 	v.mu.Unlock()
 	if v.kind != reads {
 		close(v.ended)
@@ -88,13 +87,13 @@ func (v *viewer) start(conn net.Conn, rest []byte) {
 	go func() {
 		defer close(v.ended)
 		for {
-			if v.err = v.feed(rest); v.err == nil {
+			if v.err = v.feed(conn.rest); v.err == nil {
 				v.err = v.read()
 			}
 			if v.move == nil || v.dropped() == "" || errors.Is(v.err, errProtocol) {
 				return
 			}
-			if conn, rest = v.move(); conn == nil {
+			if conn = v.move(); conn == nil {
 				return
 			}
 		}
