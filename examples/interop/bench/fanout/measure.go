@@ -17,17 +17,20 @@ import (
 )
 
 // contestants are the servers to compare. The ratios are to the first one,
-// which does the least work.
-var contestants = []string{"bare", "relay", "gws", "gorilla", "centrifuge", "melody"}
+// which does the least work. The contestant compressed is the relay with
+// viewers that accept compression.
+var contestants = []string{"bare", "relay", "compressed", "gws", "gorilla", "centrifuge", "melody"}
 
 // onEngine are the contestants that share their state by Redis. They take part
 // only if asked.
 var onEngine = []string{"node", "nodes"}
 
 // isRelay reports whether the contestant is the relay, in one of its forms.
-func isRelay(name string) bool { return name == "relay" || slices.Contains(onEngine, name) }
+func isRelay(name string) bool {
+	return name == "relay" || name == "compressed" || slices.Contains(onEngine, name)
+}
 
-// measurement is one of the four measurements.
+// measurement is one of the measurements.
 type measurement struct {
 	name, unit                            string
 	viewersFull, viewersQuick, roundsFull int
@@ -38,14 +41,17 @@ var measurements = map[string]measurement{
 	"cpu":   {unit: "µs/delivery", viewersFull: 1000, viewersQuick: 200, roundsFull: 5, run: cpu},
 	"most":  {unit: "viewers", viewersFull: 500, viewersQuick: 500, roundsFull: 3, run: most},
 	"idle":  {unit: "KB/viewer", viewersFull: 10_000, viewersQuick: 1000, roundsFull: 5, run: idle},
+	"first": {unit: "KB/viewer", viewersFull: 1000, viewersQuick: 200, roundsFull: 5, run: first},
 	"storm": {unit: "ms", viewersFull: 5000, viewersQuick: 500, roundsFull: 5, run: storm},
 }
 
 // loaded holds the fields of the load generator's report that are used here.
 type loaded struct {
 	Deliveries     int64
-	Latency        struct{ P99 float64 } `json:"latency_ms"`
-	Complete       struct{ Max float64 } `json:"complete_ms"`
+	Bytes          int64
+	Connected      int
+	Latency        struct{ P99 float64 }      `json:"latency_ms"`
+	Complete       struct{ P99, Max float64 } `json:"complete_ms"`
 	Rate           float64
 	RateHeld       float64 `json:"rate_held"`
 	CPUPerDelivery float64 `json:"cpu_us_per_delivery"`
@@ -90,6 +96,16 @@ func storm(ctx context.Context, b *bench, name string, o *options, _ func(string
 		return 0, 0, err
 	}
 	return l.Complete.Max, 0, l.whole()
+}
+
+// first is a storm in which the bytes count. Its p99 is that of the time until
+// a viewer has the history.
+func first(ctx context.Context, b *bench, name string, o *options, _ func(string)) (float64, float64, error) {
+	l, err := b.load(ctx, name, "-storm", "-viewers", strconv.Itoa(o.viewers), "-size", strconv.Itoa(o.size), "-wait", "60s")
+	if err != nil {
+		return 0, 0, err
+	}
+	return float64(l.Bytes) / 1024 / float64(max(1, l.Connected)), l.Complete.P99, l.whole()
 }
 
 const (
@@ -218,6 +234,9 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 		if !isRelay(name) && i == 0 {
 			flags = append(flags, "-publish=false", "-start", "http://"+s.addr+"/start")
 		}
+	}
+	if name == "compressed" {
+		flags = append(flags, "-deflate")
 	}
 	if name == "centrifuge" {
 		flags = append(flags, "-hello", `{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}`)
