@@ -82,6 +82,13 @@ type Config struct {
 	// means that it tries once, and closes with 1011.
 	Patience time.Duration
 
+	// ReturnRate is how many clients are asked to come back in each second after
+	// [Relay.Shutdown]. The reason of each close frame, "retry=SECONDS", names
+	// the time of its client, 5 minutes at most. The first may come back after
+	// 2 seconds, and publishers with "watch=0" after 1. Default 500: accepting
+	// so many takes less than half a processor.
+	ReturnRate rate.Limit
+
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
 	// If nil, nothing is logged.
@@ -106,8 +113,14 @@ type Relay struct {
 
 	mu       sync.Mutex
 	stopping bool
-	conns    map[*wsconn.Conn]netip.Addr
+	conns    map[*wsconn.Conn]connection
 	done     sync.WaitGroup
+}
+
+// connection is what the relay knows about an open connection.
+type connection struct {
+	addr  netip.Addr
+	blind bool // it only publishes
 }
 
 // New returns a relay that knows the ids in the log. If cfg is not valid, the
@@ -123,8 +136,8 @@ func New(cfg Config) (*Relay, error) {
 	need(cfg.Gate == nil, "Gate")
 	need(cfg.Upgrader == nil, "Upgrader")
 	need(cfg.ClientIP == nil, "ClientIP")
-	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 {
-		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst and Patience must not be negative"))
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience and ReturnRate must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -135,13 +148,16 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.PublishBurst == 0 {
 		cfg.PublishBurst = 400
 	}
+	if cfg.ReturnRate == 0 {
+		cfg.ReturnRate = 500
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Thinned == nil {
 		cfg.Thinned = cfg.Logger
 	}
-	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]netip.Addr), counts: newCounts()}
+	r := &Relay{cfg: cfg, log: cfg.Logger, conns: make(map[*wsconn.Conn]connection), counts: newCounts()}
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -183,8 +199,8 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	v.conn = conn
-	if !r.add(conn, addr) {
-		_ = conn.Close(codeGoingAway, "server stopping")
+	if !r.add(conn, connection{addr, v.blind}) {
+		_ = conn.Close(codeGoingAway, reason(viewersAway.Seconds()))
 		return
 	}
 	if r.cfg.Barred != nil && r.cfg.Barred(addr) {
@@ -351,13 +367,13 @@ func (r *Relay) Trimmed(t history.Trim) {
 	}
 }
 
-func (r *Relay) add(conn *wsconn.Conn, addr netip.Addr) bool {
+func (r *Relay) add(conn *wsconn.Conn, c connection) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return false
 	}
-	r.conns[conn] = addr
+	r.conns[conn] = c
 	r.done.Add(1)
 	return true
 }
@@ -376,8 +392,8 @@ func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
-	for conn, addr := range r.conns {
-		if match(addr) {
+	for conn, c := range r.conns {
+		if match(c.addr) {
 			n++
 			go conn.Close(codePolicy, "blocked")
 		}
@@ -400,7 +416,8 @@ func (r *Relay) Stopping() bool {
 }
 
 // Shutdown refuses new connections, sends 1001 to the open ones and waits until
-// all have ended. If ctx ends first, Shutdown cuts the remaining connections
+// all have ended. Each close frame says when its client may come back, see
+// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining connections
 // and returns the error of ctx. http.Server.Shutdown does not close these
 // connections, because it does not track hijacked ones.
 func (r *Relay) Shutdown(ctx context.Context) error {
@@ -408,10 +425,21 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	r.stop()
 	r.mu.Lock()
 	r.stopping = true
-	for conn := range r.conns {
+	viewers := 0
+	for _, c := range r.conns {
+		if !c.blind {
+			viewers++
+		}
+	}
+	bye := newGoodbyes(viewers, float64(r.cfg.ReturnRate))
+	for conn, c := range r.conns {
+		why := bye.publisher
+		if !c.blind {
+			why = bye.viewer
+		}
 		// The connection's own grace period bounds each Close, and all of them
 		// together take no longer than one, because they run concurrently.
-		go conn.Close(codeGoingAway, "server stopping")
+		go conn.Close(codeGoingAway, why())
 	}
 	r.mu.Unlock()
 

@@ -165,7 +165,8 @@ func (s *Site) assemble() (err error) {
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
-		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
+		ReturnRate: returns(cfg),
+		Barred:     s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
 	if err != nil {
 		return err
@@ -247,6 +248,17 @@ func Grants(cfg config.Config) authority.Config {
 // AppleWebKit/605. Chromium names AppleWebKit/537.
 func (s *Site) compress(r *http.Request) bool {
 	return s.cfg.Compression && !strings.Contains(r.UserAgent(), "AppleWebKit/6")
+}
+
+// returns is how many clients come back in a second after a restart: fewer than
+// UPGRADES_PER_SECOND admits, so that newcomers are admitted, too. 0 is the
+// default of the relay.
+func returns(cfg config.Config) rate.Limit {
+	half := rate.Limit(cfg.UpgradesPerSecond) / 2
+	if half >= 500 {
+		return 0
+	}
+	return half
 }
 
 // upgrades returns the limit of UPGRADES_PER_SECOND. nil is no limit.
