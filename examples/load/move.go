@@ -42,10 +42,15 @@ func (l *load) count(m map[string]int, name string) {
 // returns nil.
 func (l *load) move(v *viewer) *dialled {
 	server := v.server
-	for failures := 0; ; failures++ {
-		if pause(l.resume, backOff(failures)) != nil {
+	wait, told := v.away()
+	if !told {
+		wait = backOff(0)
+	}
+	for failures := 1; ; failures++ {
+		if pause(l.resume, wait) != nil {
 			return nil
 		}
+		wait = backOff(failures)
 		server = (server + 1) % len(l.to)
 		conn, err := l.dial(l.resume, v, l.to[server].since(v.place.pos))
 		if err != nil {

@@ -19,6 +19,8 @@ const (
 	modeFanout = "fanout"
 	modeStorm  = "storm"
 	modeIdle   = "idle"
+
+	modeRestart = "restart"
 )
 
 // tallies is the number of tallies that the viewers of a server share.
@@ -90,6 +92,8 @@ func (l *load) run(ctx context.Context) (*report, error) {
 		err = l.storm(ctx)
 	case modeIdle:
 		err = l.idle(ctx)
+	case modeRestart:
+		err = l.restart(ctx)
 	default:
 		err = l.fanout(ctx)
 	}
@@ -435,7 +439,7 @@ func (l *load) collect(stay func()) {
 		} else {
 			r.Servers[v.server].AtEnd++
 		}
-		if v.kind == reads && r.Mode != modeIdle {
+		if v.kind == reads && r.publishes() {
 			published := r.Published
 			if l.cfg.unknownCount() {
 				published = max(published, v.track.next)

@@ -63,8 +63,10 @@ type viewer struct {
 	now     int64 // when the bytes arrived that are being parsed
 	place   place // used if move is set
 	track   track
-	code    int  // the code of the close frame
-	closing bool // a close frame has arrived
+	code    int    // the code of the close frame
+	reason  string // its reason
+	told    bool   // the reason says when to come back
+	closing bool   // a close frame has arrived
 	err     error
 }
 
@@ -213,7 +215,7 @@ func (v *viewer) control(op byte, payload []byte) error {
 	case opPing:
 		return v.send(opPong, payload)
 	case opClose:
-		v.code, v.closing = closeCode(payload), true
+		v.code, v.reason, v.closing = closeCode(payload), string(payload[min(2, len(payload)):]), true
 		if len(payload) > maxControl {
 			payload = nil
 		}
