@@ -50,6 +50,8 @@ type target struct {
 	path   string      // with the query
 	tls    *tls.Config // nil for ws
 	socket string      // the path of a Unix socket to dial instead of addr, or ""
+
+	deflate bool // offer compression
 }
 
 // parseTarget parses a ws:// URL, or a wss:// URL with the file of the
@@ -112,10 +114,16 @@ func source(i, n int) net.Addr {
 // that the viewer is slow.
 const smallWindow = 4096
 
+// dialled is an open WebSocket.
+type dialled struct {
+	net.Conn
+	rest    []byte // what the server sent directly after its answer
+	deflate bool   // the server may compress messages
+}
+
 // dial opens a WebSocket from the address from, if it is not nil. On a Unix
-// socket, it sends that address as a proxy does. rest are the bytes that the
-// server sent directly after its answer.
-func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Conn, rest []byte, err error) {
+// socket, it sends that address as a proxy does.
+func dial(ctx context.Context, to target, from net.Addr, slow bool) (*dialled, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	d := net.Dialer{KeepAlive: -1}
@@ -136,29 +144,31 @@ func dial(ctx context.Context, to target, from net.Addr, slow bool) (conn net.Co
 			return errors.Join(cerr, err)
 		}
 	}
-	if conn, err = d.DialContext(ctx, network, addr); err != nil {
-		return nil, nil, err
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
 	}
 	if to.tls != nil {
 		conn = tls.Client(conn, to.tls)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	rest, err = upgrade(conn, to, forwarded)
+	c := &dialled{Conn: conn}
+	err = c.upgrade(to, forwarded)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
 		conn.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return conn, rest, nil
+	return c, nil
 }
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
 
 // upgrade does the opening handshake (RFC 6455, section 4). forwarded is the
 // address of the viewer that a proxy would send, or "".
-func upgrade(conn net.Conn, to target, forwarded string) (rest []byte, err error) {
+func (c *dialled) upgrade(to target, forwarded string) error {
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails
 	key := base64.StdEncoding.EncodeToString(nonce[:])
@@ -167,27 +177,34 @@ func upgrade(conn net.Conn, to target, forwarded string) (rest []byte, err error
 	if forwarded != "" {
 		req += "X-Forwarded-For: " + forwarded + "\r\n"
 	}
-	req += "\r\n"
-	if _, err := io.WriteString(conn, req); err != nil {
-		return nil, err
+	if to.deflate {
+		req += "Sec-WebSocket-Extensions: " + offer + "\r\n"
+	}
+	if _, err := io.WriteString(c, req+"\r\n"); err != nil {
+		return err
 	}
 	r := readers.Get().(*bufio.Reader)
-	r.Reset(conn)
+	r.Reset(c)
 	defer func() { r.Reset(nil); readers.Put(r) }()
 	res, err := http.ReadResponse(r, nil)
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer to the handshake: %w", err)
+		return fmt.Errorf("reading the answer to the handshake: %w", err)
 	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		return nil, &refusal{res.StatusCode, res.Header.Get("Retry-After")}
+		return &refusal{res.StatusCode, res.Header.Get("Retry-After")}
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	if res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
-		return nil, errors.New("the answer to the handshake does not fit the request: this is not a WebSocket server, or a cache answered")
+		return errors.New("the answer to the handshake does not fit the request: this is not a WebSocket server, or a cache answered")
 	}
-	rest = make([]byte, r.Buffered())
-	_, err = io.ReadFull(r, rest)
-	return rest, err
+	if to.deflate {
+		if c.deflate, err = agreed(res.Header["Sec-Websocket-Extensions"]); err != nil {
+			return err
+		}
+	}
+	c.rest = make([]byte, r.Buffered())
+	_, err = io.ReadFull(r, c.rest)
+	return err
 }
 
 // refusedAs returns a short name for the cause of err. Connections that failed

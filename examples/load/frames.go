@@ -21,6 +21,9 @@ const (
 	opPong         = 0xA
 )
 
+// rsv1 marks a compressed message (RFC 7692, section 6).
+const rsv1 = 0x40
+
 // maxControl is the longest payload of a control frame, in bytes (section 5.5).
 const maxControl = 125
 
@@ -36,8 +39,9 @@ type sink interface {
 }
 
 // frameReader parses a server's frames as their bytes arrive. It keeps an
-// incomplete header or control frame, but no part of a message. So ten thousand
-// viewers can be in the middle of a large message at the same time.
+// incomplete header or control frame, but no part of a message that is not
+// compressed. So ten thousand viewers can be in the middle of a large message
+// at the same time.
 type frameReader struct {
 	head    [14]byte // the header so far
 	headLen int
@@ -49,6 +53,10 @@ type frameReader struct {
 	message bool   // a fragmented message has begun and not ended
 
 	ctl []byte // the payload of a control frame so far
+
+	deflate    bool   // messages may be compressed
+	compressed bool   // the present message is
+	packed     []byte // a compressed message so far
 }
 
 // feed parses b and calls s with its content.
@@ -81,6 +89,9 @@ func (r *frameReader) feed(b []byte, s sink) error {
 func (r *frameReader) payload(piece []byte, done bool, s sink) error {
 	if r.op < opClose {
 		r.message = !(r.fin && done)
+		if r.compressed {
+			return r.inflate(piece, r.fin && done, s)
+		}
 		return s.data(piece, r.fin && done)
 	}
 	if done && len(r.ctl) == 0 {
@@ -130,8 +141,12 @@ func (r *frameReader) header(b []byte) (used int, err error) {
 	case 127:
 		r.left = binary.BigEndian.Uint64(h[2:])
 	}
+	reserved := h[0] & 0x70
+	if r.deflate && (r.op == opText || r.op == opBinary) {
+		r.compressed, reserved = reserved&rsv1 != 0, reserved&^rsv1
+	}
 	switch {
-	case h[0]&0x70 != 0:
+	case reserved != 0:
 		return used, fmt.Errorf("%w: reserved bits without an extension", errProtocol)
 	case h[1]&0x80 != 0:
 		return used, fmt.Errorf("%w: a masked frame", errProtocol)

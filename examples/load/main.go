@@ -9,12 +9,16 @@
 //	load -viewers 10000 -for 10m -slow 1%
 //	load -storm -viewers 5000
 //	load -idle -viewers 10000 -server-pid PID
+//	load -restart -viewers 10000 -server-pid PID
 //	load -url ws://127.0.0.1:3000/ws -url ws://127.0.0.1:3001/ws
 //
 // With -slow, some viewers never read, or read a byte a second. With -storm,
 // all viewers reconnect at once, and the time is measured until all have the
 // whole history. With -idle, nothing is published, and the memory of a viewer
-// is measured, and the CPU time of the server after all have connected.
+// is measured, and the CPU time of the server after all have connected. With
+// -restart, the server gets a SIGTERM, and each viewer comes back when the
+// server said that it may ("retry=SECONDS" in the close frame), as the relay's
+// page does. A supervisor must start the server again.
 //
 // The token is in LOAD_TOKEN. With -token instead, every user of the machine
 // can read it in the list of processes. Four viewers share one address of the
@@ -62,7 +66,7 @@
 // server are 0. The fields from expected to complete_ms leave out the slow
 // viewers.
 //
-//	mode                  fanout, storm or idle
+//	mode                  fanout, storm, idle or restart
 //	run                   the name of the run in its messages
 //	viewers               the number of viewers asked for
 //	connected             the number of viewers that connected
@@ -73,7 +77,8 @@
 //	expected              published × the viewers that should get them
 //	deliveries            messages that arrived
 //	frames                WebSocket frames that they arrived in
-//	bytes                 their payload and frame headers
+//	bytes                 their payload and frame headers, as sent: with
+//	                      -deflate, compressed
 //	loss                  deliveries that did not arrive
 //	duplicates            deliveries that arrived again
 //	out_of_order          deliveries that arrived after a later message
@@ -85,7 +90,10 @@
 //	latency_ms            p50, p99 and max from the publisher's write to the
 //	                      viewer's read (fanout)
 //	complete_ms           p50, p99 and max from the start of the storm until a
-//	                      viewer had the whole history (storm)
+//	                      viewer had the whole history (storm), or from the
+//	                      SIGTERM until it was back (restart)
+//	peak_returns          the most viewers that came back in one second (restart)
+//	untold                viewers that were not told when (restart)
 //	rate                  messages a second, as asked for
 //	rate_held             messages a second, as published
 //	throughput            deliveries a second
@@ -149,7 +157,8 @@ type config struct {
 	sources                int
 	slow                   string
 	slowKinds              []kind
-	storm, idle            bool
+	storm, idle, restart   bool
+	deflate                bool
 	serverPIDs             []int
 	hello                  []string
 	json, quiet            bool
@@ -188,7 +197,9 @@ func parse(args []string, token string, stderr io.Writer) (config, []target, err
 	f.StringVar(&kinds, "slow-kind", "stall,drip", "what the slow viewers do, in turn: stall never reads, drip reads a byte a second")
 	f.BoolVar(&c.storm, "storm", false, "fill the history, and let all viewers reconnect at once")
 	f.IntVar(&c.history, "history", 1000, "the number of messages in the history of a storm")
+	f.BoolVar(&c.deflate, "deflate", false, "let the viewers offer compression (permessage-deflate)")
 	f.BoolVar(&c.idle, "idle", false, "publish nothing, and measure the memory of a viewer")
+	f.BoolVar(&c.restart, "restart", false, "send SIGTERM to -server-pid, and let all viewers come back when it said; something else must start the server again")
 	f.Func("server-pid", "the id of the server's process, to measure its CPU time and memory; may be repeated, once for each -url", func(s string) error {
 		pid, err := strconv.Atoi(s)
 		if err != nil || pid < 1 {
@@ -249,7 +260,9 @@ func (c *config) complete(kinds string, rest []string) error {
 	wrong(c.size < 0 || c.size > 60<<10, "-size must be 0 to %d bytes", 60<<10)
 	wrong(c.duration <= 0 || c.wait <= 0, "-for and -wait must be above 0")
 	wrong(c.history < 1, "-history must be at least 1")
-	wrong(c.storm && c.idle, "-storm and -idle exclude each other")
+	wrong(c.storm && c.idle || c.storm && c.restart || c.idle && c.restart, "-storm, -idle and -restart exclude each other")
+	wrong(c.restart && len(c.serverPIDs) != 1, "-restart needs -server-pid, and one server")
+	wrong(c.restart && c.slowCount() > 0, "-restart and -slow exclude each other")
 	wrong(c.sources < -1 || c.sources > maxSources, "-sources must be -1 to %d", maxSources)
 	if n := len(c.serverPIDs); n > 0 {
 		wrong(n != len(c.urls), "%d -server-pid for %d -url: give one for each, in the same order, or none", n, len(c.urls))
@@ -276,7 +289,7 @@ func (c *config) complete(kinds string, rest []string) error {
 		}
 	}
 	switch {
-	case c.idle:
+	case c.idle || c.restart:
 		c.publish = false
 	case c.publish:
 		wrong(c.start != "", "-start is for a server that publishes by itself: add -publish=false")
@@ -292,20 +305,22 @@ func (c *config) complete(kinds string, rest []string) error {
 	return errors.Join(errs...)
 }
 
-// mode returns which of the three measurements the flags ask for.
+// mode returns which of the measurements the flags ask for.
 func (c *config) mode() string {
 	switch {
 	case c.storm:
 		return modeStorm
 	case c.idle:
 		return modeIdle
+	case c.restart:
+		return modeRestart
 	}
 	return modeFanout
 }
 
 // unknownCount reports whether load cannot know how many messages are
 // published.
-func (c *config) unknownCount() bool { return !c.publish && c.start == "" && !c.idle }
+func (c *config) unknownCount() bool { return c.mode() == modeFanout && !c.publish && c.start == "" }
 
 // slowCount returns the number of viewers that do not keep up.
 func (c *config) slowCount() int {

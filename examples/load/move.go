@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/internal/mark"
@@ -41,25 +40,30 @@ func (l *load) count(m map[string]int, name string) {
 // move connects v to the next server, from its position on. It tries all
 // servers in turn until one accepts v. If the measurement ends before, move
 // returns nil.
-func (l *load) move(v *viewer) (net.Conn, []byte) {
+func (l *load) move(v *viewer) *dialled {
 	server := v.server
-	for failures := 0; ; failures++ {
-		if pause(l.resume, backOff(failures)) != nil {
-			return nil, nil
+	wait, told := v.away()
+	if !told {
+		wait = backOff(0)
+	}
+	for failures := 1; ; failures++ {
+		if pause(l.resume, wait) != nil {
+			return nil
 		}
+		wait = backOff(failures)
 		server = (server + 1) % len(l.to)
-		conn, rest, err := dial(l.resume, l.to[server].since(v.place.pos), source(v.number, l.cfg.sources), false)
+		conn, err := l.dial(l.resume, v, l.to[server].since(v.place.pos))
 		if err != nil {
 			continue
 		}
 		why := v.dropped()
 		if !v.replace(conn) {
-			return nil, nil
+			return nil
 		}
 		l.count(l.reconnects, why)
 		l.put(v, server)
 		l.greet(v)
-		return conn, rest
+		return conn
 	}
 }
 
@@ -74,7 +78,7 @@ func (l *load) greet(v *viewer) {
 
 // replace makes conn the connection of v. If v has been stopped, replace closes
 // conn and returns false.
-func (v *viewer) replace(conn net.Conn) bool {
+func (v *viewer) replace(conn *dialled) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.stopped {
@@ -82,8 +86,8 @@ func (v *viewer) replace(conn net.Conn) bool {
 		return false
 	}
 	v.conn.Close()
-	v.conn = conn
-	v.frames, v.tail, v.code, v.closing, v.err = frameReader{}, mark.Tail{}, 0, false, nil
+	v.conn = conn.Conn
+	v.frames, v.tail, v.code, v.closing, v.err = frameReader{deflate: conn.deflate}, mark.Tail{}, 0, false, nil
 	v.place.cut()
 	return true
 }

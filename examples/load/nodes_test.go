@@ -160,7 +160,7 @@ func TestSince(t *testing.T) {
 		{"ws://127.0.0.1/ws", "a.1", "/ws?since=a.1"},
 		{"ws://127.0.0.1/ws?room=x", "a&b=1", "/ws?room=x&since=a%26b%3D1"},
 	} {
-		to, err := parseTarget(row.url, false)
+		to, err := parseTarget(row.url, "", false)
 		if got := to.since(row.pos).path; err != nil || got != row.want {
 			t.Errorf("%s from %q: %q, %v, want %q", row.url, row.pos, got, err, row.want)
 		}

@@ -52,13 +52,13 @@ type publisher struct {
 
 // newPublisher connects, sends the token and waits until it is accepted.
 func newPublisher(ctx context.Context, to target, token string) (*publisher, error) {
-	conn, rest, err := dial(ctx, to, nil, false)
+	conn, err := dial(ctx, to, nil, false)
 	if err != nil {
 		return nil, fmt.Errorf("the publisher cannot connect: %w", err)
 	}
 	p := &publisher{conn: conn, changed: make(chan struct{})}
 	go func() {
-		err := readFrames(io.MultiReader(strings.NewReader(string(rest)), conn), p)
+		err := readFrames(io.MultiReader(strings.NewReader(string(conn.rest)), conn), p)
 		p.set(func() {
 			if p.failed == nil {
 				p.failed = fmt.Errorf("the publisher's connection ended: %w", err)

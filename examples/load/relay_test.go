@@ -102,6 +102,17 @@ func TestRelay(t *testing.T) {
 			t.Errorf("exit code %d, %s%+v", code, words, r)
 		}
 	})
+	t.Run("newcomers with compression", func(t *testing.T) {
+		common := append(common, "-viewers", "50", "-storm", "-history", "1000", "-size", "60")
+		plain, _, words := measured(t, common...)
+		r, code, more := measured(t, append(common, "-deflate")...)
+		if code != exitOK || r.Published != 1000 || plain.Deliveries < 50*1000 || r.Deliveries < 50*1000 {
+			t.Errorf("exit code %d, %s%s%+v", code, words, more, r)
+		}
+		if r.Bytes*2 > plain.Bytes {
+			t.Errorf("%d bytes, without compression %d", r.Bytes, plain.Bytes)
+		}
+	})
 	t.Run("idle", func(t *testing.T) {
 		r, code, words := measured(t, append(common, "-viewers", "50", "-idle", "-for", "100ms")...)
 		if code != exitOK || r.Connected != 50 || r.Expected != 0 {

@@ -35,12 +35,16 @@ type report struct {
 	SlowDrops  map[string]int `json:"slow_dropped"`
 	Reconnects map[string]int `json:"reconnects"`
 
-	Latency    quantiles `json:"latency_ms"`
-	Complete   quantiles `json:"complete_ms"`
-	Rate       float64   `json:"rate"`
-	RateHeld   float64   `json:"rate_held"`
-	Throughput float64   `json:"throughput"`
-	Seconds    float64   `json:"seconds"`
+	Latency  quantiles `json:"latency_ms"`
+	Complete quantiles `json:"complete_ms"`
+
+	PeakReturns int `json:"peak_returns"`
+	Untold      int `json:"untold"`
+
+	Rate       float64 `json:"rate"`
+	RateHeld   float64 `json:"rate_held"`
+	Throughput float64 `json:"throughput"`
+	Seconds    float64 `json:"seconds"`
 
 	ServerCPU      float64 `json:"server_cpu_seconds"`
 	CPUPerDelivery float64 `json:"cpu_us_per_delivery"`
@@ -100,13 +104,17 @@ func (r *report) judge() {
 	fail(r.Duplicates, "deliveries came twice")
 	fail(r.OutOfOrder, "deliveries came out of order")
 	fail(r.Malformed, "messages of this run arrived damaged")
-	if r.Mode != modeIdle && r.Published == 0 && len(r.Failures) == 0 {
+	fail(int64(r.Untold), "viewers were not told when to come back")
+	if r.publishes() && r.Published == 0 && len(r.Failures) == 0 {
 		r.Failures = append(r.Failures, "nothing was published, so nothing was tested")
 	}
 	if r.Mode == modeFanout && r.RateHeld > 0 && r.RateHeld < 0.98*r.Rate {
 		r.Notes = append(r.Notes, fmt.Sprintf("the publisher sent %.1f of %g messages a second: the machine, or the server's limit for one publisher, is too slow", r.RateHeld, r.Rate))
 	}
 }
+
+// publishes reports whether messages are published in this mode.
+func (r *report) publishes() bool { return r.Mode == modeFanout || r.Mode == modeStorm }
 
 func (r *report) writeJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
@@ -123,7 +131,7 @@ func (r *report) writeText(w io.Writer) {
 	if r.Slow > 0 {
 		line("slow among them", "%d%s", r.Slow, counted(", dropped by the server: ", r.SlowDrops))
 	}
-	if r.Mode != modeIdle {
+	if r.publishes() {
 		line("published", "%d", r.Published)
 		line("deliveries", "%d of %d, in %d frames", r.Deliveries-r.Duplicates, r.Expected, r.Frames)
 		line("loss", "%d", r.Loss)
@@ -142,6 +150,9 @@ func (r *report) writeText(w io.Writer) {
 		line("throughput", "%.0f deliveries a second", r.Throughput)
 	case modeStorm:
 		ms("until complete", r.Complete)
+	case modeRestart:
+		ms("until back", r.Complete)
+		line("most in a second", "%d", r.PeakReturns)
 	}
 	if len(r.Servers) > 1 {
 		for _, s := range r.Servers {

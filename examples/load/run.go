@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +19,8 @@ const (
 	modeFanout = "fanout"
 	modeStorm  = "storm"
 	modeIdle   = "idle"
+
+	modeRestart = "restart"
 )
 
 // tallies is the number of tallies that the viewers of a server share.
@@ -91,6 +92,8 @@ func (l *load) run(ctx context.Context) (*report, error) {
 		err = l.storm(ctx)
 	case modeIdle:
 		err = l.idle(ctx)
+	case modeRestart:
+		err = l.restart(ctx)
 	default:
 		err = l.fanout(ctx)
 	}
@@ -290,7 +293,7 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 		v.target = complete
 		l.put(v, i%len(l.to))
 		if k == reads && l.moves() {
-			v.move = func() (net.Conn, []byte) { return l.move(v) }
+			v.move = func() *dialled { return l.move(v) }
 		}
 		l.viewers = append(l.viewers, v)
 		if ramp > 0 {
@@ -314,7 +317,7 @@ func (l *load) connect(ctx context.Context, n int, ramp float64, complete int64)
 // join connects v.
 func (l *load) join(ctx context.Context, v *viewer) {
 	server := v.server
-	conn, rest, err := dial(ctx, l.to[server], source(v.number, l.cfg.sources), v.kind != reads)
+	conn, err := l.dial(ctx, v, l.to[server])
 	if err != nil {
 		l.count(l.refused, refusedAs(err))
 		return
@@ -323,8 +326,14 @@ func (l *load) join(ctx context.Context, v *viewer) {
 	l.mu.Lock()
 	l.report.Servers[server].Viewers++
 	l.mu.Unlock()
-	v.start(conn, rest)
+	v.start(conn)
 	l.greet(v)
+}
+
+// dial opens a connection for v.
+func (l *load) dial(ctx context.Context, v *viewer, to target) (*dialled, error) {
+	to.deflate = l.cfg.deflate
+	return dial(ctx, to, source(v.number, l.cfg.sources), v.kind != reads)
 }
 
 // drip makes the viewers of the kind drips read a byte each second.
@@ -431,7 +440,7 @@ func (l *load) collect(stay func()) {
 		} else {
 			r.Servers[v.server].AtEnd++
 		}
-		if v.kind == reads && r.Mode != modeIdle {
+		if v.kind == reads && r.publishes() {
 			published := r.Published
 			if l.cfg.unknownCount() {
 				published = max(published, v.track.next)

@@ -41,7 +41,7 @@ type viewer struct {
 	kind   kind
 	number int // from 0 on
 	finder *mark.Finder
-	move   func() (conn net.Conn, rest []byte) // goes on at another server; nil: stays
+	move   func() *dialled // goes on at another server; nil: stays
 
 	mu      sync.Mutex
 	conn    net.Conn // only start and move change it
@@ -64,8 +64,10 @@ type viewer struct {
 	now     int64 // when the bytes arrived that are being parsed
 	place   place // used if move is set
 	track   track
-	code    int  // the code of the close frame
-	closing bool // a close frame has arrived
+	code    int    // the code of the close frame
+	reason  string // its reason
+	told    bool   // the reason says when to come back
+	closing bool   // a close frame has arrived
 	err     error
 }
 
@@ -75,12 +77,11 @@ func newViewer(k kind, f *mark.Finder, number int, late bool) *viewer {
 	return &viewer{kind: k, finder: f, number: number, track: track{late: late}, completed: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// start reads rest, which arrived with the handshake, and then conn, until the
-// connection or the measurement ends. If v moves, it then reads the next
-// connection. Start does not wait for that.
-func (v *viewer) start(conn net.Conn, rest []byte) {
+// start reads from conn until the connection or the measurement ends. If v
+// moves, it then reads the next connection. Start does not wait for that.
+func (v *viewer) start(conn *dialled) {
 	v.mu.Lock()
-	v.conn = conn
+	v.conn, v.frames.deflate = conn.Conn, conn.deflate
 	v.mu.Unlock()
 	if v.kind != reads {
 		close(v.ended)
@@ -89,13 +90,13 @@ func (v *viewer) start(conn net.Conn, rest []byte) {
 	go func() {
 		defer close(v.ended)
 		for {
-			if v.err = v.feed(rest); v.err == nil {
+			if v.err = v.feed(conn.rest); v.err == nil {
 				v.err = v.read()
 			}
 			if v.move == nil || v.dropped() == "" || errors.Is(v.err, errProtocol) {
 				return
 			}
-			if conn, rest = v.move(); conn == nil {
+			if conn = v.move(); conn == nil {
 				return
 			}
 		}
@@ -244,7 +245,7 @@ func (v *viewer) control(op byte, payload []byte) error {
 	case opPing:
 		return v.send(opPong, payload)
 	case opClose:
-		v.code, v.closing = closeCode(payload), true
+		v.code, v.reason, v.closing = closeCode(payload), string(payload[min(2, len(payload)):]), true
 		if len(payload) > maxControl {
 			payload = nil
 		}

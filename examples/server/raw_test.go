@@ -102,19 +102,7 @@ func (c *raw) readTexts(n int) (texts []string, frames int) {
 func (c *raw) readFrame() (kind string, texts []string) {
 	c.t.Helper()
 	for {
-		head := make([]byte, 2, 10)
-		c.read(head)
-		size := uint64(head[1])
-		switch size {
-		case 126:
-			c.read(head[:2])
-			size = uint64(binary.BigEndian.Uint16(head))
-		case 127:
-			c.read(head[:8])
-			size = binary.BigEndian.Uint64(head[:8])
-		}
-		payload := make([]byte, size)
-		c.read(payload)
+		_, payload := c.readAny()
 		var frame struct {
 			Type     string
 			Messages []struct{ Text string }
@@ -127,6 +115,26 @@ func (c *raw) readFrame() (kind string, texts []string) {
 		}
 		return frame.Type, texts
 	}
+}
+
+// readAny reads a frame of any kind.
+func (c *raw) readAny() (first byte, payload []byte) {
+	c.t.Helper()
+	head := make([]byte, 10)
+	c.read(head[:2])
+	first = head[0]
+	size := uint64(head[1])
+	switch size {
+	case 126:
+		c.read(head[:2])
+		size = uint64(binary.BigEndian.Uint16(head))
+	case 127:
+		c.read(head[:8])
+		size = binary.BigEndian.Uint64(head[:8])
+	}
+	payload = make([]byte, size)
+	c.read(payload)
+	return first, payload
 }
 
 func (c *raw) read(b []byte) {

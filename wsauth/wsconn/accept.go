@@ -54,6 +54,16 @@ type Config struct {
 	// client offers none of them, none is sent, and a browser that has offered
 	// others closes the connection.
 	Subprotocols []string
+	// Compress decides whether a client that offers permessage-deflate (RFC
+	// 7692) gets frames of [NewCompressedFrame] compressed. If nil, none does.
+	// It is called for each request that Accept upgrades.
+	//
+	// Such a client may compress what it sends, and browsers compress all of
+	// it. [Conn.SetReadLimit] then limits what comes out. Neither side keeps
+	// anything of a message for the next one, so compression takes no memory
+	// for each connection. Some versions of Safari fail with it (13.1, and 15.0
+	// to 15.3), so look at the User-Agent.
+	Compress func(*http.Request) bool
 }
 
 // ConfigError is one problem of a [Config]. It never contains a value.
@@ -181,6 +191,15 @@ func (u *Upgrader) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error)
 		}
 	}
 	c := &Conn{cfg: &u.cfg}
+	w.Header().Del("Sec-WebSocket-Extensions")
+	if u.cfg.Compress != nil && u.cfg.Compress(r) {
+		// Not by the library, which answers some offers wrongly, and keeps a
+		// decompressor while a client stalls in a message.
+		if answer := negotiate(r.Header["Sec-Websocket-Extensions"]); answer != "" {
+			w.Header().Set("Sec-WebSocket-Extensions", answer)
+			c.deflate = true
+		}
+	}
 	c.limit.Store(u.cfg.ReadLimit)
 	lib, err := newLibrary(c, w, r)
 	if err != nil {

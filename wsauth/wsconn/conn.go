@@ -43,7 +43,8 @@ type Conn struct {
 	raw         net.Conn                // from Hijack; its Close may do more than close the socket
 	subprotocol string
 
-	limit atomic.Int64
+	deflate bool // permessage-deflate was negotiated
+	limit   atomic.Int64
 
 	// Guarded by readMu:
 	readMu  wsframe.Lock
@@ -170,13 +171,14 @@ func (c *Conn) nextMessage(anyKind bool) (msg []byte, binary bool, err error) {
 			return nil, false, err
 		}
 		c.partial = r
+		compressed := c.meter.Compressed()
 		if c.closing.Load() {
 			continue
 		}
 		if binary && !anyKind {
 			return nil, false, wsauth.ErrBinary
 		}
-		msg, err := c.readPartial()
+		msg, err := c.readPartial(compressed)
 		switch {
 		case err != nil:
 			return nil, false, err
@@ -214,9 +216,22 @@ func (c *Conn) library() (*library, error) {
 
 // readPartial allocates memory as the message arrives, not as its header
 // announces. It asks for at most one byte more than the limit, because the
-// library waits until it has everything that it was asked for.
-func (c *Conn) readPartial() ([]byte, error) {
+// library waits until it has everything that it was asked for. It decompresses
+// a message only when all of it is there, so that a client that stalls in the
+// middle of one holds no decompressor.
+func (c *Conn) readPartial(compressed bool) ([]byte, error) {
 	limit := c.limit.Load()
+	if compressed {
+		payload, err := c.readPayload(longest(limit))
+		if err != nil {
+			return nil, err
+		}
+		return decompress(payload, limit)
+	}
+	return c.readPayload(limit)
+}
+
+func (c *Conn) readPayload(limit int64) ([]byte, error) {
 	msg := make([]byte, 0, 512)
 	for {
 		n, err := c.partial.Read(msg[len(msg) : min(int64(cap(msg))-1, limit)+1])
@@ -294,7 +309,12 @@ func (c *Conn) readRaw(b []byte) (n int, err error) {
 	} else {
 		n, err = c.readSocket(b)
 	}
-	if !c.closing.Load() && !c.meter.Scan(b[:n], &c.asked) {
+	scan := c.meter.Scan
+	if c.deflate {
+		scan = c.meter.ScanCompressed
+	}
+	// Messages are told from each other even while they are discarded.
+	if (c.deflate || !c.closing.Load()) && !scan(b[:n], &c.asked) && !c.closing.Load() {
 		c.flood()
 		return 0, errFlood
 	}

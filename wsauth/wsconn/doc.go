@@ -59,10 +59,11 @@
 //     a client that goes on sending is read slowly.
 //   - A [Frame] is encoded once and written to any number of connections. A
 //     write needs no context, no timer and no allocation.
+//   - A [Frame] of [NewCompressedFrame] is also compressed once, for all
+//     clients that accept it; see [Config].Compress. Compression never keeps
+//     the context of a message for the next one: that would need more than a
+//     megabyte of memory for each connection.
 //   - The Origin header is compared completely: scheme, host and port.
-//
-// Compression is never negotiated. With context takeover, it would need more
-// than a megabyte of memory for each connection.
 //
 // The handler of the request may return while the connection stays open. The
 // buffers of net/http for the request are then freed.

@@ -77,14 +77,16 @@ type sink struct{ net.Conn }
 func (sink) Write(p []byte) (int, error)      { return len(p), nil }
 func (sink) SetWriteDeadline(time.Time) error { return nil }
 
-func sinkConn(t testing.TB) *wsconn.Conn {
+func sinkConn(t testing.TB, offers ...string) *wsconn.Conn {
 	t.Helper()
-	up, err := wsconn.New(wsconn.Config{})
+	up, err := wsconn.New(wsconn.Config{Compress: always})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours, theirs := net.Pipe()
-	conn, err := up.Accept(pipeWriter{httptest.NewRecorder(), sink{ours}}, upgradeRequest())
+	r := upgradeRequest()
+	r.Header["Sec-Websocket-Extensions"] = offers
+	conn, err := up.Accept(pipeWriter{httptest.NewRecorder(), sink{ours}}, r)
 	if err != nil {
 		t.Fatal(err)
 	}

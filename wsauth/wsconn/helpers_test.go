@@ -147,17 +147,30 @@ type client struct {
 
 func (s *server) dial(t testing.TB) *client {
 	t.Helper()
+	c, _ := s.dialWith(t, "")
+	return c
+}
+
+func (s *server) dialWith(t testing.TB, lines string) (*client, http.Header) {
+	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return hello(t, conn)
+	return helloWith(t, conn, lines)
 }
 
 func hello(t testing.TB, conn net.Conn) *client {
 	t.Helper()
-	if _, err := io.WriteString(conn, handshake); err != nil {
+	c, _ := helloWith(t, conn, "")
+	return c
+}
+
+// helloWith sends more lines in the header, and returns that of the answer.
+func helloWith(t testing.TB, conn net.Conn, lines string) (*client, http.Header) {
+	t.Helper()
+	if _, err := io.WriteString(conn, strings.TrimSuffix(handshake, "\r\n")+lines+"\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{conn, bufio.NewReader(conn)}
@@ -165,7 +178,7 @@ func hello(t testing.TB, conn net.Conn) *client {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}
-	return c
+	return c, resp.Header
 }
 
 // frame encodes a whole frame of a client, masked with zeros.
@@ -194,13 +207,24 @@ func (c *client) send(t testing.TB, op byte, payload string) {
 	}
 }
 
-// recv reads one frame of any kind.
+// recv reads one frame of any kind, which is not compressed.
 func (c *client) recv() (op byte, payload string, err error) {
+	op, payload, err = c.recvAny()
+	if err == nil && op&rsv1 != 0 {
+		err = errors.New("a compressed frame")
+	}
+	return op, payload, err
+}
+
+// rsv1 in an opcode marks a compressed message.
+const rsv1 = 0x40
+
+func (c *client) recvAny() (op byte, payload string, err error) {
 	var h [2]byte
 	if _, err := io.ReadFull(c.r, h[:]); err != nil {
 		return 0, "", err
 	}
-	if h[0]&0x70 != 0 || h[0]&0x80 == 0 || h[1]&0x80 != 0 {
+	if h[0]&0x30 != 0 || h[0]&0x80 == 0 || h[1]&0x80 != 0 {
 		return 0, "", errors.New("not a whole unmasked frame: interleaved writes?")
 	}
 	n := uint64(h[1])
@@ -219,7 +243,7 @@ func (c *client) recv() (op byte, payload string, err error) {
 	}
 	p := make([]byte, n)
 	_, err = io.ReadFull(c.r, p)
-	return h[0] & 0xf, string(p), err
+	return h[0] & (0xf | rsv1), string(p), err
 }
 
 // wantClose reads until the close frame, compares it, and checks that no data

@@ -22,8 +22,9 @@ func (c *Conn) WriteFrame(f *Frame) error {
 	if c.closing.Load() {
 		return ErrClosed
 	}
+	wire := c.wireOf(f)
 	c.writeMu.Lock()
-	return c.finishFrame(f, f.wire)
+	return c.finishFrame(wire, wire)
 }
 
 // StartFrame writes a frame without waiting for the client. It returns true if
@@ -42,21 +43,22 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 	if c.closing.Load() {
 		return false, ErrClosed
 	}
+	wire := c.wireOf(f)
 	if !c.writeMu.TryLock() { // another frame is being written
 		go func() {
 			c.writeMu.Lock()
-			done(c.finishFrame(f, f.wire))
+			done(c.finishFrame(wire, wire))
 		}()
 		return false, nil
 	}
-	rest := f.wire
+	rest := wire
 	if c.closing.Load() {
 		err = ErrClosed
 	} else {
 		rest, err = c.writeAtOnce(rest)
 	}
 	if err == nil && (len(rest) > 0 || c.keeper.keeps()) {
-		go func() { done(c.finishFrame(f, rest)) }() // which unlocks
+		go func() { done(c.finishFrame(wire, rest)) }() // which unlocks
 		return false, nil
 	}
 	c.writeMu.Unlock()
@@ -69,9 +71,9 @@ func (c *Conn) StartFrame(f *Frame, done func(error)) (sent bool, err error) {
 // finishFrame writes the rest of a frame and releases writeMu. It finishes a
 // frame that has begun even if a close frame follows: the client would read a
 // close frame inside it as part of the message.
-func (c *Conn) finishFrame(f *Frame, rest []byte) error {
+func (c *Conn) finishFrame(wire, rest []byte) error {
 	err := ErrClosed
-	if begun := len(rest) < len(f.wire); begun || !c.closing.Load() {
+	if begun := len(rest) < len(wire); begun || !c.closing.Load() {
 		err = c.writeLocked(rest)
 	}
 	c.writeMu.Unlock()
@@ -94,7 +96,7 @@ func (c *Conn) WriteBinary(ctx context.Context, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return c.WriteFrame(&Frame{wsframe.New(wsframe.Binary, data)})
+	return c.WriteFrame(&Frame{wire: wsframe.New(wsframe.Binary, data)})
 }
 
 // writeAtOnce writes what the socket takes without waiting, and returns the

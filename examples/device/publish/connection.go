@@ -134,8 +134,20 @@ func refusal(res *http.Response, err error) error {
 	return &unavailableError{status: res.StatusCode, retryAfter: client.RetryAfter(res.Header, longDelay)}
 }
 
+// awayError is the end of a connection to a relay that goes away and said when
+// the device may come back.
+type awayError struct{ comeBack time.Duration }
+
+func (e *awayError) Error() string { return "publish: the relay goes away" }
+func (e *awayError) Unwrap() error { return errLost }
+
 // meaning returns the error for the close code in err.
 func meaning(err error) error {
+	if end, ok := errors.AsType[websocket.CloseError](err); ok && end.Code == websocket.StatusGoingAway {
+		if wait, ok := client.ComeBack(end.Reason, longDelay); ok {
+			return &awayError{wait}
+		}
+	}
 	switch websocket.CloseStatus(err) {
 	case closeRefused:
 		return ErrRefused

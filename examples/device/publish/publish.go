@@ -148,11 +148,14 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		wait := delay/2 + mathrand.N(delay/2)
 		var told *unavailableError
+		var away *awayError
 		switch {
 		case errors.Is(err, ErrReplaced), errors.Is(err, ErrEnded):
 			wait = longDelay/2 + mathrand.N(longDelay/2)
 		case errors.Is(err, ErrRefused):
 			delay = min(refusedStep*delay, longDelay)
+		case errors.As(err, &away):
+			wait = away.comeBack + mathrand.N(time.Second) // others have the same number
 		default:
 			delay = min(2*delay, max(lastDelay, delay))
 			if errors.As(err, &told) {

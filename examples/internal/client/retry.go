@@ -25,3 +25,14 @@ func RetryAfter(h http.Header, most time.Duration) time.Duration {
 	}
 	return min(max(time.Until(at), 0), most)
 }
+
+// ComeBack returns how long the reason of a close frame asks to wait before the
+// next connection: "retry=" and seconds, at most most. ok is false for any
+// other reason.
+func ComeBack(reason string, most time.Duration) (wait time.Duration, ok bool) {
+	value, ok := strings.CutPrefix(reason, "retry=")
+	if !ok || value == "" || strings.Trim(value, "0123456789") != "" {
+		return 0, false
+	}
+	return RetryAfter(http.Header{"Retry-After": {value}}, most), true
+}

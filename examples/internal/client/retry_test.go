@@ -51,3 +51,31 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+func TestComeBack(t *testing.T) {
+	for _, row := range []struct {
+		reason string
+		want   time.Duration
+		ok     bool
+		why    string
+	}{
+		{"retry=17", 17 * time.Second, true, "seconds"},
+		{"retry=0", 0, true, "at once"},
+		{"retry=99999999", 5 * time.Minute, true, "bounded"},
+		{"retry=99999999999999999999999", 5 * time.Minute, true, "beyond all numbers"},
+		{"", 0, false, "no reason"},
+		{"server stopping", 0, false, "another reason"},
+		{"retry=", 0, false, "no number"},
+		{"retry=-1", 0, false, "a sign"},
+		{"retry=1.5", 0, false, "a fraction"},
+		{"retry= 5", 0, false, "a blank"},
+		{"retry=5 ", 0, false, "a blank behind"},
+		{"please retry=5", 0, false, "other words before"},
+		{"RETRY=5", 0, false, "other letters"},
+		{"retry=Sun, 06 Nov 2094 08:49:37 GMT", 0, false, "a date"},
+	} {
+		if got, ok := client.ComeBack(row.reason, 5*time.Minute); got != row.want || ok != row.ok {
+			t.Errorf("%q (%s): %v, %t", row.reason, row.why, got, ok)
+		}
+	}
+}

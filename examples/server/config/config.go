@@ -64,6 +64,7 @@ type Config struct {
 
 	MaxConnections    int // at least 1
 	UpgradesPerSecond int // 0 is any number
+	Compression       bool
 
 	HistoryKeep     int
 	HistoryTrimAt   int
@@ -170,6 +171,8 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Number of WebSocket connections that all clients together can have open. A further one gets a 503 with `Retry-After`. Each takes a file descriptor, so the default is nine tenths of those that the process may open (`RLIMIT_NOFILE`, `LimitNOFILE` of systemd), and leaves at least 64 for files and for HTTP."},
 		{Name: "UPGRADES_PER_SECOND", Default: "1000", Into: envcheck.Number(&c.UpgradesPerSecond, 0, 1_000_000),
 			Doc: "Number of WebSocket connections that all clients together can open in a second, and twice as many at once. A further one gets a 429 with `Retry-After`. 0 is any number."},
+		{Name: "COMPRESSION", Default: "on", Into: envcheck.Choice(&c.Compression, envcheck.As("on", true), envcheck.As("off", false)),
+			Doc: "`on` compresses the history and other long frames for clients that offer it (permessage-deflate), once for all of them. Safari gets them as they are, because some of its versions then fail. `off` compresses nothing."},
 		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Number(&c.HistoryKeep, 1, 1_000_000),
 			Doc: "Number of messages that a clean-up of the history leaves."},
 		{Name: "HISTORY_TRIM_AT", Into: envcheck.Number(&c.HistoryTrimAt, 1, 2_000_000),

@@ -48,11 +48,22 @@ type load struct {
 	oldest   time.Time // when its first entry was stored; zero if it has none
 }
 
+// compressFrom is the size of a text from which on a frame is compressed for
+// viewers that accept it. A smaller one fits into a packet as it is.
+const compressFrom = 1 << 10
+
+// encode makes the frame of b. A live frame of one message is never compressed:
+// most are short, and its viewers wait for it.
 func encode(b history.Batch, whole bool) shared {
 	text, kind := layout(b, whole)
-	s := shared{wsconn.NewFrame(text), load{messages: len(b.Entries), live: kind == wire.Live}}
+	s := shared{load: load{messages: len(b.Entries), live: kind == wire.Live}}
 	if leads(b, whole) {
 		s.messages++
+	}
+	if len(text) >= compressFrom && (!s.live || s.messages > 1) {
+		s.frame = wsconn.NewCompressedFrame(text)
+	} else {
+		s.frame = wsconn.NewFrame(text)
 	}
 	if len(b.Entries) > 0 {
 		s.oldest = b.Entries[0].At
@@ -101,7 +112,8 @@ type frameCache struct {
 	encoded   atomic.Uint64
 }
 
-// frameRing holds two megabytes at most, if no message is larger than a piece.
+// frameRing holds two megabytes at most, if no message is larger than a piece,
+// and their compressed form, which is smaller.
 type frameRing struct {
 	slots [32]frameSlot
 	next  int

@@ -82,6 +82,13 @@ type Config struct {
 	// means that it tries once, and closes with 1011.
 	Patience time.Duration
 
+	// ReturnRate is how many clients are asked to come back in each second after
+	// [Relay.Shutdown]. The reason of each close frame, "retry=SECONDS", names
+	// the time of its client, 5 minutes at most. The first may come back after
+	// 2 seconds, and publishers with "watch=0" after 1. Default 500: accepting
+	// so many takes less than half a processor.
+	ReturnRate rate.Limit
+
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
 	// If nil, nothing is logged.
@@ -110,6 +117,12 @@ type Relay struct {
 	done     sync.WaitGroup
 }
 
+// connection is what the relay knows about an open connection.
+type connection struct {
+	addr  netip.Addr
+	blind bool // it only publishes
+}
+
 // New returns a relay that knows the ids in the log. If cfg is not valid, the
 // error names every missing or negative field.
 func New(cfg Config) (*Relay, error) {
@@ -123,8 +136,8 @@ func New(cfg Config) (*Relay, error) {
 	need(cfg.Gate == nil, "Gate")
 	need(cfg.Upgrader == nil, "Upgrader")
 	need(cfg.ClientIP == nil, "ClientIP")
-	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 {
-		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst and Patience must not be negative"))
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience and ReturnRate must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -134,6 +147,9 @@ func New(cfg Config) (*Relay, error) {
 	}
 	if cfg.PublishBurst == 0 {
 		cfg.PublishBurst = 400
+	}
+	if cfg.ReturnRate == 0 {
+		cfg.ReturnRate = 500
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -184,7 +200,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	v.conn = conn
 	if !r.add(v) {
-		_ = conn.Close(codeGoingAway, "server stopping")
+		_ = conn.Close(codeGoingAway, reason(viewersAway.Seconds()))
 		return
 	}
 	if r.cfg.Barred != nil && r.cfg.Barred(addr) {
@@ -429,7 +445,8 @@ func (r *Relay) Stopping() bool {
 }
 
 // Shutdown refuses new connections, sends 1001 to the open ones and waits until
-// all have ended. If ctx ends first, Shutdown cuts the remaining connections
+// all have ended. Each close frame says when its client may come back, see
+// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining connections
 // and returns the error of ctx. http.Server.Shutdown does not close these
 // connections, because it does not track hijacked ones.
 func (r *Relay) Shutdown(ctx context.Context) error {
@@ -437,10 +454,21 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	r.stop()
 	r.mu.Lock()
 	r.stopping = true
+	viewers := 0
 	for v := range r.viewers {
+		if !v.blind {
+			viewers++
+		}
+	}
+	bye := newGoodbyes(viewers, float64(r.cfg.ReturnRate))
+	for v := range r.viewers {
+		why := bye.publisher
+		if !v.blind {
+			why = bye.viewer
+		}
 		// The connection's own grace period bounds each Close, and all of them
 		// together take no longer than one, because they run concurrently.
-		go v.conn.Close(codeGoingAway, "server stopping")
+		go v.conn.Close(codeGoingAway, why())
 	}
 	r.mu.Unlock()
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,7 +154,7 @@ func (s *Site) assemble() (err error) {
 		Allow:                   cfg.Origins,
 		Scheme:                  s.clients.Scheme,
 		InsecureSkipOriginCheck: !cfg.Production,
-	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait})
+	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait, Compress: s.compress})
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,8 @@ func (s *Site) assemble() (err error) {
 	s.Relay, err = relay.New(relay.Config{
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
-		Barred: s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
+		ReturnRate: returns(cfg),
+		Barred:     s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
 	})
 	if err != nil {
 		return err
@@ -238,6 +240,25 @@ func Grants(cfg config.Config) authority.Config {
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
+}
+
+// compress reports whether the client of r may get compressed frames. Safari
+// fails with them in its versions 13.1 and 15.0 to 15.3, and in some cases in
+// 17. Every browser with the engine of Safari, such as all of iOS, names
+// AppleWebKit/605. Chromium names AppleWebKit/537.
+func (s *Site) compress(r *http.Request) bool {
+	return s.cfg.Compression && !strings.Contains(r.UserAgent(), "AppleWebKit/6")
+}
+
+// returns is how many clients come back in a second after a restart: fewer than
+// UPGRADES_PER_SECOND admits, so that newcomers are admitted, too. 0 is the
+// default of the relay.
+func returns(cfg config.Config) rate.Limit {
+	half := rate.Limit(cfg.UpgradesPerSecond) / 2
+	if half >= 500 {
+		return 0
+	}
+	return half
 }
 
 // upgrades returns the limit of UPGRADES_PER_SECOND. nil is no limit.

@@ -19,6 +19,10 @@ const (
 	Pong   = 0x80 | 0xA
 )
 
+// RSV1 is the bit of the first byte that marks a compressed message (RFC 7692,
+// section 6).
+const RSV1 = 0x40
+
 const (
 	maxControl = 125            // bytes of payload in a control frame
 	maxReason  = maxControl - 2 // the code of a close frame takes two

@@ -29,6 +29,9 @@ type Meter struct {
 	idleAt        int64  // when the budget is or was whole, in Unix nanoseconds
 	seen          uint8  // bytes of the header, 0 in a payload and between frames
 	first, second byte   // of the header
+
+	begun uint8  // messages that have begun, and that Compressed has not reported
+	marks uint32 // a bit for each of them, the oldest lowest: it is compressed
 }
 
 // Scan reads the bytes that follow those of the call before, and reports
@@ -50,6 +53,55 @@ func (m *Meter) Scan(p []byte, asked *atomic.Bool) bool {
 		p = p[1:]
 	}
 	return within
+}
+
+// ScanCompressed is Scan for a connection with permessage-deflate (RFC 7692)
+// and a library that does not know this extension. It clears the bit RSV1 of
+// frames that begin a message. [Meter.Compressed] reports the bit.
+//
+// The bit of other frames stays, and the library refuses it.
+func (m *Meter) ScanCompressed(p []byte, asked *atomic.Bool) bool {
+	within := true
+	for len(p) > 0 && !m.Closed() {
+		n := 1 // a byte of a header, or the rest of a payload
+		if m.seen == 0 && m.left > 0 {
+			n = int(min(m.left, uint64(len(p))))
+		} else if m.seen == 0 && !m.begin(&p[0]) {
+			return false
+		}
+		within = m.Scan(p[:n], asked) && within
+		p = p[n:]
+	}
+	return within
+}
+
+// begin takes the first byte of a frame. It reports false if more messages wait
+// than a library reads ahead.
+func (m *Meter) begin(first *byte) bool {
+	if op := *first & 0xf; op != Text&0xf && op != Binary&0xf {
+		return true
+	}
+	if m.begun == 32 {
+		return false
+	}
+	if *first&RSV1 != 0 {
+		*first &^= RSV1
+		m.marks |= 1 << m.begun
+	}
+	m.begun++
+	return true
+}
+
+// Compressed reports whether the next message that the library returns is
+// compressed. Call it once for each message.
+func (m *Meter) Compressed() bool {
+	if m.begun == 0 {
+		return false // nothing was scanned, after a close frame
+	}
+	compressed := m.marks&1 != 0
+	m.begun--
+	m.marks >>= 1
+	return compressed
 }
 
 // Closed reports whether the last frame that was read is a close frame, and was

@@ -8,6 +8,7 @@
 //	most    the most viewers at 25 a second with p99 below 250 ms and nothing lost
 //	idle    memory per idle viewer
 //	quiet   CPU per idle viewer and second: pings, and whatever else a library does; use -for 2m
+//	first   bytes to each of 1,000 new viewers, and when they have the history
 //	storm   time until 5,000 viewers that reconnect at once all have the history
 //
 // With -only relay,node,nodes it compares one relay in memory, one on Redis, and
@@ -41,7 +42,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/terminal"
 )
 
-const usage = `usage: fanout [flags] cpu | most | idle | quiet | storm
+const usage = `usage: fanout [flags] cpu | most | idle | quiet | first | storm
 
 `
 
@@ -102,7 +103,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func (o *options) complete(args []string, quick bool, only string) error {
 	if len(args) != 1 || measurements[args[0]].run == nil {
-		return errors.New("say one of cpu, most, idle, quiet and storm")
+		return errors.New("say one of cpu, most, idle, quiet, first and storm")
 	}
 	o.measurement = measurements[args[0]]
 	o.name = args[0]

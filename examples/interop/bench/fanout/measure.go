@@ -22,8 +22,9 @@ import (
 // takes part; bare does the least work. The relay takes part on TCP, on a Unix
 // socket, and over TLS that it ends itself. parked and reading are the relay's
 // transport without the relay, with its viewers parked and with a goroutine for
-// each; over TLS, viewers are read so.
-var contestants = []string{"bare", "relay", relayUnix, relayTLS, "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
+// each; over TLS, viewers are read so. compressed is the
+// relay with viewers that accept compression.
+var contestants = []string{"bare", "relay", "compressed", relayUnix, relayTLS, "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
 
 const relayUnix, relayTLS = "relay-unix", "relay-tls"
 
@@ -33,7 +34,7 @@ var onEngine = []string{"node", "nodes"}
 
 // isRelay reports whether the contestant is the relay, in one of its forms.
 func isRelay(name string) bool {
-	return strings.HasPrefix(name, "relay") || slices.Contains(onEngine, name)
+	return strings.HasPrefix(name, "relay") || name == "compressed" || slices.Contains(onEngine, name)
 }
 
 // measurement is one of the measurements.
@@ -48,20 +49,22 @@ var measurements = map[string]measurement{
 	"most":  {unit: "viewers", viewersFull: 500, viewersQuick: 500, roundsFull: 3, run: most},
 	"idle":  {unit: "KB/viewer", viewersFull: 10_000, viewersQuick: 1000, roundsFull: 5, run: idle},
 	"quiet": {unit: "µs/viewer/s", viewersFull: 10_000, viewersQuick: 1000, roundsFull: 5, run: quiet},
+	"first": {unit: "KB/viewer", viewersFull: 1000, viewersQuick: 200, roundsFull: 5, run: first},
 	"storm": {unit: "ms", viewersFull: 5000, viewersQuick: 500, roundsFull: 5, run: storm},
 }
 
 // loaded holds the fields of the load generator's report that are used here.
 type loaded struct {
 	Deliveries     int64
-	Latency        struct{ P99 float64 } `json:"latency_ms"`
-	Complete       struct{ Max float64 } `json:"complete_ms"`
+	Bytes          int64
+	Connected      int
+	Latency        struct{ P99 float64 }      `json:"latency_ms"`
+	Complete       struct{ P99, Max float64 } `json:"complete_ms"`
 	Rate           float64
 	RateHeld       float64 `json:"rate_held"`
 	CPUPerDelivery float64 `json:"cpu_us_per_delivery"`
 	RSSPerViewer   float64 `json:"server_rss_per_viewer"`
 	ServerCPU      float64 `json:"server_cpu_seconds"`
-	Connected      int
 	Seconds        float64
 	Failures       []string
 }
@@ -113,6 +116,16 @@ func storm(ctx context.Context, b *bench, name string, o *options, _ func(string
 		return 0, 0, err
 	}
 	return l.Complete.Max, 0, l.whole()
+}
+
+// first is a storm in which the bytes count. Its p99 is that of the time until
+// a viewer has the history.
+func first(ctx context.Context, b *bench, name string, o *options, _ func(string)) (float64, float64, error) {
+	l, err := b.load(ctx, name, "-storm", "-viewers", strconv.Itoa(o.viewers), "-size", strconv.Itoa(o.size), "-wait", "60s")
+	if err != nil {
+		return 0, 0, err
+	}
+	return float64(l.Bytes) / 1024 / float64(max(1, l.Connected)), l.Complete.P99, l.whole()
 }
 
 const (
@@ -256,6 +269,9 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 		if !isRelay(name) && i == 0 {
 			flags = append(flags, "-publish=false", "-start", "http://"+s.addr+"/start")
 		}
+	}
+	if name == "compressed" {
+		flags = append(flags, "-deflate")
 	}
 	if name == "centrifuge" {
 		flags = append(flags, "-hello", `{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}`)

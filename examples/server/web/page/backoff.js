@@ -24,6 +24,14 @@ export function retryAfter(header) {
   return Math.min(86_400, Number(header)) * 1000;
 }
 
+// comeBack reads when a server that goes wants this page back, from the reason of
+// its close frame: "retry=" and seconds. null where it says nothing of it. Five
+// minutes at most, and a second by chance, for the others with the same number.
+export function comeBack(reason, random = Math.random) {
+  const told = /^retry=(\d{1,9})$/.exec(reason ?? '');
+  return told && Math.min(300, Number(told[1])) * 1000 + Math.round(1000 * random());
+}
+
 function spread(ms, random) {
   return Math.round(ms / 2 + (ms / 2) * random());
 }

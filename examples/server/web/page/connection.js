@@ -1,6 +1,6 @@
 // The connection to the server, kept up for as long as the page is open.
 
-import { delay, refusedDelay, retryAfter } from './backoff.js';
+import { comeBack, delay, refusedDelay, retryAfter } from './backoff.js';
 
 const stable = 10_000; // open for so long, a connection counts as a success
 const quiet = 15_000; // silence after which nobody seems to publish
@@ -133,8 +133,8 @@ export class Connection {
       this.#heard = this.#onData(data) || this.#heard;
       this.tell();
     });
-    socket.addEventListener('close', ({ code }) => {
-      if (socket === this.#socket) this.#closed(code);
+    socket.addEventListener('close', ({ code, reason }) => {
+      if (socket === this.#socket) this.#closed(code, reason);
     });
     this.tell();
   }
@@ -174,7 +174,7 @@ export class Connection {
     this.#onState(state);
   }
 
-  async #closed(code) {
+  async #closed(code, reason) {
     const socket = this.#socket;
     if (this.#asking === socket) return;
     const openedAt = this.#openedAt;
@@ -187,7 +187,7 @@ export class Connection {
       if (this.#asking === socket) this.#asking = null;
       if (socket !== this.#socket) return; // replaced meanwhile
     }
-    if (openedAt !== null && code === goingAway) verdict = { kind: 'restarting', wait: delay(this.#failures + starting) };
+    if (openedAt !== null && code === goingAway) verdict = { kind: 'restarting', wait: comeBack(reason) ?? delay(this.#failures + starting) };
     if (verdict.kind === 'restarting') this.#goneAt = this.#env.now();
     else if (verdict.kind === 'unreachable' && this.#env.now() - this.#goneAt < restart) verdict.kind = 'restarting';
     this.#failures += 1;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { delay, refusedDelay, retryAfter } from '../page/backoff.js';
+import { comeBack, delay, refusedDelay, retryAfter } from '../page/backoff.js';
 
 const [least, most] = [() => 0, () => 1];
 
@@ -39,5 +39,27 @@ test('Retry-After', () => {
     ['Tue, 01 Jan 2030 00:00:00 GMT', null], // a date needs the server's clock
   ]) {
     assert.equal(retryAfter(header), ms, String(header));
+  }
+});
+
+test('when a server that goes wants us back', () => {
+  for (const [reason, ms] of [
+    ['retry=17', 17_000],
+    ['retry=0', 0],
+    ['retry=300', 300_000],
+    ['retry=301', 300_000], // bounded
+    ['retry=999999999', 300_000],
+    ['retry=9999999999', null], // too long to be a number of seconds
+    ['retry=', null],
+    ['retry=-1', null],
+    ['retry=1.5', null],
+    ['retry=5 ', null],
+    ['retry=5\nretry=6', null],
+    ['server stopping', null],
+    ['', null],
+    [undefined, null],
+  ]) {
+    assert.equal(comeBack(reason, least), ms, String(reason));
+    assert.equal(comeBack(reason, most), ms === null ? null : ms + 1000, String(reason));
   }
 });

@@ -20,9 +20,9 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
       say(data) {
         this.dispatchEvent(Object.assign(new Event('message'), { data }));
       }
-      close(code = 1006) {
+      close(code = 1006, reason = '') {
         this.closed = true;
-        this.dispatchEvent(Object.assign(new Event('close'), { code }));
+        this.dispatchEvent(Object.assign(new Event('close'), { code, reason }));
       }
     },
     fetch: async (url) => {
@@ -54,8 +54,8 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
     w.connection.tell();
   };
   w.kind = () => w.states.at(-1).kind;
-  w.fail = async (code = 1006) => {
-    w.sockets.at(-1).close(code);
+  w.fail = async (code = 1006, reason = '') => {
+    w.sockets.at(-1).close(code, reason);
     await new Promise(setImmediate);
   };
   w.connection.open();
@@ -112,6 +112,29 @@ test('the server says that it goes', async () => {
   await w.fail(1001);
   assert.equal(w.kind(), 'restarting');
   assert.ok(w.states.at(-1).wait >= 2000, 'it needs a moment, and everybody asks at once');
+});
+
+test('the server says when it wants this page back', async () => {
+  for (const [reason, code, least, most] of [
+    ['retry=17', 1001, 17_000, 18_000],
+    ['retry=0', 1001, 0, 1000],
+    ['retry=999999', 1001, 300_000, 301_000], // a mistake, or a hostile server
+    ['retry=-5', 1001, 2000, 4000],
+    ['come back soon', 1001, 2000, 4000],
+    ['retry=17', 1006, 500, 1000], // not said by a server
+    ['retry=17', 1013, 500, 1000], // not of this code
+  ]) {
+    const w = world();
+    w.sockets[0].open();
+    await w.fail(code, reason);
+    const { kind, wait } = w.states.at(-1);
+    assert.equal(kind, code === 1001 ? 'restarting' : 'lost', reason);
+    assert.ok(wait >= least && wait <= most, `${reason} with ${code}: ${wait}`);
+    w.pass(Math.max(0, wait - 1));
+    assert.equal(w.sockets.length, 1, 'not before');
+    w.pass(1);
+    assert.equal(w.sockets.length, 2, 'and then at once');
+  }
 });
 
 test('a server that said that it goes is restarting, for a while', async () => {

@@ -1,0 +1,45 @@
+package relay
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// longestAway is the longest time that a client is asked to stay away. Its
+	// owner looks at an empty page meanwhile.
+	longestAway = 5 * time.Minute
+
+	// A server that was told to end takes a moment to end and to begin again.
+	// Publishers come first: without them, viewers have nothing to see.
+	publisherAway = time.Second
+	viewersAway   = 2 * time.Second
+)
+
+// goodbyes makes the reasons of the close frames for clients that leave
+// together. Each names the seconds after which its client may come back. They
+// are spread so that perSecond clients come back in each second, and evenly
+// over longestAway if there are too many. Clients add up to a second by chance,
+// so that those with the same number do not come at once.
+type goodbyes struct {
+	step float64 // seconds between two viewers
+	said int
+}
+
+func newGoodbyes(viewers int, perSecond float64) *goodbyes {
+	room := (longestAway - viewersAway).Seconds()
+	return &goodbyes{step: min(1/perSecond, room/float64(max(1, viewers)))}
+}
+
+// publisher returns the reason for a client that only publishes.
+func (g *goodbyes) publisher() string { return reason(publisherAway.Seconds()) }
+
+// viewer returns the reason for the next viewer.
+func (g *goodbyes) viewer() string {
+	at := viewersAway.Seconds() + g.step*(float64(g.said)+rand.Float64())
+	g.said++
+	return reason(min(at, longestAway.Seconds()))
+}
+
+func reason(seconds float64) string { return fmt.Sprintf("retry=%d", int(seconds)) }

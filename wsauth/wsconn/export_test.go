@@ -1,0 +1,4 @@
+package wsconn
+
+// Negotiate answers the offers in the lines of a header.
+var Negotiate = negotiate
