@@ -18,8 +18,8 @@ import (
 
 // BenchmarkDecision makes decisions of the engine, one at a time and with 64 in
 // flight, and beside them as many GETs. It reports the rate of the decisions as
-// a part of that of the GETs. Nothing is given back, so that one decision is
-// one command.
+// a part of that of the GETs. Nothing is given back, so that the engine only
+// decides.
 func BenchmarkDecision(b *testing.B) {
 	server := redistest.Start(b, "--save", "")
 	client := redistest.Client(b, server.Addr)

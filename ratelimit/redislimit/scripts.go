@@ -65,18 +65,22 @@ const save = `
 // renews it.
 const keepOpen = "3600000"
 
-// take decides about connections that were made together, each on its own: at
-// 64 in flight, to begin a script costs more than to decide. KEYS are the
-// clients, and then their failures if they may have any. ARGV[1] is the number
-// of this node and the highest that it knows, 4 bytes each; the window in µs, 7
-// bytes; the limits, 4 bytes each; and a byte that is 1 to count nothing.
-// ARGV[2] has the numbers of the other nodes that live, and ARGV[3] the times
-// in µs before which failures do not count, 7 bytes each. Both may be left out.
+// take decides about connections that were made together, each on its own. Half
+// of the time of one alone is the beginning of the script and the clock. KEYS
+// are the clients, and then their failures if they may have any. ARGV[1] is the
+// number of this node and the highest that it knows, 4 bytes each; the window
+// in µs, 7 bytes; the limits, 4 bytes each; and a byte that is 1 to count
+// nothing. ARGV[2] has the numbers of the other nodes that live, and ARGV[3]
+// the times in µs before which failures do not count, 7 bytes each. Both may be
+// left out.
 //
 // The reasons come in the same order as in a process alone. An answer is the
 // reason, 1 byte; what remains, 4 bytes; and the begin of the window and what
-// is left of it, or of the penalty, in µs, 7 bytes each. One text costs a tenth
+// is left of it, or of the penalty, in µs, 7 bytes each. One text costs a third
 // of what a list of numbers does.
+//
+// If another program has stored a list under a key, the script ends there. To
+// the node, that is as if the answer had been lost.
 const take = `
 local call, pack, parts, living, forgiven = redis.call, struct.pack, struct.unpack, ARGV[2], ARGV[3]
 local node, known, window, limit, attempts, most, ask = parts('>I4I4I7I4I4I4I1', ARGV[1])
