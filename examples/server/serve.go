@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/relayguard/relayguard/envcheck"
@@ -94,6 +95,12 @@ func listen(ctx context.Context, cfg config.Config, s *site.Site, log *slog.Logg
 		return err
 	}
 	defer stopRedirect()
+	if os.Getenv("GOGC") == "" {
+		counting := &counted{Listener: public, many: make(chan struct{}, 1)}
+		c := collector{set: func(percent int) { debug.SetGCPercent(percent) }}
+		go c.run(ctx, counting)
+		public = counting
+	}
 	log.Info("listening", "addr", public.Addr().String(), "production", cfg.Production)
 	if demo {
 		stop, err := startDemo(ctx, cfg, public.Addr(), log, stdout)

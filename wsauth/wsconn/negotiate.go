@@ -138,20 +138,17 @@ func (s *scanner) value() string {
 	}
 	var b strings.Builder
 	for i := 1; i < len(s.rest); i++ {
-		switch c := s.rest[i]; {
-		case c == '"':
+		if s.rest[i] == '"' {
 			s.rest = s.rest[i+1:]
 			return b.String()
-		case c == '\\' && i+1 < len(s.rest):
-			i++
-			c = s.rest[i]
-			fallthrough
-		default:
-			if strings.IndexByte(tokenLetters, s.rest[i]) < 0 {
-				return ""
-			}
-			b.WriteByte(s.rest[i])
 		}
+		if s.rest[i] == '\\' && i+1 < len(s.rest) {
+			i++ // a quoted pair
+		}
+		if strings.IndexByte(tokenLetters, s.rest[i]) < 0 {
+			return ""
+		}
+		b.WriteByte(s.rest[i])
 	}
 	return ""
 }
