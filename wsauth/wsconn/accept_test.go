@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -195,11 +194,7 @@ func TestEarlyMessage(t *testing.T) {
 		got <- string(msg)
 		c.Close(1000, "")
 	})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := s.connect(t)
 	long := strings.Repeat("x", 2000)
 	io.WriteString(conn, handshake+string(frame(opText, long)))
 	within(t, "the early message", func() {

@@ -284,11 +284,7 @@ func TestFloodWithTheHandshake(t *testing.T) {
 		got <- err
 		c.Close(1000, "")
 	})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := s.connect(t)
 	io.WriteString(conn, handshake+string(bytes.Repeat(frame(opPing, ""), 101)))
 	within(t, "the flood", func() {
 		if err := <-got; !errors.Is(err, wsconn.ErrFlooded) {

@@ -2,6 +2,7 @@ package wsconn_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -30,6 +31,9 @@ const (
 const handshake = "GET /ws HTTP/1.1\r\nHost: relay.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 
+// secure makes serve end TLS, behind [wsconn.Listener]. TestOverTLS sets it.
+var secure bool
+
 // server runs a handler for each connection and counts the open sockets. Like a
 // rate limiter, it counts in the Close of the connection that Hijack returned.
 type server struct {
@@ -44,7 +48,7 @@ func serve(t testing.TB, cfg wsconn.Config, handle func(*wsconn.Conn)) *server {
 		t.Fatal(err)
 	}
 	s := &server{}
-	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.handlers.Add(1)
 		defer s.handlers.Add(-1)
 		conn, err := up.Accept(&counter{ResponseWriter: w, open: &s.sockets}, r)
@@ -54,6 +58,12 @@ func serve(t testing.TB, cfg wsconn.Config, handle func(*wsconn.Conn)) *server {
 		}
 		handle(conn)
 	}))
+	if secure {
+		s.Listener = wsconn.Listener(s.Listener)
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
 	t.Cleanup(func() {
 		s.Server.Close()
 		eventually(t, "every handler to return", func() bool { return s.handlers.Load() == 0 })
@@ -153,12 +163,29 @@ func (s *server) dial(t testing.TB) *client {
 
 func (s *server) dialWith(t testing.TB, lines string) (*client, http.Header) {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	return helloWith(t, s.connect(t), lines)
+}
+
+// connect opens a connection, with TLS if the server ends it.
+func (s *server) connect(t testing.TB) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
+	if strings.HasPrefix(s.URL, "https://") {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	}
 	t.Cleanup(func() { conn.Close() })
-	return helloWith(t, conn, lines)
+	return conn
+}
+
+// tcp returns the TCP connection, below TLS if there is any.
+func (c *client) tcp() *net.TCPConn {
+	if tls, ok := c.Conn.(*tls.Conn); ok {
+		return tls.NetConn().(*net.TCPConn)
+	}
+	return c.Conn.(*net.TCPConn)
 }
 
 func hello(t testing.TB, conn net.Conn) *client {

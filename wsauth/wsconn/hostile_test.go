@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -61,10 +60,10 @@ var hostile = []struct {
 		}
 	}},
 	{"resets", func(c *client, _ <-chan struct{}) {
-		c.Conn.(*net.TCPConn).SetLinger(0)
+		c.tcp().SetLinger(0)
 		c.Close()
 	}},
-	{"closes its half", func(c *client, _ <-chan struct{}) { c.Conn.(*net.TCPConn).CloseWrite() }},
+	{"closes its half", func(c *client, _ <-chan struct{}) { c.tcp().CloseWrite() }},
 	{"sends a close and goes on sending", func(c *client, _ <-chan struct{}) {
 		c.Write(frame(opClose, closing(1000, "")))
 		for range 100 {
@@ -175,7 +174,7 @@ func TestThousandHostilePeers(t *testing.T) {
 
 func thousand(t *testing.T, next next) {
 	n := 1000
-	if testing.Short() {
+	if testing.Short() || secure { // a handshake of TLS takes long
 		n = 100
 	}
 	leakCheck(t)
