@@ -117,12 +117,6 @@ type Relay struct {
 	done     sync.WaitGroup
 }
 
-// connection is what the relay knows about an open connection.
-type connection struct {
-	addr  netip.Addr
-	blind bool // it only publishes
-}
-
 // New returns a relay that knows the ids in the log. If cfg is not valid, the
 // error names every missing or negative field.
 func New(cfg Config) (*Relay, error) {
