@@ -86,7 +86,7 @@ func newSharedRelay(t testing.TB, cfg Config, shared wsauth.Shared) (r *Relay, t
 }
 
 // signed returns a token of the device.
-func signed(t *testing.T, ttl time.Duration) string {
+func signed(t testing.TB, ttl time.Duration) string {
 	t.Helper()
 	tokens, err := verifier()
 	if err != nil {
