@@ -24,6 +24,7 @@ type config struct {
 	refresh   string
 	insecure  bool
 
+	stdin  bool
 	llm    string
 	model  string
 	apiKey envcheck.Secret[string]
@@ -41,10 +42,10 @@ type config struct {
 
 var errFlags = errors.New("bad flags")
 
-const usage = `usage: device -token-file FILE [-llm URL -model NAME]
+const usage = `usage: device -token-file FILE [-llm URL -model NAME | -stdin]
 
-Publishes the text of a language model to a relay. Without -llm, a built-in
-generator makes the text. Each flag can also be set by the environment variable
+Publishes the text of a language model to a relay, or what another program
+writes (-stdin). Without these, a built-in generator makes the text. Each flag can also be set by the environment variable
 in parentheses. The key of the model's API has no flag: it is in LLM_API_KEY, or
 in the file that LLM_API_KEY_FILE names.
 
@@ -74,6 +75,8 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option("prompt", "LLM_PROMPT", "`TEXT` with which every life of the model begins")
 	option("prompt-file", "LLM_PROMPT_FILE", "`FILE` with the text of -prompt")
 	option("silence", "LLM_SILENCE", "`DURATION` that the model may take before its first text, and a fifth of it before each later one; default 5m")
+	flags.BoolFunc("stdin", "publish what standard input gives, as it comes, and end with it; with -prompt it is a new life, else it follows what viewers have (DEVICE_STDIN)",
+		func(v string) error { given["DEVICE_STDIN"] = v; return nil })
 	flags.BoolFunc("insecure-plain-http", "DANGER: send tokens and keys over a network in the clear (INSECURE_PLAIN_HTTP)",
 		func(v string) error { given["INSECURE_PLAIN_HTTP"] = v; return nil })
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -132,6 +135,7 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "RELAY_URL", Default: "ws://localhost:3000/ws", Into: envcheck.Text(&c.relay), Check: schemes("ws", "wss"), Doc: "URL of the relay."},
 		{Name: "DEVICE_TOKEN_FILE", Into: envcheck.Text(&c.tokenFile), Doc: "File with the device's token (-token-file)."},
 		{Name: "REFRESH_URL", Into: envcheck.Text(&c.refresh), Check: schemes("http", "https"), Doc: "URL that refreshes the token."},
+		{Name: "DEVICE_STDIN", Into: envcheck.Bool(&c.stdin), Doc: "Whether the text comes from standard input."},
 		{Name: "LLM_URL", Into: envcheck.Text(&c.llm), Check: schemes("http", "https"), Doc: "Base URL of an OpenAI-compatible API."},
 		{Name: "LLM_MODEL", Into: envcheck.Text(&c.model), Doc: "Name of the model."},
 		{Name: "LLM_API_KEY", Into: envcheck.SecretOf(&c.apiKey, envcheck.Text), Doc: "Key of that API."},
@@ -158,6 +162,9 @@ func (c *config) complete() error {
 	}
 	if (c.llm == "") != (c.model == "") {
 		problems = append(problems, errors.New("-llm and -model must be given together: the address of an API and the name of a model of it"))
+	}
+	if c.stdin && c.llm != "" {
+		problems = append(problems, errors.New("-stdin and -llm exclude each other: the text comes from one of them"))
 	}
 	if c.refresh == "" {
 		var err error

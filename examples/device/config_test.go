@@ -33,6 +33,7 @@ func TestUsage(t *testing.T) {
 		{"stray word", []string{"run"}, "", exitUsage, []string{`"run"`}},
 		{"all at once", []string{"-relay", "relay.example", "-memory-mark", "101", "-window", "much", "-log-level", "loud"}, "", exitUsage, []string{"RELAY_URL", "MEMORY_MARK", "LLM_WINDOW", "LOG_LEVEL"}},
 		{"half a model", []string{"-token-file", file, "-llm", "http://localhost:11434/v1"}, "", exitUsage, []string{"-llm and -model"}},
+		{"two sources", []string{"-token-file", file, "-stdin", "-llm", "http://localhost:11434/v1", "-model", "m"}, "", exitUsage, []string{"-stdin and -llm exclude each other"}},
 		{"token in the clear", []string{"-token-file", file, "-relay", "ws://relay.example/ws"}, "", exitUsage, []string{"in the clear", "wss://"}},
 		{"key in the clear", []string{"-token-file", file, "-llm", "http://models.example/v1", "-model", "m"}, "LLM_API_KEY=key-canary7731", exitUsage, []string{"in the clear", "https://"}},
 		{"password in the address", []string{"-token-file", file, "-relay", "wss://u:key-canary7731@relay.example/ws"}, "", exitUsage, []string{"RELAY_URL"}},

@@ -6,8 +6,9 @@
 //	go run ./examples/device -token-file token.json
 //	go run ./examples/device -token-file token.json \
 //		-llm http://localhost:11434/v1 -model NAME
+//	mymodel | go run ./examples/device -token-file token.json -stdin
 //
-// Without -llm, a built-in generator makes the text.
+// Without -llm and -stdin, a built-in generator makes the text.
 package main
 
 import (
@@ -77,6 +78,10 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 		URL: cfg.relay, Tokens: tokens, Source: l, Logger: log, Observe: board.connection,
 	})
 	stop()
+	if cfg.stdin && errors.Is(err, io.EOF) {
+		log.Info("the input has ended", "messages", board.acknowledged())
+		return exitOK
+	}
 	if ctx.Err() == nil {
 		log.Error("ended", "error", err)
 		return exitFailed
@@ -85,9 +90,12 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 	return exitOK
 }
 
-// source returns the model, or the built-in generator if no model is
-// configured.
+// source returns the model or standard input, or the built-in generator if
+// neither is configured.
 func (c *config) source(l *lives, log *slog.Logger) publish.Source {
+	if c.stdin {
+		return &input{from: os.Stdin, prompt: c.prompt, restarts: l.first, figures: l.figures}
+	}
 	mark := publish.Mark{Percent: c.mark}
 	if c.llm == "" {
 		m := &publish.Muse{Restarts: l.first, Figures: l.figures, Mark: mark}

@@ -70,6 +70,7 @@ func TestTokenCheck(t *testing.T) {
 		return name
 	}
 	good := made(env)
+	pair := made(env, "-pair")
 	stranger := made(map[string]string{"ALLOWED_DEVICE_ID": "pi-9"}, "-device", "pi-9")
 	foreign := made(map[string]string{"ALLOWED_DEVICE_ID": "pi-1", "JWT_SECRET": "Zk3vQ8nT1xYb6RfWm2JcHs9LdPaGe5Uo"})
 	revoked := t.TempDir()
@@ -84,6 +85,12 @@ func TestTokenCheck(t *testing.T) {
 		want string
 	}{
 		{"a good token", env, []string{good}, exitOK, "device:      pi-1\nrole:        publisher\npermissions: publish\n"},
+		{"its signature", env, []string{good}, exitOK, "signature:   valid\ndevice:"},
+		{"a pair", env, []string{pair}, exitOK, "device:      pi-1\n"},
+		{"what another device's says", env, []string{stranger}, exitFailed, "and its signature is valid:\n  alg        \"HS256\"\n"},
+		{"what a forged one says", env, []string{foreign}, exitFailed, "signature does not prove that:\n  alg        \"HS256\"\n"},
+		{"the device in it", env, []string{stranger}, exitFailed, "  device     \"pi-9\"\n"},
+		{"its times", env, []string{foreign}, exitFailed, "Z\n"},
 		{"with space around it", env, []string{file("\n" + string(mustRead(t, good)) + "\n")}, exitOK, "the server accepts"},
 		{"of another device", env, []string{stranger}, exitFailed, "ALLOWED_DEVICE_ID does not name its device"},
 		{"with another key", env, []string{foreign}, exitFailed, "JWT_SECRET"},
@@ -96,7 +103,7 @@ func TestTokenCheck(t *testing.T) {
 	} {
 		var out strings.Builder
 		code := run(t.Context(), append([]string{"token", "-check"}, row.args...), environment(row.env), &out, &out)
-		if code != row.code || !strings.Contains(out.String(), row.want) || strings.Contains(out.String(), "eyJ") {
+		if code != row.code || !strings.Contains(out.String(), row.want) || strings.Contains(out.String(), "eyJ") || strings.Contains(out.String(), "rgrt_") {
 			t.Errorf("%s: exit code %d: %s", row.why, code, out.String())
 		}
 	}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +49,7 @@ func checkToken(c *call, file string) error {
 		return err
 	}
 	id, err := verifyToken(c.ctx, cfg, token)
+	says := claimed(token, cfg.Claim)
 	if refused, ok := errors.AsType[*wsauth.Error](err); ok {
 		why := refusals[refused.Reason]
 		if why == "" {
@@ -53,6 +57,13 @@ func checkToken(c *call, file string) error {
 		}
 		if refused.Detail != "" {
 			why += " (" + refused.Detail + ")"
+		}
+		if says != "" {
+			proven := "but its signature does not prove that"
+			if refused.Subject != "" {
+				proven = "and its signature is valid"
+			}
+			fmt.Fprintf(c.stdout, "the token says, %s:\n%s", proven, says)
 		}
 		return fmt.Errorf("the server refuses the token: %s", why)
 	}
@@ -68,8 +79,12 @@ func checkToken(c *call, file string) error {
 	if !id.IssuedAt.IsZero() {
 		issued = id.IssuedAt.UTC().Format(time.RFC3339)
 	}
-	_, err = fmt.Fprintf(c.stdout, "the server accepts the token\ndevice:      %s\nrole:        %s\npermissions: %s\nissued:      %s\nexpires:     %s\n",
-		id.Subject, id.Role, strings.Join(id.Permissions, ", "), issued, expires)
+	by := ""
+	if id.KeyID != "" {
+		by = ", by the key " + id.KeyID
+	}
+	_, err = fmt.Fprintf(c.stdout, "the server accepts the token\nsignature:   valid%s\ndevice:      %s\nrole:        %s\npermissions: %s\nissued:      %s\nexpires:     %s\n",
+		by, id.Subject, id.Role, strings.Join(id.Permissions, ", "), issued, expires)
 	return err
 }
 
@@ -87,7 +102,45 @@ func readToken(file string) ([]byte, error) {
 	if err == nil && len(token) > most {
 		err = fmt.Errorf("%s is too large for a token", file)
 	}
-	return bytes.TrimSpace(token), err
+	token = bytes.TrimSpace(token)
+	var pair struct{ Token *string } // as -pair writes it
+	if json.Unmarshal(token, &pair) == nil && pair.Token != nil {
+		token = []byte(*pair.Token)
+	}
+	return token, err
+}
+
+// claimed returns what a token says of itself, one line for each claim that the
+// server looks at, whether that is true or not. It is empty if text is no
+// token.
+func claimed(text []byte, deviceClaim string) string {
+	parts := bytes.Split(text, []byte("."))
+	if len(parts) != 3 {
+		return ""
+	}
+	var header, claims map[string]any
+	for i, into := range []*map[string]any{&header, &claims} {
+		part, err := base64.RawURLEncoding.DecodeString(string(parts[i]))
+		if err != nil || json.Unmarshal(part, into) != nil {
+			return ""
+		}
+	}
+	var lines strings.Builder
+	for _, row := range []struct {
+		name string
+		from map[string]any
+	}{{"alg", header}, {"kid", header}, {cmp.Or(deviceClaim, "device"), claims}, {"role", claims}, {"scope", claims}, {"iss", claims}, {"aud", claims}, {"iat", claims}, {"nbf", claims}, {"exp", claims}} {
+		value, ok := row.from[row.name]
+		if !ok {
+			continue
+		}
+		shown := fmt.Sprintf("%.100q", fmt.Sprint(value)) // a stranger's text, if the signature is not valid
+		if seconds, ok := value.(float64); ok {
+			shown = time.Unix(int64(seconds), 0).UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(&lines, "  %-10s %s\n", row.name, shown)
+	}
+	return lines.String()
 }
 
 // verifyToken verifies a token as the server with this configuration does, with

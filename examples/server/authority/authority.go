@@ -56,7 +56,7 @@ type Config struct {
 	Log       *slog.Logger                   // required by New
 	Audit     func(wsauth.Event)             // gets every event
 	Barred    func(wsauth.Peer) bool         // may be nil; see [wsauth.Config]
-	ClientIP  func(*http.Request) netip.Addr // required if there are refresh tokens
+	ClientIP  func(*http.Request) netip.Addr // of requests that show a token; required if there are refresh tokens
 	OnFailure func(netip.Addr)               // called with the address of a refresh token that may have been guessed
 }
 
@@ -86,7 +86,7 @@ func New(cfg Config) (*Authority, error) {
 		}
 	}
 	a.gate, err = wsauth.New(wsauth.Config{
-		Verifier: a.keys, Audit: cfg.Audit, Barred: cfg.Barred, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
+		Verifier: a.keys, Audit: cfg.Audit, Barred: cfg.Barred, ClientIP: cfg.ClientIP, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.MaxLifetime,
 		MaxSessions: cfg.MaxSessions, OverLimit: cfg.OverLimit, Shared: cfg.Shared,
 	})
 	if err != nil || cfg.Dir == "" && cfg.Families == nil {

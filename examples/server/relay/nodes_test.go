@@ -38,7 +38,7 @@ func TestNodesPublishOnce(t *testing.T) {
 				s := newTestSeen(t, log)
 				done.Go(func() {
 					for id := range ids {
-						known, err := s.once(t.Context(), "pi-1", fmt.Sprint(id), false, publishing(log, false))
+						_, known, err := s.once(t.Context(), "pi-1", fmt.Sprint(id), false, publishing(log, false))
 						if err != nil {
 							t.Error(err)
 							return

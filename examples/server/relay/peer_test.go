@@ -68,7 +68,7 @@ func newTestRelay(t testing.TB, cfg Config) (r *Relay, token string) {
 // newSharedRelay is newTestRelay with a gate that has a Shared.
 func newSharedRelay(t testing.TB, cfg Config, shared wsauth.Shared) (r *Relay, token string) {
 	t.Helper()
-	tokens, err := jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
+	tokens, err := verifier()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +82,25 @@ func newSharedRelay(t testing.TB, cfg Config, shared wsauth.Shared) (r *Relay, t
 	if r, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if token, err = tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(time.Hour)}); err != nil {
+	return r, signed(t, time.Hour)
+}
+
+// signed returns a token of the device.
+func signed(t testing.TB, ttl time.Duration) string {
+	t.Helper()
+	tokens, err := verifier()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return r, token
+	token, err := tokens.Sign(wsauth.ClaimSet{Subject: "pi-1", ExpiresAt: time.Now().Add(ttl)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func verifier() (*jwtauth.Verifier, error) {
+	return jwtauth.New(jwtauth.Config{Keys: []jwtauth.Key{{Secret: []byte(secret)}}, Subjects: []string{"pi-1"}, SubjectClaim: "device", Roles: map[string][]string{"publisher": {wsauth.Publish}}, DefaultRole: "publisher"})
 }
 
 // A publisher that is gone before its answer is no failure of the store, which

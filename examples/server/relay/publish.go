@@ -40,9 +40,9 @@ func (r *Relay) authorize(session *wsauth.Session) error {
 }
 
 // store publishes m, unless the device has already published a message with
-// this id, and reports whether it has. If the log fails, store tries again for
-// as long as Config.Patience allows.
-func (r *Relay) store(session *wsauth.Session, m *wire.Message) (duplicate bool, err error) {
+// this id, and reports whether it has. pos is a position after the message. If
+// the log fails, store tries again for as long as Config.Patience allows.
+func (r *Relay) store(session *wsauth.Session, m *wire.Message) (pos history.Position, duplicate bool, err error) {
 	identity, _ := session.Identity()
 	if r.cfg.Patience == 0 {
 		return r.storeOnce(context.Background(), identity.Subject, m)
@@ -50,35 +50,35 @@ func (r *Relay) store(session *wsauth.Session, m *wire.Message) (duplicate bool,
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Patience)
 	defer cancel()
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
-		duplicate, err = r.storeOnce(ctx, identity.Subject, m)
+		pos, duplicate, err = r.storeOnce(ctx, identity.Subject, m)
 		if err == nil || errors.Is(err, history.ErrTooLarge) || errors.Is(err, history.ErrFinished) || errors.Is(err, history.ErrClosed) {
-			return duplicate, err
+			return pos, duplicate, err
 		}
 		if m.ID == "" && errors.Is(err, history.ErrUncertain) {
-			return false, err // without an id, it could be published twice
+			return pos, false, err // without an id, it could be published twice
 		}
 		r.counts.retried.Add(1)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return false, err
+			return pos, false, err
 		}
 	}
 }
 
-func (r *Relay) storeOnce(ctx context.Context, device string, m *wire.Message) (duplicate bool, err error) {
+func (r *Relay) storeOnce(ctx context.Context, device string, m *wire.Message) (pos history.Position, duplicate bool, err error) {
 	if m.ID == "" && !m.Restarting() {
-		_, err := r.cfg.Log.Append(ctx, m.Encode(time.Now()))
-		return false, err
+		pos, err = r.cfg.Log.Append(ctx, m.Encode(time.Now()))
+		return pos, false, err
 	}
-	duplicate, err = r.seen.once(ctx, device, m.ID, m.Restarting(), func(at history.Position, known marks) (history.Position, error) {
+	pos, duplicate, err = r.seen.once(ctx, device, m.ID, m.Restarting(), func(at history.Position, known marks) (history.Position, error) {
 		return r.publish(ctx, at, m, known)
 	})
 	if duplicate {
 		r.counts.duplicates.Add(1)
 		r.log.Info("message was published before", "device", device)
 	}
-	return duplicate, err
+	return pos, duplicate, err
 }
 
 // publish stores m if the log is at the position at.

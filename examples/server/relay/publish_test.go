@@ -29,7 +29,7 @@ func TestServersPublishOnce(t *testing.T) {
 			s := newTestSeen(t, log)
 			done.Go(func() {
 				for id := range ids {
-					known, err := s.once(t.Context(), "pi-1", fmt.Sprint(id), id%100 == 99, publishing(log, id%100 == 99))
+					_, known, err := s.once(t.Context(), "pi-1", fmt.Sprint(id), id%100 == 99, publishing(log, id%100 == 99))
 					if err != nil {
 						t.Error(err)
 					}

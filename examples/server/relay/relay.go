@@ -41,6 +41,7 @@ import (
 
 // Close codes of the protocol, RFC 6455 section 7.4.1.
 const (
+	codeNormal    = 1000
 	codeGoingAway = 1001
 	codePolicy    = 1008
 	codeInternal  = 1011
@@ -108,8 +109,10 @@ type Relay struct {
 	fanout *fanout
 	seen   *seen
 	counts *counts
-	ctx    context.Context // ends with Shutdown
-	stop   context.CancelFunc
+	// posters publish without a connection.
+	posters posters
+	ctx     context.Context // ends with Shutdown
+	stop    context.CancelFunc
 
 	mu       sync.Mutex
 	stopping bool
@@ -152,6 +155,7 @@ func New(cfg Config) (*Relay, error) {
 		cfg.Thinned = cfg.Logger
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, viewers: make(map[*viewer]struct{}), counts: newCounts()}
+	r.posters.entries = make(map[posterKey]*poster)
 	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -354,7 +358,7 @@ func (r *Relay) publishOne(session *wsauth.Session, data []byte) error {
 	}
 	duplicate := false
 	if err == nil {
-		duplicate, err = r.store(session, &m)
+		_, duplicate, err = r.store(session, &m)
 	}
 	if err != nil {
 		return r.unpublished(session, err)
@@ -446,6 +450,7 @@ func (r *Relay) Stopping() bool {
 func (r *Relay) Shutdown(ctx context.Context) error {
 	defer r.fanout.close()
 	r.stop()
+	r.posters.close()
 	r.mu.Lock()
 	r.stopping = true
 	viewers := 0

@@ -80,20 +80,21 @@ type ids struct {
 	next  int
 }
 
-// once calls publish unless id is known, and reports whether it is. publish
+// once calls publish unless id is known, and reports whether it is. to is the
+// position after the message, or a later one if the id was known. publish
 // gets the ids to store next to the message: id and, if clears is set, the ids
 // that a restart signal carries. It must store the message only at the position
 // that it gets, and else return [history.ErrMoved]; then there is more to read,
 // which may hold id. If publish succeeds, id is known. An empty id is never
 // known.
-func (s *seen) once(ctx context.Context, device, id string, clears bool, publish func(history.Position, marks) (history.Position, error)) (known bool, err error) {
+func (s *seen) once(ctx context.Context, device, id string, clears bool, publish func(history.Position, marks) (history.Position, error)) (to history.Position, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		s.take(s.log.Since(s.pos))
 		d := s.of(device)
 		if _, ok := d.known[id]; ok {
-			return true, nil
+			return s.pos, true, nil
 		}
 		m := marks{}
 		if clears {
@@ -108,12 +109,12 @@ func (s *seen) once(ctx context.Context, device, id string, clears bool, publish
 		case err == nil:
 			s.pos = pos
 			d.add(id)
-			return false, nil
+			return pos, false, nil
 		case !errors.Is(err, history.ErrMoved):
-			return false, err
+			return pos, false, err
 		}
 		if err := s.wait(ctx, at); err != nil {
-			return false, err
+			return at, false, err
 		}
 	}
 }

@@ -51,7 +51,7 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 	again := func(s *seen, device, id string) (known bool) {
 		known = true
-		_, _ = s.once(t.Context(), device, id, false, func(at history.Position, _ marks) (history.Position, error) {
+		_, _, _ = s.once(t.Context(), device, id, false, func(at history.Position, _ marks) (history.Position, error) {
 			known = false
 			return at, errors.New("not stored")
 		})
@@ -77,7 +77,7 @@ func TestSeenIsRecalled(t *testing.T) {
 
 	// A restart signal carries only the newest ids of the messages that it
 	// clears.
-	if _, err := after.once(t.Context(), "b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
+	if _, _, err := after.once(t.Context(), "b", "r", true, publishing(log, true)); err != nil || log.Stats().Entries != 0 {
 		t.Fatal(err, log.Stats().Entries)
 	}
 	third := newTestSeen(t, log)

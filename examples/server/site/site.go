@@ -150,11 +150,7 @@ func (s *Site) assemble() (err error) {
 	if s.Authority, err = authority.New(grants); err != nil {
 		return err
 	}
-	upgrader, err := wsconn.New(wsconn.Config{Origins: wsauth.Origins{
-		Allow:                   cfg.Origins,
-		Scheme:                  s.clients.Scheme,
-		InsecureSkipOriginCheck: !cfg.Production,
-	}, Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait, Compress: s.compress})
+	upgrader, err := wsconn.New(wsconn.Config{Origins: s.origins(), Audit: s.Watch.Event, ClientIP: s.clients.Addr, SendBuffer: sendBuffer, PingInterval: cfg.PingEvery, PongTimeout: cfg.PongWait, WriteTimeout: cfg.WriteWait, Compress: s.compress})
 	if err != nil {
 		return err
 	}
@@ -202,6 +198,11 @@ func (s *Site) assemble() (err error) {
 	return nil
 }
 
+// origins decides which pages may use the site.
+func (s *Site) origins() wsauth.Origins {
+	return wsauth.Origins{Allow: s.cfg.Origins, Scheme: s.clients.Scheme, InsecureSkipOriginCheck: !s.cfg.Production}
+}
+
 // public puts the handlers of the public listener together.
 func (s *Site) public(reports http.Handler) (http.Handler, error) {
 	pages, err := s.pages()
@@ -211,6 +212,7 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 	if s.Authority.Issuer() != nil {
 		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
 	}
+	pages.Handle(relay.PostPath, s.Relay.PostHandler(relay.PostConfig{Origins: s.origins(), Refuse: s.Watch.RefuseTokens, Audit: s.Watch.Event}))
 	pages.HandleFunc("GET /readyz", s.readyz)
 	pages.Handle("POST "+reportPath, reports)
 	mux := http.NewServeMux()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/relayguard/relayguard/examples/server/relay"
 )
 
 // door serves requests with a handler that can be replaced.
@@ -36,6 +38,7 @@ func (s *Site) await() error {
 	for _, path := range []string{"/readyz", "/ws", "/auth/", reportPath} {
 		mux.Handle(path, starting)
 	}
+	mux.HandleFunc(relay.PostPath, relay.Starting)
 	public, operator := new(door), new(door)
 	s.Handler, s.Operator = public, operator
 	s.open(s.secure.Handler(Recovered(s.thin, mux)), s.secure.Handler(starting))

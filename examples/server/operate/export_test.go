@@ -1,0 +1,4 @@
+package operate
+
+// For tests.
+var HandleProfiles = handleProfiles
