@@ -79,7 +79,7 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 	values := map[string]string{
 		"relay": "wss://relay.example/ws", "token-file": "t", "refresh": "https://relay.example/r", "llm": "https://llm.example/v1", "model": "m",
 		"window": "1KiB", "silence": "7m", "prompt": "Think.", "prompt-file": prompt, "insecure-plain-http": "true", "memory-mark": "50",
-		"simulate-memory": "1KiB", "state": "s", "log-level": "warn",
+		"simulate-memory": "1KiB", "state": "s", "log-level": "warn", "stdin": "true",
 	}
 	need := map[string]string{"DEVICE_TOKEN_FILE": "t"}
 	seen := 0
@@ -93,6 +93,10 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 		}
 		seen++
 		variable := part[open+1 : end]
+		need := need
+		if name == "stdin" { // in place of a model
+			need = map[string]string{"DEVICE_TOKEN_FILE": "t"}
+		}
 		env := func(set map[string]string) func(string) (string, bool) {
 			return func(name string) (string, bool) {
 				if v, ok := set[name]; ok {
