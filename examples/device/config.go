@@ -34,6 +34,8 @@ type config struct {
 	promptFile string
 	silence    time.Duration
 
+	plain bool
+
 	mark      float64
 	simulate  int64
 	stateFile string
@@ -77,6 +79,8 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option("silence", "LLM_SILENCE", "`DURATION` that the model may take before its first text, and a fifth of it before each later one; default 5m")
 	flags.BoolFunc("stdin", "publish what standard input gives, as it comes, and end with it; with -prompt it is a new life, else it follows what viewers have (DEVICE_STDIN)",
 		func(v string) error { given["DEVICE_STDIN"] = v; return nil })
+	flags.BoolFunc("plain", "publish the text without the marks of Markdown (PLAIN_TEXT)",
+		func(v string) error { given["PLAIN_TEXT"] = v; return nil })
 	flags.BoolFunc("insecure-plain-http", "DANGER: send tokens and keys over a network in the clear (INSECURE_PLAIN_HTTP)",
 		func(v string) error { given["INSECURE_PLAIN_HTTP"] = v; return nil })
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -143,6 +147,7 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "LLM_PROMPT", Into: envcheck.Text(&c.prompt), Doc: "Text with which every life of the model begins."},
 		{Name: "LLM_PROMPT_FILE", Into: envcheck.Text(&c.promptFile), Doc: "File with that text."},
 		{Name: "LLM_SILENCE", Default: "5m", Into: envcheck.Duration(&c.silence, time.Second, 24*time.Hour), Doc: "What the model may take before its first text."},
+		{Name: "PLAIN_TEXT", Into: envcheck.Bool(&c.plain), Doc: "Whether the text is published without the marks of Markdown."},
 		{Name: "INSECURE_PLAIN_HTTP", Into: envcheck.Bool(&c.insecure), Doc: "Whether tokens and keys may be sent in the clear."},
 		{Name: "MEMORY_MARK", Default: "90", Into: envcheck.Func(&c.mark, "a number from 0 to 100", percent), Doc: "Used memory at which a life ends, in percent."},
 		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 0, 1<<40), Doc: "Text that fills a pretended memory."},

@@ -71,6 +71,9 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 
 	l := newLives(cfg.stateFile, cfg.simulate, log)
 	l.source = cfg.source(l, log)
+	if cfg.plain {
+		l.source = &plain{source: l.source}
+	}
 	board := new(board)
 	l.observe = board.life
 	stop := screen.show(board.line)

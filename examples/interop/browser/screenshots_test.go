@@ -1,6 +1,7 @@
 package browser_test
 
 import (
+	"bytes"
 	"fmt"
 	"image/png"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
@@ -44,6 +47,11 @@ func TestScreenshots(t *testing.T) {
 		{"page-phone.png", 360, 740, "light", 2, 88},
 		{"page-phone-dark.png", 360, 740, "dark", 2, 97},
 	}
+	const page = "../../server/web/page"
+	icons := []struct {
+		name          string
+		width, height int64
+	}{{"icon-192.png", 192, 192}, {"icon-512.png", 512, 512}, {"share.png", 1200, 630}}
 	if os.Getenv("UPDATE_SCREENSHOTS") == "1" {
 		server := relay.New(t)
 		server.Start()
@@ -62,6 +70,35 @@ func TestScreenshots(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, p.name), picture, 0o644); err != nil {
 				t.Fatal(err)
 			}
+		}
+		// A phone cuts the icon's corners, so it has none of its own.
+		ink := emulation.SetDefaultBackgroundColorOverrideParams{Color: &cdp.RGBA{R: 0x14, G: 0x17, B: 0x1a, A: 1}}
+		for _, p := range icons {
+			b.prefers("prefers-color-scheme", "light", "prefers-reduced-motion", "reduce")
+			b.do(chromedp.EmulateViewport(p.width, p.height))
+			if p.name == "share.png" {
+				ink.Color = nil
+				b.do(chromedp.Navigate("http://" + server.Addr + "/?wall"))
+				device(message{"text": "", "memory": memory(63)}.String())
+				b.says(`^Live$`)
+				b.holds("the water has risen", `document.querySelector('#memory').value === 63`)
+			} else {
+				b.do(chromedp.Navigate("http://" + server.Addr + "/favicon.svg"))
+			}
+			if _, err := chromedp.Call(b.ctx, emulation.SetDefaultBackgroundColorOverride, ink); err != nil {
+				t.Fatal(err)
+			}
+			b.painted()
+			if err := os.WriteFile(filepath.Join(page, p.name), b.picture(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, p := range icons {
+		data, err := os.ReadFile(filepath.Join(page, p.name))
+		config, err2 := png.DecodeConfig(bytes.NewReader(data))
+		if err != nil || err2 != nil || int64(config.Width) != p.width || int64(config.Height) != p.height || len(data) > 150_000 {
+			t.Errorf("%s: %d×%d pixels, %d bytes, %v, %v; UPDATE_SCREENSHOTS=1 makes it", p.name, config.Width, config.Height, len(data), err, err2)
 		}
 	}
 

@@ -18,6 +18,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
+	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/ratelimit"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
@@ -217,6 +218,14 @@ var prefix = regexp.MustCompile(`[A-Za-z0-9._-]{1,64}`)
 
 // nodeName matches the name of a server.
 var nodeName = prefix
+
+// pageDir accepts a directory with files that the page can use.
+func pageDir(dir string) error {
+	if _, err := web.New(dir); err != nil {
+		return envcheck.CheckReason("must be a directory with usable files: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}
 
 func engineURL(s string) error {
 	if _, err := engine.Parse(s); err != nil {

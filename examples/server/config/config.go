@@ -62,6 +62,8 @@ type Config struct {
 	RateWindow      time.Duration
 	RateNetworks    map[netip.Prefix]int // as in ratelimit.Config
 
+	PageDir string
+
 	MaxConnections    int // at least 1
 	UpgradesPerSecond int // 0 is any number
 	Compression       bool
@@ -161,6 +163,8 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`. The proxy at a Unix socket in `HOST` is always trusted, too."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.ListOf(&c.Origins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
+		{Name: "PAGE_DIR", Into: envcheck.Text(&c.PageDir), Check: pageDir, Example: "/etc/relay/page",
+			Doc: "Directory with the words, the style and the pictures of your page; see [The page](#the-page). Without it, the page is as shipped."},
 		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Number(&c.RateConnections, 1, maxRate),
 			Doc: "Number of WebSocket connections that one client can open in a window. A connection that closes no longer counts."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -223,15 +224,35 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 
 // pages returns the handlers that need neither the history nor an engine.
 func (s *Site) pages() (*http.ServeMux, error) {
-	page, err := s.secure.With(web.Policy)
+	page, err := web.New(s.cfg.PageDir)
+	if err != nil {
+		return nil, fmt.Errorf("PAGE_DIR: %w", err)
+	}
+	secure, err := s.secure.With(page.Policy)
 	if err != nil {
 		return nil, err
 	}
+	files := page.Handler(s.address)
 	pages := http.NewServeMux()
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
-	pages.Handle("/{$}", page.Handler(web.Handler()))
-	pages.Handle("/", web.Handler())
+	pages.Handle("/{$}", secure.Handler(files))
+	pages.Handle("/", files)
 	return pages, nil
+}
+
+// host matches what a client that has no wrong intentions sends as Host.
+var host = regexp.MustCompile(`^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?$`)
+
+// address returns the address of the page: the first of ALLOWED_ORIGINS, or
+// else what the client has requested.
+func (s *Site) address(r *http.Request) string {
+	switch {
+	case len(s.cfg.Origins) > 0:
+		return s.cfg.Origins[0] + "/"
+	case host.MatchString(r.Host):
+		return s.clients.Scheme(r) + "://" + r.Host + "/"
+	}
+	return ""
 }
 
 // Grants returns the part of an authority's configuration that cfg sets, for

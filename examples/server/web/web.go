@@ -1,11 +1,12 @@
 // Package web serves the page that viewers open: plain HTML, CSS and JavaScript
-// modules, embedded in the binary.
+// modules, embedded in the binary, with the words and the style of the operator.
 //
-// [Policy] is the security policy of the page. The page has no inline script or
-// style and never turns text into markup. It opens one WebSocket, at ws next to
-// its own address, and never sends anything. A browser does not show a page why
-// an upgrade was refused. So after a refusal the page requests ws once more,
-// without an upgrade, and learns the reason from the status and Retry-After.
+// [Page.Policy] is the security policy of the page. The page has no inline
+// script or style and never turns text into markup. It opens one WebSocket, at
+// ws next to its own address, and never sends anything. A browser does not show
+// a page why an upgrade was refused. So after a refusal the page requests ws
+// once more, without an upgrade, and learns the reason from the status and
+// Retry-After.
 package web
 
 import (
@@ -14,9 +15,12 @@ import (
 	"embed"
 	"encoding/hex"
 	"html/template"
+	"image"
 	"io/fs"
+	"maps"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,25 +32,17 @@ var page embed.FS
 
 var index = template.Must(template.ParseFS(page, "page/index.html"))
 
-// Policy restricts the policy of a site to the needs of the page. It allows one
-// script, by a nonce, and the modules that this script imports. It does not
-// allow a file that an attacker has put on this host. A page with a nonce is
-// for one visitor only, so it is not stored.
-func Policy(p *headers.Policy) {
-	p.CSP = p.CSP.
-		With("script-src", headers.NonceSource, headers.StrictDynamic).
-		With("require-trusted-types-for", "'script'").
-		With("trusted-types", headers.None)
-	p.CacheControl = "no-store"
-}
-
 // types is explicit because the result of mime.TypeByExtension depends on the
 // machine.
 var types = map[string]string{
-	".html": "text/html; charset=utf-8",
-	".css":  "text/css; charset=utf-8",
-	".js":   "text/javascript; charset=utf-8",
-	".svg":  "image/svg+xml",
+	".css":         "text/css; charset=utf-8",
+	".jpg":         "image/jpeg",
+	".js":          "text/javascript; charset=utf-8",
+	".png":         "image/png",
+	".svg":         "image/svg+xml",
+	".webmanifest": "application/manifest+json",
+	".webp":        "image/webp",
+	".woff2":       "font/woff2",
 }
 
 type file struct {
@@ -54,15 +50,119 @@ type file struct {
 	contentType, etag string
 }
 
+func newFile(name string, body []byte) file {
+	sum := sha256.Sum256(body)
+	return file{body, types[path.Ext(name)], `"` + hex.EncodeToString(sum[:16]) + `"`}
+}
+
+// Page is the page of a site. It is immutable, and safe for concurrent use.
+type Page struct {
+	settings
+	files map[string]file // by path
+	fonts bool
+}
+
+// settings are what the template shows to every visitor.
+type settings struct {
+	words
+	Title, About         string
+	Credit, Link, Footer string
+	Lang, TextLang, Dir  string
+	Styled               bool
+	Share                image.Point // size of share.png
+	Version              string      // differs between pages with different files or words
+}
+
+// view is what the template shows to one visitor.
+type view struct {
+	settings
+	Nonce   template.HTMLAttr
+	Address string // of the page, or empty
+}
+
+// New returns the page with the files of a directory, which [PAGE_DIR]
+// describes. If dir is empty, it is the page as shipped. The error names every
+// problem of every file.
+//
+// [PAGE_DIR]: https://github.com/relayguard/relayguard/blob/main/examples/server/README.md#the-page
+func New(dir string) (*Page, error) {
+	p := &Page{files: shipped()}
+	if err := p.read(dir); err != nil {
+		return nil, err
+	}
+	p.add("/language.js", slices.Concat([]byte("export default "), p.words.json(), []byte(";\n")))
+	p.add("/manifest.webmanifest", p.manifest())
+	config, _, err := image.DecodeConfig(bytes.NewReader(p.files["/share.png"].body))
+	if err != nil {
+		return nil, err // of a file that read has checked, or that a test has
+	}
+	p.Share = image.Pt(config.Width, config.Height)
+	p.Version = p.fingerprint()
+	return p, nil
+}
+
+func (p *Page) add(url string, body []byte) { p.files[url] = newFile(url, body) }
+
+// shipped returns the embedded files of the page, except the template.
+func shipped() map[string]file {
+	files := make(map[string]file)
+	// Reading an embedded tree cannot fail, because it holds the files that the
+	// compiler read.
+	_ = fs.WalkDir(page, "page", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || name == "page/index.html" {
+			return err
+		}
+		body, err := page.ReadFile(name)
+		files[strings.TrimPrefix(name, "page")] = newFile(name, body)
+		return err
+	})
+	return files
+}
+
+// fingerprint returns the Version.
+func (p *Page) fingerprint() string {
+	sum := sha256.New()
+	source, _ := page.ReadFile("page/index.html") // embedded
+	sum.Write(source)
+	for _, text := range []string{p.Title, p.About, p.Credit, p.Link, p.Footer, p.Lang, p.TextLang} {
+		sum.Write([]byte(strconv.Quote(text)))
+	}
+	for _, url := range slices.Sorted(maps.Keys(p.files)) {
+		sum.Write([]byte(url + p.files[url].etag))
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
+// Policy restricts the policy of a site to the needs of the page. It allows one
+// script, by a nonce, and the modules that this script imports. It does not
+// allow a file that an attacker has put on this host. A page with a nonce is
+// for one visitor only, so it is not stored.
+func (p *Page) Policy(policy *headers.Policy) {
+	policy.CSP = policy.CSP.
+		With("script-src", headers.NonceSource, headers.StrictDynamic).
+		With("manifest-src", headers.Self).
+		With("require-trusted-types-for", "'script'").
+		With("trusted-types", headers.None)
+	if p.fonts {
+		policy.CSP = policy.CSP.With("font-src", headers.Self)
+	}
+	policy.CacheControl = "no-store"
+}
+
 // Handler serves the page at "/" and its parts next to it. Another path gets a
 // plain 404, and a method other than GET and HEAD gets a 405. A browser may
 // store the parts, but must check each time that they are current. So it does
 // not run an old script on a new page after the server was updated.
-func Handler() http.Handler {
-	files := load()
+//
+// address returns the address of the page for a request, such as
+// https://art.example/, or "" if that is not known. It may be nil.
+func (p *Page) Handler(address func(*http.Request) string) http.Handler {
+	if address == nil {
+		address = func(*http.Request) string { return "" }
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, ok := files[r.URL.Path]
-		if !ok {
+		f, ok := p.files[r.URL.Path]
+		if !ok && r.URL.Path != "/" {
 			http.Error(w, "Not found", http.StatusNotFound)
 			return
 		}
@@ -71,49 +171,30 @@ func Handler() http.Handler {
 			http.Error(w, "Method not allowed", http.StatusMethodNotAllowed)
 			return
 		}
-		h := w.Header()
 		if r.URL.Path == "/" {
-			h.Set("Content-Type", f.contentType)
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			if r.Method == http.MethodGet {
-				_ = index.Execute(w, headers.NonceAttr(r.Context())) // fails only if the client is gone
+				_ = index.Execute(w, view{p.settings, headers.NonceAttr(r.Context()), address(r)}) // fails only if the client is gone
 			}
 			return
 		}
-		h.Set("Cache-Control", "no-cache")
-		h.Set("ETag", f.etag)
-		if matches(r.Header.Values("If-None-Match"), f.etag) {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		h.Set("Content-Type", f.contentType)
-		h.Set("Content-Length", strconv.Itoa(len(f.body)))
-		if r.Method == http.MethodGet {
-			_, _ = bytes.NewReader(f.body).WriteTo(w) // fails only if the client is gone
-		}
+		f.serve(w, r)
 	})
 }
 
-func load() map[string]file {
-	files := make(map[string]file)
-	// Reading an embedded tree cannot fail, because it holds the files that the
-	// compiler read.
-	_ = fs.WalkDir(page, "page", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		body, err := page.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(body)
-		url := strings.TrimPrefix(name, "page")
-		if url == "/index.html" {
-			url = "/"
-		}
-		files[url] = file{body, types[path.Ext(name)], `"` + hex.EncodeToString(sum[:16]) + `"`}
-		return nil
-	})
-	return files
+func (f file) serve(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache")
+	h.Set("ETag", f.etag)
+	if matches(r.Header.Values("If-None-Match"), f.etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", f.contentType)
+	h.Set("Content-Length", strconv.Itoa(len(f.body)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(f.body) // fails only if the client is gone
+	}
 }
 
 // matches compares weakly, as RFC 9110 section 13.1.2 requires for

@@ -1,5 +1,6 @@
 // Speaks to screen readers: sentences and changes of state, in a polite region.
 
+import { spoken } from './markdown.js';
 import { Pace, Sentences } from './sentences.js';
 
 const keep = 6;
@@ -35,7 +36,7 @@ export class Announcer {
   }
 
   #hear(sentences) {
-    for (const sentence of sentences) {
+    for (const sentence of sentences.map(spoken)) {
       if (this.#pace.allows(sentence, performance.now())) this.say(sentence);
     }
   }

@@ -4,11 +4,14 @@ import { Announcer } from './announce.js';
 import { Connection } from './connection.js';
 import { Follow } from './follow.js';
 import { fitLabel, showLabel } from './label.js';
+import sentences from './language.js';
 import { parse } from './protocol.js';
 import { offerFullScreen } from './screen.js';
 import { reduce, unborn } from './state.js';
 import { Stream } from './stream.js';
-import { connectionWords, farewell, lifeWords, worthSaying } from './words.js';
+import { beginning, connectionWords, farewell, say, use, worthSaying } from './words.js';
+
+use(document.documentElement.lang, sentences);
 
 const $ = (id) => document.getElementById(id);
 
@@ -39,7 +42,7 @@ function receive(data) {
   life = change.state;
   stream.apply(change);
   if (change.cleared) announcer.forget();
-  if (change.reborn && !stream.paused) announcer.say(`${farewell(life.ended)} ${lifeWords(life.restarts)} begins.`);
+  if (change.reborn && !stream.paused) announcer.say(`${farewell(life.ended)} ${beginning(life.restarts)}`);
   const live = frame.type === 'live';
   if (live && !stream.paused && !document.hidden) announcer.hear(change.text);
   return live;
@@ -86,7 +89,7 @@ $('latest').addEventListener('click', () => {
 $('pause').addEventListener('click', ({ currentTarget: button }) => {
   stream.paused = !stream.paused;
   document.body.classList.toggle('paused', stream.paused);
-  button.textContent = stream.paused ? 'Continue' : 'Pause';
+  button.textContent = say(stream.paused ? 'continue' : 'pause');
   if (stream.paused) announcer.forget();
   connection.tell();
 });

@@ -1,6 +1,6 @@
 // The label beside the text: who speaks, what it was asked, how full it is.
 
-import { cutPrompt, endWords, lifeWords, livesWords, megabyteWords, percentWords } from './words.js';
+import { cutPrompt, endWords, lifeWords, livesWords, megabyteWords, percentWords, say } from './words.js';
 
 let prompted = '';
 
@@ -21,9 +21,16 @@ function showLife({ restarts, began, ended }) {
   birth.dataset.at = began;
   const time = document.createElement('time');
   time.dateTime = new Date(began).toISOString();
-  time.textContent = new Date(began).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+  time.textContent = new Date(began).toLocaleTimeString(locale(), { hour: '2-digit', minute: '2-digit' });
   const [before, after] = endWords(ended);
   birth.replaceChildren(before, time, after);
+}
+
+// locale is that of the visitor if it has the language of the page, so that the
+// time of day is written as the visitor is used to.
+function locale() {
+  const { lang } = document.documentElement;
+  return navigator.languages.find((l) => l.split('-')[0] === lang.split('-')[0]) ?? lang;
 }
 
 function showPrompt(prompt) {
@@ -49,7 +56,7 @@ function showMemory(memory) {
   const gauge = $('memory');
   if (memory === null) gauge.removeAttribute('value');
   else gauge.value = memory.percent;
-  gauge.setAttribute('aria-valuetext', memory === null ? 'not known' : percentWords(memory));
+  gauge.setAttribute('aria-valuetext', memory === null ? say('notKnown') : percentWords(memory));
   write($('percent'), percentWords(memory));
   write($('reading'), memory === null ? '' : percentWords(memory));
   write($('megabytes'), megabyteWords(memory));

@@ -1,6 +1,8 @@
 // What the server sends, checked. Whatever is not a frame of messages is null:
 // answers to a publisher, types of a later version, and plain nonsense.
 
+import { clean } from './clean.js';
+
 export function parse(data) {
   if (typeof data !== 'string') return null;
   let frame;
@@ -23,8 +25,8 @@ export function parse(data) {
 function message(m) {
   const status = isObject(m.status) ? m.status : {};
   return {
-    text: typeof m.text === 'string' ? m.text : '',
-    prompt: typeof m.prompt === 'string' ? m.prompt : null,
+    text: typeof m.text === 'string' ? clean(m.text) : '',
+    prompt: typeof m.prompt === 'string' ? clean(m.prompt).replace(/\r\n?/g, '\n') : null,
     memory: memory(m.memory),
     restarting: status.is_restarting === true,
     restarts: isCount(status.num_restarts) ? status.num_restarts : null,

@@ -1,6 +1,8 @@
 // Full screen, for a wall or a projector: kept awake, and with nothing on it but
 // the text once the pointer rests.
 
+import { say } from './words.js';
+
 const rest = 3000;
 
 export function offerFullScreen(button) {
@@ -37,7 +39,7 @@ export function offerFullScreen(button) {
     }
   };
   const update = () => {
-    button.textContent = document.fullscreenElement ? 'Leave full screen' : 'Full screen';
+    button.textContent = say(document.fullscreenElement ? 'leaveFullscreen' : 'fullscreen');
     stayAwake().catch(() => {}); // refused to save power: the text still runs
   };
   document.addEventListener('fullscreenchange', update);

@@ -5,7 +5,7 @@ const longest = 300;
 
 // A full stop with closing quotes counts once white space follows it; the full
 // stops of scripts that write no spaces count at once. A line's end is always one.
-const end = /[.!?…]+["'”’»)\]]*\s|[。！？]+["'”’」』]*|\n/u;
+const end = /[.!?…]+["'”’»)\]]*\s|[。！？]+["'”’」』]*|[\r\n]/u;
 
 export class Sentences {
   #rest = '';

@@ -1,20 +1,24 @@
 // The text in the document. What arrives is gathered and laid out once a frame;
 // the oldest blocks go when there are too many.
 
-import { breakAt } from './blocks.js';
+import { Markdown } from './markdown.js';
+import { Paper } from './paper.js';
 
 const keep = 150_000; // characters on the page
 const keepReading = 450_000; // while somebody reads further up, to disturb them late
 const keepBlocks = 3000;
 const fadeBlocks = 60; // of a life that ends, as many are seen to fade
 const fadeFor = 4000;
+const pause = 1500; // after which marks are shown that the next word would have explained
 
 export class Stream {
   #element;
   #follow;
   #pending = { cleared: false, reborn: false, text: '' };
-  #open = null; // the text node that grows
-  #length = 0; // characters on the page
+  #paper;
+  #markdown;
+  #shown = ''; // what came for what is on the page; null: more came than is there
+  #settling = 0;
   #scheduled = false;
   #paused = false;
   #onDraw;
@@ -23,6 +27,13 @@ export class Stream {
     this.#element = element;
     this.#follow = follow;
     this.#onDraw = onDraw;
+    this.#begin();
+  }
+
+  #begin() {
+    this.#paper = new Paper(this.#element);
+    this.#markdown = new Markdown(this.#paper);
+    this.#shown = '';
   }
 
   get paused() {
@@ -60,8 +71,8 @@ export class Stream {
     if (cleared) {
       // After a reconnection, the history mostly is what is shown, and more. Then
       // only the rest is added, and a reader stays where they were.
-      const shown = this.#element.textContent;
-      if (!reborn && shown !== '' && text.startsWith(shown)) text = text.slice(shown.length);
+      const shown = this.#shown;
+      if (!reborn && shown && text.startsWith(shown)) text = text.slice(shown.length);
       else this.#clear(reborn);
     }
     this.#append(text);
@@ -71,25 +82,20 @@ export class Stream {
   }
 
   #append(text) {
-    this.#length += text.length;
-    while (text !== '') {
-      if (!this.#open) {
-        const block = document.createElement('p');
-        this.#open = block.appendChild(document.createTextNode(''));
-        this.#element.append(block);
-      }
-      const cut = breakAt(this.#open.data, text);
-      this.#open.appendData(cut < 0 ? text : text.slice(0, cut));
-      if (cut < 0) return;
-      this.#open = null;
-      text = text.slice(cut);
-    }
+    if (text === '') return;
+    if (this.#shown !== null) this.#shown += text;
+    this.#markdown.push(text);
+    clearTimeout(this.#settling);
+    this.#settling = setTimeout(() => {
+      this.#markdown.settle();
+      this.#follow.keepUp();
+    }, pause);
   }
 
   #trim() {
     const bound = this.#follow.following ? keep : keepReading;
     const blocks = this.#element.children;
-    let excess = this.#length - bound;
+    let excess = this.#paper.length - bound;
     let count = 0;
     while (count < blocks.length - 1 && (excess > 0 || blocks.length - count > keepBlocks)) {
       excess -= blocks[count].textContent.length;
@@ -99,7 +105,8 @@ export class Stream {
     const gone = document.createRange();
     gone.setStartBefore(blocks[0]);
     gone.setEndAfter(blocks[count - 1]);
-    this.#length -= gone.toString().length;
+    this.#paper.length -= gone.toString().length;
+    this.#shown = null;
     this.#follow.holding(blocks[count], () => gone.deleteContents());
   }
 
@@ -108,8 +115,7 @@ export class Stream {
     const last = [...this.#element.children].slice(-fadeBlocks);
     const offset = last.length > 0 ? last[0].getBoundingClientRect().top : 0;
     this.#element.replaceChildren();
-    this.#open = null;
-    this.#length = 0;
+    this.#begin();
     if (reborn && last.length > 0 && !matchMedia('(prefers-reduced-motion: reduce)').matches) {
       fade(last, offset, top);
     }

@@ -1,40 +1,35 @@
-// Every figure and state, in words.
+// Every figure and state, in words, from the sentences of one language.
+
+let sentences = {};
+let numbers = new Intl.NumberFormat('en');
+let plurals = new Intl.PluralRules('en');
+
+// use sets the language of all words: its tag and its sentences.
+export function use(language, itsSentences) {
+  sentences = itsSentences;
+  numbers = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1, useGrouping: false });
+  plurals = new Intl.PluralRules(language);
+}
+
+// say returns a sentence with values in place of its names. Of a sentence with
+// several forms, n chooses the one.
+export function say(name, values = {}) {
+  let sentence = sentences[name] ?? '';
+  if (typeof sentence === 'object') sentence = sentence[plurals.select(values.n)] ?? sentence.other;
+  return sentence.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? '');
+}
 
 export function connectionWords(state, paused = false) {
   const words = stateWords(state);
-  return paused ? `${words.replace(/\.$/, '')}. Paused here.` : words;
+  return paused ? `${words.replace(/\.$/, '')}. ${say('paused')}` : words;
 }
 
+const trying = new Set(['lost', 'restarting', 'unreachable', 'refused', 'limited', 'blocked']);
+
 function stateWords({ kind, wait = 0, quietFor = 0 }) {
-  const again = `Trying again in ${seconds(wait)}.`;
-  switch (kind) {
-    case 'connecting':
-      return 'Connecting';
-    case 'listening':
-      return 'Connected, waiting';
-    case 'live':
-      return 'Live';
-    case 'quiet':
-      return quietFor < 60_000
-        ? 'Quiet. Nobody is publishing.'
-        : `Quiet. Nobody has published for ${minutes(quietFor)}.`;
-    case 'lost':
-      return `Connection lost. ${again}`;
-    case 'restarting':
-      return `The server is restarting. ${again}`;
-    case 'unreachable':
-      return `The server cannot be reached. ${again}`;
-    case 'refused':
-      return `The server answers, but opens no live connection. ${again}`;
-    case 'limited':
-      return `Refused: too many connections from your address. ${again}`;
-    case 'blocked':
-      return `Refused: your address is blocked. ${again}`;
-    case 'offline':
-      return 'Your device is offline.';
-    default:
-      return '';
-  }
+  if (trying.has(kind)) return `${say(kind)} ${say('again', { time: seconds(wait) })}`;
+  if (kind === 'quiet' && quietFor >= 60_000) return say('quietFor', { time: minutes(quietFor) });
+  return say(kind);
 }
 
 // worthSaying tells which states a listener hears of: not that it is tried again,
@@ -51,52 +46,60 @@ export function cutPrompt(prompt, longest = 4000) {
 }
 
 export function lifeWords(restarts) {
-  return restarts === null ? 'This life' : `Life ${restarts + 1}`;
+  return restarts === null ? say('thisLife') : say('life', { n: restarts + 1 });
 }
 
 export function livesWords(restarts) {
   if (restarts === null) return '';
-  if (restarts === 0) return 'Its first life';
-  return restarts === 1 ? 'Life 2, after 1 restart' : `Life ${restarts + 1}, after ${restarts} restarts`;
+  if (restarts === 0) return say('firstLife');
+  return say('lives', { n: restarts, life: lifeWords(restarts) });
 }
 
 export function farewell(ended) {
   const known = ended !== null && ended.restarts !== null;
-  return `${known ? lifeWords(ended.restarts) : 'A life'} has ended.`;
+  return say('hasEnded', { life: known ? lifeWords(ended.restarts) : say('aLife') });
+}
+
+export function beginning(restarts) {
+  return say('begins', { life: lifeWords(restarts) });
 }
 
 // endWords says what became of the life before this one: the words before and
 // after the time of day. ended is null where nobody here saw it.
 export function endWords(ended) {
-  if (ended === null) return ['Began at ', '. Nothing of the life before remains.'];
-  const who = ended.restarts === null ? 'The life before' : lifeWords(ended.restarts);
-  const full = ended.percent === null ? '' : `, its memory ${Math.round(ended.percent)}% full`;
-  return [`${who} ended at `, `${full}. Nothing of it remains.`];
+  const time = '\0';
+  if (ended === null) return say('began', { time }).split(time);
+  const life = ended.restarts === null ? say('lifeBefore') : lifeWords(ended.restarts);
+  const percent = ended.percent === null ? '' : percentOf(ended.percent);
+  return say(percent === '' ? 'ended' : 'endedFull', { life, percent, time }).split(time);
 }
 
 export function percentWords(memory) {
-  return memory === null ? '–' : `${Math.round(memory.percent)}%`;
+  return memory === null ? '–' : percentOf(memory.percent);
+}
+
+function percentOf(percent) {
+  return say('percent', { n: Math.round(percent) });
 }
 
 export function megabyteWords(memory) {
   if (memory === null || memory.total === 0) return '';
   const unit = memory.total >= 10_000 ? 'GB' : 'MB';
-  return `${amount(memory.available, unit)} of ${amount(memory.total, unit)} ${unit} free`;
+  return say('free', { free: amount(memory.available, unit), total: amount(memory.total, unit), unit });
 }
 
 function amount(mb, unit) {
   if (unit === 'MB') return String(Math.round(mb));
   const gb = mb / 1024;
-  return gb < 1e6 ? gb.toFixed(1) : gb.toExponential(1);
+  return gb < 1e6 ? numbers.format(gb) : gb.toExponential(1);
 }
 
 function seconds(ms) {
   const s = Math.max(1, Math.ceil(ms / 1000));
-  return s < 120 ? `${s} s` : `${Math.ceil(s / 60)} min`;
+  return s < 120 ? say('inSeconds', { n: s }) : say('inMinutes', { n: Math.ceil(s / 60) });
 }
 
 function minutes(ms) {
   const m = Math.floor(ms / 60_000);
-  if (m < 120) return m === 1 ? 'a minute' : `${m} minutes`;
-  return `${Math.floor(m / 60)} hours`;
+  return m < 120 ? say('minutes', { n: m }) : say('hours', { n: Math.floor(m / 60) });
 }

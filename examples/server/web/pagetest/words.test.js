@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import test from 'node:test';
+import { readdirSync, readFileSync } from 'node:fs';
+import test, { beforeEach } from 'node:test';
 import {
   connectionWords,
   cutPrompt,
@@ -9,8 +10,42 @@ import {
   livesWords,
   megabyteWords,
   percentWords,
+  use,
   worthSaying,
 } from '../page/words.js';
+
+const folder = new URL('../languages/', import.meta.url);
+const speak = (language) => use(language, JSON.parse(readFileSync(new URL(`${language}.json`, folder))));
+beforeEach(() => speak('en'));
+
+test('every language has its words', () => {
+  for (const [language, want] of [
+    ['de', ['Still. Seit einer Minute hat niemand gesendet.', 'Leben 2, nach 1 Neustart', '62\u00a0%', '4,0 von 16,0 GB frei', 'Leben 5 endete um TIME, der Speicher zu 97\u00a0% voll. Davon bleibt nichts.']],
+    ['fr', ['Silence. Personne n’a publié depuis une minute.', 'Vie 2, après 1 redémarrage', '62\u00a0%', '4,0 sur 16,0 GB libres', 'Vie 5\u00a0: terminée à TIME, la mémoire pleine à 97\u00a0%. Il n’en reste rien.']],
+  ]) {
+    speak(language);
+    assert.deepEqual(
+      [
+        connectionWords({ kind: 'quiet', quietFor: 61_000 }),
+        livesWords(1),
+        percentWords({ percent: 61.6 }),
+        megabyteWords({ available: 4096, total: 16_384 }),
+        endWords({ restarts: 4, percent: 96.6 }).join('TIME'),
+      ],
+      want,
+    );
+  }
+});
+
+test('no language leaves a state without words', () => {
+  const kinds = ['connecting', 'listening', 'live', 'quiet', 'lost', 'restarting', 'unreachable', 'refused', 'limited', 'blocked', 'offline'];
+  for (const file of readdirSync(folder)) {
+    speak(file.replace('.json', ''));
+    const words = kinds.map((kind) => connectionWords({ kind, wait: 9000, quietFor: 7_300_000 }, true));
+    assert.equal(new Set(words).size, kinds.length, file);
+    for (const sentence of words) assert.doesNotMatch(sentence, /[{}]|undefined|^\W/, file);
+  }
+});
 
 test('every state of the connection has words', () => {
   for (const [state, want] of [

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/relayguard/relayguard/examples/server/config"
+)
+
+// The address in a shared link's picture is the site's own, and never a text
+// that a client made up.
+func TestSharedPicture(t *testing.T) {
+	for _, tc := range []struct {
+		host    string
+		origins []string
+		want    string // empty if the page names no picture
+		why     string
+	}{
+		{"art.example", nil, "http://art.example/share.png", "the host that the client requested"},
+		{"art.example:8443", nil, "http://art.example:8443/share.png", "with a port"},
+		{"[::1]:3000", nil, "http://[::1]:3000/share.png", "an address"},
+		{"other.example", []string{"https://art.example", "https://b.example"}, "https://art.example/share.png", "the first of ALLOWED_ORIGINS"},
+		{"a;b", nil, "", "not a host"},
+	} {
+		s := start(t, func(c *config.Config) { c.Origins = tc.origins })
+		r, err := http.NewRequest("GET", "http://"+s.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = tc.host
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, found := strings.Cut(string(page), `property="og:image" content="`)
+		got, _, _ := strings.Cut(rest, `"`)
+		if found != (tc.want != "") || got != tc.want {
+			t.Errorf("%s: got %q, want %q", tc.why, got, tc.want)
+		}
+	}
+}
