@@ -317,12 +317,12 @@ func TestOneReadANode(t *testing.T) {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			server := redistest.Start(t)
 			w := nodesOf(t, server, nodes, 100)
-			w.append() // every process is in its read now
-			before := calls(server)
+			w.append()
+			before := calls(t, server, nodes)
 			for range appends {
 				w.append()
 			}
-			after := calls(server)
+			after := calls(t, server, nodes)
 			for command, want := range map[string]int{"xread": appends * nodes, "evalsha": appends, "xadd": appends} {
 				if got := after[command] - before[command]; got != want {
 					t.Errorf("%s: %d calls for %d appends, want %d", command, got, appends, want)
@@ -332,8 +332,13 @@ func TestOneReadANode(t *testing.T) {
 	}
 }
 
-// calls returns how often the engine has run each command.
-func calls(s *redistest.Server) map[string]int {
+// calls returns how often the engine has run each command, when so many
+// processes wait in a read.
+func calls(t *testing.T, s *redistest.Server, waiting int) map[string]int {
+	t.Helper()
+	redistest.Wait(t, "every process in its read", func() bool {
+		return strings.Contains(s.Do("INFO", "clients"), fmt.Sprintf("blocked_clients:%d\r", waiting))
+	})
 	all := make(map[string]int)
 	for line := range strings.Lines(s.Do("INFO", "commandstats")) {
 		if rest, ok := strings.CutPrefix(line, "cmdstat_"); ok {
