@@ -242,15 +242,16 @@ func TestLostAnswer(t *testing.T) {
 		server := e.Start(t)
 		link := redistest.Forward(t, server.Addr)
 		change := limited(wsauth.OverLimitRefuse)
-		a := start(t, link.Addr, named("a", func(s *settings) { change(s); s.Timeout = 300 * time.Millisecond }))
+		a := start(t, link.Addr, named("a", func(s *settings) { change(s); s.Timeout = 2 * time.Second }))
 		b := start(t, server.Addr, named("b", change))
 		_ = a.connect("pi-1").s.Close(1000, "") // the engine has the script now
 		b.lists("")
 		link.HoldAnswers()
 		p := a.connect("pi-1")
-		if p.s == nil || server.Do("HLEN", "{auth}:s:"+nameIn(server)) != "1" {
+		if p.s == nil {
 			t.Fatal("the row is void")
 		}
+		redistest.Wait(t, "the session in the engine", func() bool { return server.Do("HLEN", "{auth}:s:"+nameIn(server)) == "1" })
 		if q := b.connect("pi-1"); q.s != nil {
 			t.Error("it does not count")
 		}
