@@ -18,6 +18,14 @@
 // recognize the ids of messages that retention has dropped, that were erased,
 // or that an import has replaced. If several servers share the log, each
 // recognizes the ids of messages that the others have stored.
+//
+// # Cost of a message
+//
+// A message with an id takes 34 allocations, and one without an id 16. In a
+// profile of BenchmarkPublish, the processor's time from the socket to the log
+// and back goes to the read and the frame (21 %), the answer (16 %, nearly all
+// of it write(2)), the decoder (10 %), the encoder (8 %), the append (5 %) and
+// the look for a token (2 %). The rest is the scheduler and the system.
 package relay
 
 import (
