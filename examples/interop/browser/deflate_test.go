@@ -1,7 +1,10 @@
 package browser_test
 
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"nhooyr.io/websocket"
 
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
@@ -122,6 +127,28 @@ func opening(t *testing.T, wire string) (first []byte, sum int) {
 	return first, sum
 }
 
+// published waits until a text is in the history.
+func published(t *testing.T, server *relay.Server, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), relay.Patience)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, "ws://"+server.Addr+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	ws.SetReadLimit(-1)
+	for {
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(data, []byte(`"`+text+`"`)) {
+			return
+		}
+	}
+}
+
 // TestCompressedHistory opens the page on a long history: the browser agrees to
 // compression, gets the history in compressed frames, and shows all of it. Live
 // words come as they are.
@@ -133,6 +160,7 @@ func TestCompressedHistory(t *testing.T) {
 	for i := range words {
 		device(fmt.Sprintf(`{"text":"word%d "}`, i))
 	}
+	published(t, server, fmt.Sprintf("word%d ", words-1))
 	through := tap(t, server.Addr)
 	b := open(t, "http://"+through.addr+"/")
 	b.shows("#text", "word0 ")

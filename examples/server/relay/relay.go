@@ -452,9 +452,9 @@ func (r *Relay) Stopping() bool {
 
 // Shutdown refuses new connections, sends 1001 to the open ones and waits until
 // all have ended. Each close frame says when its client may come back, see
-// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining connections
-// and returns the error of ctx. http.Server.Shutdown does not close these
-// connections, because it does not track hijacked ones.
+// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining
+// connections and returns the error of ctx. http.Server.Shutdown does not close
+// these connections, because it does not track hijacked ones.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	defer r.fanout.close()
 	r.stop()
