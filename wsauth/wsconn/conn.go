@@ -69,7 +69,7 @@ type Conn struct {
 	timeMu      sync.Mutex
 	killer      *time.Timer
 	pingAt      int64       // the tick of the next ping
-	dueAt       int64       // the tick that stands for due while parked
+	dueAt       int64       // the tick of due while parked
 	due         int64       // the read deadline, or when the killer fires, in Unix nanoseconds
 	awaiting    atomic.Bool // a ping was sent, and nothing has been read since
 	gone        bool
@@ -418,7 +418,8 @@ func (c *Conn) setDue(wait time.Duration, last bool) {
 		_ = c.raw.SetReadDeadline(due)
 		return
 	}
-	c.dueAt = c.cfg.wheel.after(wait)
+	c.dueAt, due = c.cfg.wheel.after(wait)
+	c.due = due.UnixNano() // the tick is not late because it was rounded up
 	c.cfg.wheel.at(c, min(c.dueAt, c.pingAt))
 }
 

@@ -164,11 +164,16 @@ func (c *Conn) called(now int64) {
 		c.timeMu.Unlock()
 		return
 	}
-	late := c.parked && c.awaiting.Load() && c.dueAt <= now
+	waits := c.parked && c.awaiting.Load()
+	late := waits && c.dueAt <= now
 	ping := c.pingAt <= now
 	if ping {
 		c.pingAt = c.cfg.wheel.spread(c, c.cfg.PingInterval)
-	} else {
+	}
+	switch {
+	case waits && !late:
+		c.cfg.wheel.at(c, min(c.dueAt, c.pingAt))
+	case !ping:
 		c.cfg.wheel.at(c, c.pingAt)
 	}
 	c.timeMu.Unlock()

@@ -42,22 +42,27 @@ func TestParkedPings(t *testing.T) {
 	done.Store(true)
 	_ = conn.Abort()
 
-	cfg.PongTimeout = 20 * time.Millisecond
-	conn, peer = started(t, cfg)
-	end := make(chan error, 1)
-	if !conn.Park(func() {
-		_, err := conn.Read(context.Background())
-		end <- err
-	}) {
-		t.Fatal("not parked")
-	}
-	within(t, "giving it up", func() {
-		if err := <-end; !errors.Is(err, wsconn.ErrUnresponsive) {
+	for _, timeout := range []time.Duration{
+		20 * time.Millisecond,
+		70 * time.Millisecond, // more pings follow until then
+	} {
+		cfg.PongTimeout = timeout
+		conn, peer = started(t, cfg)
+		end := make(chan error, 1)
+		if !conn.Park(func() {
+			_, err := conn.Read(context.Background())
+			end <- err
+		}) {
+			t.Fatal("not parked")
+		}
+		within(t, "giving it up", func() {
+			if err := <-end; !errors.Is(err, wsconn.ErrUnresponsive) {
+				t.Error(err)
+			}
+		})
+		if _, err := io.Copy(io.Discard, peer); err != nil {
 			t.Error(err)
 		}
-	})
-	if _, err := io.Copy(io.Discard, peer); err != nil {
-		t.Error(err)
 	}
 }
 

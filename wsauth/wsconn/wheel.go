@@ -45,13 +45,18 @@ func grainOf(cfg *Config) time.Duration {
 	return max(min(cfg.PingInterval, cfg.PongTimeout)/10, time.Millisecond)
 }
 
-// after returns the first tick that is not earlier than d from now. It counts
-// the time since the tick as nothing, if it is short: what is done at a tick
-// takes some time.
-func (w *wheel) after(d time.Duration) int64 {
+// after returns the first tick that is not earlier than d from now, and when it
+// comes. It counts the time since the tick as nothing, if it is short: what is
+// done at a tick takes some time.
+func (w *wheel) after(d time.Duration) (int64, time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.tickIn(d)
+	tick := w.tickIn(d)
+	return tick, w.when(tick)
+}
+
+func (w *wheel) when(tick int64) time.Time {
+	return w.epoch.Add(time.Duration(tick) * w.grain)
 }
 
 func (w *wheel) tickIn(d time.Duration) int64 {
@@ -137,7 +142,7 @@ func (w *wheel) unlink(c *Conn) {
 
 func (w *wheel) set(tick int64) {
 	w.alarm = tick
-	wait := time.Until(w.epoch.Add(time.Duration(tick) * w.grain))
+	wait := time.Until(w.when(tick))
 	if w.timer == nil {
 		w.timer = time.AfterFunc(wait, w.turn)
 	} else {

@@ -3,6 +3,7 @@ package wsconn_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/http/httptest"
 	"sync"
@@ -119,4 +120,31 @@ func TestWheelAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that answers no ping is given up PongTimeout after the first of them,
+// although more follow until then.
+func TestPingsDoNotExtendTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up, err := wsconn.New(wsconn.Config{PingInterval: 10 * time.Second, PongTimeout: 25 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := net.Pipe()
+		conn, err := up.Accept(pipeWriter{httptest.NewRecorder(), ours}, upgradeRequest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := read(conn)
+		peer := &client{theirs, bufio.NewReader(theirs)}
+		wantFrame(t, peer, opPing, "")
+		start := time.Now()
+		for range 2 {
+			wantFrame(t, peer, opPing, "")
+		}
+		if err := <-end; !errors.Is(err, wsconn.ErrUnresponsive) {
+			t.Error(err)
+		}
+		wantElapsed(t, start, 25*time.Second)
+	})
 }

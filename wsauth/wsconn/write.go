@@ -222,7 +222,9 @@ func (c *Conn) takePending() (frames []byte) {
 		frames = *pong
 	}
 	if ping {
-		c.awaitAnswer() // before the write, or the answer may be faster
+		if !c.awaiting.Load() { // or a client that is pinged again would never be late
+			c.awaitAnswer() // before the write, or the answer may be faster
+		}
 		c.asked.Store(true)
 		frames = append(frames, pingFrame...)
 	}
