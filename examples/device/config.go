@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/device/llm"
 	"github.com/relayguard/relayguard/examples/device/publish"
 )
 
@@ -31,8 +33,11 @@ type config struct {
 	prompt string
 	window int
 
-	promptFile string
-	silence    time.Duration
+	promptFile  string
+	requestFile string
+	request     map[string]json.RawMessage
+	reasoning   string
+	silence     time.Duration
 
 	plain bool
 
@@ -77,6 +82,8 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option("prompt", "LLM_PROMPT", "`TEXT` with which every life of the model begins")
 	option("prompt-file", "LLM_PROMPT_FILE", "`FILE` with the text of -prompt")
 	option("silence", "LLM_SILENCE", "`DURATION` that the model may take before its first text, and a fifth of it before each later one; default 5m")
+	option("request", "LLM_REQUEST_FILE", "`FILE` with a JSON object of more members of each request, such as {\"temperature\":0.7}")
+	option("reasoning", "LLM_REASONING", "drop what the model thinks before it answers, or publish it `apart`, as a quotation; default drop")
 	flags.BoolFunc("stdin", "publish what standard input gives, as it comes, and end with it; with -prompt it is a new life, else it follows what viewers have (DEVICE_STDIN)",
 		func(v string) error { given["DEVICE_STDIN"] = v; return nil })
 	flags.BoolFunc("plain", "publish the text without the marks of Markdown (PLAIN_TEXT)",
@@ -120,6 +127,12 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 		problems = append(problems, err)
 		c.prompt = strings.TrimSpace(string(text))
 	}
+	if c.requestFile != "" {
+		var err error
+		if c.request, err = readRequest(c.requestFile); err != nil {
+			problems = append(problems, fmt.Errorf("-request: %s %w", c.requestFile, err))
+		}
+	}
 	if len(c.prompt) > maxPrompt {
 		problems = append(problems, fmt.Errorf("the prompt must be at most %d bytes long", maxPrompt))
 	}
@@ -128,6 +141,24 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 		problems = append(problems, c.complete())
 	}
 	return c, errors.Join(problems...)
+}
+
+// maxRequest is the largest file of -request, in bytes.
+const maxRequest = 64 << 10
+
+func readRequest(name string) (map[string]json.RawMessage, error) {
+	info, err := os.Stat(name)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxRequest) {
+		err = fmt.Errorf("must be a file of at most %d bytes", maxRequest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return llm.ParseRequest(text)
 }
 
 // maxPrompt is the longest prompt, in bytes. As JSON it is at most six times as
@@ -148,6 +179,8 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "LLM_PROMPT_FILE", Into: envcheck.Text(&c.promptFile), Doc: "File with that text."},
 		{Name: "LLM_SILENCE", Default: "5m", Into: envcheck.Duration(&c.silence, time.Second, 24*time.Hour), Doc: "What the model may take before its first text."},
 		{Name: "PLAIN_TEXT", Into: envcheck.Bool(&c.plain), Doc: "Whether the text is published without the marks of Markdown."},
+		{Name: "LLM_REQUEST_FILE", Into: envcheck.Text(&c.requestFile), Doc: "File with more members of each request."},
+		{Name: "LLM_REASONING", Default: "drop", Into: envcheck.Enum(&c.reasoning, "drop", "apart"), Doc: "What becomes of the model's thoughts before its answer."},
 		{Name: "INSECURE_PLAIN_HTTP", Into: envcheck.Bool(&c.insecure), Doc: "Whether tokens and keys may be sent in the clear."},
 		{Name: "MEMORY_MARK", Default: "90", Into: envcheck.Func(&c.mark, "a number from 0 to 100", percent), Doc: "Used memory at which a life ends, in percent."},
 		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 0, 1<<40), Doc: "Text that fills a pretended memory."},
@@ -167,6 +200,9 @@ func (c *config) complete() error {
 	}
 	if (c.llm == "") != (c.model == "") {
 		problems = append(problems, errors.New("-llm and -model must be given together: the address of an API and the name of a model of it"))
+	}
+	if c.llm == "" && c.requestFile != "" {
+		problems = append(problems, errors.New("-request needs -llm: only a model is asked"))
 	}
 	if c.stdin && c.llm != "" {
 		problems = append(problems, errors.New("-stdin and -llm exclude each other: the text comes from one of them"))

@@ -16,6 +16,10 @@ func TestUsage(t *testing.T) {
 	if err := os.WriteFile(file, []byte("a.b.c"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	mine := filepath.Join(dir, "request.json")
+	if err := os.WriteFile(mine, []byte(`{"temperature":0.7,"model":"x","Stream":false}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	long := filepath.Join(dir, "prompt")
 	if err := os.WriteFile(long, make([]byte, 9<<10), 0o600); err != nil {
 		t.Fatal(err)
@@ -40,6 +44,11 @@ func TestUsage(t *testing.T) {
 		{"no such file", []string{"-token-file", filepath.Join(dir, "none")}, "", exitFailed, []string{"no such file", "token -pair"}},
 		{"two prompts", []string{"-token-file", file, "-prompt", "a", "-prompt-file", file}, "", exitUsage, []string{"exclude each other"}},
 		{"long prompt", []string{"-token-file", file, "-prompt-file", long}, "", exitUsage, []string{"at most 8192 bytes long"}},
+		{"a request that is the device's", []string{"-token-file", file, "-llm", "http://localhost:11434/v1", "-model", "m", "-request", mine}, "", exitUsage, []string{"-request: " + mine, `must not set "model": -model names the model`, `must not set "Stream": the device always asks for a stream`}},
+		{"a request that is no JSON", []string{"-token-file", file, "-llm", "http://localhost:11434/v1", "-model", "m", "-request", file}, "", exitUsage, []string{"-request", "must be a JSON object"}},
+		{"no request", []string{"-token-file", file, "-llm", "http://localhost:11434/v1", "-model", "m", "-request", dir}, "", exitUsage, []string{"-request", "must be a file"}},
+		{"a request without a model", []string{"-token-file", file, "-request", mine}, "", exitUsage, []string{"-request needs -llm"}},
+		{"thoughts", []string{"-token-file", file, "-reasoning", "aloud"}, "", exitUsage, []string{"LLM_REASONING", "drop", "apart"}},
 		{"no prompt file", []string{"-token-file", file, "-prompt-file", filepath.Join(dir, "none")}, "", exitUsage, []string{"no such file"}},
 		{"from the environment", nil, "DEVICE_TOKEN_FILE=" + filepath.Join(dir, "other"), exitFailed, []string{"other", "no such file"}},
 	} {

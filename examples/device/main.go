@@ -108,7 +108,7 @@ func (c *config) source(l *lives, log *slog.Logger) publish.Source {
 		return m
 	}
 	return &llm.Thinker{
-		Model:  &llm.Model{URL: c.llm, Name: c.model, APIKey: c.apiKey, Silence: c.silence},
-		Prompt: c.prompt, Figures: l.figures, Mark: mark, Restarts: l.first, Window: c.window, Logger: log,
+		Model:  &llm.Model{URL: c.llm, Name: c.model, APIKey: c.apiKey, Silence: c.silence, Request: c.request},
+		Prompt: c.prompt, Figures: l.figures, Mark: mark, Restarts: l.first, Window: c.window, Apart: c.reasoning == "apart", Logger: log,
 	}
 }

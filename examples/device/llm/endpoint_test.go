@@ -32,6 +32,9 @@ type request struct {
 	Model    string
 	Stream   bool
 	Messages []struct{ Role, Content string }
+
+	Temperature float64
+	Options     map[string]int
 }
 
 // endpoint is a fake endpoint, in memory and in fake time. Each answer is for

@@ -31,6 +31,9 @@ type Model struct {
 	// each later text it waits a fifth of that. Only chunks of an answer count,
 	// not comments and other events. 0 means 5 minutes.
 	Silence time.Duration
+	// Request holds more members of each request; see [ParseRequest]. The model,
+	// the messages and the stream are the device's.
+	Request map[string]json.RawMessage
 	// Client makes the requests. It follows no redirect to another scheme, host
 	// or port. If nil, the transport is http.DefaultTransport.
 	Client *http.Client
@@ -79,11 +82,12 @@ func (e *statusError) Error() string {
 
 // open sends the conversation and returns the stream of the answer.
 func (m *Model) open(ctx context.Context, conversation []Message) (_ *stream, err error) {
-	body, err := json.Marshal(struct {
-		Model    string    `json:"model"`
-		Messages []Message `json:"messages"`
-		Stream   bool      `json:"stream"`
-	}{m.Name, conversation, true})
+	request := map[string]any{}
+	for name, value := range m.Request {
+		request[name] = value
+	}
+	request["model"], request["messages"], request["stream"] = m.Name, conversation, true
+	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package llm
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -40,13 +41,17 @@ type stream struct {
 	ctx     context.Context
 	silence time.Duration
 	typed   bool // the content type is that of a stream
+	loud    bool // thoughts are not dropped
 
-	begun     bool // next was called
-	known     bool // a chunk of a chat completion was read
-	heard     bool // a chunk had text
-	finished  bool // the endpoint sent a finish_reason
-	malformed int  // malformed events in a row
-	skipped   int  // malformed events in this stream
+	tags      thinkTags
+	unread    []piece // that were read and not returned yet
+	over      error   // what next returns after them
+	begun     bool    // next was called
+	known     bool    // a chunk of a chat completion was read
+	heard     bool    // a chunk had text
+	finished  bool    // the endpoint sent a finish_reason
+	malformed int     // malformed events in a row
+	skipped   int     // malformed events in this stream
 }
 
 // close ends the stream.
@@ -55,9 +60,12 @@ func (s *stream) close() {
 	_ = s.body.Close()
 }
 
-// next returns the next piece of text, or io.EOF after the last one. A piece is
-// valid UTF-8 and not empty.
-func (s *stream) next() (string, error) {
+// next returns the next piece, or io.EOF after the last one. A piece is valid
+// UTF-8 and not empty.
+func (s *stream) next() (piece, error) {
+	if p, ok := s.take(); ok || s.over != nil {
+		return p, s.over
+	}
 	// The timer runs only while next waits, because the caller may take any
 	// time between two calls.
 	stalled := s.timer()
@@ -65,7 +73,7 @@ func (s *stream) next() (string, error) {
 	if !s.begun {
 		s.begun = true
 		if data, ok := s.events.document(); ok {
-			return "", s.document(data)
+			return piece{}, s.document(data)
 		}
 	}
 	for {
@@ -75,21 +83,52 @@ func (s *stream) next() (string, error) {
 			s.skip()
 			continue
 		case err != nil:
-			return "", s.ended()
+			return s.last(s.ended())
 		case string(bytes.TrimSpace(data)) == "[DONE]":
-			return "", io.EOF
+			return s.last(io.EOF)
 		}
-		text, chunk, err := s.read(name, data)
+		chunk, err := s.read(name, data)
 		if err != nil {
-			return "", err
+			return piece{}, err
 		}
-		if text != "" {
-			return text, nil
+		if p, ok := s.take(); ok {
+			return p, nil
 		}
 		if chunk { // other events do not prove that the model still works
 			stalled.Stop()
 			stalled = s.timer()
 		}
+	}
+}
+
+// take returns the next piece that was read.
+func (s *stream) take() (p piece, ok bool) {
+	if len(s.unread) == 0 {
+		return p, false
+	}
+	p, s.unread = s.unread[0], s.unread[1:]
+	return p, true
+}
+
+// last returns what is left, and then err.
+func (s *stream) last(err error) (piece, error) {
+	s.over = err
+	s.add(s.tags.end()...)
+	p, ok := s.take()
+	if ok {
+		err = nil
+	}
+	return p, err
+}
+
+// add notes pieces that were read.
+func (s *stream) add(pieces ...piece) {
+	for _, p := range pieces {
+		p.text = strings.ToValidUTF8(p.text, "\uFFFD")
+		if p.text != "" && (s.loud || !p.thought) {
+			s.unread = append(s.unread, p)
+		}
+		s.heard = s.heard || p.text != "" && !p.thought
 	}
 }
 
@@ -135,19 +174,25 @@ func (s *stream) document(data []byte) error {
 	return errContentType
 }
 
-// read returns the text of an event, which is empty if it has none, and whether
-// the event is a chunk of a chat completion.
-func (s *stream) read(name string, data []byte) (text string, known bool, err error) {
+// read adds what an event says, if it says anything, and reports whether the
+// event is a chunk of a chat completion.
+func (s *stream) read(name string, data []byte) (known bool, err error) {
 	kind, isError := errorKind(data)
 	if name == "error" && kind == "" {
 		kind = errorNames(data)
 	}
 	if isError || name == "error" {
-		return "", false, &statusError{kind: kind}
+		return false, &statusError{kind: kind}
 	}
 	var chunk struct {
 		Choices []struct {
-			Delta  struct{ Content content }
+			Delta struct {
+				Content content
+				// The same thought, by the name of each kind of endpoint.
+				Reasoned content `json:"reasoning_content"` // llama.cpp, vLLM, DeepSeek
+				Reasons  content `json:"reasoning"`         // Ollama, OpenRouter
+				Thinks   content `json:"thinking"`
+			}
 			Finish string `json:"finish_reason"` // null is ""
 		}
 	}
@@ -155,18 +200,18 @@ func (s *stream) read(name string, data []byte) (text string, known bool, err er
 		if !isKeepAlive(name, data) {
 			s.skip()
 		}
-		return "", false, nil
+		return false, nil
 	}
 	s.malformed, s.known = 0, true
 	for _, c := range chunk.Choices[:min(1, len(chunk.Choices))] { // the request asks for one; the last event may have none
 		if c.Finish == "error" {
-			return "", true, &statusError{}
+			return true, &statusError{}
 		}
-		text = strings.ToValidUTF8(string(c.Delta.Content), "\uFFFD")
+		s.add(piece{cmp.Or(c.Delta.Reasoned.text, c.Delta.Reasons.text, c.Delta.Thinks.text, c.Delta.Content.thought), true})
+		s.add(s.tags.take(c.Delta.Content.text)...)
 		s.finished = s.finished || c.Finish != ""
 	}
-	s.heard = s.heard || text != ""
-	return text, true, nil
+	return true, nil
 }
 
 // skip counts a malformed event.
@@ -180,32 +225,6 @@ func isKeepAlive(name string, data []byte) bool {
 	var typed struct{ Type string }
 	return name != "" && name != "message" || bytes.HasPrefix(data, []byte(":")) || len(bytes.TrimSpace(data)) == 0 ||
 		json.Unmarshal(data, &typed) == nil && typed.Type != ""
-}
-
-// content is the text of a delta: a string, or a list of parts, of which only
-// those of the type "text" count. Any other value is no text.
-type content string
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (c *content) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*c = content(text)
-		return nil
-	}
-	var parts []struct {
-		Type string
-		Text json.RawMessage
-	}
-	if json.Unmarshal(data, &parts) != nil {
-		return nil
-	}
-	for _, p := range parts {
-		if (p.Type == "text" || p.Type == "output_text" || p.Type == "") && json.Unmarshal(p.Text, &text) == nil {
-			*c += content(text)
-		}
-	}
-	return nil
 }
 
 var kinds = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_.-]{0,63}|-?[0-9]{1,6})$`)

@@ -67,7 +67,12 @@ type Thinker struct {
 	// in bytes. 0 means 8 KiB, about 2,000 tokens. It must fit into the context
 	// of the model; a life may be much longer than that.
 	Window int
-	// Logger, if nil, means that nothing is logged.
+	// Apart publishes what a model thinks before it answers, as a quotation:
+	// its lines begin with "> ". Without it, only the answers are published.
+	// The model does not get its thoughts again.
+	Apart bool
+	// Logger gets one line when the model stops answering, for each kind of
+	// problem, and one when it answers again. If nil, nothing is logged.
 	Logger *slog.Logger
 
 	born    bool // the first life has begun
@@ -75,6 +80,10 @@ type Thinker struct {
 	stream  *stream
 	said    string        // the last text of this life, at most Window bytes
 	rest    string        // the part of a piece that is not published yet
+	thought bool          // rest is of a thought
+	quoting bool          // the last piece was a thought
+	spoken  bool          // this life has a piece
+	outage  outage        // the problems since the last good answer
 	shown   time.Time     // when memory figures were published last
 	brought int           // bytes of text in this stream
 	delay   time.Duration // the last delay after a problem; 0 after a good answer
@@ -133,6 +142,7 @@ func (t *Thinker) figures() *wire.Memory {
 func (t *Thinker) rebirth() wire.Message {
 	t.drop()
 	t.said, t.rest = "", ""
+	t.quoting, t.spoken = false, false
 	t.opening = true
 	t.Mark.Begin()
 	restarting, restarts := true, t.Restarts
@@ -142,11 +152,15 @@ func (t *Thinker) rebirth() wire.Message {
 // text waits for the next text of a message.
 func (t *Thinker) text(ctx context.Context) (string, error) {
 	for t.rest == "" {
-		piece, err := t.piece(ctx)
+		p, err := t.piece(ctx)
 		if err == nil {
-			t.rest = piece
-			if t.brought += len(piece); t.brought >= fruitful {
+			t.rest, t.thought = t.dress(p), p.thought
+			if !p.thought {
+				t.brought += len(p.text)
+			}
+			if t.brought >= fruitful {
 				t.delay = 0
+				t.outage.end(t.log())
 			}
 			break
 		}
@@ -164,8 +178,28 @@ func (t *Thinker) text(ctx context.Context) (string, error) {
 	}
 	text := cut(t.rest, most)
 	t.rest = t.rest[len(text):]
-	t.said = tail(t.said+text, t.window())
+	if !t.thought {
+		t.said = tail(t.said+text, t.window())
+	}
 	return text, nil
+}
+
+// dress returns a piece as it is published: a thought is a paragraph of its own.
+func (t *Thinker) dress(p piece) string {
+	text, between := p.text, ""
+	if p.thought {
+		text = quoted(text)
+	}
+	if p.thought != t.quoting {
+		if t.spoken {
+			between = "\n\n"
+		}
+		if p.thought {
+			between += "> "
+		}
+	}
+	t.quoting, t.spoken = p.thought, true
+	return between + text
 }
 
 func (t *Thinker) window() int {
@@ -175,9 +209,9 @@ func (t *Thinker) window() int {
 	return t.Window
 }
 
-// piece returns the next piece of the model's text. If there is no stream, it
-// asks the model first.
-func (t *Thinker) piece(ctx context.Context) (string, error) {
+// piece returns the next piece of what the model says. If there is no stream,
+// it asks the model first.
+func (t *Thinker) piece(ctx context.Context) (piece, error) {
 	if t.stream == nil {
 		conversation := []Message{{"user", t.prompt()}}
 		if t.said != "" {
@@ -185,25 +219,25 @@ func (t *Thinker) piece(ctx context.Context) (string, error) {
 		}
 		s, err := t.Model.open(ctx, conversation)
 		if err != nil {
-			return "", err
+			return piece{}, err
 		}
+		s.loud = t.Apart
 		t.stream, t.brought = s, 0
 	}
 	return t.stream.next()
 }
 
-// problem handles err, which ended the stream. It logs err and waits, unless
-// err is the regular end of an answer that is long enough.
+// problem handles err, which ended the stream. It waits, unless err is the
+// regular end of an answer that is long enough.
 func (t *Thinker) problem(ctx context.Context, err error) error {
-	skipped := t.drop()
-	if skipped > 0 {
-		t.log().Warn("malformed events of the model were skipped", "events", skipped)
+	if skipped := t.drop(); skipped > 0 {
+		t.outage.skipped(ctx, t.log(), skipped)
 	}
 	if errors.Is(err, io.EOF) {
 		if t.brought >= fruitful {
 			return nil
 		}
-		err = errors.New("llm: the answer of the model is empty or too short")
+		err = errTooShort
 	}
 	t.delay = min(max(2*t.delay, firstDelay), lastDelay)
 	wait := t.delay/2 + mathrand.N(t.delay/2)
@@ -211,7 +245,7 @@ func (t *Thinker) problem(ctx context.Context, err error) error {
 	if errors.As(err, &status) {
 		wait = max(wait, status.retryAfter)
 	}
-	t.log().Warn("the model is asked again", "error", err, "in", wait.Round(time.Millisecond))
+	t.outage.note(ctx, t.log(), err, wait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
