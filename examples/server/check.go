@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -65,6 +66,9 @@ func reportSocket(w io.Writer, cfg config.Config) error {
 // reportCertificate prints whether the certificate can be used and for how
 // long.
 func reportCertificate(w io.Writer, cfg config.Config, now time.Time) error {
+	if cfg.ACMEDomains != nil {
+		return reportACME(w, cfg)
+	}
 	if cfg.TLSCert == "" {
 		return nil
 	}
@@ -89,6 +93,32 @@ func reportCertificate(w io.Writer, cfg config.Config, now time.Time) error {
 	}
 	_, err = fmt.Fprintf(w, "\nThe certificate for %s expires on %s, in %d days.%s\n", names, leaf.NotAfter.Format(time.DateOnly), int(left.Hours()/24), state)
 	return err
+}
+
+// reportACME prints from whom the certificates come, and which are there.
+func reportACME(w io.Writer, cfg config.Config) error {
+	// The directory is not made here: it would belong to the user of this
+	// command.
+	if _, err := os.Stat(cfg.ACMEDir); err == nil {
+		if err := certificate.CheckDir(cfg.ACMEDir); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "\nThe certificates come from %s.\n", cfg.ACMEDirectory())
+	for _, domain := range cfg.ACMEDomains {
+		if leaf, err := certificate.Cached(cfg.ACMEDir, domain); err != nil {
+			fmt.Fprintf(w, "The certificate for %s is not there yet: the server gets it at its start.\n", domain)
+		} else {
+			fmt.Fprintf(w, "The certificate for %s expires on %s.\n", domain, leaf.NotAfter.Format(time.DateOnly))
+		}
+	}
+	if cfg.Port != 443 && cfg.RedirectAddr == "" {
+		fmt.Fprint(w, "WARNING: the authority asks at port 443 or 80 of each domain: set PORT=443 or HTTP_REDIRECT_ADDR, unless one of these ports is forwarded\n")
+	}
+	if !cfg.RedisURL.IsZero() {
+		fmt.Fprint(w, "WARNING: servers that share REDIS_URL must share TLS_ACME_DIR too, or let the load balancer end TLS\n")
+	}
+	return nil
 }
 
 // reportEngine prints what the engine says about itself. An engine that cannot

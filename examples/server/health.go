@@ -30,12 +30,12 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 			return err
 		}
 		var cfg config.Config
-		if err := cfg.Spec().Only("HOST", "PORT", "TLS_CERT_FILE").Load(c.env); err != nil {
+		if err := cfg.Spec().Only("HOST", "PORT", "TLS_CERT_FILE", "TLS_ACME_DOMAINS").Load(c.env); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, healthWait)
 		defer cancel()
-		answer, err := ready(ctx, cfg.Addr(), cfg.TLSCert != "")
+		answer, err := ready(ctx, cfg.Addr(), cfg.EndsTLS())
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -26,6 +27,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/site"
 )
 
 // testCA signs the certificates of a test. The test's clients trust it.
@@ -417,6 +419,7 @@ func TestTLSProcess(t *testing.T) {
 	check(0, "The certificate for localhost, art.example, *.art.example expires on "+time.Now().Add(90*24*time.Hour).UTC().Format(time.DateOnly)+", in 89 days.\n")
 	check(1, "is required together with TLS_CERT_FILE", "TLS_KEY_FILE=")
 	check(1, "is required if HTTP_REDIRECT_ADDR is set", "TLS_KEY_FILE=", "TLS_CERT_FILE=")
+	check(1, "cannot be set together with TLS_CERT_FILE: the certificate comes from the file or from the authority", "TLS_ACME_DOMAINS=art.example", "TLS_ACME_DIR="+t.TempDir())
 	check(1, "TLS_KEY_FILE: no such file or directory", "TLS_KEY_FILE=-----BEGIN PRIVATE KEY-----")
 	check(1, "TLS_CERT_FILE: not a regular file", "TLS_CERT_FILE=/dev/zero")
 	check(1, "are not a pair that can be used", "TLS_KEY_FILE="+files.cert)
@@ -427,5 +430,47 @@ func TestTLSProcess(t *testing.T) {
 			code = 1
 		}
 		check(code, text)
+	}
+}
+
+// The variables of certificates by ACME are checked together, and nothing is
+// asked of an authority by that.
+func TestACMEVariables(t *testing.T) {
+	open, private := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Chmod(open, 0o755), os.Chmod(private, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		why  string
+		env  map[string]string
+		code int
+		want string
+	}{
+		{"all that is needed", map[string]string{"TLS_ACME_DOMAINS": "art.example,www.art.example", "TLS_ACME_DIR": private, "PORT": "443"}, 0, "come from https://acme-v02.api.letsencrypt.org/directory.\n"},
+		{"for tests", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private, "TLS_ACME_STAGING": "true"}, 0, "come from https://acme-staging-v02.api.letsencrypt.org/directory.\n"},
+		{"another authority", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private, "TLS_ACME_URL": "https://ca.example/d"}, 0, "come from https://ca.example/d.\n"},
+		{"a port that the authority does not ask at", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private}, 0, "WARNING: the authority asks at port 443 or 80"},
+		{"several servers", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private, "REDIS_URL": "redis://127.0.0.1:1"}, 0, "WARNING: servers that share REDIS_URL must share TLS_ACME_DIR too"},
+		{"a directory that others can enter", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": open}, 1, "chmod 0700"},
+		{"no directory", map[string]string{"TLS_ACME_DOMAINS": "art.example"}, 1, "TLS_ACME_DIR"},
+		{"no domain", map[string]string{"TLS_ACME_DIR": private}, 1, "TLS_ACME_DOMAINS"},
+		{"two authorities", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private, "TLS_ACME_STAGING": "true", "TLS_ACME_URL": "https://ca.example/d"}, 1, "names another authority"},
+		{"in the clear", map[string]string{"TLS_ACME_DOMAINS": "art.example", "TLS_ACME_DIR": private, "TLS_ACME_URL": "http://ca.example/d"}, 1, "must be an https URL"},
+		{"a wildcard", map[string]string{"TLS_ACME_DOMAINS": "*.art.example", "TLS_ACME_DIR": private}, 1, "without *"},
+		{"an address", map[string]string{"TLS_ACME_DOMAINS": "192.0.2.7", "TLS_ACME_DIR": private}, 1, "a domain in lower case"},
+		{"a name of this network", map[string]string{"TLS_ACME_DOMAINS": "localhost", "TLS_ACME_DIR": private}, 1, "a domain in lower case"},
+		{"a port", map[string]string{"TLS_ACME_DOMAINS": "art.example:443", "TLS_ACME_DIR": private}, 1, "without a port"},
+		{"another directory upward", map[string]string{"TLS_ACME_DOMAINS": "../art.example", "TLS_ACME_DIR": private}, 1, "a domain in lower case"},
+	} {
+		var out strings.Builder
+		if code := run(t.Context(), []string{"check"}, environment(row.env), &out, &out); code != row.code || !strings.Contains(out.String(), row.want) {
+			t.Errorf("%s: exit code %d: %s", row.why, code, out.String())
+		}
+	}
+	cfg := testConfig(t)
+	cfg.ACMEDomains, cfg.ACMEDir = []string{"art.example"}, open
+	if s, err := site.New(cfg, site.Options{Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "chmod 0700") {
+		t.Errorf("the server starts with keys that others can read: %v", err)
+		s.Close()
 	}
 }

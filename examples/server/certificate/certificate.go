@@ -1,5 +1,5 @@
 // Package certificate serves a certificate that is replaced while the server
-// runs, and redirects plain HTTP to https.
+// runs, from files or from an authority, and redirects plain HTTP to https.
 package certificate
 
 import (
@@ -161,10 +161,12 @@ func (c *Reloader) Covers(host string) bool {
 
 // TLS returns the configuration of the public listener. It leaves cipher suites
 // and curves to Go, because each release of Go updates them.
-func (c *Reloader) TLS() *tls.Config {
+func (c *Reloader) TLS() *tls.Config { return listener(c.get) }
+
+func listener(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: c.get,
+		GetCertificate: get,
 		// HTTP/2 is for pages. If the server does not offer RFC 8441, browsers
 		// open a separate connection with HTTP/1.1 for a WebSocket.
 		NextProtos: []string{"h2", "http/1.1"},

@@ -13,6 +13,10 @@ import (
 // host, because only the origin shows a forwarded port. If no origin has that
 // host, the port is port, at which the server listens.
 func (c *Reloader) Redirect(origins []string, port string) http.Handler {
+	return redirect(c.Covers, origins, port)
+}
+
+func redirect(covers func(host string) bool, origins []string, port string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			// A redirect would hide that the client sent data in the clear, so
@@ -23,7 +27,7 @@ func (c *Reloader) Redirect(origins []string, port string) http.Handler {
 		}
 		asked := url.URL{Host: r.Host}
 		host := asked.Hostname()
-		if !c.Covers(host) {
+		if !covers(host) {
 			http.Error(w, "Misdirected request", http.StatusMisdirectedRequest)
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -237,6 +238,24 @@ func engineURL(s string) error {
 func trackerDSN(s string) error {
 	if err := tracker.CheckDSN(s); err != nil {
 		return envcheck.CheckReason(err.Error())
+	}
+	return nil
+}
+
+var dnsName = regexp.MustCompile(`([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])`)
+
+// domainName accepts a name for which an authority issues a certificate after
+// it has asked the server: no address, and no wildcard.
+func domainName(s string) error {
+	if len(s) > 253 {
+		return envcheck.CheckReason("must be a domain of at most 253 characters")
+	}
+	return envcheck.Match(dnsName, "a domain in lower case, like art.example, without a port and without *")(s)
+}
+
+func httpsURL(s string) error {
+	if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+		return envcheck.CheckReason("must be an https URL, like https://ca.example/acme/directory")
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
@@ -54,6 +55,10 @@ type Config struct {
 	OverSessions     wsauth.OverLimit
 
 	TLSCert, TLSKey string // files
+	ACMEDomains     []string
+	ACMEDir         string
+	ACMEStaging     bool
+	ACMEURL         string
 	RedirectAddr    string
 
 	Proxies         []netip.Prefix
@@ -157,8 +162,16 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "File with the certificate and its chain (PEM), for TLS without a proxy, version 1.2 at least. The server reads it again within a minute after a change, and on SIGHUP."},
 		{Name: "TLS_KEY_FILE", Into: envcheck.Text(&c.TLSKey), Example: "/etc/relay/privkey.pem",
 			Doc: "File with the certificate's private key (PEM)."},
+		{Name: "TLS_ACME_DOMAINS", Into: envcheck.ListOf(&c.ACMEDomains, envcheck.Text), Check: envcheck.Each(domainName), Example: "art.example,www.art.example",
+			Doc: "Domains for which the server gets and renews certificates by itself, from Let's Encrypt, whose terms you accept by that. Let's Encrypt must reach the server at port 443 (`PORT`) or 80 (`HTTP_REDIRECT_ADDR`) of each domain. Several servers need the same `TLS_ACME_DIR`, a directory that they share, because the question may reach any of them; or let the load balancer end TLS."},
+		{Name: "TLS_ACME_DIR", Into: envcheck.Text(&c.ACMEDir), Example: "/var/lib/relay/acme",
+			Doc: "Directory that keeps these certificates and their keys, for the server's user alone (mode 0700)."},
+		{Name: "TLS_ACME_STAGING", Default: "false", Into: envcheck.Bool(&c.ACMEStaging),
+			Doc: "`true` gets certificates for tests, which no browser trusts, and whose limits are higher. Use another `TLS_ACME_DIR` for it."},
+		{Name: "TLS_ACME_URL", Into: envcheck.Text(&c.ACMEURL), Check: httpsURL, Example: "https://ca.example/acme/directory",
+			Doc: "Directory URL (RFC 8555) of another authority than Let's Encrypt."},
 		{Name: "HTTP_REDIRECT_ADDR", Into: envcheck.Text(&c.RedirectAddr), Check: listenAddr, Example: "0.0.0.0:80",
-			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names."},
+			Doc: "Address that redirects plain HTTP to https, for the hosts that the certificate names, and answers the authority of `TLS_ACME_DOMAINS`."},
 		{Name: "TRUSTED_PROXIES", Default: "loopback", Into: envcheck.Func(&c.Proxies, "a list of prefixes", proxies),
 			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`. The proxy at a Unix socket in `HOST` is always trusted, too."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.ListOf(&c.Origins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
@@ -219,9 +232,17 @@ func (c *Config) Spec() envcheck.Spec {
 			func() bool { return c.Issuer == "" || usableProvider(c.Provider()) }, "JWT_ISSUER", "JWT_JWKS_URL"),
 		envcheck.RuleFunc("is for a Unix socket in HOST", func() bool { return c.SocketGroup == "" || c.onSocket() }, "SOCKET_GROUP", "HOST"),
 		envcheck.RuleFunc("cannot be set together with a Unix socket in HOST, where the proxy ends TLS", func() bool { return c.TLSCert == "" || !c.onSocket() }, "TLS_CERT_FILE", "HOST"),
+		envcheck.RuleFunc("cannot be set together with a Unix socket in HOST, where the proxy ends TLS", func() bool { return c.ACMEDomains == nil || !c.onSocket() }, "TLS_ACME_DOMAINS", "HOST"),
 		envcheck.Together("TLS_CERT_FILE", "TLS_KEY_FILE"),
-		envcheck.RequiredIf("TLS_CERT_FILE", "HTTP_REDIRECT_ADDR"),
-		envcheck.RequiredIf("TLS_KEY_FILE", "HTTP_REDIRECT_ADDR"),
+		envcheck.RuleFunc("is required if HTTP_REDIRECT_ADDR is set, or TLS_ACME_DOMAINS is",
+			func() bool { return c.RedirectAddr == "" || c.EndsTLS() }, "TLS_CERT_FILE", "HTTP_REDIRECT_ADDR", "TLS_ACME_DOMAINS"),
+		envcheck.RuleFunc("cannot be set together with TLS_CERT_FILE: the certificate comes from the file or from the authority, so remove one of them",
+			func() bool { return c.ACMEDomains == nil || c.TLSCert == "" }, "TLS_ACME_DOMAINS", "TLS_CERT_FILE"),
+		envcheck.RequiredIf("TLS_ACME_DIR", "TLS_ACME_DOMAINS"),
+		envcheck.RequiredIf("TLS_ACME_DOMAINS", "TLS_ACME_DIR"),
+		envcheck.RequiredIf("TLS_ACME_DOMAINS", "TLS_ACME_URL"),
+		envcheck.RuleFunc("cannot be true together with TLS_ACME_URL, which names another authority",
+			func() bool { return !c.ACMEStaging || c.ACMEURL == "" }, "TLS_ACME_STAGING", "TLS_ACME_URL"),
 		envcheck.RuleFunc("must not be below HISTORY_KEEP",
 			func() bool { return c.HistoryTrimAt == 0 || c.HistoryTrimAt >= c.HistoryKeep }, "HISTORY_TRIM_AT", "HISTORY_KEEP"),
 		envcheck.RequiredIf("HISTORY_KEY", "HISTORY_DIR"),
@@ -301,6 +322,20 @@ func (c *Config) Clients() *clientip.Resolver {
 		clients = clients.TrustUnix()
 	}
 	return clients
+}
+
+// EndsTLS reports whether this server ends TLS, and not a proxy.
+func (c *Config) EndsTLS() bool { return c.TLSCert != "" || c.ACMEDomains != nil }
+
+// ACMEDirectory returns the URL of the authority's directory.
+func (c *Config) ACMEDirectory() string {
+	switch {
+	case c.ACMEURL != "":
+		return c.ACMEURL
+	case c.ACMEStaging:
+		return certificate.LetsEncryptStaging
+	}
+	return certificate.LetsEncrypt
 }
 
 // OperatorAddr returns the address that the operator's commands call: the first

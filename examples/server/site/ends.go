@@ -32,7 +32,7 @@ func newEnds(s *Site) *ends {
 	}
 	return &ends{
 		of:          s,
-		certificate: desc("certificate_expires_timestamp_seconds", "When the certificate expires, in Unix seconds; 0 if a proxy ends TLS."),
+		certificate: desc("certificate_expires_timestamp_seconds", "When the certificate expires, in Unix seconds; 0 if a proxy ends TLS, or if there is none yet."),
 		family:      desc("refresh_family_ends_timestamp_seconds", "When the first family of refresh tokens ends however often it is refreshed, in Unix seconds; 0 if there is none. `server families -prolong` prolongs one."),
 	}
 }

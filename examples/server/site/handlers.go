@@ -31,7 +31,7 @@ func Policy(cfg config.Config) (*headers.Middleware, error) {
 	if cfg.Production {
 		// A proxy that ends TLS reaches this server over plain HTTP, so plain
 		// answers need HSTS too.
-		p.HSTS.Always = cfg.TLSCert == ""
+		p.HSTS.Always = !cfg.EndsTLS()
 	} else {
 		p.HSTS = headers.HSTS{}
 	}

@@ -49,6 +49,9 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 			unusable <- err
 		}
 	})
+	if s.acme != nil {
+		background.Go(func() { s.acme.Run(running) })
+	}
 	end := func() {
 		stop()
 		<-begun

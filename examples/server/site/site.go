@@ -4,6 +4,7 @@ package site
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -73,7 +74,8 @@ type Site struct {
 	idle      *idle                          // bounds HTTP connections
 	clients   *clientip.Resolver             // reports nothing, unlike that of pooled
 	pooled    *pooled                        // reports proxies whose clients count as one
-	cert      *certificate.Reloader          // nil if this server does not end TLS
+	cert      certificates                   // nil if this server does not end TLS
+	acme      *certificate.ACME              // is cert, or nil if cert comes from files
 	trims     atomic.Pointer[relay.Relay]    // gets the history's trims; nil before there is a relay
 	blocks    atomic.Pointer[blocklist.List] // gets other servers' blocks; nil before there are connections
 	elsewhere elsewhere
@@ -84,6 +86,14 @@ type Site struct {
 	reloading sync.Mutex
 }
 
+// certificates are the certificates of the public listener.
+type certificates interface {
+	TLS() *tls.Config
+	Redirect(origins []string, port string) http.Handler
+	Expires() time.Time
+	Reload(now time.Time)
+}
+
 // New returns a Site with the configuration cfg. If the caller never calls
 // [Site.Serve], it must call [Site.Close].
 func New(cfg config.Config, opts Options) (*Site, error) {
@@ -92,11 +102,8 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New()}
 	s.thin, s.flush = thinlog.New(s.log)
-	if cfg.TLSCert != "" {
-		var err error
-		if s.cert, err = certificate.New(cfg.TLSCert, cfg.TLSKey, s.log); err != nil {
-			return nil, err
-		}
+	if err := s.openCertificate(); err != nil {
+		return nil, err
 	}
 	s.clients = cfg.Clients()
 	s.idle = newIdle(s.clients.Trusts)
@@ -118,6 +125,22 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Site) openCertificate() (err error) {
+	switch cfg := s.cfg; {
+	case cfg.TLSCert != "":
+		s.cert, err = certificate.New(cfg.TLSCert, cfg.TLSKey, s.log)
+	case cfg.ACMEDomains != nil:
+		s.acme, err = certificate.NewACME(certificate.ACMEConfig{
+			Domains: cfg.ACMEDomains, Dir: cfg.ACMEDir, URL: cfg.ACMEDirectory(), Log: s.log,
+		})
+		s.cert = s.acme
+		if !cfg.RedisURL.IsZero() {
+			s.log.Warn("servers that share REDIS_URL must share TLS_ACME_DIR too, since the authority's question may reach any of them; or let the load balancer end TLS", "dir", cfg.ACMEDir)
+		}
+	}
+	return err
 }
 
 // assemble creates the parts that use the history, and the handlers.
