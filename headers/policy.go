@@ -119,12 +119,14 @@ func Baseline() Policy {
 //	                    EmbedderPolicy = EmbedderCredentialless
 //	frames of others    CSP.Add("frame-src", site), EmbedderPolicy = ""
 //	images for others   ResourcePolicy = ResourceCrossOrigin
-//	embedding pages     CSP.With("frame-ancestors", site), FrameOptions = ""
+//	embedding pages     CSP.With("frame-ancestors", site), FrameOptions = "",
+//	                    ResourcePolicy = ResourceCrossOrigin
 //
 // A feature in a frame of another origin needs its origin in Permissions, and
 // the attribute allow on the frame. If the sign-in returns to a page of this
 // site inside the popup, that page needs OpenerUnsafeNone; see
-// [Middleware.With]. With an EmbedderPolicy of "", the page has neither
+// [Middleware.With]. An embedding page needs the ResourcePolicy only if it has
+// an EmbedderPolicy itself. With an EmbedderPolicy of "", the page has neither
 // SharedArrayBuffer nor exact clocks.
 func Strict() Policy {
 	p := Baseline()

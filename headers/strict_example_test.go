@@ -138,3 +138,23 @@ func ExampleCSP_Add() {
 	// default-src 'self'; img-src data:
 	// default-src 'self'; img-src 'self' data:
 }
+
+// A page that a museum's page shows in a frame. X-Frame-Options would forbid
+// that to browsers that do not know frame-ancestors, so New refuses both
+// together.
+func ExampleStrict_embedded() {
+	p := headers.Strict()
+	p.CSP = p.CSP.With("frame-ancestors", "https://museum.example")
+	_, err := headers.New(p)
+	fmt.Println("with X-Frame-Options:", err != nil)
+	p.FrameOptions = ""
+	p.ResourcePolicy = headers.ResourceCrossOrigin // the museum's page has an EmbedderPolicy
+	show(p, "X-Frame-Options")
+	show(p, "Cross-Origin-Resource-Policy")
+	show(p, "Content-Security-Policy", "frame-ancestors")
+	// Output:
+	// with X-Frame-Options: true
+	// X-Frame-Options: ""
+	// Cross-Origin-Resource-Policy: "cross-origin"
+	// frame-ancestors https://museum.example
+}

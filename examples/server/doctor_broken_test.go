@@ -80,17 +80,22 @@ const csp = "Content-Security-Policy"
 func broken() map[string]breakage {
 	asset := func(r *http.Response) bool { return r.StatusCode == 200 && r.Request.URL.Path == "/favicon.svg" }
 	return map[string]breakage{
-		"development":            {deployment{relay: func(c *config.Config) { c.Production = false }}, "production", "neither", false},
-		"origin check off":       {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Del("Origin") }}, "origin", "may connect", false},
-		"own origin refused":     {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Set("X-Forwarded-Proto", "http") }}, "origin", "the site's own", false},
-		"no HSTS":                {on(always, without("Strict-Transport-Security")), "headers.hsts", "none on any answer", false},
-		"HSTS of a day":          {on(always, value("Strict-Transport-Security", "max-age=86400")), "headers.hsts", "less than a year", false},
-		"no HSTS on errors":      {on(status(404), without("Strict-Transport-Security")), "headers.hsts", "none on 404", false},
-		"no nosniff on 404":      {on(status(404), without("X-Content-Type-Options")), "headers.missing", "no X-Content-Type-Options", false},
-		"no header on upgrade":   {on(status(101), without("X-Frame-Options")), "headers.upgrade", "no X-Frame-Options", false},
-		"no policy on 426":       {on(status(426), without(csp)), "headers.refusal", "no Content-Security-Policy", false},
-		"no referrer on a file":  {on(asset, without("Referrer-Policy")), "headers.asset", "no Referrer-Policy", false},
-		"frames on the page":     {on(page, value("X-Frame-Options", "ALLOWALL")), "headers.page", "ALLOWALL", false},
+		"development":           {deployment{relay: func(c *config.Config) { c.Production = false }}, "production", "neither", false},
+		"origin check off":      {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Del("Origin") }}, "origin", "may connect", false},
+		"own origin refused":    {deployment{request: func(r *httputil.ProxyRequest) { r.Out.Header.Set("X-Forwarded-Proto", "http") }}, "origin", "the site's own", false},
+		"no HSTS":               {on(always, without("Strict-Transport-Security")), "headers.hsts", "none on any answer", false},
+		"HSTS of a day":         {on(always, value("Strict-Transport-Security", "max-age=86400")), "headers.hsts", "less than a year", false},
+		"no HSTS on errors":     {on(status(404), without("Strict-Transport-Security")), "headers.hsts", "none on 404", false},
+		"no nosniff on 404":     {on(status(404), without("X-Content-Type-Options")), "headers.missing", "no X-Content-Type-Options", false},
+		"no header on upgrade":  {on(status(101), without("X-Frame-Options")), "headers.upgrade", "no X-Frame-Options", false},
+		"no policy on 426":      {on(status(426), without(csp)), "headers.refusal", "no Content-Security-Policy", false},
+		"no referrer on a file": {on(asset, without("Referrer-Policy")), "headers.asset", "no Referrer-Policy", false},
+		"frames on the page":    {on(page, value("X-Frame-Options", "ALLOWALL")), "headers.page", "ALLOWALL", false},
+		"no frames' header":     {on(page, without("X-Frame-Options")), "headers.page", "no X-Frame-Options", false},
+		"frames of anyone": {on(page, func(h http.Header) {
+			h.Del("X-Frame-Options")
+			h.Set(csp, strings.Replace(h.Get(csp), "frame-ancestors 'none'", "frame-ancestors https://*.example", 1))
+		}), "headers.page", "no X-Frame-Options", false},
 		"no policy on the page":  {on(page, without(csp)), "headers.page", "no Content-Security-Policy", false},
 		"a header twice":         {on(page, func(h http.Header) { h.Add("X-Xss-Protection", "0") }), "headers.page", "sent 2 times", false},
 		"inline script":          {on(page, value(csp, "default-src 'self' 'unsafe-inline'")), "headers.csp", "inline", false},

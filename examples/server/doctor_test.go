@@ -202,6 +202,12 @@ func guideDoctor(t *testing.T) {
 			t.Errorf("grade: %s", g)
 		}
 	})
+	t.Run("good, in a museum's page", func(t *testing.T) {
+		r := deployment{relay: func(c *config.Config) { c.EmbedOrigins = []string{"https://museum.example"} }}.examine(t, nil)
+		for _, id := range append(with(r, doctor.Fail), with(r, doctor.Warn)...) {
+			t.Errorf("%s: %s", id, one(r, id).Seen)
+		}
+	})
 	for name, row := range broken() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -46,3 +46,26 @@ func TestSharedPicture(t *testing.T) {
 		}
 	}
 }
+
+// Only the listed origins may show the page in a frame, and only the page: every
+// other answer keeps its headers.
+func TestEmbedding(t *testing.T) {
+	s := start(t, func(c *config.Config) { c.EmbedOrigins = []string{"https://museum.example", "https://b.example:8443"} })
+	for _, tc := range []struct {
+		path                       string
+		frames, options, resources string
+	}{
+		{"/", "frame-ancestors https://museum.example https://b.example:8443;", "", "cross-origin"},
+		{"/?wall", "frame-ancestors https://museum.example https://b.example:8443;", "", "cross-origin"},
+		{"/app.js", "frame-ancestors 'none';", "DENY", "same-origin"},
+		{"/qr.svg", "frame-ancestors 'none';", "DENY", "same-origin"},
+		{"/nowhere", "frame-ancestors 'none';", "DENY", "same-origin"},
+		{"/ws", "frame-ancestors 'none';", "DENY", "same-origin"},
+	} {
+		res, _ := s.get(tc.path)
+		h := res.Header
+		if !strings.Contains(h.Get("Content-Security-Policy"), tc.frames) || h.Get("X-Frame-Options") != tc.options || h.Get("Cross-Origin-Resource-Policy") != tc.resources {
+			t.Errorf("%s: %s; %q; %q", tc.path, h.Get("Content-Security-Policy"), h.Get("X-Frame-Options"), h.Get("Cross-Origin-Resource-Policy"))
+		}
+	}
+}

@@ -121,7 +121,7 @@ func TestRightToLeft(t *testing.T) {
 	server.Start()
 	b := open(t, "http://"+server.Addr+"/")
 	device := publisher(t, server)
-	device(message{"prompt": "بلند فکر کن، تا وقتی که جا هست.\nThink aloud.", "memory": memory(63), "text": "# آغاز\n\nچیزی زمزمه می‌کند. *آرام* و **پیوسته**، ۱۲ بار.\n\n- یک\n- دو\n\nمن هنوز "}.String())
+	device(message{"prompt": "بلند فکر کن، تا وقتی که جا هست.\nThink aloud.", "memory": memory(63), "text": "# آغاز\n\nچیزی زمزمه می\u200cکند. *آرام* و **پیوسته**، ۱۲ بار.\n\n- یک\n- دو\n\nمن هنوز "}.String())
 	b.shows("#text", "من هنوز")
 	b.everywhere("rtl", func(where string) {
 		at := value[[]float64](b, `(() => {

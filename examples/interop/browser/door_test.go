@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -21,6 +22,7 @@ type door struct {
 	mu      sync.Mutex
 	answer  func(http.ResponseWriter, *http.Request) // if nil, the server answers
 	changed chan struct{}
+	half    bool // the modules of the page are not there
 	conns   map[net.Conn]struct{}
 }
 
@@ -30,8 +32,12 @@ func newDoor(t *testing.T, server *relay.Server) *door {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr})
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.mu.Lock()
-		answer := d.answer
+		answer, half := d.answer, d.half
 		d.mu.Unlock()
+		if half && strings.HasSuffix(r.URL.Path, ".js") && r.URL.Path != "/start.js" {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
 		if r.URL.Path == "/ws" && answer != nil {
 			answer(w, r)
 			return
@@ -91,6 +97,13 @@ func (d *door) status(code, seconds int) {
 		}
 		w.WriteHeader(code)
 	})
+}
+
+// halve makes the modules of the page fail, or lets the server answer them.
+func (d *door) halve(half bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.half = half
 }
 
 // slam closes the connections of requests for the WebSocket without an answer.

@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"nhooyr.io/websocket"
@@ -33,13 +34,17 @@ type browser struct {
 	found []string
 }
 
-func open(t *testing.T, url string) *browser {
+// open starts a browser with the page at url. flags are flags of Chromium.
+func open(t *testing.T, url string, flags ...string) *browser {
 	t.Helper()
 	path := chromium(t)
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-sync", true))
+	for _, flag := range flags {
+		options = append(options, chromedp.Flag(flag, true))
+	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	b := &browser{t: t}
@@ -97,6 +102,11 @@ func fromNetwork(e *log.Entry) bool {
 	if strings.HasPrefix(e.Text, "WebSocket connection to ") {
 		return true
 	}
+	// The browser requests it some time after the page, and the server may be
+	// stopped by then. TestScreenshots checks that it is an image.
+	if strings.HasPrefix(e.Text, "Error while trying to use the following icon from the Manifest: ") && strings.Contains(e.Text, "(Download error ") {
+		return true
+	}
 	return e.Source == log.EntrySourceNetwork && strings.HasPrefix(e.Text, "Failed to load resource") &&
 		(strings.HasSuffix(e.URL, "/ws") || strings.Contains(e.Text, "ERR_CONNECTION_REFUSED"))
 }
@@ -152,6 +162,15 @@ func (b *browser) holds(what, expression string) {
 		seen, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
 		b.t.Fatalf("not true: %s (%v); the page shows:\n%s\nthe console shows: %q", what, err, seen, b.complaints())
 	}
+}
+
+// comes waits like holds, also while the page is loaded again.
+func (b *browser) comes(what, expression string) {
+	b.t.Helper()
+	testkit.Eventually(b.t, what, func() bool {
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
+		return err == nil && ok
+	})
 }
 
 // shows waits until the element's text contains text.
@@ -226,6 +245,31 @@ func (b *browser) picture() []byte {
 		b.t.Fatal(err)
 	}
 	return picture
+}
+
+// frameText returns the text of the first frame, through the process that shows
+// it: a page of another origin cannot read it.
+func (b *browser) frameText() string {
+	b.t.Helper()
+	tree, err := chromedp.Call(b.ctx, page.GetFrameTree, cdp.Empty{})
+	if err != nil || len(tree.FrameTree.ChildFrames) == 0 {
+		return ""
+	}
+	world, err := chromedp.Call(b.ctx, page.CreateIsolatedWorld, page.CreateIsolatedWorldParams{FrameID: tree.FrameTree.ChildFrames[0].Frame.ID})
+	if err != nil {
+		return ""
+	}
+	result, err := chromedp.Call(b.ctx, runtime.Evaluate, runtime.EvaluateParams{Expression: `document.body.innerText`, ContextID: world.ExecutionContextID, ReturnByValue: new(true)})
+	if err != nil {
+		return ""
+	}
+	return string(result.Result.Value)
+}
+
+// framed waits until the first frame shows a text.
+func (b *browser) framed(text string) {
+	b.t.Helper()
+	testkit.Eventually(b.t, "the frame shows "+text, func() bool { return strings.Contains(b.frameText(), text) })
 }
 
 // message is a message of a device.

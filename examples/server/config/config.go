@@ -67,7 +67,8 @@ type Config struct {
 	RateWindow      time.Duration
 	RateNetworks    map[netip.Prefix]int // as in ratelimit.Config
 
-	PageDir string
+	PageDir      string
+	EmbedOrigins []string
 
 	MaxConnections    int // at least 1
 	UpgradesPerSecond int // 0 is any number
@@ -178,6 +179,8 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
 		{Name: "PAGE_DIR", Into: envcheck.Text(&c.PageDir), Check: pageDir, Example: "/etc/relay/page",
 			Doc: "Directory with the words, the style and the pictures of your page; see [The page](#the-page). Without it, the page is as shipped."},
+		{Name: "EMBED_ORIGINS", Into: envcheck.ListOf(&c.EmbedOrigins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://museum.example",
+			Doc: "Origins whose pages may show this page in a frame, separated by commas; see [The page](#the-page). Without it, no page may."},
 		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Number(&c.RateConnections, 1, maxRate),
 			Doc: "Number of WebSocket connections that one client can open in a window. A connection that closes no longer counts."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),

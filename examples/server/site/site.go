@@ -251,7 +251,10 @@ func (s *Site) pages() (*http.ServeMux, error) {
 	if err != nil {
 		return nil, fmt.Errorf("PAGE_DIR: %w", err)
 	}
-	secure, err := s.secure.With(page.Policy)
+	secure, err := s.secure.With(func(p *headers.Policy) {
+		page.Policy(p)
+		web.EmbedIn(p, s.cfg.EmbedOrigins)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -266,13 +269,16 @@ func (s *Site) pages() (*http.ServeMux, error) {
 // host matches what a client that has no wrong intentions sends as Host.
 var host = regexp.MustCompile(`^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?$`)
 
+// maxHost is the length of the longest name of a host, with a port.
+const maxHost = 253 + len(":65535")
+
 // address returns the address of the page: the first of ALLOWED_ORIGINS, or
 // else what the client has requested.
 func (s *Site) address(r *http.Request) string {
 	switch {
 	case len(s.cfg.Origins) > 0:
 		return s.cfg.Origins[0] + "/"
-	case host.MatchString(r.Host):
+	case len(r.Host) <= maxHost && host.MatchString(r.Host):
 		return s.clients.Scheme(r) + "://" + r.Host + "/"
 	}
 	return ""

@@ -54,7 +54,7 @@ func TestOwnPage(t *testing.T) {
 	html, csp := shown(t, dir)
 	for _, want := range []string{
 		`<html lang="de" dir="ltr"`, `<title>&lt;b&gt;Der Kasten&lt;/b&gt;</title>`, `content="Ein &#34;Kasten&#34; denkt."`, `<p class="about">Ein &#34;Kasten&#34; denkt.</p>`,
-		`<a href="https://artist.example/?a=1&amp;b=2">Mia &amp; Co</a>`, `<p>Mit Dank an alle</p>`, `<div id="text" lang="fa">`, `theirs/style.css`, `>Anhalten</button>`,
+		`<a href="https://artist.example/?a=1&amp;b=2" target="_blank" rel="noopener">Mia &amp; Co</a>`, `<p>Mit Dank an alle</p>`, `<div id="text" lang="fa">`, `theirs/style.css`, `>Anhalten</button>`,
 	} {
 		if !strings.Contains(html, want) {
 			t.Errorf("the page lacks %q:\n%s", want, html)

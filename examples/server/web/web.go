@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -40,6 +41,7 @@ var types = map[string]string{
 	".js":          "text/javascript; charset=utf-8",
 	".png":         "image/png",
 	".svg":         "image/svg+xml",
+	".txt":         "text/plain; charset=utf-8",
 	".webmanifest": "application/manifest+json",
 	".webp":        "image/webp",
 	".woff2":       "font/woff2",
@@ -78,6 +80,24 @@ type view struct {
 	settings
 	Nonce   template.HTMLAttr
 	Address string // of the page, or empty
+	Class   string // wall, overlay or nothing
+	QR      bool   // the code stays on the page
+}
+
+// QRWords describes the picture for those who do not see it.
+func (v view) QRWords() string {
+	return strings.ReplaceAll(v.Say("qrOf"), "{address}", v.Address)
+}
+
+// class returns how the page is shown: on a wall with ?wall, over a video with
+// ?overlay, or to a reader.
+func class(query url.Values) string {
+	for _, name := range []string{"overlay", "wall"} {
+		if query.Has(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // New returns the page with the files of a directory, which [PAGE_DIR]
@@ -98,6 +118,7 @@ func New(dir string) (*Page, error) {
 	}
 	p.Share = image.Pt(config.Width, config.Height)
 	p.Version = p.fingerprint()
+	p.add("/version.txt", []byte(p.Version+"\n"))
 	return p, nil
 }
 
@@ -149,6 +170,24 @@ func (p *Page) Policy(policy *headers.Policy) {
 	policy.CacheControl = "no-store"
 }
 
+// EmbedIn lets pages of the origins show this page in a frame. Without it, no
+// page may. Browsers that know frame-ancestors ignore X-Frame-Options, and
+// others would refuse the frame, so that header goes. A page that is isolated
+// from other origins may only show a page that allows that by
+// Cross-Origin-Resource-Policy.
+func EmbedIn(policy *headers.Policy, origins []string) {
+	if len(origins) == 0 {
+		return
+	}
+	var sources []headers.Source
+	for _, origin := range origins {
+		sources = append(sources, headers.Source(origin))
+	}
+	policy.CSP = policy.CSP.With("frame-ancestors", sources...)
+	policy.FrameOptions = ""
+	policy.ResourcePolicy = headers.ResourceCrossOrigin
+}
+
 // Handler serves the page at "/" and its parts next to it. Another path gets a
 // plain 404, and a method other than GET and HEAD gets a 405. A browser may
 // store the parts, but must check each time that they are current. So it does
@@ -162,6 +201,9 @@ func (p *Page) Handler(address func(*http.Request) string) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, ok := p.files[r.URL.Path]
+		if r.URL.Path == "/qr.svg" {
+			f, ok = code(address(r))
+		}
 		if !ok && r.URL.Path != "/" {
 			http.Error(w, "Not found", http.StatusNotFound)
 			return
@@ -174,7 +216,10 @@ func (p *Page) Handler(address func(*http.Request) string) http.Handler {
 		if r.URL.Path == "/" {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			if r.Method == http.MethodGet {
-				_ = index.Execute(w, view{p.settings, headers.NonceAttr(r.Context()), address(r)}) // fails only if the client is gone
+				query := r.URL.Query()
+				_ = index.Execute(w, view{ // fails only if the client is gone
+					p.settings, headers.NonceAttr(r.Context()), address(r), class(query), query.Has("qr"),
+				})
 			}
 			return
 		}

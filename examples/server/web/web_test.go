@@ -23,7 +23,8 @@ func get(t *testing.T, method, target string, header ...string) *http.Response {
 		r.Header.Add(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	page(t, "").Handler(nil).ServeHTTP(w, r)
+	address := func(*http.Request) string { return "https://art.example/" }
+	page(t, "").Handler(address).ServeHTTP(w, r)
 	return w.Result()
 }
 
@@ -239,5 +240,68 @@ func TestScripts(t *testing.T) {
 	out, err := exec.Command(node, append([]string{"--test", "--test-reporter=spec"}, tests...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// The address of the page says how it is shown, and only words that the page
+// knows reach its markup.
+func TestShownAs(t *testing.T) {
+	for _, tc := range []struct {
+		query, class string
+		code         bool
+	}{
+		{"", "", false},
+		{"?wall", "wall", false},
+		{"?wall=1&qr", "wall", true},
+		{"?overlay&wall", "overlay", false},
+		{"?qr", "", true},
+		{"?wallpaper", "", false},
+	} {
+		w := httptest.NewRecorder()
+		address := func(*http.Request) string { return "https://art.example/" }
+		page(t, "").Handler(address).ServeHTTP(w, httptest.NewRequest("GET", "/"+tc.query, nil))
+		m := regexp.MustCompile(`<html [^>]*data-version="[0-9a-f]{16}"(?: class="(\w+)")?>`).FindStringSubmatch(w.Body.String())
+		if m == nil || m[1] != tc.class || strings.Contains(w.Body.String(), "<figure>") != tc.code || !strings.Contains(w.Body.String(), `<dialog id="qr" aria-label="QR code of https://art.example/">`) {
+			t.Errorf("%q: %q, %s", tc.query, m, w.Body)
+		}
+	}
+}
+
+// The code is that of the address, and there is none without an address.
+func TestCodeOfTheAddress(t *testing.T) {
+	codes := map[string]bool{}
+	for _, address := range []string{"", "https://art.example/", "https://b.example/", "https://" + strings.Repeat("a", 3000) + "/"} {
+		w := httptest.NewRecorder()
+		page(t, "").Handler(func(*http.Request) string { return address }).ServeHTTP(w, httptest.NewRequest("GET", "/qr.svg", nil))
+		if want := len(address) > 0 && len(address) < 300; (w.Code == 200) != want {
+			t.Errorf("%.40q: %d", address, w.Code)
+		}
+		if w.Code == 200 && (codes[w.Body.String()] || !strings.HasPrefix(w.Body.String(), "<svg ") || w.Header().Get("Content-Type") != "image/svg+xml") {
+			t.Errorf("%.40q: %v %s", address, w.Header(), w.Body)
+		}
+		codes[w.Body.String()] = true
+	}
+}
+
+// A page has another version exactly if a file or a word of it differs.
+func TestVersion(t *testing.T) {
+	version := func(files ...string) string {
+		w := httptest.NewRecorder()
+		page(t, folder(t, files...)).Handler(nil).ServeHTTP(w, httptest.NewRequest("GET", "/version.txt", nil))
+		return w.Body.String()
+	}
+	seen := map[string]string{version(): "as shipped"}
+	if again := version("page.json", "{}"); seen[again] == "" {
+		t.Errorf("the same page has two versions: %q, %v", again, seen)
+	}
+	for _, text := range []string{`{"title": "x"}`, `{"footer": "x"}`, `{"language": "de"}`, `{"text_language": "de"}`} {
+		v := version("page.json", text)
+		if seen[v] != "" || !regexp.MustCompile(`^[0-9a-f]{16}\n$`).MatchString(v) {
+			t.Errorf("%s has the version of %s: %q", text, seen[v], v)
+		}
+		seen[v] = text
+	}
+	if v := version("style.css", ""); seen[v] != "" {
+		t.Errorf("a style sheet has the version of %s", seen[v])
 	}
 }

@@ -3,10 +3,11 @@
 import { Announcer } from './announce.js';
 import { Connection } from './connection.js';
 import { Follow } from './follow.js';
+import { browserEnv, Kiosk } from './kiosk.js';
 import { fitLabel, showLabel } from './label.js';
 import sentences from './language.js';
 import { parse } from './protocol.js';
-import { offerFullScreen } from './screen.js';
+import { offerCode, watchScreen } from './screen.js';
 import { reduce, unborn } from './state.js';
 import { Stream } from './stream.js';
 import { beginning, connectionWords, farewell, say, use, worthSaying } from './words.js';
@@ -48,6 +49,7 @@ function receive(data) {
   return live;
 }
 
+const kiosk = new Kiosk(document.documentElement.dataset.version, browserEnv());
 const present = new Set(['listening', 'live', 'quiet']);
 let shown = '';
 let said = '';
@@ -55,6 +57,7 @@ function showConnection(state) {
   const element = $('state');
   const words = connectionWords(state, stream.paused);
   if (element.textContent !== words) element.textContent = words;
+  kiosk.connected(present.has(state.kind));
   if (state.kind === shown) return;
   shown = state.kind;
   element.dataset.state = state.kind;
@@ -86,20 +89,29 @@ $('latest').addEventListener('click', () => {
   follow.resume();
   $('main').focus({ preventScroll: true });
 });
-$('pause').addEventListener('click', ({ currentTarget: button }) => {
-  stream.paused = !stream.paused;
-  document.body.classList.toggle('paused', stream.paused);
-  button.textContent = say(stream.paused ? 'continue' : 'pause');
-  if (stream.paused) announcer.forget();
+function pause(paused) {
+  stream.paused = paused;
+  document.body.classList.toggle('paused', paused);
+  $('pause').textContent = say(paused ? 'continue' : 'pause');
+  if (paused) announcer.forget();
   connection.tell();
-});
+}
+$('pause').addEventListener('click', () => pause(!stream.paused));
 $('life').addEventListener('animationend', () => document.body.classList.remove('reborn'));
-offerFullScreen($('fullscreen'));
+watchScreen($('fullscreen'), () => {
+  pause(false);
+  follow.resume();
+  $('qr')?.close();
+});
+offerCode($('share'), $('qr'));
 new ResizeObserver(fitLabel).observe(document.querySelector('.label'));
 addEventListener('online', () => connection.open());
 addEventListener('offline', () => connection.offline());
+for (const type of ['error', 'unhandledrejection']) addEventListener(type, () => kiosk.mistake());
+document.addEventListener('resume', () => connection.wake());
 addEventListener('pageshow', ({ persisted }) => persisted && connection.open());
 document.addEventListener('visibilitychange', () => document.hidden || connection.wake());
 setInterval(() => connection.tell(), 1000);
 showLabel(life);
 connection.open();
+document.documentElement.dataset.started = '';
