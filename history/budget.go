@@ -50,6 +50,9 @@ func (b *budget) give(n int64) { b.used.Add(-n) }
 func (l *Log) charge(s *state) {
 	if l.budget != nil {
 		cost := s.bytes + int64(len(s.entries))*entryCost
+		for _, p := range s.pins {
+			cost += entryCost + int64(len(p.Data))
+		}
 		l.budget.used.Add(cost - l.charged)
 		l.charged = cost
 	}

@@ -50,6 +50,17 @@ func (e *erasures) remember(before, after *state) {
 	e.spans = e.spans[max(len(e.spans)-maxErased, 0):]
 }
 
+// rememberPins remembers the pins of before that after, a later state, lacks. A
+// pin with a newer value is not erased, unless everything is.
+func (e *erasures) rememberPins(before *state, after *Saved) {
+	for _, p := range before.pins {
+		newer := slices.ContainsFunc(after.Pins, func(q Pin) bool { return q.Key == p.Key })
+		if p.Seq > 0 && (!newer || before.noteEpoch < after.NoteEpoch) && !e.has(p.Seq) {
+			e.spans = append(e.spans, span{p.Seq, p.Seq})
+		}
+	}
+}
+
 func (e *erasures) has(seq uint64) bool {
 	return slices.ContainsFunc(e.spans, func(s span) bool { return s.first <= seq && seq <= s.last })
 }
@@ -64,6 +75,11 @@ func (e *erasures) again(s *Saved) (Change, bool) {
 			c.Delete = append(c.Delete, entry.Seq)
 		} else {
 			rest = append(rest, entry.Data)
+		}
+	}
+	for _, p := range s.Pins {
+		if e.has(p.Seq) && !slices.Contains(c.Delete, p.Seq) {
+			c.Delete = append(c.Delete, p.Seq)
 		}
 	}
 	note := s.Note != nil && slices.ContainsFunc(e.notes, func(n []byte) bool { return bytes.Equal(n, s.Note) })
@@ -87,6 +103,7 @@ func (l *Log) eraseAgain(s *Saved) error {
 		return fmt.Errorf("history: %w", err)
 	}
 	if cur.epoch < renewed.epoch {
+		r.erased.rememberPins(cur, s)
 		r.erased.remember(cur, renewed)
 	}
 	if cur.noteEpoch < renewed.noteEpoch && renewed.note != nil {

@@ -39,9 +39,10 @@
 //
 // By default, a log keeps 1,000 entries. The append that makes them more than
 // 1,200 drops the oldest entries until 1,000 are left. With two limits instead
-// of one, few appends have to clean up. [Config] also has limits for the age
-// and the bytes of entries. [Batch.Missed] counts the entries that retention
-// dropped before the reader read them.
+// of one, few appends have to clean up. [Config] also has limits for the age,
+// the bytes and the weight of entries. [Batch.Missed] counts the entries that
+// retention dropped before the reader read them. A value that was said once and
+// still holds can outlive its entry: see [Config.Pins].
 //
 // # The end
 //
@@ -153,6 +154,25 @@ type Config struct {
 	// then grows to TrimAt times the longest message that the caller appends.
 	MaxBytes int64
 
+	// KeepWeight is the least weight of the entries that a clean-up leaves, such
+	// as the length of the text in them. The append that makes it more than a
+	// fifth larger drops the oldest entries. 0 means no limit. Keep and MaxBytes
+	// still hold: a log whose only limit is KeepWeight needs a Keep of
+	// KeepWeight entries, if each entry weighs something.
+	KeepWeight int64
+
+	// Weigh returns the weight of an entry for KeepWeight. It must always return
+	// the same for the same data. nil means the length of the data.
+	Weigh func(data []byte) int64
+
+	// Pins, if not nil, returns the values in an entry or a note that outlive it:
+	// they are there for every reader until another entry gives another value to
+	// their keys, until Delete erases the entry, or until the next Replace. There
+	// should be few keys, and short values: no limit counts them. The log calls
+	// it when it drops an entry, so it must always return the same for the same
+	// data, and must not call the log.
+	Pins func(data []byte) []Pin
+
 	// Wake is the shortest time between two wakings of waiting readers. The
 	// first append after a pause of at least Wake wakes them at once. Later
 	// appends wake them together, once Wake has passed. 0 means 10 ms, a
@@ -214,6 +234,7 @@ func (c Config) withDefaults(prefix string) (_ Config, errs []error) {
 	refuse(c.TrimAt < 0, "TrimAt", ConfigNegative)
 	refuse(c.MaxAge < 0, "MaxAge", ConfigNegative)
 	refuse(c.MaxBytes < 0, "MaxBytes", ConfigNegative)
+	refuse(c.KeepWeight < 0, "KeepWeight", ConfigNegative)
 	if c.Keep == 0 {
 		c.Keep = defaultKeep
 	}
@@ -283,6 +304,7 @@ func (l *Log) begin(first *state) {
 	if l.replica == nil {
 		first.entries = dated(first.entries, now)
 	}
+	first.weight = l.weigh(first.entries...)
 	trims := l.retain(first, now)
 	l.publish(first)
 	l.mu.Unlock()

@@ -105,6 +105,18 @@ func (p *port) commit(c history.Change) (done history.Committed, err error) {
 	case s.Finished && (len(c.Append) > 0 || c.Finish):
 		return done, history.ErrFinished
 	}
+	pins := p.keep.PinsOf(c.Note, s.Last+1, c.Append...)
+	gone := func(seq uint64) bool { return seq > 0 && slices.Contains(c.Delete, seq) }
+	unpinned := map[uint64]bool{} // entries that have nothing left but pins
+	for _, q := range s.Pins {
+		if gone(q.Seq) && !slices.ContainsFunc(s.Entries, func(e history.Entry) bool { return e.Seq == q.Seq }) {
+			unpinned[q.Seq] = true
+		}
+	}
+	s.Pins = slices.DeleteFunc(slices.Clone(s.Pins), func(q history.Pin) bool {
+		return c.Replace || gone(q.Seq) || slices.ContainsFunc(pins, func(p history.Pin) bool { return p.Key == q.Key })
+	})
+	s.Pins = append(s.Pins, slices.DeleteFunc(pins, func(p history.Pin) bool { return p.Data == nil })...)
 	if c.Replace {
 		s.Epoch++
 		s.Entries, s.Earlier, s.Skips, s.Note, s.NoteEpoch = nil, nil, nil, c.Note, s.Epoch
@@ -114,7 +126,7 @@ func (p *port) commit(c history.Change) (done history.Committed, err error) {
 		s.Entries = append(slices.Clone(s.Entries), history.Entry{Seq: s.Last, At: p.now(), Data: data})
 	}
 	rest := slices.DeleteFunc(slices.Clone(s.Entries), func(e history.Entry) bool { return slices.Contains(c.Delete, e.Seq) })
-	if done.Deleted = len(s.Entries) - len(rest); done.Deleted > 0 {
+	if done.Deleted = len(s.Entries) - len(rest) + len(unpinned); done.Deleted > 0 {
 		s.Entries = rest
 		s.Epoch++
 	}

@@ -109,6 +109,7 @@ func (l *Log) append(ctx context.Context, at Position, data []byte, now time.Tim
 	}
 	next.entries = append(next.entries, e)
 	next.bytes += int64(len(data))
+	next.weight += l.weigh(e)
 	l.counts.Appended++
 	trims := l.retain(&next, now)
 	l.publish(&next)
@@ -192,6 +193,10 @@ func (l *Log) replaceAfter(ctx context.Context, at Position, now time.Time, note
 			next.entries[i] = Entry{Seq: next.last, At: at, Data: bytes.Clone(data)}
 		}
 		next.note, next.noteEpoch = bytes.Clone(note), next.epoch
+		next.pins = nil
+		if !slices.ContainsFunc(entries, func(data []byte) bool { return bytes.Equal(data, note) }) {
+			next.pins = l.cfg.pin(nil, 0, next.note, false)
+		}
 		l.counts.Replaced++
 		return true
 	})
@@ -203,8 +208,9 @@ func (l *Log) Clear(ctx context.Context, note []byte) (Position, error) {
 	return l.Replace(ctx, note)
 }
 
-// Delete erases the kept entries with these sequence numbers and returns how
-// many it erased. If it erased any, a new epoch begins with the other entries.
+// Delete erases the entries with these sequence numbers and returns how many it
+// erased: those that are kept, and those whose pins are. If it erased any, a new
+// epoch begins with the other entries.
 // Every reader then gets a Reset, so that a reader that has read an erased
 // entry replaces what it shows. A reader that comes back later with an older
 // position gets the Reset too.
@@ -232,8 +238,9 @@ func (l *Log) Delete(ctx context.Context, seqs ...uint64) (int, error) {
 				next.note = nil
 			}
 		}
-		deleted = len(next.entries) - len(rest)
-		next.entries = rest
+		pins, dropped := without(next.pins, seqs, func(seq uint64) bool { return seq > next.floor })
+		deleted = len(next.entries) - len(rest) + dropped
+		next.entries, next.pins = rest, pins
 		l.counts.Deleted += uint64(deleted)
 		return deleted > 0
 	})
@@ -270,7 +277,7 @@ func (l *Log) replace(ctx context.Context, at Position, now time.Time, adds bool
 	if !change(&next) {
 		return cur.position(), nil, nil
 	}
-	next.bytes = size(next.entries)
+	next.bytes, next.weight = size(next.entries), l.weigh(next.entries...)
 	var notErased error
 	if l.cfg.Store != nil {
 		if err := l.cfg.Store.Replace(ctx, next.saved()); err != nil {
@@ -339,6 +346,7 @@ func (l *Log) Since(from Position) Batch { return l.since(l.state.Load(), from) 
 
 func (l *Log) since(st *state, from Position) Batch {
 	b := st.since(from)
+	b.log = l
 	if b.Reset && l.replica != nil && l.replica.waits(st, from) {
 		return Batch{From: from, To: from}
 	}

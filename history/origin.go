@@ -45,8 +45,9 @@ type Origin interface {
 	// [ErrNotErased], and the result is valid all the same.
 	Commit(ctx context.Context, c Change) (Committed, error)
 
-	// Trim says that the entries up to and including seq are older than
-	// [Config].MaxAge. It returns at once. Every process calls it, so most
+	// Trim says that the entries up to and including seq exceed [Config].MaxAge
+	// or KeepWeight, limits that only the logs apply. Their pins stay. It
+	// returns at once. Every process calls it, so most
 	// calls find nothing to do.
 	Trim(seq uint64)
 
@@ -77,13 +78,13 @@ type Change struct {
 	// If is where the log must be. The zero Head means anywhere. If the log is
 	// at another place, Commit returns ErrMoved.
 	If Head
-	// Replace erases all entries and the note, and makes Note the note.
+	// Replace erases all entries, pins and the note, and makes Note the note.
 	Replace bool
 	Note    []byte
 	// Append are the data of the entries to append, after the erasing.
 	Append [][]byte
-	// Delete are the sequence numbers of the entries to erase. If none of them
-	// is kept, nothing changes.
+	// Delete are the sequence numbers of the entries to erase, with their pins.
+	// If none of them is kept, nothing changes.
 	Delete []uint64
 	// Finish says that nothing will be appended any more.
 	Finish bool

@@ -31,6 +31,10 @@ type Batch struct {
 	// of age dropped some in between. So a caller can encode one of them and
 	// send the result to the readers of both.
 	From, To Position
+
+	log    *Log
+	pins   []Pin   // as of the last entry that retention has dropped
+	before []Entry // the kept entries before Entries
 }
 
 // Empty reports whether b has nothing for its reader: no entry, no Reset and

@@ -108,6 +108,7 @@ func (l *Log) update(u Update) ([]Trim, error) {
 			return nil, fmt.Errorf("history: %w", err)
 		}
 		next = *renewed
+		next.weight = l.weigh(next.entries...)
 	}
 	for _, e := range u.Entries {
 		if e.Seq != next.last+1 {
@@ -117,6 +118,7 @@ func (l *Log) update(u Update) ([]Trim, error) {
 		e.At = next.notBefore(wall(e.At))
 		next.entries = append(next.entries, e)
 		next.bytes += int64(len(e.Data))
+		next.weight += l.weigh(e)
 	}
 	if !u.Now.IsZero() {
 		r.skew.Store(int64(wall(u.Now).Sub(wall(time.Now()))))

@@ -12,9 +12,10 @@ type TrimReason string
 
 // The reasons of a [Trim].
 const (
-	TrimByCount TrimReason = "count"
-	TrimByBytes TrimReason = "bytes"
-	TrimByAge   TrimReason = "age"
+	TrimByCount  TrimReason = "count"
+	TrimByBytes  TrimReason = "bytes"
+	TrimByAge    TrimReason = "age"
+	TrimByWeight TrimReason = "weight"
 )
 
 // Trim is one clean-up: the entries that one limit dropped at one time.
@@ -32,13 +33,14 @@ type Stats struct {
 	Latest  time.Time // the time of the latest entry; zero without entries
 	Waiting int       // the number of readers waiting in Next
 
-	Appended       uint64 // successful calls of Append
-	Replaced       uint64 // successful calls of Replace and Clear
-	Deleted        uint64 // entries erased by Delete
-	TrimmedByCount uint64 // entries dropped by the limit of entries
-	TrimmedByBytes uint64 // entries dropped by the limit of bytes
-	TrimmedByAge   uint64 // entries dropped by the limit of age
-	Wakings        uint64 // how often the waiting readers were woken
+	Appended        uint64 // successful calls of Append
+	Replaced        uint64 // successful calls of Replace and Clear
+	Deleted         uint64 // entries erased by Delete
+	TrimmedByCount  uint64 // entries dropped by the limit of entries
+	TrimmedByBytes  uint64 // entries dropped by the limit of bytes
+	TrimmedByAge    uint64 // entries dropped by the limit of age
+	TrimmedByWeight uint64 // entries dropped by the limit of weight
+	Wakings         uint64 // how often the waiting readers were woken
 }
 
 // Stats returns the figures of the log. It waits for a change that is under
@@ -175,6 +177,9 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	if l.cfg.MaxAge > 0 {
 		trim(TrimByAge, next.olderThan(now.Add(-l.cfg.MaxAge)), &l.counts.TrimmedByAge)
 	}
+	if keep := l.cfg.KeepWeight; keep > 0 && next.weight > keep+keep/5 {
+		trim(TrimByWeight, l.heavier(next, keep), &l.counts.TrimmedByWeight)
+	}
 	if n := len(next.entries); n > l.cfg.TrimAt {
 		trim(TrimByCount, n-l.cfg.Keep, &l.counts.TrimmedByCount)
 	}
@@ -187,8 +192,8 @@ func (l *Log) retain(next *state, now time.Time) (trims []Trim) {
 	switch {
 	case len(trims) == 0:
 	case l.cfg.Store != nil:
-		l.cfg.Store.Trim(next.floor)
-	case l.replica != nil && trims[0].Reason == TrimByAge: // the Origin applies the other limits itself
+		l.cfg.Store.Trim(next.floor, next.pins)
+	case l.replica != nil && (trims[0].Reason == TrimByAge || trims[0].Reason == TrimByWeight): // the Origin applies the other limits itself
 		l.cfg.Origin.Trim(next.floor)
 	}
 	return trims
@@ -226,6 +231,8 @@ func (l *Log) report(trims []Trim) {
 // array, because the old array still refers to the dropped entries.
 func (l *Log) drop(next *state, n int) {
 	next.bytes -= size(next.entries[:n])
+	next.weight -= l.weigh(next.entries[:n]...)
+	next.pins = l.cfg.pinAll(next.pins, next.entries[:n])
 	next.floor = next.entries[n-1].Seq
 	// The entries that followed the note are no longer complete. A reader that
 	// did not get the note before gets a Reset without it.
@@ -237,6 +244,32 @@ func (l *Log) drop(next *state, n int) {
 // olderThan returns the number of entries whose time is t or before.
 func (s *state) olderThan(t time.Time) int {
 	return sort.Search(len(s.entries), func(i int) bool { return s.entries[i].At.After(t) })
+}
+
+// weigh returns the weight of entries.
+func (l *Log) weigh(entries ...Entry) (sum int64) {
+	if l.cfg.KeepWeight == 0 {
+		return 0
+	}
+	for _, e := range entries {
+		if l.cfg.Weigh == nil {
+			sum += int64(len(e.Data))
+		} else {
+			sum += max(l.cfg.Weigh(e.Data), 0)
+		}
+	}
+	return sum
+}
+
+// heavier returns how many of the oldest entries can be dropped so that the
+// others weigh at least keep.
+func (l *Log) heavier(s *state, keep int64) int {
+	for n, left := 0, s.weight; n < len(s.entries); n++ {
+		if left -= l.weigh(s.entries[n]); left < keep {
+			return n
+		}
+	}
+	return len(s.entries)
 }
 
 // beyond returns how many of the oldest entries must be dropped so that the

@@ -15,6 +15,8 @@ type state struct {
 	noteEpoch   uint64
 	entries     []Entry
 	bytes       int64
+	weight      int64 // by Config.Weigh; 0 without KeepWeight
+	pins        []Pin // as of floor
 	finished    bool
 	closed      bool
 	lines       *lines
@@ -98,7 +100,7 @@ func (s *state) since(from Position) Batch {
 	} else {
 		from, known = s.resolve(from)
 	}
-	b := Batch{From: from, To: s.position()}
+	b := Batch{From: from, To: s.position(), pins: s.pins}
 	if !known || from.epoch != s.epoch {
 		b.Reset = true
 		b.Entries = s.kept()
@@ -112,7 +114,10 @@ func (s *state) since(from Position) Batch {
 	}
 	if from.seq < s.last {
 		all := s.kept()
-		b.Entries = all[sort.Search(len(all), func(i int) bool { return all[i].Seq > from.seq }):]
+		i := sort.Search(len(all), func(i int) bool { return all[i].Seq > from.seq })
+		b.before, b.Entries = all[:i], all[i:]
+	} else {
+		b.before = s.kept()
 	}
 	return b
 }

@@ -65,6 +65,9 @@ type Saved struct {
 	Note []byte
 	// Finished reports that no entry will be appended.
 	Finished bool
+	// Pins are the values of entries that are no longer kept, and of the note. An
+	// Origin can also return those of kept entries.
+	Pins []Pin
 	// Entries are the kept entries, in the order of Seq. No Seq is above Last.
 	Entries []Entry
 }
@@ -98,8 +101,10 @@ type Store interface {
 	Replace(ctx context.Context, s Saved) error
 
 	// Trim says that the log no longer needs the entries up to and including
-	// seq. It should return at once, and leave a failure to the next Append.
-	Trim(seq uint64)
+	// seq, and that Saved.Pins are pins from now on. It should return at once,
+	// and leave a failure to the next Append. If it has forgotten pins, it must
+	// not have forgotten the entries that gave them.
+	Trim(seq uint64, pins []Pin)
 
 	// Close ends the use of the Store. It is the log's last call.
 	Close() error
@@ -135,6 +140,14 @@ func (s Saved) state() (*state, error) {
 		}
 		st.floor = s.Entries[0].Seq - 1
 	}
+	for _, p := range s.Pins {
+		if p.Seq > s.Last || p.Data == nil {
+			return nil, errSaved
+		}
+		if p.Seq <= st.floor { // else the entry gives it
+			st.pins = append(st.pins, p)
+		}
+	}
 	seq := st.floor
 	for _, e := range s.Entries {
 		if e.Seq <= seq || e.Seq > s.Last {
@@ -153,6 +166,6 @@ func (s Saved) state() (*state, error) {
 func (s *state) saved() Saved {
 	return Saved{
 		ID: s.id, Line: s.lines.current, Earlier: s.lines.earlier, Skips: s.lines.skips, Epoch: s.epoch, Last: s.last,
-		NoteEpoch: s.noteEpoch, Note: s.note, Finished: s.finished, Entries: s.kept(),
+		NoteEpoch: s.noteEpoch, Note: s.note, Finished: s.finished, Pins: s.pins, Entries: s.kept(),
 	}
 }

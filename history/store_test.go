@@ -42,7 +42,8 @@ func (s *fakeStore) Replace(_ context.Context, saved history.Saved) error {
 	return s.fail
 }
 
-func (s *fakeStore) Trim(seq uint64) {
+func (s *fakeStore) Trim(seq uint64, pins []history.Pin) {
+	s.saved.Pins = pins
 	s.saved.Entries = slices.DeleteFunc(slices.Clone(s.saved.Entries), func(e history.Entry) bool { return e.Seq <= seq })
 }
 

@@ -84,6 +84,9 @@ func (j *Journal) unstock() {
 
 // complete appends a record which says that the segment is complete.
 func (j *Journal) complete() error {
+	if err := j.pin(); err != nil {
+		return err
+	}
 	// All other records are synced first, since the disk may write in any
 	// order.
 	if err := j.seg.f.Sync(); err != nil {

@@ -263,6 +263,7 @@ type Journal struct {
 	saved  history.Saved // the state; its data is shared with the log
 	floor  uint64        // entries up to this number are dropped
 	fresh  bool          // the line of saved is not on disk yet
+	pinned []history.Pin // the pins on disk
 	seg    *segment      // nil if nothing is written yet
 	gen    uint64        // the highest generation of any file, even a void one
 	old    []void        // void files that are not destroyed yet

@@ -239,7 +239,7 @@ func (j *Journal) rewrite(s history.Saved) (committed bool, err error) {
 	if j.seg != nil {
 		j.discard(j.seg)
 	}
-	j.seg, j.waste, j.floor, j.fresh = seg, 0, 0, false
+	j.seg, j.waste, j.floor, j.fresh, j.pinned = seg, 0, 0, false, s.Pins
 	j.unsynced = true
 	j.stopPurge()
 	err = j.sweep()
@@ -336,6 +336,9 @@ func (j *Journal) writeSegment(seg *segment, s history.Saved) (err error) {
 	}
 	if s.Note != nil {
 		put(seg.frame(nil, append([]byte{kindNote}, s.Note...)))
+	}
+	for _, p := range s.Pins {
+		put(seg.frame(nil, pinPlain(p)))
 	}
 	for _, e := range s.Entries {
 		seg.plain = entryPlain(seg.plain[:0], 0, e)

@@ -4,6 +4,7 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/relayguard/relayguard/history"
@@ -33,6 +34,8 @@ const (
 	kindClose = 'c' // floor; all earlier records are on disk
 	kindLine  = 'l' // the name of a line, and the end of the line before it
 	kindEnd   = 'f' // the log is finished
+	kindPin   = 'p' // seq, length of the key, key, data; it replaces the pin of the key
+	kindUnpin = 'u' // key
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -80,11 +83,23 @@ func linePlain(b []byte, line uint64, before history.Head) []byte {
 	return b
 }
 
+// pinPlain returns the plaintext of a pin's record.
+func pinPlain(p history.Pin) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{kindPin}, p.Seq)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(p.Key)))
+	return append(append(b, p.Key...), p.Data...)
+}
+
 const entrySize = 1 + 8 + 8 + 8 + 4
 
 // entrySpace returns the number of bytes that an entry takes in the segment.
 func entrySpace(e history.Entry) int64 {
 	return int64(frameSize + overhead + entrySize + len(e.Data))
+}
+
+// pinSpace returns the number of bytes that a pin takes in the segment.
+func pinSpace(p history.Pin) int64 {
+	return int64(frameSize + overhead + len(pinPlain(p)))
 }
 
 // write appends b, which holds this number of complete records, to the file. If
@@ -104,6 +119,7 @@ type contents struct {
 	line    uint64         // the last line, or 0 if no record begins one
 	earlier []history.Head // the ends of the lines before it
 	note    []byte
+	pins    []history.Pin
 	entries []history.Entry
 	floor   uint64
 	ended   bool // the log is finished
@@ -174,6 +190,12 @@ func (c *contents) add(plain []byte) error {
 	case kind == kindClose && len(body) == 8:
 		c.lax = false
 		c.floor = max(c.floor, binary.BigEndian.Uint64(body))
+	case kind == kindPin && len(body) >= 12 && int64(binary.BigEndian.Uint32(body[8:])) <= int64(len(body)-12):
+		key := body[12 : 12+binary.BigEndian.Uint32(body[8:])]
+		c.unpin(string(key))
+		c.pins = append(c.pins, history.Pin{Key: string(key), Seq: binary.BigEndian.Uint64(body), Data: body[12+len(key):]})
+	case kind == kindUnpin:
+		c.unpin(string(body))
 	case kind == kindEnd && len(body) == 0:
 		c.ended = true
 	case kind == kindEntry && c.ended:
@@ -186,4 +208,8 @@ func (c *contents) add(plain []byte) error {
 		return corrupt("a record has an unknown kind")
 	}
 	return nil
+}
+
+func (c *contents) unpin(key string) {
+	c.pins = slices.DeleteFunc(c.pins, func(p history.Pin) bool { return p.Key == key })
 }

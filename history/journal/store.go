@@ -141,7 +141,7 @@ func (j *Journal) adopt(c contents) {
 	h := j.seg.head
 	s := history.Saved{
 		ID: h.id, Line: cmp.Or(c.line, h.line, h.id), Earlier: c.earlier, Epoch: h.epoch, Last: h.last,
-		NoteEpoch: h.noteEpoch, Note: c.note, Finished: c.ended, Entries: c.entries,
+		NoteEpoch: h.noteEpoch, Note: c.note, Finished: c.ended, Pins: c.pins, Entries: c.entries,
 	}
 	if n := len(s.Entries); n > 0 {
 		s.Last = max(s.Last, s.Entries[n-1].Seq)
@@ -157,7 +157,7 @@ func (j *Journal) adopt(c contents) {
 		rand.Read(b[:])
 		s.Line = binary.BigEndian.Uint64(b[:])
 	}
-	j.saved, j.fresh = s, true
+	j.saved, j.fresh, j.pinned = s, true, s.Pins
 	j.trim(c.floor)
 }
 
@@ -237,6 +237,9 @@ func (j *Journal) append(e history.Entry) error {
 	if err := j.repair(); err != nil {
 		return err
 	}
+	if err := j.pin(); err != nil {
+		return err
+	}
 	j.seg.plain = entryPlain(j.seg.plain[:0], j.floor, e)
 	if err := j.put(j.seg.plain); err != nil {
 		return err
@@ -261,6 +264,31 @@ func (j *Journal) put(plain []byte) error {
 		return err
 	}
 	j.fresh = false
+	return nil
+}
+
+// pin writes the pins that are not in the segment. The floor, which says that
+// the entries of these pins are dropped, follows them.
+func (j *Journal) pin() error {
+	same := func(p, q history.Pin) bool { return p.Key == q.Key && p.Seq == q.Seq }
+	for _, p := range j.pinned {
+		if !slices.ContainsFunc(j.saved.Pins, func(q history.Pin) bool { return p.Key == q.Key }) {
+			if err := j.put(append([]byte{kindUnpin}, p.Key...)); err != nil {
+				return err
+			}
+			j.waste += pinSpace(p)
+		}
+	}
+	for _, p := range j.saved.Pins {
+		if slices.ContainsFunc(j.pinned, func(q history.Pin) bool { return same(p, q) }) {
+			continue
+		}
+		if err := j.put(pinPlain(p)); err != nil {
+			return err
+		}
+		j.waste += pinSpace(p) // at the latest when another follows
+	}
+	j.pinned = j.saved.Pins
 	return nil
 }
 
@@ -351,14 +379,16 @@ func unfinished(err error) error {
 	return &Error{known.Op, known.Reason, fmt.Errorf("%w: %w", history.ErrNotErased, err)}
 }
 
-// Trim implements [history.Store]. It writes nothing: the next rewriting leaves
-// the dropped entries out, at most an hour later.
-func (j *Journal) Trim(seq uint64) {
+// Trim implements [history.Store]. It writes nothing: the next Append writes the
+// pins, and the next rewriting leaves the dropped entries out, at most an hour
+// later.
+func (j *Journal) Trim(seq uint64, pins []history.Pin) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
 		return
 	}
+	j.saved.Pins = pins
 	j.trim(seq)
 	if j.waste > 0 && j.purge == nil {
 		j.due = time.Now().Add(purgeAfter).Round(0)

@@ -194,7 +194,7 @@ func (o *origin) call(ctx context.Context, c *history.Change, key *dataKey) (rep
 	case len(c.Append) == 0:
 		script, what = eraseScript, "n"
 	}
-	args := make([]string, 0, 15+2*len(c.Append)+len(c.Delete))
+	args := make([]string, 0, 16+2*len(c.Append)+len(c.Delete))
 	args = append(args, newLine(), strconv.FormatUint(o.number, 10), key.wrapped, key.id,
 		what, o.limits[0], o.limits[1], o.limits[2])
 	if (c.If == history.Head{}) {
@@ -211,14 +211,14 @@ func (o *origin) call(ctx context.Context, c *history.Change, key *dataKey) (rep
 			}
 		}
 	}
-	args = append(args, note, notes, next.wrapped, next.id)
+	args = append(args, note, notes, next.wrapped, next.id, o.pins(sealKey, c))
 	for _, seq := range c.Delete {
 		args = append(args, strconv.FormatUint(seq, 10))
 	}
 	for _, data := range c.Append {
 		args = append(args, strconv.Itoa(len(data)), o.seal.seal(sealKey, "entry", data))
 	}
-	keys := []string{o.head, o.log, o.record}
+	keys := []string{o.head, o.log, o.record, o.pinned}
 	if o.e.cfg.Replicas == 0 || (!c.Replace && len(c.Delete) == 0) {
 		return readReply(script.exec(ctx, o.e.cfg.Client, keys, args))
 	}
@@ -233,6 +233,24 @@ func (o *origin) call(ctx context.Context, c *history.Change, key *dataKey) (rep
 		}
 	}
 	return r, err
+}
+
+// pins returns the values that c pins, as the script reads them: for each, the
+// number of the entry among c.Append, or 0 for the note, and the lengths of the
+// key and of what is sealed, before both.
+func (o *origin) pins(key *dataKey, c *history.Change) string {
+	if o.cfg.Pins == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, p := range o.cfg.PinsOf(c.Note, 1, c.Append...) {
+		sealed := "" // the key has no value any more
+		if p.Data != nil {
+			sealed = "v" + o.seal.seal(key, "pin "+p.Key, p.Data)
+		}
+		fmt.Fprintf(&b, "%d,%d,%d;%s%s", p.Seq, len(p.Key), len(sealed), p.Key, sealed)
+	}
+	return b.String()
 }
 
 // reply is the result of the commit script.

@@ -326,7 +326,7 @@ func (o *origin) look(ctx context.Context, all bool) (*view, error) {
 	if all {
 		what = "all"
 	}
-	reply, err := lookScript.exec(ctx, o.e.cfg.Client, []string{o.head, o.log}, []string{what}).ToArray()
+	reply, err := lookScript.exec(ctx, o.e.cfg.Client, []string{o.head, o.log, o.pinned}, []string{what}).ToArray()
 	switch answer, answered := rueidis.IsRedisErr(err); {
 	case answered:
 		return nil, fmt.Errorf("redislog: the engine refuses to show the log: %w", answer)

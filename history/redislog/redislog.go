@@ -42,8 +42,8 @@
 //
 // The engine must be Redis 7.0, Valkey 7.2 or later, with the policy noeviction
 // for its memory. A log has its keys in one slot of a cluster. The commands are
-// EVALSHA, EVAL, XADD, XREAD, XRANGE, XTRIM, DEL, HSET, HMGET, GET,
-// SET, TIME, INFO and, with Config.Replicas, WAIT.
+// EVALSHA, EVAL, XADD, XREAD, XRANGE, XTRIM, DEL, HSET, HDEL, HMGET, HGETALL,
+// GET, SET, TIME, INFO and, with Config.Replicas, WAIT.
 package redislog
 
 import (
@@ -210,10 +210,11 @@ func (e *Engine) state(o *origin, err error) {
 // origin is one log of an Engine.
 type origin struct {
 	e      *Engine
-	limits [3]string // Keep, TrimAt, MaxBytes
+	limits [3]string      // Keep, TrimAt, MaxBytes
+	cfg    history.Config // of the log
 	seal   *sealer
 
-	head, log, record string // keys of the engine
+	head, log, record, pinned string // keys of the engine
 
 	ctx  context.Context // ends with the log
 	stop context.CancelFunc
@@ -239,9 +240,9 @@ func (e *Engine) origin(name string, cfg history.Config) *origin {
 	}
 	tag := "{" + e.cfg.Prefix + ":" + name + "}"
 	o := &origin{
-		e: e, seal: newSealer(e.cfg.Keys, e.cfg.Prefix, name),
+		e: e, cfg: cfg, seal: newSealer(e.cfg.Keys, e.cfg.Prefix, name),
 		limits: [3]string{strconv.Itoa(cfg.Keep), strconv.Itoa(cfg.TrimAt), strconv.FormatInt(cfg.MaxBytes, 10)},
-		head:   tag + ":head", log: tag + ":log", record: tag + ":w:" + rand.Text(),
+		head:   tag + ":head", log: tag + ":log", record: tag + ":w:" + rand.Text(), pinned: tag + ":pins",
 	}
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	o.follow.asked = make(chan struct{}, 1)

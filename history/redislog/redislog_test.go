@@ -236,7 +236,7 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.User("relay", "secret", "~{history:*", "+@connection", "+evalsha", "+eval", "+xadd", "+xread", "+xrange",
-		"+xtrim", "+del", "+hset", "+hmget", "+get", "+set", "+time", "+info", "+wait")
+		"+xtrim", "+del", "+hset", "+hdel", "+hmget", "+hgetall", "+get", "+set", "+time", "+info", "+wait")
 	client := func(name, password string) rueidis.Client {
 		c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr}, Username: name, Password: password, DisableCache: true})
 		if err != nil {
@@ -252,7 +252,7 @@ func TestPermissions(t *testing.T) {
 		t.Error(err)
 	}
 	v.saw("two", 1, 0)
-	server.User("poor", "secret", "~{history:*", "+@connection", "+evalsha", "+eval", "+xrange", "+hmget")
+	server.User("poor", "secret", "~{history:*", "+@connection", "+evalsha", "+eval", "+xrange", "+hmget", "+hgetall")
 	poor := prepare(t, client("poor", "secret"), settings{})
 	if err := poor.open(history.Config{}); err == nil || !strings.Contains(err.Error(), "refuses") {
 		t.Error("without permissions:", err)

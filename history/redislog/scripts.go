@@ -15,6 +15,8 @@ import (
 //	{PREFIX:NAME}:log    a stream. The id of an entry is EPOCH-SEQ*1024. A mark
 //	                     is no entry: it makes readers look, and has an id
 //	                     after that of the last entry.
+//	{PREFIX:NAME}:pins   a hash: by key, the number of the entry that gave the
+//	                     value, a space, and the value
 //	{PREFIX:NAME}:w:W    the last change of the writer W, with its result
 //
 // All names of lines are decimal texts, because a number of Lua has 53 bits.
@@ -55,6 +57,7 @@ local renewed = false
 local function renew(name, dk, dkid)
   if h.id == '' then
     redis.call('DEL', KEYS[2])
+    if KEYS[4] then redis.call('DEL', KEYS[4]) end
     h.id, h.line, h.epoch, h.run, h.dk, h.dkid = name, name, 1, run, dk, dkid
     renewed = true
   elseif h.run ~= run then
@@ -117,7 +120,7 @@ const commit = `
 local line, number, dk, dkid = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local what, keep, trimat, maxbytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local ifline, ifepoch, iflast = ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
-local note, notes, newdk, newdkid = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local note, notes, newdk, newdkid, pins = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 local record = redis.call('GET', KEYS[3])
 if record then
   local n, l, e, s, d = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
@@ -150,17 +153,28 @@ if ifline ~= '' then
 end
 local entries = {}
 if what == 'd' then
-  local gone, deleted, rest = {}, 0, {}
-  for i = 16, #ARGV do gone[ARGV[i]] = true end
+  local gone, held, deleted, rest = {}, {}, 0, {}
+  for i = 17, #ARGV do gone[ARGV[i]] = true end
   local all = redis.call('XRANGE', KEYS[2], '-', '+')
   for _, e in ipairs(all) do
     if e[2][1] ~= 'm' then
       local s = math.floor(tonumber(string.match(e[1], '-(%d+)$')) / 1024)
       if gone[text(s)] then
+        held[text(s)] = true
         deleted = deleted + 1
         if h.bytes >= 0 then h.bytes = h.bytes - e[2][4] end
         if string.find(h.noteseqs, ',' .. text(s) .. ',', 1, true) then h.note, h.noteseqs = '', '' end
       else rest[#rest+1] = {s, e[2]} end
+    end
+  end
+  local pinned = redis.call('HGETALL', KEYS[4])
+  local unpinned = {}
+  for i = 1, #pinned, 2 do
+    local s = string.match(pinned[i+1], '^%d+')
+    if s ~= '0' and gone[s] then
+      redis.call('HDEL', KEYS[4], pinned[i])
+      if not held[s] and not unpinned[s] then deleted = deleted + 1 end
+      unpinned[s] = true
     end
   end
   if deleted == 0 then return done(0) end
@@ -170,7 +184,7 @@ if what == 'd' then
   wake(h)
   return done(deleted)
 end
-local n = math.floor((#ARGV - 15) / 2)
+local n = math.floor((#ARGV - 16) / 2)
 if h.finished ~= '' and (n > 0 or what == 'f') then return refuse('FINISHED') end
 if what == 'f' then
   h.finished = '1'
@@ -179,19 +193,30 @@ if what == 'f' then
   return done(0)
 end
 if what == 'r' then
-  redis.call('DEL', KEYS[2])
+  redis.call('DEL', KEYS[2], KEYS[4])
   h.epoch, h.mark, h.count, h.bytes = h.epoch + 1, 0, 0, 0
   h.prev, h.skips, h.note, h.noteepoch, h.noteseqs = '', '', note, h.epoch, ''
   h.dk, h.dkid = newdk, newdkid
+end
+local from = 1
+while from <= #pins do
+  local head, i, k, d = string.match(pins, '^((%d+),(%d+),(%d+);)', from)
+  from = from + #head
+  local seq = '0'
+  if i ~= '0' then seq = text(h.last + i) end
+  local key = string.sub(pins, from, from + k - 1)
+  if d == '0' then redis.call('HDEL', KEYS[4], key)
+  else redis.call('HSET', KEYS[4], key, seq .. ' ' .. string.sub(pins, from + k, from + k + d - 1)) end
+  from = from + k + d
 end
 if n > 0 then
   local t = redis.call('TIME')
   h.at = math.max(h.at, tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
   h.mark = 0
   local at, last, bytes = text(h.at), h.last, 0
-  for i = 14, 12 + 2*n, 2 do
-    last, bytes = last + 1, bytes + ARGV[i+2]
-    redis.call('XADD', KEYS[2], id(h, last, 0), 't', at, 'n', ARGV[i+2], 'd', ARGV[i+3])
+  for i = 17, 15 + 2*n, 2 do
+    last, bytes = last + 1, bytes + ARGV[i]
+    redis.call('XADD', KEYS[2], id(h, last, 0), 't', at, 'n', ARGV[i], 'd', ARGV[i+1])
   end
   for i in string.gmatch(notes, '%d+') do
     if h.noteseqs == '' then h.noteseqs = ',' end
@@ -218,10 +243,13 @@ const look = `
 local h = redis.call('HMGET', KEYS[1], 'id','line','epoch','last','run','prev','skips','note','noteepoch','finished','dk','dkid')
 local info = redis.call('INFO', 'replication')
 local t = redis.call('TIME')
-local all = {}
-if ARGV[1] == 'all' then all = redis.call('XRANGE', KEYS[2], '-', '+') end
+local all, pins = {}, {}
+if ARGV[1] == 'all' then
+  all = redis.call('XRANGE', KEYS[2], '-', '+')
+  pins = redis.call('HGETALL', KEYS[3])
+end
 for i = 1, 12 do h[i] = h[i] or '' end
-return {string.match(info, 'master_replid:(%w+)') or '', string.match(info, 'role:(%w+)') or '', t[1], t[2], h, all}
+return {string.match(info, 'master_replid:(%w+)') or '', string.match(info, 'role:(%w+)') or '', t[1], t[2], h, all, pins}
 `
 
 // Without the first line, a script that runs out of memory stops half done.

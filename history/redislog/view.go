@@ -40,7 +40,7 @@ const (
 // view decodes the result of the look script: the server's master_replid and
 // role, its time in two numbers, the fields of the head, and the stream.
 func (o *origin) view(reply []rueidis.RedisMessage) (*view, error) {
-	if len(reply) != 6 {
+	if len(reply) != 7 {
 		return nil, errReply
 	}
 	var text [4]string
@@ -87,7 +87,32 @@ func (o *origin) view(reply []rueidis.RedisMessage) (*view, error) {
 			return nil, err
 		}
 	}
+	if err := o.pinsOf(v, &reply[6]); err != nil {
+		return nil, err
+	}
 	return v, o.entries(v, &reply[5])
+}
+
+// pinsOf decodes the pins: for each key the number of an entry, a space, and
+// the value.
+func (o *origin) pinsOf(v *view, reply *rueidis.RedisMessage) error {
+	list, err := reply.AsStrSlice()
+	if err != nil || len(list)%2 != 0 {
+		return errReply
+	}
+	for ; len(list) > 0; list = list[2:] {
+		seq, value, _ := strings.Cut(list[1], " ")
+		sealed, ok := strings.CutPrefix(value, "v")
+		p := history.Pin{Key: list[0]}
+		if p.Seq, err = strconv.ParseUint(seq, 10, 64); err != nil || !ok {
+			return errReply
+		}
+		if p.Data, err = o.seal.unseal(v.key, "pin "+p.Key, sealed); err != nil {
+			return err
+		}
+		v.saved.Pins = append(v.saved.Pins, p)
+	}
+	return nil
 }
 
 // entries decodes the stream.

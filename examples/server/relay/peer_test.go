@@ -53,7 +53,7 @@ var errDisk = errors.New("the disk is full")
 
 func (failing) Load(context.Context) (history.Saved, error)  { return history.Saved{}, nil }
 func (failing) Append(context.Context, history.Entry) error  { return errDisk }
-func (failing) Trim(uint64)                                  {}
+func (failing) Trim(uint64, []history.Pin)                   {}
 func (failing) Finish(context.Context) error                 { return nil }
 func (failing) Replace(context.Context, history.Saved) error { return nil } // of an empty log
 func (failing) Close() error                                 { return nil }
