@@ -41,6 +41,7 @@ type config struct {
 
 	plain bool
 
+	batch     time.Duration
 	mark      float64
 	simulate  int64
 	stateFile string
@@ -75,6 +76,7 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option("llm", "LLM_URL", "base `URL` of an OpenAI-compatible API, such as http://localhost:11434/v1")
 	option("model", "LLM_MODEL", "`NAME` of a model of the API of -llm")
 	option("window", "LLM_WINDOW", "`BYTES` of its own text that the model gets when it has to go on; default 8KiB")
+	option("batch", "BATCH", "`DURATION` within which words are joined into one message; default 100ms, 0 sends each alone")
 	option("memory-mark", "MEMORY_MARK", "used memory, in `PERCENT`, at which a life ends; default 90, 0 means never")
 	option("simulate-memory", "SIMULATE_MEMORY", "simulate a memory that is full after `BYTES` of text; default: the real memory")
 	option("state", "STATE_FILE", "`FILE` that stores the number of restarts; default: none, counting from 0")
@@ -182,6 +184,7 @@ func (c *config) spec() envcheck.Spec {
 		{Name: "LLM_REQUEST_FILE", Into: envcheck.Text(&c.requestFile), Doc: "File with more members of each request."},
 		{Name: "LLM_REASONING", Default: "drop", Into: envcheck.Enum(&c.reasoning, "drop", "apart"), Doc: "What becomes of the model's thoughts before its answer."},
 		{Name: "INSECURE_PLAIN_HTTP", Into: envcheck.Bool(&c.insecure), Doc: "Whether tokens and keys may be sent in the clear."},
+		{Name: "BATCH", Default: "100ms", Into: envcheck.Duration(&c.batch, 0, 10*time.Second), Doc: "Time within which words are joined into one message."},
 		{Name: "MEMORY_MARK", Default: "90", Into: envcheck.Func(&c.mark, "a number from 0 to 100", percent), Doc: "Used memory at which a life ends, in percent."},
 		{Name: "SIMULATE_MEMORY", Into: envcheck.Bytes(&c.simulate, 0, 1<<40), Doc: "Text that fills a pretended memory."},
 		{Name: "STATE_FILE", Into: envcheck.Text(&c.stateFile), Doc: "File that keeps the number of restarts."},

@@ -87,7 +87,7 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 	}
 	values := map[string]string{
 		"relay": "wss://relay.example/ws", "token-file": "t", "refresh": "https://relay.example/r", "llm": "https://llm.example/v1", "model": "m",
-		"window": "1KiB", "silence": "7m", "prompt": "Think.", "prompt-file": prompt, "plain": "true", "insecure-plain-http": "true", "memory-mark": "50",
+		"window": "1KiB", "silence": "7m", "batch": "1s", "prompt": "Think.", "prompt-file": prompt, "plain": "true", "insecure-plain-http": "true", "memory-mark": "50",
 		"simulate-memory": "1KiB", "state": "s", "log-level": "warn", "stdin": "true",
 	}
 	need := map[string]string{"DEVICE_TOKEN_FILE": "t"}

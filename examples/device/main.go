@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, env envcheck.Lookup, stderr io.Writ
 	l.observe = board.life
 	stop := screen.show(board.line)
 	err = publish.Run(ctx, publish.Config{
-		URL: cfg.relay, Tokens: tokens, Source: l, Logger: log, Observe: board.connection,
+		URL: cfg.relay, Tokens: tokens, Source: &publish.Batch{Source: l, Window: cfg.batch}, Logger: log, Observe: board.connection,
 	})
 	stop()
 	if cfg.stdin && errors.Is(err, io.EOF) {

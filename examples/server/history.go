@@ -20,6 +20,7 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/terminal"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/archive"
@@ -163,7 +164,8 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 	if !cfg.RedisURL.IsZero() {
 		var all []history.Entry
 		err := withEngine(ctx, cfg, func(log *history.Log) error {
-			all = log.Since(history.Oldest()).Entries
+			b := log.Since(history.Oldest())
+			all = relay.Archived(b.Pins(), b.Entries)
 			return nil
 		})
 		return stored(all), err
@@ -179,13 +181,13 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 	if err = errors.Join(cfg.Advice(err), disk.Close()); err != nil {
 		return nil, err
 	}
-	return stored(saved.Entries), nil
+	return stored(relay.Archived(saved.Pins, saved.Entries)), nil
 }
 
-// stored returns entries in the form of an archive.
+// stored returns entries as the sequence that a server's would be.
 func stored(entries []history.Entry) iter.Seq2[history.Entry, error] {
 	return func(yield func(history.Entry, error) bool) {
-		for e := range operate.Exported(entries) {
+		for _, e := range entries {
 			if !yield(e, nil) {
 				return
 			}

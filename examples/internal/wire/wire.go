@@ -53,22 +53,34 @@ func (m *Message) Bare() bool {
 // without the id.
 func (m *Message) Encode(now time.Time) []byte {
 	out := *m
-	out.ID = ""
 	out.Timestamp = now.UnixMilli()
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	// A client of this protocol never puts the text into HTML unescaped, and an
-	// escaped "<" would cost six bytes for each viewer.
-	enc.SetEscapeHTML(false)
+	return out.Bytes()
+}
+
+// Bytes returns m in the form that viewers get, with its own timestamp and
+// without the id.
+func (m *Message) Bytes() []byte {
+	out := *m
+	out.ID = ""
+	b, err := compact(out)
 	// The encoding of a decoded message cannot fail, because Decode accepts no
 	// NaN or infinity. A message that a caller builds with such a number is
 	// encoded without memory and status.
-	if err := enc.Encode(out); err != nil {
+	if err != nil {
 		out.Memory, out.Status = nil, nil
-		buf.Reset()
-		_ = enc.Encode(out)
+		b, _ = compact(out)
 	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	return b
+}
+
+// compact returns v in JSON. A client of this protocol never puts the text into
+// HTML unescaped, and an escaped "<" would cost six bytes for each viewer.
+func compact(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), err
 }
 
 // Kind is the type of a frame that carries messages.
@@ -83,18 +95,33 @@ const (
 // position after the last message, which a client sends when it reconnects. It
 // must need no escaping in JSON. If it is empty, the frame has no position.
 func Frame(kind Kind, pos string, messages ...[]byte) []byte {
-	n := len(`{"type":"","pos":"","messages":[]}`) + len(kind) + len(pos) + len(messages)
+	return FrameWith(kind, pos, State{}, messages...)
+}
+
+// FrameWith is Frame with the state that holds at pos, if any holds.
+func FrameWith(kind Kind, pos string, state State, messages ...[]byte) []byte {
+	var holds []byte
+	if !state.IsZero() {
+		holds, _ = compact(state) // of decoded messages: cannot fail
+	}
+	n := len(`{"type":"","pos":"","state":,"messages":[]}`) + len(kind) + len(pos) + len(holds) + len(messages)
 	for _, m := range messages {
 		n += len(m)
 	}
 	b := make([]byte, 0, n)
 	b = append(b, `{"type":"`...)
 	b = append(b, kind...)
+	b = append(b, '"')
 	if pos != "" {
-		b = append(b, `","pos":"`...)
+		b = append(b, `,"pos":"`...)
 		b = append(b, pos...)
+		b = append(b, '"')
 	}
-	b = append(b, `","messages":[`...)
+	if holds != nil {
+		b = append(b, `,"state":`...)
+		b = append(b, holds...)
+	}
+	b = append(b, `,"messages":[`...)
 	for i, m := range messages {
 		if i > 0 {
 			b = append(b, ',')

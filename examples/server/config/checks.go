@@ -213,6 +213,15 @@ func historyKey(s string) error {
 // messages.
 const leastBytes = 1 << 20
 
+// defaultKeep is the default of HISTORY_KEEP.
+const defaultKeep = 1000
+
+// The bounds of HISTORY_KEEP_TEXT.
+const (
+	leastText = 1 << 10
+	mostText  = 64 << 20
+)
+
 // prefix matches what keys in the engine can begin with. Braces would decide
 // about the node of a cluster that has a key.
 var prefix = regexp.MustCompile(`[A-Za-z0-9._-]{1,64}`)

@@ -78,6 +78,7 @@ type Config struct {
 	HistoryTrimAt   int
 	HistoryMaxAge   time.Duration
 	HistoryMaxBytes int64
+	HistoryKeepText int64 // 0: HistoryKeep decides
 	HistoryDir      string
 	HistoryKey      envcheck.Secret[string]
 	HistoryPrevious envcheck.Secret[string]
@@ -193,14 +194,16 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Number of WebSocket connections that all clients together can open in a second, and twice as many at once. A further one gets a 429 with `Retry-After`. 0 is any number."},
 		{Name: "COMPRESSION", Default: "on", Into: envcheck.Choice(&c.Compression, envcheck.As("on", true), envcheck.As("off", false)),
 			Doc: "`on` compresses the history and other long frames for clients that offer it (permessage-deflate), once for all of them. Safari gets them as they are, because some of its versions then fail. `off` compresses nothing."},
-		{Name: "HISTORY_KEEP", Default: "1000", Into: envcheck.Number(&c.HistoryKeep, 1, 1_000_000),
+		{Name: "HISTORY_KEEP", Default: strconv.Itoa(defaultKeep), Into: envcheck.Number(&c.HistoryKeep, 1, 1_000_000),
 			Doc: "Number of messages that a clean-up of the history leaves."},
 		{Name: "HISTORY_TRIM_AT", Into: envcheck.Number(&c.HistoryTrimAt, 1, 2_000_000),
 			Doc: "Number of messages beyond which a clean-up happens. Without it, a fifth more than `HISTORY_KEEP`: 1200 by default."},
+		{Name: "HISTORY_KEEP_TEXT", Into: envcheck.Bytes(&c.HistoryKeepText, leastText, mostText), Example: "64KiB",
+			Doc: "Text that a clean-up of the history leaves, in place of `HISTORY_KEEP`: what a visitor can read back, however the device cuts its text into messages. A clean-up happens when there is a fifth more. 64KiB are about 11,000 words. Without it, `HISTORY_KEEP` decides: 1000 messages of a word each are a minute or two."},
 		{Name: "HISTORY_MAX_AGE", Into: envcheck.Duration(&c.HistoryMaxAge, time.Second, 10*365*24*time.Hour), Example: "24h",
-			Doc: "Age at which a message leaves the history. Without it, messages have no maximum age."},
+			Doc: "Age at which a message leaves the history. The last prompt, memory figures and number of restarts stay until the next restart signal. Without it, messages have no maximum age."},
 		{Name: "HISTORY_MAX_BYTES", Into: envcheck.Bytes(&c.HistoryMaxBytes, leastBytes, 1<<40), Example: "16MiB",
-			Doc: "Largest size of the whole history, at least 1MiB. Without it, the size has no limit."},
+			Doc: "Largest size of the whole history, at least 1MiB. Without it, the size has no limit, or with `HISTORY_KEEP_TEXT` 256 times as much as the text, and at least 1MiB."},
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
 			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it and `REDIS_URL`, the history is in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretOf(&c.HistoryKey, envcheck.Text), Check: historyKey,
@@ -248,6 +251,10 @@ func (c *Config) Spec() envcheck.Spec {
 			func() bool { return !c.ACMEStaging || c.ACMEURL == "" }, "TLS_ACME_STAGING", "TLS_ACME_URL"),
 		envcheck.RuleFunc("must not be below HISTORY_KEEP",
 			func() bool { return c.HistoryTrimAt == 0 || c.HistoryTrimAt >= c.HistoryKeep }, "HISTORY_TRIM_AT", "HISTORY_KEEP"),
+		envcheck.RuleFunc("takes the place of HISTORY_KEEP and HISTORY_TRIM_AT: remove them",
+			func() bool {
+				return c.HistoryKeepText == 0 || c.HistoryKeep == defaultKeep && c.HistoryTrimAt == 0
+			}, "HISTORY_KEEP_TEXT", "HISTORY_KEEP", "HISTORY_TRIM_AT"),
 		envcheck.RequiredIf("HISTORY_KEY", "HISTORY_DIR"),
 		envcheck.RuleFunc("encrypts nothing without HISTORY_DIR or REDIS_URL: set one of them",
 			func() bool { return c.HistoryKey.IsZero() || c.HistoryDir != "" || !c.RedisURL.IsZero() }, "HISTORY_KEY", "HISTORY_DIR", "REDIS_URL"),
@@ -271,6 +278,14 @@ func Load(env envcheck.Lookup) (Config, error) {
 	c.Failures = 10
 	if err := c.Spec().Load(env); err != nil {
 		return Config{}, fmt.Errorf("the environment is not usable:\n%w", err)
+	}
+	if text := c.HistoryKeepText; text > 0 {
+		// Each message weighs at least a byte, so these do not decide.
+		c.HistoryKeep = int(text + text/5 + 1)
+		c.HistoryTrimAt = c.HistoryKeep
+		if c.HistoryMaxBytes == 0 {
+			c.HistoryMaxBytes = max(256*text, leastBytes)
+		}
 	}
 	if c.HistoryTrimAt == 0 {
 		c.HistoryTrimAt = c.HistoryKeep + c.HistoryKeep/5

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
 )
@@ -17,7 +18,10 @@ import (
 // Retention returns the limits of the history, which hold on disk and in
 // memory. The caller adds a Store.
 func (c *Config) Retention() history.Config {
-	return history.Config{Keep: c.HistoryKeep, TrimAt: c.HistoryTrimAt, MaxAge: c.HistoryMaxAge, MaxBytes: c.HistoryMaxBytes}
+	return history.Config{
+		Keep: c.HistoryKeep, TrimAt: c.HistoryTrimAt, MaxAge: c.HistoryMaxAge, MaxBytes: c.HistoryMaxBytes,
+		KeepWeight: c.HistoryKeepText, Weigh: relay.Weight, Pins: relay.Pins,
+	}
 }
 
 func decodeKey(s string) ([]byte, error) {

@@ -42,19 +42,6 @@ type Imported struct {
 	Kept     int    `json:"kept"`     // of them; the others exceed the limits
 }
 
-// Exported returns entries with their messages as viewers see them. An archive
-// holds them in that form.
-func Exported(entries []history.Entry) iter.Seq[history.Entry] {
-	return func(yield func(history.Entry) bool) {
-		for _, e := range entries {
-			e.Data = relay.Shown(e.Data)
-			if !yield(e) {
-				return
-			}
-		}
-	}
-}
-
 // maxLine is more than the longest line of an archive, in bytes: a message is
 // stored in at most three times [relay.MaxMessage] bytes, and each may take two
 // in a line.
@@ -66,8 +53,11 @@ const maxLine = 1 << 20
 // now.
 func (l Limits) Read(ctx context.Context, r io.Reader, progress func(archive.Progress), identities ...age.Identity) ([]history.Entry, archive.Progress, error) {
 	entries, done, err := archive.Read(ctx, r, archive.ImportConfig{
-		Keep: l.Keep, MaxBytes: l.MaxBytes, MaxLine: maxLine, Check: relay.Check, Identities: identities, Progress: progress,
+		Keep: l.Keep + relay.MaxPinned, MaxBytes: l.MaxBytes, MaxLine: maxLine, Check: relay.Check, Identities: identities, Progress: progress,
 	})
+	if l.Keep > 0 {
+		entries = relay.Newest(entries, l.Keep)
+	}
 	now := time.Now()
 	for i := range entries {
 		entries[i] = relay.Dated(entries[i], now)
@@ -79,8 +69,9 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 	mux.HandleFunc("GET /history/export", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		w.Header().Set("Cache-Control", "no-store")
-		entries := Exported(c.History.Log.Since(history.Oldest()).Entries)
-		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, entries, archive.ExportConfig{}); err != nil {
+		all := c.History.Log.Since(history.Oldest())
+		entries := relay.Archived(all.Pins(), all.Entries)
+		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, slices.Values(entries), archive.ExportConfig{}); err != nil {
 			panic(http.ErrAbortHandler) // cut the connection, or the archive would look complete
 		}
 	})

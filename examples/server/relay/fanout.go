@@ -294,13 +294,13 @@ func (c *courier) find(v *viewer) bool {
 	}
 	forgotten := c.frames.forgotten.Load()
 	b := c.log.Since(v.pos)
-	if b.Empty() {
+	whole := !v.begun && v.fresh
+	if b.Empty() && !(whole && len(b.Pins()) > 0) {
 		return false
 	}
 	all := b.To
 	b = piece(b)
 	c.part = b.To != all
-	whole := !v.begun && v.fresh
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
 		c.from = history.Position{} // no other viewer gets this frame

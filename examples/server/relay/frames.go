@@ -90,7 +90,11 @@ func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	for _, e := range b.Entries {
 		messages = append(messages, Shown(e.Data))
 	}
-	return wire.Frame(kind, b.To.String(), messages...), kind
+	if kind == wire.Live {
+		return wire.Frame(kind, b.To.String(), messages...), kind
+	}
+	state := before(b)
+	return wire.FrameWith(kind, b.To.String(), after(state, b.Entries), told(state, messages)...), kind
 }
 
 // leads reports whether the note of b goes before the entries as a message of

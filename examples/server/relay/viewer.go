@@ -55,7 +55,7 @@ func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 	}
 	v := &viewer{addr: addr, since: time.Now(), pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}
 	if missed := r.cfg.Log.Since(since); since == history.Oldest() {
-		v.fresh = len(missed.Entries) > 0
+		v.fresh = len(missed.Entries) > 0 || len(missed.Pins()) > 0
 	} else {
 		v.fresh = missed.Reset
 	}

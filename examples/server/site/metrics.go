@@ -131,6 +131,7 @@ func newFigures(s *Site) *figures {
 			emit(float64(m.history.TrimmedByCount), string(history.TrimByCount))
 			emit(float64(m.history.TrimmedByBytes), string(history.TrimByBytes))
 			emit(float64(m.history.TrimmedByAge), string(history.TrimByAge))
+			emit(float64(m.history.TrimmedByWeight), string(history.TrimByWeight))
 		},
 	})
 	one(gauge, "history_durable", "1 if the history outlives this server: on disk (HISTORY_DIR) or in the engine (REDIS_URL), else 0.", func(m snapshot) float64 { return truth(m.durable) })

@@ -34,5 +34,13 @@ export function reduce(state, frame) {
     };
     text.push(m.text);
   }
+  // What holds after the frame, also if none of its messages says so.
+  const { prompt, memory, restarts } = frame.state ?? {};
+  next = {
+    ...next,
+    prompt: prompt ?? next.prompt,
+    memory: memory ?? next.memory,
+    restarts: restarts ?? next.restarts,
+  };
   return { state: next, cleared, reborn, text: text.join('') };
 }

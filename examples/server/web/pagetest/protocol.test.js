@@ -45,6 +45,19 @@ test('a message with everything', () => {
   });
 });
 
+test('the state of a frame', () => {
+  const of = (state) => parse(JSON.stringify({ type: 'history', messages: [], state })).state;
+  assert.deepEqual(of({ prompt: 'p', status: { num_restarts: 4 }, memory: 7 }), {
+    text: '',
+    prompt: 'p',
+    memory: null,
+    restarting: false,
+    restarts: 4,
+    time: null,
+  });
+  for (const none of [undefined, null, 'p', []]) assert.equal(of(none), null);
+});
+
 test('a field that breaks its rule is absent, the rest stays', () => {
   const rest = { text: 't', prompt: null, memory: null, restarting: false, restarts: null, time: null };
   for (const broken of [

@@ -26,6 +26,19 @@ test('history replaces everything', () => {
   assert.deepEqual(got, { state: { ...unborn, restarts: 1 }, cleared: true, reborn: false, text: 'ab' });
 });
 
+test('a visitor who comes late sees what was said before', () => {
+  const state = say('', { prompt: 'q', memory: full, restarts: 5 });
+  const got = reduce(unborn, { ...kept(say('a')), state });
+  assert.deepEqual(got, {
+    state: { ...unborn, prompt: 'q', memory: full, restarts: 5 },
+    cleared: true,
+    reborn: false,
+    text: 'a',
+  });
+  const some = { ...kept(say('a', { prompt: 'p', restarts: 6 })), state: say('', { memory: full }) };
+  assert.deepEqual(reduce(old, some).state, { ...unborn, prompt: 'p', memory: full, restarts: 6 });
+});
+
 test('an empty prompt is one, an absent prompt is none', () => {
   assert.equal(reduce(old, live(say('', { prompt: '' }))).state.prompt, '');
   assert.equal(reduce(old, live(say(''))).state.prompt, 'p');
