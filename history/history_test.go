@@ -402,6 +402,44 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// A reader that must stop at an entry reads on from there later.
+func TestUntil(t *testing.T) {
+	l := open(t, history.Config{Keep: 4, TrimAt: 4, Pins: pinsOf})
+	first := add(t, l, "a=1", "b=1")
+	add(t, l, "2", "3", "4", "5")
+	all := l.Since(history.Oldest())
+	for _, row := range []struct {
+		why  string
+		seq  uint64
+		want []string
+		pins string
+		to   uint64
+	}{
+		{"everything", 6, []string{"2", "3", "4", "5"}, "a=1@1 b=1@2", 6},
+		{"some", 4, []string{"2", "3"}, "a=1@1 b=1@2", 4},
+		{"nothing", 2, []string{}, "a=1@1 b=1@2", 2},
+		{"not even all pins", 1, []string{}, "a=1@1", 2},
+		{"nothing at all", 0, []string{}, "", 2},
+	} {
+		b := all.Until(row.seq)
+		if got := texts(b); !slices.Equal(got, row.want) || b.To.Seq() != row.to || pinned(b.Pins()) != row.pins {
+			t.Errorf("%s: %q, pins %q, to %d", row.why, got, pinned(b.Pins()), b.To.Seq())
+		}
+		rest := l.Since(b.To)
+		if got := slices.Concat(texts(b), texts(rest)); !slices.Equal(got, texts(all)) {
+			t.Errorf("%s: read on, %q", row.why, got)
+		}
+	}
+	if _, err := l.Replace(ctx0, nil, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	b := l.Since(first).Until(6)
+	if !b.Reset || len(b.Entries) > 0 {
+		t.Errorf("a Reset that shows nothing yet: %+v", b)
+	}
+	want(t, "and later", l.Since(b.To), false, "", 0, "x")
+}
+
 // A reader that takes a batch in parts gets all of it, and nothing twice.
 func TestFirst(t *testing.T) {
 	l := open(t, history.Config{})

@@ -1,6 +1,10 @@
 package history
 
-import "context"
+import (
+	"context"
+	"slices"
+	"sort"
+)
 
 // Batch holds everything that a reader has not read yet. All readers share its
 // entries, so they must not be changed.
@@ -49,6 +53,22 @@ func (b Batch) First(n int) Batch {
 	if n = max(n, 1); n < len(b.Entries) {
 		b.Entries = b.Entries[:n:n]
 		b.To.seq = b.Entries[n-1].Seq
+	}
+	return b
+}
+
+// Until returns b without the entries after seq, and without pins of such
+// entries. Its To is the position before the first of those entries, from which
+// the caller reads on.
+func (b Batch) Until(seq uint64) Batch {
+	after := func(all []Entry) int { return sort.Search(len(all), func(i int) bool { return all[i].Seq > seq }) }
+	if n := after(b.Entries); n < len(b.Entries) {
+		b.To.seq = b.Entries[n].Seq - 1
+		b.Entries = b.Entries[:n:n]
+	}
+	b.before = b.before[:after(b.before)]
+	if slices.ContainsFunc(b.pins, func(p Pin) bool { return p.Seq > seq }) {
+		b.pins = slices.DeleteFunc(slices.Clone(b.pins), func(p Pin) bool { return p.Seq > seq })
 	}
 	return b
 }

@@ -18,8 +18,9 @@ type replica struct {
 
 	erased erasures // only used by apply
 
-	skew atomic.Int64                  // the Origin's clock less that of this process
-	news atomic.Pointer[chan struct{}] // closed and replaced with each change; under Log.mu
+	current atomic.Int64                  // the time of the Origin's clock up to which the log has everything; 0: not known
+	skew    atomic.Int64                  // the Origin's clock less that of this process
+	news    atomic.Pointer[chan struct{}] // closed and replaced with each change; under Log.mu
 
 	mu    sync.Mutex
 	looks uint64              // updates with Checked
@@ -72,13 +73,28 @@ func (l *Log) closeReplica() error {
 	return l.cfg.Origin.Close()
 }
 
-// now returns the time by the clock that dates the entries.
-func (l *Log) now() time.Time {
+// Now returns the time by the clock that dates the entries: that of the Origin,
+// as far as this process knows it, or of this process.
+func (l *Log) Now() time.Time {
 	now := time.Now()
 	if l.replica != nil {
 		now = now.Add(time.Duration(l.replica.skew.Load()))
 	}
 	return wall(now)
+}
+
+// Current returns the latest time, by the clock of Now, at which this process is
+// known to have had everything: later changes by others may not have come yet.
+// Without an Origin it is now. If the Origin has not been asked yet, it is the
+// zero time.
+func (l *Log) Current() time.Time {
+	if l.replica == nil {
+		return l.Now()
+	}
+	if at := l.replica.current.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // apply is the function that Follow calls.
@@ -128,9 +144,12 @@ func (l *Log) update(u Update) ([]Trim, error) {
 		if u.Renew != nil {
 			l.ageSet = false // the timer belongs to entries that may be gone
 		}
-		trims = l.retain(&next, l.now())
+		trims = l.retain(&next, l.Now())
 		l.publish(&next)
 		r.changed()
+	}
+	if u.Checked && !u.Now.IsZero() {
+		r.current.Store(u.Now.UnixNano())
 	}
 	if u.Checked {
 		decided, left := r.checked()

@@ -85,7 +85,7 @@ func (l *Log) Expire(now time.Time) int {
 // onAge is the function of the age timer. The timer may run before an entry is
 // old enough, and is then set again.
 func (l *Log) onAge() {
-	now := l.now()
+	now := l.Now()
 	l.mu.Lock()
 	l.ageSet = false
 	st := l.state.Load()

@@ -49,6 +49,8 @@ var operatorCalls = []struct{ method, path, pattern, permission string }{
 	{"POST", "/history/import", "POST /history/import", ""},
 	{"DELETE", "/history/1", "DELETE /history/{seq}", ""},
 	{"DELETE", "/history", "DELETE /history", ""},
+	{"POST", "/hold", "POST /hold", ""},
+	{"DELETE", "/hold", "DELETE /hold", ""},
 	{"GET", "/nothing", "", ""},
 }
 

@@ -57,6 +57,10 @@ func verbs() []verb {
 		{name: "erase", group: groupHistory, args: "-all | SEQ…", json: true,
 			about: "erase some or all messages of the history", setup: setupErase},
 
+		{name: "hold", group: groupServer, json: true,
+			about: "stop what viewers see, at once", notes: holdNotes, setup: setupHold},
+		{name: "release", group: groupServer, json: true,
+			about: "let viewers see again what is published", setup: setupRelease},
 		{name: "sessions", group: groupServer, args: "[-end ID]", json: true,
 			about: "list the connections that may publish, or end one", setup: setupSessions},
 		{name: "families", group: groupServer, args: "[-end ID | -prolong ID]", json: true,

@@ -84,6 +84,8 @@ type Config struct {
 	HistoryPrevious envcheck.Secret[string]
 	HistorySync     journal.Sync
 
+	Delay time.Duration // of what viewers see
+
 	RedisURL      envcheck.Secret[string]
 	RedisPrefix   string
 	RedisReplicas int
@@ -213,6 +215,8 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HISTORY_FSYNC", Default: "always",
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
 			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
+		{Name: "BROADCAST_DELAY", Into: envcheck.Duration(&c.Delay, time.Second, time.Hour), Example: "10s",
+			Doc: "Time for which viewers do not see what is published yet. What `server erase` or `server hold` takes back within this time, no viewer has seen; of several servers, each must hear of it half of the time before, or it shows nothing more until it does. Without it, viewers see everything at once."},
 		{Name: "REDIS_URL", Into: envcheck.SecretOf(&c.RedisURL, envcheck.Text), Check: engineURL,
 			Doc: "Address of Redis 7 or Valkey 8, over which several servers share the history, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
 		{Name: "REDIS_PREFIX", Default: "relay", Into: envcheck.Text(&c.RedisPrefix), Check: envcheck.Match(prefix, "made of letters, digits, hyphens, underscores and dots, 64 at most"),
@@ -255,6 +259,8 @@ func (c *Config) Spec() envcheck.Spec {
 			func() bool {
 				return c.HistoryKeepText == 0 || c.HistoryKeep == defaultKeep && c.HistoryTrimAt == 0
 			}, "HISTORY_KEEP_TEXT", "HISTORY_KEEP", "HISTORY_TRIM_AT"),
+		envcheck.RuleFunc("must be longer than BROADCAST_DELAY, or viewers see nothing",
+			func() bool { return c.HistoryMaxAge == 0 || c.HistoryMaxAge > c.Delay }, "HISTORY_MAX_AGE", "BROADCAST_DELAY"),
 		envcheck.RequiredIf("HISTORY_KEY", "HISTORY_DIR"),
 		envcheck.RuleFunc("encrypts nothing without HISTORY_DIR or REDIS_URL: set one of them",
 			func() bool { return c.HistoryKey.IsZero() || c.HistoryDir != "" || !c.RedisURL.IsZero() }, "HISTORY_KEY", "HISTORY_DIR", "REDIS_URL"),
@@ -291,6 +297,9 @@ func Load(env envcheck.Lookup) (Config, error) {
 		c.HistoryTrimAt = c.HistoryKeep + c.HistoryKeep/5
 	}
 	c.EnginePatience = 10 * time.Second
+	if c.Delay > 0 {
+		c.EngineCheck = min(5*time.Second, c.Delay/4)
+	}
 	if c.Node == "" {
 		c.Node, _ = os.Hostname() // it names the server in logs and lists only
 	}

@@ -9,31 +9,35 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/blocklist"
+	"github.com/relayguard/relayguard/examples/server/hold"
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/headers"
 )
 
-// Config holds the parts of the server that the calls work on. All fields are
-// required.
+// Config holds the parts of the server that the calls work on. All fields but
+// Delay are required.
 type Config struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
 	Trail     *trail.Trail
 	Watch     *watch.Watch // is told of every call
 	History   History
+	Hold      *hold.Brake
+	Delay     time.Duration // of what viewers see; may be 0
 	Reports   func() headers.ReportStats
 	Reload    func() error // reads the secrets again
 	Metrics   http.Handler
 }
 
 func (c *Config) check() error {
-	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil ||
+	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil || c.Hold == nil ||
 		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
-		return errors.New("operate: every field of Config is required")
+		return errors.New("operate: every field of Config but Delay is required")
 	}
 	return nil
 }
@@ -90,6 +94,11 @@ func (c *Config) check() error {
 //	       erases every message
 //	DELETE /history/{seq}
 //	       erases one message, by its number in an export
+//	POST   /hold
+//	       holds viewers, on all servers that share an engine: they see nothing
+//	       more. A [Held]
+//	DELETE /hold
+//	       releases them
 //	GET    /metrics
 //	       the metrics of site/metrics.md, in Prometheus's text format
 //	GET    /debug/pprof/{profile}
@@ -118,6 +127,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	cfg.handleBlocks(mux)
 	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
+	cfg.handleHold(mux)
 	all := http.NewServeMux()
 	all.HandleFunc("GET /proof", cfg.handleProof)
 	all.Handle("/", admit(cfg.Authority, cfg.Watch, mux))

@@ -62,6 +62,8 @@ type fanout struct {
 	frames   *frameCache
 	counts   *counts
 	couriers []*courier
+	delay    time.Duration                   // of what viewers see
+	held     func() (since, known time.Time) // nil: never
 
 	mu      sync.Mutex
 	joined  uint64
@@ -70,8 +72,8 @@ type fanout struct {
 	done    sync.WaitGroup
 }
 
-func newFanout(log *history.Log, frames *frameCache, counts *counts) *fanout {
-	f := &fanout{log: log, frames: frames, counts: counts}
+func newFanout(cfg *Config, frames *frameCache, counts *counts) *fanout {
+	f := &fanout{log: cfg.Log, frames: frames, counts: counts, delay: cfg.Delay, held: cfg.Held}
 	for range runtime.GOMAXPROCS(0) {
 		f.couriers = append(f.couriers, &courier{fanout: f, bell: make(chan struct{}, 1)})
 	}
@@ -117,11 +119,18 @@ func (f *fanout) close() {
 }
 
 // watch wakes the couriers when the log has changed, at the pace at which the
-// log wakes its readers, until ctx ends.
+// log wakes its readers, and when viewers may see more of it, until ctx ends.
 func (f *fanout) watch(ctx context.Context, news *history.Reader) {
+	more := time.NewTimer(0)
+	defer more.Stop()
 	for {
+		more.Stop()
+		if _, wait := f.bound(); wait > 0 {
+			more.Reset(wait)
+		}
 		select {
 		case <-news.Changed():
+		case <-more.C:
 		case <-ctx.Done():
 			return
 		}
@@ -160,6 +169,7 @@ type courier struct {
 	from    history.Position // of the viewers that can get the frame
 	to      history.Position // of a viewer that has got it
 	part    bool             // the log has more entries for the viewer than the frame holds
+	bound   bound            // of this round
 }
 
 func (c *courier) ring() {
@@ -226,6 +236,7 @@ func (c *courier) round() {
 	written, waiting, news, swept := c.written, c.waiting, c.news, c.swept
 	c.written, c.waiting, c.news, c.swept = nil, nil, false, false
 	c.mu.Unlock()
+	c.bound, _ = c.fanout.bound()
 
 	for _, v := range written {
 		v.busy = false
@@ -284,26 +295,41 @@ func (c *courier) visit(v *viewer) {
 
 // find sets last to the next frame of v, and reports whether there is one.
 func (c *courier) find(v *viewer) bool {
-	now := c.log.Position()
-	if v.begun && v.pos == now {
-		return false
-	}
-	if v.begun && c.last.frame != nil && v.pos == c.from && now == c.to {
-		c.part = false
-		return true // last is the frame of the previous viewer
+	if c.bound.seq == everything {
+		now := c.log.Position()
+		if v.begun && v.pos == now {
+			return false
+		}
+		if v.begun && c.last.frame != nil && v.pos == c.from && now == c.to {
+			c.part = false
+			return true // last is the frame of the previous viewer
+		}
 	}
 	forgotten := c.frames.forgotten.Load()
-	b := c.log.Since(v.pos)
-	whole := !v.begun && v.fresh
-	if b.Empty() && !(whole && len(b.Pins()) > 0) {
+	b, whole, part, ok := c.ahead(v)
+	if !ok {
 		return false
 	}
-	all := b.To
-	b = piece(b)
-	c.part = b.To != all
+	c.part = part
+	if v.begun && c.last.frame != nil && b.From == c.from && b.To == c.to {
+		return true
+	}
 	c.last, c.from, c.to = *c.frames.get(b, whole, forgotten), b.From, b.To
 	if whole {
 		c.from = history.Position{} // no other viewer gets this frame
 	}
 	return true
+}
+
+// ahead returns what the next frame of v shows, if anything, whether the frame
+// replaces all that the page shows, and whether there is more after it.
+func (c *courier) ahead(v *viewer) (b history.Batch, whole, part, ok bool) {
+	whole = !v.begun && v.fresh
+	b = c.bound.of(c.log.Since(v.pos), whole)
+	if b.Empty() && !(whole && len(b.Pins()) > 0) {
+		return b, whole, false, false
+	}
+	all := b.To
+	b = piece(b)
+	return b, whole, b.To != all, true
 }

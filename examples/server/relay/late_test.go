@@ -36,39 +36,60 @@ func (p *page) holds() string {
 	return string(b)
 }
 
-// arrive returns what a client shows that has just come: one of the original
-// system, which knows messages only, and one that believes the state.
-func arrive(t *testing.T, r *Relay) (original, current page) {
-	t.Helper()
-	v := r.newViewer(httptest.NewRequest("GET", "/ws", nil))
+// audience is one viewer of a relay, as two clients: one of the original system,
+// which knows messages only, and one that believes the state.
+type audience struct {
+	t *testing.T
+	v *viewer
+	c *courier
+
+	original, current page
+	seen              []string // every text that was ever shown
+}
+
+func newAudience(t *testing.T, r *Relay, query string) *audience {
+	return &audience{t: t, v: r.newViewer(httptest.NewRequest("GET", "/ws"+query, nil)), c: &courier{fanout: r.fanout}}
+}
+
+// look gives the audience what it may see now.
+func (a *audience) look() {
+	a.t.Helper()
 	for {
-		b := r.cfg.Log.Since(v.pos)
-		whole := !v.begun && v.fresh
-		if b.Empty() && !(whole && len(b.Pins()) > 0) {
-			return original, current
+		a.c.bound, _ = a.c.fanout.bound()
+		b, whole, _, ok := a.c.ahead(a.v)
+		if !ok {
+			return
 		}
-		b = piece(b)
 		text, _ := layout(b, whole)
-		v.pos, v.begun = b.To, true
+		a.v.pos, a.v.begun = b.To, true
 		var frame struct {
 			Type     wire.Kind
 			State    wire.State
 			Messages []wire.Message
 		}
 		if err := json.Unmarshal(text, &frame); err != nil {
-			t.Fatal(err)
+			a.t.Fatal(err)
 		}
 		if frame.Type == wire.History {
-			original, current = page{}, page{}
+			a.original, a.current = page{}, page{}
 		}
 		for _, m := range frame.Messages {
-			original.take(m)
-			current.take(m)
+			a.original.take(m)
+			a.current.take(m)
+			a.seen = append(a.seen, m.Text)
 		}
 		if frame.Type == wire.History {
-			current.state = frame.State
+			a.current.state = frame.State
 		}
 	}
+}
+
+// arrive returns what clients show that have just come.
+func arrive(t *testing.T, r *Relay) (original, current page) {
+	t.Helper()
+	a := newAudience(t, r, "")
+	a.look()
+	return a.original, a.current
 }
 
 // wantPage fails the test if p is not as the life so far is: its state, and at

@@ -98,6 +98,17 @@ type Config struct {
 	// so many takes less than half a processor.
 	ReturnRate rate.Limit
 
+	// Delay is how long after its publication viewers see a message. What is
+	// erased or held before then is never shown. It goes by the clock of Log. A
+	// restart signal is shown as late, but its conversation is cleared at once,
+	// so the end of that is not shown. 0 means at once.
+	Delay time.Duration
+	// Held, if set, returns since when viewers are held, by the clock of Log, or
+	// the zero time if they are not, and as of when that is known. Viewers who
+	// are held see what they would have seen then, until they are not. It must
+	// not block.
+	Held func() (since, known time.Time)
+
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
 	// If nil, nothing is logged.
@@ -141,8 +152,8 @@ func New(cfg Config) (*Relay, error) {
 	need(cfg.Gate == nil, "Gate")
 	need(cfg.Upgrader == nil, "Upgrader")
 	need(cfg.ClientIP == nil, "ClientIP")
-	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 {
-		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience and ReturnRate must not be negative"))
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 || cfg.Delay < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience, ReturnRate and Delay must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -164,7 +175,8 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, viewers: make(map[*viewer]struct{}), counts: newCounts()}
 	r.posters.entries = make(map[posterKey]*poster)
-	r.fanout = newFanout(cfg.Log, &r.frames, r.counts)
+	r.counts.delay = cfg.Delay
+	r.fanout = newFanout(&r.cfg, &r.frames, r.counts)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var err error

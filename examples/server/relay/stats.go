@@ -54,6 +54,7 @@ var causes = []string{
 type counts struct {
 	connected, failed, delivered, messages, merged, invalid, duplicates, unpublished, retried atomic.Uint64
 
+	delay  time.Duration // of what viewers see, which is no lag
 	lag    [len(LagBounds) + 1]atomic.Uint64
 	lagSum atomic.Int64
 	ended  map[string]*atomic.Uint64 // the map does not change after newCounts
@@ -80,7 +81,7 @@ func (c *counts) wrote(l load, now time.Time) {
 	if l.oldest.IsZero() {
 		return // a note has no time
 	}
-	lag := max(now.Sub(l.oldest), 0)
+	lag := max(now.Sub(l.oldest)-c.delay, 0)
 	i := 0
 	for i < len(LagBounds) && lag > LagBounds[i] {
 		i++

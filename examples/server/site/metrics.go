@@ -60,6 +60,7 @@ type snapshot struct {
 	most     int
 	idle     int
 	unidled  uint64
+	held     bool
 }
 
 // figure is one metric that is read from a snapshot.
@@ -113,6 +114,8 @@ func newFigures(s *Site) *figures {
 	one(counter, "messages_unpublished_total", "Messages that could not be stored, which ended the publisher's connection.", func(m snapshot) float64 { return float64(m.relay.Unpublished) })
 
 	one(counter, "messages_retried_total", "Further tries to store a message while the engine was away.", func(m snapshot) float64 { return float64(m.relay.Retried) })
+
+	one(gauge, "viewers_held", "1 while the operator holds viewers (`server hold`), else 0.", func(m snapshot) float64 { return truth(m.held) })
 
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
 	one(gauge, "history_bytes", "Size of the messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Bytes) })
@@ -168,6 +171,8 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 		durable: f.of.cfg.HistoryDir != "" || f.of.engine != nil, degraded: f.of.degraded.Load(),
 		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
 	}
+	since, _ := f.of.Brake.Held()
+	m.held = !since.IsZero()
 	if e := f.of.engine; e != nil {
 		m.engine = e.Stats()
 	}

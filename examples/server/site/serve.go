@@ -44,6 +44,7 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 		close(begun)
 		switch {
 		case err == nil:
+			background.Go(func() { s.Brake.Run(running) })
 			s.Authority.Run(running)
 		case running.Err() == nil:
 			unusable <- err

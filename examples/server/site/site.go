@@ -25,6 +25,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/hold"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/trail"
@@ -62,6 +63,7 @@ type Site struct {
 	Trail     *trail.Trail
 	Watch     *watch.Watch
 	Metrics   *Metrics
+	Brake     *hold.Brake
 
 	// Handler serves the public listener, and Operator the operator's.
 	Handler, Operator http.Handler
@@ -182,7 +184,18 @@ func (s *Site) assemble() (err error) {
 	if s.engine != nil {
 		patience = cfg.EnginePatience
 	}
+	brake := hold.Config{Now: s.History.Now, Dir: cfg.AuthDir, Log: s.log}
+	if s.engine != nil {
+		brake.Shared = s.engine
+	}
+	if cfg.Delay > 0 {
+		brake.Every = min(time.Second, cfg.Delay/4)
+	}
+	if s.Brake, err = hold.New(brake); err != nil {
+		return err
+	}
 	s.Relay, err = relay.New(relay.Config{
+		Delay: cfg.Delay, Held: s.Brake.Held,
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
 		ReturnRate: returns(cfg),
@@ -213,6 +226,7 @@ func (s *Site) assemble() (err error) {
 	operator, err := operate.Handler(operate.Config{
 		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail, Watch: s.Watch,
 		History: operate.History{Log: s.History, Relay: s.Relay, Limits: Imports(s.cfg)},
+		Hold:    s.Brake, Delay: cfg.Delay,
 		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
 	})
 	if err != nil {
