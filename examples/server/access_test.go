@@ -32,6 +32,7 @@ var operatorCalls = []struct{ method, path, pattern, permission string }{
 	{"GET", "/metrics", "GET /metrics", "metrics"},
 	{"GET", "/sessions", "GET /sessions", "sessions"},
 	{"GET", "/families", "GET /families", "sessions"},
+	{"GET", "/watching", "GET /watching", "sessions"},
 	{"GET", "/keys", "GET /keys", "sessions"},
 	{"GET", "/audit", "GET /audit", "audit"},
 	{"GET", "/reports", "GET /reports", "audit"},

@@ -26,10 +26,27 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 		}
 		return ask(c, (*operate.Client).Sessions,
 			func(w io.Writer, list []operate.Session) {
+				defer c.watching(w)
 				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS\tNODE", func(s operate.Session) []any {
 					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt), s.Node}
 				})
 			})
+	}
+}
+
+// watching prints how many watch. A server of an earlier version does not tell.
+func (c *call) watching(w io.Writer) {
+	client, err := c.client()
+	if err != nil {
+		return
+	}
+	n, err := client.Watching(c.ctx)
+	switch {
+	case err != nil:
+	case n.All == n.Here:
+		fmt.Fprintf(w, "Connections that watch: %d.\n", n.All)
+	default:
+		fmt.Fprintf(w, "Connections that watch: %d, of which %d on this server.\n", n.All, n.Here)
 	}
 }
 

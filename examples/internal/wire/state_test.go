@@ -76,10 +76,10 @@ func TestSays(t *testing.T) {
 	}
 }
 
-func TestFrameWith(t *testing.T) {
+func TestHead(t *testing.T) {
 	p := "<p>"
-	got := string(wire.FrameWith(wire.History, "x", wire.State{Prompt: &p}, []byte("1")))
-	if want := `{"type":"history","pos":"x","state":{"prompt":"<p>"},"messages":[1]}`; got != want {
+	got := string(wire.Head{Kind: wire.History, Pos: "x", State: wire.State{Prompt: &p}, Watching: 12}.Frame([]byte("1")))
+	if want := `{"type":"history","pos":"x","state":{"prompt":"<p>"},"watching":12,"messages":[1]}`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -7,6 +7,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"time"
 )
 
@@ -95,16 +96,25 @@ const (
 // position after the last message, which a client sends when it reconnects. It
 // must need no escaping in JSON. If it is empty, the frame has no position.
 func Frame(kind Kind, pos string, messages ...[]byte) []byte {
-	return FrameWith(kind, pos, State{}, messages...)
+	return Head{Kind: kind, Pos: pos}.Frame(messages...)
 }
 
-// FrameWith is Frame with the state that holds at pos, if any holds.
-func FrameWith(kind Kind, pos string, state State, messages ...[]byte) []byte {
+// Head is what a frame says besides its messages.
+type Head struct {
+	Kind     Kind
+	Pos      string
+	State    State // what holds at Pos
+	Watching int   // how many watch; 0: the frame does not say
+}
+
+// Frame is [Frame] with everything that h says.
+func (h Head) Frame(messages ...[]byte) []byte {
+	kind, pos := h.Kind, h.Pos
 	var holds []byte
-	if !state.IsZero() {
-		holds, _ = compact(state) // of decoded messages: cannot fail
+	if !h.State.IsZero() {
+		holds, _ = compact(h.State) // of decoded messages: cannot fail
 	}
-	n := len(`{"type":"","pos":"","state":,"messages":[]}`) + len(kind) + len(pos) + len(holds) + len(messages)
+	n := len(`{"type":"","pos":"","state":,"watching":1234567,"messages":[]}`) + len(kind) + len(pos) + len(holds) + len(messages)
 	for _, m := range messages {
 		n += len(m)
 	}
@@ -120,6 +130,10 @@ func FrameWith(kind Kind, pos string, state State, messages ...[]byte) []byte {
 	if holds != nil {
 		b = append(b, `,"state":`...)
 		b = append(b, holds...)
+	}
+	if h.Watching > 0 {
+		b = append(b, `,"watching":`...)
+		b = strconv.AppendInt(b, int64(h.Watching), 10)
 	}
 	b = append(b, `,"messages":[`...)
 	for i, m := range messages {

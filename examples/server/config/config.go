@@ -84,7 +84,8 @@ type Config struct {
 	HistoryPrevious envcheck.Secret[string]
 	HistorySync     journal.Sync
 
-	Delay time.Duration // of what viewers see
+	Delay        time.Duration // of what viewers see
+	ShowWatching bool
 
 	RedisURL      envcheck.Secret[string]
 	RedisPrefix   string
@@ -217,6 +218,8 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
 		{Name: "BROADCAST_DELAY", Into: envcheck.Duration(&c.Delay, time.Second, time.Hour), Example: "10s",
 			Doc: "Time for which viewers do not see what is published yet. What `server erase` or `server hold` takes back within this time, no viewer has seen; of several servers, each must hear of it half of the time before, or it shows nothing more until it does. Without it, viewers see everything at once."},
+		{Name: "SHOW_WATCHING", Default: "false", Into: envcheck.Bool(&c.ShowWatching),
+			Doc: "Whether the page says how many watch, on all servers that share an engine, as of the newest message."},
 		{Name: "REDIS_URL", Into: envcheck.SecretOf(&c.RedisURL, envcheck.Text), Check: engineURL,
 			Doc: "Address of Redis 7 or Valkey 8, over which several servers share the history, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
 		{Name: "REDIS_PREFIX", Default: "relay", Into: envcheck.Text(&c.RedisPrefix), Check: envcheck.Match(prefix, "made of letters, digits, hyphens, underscores and dots, 64 at most"),

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +53,7 @@ type Config struct {
 type Engine struct {
 	cfg    Config
 	option rueidis.ClientOption
+	id     string // of this process among those that count viewers
 
 	mu     sync.Mutex
 	client rueidis.Client // nil before the first answer
@@ -89,7 +91,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{cfg: cfg, option: o, down: make(map[string]bool)}, nil
+	return &Engine{cfg: cfg, option: o, id: rand.Text(), down: make(map[string]bool)}, nil
 }
 
 // Open opens the history that all servers share. While the engine does not

@@ -16,6 +16,7 @@ import (
 var permissions = map[string]string{
 	"GET /metrics":  authority.Metrics,
 	"GET /sessions": authority.Sessions,
+	"GET /watching": authority.Sessions,
 	"GET /families": authority.Sessions,
 	"GET /keys":     authority.Sessions,
 	"GET /audit":    authority.Audit,

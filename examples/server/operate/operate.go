@@ -29,13 +29,14 @@ type Config struct {
 	History   History
 	Hold      *hold.Brake
 	Delay     time.Duration // of what viewers see; may be 0
+	Watching  func() int    // on all servers
 	Reports   func() headers.ReportStats
 	Reload    func() error // reads the secrets again
 	Metrics   http.Handler
 }
 
 func (c *Config) check() error {
-	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil || c.Hold == nil ||
+	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil || c.Hold == nil || c.Watching == nil ||
 		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
 		return errors.New("operate: every field of Config but Delay is required")
 	}
@@ -49,6 +50,8 @@ func (c *Config) check() error {
 //	       reported: a [headers.ReportStats]
 //	GET    /sessions
 //	       the connections that may publish: a list of [Session]
+//	GET    /watching
+//	       how many connections watch: a [Watching]
 //	DELETE /sessions/{id}
 //	       closes one of them (code 1008); its token stays valid
 //	POST   /devices/{device}/revoke
@@ -112,9 +115,9 @@ func (c *Config) check() error {
 //
 // Answers are JSON, and errors are plain text. Without a valid token, every
 // other path answers 401. The permission admin admits to every call. Reading
-// needs only metrics, sessions (also for families and keys), audit (also for
-// reports), blocks or profile, so that a token for one purpose is good for no
-// other.
+// needs only metrics, sessions (also for families, keys and watching), audit
+// (also for reports), blocks or profile, so that a token for one purpose is good
+// for no other.
 func Handler(cfg Config) (http.Handler, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -128,6 +131,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
 	cfg.handleHold(mux)
+	cfg.handleWatching(mux)
 	all := http.NewServeMux()
 	all.HandleFunc("GET /proof", cfg.handleProof)
 	all.Handle("/", admit(cfg.Authority, cfg.Watch, mux))

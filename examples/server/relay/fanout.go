@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/relayguard/relayguard/history"
@@ -65,6 +66,8 @@ type fanout struct {
 	delay    time.Duration                   // of what viewers see
 	held     func() (since, known time.Time) // nil: never
 
+	watching atomic.Int64 // viewers
+
 	mu      sync.Mutex
 	joined  uint64
 	stop    context.CancelFunc // nil before the first viewer
@@ -83,6 +86,7 @@ func newFanout(cfg *Config, frames *frameCache, counts *counts) *fanout {
 // join makes a courier visit v from now on. The couriers start with the first
 // viewer.
 func (f *fanout) join(v *viewer) {
+	f.watching.Add(1)
 	f.mu.Lock()
 	if f.stop == nil && !f.stopped {
 		ctx, stop := context.WithCancel(context.Background())
@@ -102,6 +106,7 @@ func (f *fanout) join(v *viewer) {
 // leave ends the visits to v. One visit can still be under way when leave
 // returns.
 func (f *fanout) leave(v *viewer) {
+	f.watching.Add(-1)
 	v.gone.Store(true)
 	v.courier.sweep()
 }

@@ -54,8 +54,8 @@ const compressFrom = 1 << 10
 
 // encode makes the frame of b. A live frame of one message is never compressed:
 // most are short, and its viewers wait for it.
-func encode(b history.Batch, whole bool) shared {
-	text, kind := layout(b, whole)
+func encode(b history.Batch, whole bool, watching int) shared {
+	text, kind := layout(b, whole, watching)
 	s := shared{load: load{messages: len(b.Entries), live: kind == wire.Live}}
 	if leads(b, whole) {
 		s.messages++
@@ -71,10 +71,11 @@ func encode(b history.Batch, whole bool) shared {
 	return s
 }
 
-// layout returns the text and the kind of a frame. The frame replaces the
+// layout returns the text and the kind of a frame, which says how many watch
+// unless that is 0. The frame replaces the
 // content of the viewer's page if whole is set, or if b does not continue that
 // content.
-func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
+func layout(b history.Batch, whole bool, watching int) ([]byte, wire.Kind) {
 	messages := make([][]byte, 0, len(b.Entries)+1)
 	kind := wire.Live
 	switch {
@@ -90,11 +91,12 @@ func layout(b history.Batch, whole bool) ([]byte, wire.Kind) {
 	for _, e := range b.Entries {
 		messages = append(messages, Shown(e.Data))
 	}
-	if kind == wire.Live {
-		return wire.Frame(kind, b.To.String(), messages...), kind
+	head := wire.Head{Kind: kind, Pos: b.To.String(), Watching: watching}
+	if kind == wire.History {
+		state := before(b)
+		head.State, messages = after(state, b.Entries), told(state, messages)
 	}
-	state := before(b)
-	return wire.FrameWith(kind, b.To.String(), after(state, b.Entries), told(state, messages)...), kind
+	return head.Frame(messages...), kind
 }
 
 // leads reports whether the note of b goes before the entries as a message of
@@ -111,6 +113,8 @@ type frameCache struct {
 	mu     sync.Mutex
 	live   frameRing
 	pieces frameRing
+
+	watching func() int // of the frames; nil: they do not say
 
 	forgotten atomic.Uint64 // calls of forget, counted under mu
 	encoded   atomic.Uint64
@@ -160,7 +164,11 @@ func (c *frameCache) slot(b history.Batch, whole bool, since uint64) func() *sha
 	// this frame wait for it.
 	frame := sync.OnceValue(func() *shared {
 		c.encoded.Add(1)
-		s := encode(b, whole)
+		watching := 0
+		if c.watching != nil {
+			watching = c.watching()
+		}
+		s := encode(b, whole, watching)
 		return &s
 	})
 	if since == c.forgotten.Load() { // else b may hold entries that were cleared meanwhile

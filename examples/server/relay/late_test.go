@@ -60,7 +60,7 @@ func (a *audience) look() {
 		if !ok {
 			return
 		}
-		text, _ := layout(b, whole)
+		text, _ := layout(b, whole, 0)
 		a.v.pos, a.v.begun = b.To, true
 		var frame struct {
 			Type     wire.Kind

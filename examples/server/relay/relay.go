@@ -109,6 +109,10 @@ type Config struct {
 	// not block.
 	Held func() (since, known time.Time)
 
+	// Watching, if set, returns how many watch, here and elsewhere. Viewers get it
+	// with each frame. It must not block.
+	Watching func() int
+
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
 	// If nil, nothing is logged.
@@ -176,6 +180,7 @@ func New(cfg Config) (*Relay, error) {
 	r := &Relay{cfg: cfg, log: cfg.Logger, viewers: make(map[*viewer]struct{}), counts: newCounts()}
 	r.posters.entries = make(map[posterKey]*poster)
 	r.counts.delay = cfg.Delay
+	r.frames.watching = cfg.Watching
 	r.fanout = newFanout(&r.cfg, &r.frames, r.counts)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -454,6 +459,9 @@ func (r *Relay) Len() int {
 	defer r.mu.Unlock()
 	return len(r.viewers)
 }
+
+// Watching returns how many of the connections watch. The others only publish.
+func (r *Relay) Watching() int { return int(r.fanout.watching.Load()) }
 
 // Stopping reports whether Shutdown was called.
 func (r *Relay) Stopping() bool {

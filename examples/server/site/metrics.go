@@ -61,6 +61,7 @@ type snapshot struct {
 	idle     int
 	unidled  uint64
 	held     bool
+	viewers  int
 }
 
 // figure is one metric that is read from a snapshot.
@@ -92,6 +93,7 @@ func newFigures(s *Site) *figures {
 	one(gauge, "connections_limit", "WebSocket connections that may be open (MAX_CONNECTIONS). A further one is refused, and counted with the reason total.", func(m snapshot) float64 { return float64(m.most) })
 	one(gauge, "http_connections_idle", "HTTP connections that are open between requests, those of trusted proxies not included.", func(m snapshot) float64 { return float64(m.idle) })
 	one(counter, "http_connections_closed_total", "Idle HTTP connections that were closed because their client had more than 100.", func(m snapshot) float64 { return float64(m.unidled) })
+	one(gauge, "viewers_open", "WebSocket connections that watch now.", func(m snapshot) float64 { return float64(m.viewers) })
 	one(gauge, "publishers_open", "WebSocket connections that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
 	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
 	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, refused origins not included.", func(m snapshot) float64 { return float64(m.relay.Failed) })
@@ -172,7 +174,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
 	}
 	since, _ := f.of.Brake.Held()
-	m.held = !since.IsZero()
+	m.held, m.viewers = !since.IsZero(), f.of.Relay.Watching()
 	if e := f.of.engine; e != nil {
 		m.engine = e.Stats()
 	}

@@ -45,6 +45,7 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 		switch {
 		case err == nil:
 			background.Go(func() { s.Brake.Run(running) })
+			background.Go(func() { s.countViewers(running) })
 			s.Authority.Run(running)
 		case running.Err() == nil:
 			unusable <- err

@@ -83,6 +83,7 @@ type Site struct {
 	elsewhere elsewhere
 	secure    *headers.Middleware
 	engine    *engine.Engine // nil without REDIS_URL
+	others    atomic.Int64   // viewers of other servers
 	degraded  atomic.Bool    // the history's disk fails
 	stopping  atomic.Bool
 	reloading sync.Mutex
@@ -194,8 +195,13 @@ func (s *Site) assemble() (err error) {
 	if s.Brake, err = hold.New(brake); err != nil {
 		return err
 	}
+	var shown func() int
+	if cfg.ShowWatching {
+		shown = s.watching
+	}
 	s.Relay, err = relay.New(relay.Config{
-		Delay: cfg.Delay, Held: s.Brake.Held,
+		Watching: shown,
+		Delay:    cfg.Delay, Held: s.Brake.Held,
 		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
 		ReturnRate: returns(cfg),
@@ -226,7 +232,7 @@ func (s *Site) assemble() (err error) {
 	operator, err := operate.Handler(operate.Config{
 		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail, Watch: s.Watch,
 		History: operate.History{Log: s.History, Relay: s.Relay, Limits: Imports(s.cfg)},
-		Hold:    s.Brake, Delay: cfg.Delay,
+		Hold:    s.Brake, Delay: cfg.Delay, Watching: s.watching,
 		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
 	})
 	if err != nil {

@@ -4,7 +4,7 @@ import { Announcer } from './announce.js';
 import { Connection } from './connection.js';
 import { Follow } from './follow.js';
 import { browserEnv, Kiosk } from './kiosk.js';
-import { fitLabel, showLabel } from './label.js';
+import { fitLabel, showLabel, showWatching } from './label.js';
 import sentences from './language.js';
 import { parse } from './protocol.js';
 import { offerCode, watchScreen } from './screen.js';
@@ -42,6 +42,7 @@ function receive(data) {
   const change = reduce(life, frame);
   life = change.state;
   stream.apply(change);
+  showWatching(frame.watching);
   if (change.cleared) announcer.forget();
   if (change.reborn && !stream.paused) announcer.say(`${farewell(life.ended)} ${beginning(life.restarts)}`);
   const live = frame.type === 'live';

@@ -1,10 +1,15 @@
 // The label beside the text: who speaks, what it was asked, how full it is.
 
-import { cutPrompt, endWords, lifeWords, livesWords, megabyteWords, percentWords, say } from './words.js';
+import { cutPrompt, endWords, lifeWords, livesWords, megabyteWords, percentWords, say, watchingWords } from './words.js';
 
 let prompted = '';
 
 const $ = (id) => document.getElementById(id);
+
+export function showWatching(watching) {
+  write($('watching'), watchingWords(watching));
+  $('watching').hidden = watching === null;
+}
 
 export function showLabel(state) {
   showLife(state);

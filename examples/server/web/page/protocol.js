@@ -16,6 +16,7 @@ export function parse(data) {
   return {
     type: frame.type,
     messages: frame.messages.filter(isObject).map(message),
+    watching: isCount(frame.watching) && frame.watching > 0 ? frame.watching : null,
     state: isObject(frame.state) ? message(frame.state) : null,
     pos: typeof frame.pos === 'string' && frame.pos !== '' ? frame.pos : null,
   };

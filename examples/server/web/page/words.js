@@ -74,6 +74,11 @@ export function endWords(ended) {
   return say(percent === '' ? 'ended' : 'endedFull', { life, percent, time }).split(time);
 }
 
+// watchingWords says how many watch, this page included.
+export function watchingWords(watching) {
+  return watching === null ? '' : say('watching', { n: watching });
+}
+
 export function percentWords(memory) {
   return memory === null ? '–' : percentOf(memory.percent);
 }

@@ -45,6 +45,12 @@ test('a message with everything', () => {
   });
 });
 
+test('how many watch', () => {
+  const of = (watching) => parse(JSON.stringify({ type: 'live', messages: [], watching })).watching;
+  assert.equal(of(12), 12);
+  for (const none of [undefined, null, 0, -1, 1.5, '12']) assert.equal(of(none), null);
+});
+
 test('the state of a frame', () => {
   const of = (state) => parse(JSON.stringify({ type: 'history', messages: [], state })).state;
   assert.deepEqual(of({ prompt: 'p', status: { num_restarts: 4 }, memory: 7 }), {

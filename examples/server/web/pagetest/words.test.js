@@ -11,6 +11,7 @@ import {
   megabyteWords,
   percentWords,
   use,
+  watchingWords,
   worthSaying,
 } from '../page/words.js';
 
@@ -129,4 +130,10 @@ test('a long prompt is cut in whole characters', () => {
   assert.equal(cutPrompt('abcd', 3), 'abc…');
   assert.equal(cutPrompt('ab😀', 3), 'ab…');
   assert.ok(cutPrompt('x'.repeat(60_000)).length <= 4001);
+});
+
+test('how many watch', () => {
+  assert.equal(watchingWords(null), '');
+  assert.equal(watchingWords(1), 'You alone are watching');
+  assert.equal(watchingWords(12), '12 are watching');
 });
