@@ -28,8 +28,10 @@ type erasures struct {
 // span is the sequence numbers from first up to and including last.
 type span struct{ first, last uint64 }
 
-// remember compares two states of a log, the second of which is later.
-func (e *erasures) remember(before, after *state) {
+// remember compares two states of a log, the second of which is later. What
+// retention has dropped in between counts as erased too, since it does not come
+// back either, unless it has left a pin, one of pins.
+func (e *erasures) remember(before, after *state, pins []Pin) {
 	if before.noteEpoch < after.noteEpoch && before.note != nil {
 		e.notes = append(e.notes, before.note)
 		e.notes = e.notes[max(len(e.notes)-maxErasedNotes, 0):]
@@ -38,7 +40,7 @@ func (e *erasures) remember(before, after *state) {
 	for _, entry := range before.entries {
 		i := sort.Search(len(rest), func(i int) bool { return rest[i].Seq >= entry.Seq })
 		rest = rest[i:]
-		if len(rest) > 0 && rest[0].Seq == entry.Seq {
+		if len(rest) > 0 && rest[0].Seq == entry.Seq || slices.ContainsFunc(pins, func(p Pin) bool { return p.Seq == entry.Seq }) {
 			continue
 		}
 		if n := len(e.spans); n > 0 && e.spans[n-1].last+1 == entry.Seq {
@@ -104,7 +106,7 @@ func (l *Log) eraseAgain(s *Saved) error {
 	}
 	if cur.epoch < renewed.epoch {
 		r.erased.rememberPins(cur, s)
-		r.erased.remember(cur, renewed)
+		r.erased.remember(cur, renewed, s.Pins)
 	}
 	if cur.noteEpoch < renewed.noteEpoch && renewed.note != nil {
 		// The same text may be the note again, on purpose.

@@ -207,6 +207,28 @@ func TestErasedPinsStayErased(t *testing.T) {
 	})
 }
 
+// A process that was behind learns at once of what retention has dropped and of
+// what was erased. It does not take the one for the other.
+func TestDroppedIsNotErased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, a, b, pa, _ := two(t, history.Config{Keep: 1, TrimAt: 3, Pins: pinsOf})
+		add(t, b, "a=secret", "b=1")
+		synctest.Wait()
+		h.do(func() { pa.held = true })
+		add(t, b, "x", "y")
+		if n, err := b.Delete(ctx0, 1); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		h.do(func() { pa.held = false })
+		synctest.Wait()
+		wantPins(t, "the process that was behind", a.Since(history.Oldest()), "b=1@2")
+		wantPins(t, "the other", b.Since(history.Oldest()), "b=1@2")
+		if got := pinned(h.saved.Pins); got != "b=1@2" {
+			t.Errorf("the engine has %q", got)
+		}
+	})
+}
+
 func TestKeepWeight(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		// An entry weighs as much as it has letters x.
