@@ -132,7 +132,7 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	if c.requestFile != "" {
 		var err error
 		if c.request, err = readRequest(c.requestFile); err != nil {
-			problems = append(problems, fmt.Errorf("-request: %s %w", c.requestFile, err))
+			problems = append(problems, fmt.Errorf("-request: %w", err))
 		}
 	}
 	if len(c.prompt) > maxPrompt {
@@ -151,7 +151,7 @@ const maxRequest = 64 << 10
 func readRequest(name string) (map[string]json.RawMessage, error) {
 	info, err := os.Stat(name)
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxRequest) {
-		err = fmt.Errorf("must be a file of at most %d bytes", maxRequest)
+		err = fmt.Errorf("%s must be a file of at most %d bytes", name, maxRequest)
 	}
 	if err != nil {
 		return nil, err
@@ -160,7 +160,11 @@ func readRequest(name string) (map[string]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return llm.ParseRequest(text)
+	members, err := llm.ParseRequest(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", name, err)
+	}
+	return members, nil
 }
 
 // maxPrompt is the longest prompt, in bytes. As JSON it is at most six times as

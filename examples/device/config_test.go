@@ -80,6 +80,10 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 	if err := os.WriteFile(prompt, []byte("\"Think,\" it said.\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	request := filepath.Join(dir, "request")
+	if err := os.WriteFile(request, []byte(`{"temperature":0.7}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var help strings.Builder
 	none := func(string) (string, bool) { return "", false }
 	if _, err := loadConfig([]string{"-h"}, none, &help); err == nil {
@@ -88,7 +92,7 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 	values := map[string]string{
 		"relay": "wss://relay.example/ws", "token-file": "t", "refresh": "https://relay.example/r", "llm": "https://llm.example/v1", "model": "m",
 		"window": "1KiB", "silence": "7m", "batch": "1s", "prompt": "Think.", "prompt-file": prompt, "plain": "true", "insecure-plain-http": "true", "memory-mark": "50",
-		"simulate-memory": "1KiB", "state": "s", "log-level": "warn", "stdin": "true",
+		"simulate-memory": "1KiB", "state": "s", "log-level": "warn", "stdin": "true", "reasoning": "apart", "request": request,
 	}
 	need := map[string]string{"DEVICE_TOKEN_FILE": "t"}
 	seen := 0
@@ -115,7 +119,7 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 				return v, ok
 			}
 		}
-		if name == "llm" || name == "model" {
+		if name == "llm" || name == "model" || name == "request" {
 			need = map[string]string{"DEVICE_TOKEN_FILE": "t", "LLM_URL": values["llm"], "LLM_MODEL": values["model"]}
 		}
 		byFlag, err := loadConfig([]string{"-" + name + "=" + value}, env(nil), &help)

@@ -39,7 +39,7 @@ func (s *stage) say(data string) uint64 {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.r.storeOnce(s.t.Context(), "pi-1", &m); err != nil {
+	if _, _, err := s.r.storeOnce(s.t.Context(), "pi-1", &m); err != nil {
 		s.t.Fatal(err)
 	}
 	return s.log.Position().Seq()

@@ -72,9 +72,8 @@ func encode(b history.Batch, whole bool, watching int) shared {
 }
 
 // layout returns the text and the kind of a frame, which says how many watch
-// unless that is 0. The frame replaces the
-// content of the viewer's page if whole is set, or if b does not continue that
-// content.
+// unless that is 0. The frame replaces the content of the viewer's page if
+// whole is set, or if b does not continue that content.
 func layout(b history.Batch, whole bool, watching int) ([]byte, wire.Kind) {
 	messages := make([][]byte, 0, len(b.Entries)+1)
 	kind := wire.Live

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +49,7 @@ type audience struct {
 }
 
 func newAudience(t *testing.T, r *Relay, query string) *audience {
-	return &audience{t: t, v: r.newViewer(httptest.NewRequest("GET", "/ws"+query, nil)), c: &courier{fanout: r.fanout}}
+	return &audience{t: t, v: r.newViewer(httptest.NewRequest("GET", "/ws"+query, nil), netip.Addr{}), c: &courier{fanout: r.fanout}}
 }
 
 // look gives the audience what it may see now.
@@ -180,7 +181,7 @@ func TestLateVisitor(t *testing.T) {
 				var life page
 				hour(row.words, func(m wire.Message) {
 					time.Sleep(time.Duration(row.words) * 120 * time.Millisecond)
-					if _, err := r.storeOnce(t.Context(), "pi-1", &m); err != nil {
+					if _, _, err := r.storeOnce(t.Context(), "pi-1", &m); err != nil {
 						t.Fatal(err)
 					}
 					m.Timestamp = time.Now().UnixMilli()
@@ -226,7 +227,7 @@ func TestLateVisitorOfNodes(t *testing.T) {
 		nodes := []*Relay{open(), open()}
 		var life page
 		hour(12, func(m wire.Message) {
-			if _, err := nodes[len(life.text)%2].storeOnce(t.Context(), "pi-1", &m); err != nil {
+			if _, _, err := nodes[len(life.text)%2].storeOnce(t.Context(), "pi-1", &m); err != nil {
 				t.Fatal(err)
 			}
 			life.take(m)
@@ -264,7 +265,7 @@ func TestStateAfterChanges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.storeOnce(t.Context(), "pi-1", &m); err != nil {
+			if _, _, err := r.storeOnce(t.Context(), "pi-1", &m); err != nil {
 				t.Fatal(err)
 			}
 		}
