@@ -35,7 +35,7 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, healthWait)
 		defer cancel()
-		answer, err := ready(ctx, cfg.Addr(), cfg.EndsTLS())
+		answer, err := ready(ctx, &cfg)
 		if err != nil {
 			return err
 		}
@@ -44,16 +44,20 @@ func setupHealth(*flag.FlagSet) func(*call) error {
 	}
 }
 
-// ready returns the text of /readyz at addr, such as "ready" or "degraded". A
+// ready returns the server's text of /readyz, such as "ready" or "degraded". A
 // status other than 200 is an error.
-func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
-	network, at, err := reached(addr)
+func ready(ctx context.Context, cfg *config.Config) (string, error) {
+	network, at, err := reached(cfg.Addr())
 	if err != nil {
 		return "", err
 	}
 	scheme := "http://"
-	if overTLS {
+	name := ""
+	if cfg.EndsTLS() {
 		scheme = "https://"
+	}
+	if len(cfg.ACMEDomains) > 0 {
+		name = cfg.ACMEDomains[0] // the server has no certificate for localhost
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"localhost/readyz", nil)
 	if err != nil {
@@ -66,7 +70,7 @@ func ready(ctx context.Context, addr string, overTLS bool) (string, error) {
 		DisableKeepAlives: true,
 		// The certificate names the site, while this request goes to the
 		// machine's own address. The request holds no secret.
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		TLSClientConfig: &tls.Config{ServerName: name, InsecureSkipVerify: true},
 	}).RoundTrip(req)
 	if err != nil {
 		return "", err
