@@ -34,6 +34,7 @@ var said = map[string]string{
 	"audit":    `[{"kind":EVIL,"outcome":EVIL,"addr":EVIL,"reason":EVIL,"device":EVIL,"token_id":EVIL,"key_id":EVIL,"session_id":EVIL,"detail":EVIL}]`,
 	"reports":  `{"Violations":[{"Kind":EVIL,"Directive":EVIL,"Blocked":EVIL,"Page":EVIL,"Count":1}]}`,
 	"import":   `{"messages":1,"kept":1}`,
+	"hold":     `{"since":"2026-11-01T00:00:00Z","all":true}`,
 }
 
 // TestStrangers gives the text of strangers to every verb: a hostile server, in
@@ -92,7 +93,8 @@ func TestStrangers(t *testing.T) {
 		"revoke": {{evil}, {"-before", evil, evil}},
 		"keys":   {{}, {"-reload"}}, "blocks": {{}}, "reports": {{}},
 		"block": {{"192.0.2.0/24"}, {evil}, {"-for", evil, "192.0.2.1"}}, "unblock": {{"192.0.2.0/24"}, {evil}},
-		"audit":   {{}, {"-f"}, {"-n", evil}},
+		"audit": {{}, {"-f"}, {"-n", evil}},
+		"hold":  {{}, {evil}}, "release": {{}, {evil}},
 		"version": {{}},
 	}
 	lookup := environment(map[string]string{"OPERATOR_ADDR": "unix:" + filepath.Join(dir, "s"), "HOST": host, "PORT": port})
