@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -82,16 +81,8 @@ func engineWork(b *testing.B, binary string, n int) {
 // work is what an engine has done so far. cpu is in microseconds.
 type work struct{ scripts, reads, cpu float64 }
 
-func workOf(engine *redistest.Server) (w work) {
-	for line := range strings.Lines(engine.Do("INFO", "cpu")) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name == "used_cpu_user" || name == "used_cpu_sys" {
-			seconds, _ := strconv.ParseFloat(value, 64)
-			w.cpu += seconds * 1e6
-		}
-	}
-	w.scripts, w.reads = float64(calls(engine, "evalsha")), float64(calls(engine, "xread"))
-	return w
+func workOf(engine *redistest.Server) work {
+	return work{float64(calls(engine, "evalsha")), float64(calls(engine, "xread")), engine.CPU().Seconds() * 1e6}
 }
 
 // since returns the work since before, divided by n.

@@ -126,7 +126,7 @@ func counted(t testing.TB, read func(ctx context.Context, got func(int))) (wait 
 // turn appends n times, with so many under way, and notes the rate and what the
 // engine's CPU did.
 func (w *way) turn(server *redistest.Server, n, flying int) {
-	cpu, began := engineCPU(server), time.Now()
+	cpu, began := server.CPU(), time.Now()
 	var all sync.WaitGroup
 	for range flying {
 		all.Go(func() {
@@ -139,7 +139,7 @@ func (w *way) turn(server *redistest.Server, n, flying int) {
 	w.wait(w.total)
 	all.Wait()
 	w.rates = append(w.rates, float64(n)/time.Since(began).Seconds())
-	w.cpus = append(w.cpus, (engineCPU(server)-cpu)/time.Duration(n))
+	w.cpus = append(w.cpus, (server.CPU()-cpu)/time.Duration(n))
 }
 
 // one appends, and notes how long it took until the other process had it.
@@ -154,18 +154,6 @@ func (w *way) one() {
 	w.wait(w.total)
 	w.times = append(w.times, time.Since(began))
 	<-done
-}
-
-// engineCPU returns the CPU time of the engine so far.
-func engineCPU(s *redistest.Server) (cpu time.Duration) {
-	for line := range strings.Lines(s.Do("INFO", "cpu")) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name == "used_cpu_user" || name == "used_cpu_sys" {
-			d, _ := time.ParseDuration(value + "s")
-			cpu += d
-		}
-	}
-	return cpu
 }
 
 // BenchmarkAppend compares appends, with 64 under way and one at a time, until

@@ -208,6 +208,21 @@ func (s *Server) Port() int {
 	return n
 }
 
+// CPU returns the CPU time that the engine's process has used since its start.
+func (s *Server) CPU() time.Duration {
+	s.t.Helper()
+	var cpu time.Duration
+	info := s.Do("INFO", "cpu")
+	for _, name := range []string{"used_cpu_sys", "used_cpu_user"} {
+		part, err := time.ParseDuration(field(info, name) + "s")
+		if err != nil {
+			s.t.Fatal(name, err)
+		}
+		cpu += part
+	}
+	return cpu
+}
+
 // Client returns a client of the engine, which is closed with the test.
 func (s *Server) Client() rueidis.Client { return Client(s.t, s.Addr) }
 

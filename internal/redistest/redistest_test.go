@@ -231,6 +231,21 @@ func TestCluster(t *testing.T) {
 	})
 }
 
+func TestCPU(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		s := e.Start(t)
+		before := s.CPU()
+		if before <= 0 {
+			t.Errorf("an engine that runs has used %v", before)
+		}
+		redistest.Wait(t, "commands take CPU time", func() bool {
+			s.Do("INFO", "everything")
+			return s.CPU() > before
+		})
+	})
+}
+
 func TestTLSAndUser(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {

@@ -3,8 +3,6 @@ package redislimit_test
 import (
 	"encoding/binary"
 	"net/netip"
-	"regexp"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -43,35 +41,23 @@ func BenchmarkDecision(b *testing.B) {
 	for name, flight := range map[string]int{"alone": 1, "64-in-flight": 64} {
 		b.Run(name, func(b *testing.B) {
 			var deciding, getting time.Duration
-			var decided, got float64 // CPU time of the engine
+			var decided, got time.Duration // CPU time of the engine
 			// Both take turns, so that a busy machine slows both down.
 			const turns = 20
 			each := max(1, b.N/turns)
 			for range turns {
-				start := engineCPU(b, server)
+				start := server.CPU()
 				getting += timed(b, flight, each, get)
-				middle := engineCPU(b, server)
+				middle := server.CPU()
 				deciding += timed(b, flight, each, decide)
-				got, decided = got+middle-start, decided+engineCPU(b, server)-middle
+				got, decided = got+middle-start, decided+server.CPU()-middle
 			}
 			b.ReportMetric(getting.Seconds()/deciding.Seconds(), "of-GET")
 			b.ReportMetric(float64(turns*each)/deciding.Seconds(), "decisions/s")
-			b.ReportMetric(decided*1e6/float64(turns*each), "engine-µs")
-			b.ReportMetric(decided/got, "engine-of-GET")
+			b.ReportMetric(decided.Seconds()*1e6/float64(turns*each), "engine-µs")
+			b.ReportMetric(decided.Seconds()/got.Seconds(), "engine-of-GET")
 		})
 	}
-}
-
-// engineCPU returns the CPU time of the engine, in seconds.
-func engineCPU(b *testing.B, server *redistest.Server) (seconds float64) {
-	for _, m := range regexp.MustCompile(`used_cpu_(?:sys|user):([0-9.]+)`).FindAllStringSubmatch(server.Do("INFO", "cpu"), -1) {
-		part, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		seconds += part
-	}
-	return seconds
 }
 
 // timed does something n times, by so many goroutines.

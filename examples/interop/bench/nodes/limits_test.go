@@ -8,9 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -102,10 +100,10 @@ func BenchmarkLimits(b *testing.B) {
 			for range max(b.N, 5) {
 				var rates, cpus []float64
 				for _, w := range all {
-					before, began := engineCPU(b, server), time.Now()
+					before, began := server.CPU(), time.Now()
 					n := turn(b, flight, w)
 					rates = append(rates, float64(n)/time.Since(began).Seconds())
-					cpus = append(cpus, (engineCPU(b, server)-before)/float64(n))
+					cpus = append(cpus, (server.CPU()-before).Seconds()/float64(n))
 				}
 				for i := range all {
 					rate[i], cpu[i] = append(rate[i], rates[0]/rates[i]), append(cpu[i], cpus[i]/cpus[0])
@@ -145,18 +143,4 @@ func turn(b *testing.B, flight int, w way) int64 {
 	}
 	work.Wait()
 	return done.Load()
-}
-
-var cpuTimes = regexp.MustCompile(`used_cpu_(?:sys|user):([0-9.]+)`)
-
-// engineCPU returns the CPU time of the engine, in seconds.
-func engineCPU(b testing.TB, server *redistest.Server) (seconds float64) {
-	for _, m := range cpuTimes.FindAllStringSubmatch(server.Do("INFO", "cpu"), -1) {
-		part, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		seconds += part
-	}
-	return seconds
 }

@@ -87,7 +87,7 @@ func sharedLog(b testing.TB, aof string) *route {
 	writer, other := open(), open()
 	r, got := newRoute(b, "redislog")
 	r.publish = func() error { _, err := writer.Append(context.Background(), payload); return err }
-	r.cpu = func() time.Duration { return time.Duration(engineCPU(b, server) * float64(time.Second)) }
+	r.cpu = server.CPU
 	reading(b, func(ctx context.Context) {
 		for reader := other.Reader(history.Latest()); ; {
 			batch, err := reader.Next(ctx)
@@ -110,7 +110,7 @@ func bareStream(b testing.TB, aof string) *route {
 		add := writer.B().Xadd().Key("bare").Maxlen().Almost().Threshold(strconv.Itoa(kept)).Id("*").FieldValue().FieldValue("d", text)
 		return writer.Do(context.Background(), add.Build()).Error()
 	}
-	r.cpu = func() time.Duration { return time.Duration(engineCPU(b, server) * float64(time.Second)) }
+	r.cpu = server.CPU
 	reading(b, func(ctx context.Context) {
 		conn, release := other.Dedicate()
 		defer release()
