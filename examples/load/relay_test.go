@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/relayguard/relayguard/examples/internal/selfsigned"
 	"github.com/relayguard/relayguard/internal/freeport"
+	"github.com/relayguard/relayguard/internal/selfsigned"
 )
 
 // relay is a real server, as a process.

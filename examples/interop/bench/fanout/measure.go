@@ -15,7 +15,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/relayguard/relayguard/examples/internal/selfsigned"
+	"github.com/relayguard/relayguard/internal/selfsigned"
 )
 
 // contestants are the servers to compare. The ratios are to the first one that
