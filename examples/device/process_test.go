@@ -24,6 +24,7 @@ import (
 	"nhooyr.io/websocket"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // TestMain makes the test binary usable as the device, in a process of its own.
@@ -120,12 +121,7 @@ type relay struct {
 // startRelay builds the server and starts it.
 func startRelay(t *testing.T) *relay {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := freeport.Addr(t)
 	_, port, _ := net.SplitHostPort(addr)
 	dir := t.TempDir()
 	r := &relay{t: t, binary: filepath.Join(dir, "server"), addr: addr, env: []string{

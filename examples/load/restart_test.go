@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // supervised runs the server, and runs it again after it has ended. It returns
@@ -21,12 +23,7 @@ func supervised(t *testing.T, env ...string) (url string, pid int, stop func()) 
 	if out, err := exec.Command("go", "build", "-o", binary, "../server").CombinedOutput(); err != nil {
 		t.Fatalf("building the server: %v\n%s", err, out)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
+	_, port, _ := net.SplitHostPort(freeport.Addr(t))
 	start := func() (*exec.Cmd, chan error) {
 		cmd := exec.Command(binary)
 		cmd.Env = append([]string{"JWT_SECRET=tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID=pi-1", "OPERATOR_ADDR=", "PORT=" + port}, env...)

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 func TestHealthVerb(t *testing.T) {
@@ -17,10 +19,6 @@ func TestHealthVerb(t *testing.T) {
 		t.Cleanup(other.Close)
 		return other.Listener.Addr().String()
 	}
-	ln := loopback(t)
-	nobody := ln.Addr().String()
-	ln.Close()
-
 	for _, row := range []struct {
 		name, host, addr string
 		args             []string
@@ -30,7 +28,7 @@ func TestHealthVerb(t *testing.T) {
 		{"ready", "127.0.0.1", s.addr, nil, exitOK, "ready"},
 		{"listening on every address", "0.0.0.0", s.addr, nil, exitOK, "ready"},
 		{"by name", "localhost", s.addr, nil, exitOK, "ready"},
-		{"no server listens", "127.0.0.1", nobody, nil, exitFailed, "refused"},
+		{"no server listens", "127.0.0.1", freeport.Addr(t), nil, exitFailed, "refused"},
 		{"stopping", "127.0.0.1", answering(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "stopping", http.StatusServiceUnavailable) }), nil, exitFailed, `503 Service Unavailable: "stopping"`},
 		{"another server", "127.0.0.1", answering(http.NotFound), nil, exitFailed, "404"},
 		{"a redirect is not followed", "127.0.0.1", answering(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }), nil, exitFailed, "302"},

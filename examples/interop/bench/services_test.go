@@ -12,6 +12,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/servicetest"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 const examples = "github.com/relayguard/relayguard/examples/"
@@ -31,12 +32,7 @@ func startService(b *testing.B, pkg string, env ...string) *process {
 	if out, err := exec.Command("go", "build", "-o", file, examples+pkg).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := freeport.Addr(b)
 	p := &process{"http://" + addr, exec.Command(file)}
 	p.cmd.Env = append(os.Environ(), append(env, "ADDR="+addr, "ORIGIN=http://"+addr)...)
 	if err := p.cmd.Start(); err != nil {

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/services/worker/config"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 // TestMain makes the test binary usable as the worker, in a process of its own.
@@ -120,12 +120,7 @@ func TestWorker(t *testing.T) {
 	write(filepath.Join(dir, ".env"), "# of the developer\nLABELS=team=art\nWORKERS=2\nPOLL_EVERY=10ms\nQUEUE_URL='"+server.URL+"/wrong'\n")
 	write(filepath.Join(dir, "key"), base64.StdEncoding.EncodeToString(key)+"\n")
 	write(filepath.Join(credentials, "QUEUE_TOKEN"), token+"\n")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	health := free.Addr().String()
-	free.Close()
+	health := freeport.Addr(t)
 	cmd, _, stderr := start(t, dir, map[string]string{
 		"CREDENTIALS_DIRECTORY": credentials, "QUEUE_URL": server.URL, "RESULT_URL": server.URL, "SIGNING_KEY_FILE": "key",
 		"BACKOFF_FIRST": "1ms", "BACKOFF_MAX": "2ms", "HEALTH_ADDR": health, "MAX_JOB_BYTES": "1KiB", "LOG_FORMAT": "json", "JITTER": "0", "ATTEMTPS": "9",

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/internal/freeport"
 )
 
 const ours = "../../../services/thirdparties"
@@ -83,12 +84,7 @@ func start(t *testing.T) string {
 	if out, err := exec.Command("go", "build", "-o", file, "github.com/relayguard/relayguard/examples/services/thirdparties").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := freeport.Addr(t)
 	cmd := exec.Command(file)
 	cmd.Env = append(os.Environ(), "ADDR="+addr)
 	if err := cmd.Start(); err != nil {
