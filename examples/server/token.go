@@ -146,21 +146,11 @@ func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, e
 	if owner, other := ownedByOther(cfg.AuthDir); other {
 		return nil, fmt.Errorf("AUTH_DIR belongs to user %d, who could not read the pair: run this command as that user", owner)
 	}
-	grants := site.Grants(cfg)
-	engine, err := cfg.NewEngine(nil)
+	grants, done, err := sharedGrants(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	if engine != nil {
-		defer engine.Close()
-		some, cancel := context.WithTimeout(ctx, engineWait)
-		defer cancel()
-		auth, err := engine.Authority(some)
-		if err != nil {
-			return nil, err
-		}
-		grants.Families, grants.FamilyKey = auth.Families(), engine.RefreshKey()
-	}
+	defer done()
 	p, err := authority.NewPair(ctx, grants, g)
 	if err != nil {
 		return nil, err
@@ -171,6 +161,25 @@ func newPair(ctx context.Context, cfg config.Config, g refresh.Grant) ([]byte, e
 		RefreshToken string `json:"refresh_token"`
 		EndsAt       int64  `json:"ends_at"`
 	}{p.Token, p.ExpiresAt.Unix(), p.RefreshToken, p.EndsAt.Unix()})
+}
+
+// sharedGrants returns [site.SharedGrants] and a function that closes the
+// engine.
+func sharedGrants(ctx context.Context, cfg config.Config) (grants authority.Config, done func(), err error) {
+	engine, err := cfg.NewEngine(nil)
+	if err != nil {
+		return grants, nil, err
+	}
+	done = func() {}
+	if engine != nil {
+		done = engine.Close
+	}
+	ctx, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	if grants, err = site.SharedGrants(ctx, cfg, engine); err != nil {
+		done()
+	}
+	return grants, done, err
 }
 
 func setupSecret(*flag.FlagSet) func(*call) error {

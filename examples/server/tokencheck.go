@@ -16,7 +16,6 @@ import (
 
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/config"
-	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -151,21 +150,12 @@ func verifyToken(ctx context.Context, cfg config.Config, token []byte) (wsauth.I
 	if len(token) == 0 {
 		return wsauth.Identity{}, &wsauth.Error{Reason: wsauth.ReasonNoToken}
 	}
-	grants := site.Grants(cfg)
-	grants.Log = slog.New(slog.DiscardHandler)
-	grants.Keys, grants.Dir = cfg.Keys(), cfg.AuthDir
-	engine, err := cfg.NewEngine(nil)
+	grants, done, err := sharedGrants(ctx, cfg)
 	if err != nil {
 		return wsauth.Identity{}, err
 	}
-	if engine != nil {
-		defer engine.Close()
-		auth, err := engine.Authority(ctx)
-		if err != nil {
-			return wsauth.Identity{}, err
-		}
-		grants.Shared, grants.Families, grants.FamilyKey = auth, auth.Families(), engine.RefreshKey()
-	}
+	defer done()
+	grants.Log = slog.New(slog.DiscardHandler)
 	a, err := authority.New(grants)
 	if err != nil {
 		return wsauth.Identity{}, err

@@ -164,13 +164,9 @@ func (s *Site) assemble() (err error) {
 	if err != nil {
 		return err
 	}
-	grants := Grants(cfg)
-	if s.engine != nil {
-		auth, err := s.engine.Authority(context.Background()) // the engine has answered
-		if err != nil {
-			return err
-		}
-		grants.Shared, grants.Families, grants.FamilyKey = auth, auth.Families(), s.engine.RefreshKey()
+	grants, err := SharedGrants(context.Background(), cfg, s.engine) // the engine has answered
+	if err != nil {
+		return err
 	}
 	grants.Log, grants.Audit, grants.Barred = s.log, s.Watch.Event, s.Watch.TokensBarred
 	grants.ClientIP, grants.OnFailure = s.clients.Addr, s.Watch.Failed
@@ -312,6 +308,21 @@ func Grants(cfg config.Config) authority.Config {
 		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
+}
+
+// SharedGrants is [Grants] with what the servers share in the engine e, for
+// which it waits. If e is nil, they share nothing.
+func SharedGrants(ctx context.Context, cfg config.Config, e *engine.Engine) (authority.Config, error) {
+	grants := Grants(cfg)
+	if e == nil {
+		return grants, nil
+	}
+	auth, err := e.Authority(ctx)
+	if err != nil {
+		return grants, err
+	}
+	grants.Shared, grants.Families, grants.FamilyKey = auth, auth.Families(), e.RefreshKey()
+	return grants, nil
 }
 
 // compress reports whether the client of r may get compressed frames. Safari
