@@ -21,6 +21,40 @@ import (
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
+// messages publishes, or waits while the server publishes by itself.
+type messages interface {
+	publish(ctx context.Context, p plan, sent func()) (published, error)
+	close()
+}
+
+// publisher returns the messages that the flags ask for.
+func (l *load) publisher(ctx context.Context) (messages, error) {
+	switch {
+	case l.cfg.publish:
+		return newPublisher(ctx, l.to[0], l.cfg.token)
+	case l.cfg.start != "":
+		return triggered(l.cfg.start), nil
+	}
+	return elsewhere(l.cfg.duration), nil
+}
+
+// triggered is a server that publishes when its URL gets a POST.
+type triggered string
+
+func (t triggered) close() {}
+func (t triggered) publish(ctx context.Context, p plan, sent func()) (published, error) {
+	return trigger(ctx, string(t), p)
+}
+
+// elsewhere is a server that publishes unasked. It only waits for the given
+// time.
+type elsewhere time.Duration
+
+func (e elsewhere) close() {}
+func (e elsewhere) publish(ctx context.Context, _ plan, _ func()) (published, error) {
+	return published{}, pause(ctx, time.Duration(e))
+}
+
 // published is the result of publishing.
 type published struct {
 	count int64

@@ -215,40 +215,6 @@ func (l *load) idle(ctx context.Context) error {
 	return err
 }
 
-// messages publishes, or waits while the server publishes by itself.
-type messages interface {
-	publish(ctx context.Context, p plan, sent func()) (published, error)
-	close()
-}
-
-// publisher returns the messages that the flags ask for.
-func (l *load) publisher(ctx context.Context) (messages, error) {
-	switch {
-	case l.cfg.publish:
-		return newPublisher(ctx, l.to[0], l.cfg.token)
-	case l.cfg.start != "":
-		return triggered(l.cfg.start), nil
-	}
-	return elsewhere(l.cfg.duration), nil
-}
-
-// triggered is a server that publishes when its URL gets a POST.
-type triggered string
-
-func (t triggered) close() {}
-func (t triggered) publish(ctx context.Context, p plan, sent func()) (published, error) {
-	return trigger(ctx, string(t), p)
-}
-
-// elsewhere is a server that publishes unasked. It only waits for the given
-// time.
-type elsewhere time.Duration
-
-func (e elsewhere) close() {}
-func (e elsewhere) publish(ctx context.Context, _ plan, _ func()) (published, error) {
-	return published{}, pause(ctx, time.Duration(e))
-}
-
 // pause returns after d, or when ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
@@ -330,7 +296,8 @@ func (l *load) join(ctx context.Context, v *viewer) {
 	l.greet(v)
 }
 
-// dial opens a connection for v.
+// dial opens a connection for v. Only viewers offer compression: a publisher
+// reads no more than answers.
 func (l *load) dial(ctx context.Context, v *viewer, to target) (*dialled, error) {
 	to.deflate = l.cfg.deflate
 	return dial(ctx, to, source(v.number, l.cfg.sources), v.kind != reads)
