@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/relayguard/relayguard/examples/internal/runes"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -93,7 +94,7 @@ func (in *input) read() {
 		data := buf[:held+n]
 		cut := len(data)
 		if err == nil {
-			cut -= unfinished(data)
+			cut -= runes.Unfinished(data)
 		}
 		if cut > 0 {
 			in.pieces <- piece{text: string(bytes.ToValidUTF8(data[:cut], []byte("\uFFFD")))}
@@ -108,31 +109,15 @@ func (in *input) read() {
 	}
 }
 
-// unfinished returns how many bytes at the end of data are the beginning of a
-// character.
-func unfinished(data []byte) int {
-	for n := 1; n <= min(len(data), utf8.UTFMax-1); n++ {
-		if tail := data[len(data)-n:]; utf8.RuneStart(tail[0]) {
-			if utf8.FullRune(tail) {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
-}
-
 // whole returns the beginning of s: at most n bytes, in whole characters, and
 // without a part of its last word if s is longer.
 func whole(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
+	s = runes.Cut(s, n)
+	if i := strings.LastIndexAny(s, " \n"); i > len(s)/2 {
+		return s[:i+1]
 	}
-	if i := bytes.LastIndexAny([]byte(s[:n]), " \n"); i > n/2 {
-		n = i + 1
-	}
-	return s[:n]
+	return s
 }

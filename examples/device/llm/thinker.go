@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/relayguard/relayguard/examples/device/publish"
+	"github.com/relayguard/relayguard/examples/internal/runes"
 	"github.com/relayguard/relayguard/examples/internal/wire"
 )
 
@@ -176,7 +177,7 @@ func (t *Thinker) text(ctx context.Context) (string, error) {
 	if t.opening {
 		most = maxPiece / 8 // the message also has the prompt
 	}
-	text := cut(t.rest, most)
+	text := runes.Cut(t.rest, most)
 	t.rest = t.rest[len(text):]
 	if !t.thought {
 		t.said = tail(t.said+text, t.window())
@@ -264,17 +265,6 @@ func (t *Thinker) drop() (skipped int) {
 		t.stream = nil
 	}
 	return skipped
-}
-
-// cut returns the beginning of s: at most n bytes, in whole characters.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }
 
 // tail returns the end of s: at most n bytes, in whole characters.

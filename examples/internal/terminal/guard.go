@@ -7,6 +7,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/relayguard/relayguard/examples/internal/runes"
 )
 
 // ClearLine is the sequence for [Control] that empties the line of the cursor.
@@ -86,7 +88,7 @@ func (g *guard) Write(p []byte) (int, error) {
 		return g.w.Write(p)
 	}
 	text := append(g.rest, p...)
-	whole := len(text) - unfinished(text)
+	whole := len(text) - runes.Unfinished(text)
 	g.buf = escape(g.buf[:0], text[:whole], func(r rune) bool { return r != '\n' && r != '\t' && controls(r) })
 	g.rest = append([]byte(nil), text[whole:]...)
 	if cap(g.buf) > 64<<10 {
@@ -130,18 +132,4 @@ func escape(out, text []byte, special func(rune) bool) []byte {
 		}
 	}
 	return out
-}
-
-// unfinished returns how many bytes at the end of text begin a character that
-// is not complete.
-func unfinished(text []byte) int {
-	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
-		if last := text[len(text)-n:]; utf8.RuneStart(last[0]) {
-			if utf8.FullRune(last) {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
 }
