@@ -24,11 +24,15 @@ type SchemaError struct {
 func (e *SchemaError) Error() string { return e.Field + ": " + e.Rule }
 
 // Answer returns the relay's answer to the publisher, in JSON.
-func (e *SchemaError) Answer() []byte {
+func (e *SchemaError) Answer() []byte { return Refusal("Invalid message format", e.Error()) }
+
+// Refusal returns an answer to a message that is refused, in JSON. The detail
+// may be empty.
+func Refusal(text, detail string) []byte {
 	b, _ := json.Marshal(struct { // two strings: cannot fail
 		Error  string `json:"error"`
-		Detail string `json:"detail"`
-	}{"Invalid message format", e.Error()})
+		Detail string `json:"detail,omitempty"`
+	}{text, detail})
 	return b
 }
 

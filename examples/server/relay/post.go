@@ -207,11 +207,7 @@ func isJSON(h http.Header) bool {
 }
 
 func refuse(w http.ResponseWriter, status int, text, detail string) {
-	b, _ := json.Marshal(struct { // two strings: cannot fail
-		Error  string `json:"error"`
-		Detail string `json:"detail,omitempty"`
-	}{text, detail})
-	answerJSON(w, status, b)
+	answerJSON(w, status, wire.Refusal(text, detail))
 }
 
 func unavailable(w http.ResponseWriter, detail string) {
