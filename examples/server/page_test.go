@@ -3,10 +3,14 @@ package main
 import (
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/internal/freeport"
+	"github.com/relayguard/relayguard/internal/redistest"
 )
 
 // The address in a shared link's picture is the site's own, and never a text
@@ -66,6 +70,28 @@ func TestEmbedding(t *testing.T) {
 		h := res.Header
 		if !strings.Contains(h.Get("Content-Security-Policy"), tc.frames) || h.Get("X-Frame-Options") != tc.options || h.Get("Cross-Origin-Resource-Policy") != tc.resources {
 			t.Errorf("%s: %s; %q; %q", tc.path, h.Get("Content-Security-Policy"), h.Get("X-Frame-Options"), h.Get("Cross-Origin-Resource-Policy"))
+		}
+	}
+}
+
+// The page is that of PAGE_DIR with an engine and without one, and while the
+// server waits for its engine.
+func TestOwnPage(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "page.json"), []byte(`{"title": "The full box"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(environment(map[string]string{"PAGE_DIR": dir}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*testSite{
+		"without an engine": start(t, func(c *config.Config) { c.Page = cfg.Page }),
+		"starting":          newNode(t, freeport.Addr(t), "PAGE_DIR="+dir).run().is(http.StatusServiceUnavailable, "starting").testSite,
+		"with an engine":    readyNode(t, redistest.Start(t).Addr, "PAGE_DIR="+dir).testSite,
+	} {
+		if _, body := s.get("/"); !strings.Contains(body, "<title>The full box</title>") {
+			t.Errorf("%s: %s", name, body)
 		}
 	}
 }

@@ -229,12 +229,13 @@ var prefix = regexp.MustCompile(`[A-Za-z0-9._-]{1,64}`)
 // nodeName matches the name of a server.
 var nodeName = prefix
 
-// pageDir accepts a directory with files that the page can use.
-func pageDir(dir string) error {
-	if _, err := web.New(dir); err != nil {
-		return envcheck.CheckReason("must be a directory with usable files: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+// page reads a directory with files that the page can use.
+func page(dir string) (*web.Page, error) {
+	p, err := web.New(dir)
+	if err != nil {
+		return nil, envcheck.CheckReason("must be a directory with usable files: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	return nil
+	return p, nil
 }
 
 func engineURL(s string) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
+	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/history/journal"
 	"github.com/relayguard/relayguard/ratelimit/clientip"
 	"github.com/relayguard/relayguard/wsauth"
@@ -67,7 +68,7 @@ type Config struct {
 	RateWindow      time.Duration
 	RateNetworks    map[netip.Prefix]int // as in ratelimit.Config
 
-	PageDir      string
+	Page         *web.Page // nil is the page as shipped
 	EmbedOrigins []string
 
 	MaxConnections    int // at least 1
@@ -181,7 +182,7 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Proxies whose `X-Forwarded-For`, `X-Real-IP` and `X-Forwarded-Proto` the server trusts: prefixes separated by commas, or `loopback`, `private`, `none`. The proxy at a Unix socket in `HOST` is always trusted, too."},
 		{Name: "ALLOWED_ORIGINS", Into: envcheck.ListOf(&c.Origins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://art.example",
 			Doc: "Origins whose pages may connect in production, separated by commas, and no others. Without it, only the site's own origin may."},
-		{Name: "PAGE_DIR", Into: envcheck.Text(&c.PageDir), Check: pageDir, Example: "/etc/relay/page",
+		{Name: "PAGE_DIR", Into: envcheck.Func(&c.Page, "a directory with usable files", page), Example: "/etc/relay/page",
 			Doc: "Directory with the words, the style and the pictures of your page; see [The page](#the-page). Without it, the page is as shipped."},
 		{Name: "EMBED_ORIGINS", Into: envcheck.ListOf(&c.EmbedOrigins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://museum.example",
 			Doc: "Origins whose pages may show this page in a frame, separated by commas; see [The page](#the-page). Without it, no page may."},

@@ -82,6 +82,7 @@ type Site struct {
 	blocks    atomic.Pointer[blocklist.List] // gets other servers' blocks; nil before there are connections
 	elsewhere elsewhere
 	secure    *headers.Middleware
+	page      *web.Page
 	engine    *engine.Engine // nil without REDIS_URL
 	others    atomic.Int64   // viewers of other servers
 	degraded  atomic.Bool    // the history's disk fails
@@ -107,6 +108,12 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	s.thin, s.flush = thinlog.New(s.log)
 	if err := s.openCertificate(); err != nil {
 		return nil, err
+	}
+	if s.page = cfg.Page; s.page == nil {
+		var err error
+		if s.page, err = web.New(""); err != nil {
+			return nil, err
+		}
 	}
 	s.clients = cfg.Clients()
 	s.idle = newIdle(s.clients.Trusts)
@@ -263,18 +270,14 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 
 // pages returns the handlers that need neither the history nor an engine.
 func (s *Site) pages() (*http.ServeMux, error) {
-	page, err := web.New(s.cfg.PageDir)
-	if err != nil {
-		return nil, fmt.Errorf("PAGE_DIR: %w", err)
-	}
 	secure, err := s.secure.With(func(p *headers.Policy) {
-		page.Policy(p)
+		s.page.Policy(p)
 		web.EmbedIn(p, s.cfg.EmbedOrigins)
 	})
 	if err != nil {
 		return nil, err
 	}
-	files := page.Handler(s.address)
+	files := s.page.Handler(s.address)
 	pages := http.NewServeMux()
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	pages.Handle("/{$}", secure.Handler(files))
