@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/internal/freeport"
 	"github.com/relayguard/relayguard/internal/selfsigned"
 )
@@ -129,12 +130,7 @@ func TestRelay(t *testing.T) {
 
 // Over a Unix socket, load sends the addresses of its viewers as a proxy does.
 func TestRelayOnUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s") // a short path
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "relay.sock")
+	path := filepath.Join(testkit.ShortDir(t), "relay.sock")
 	s := startRelay(t, buildRelay(t), "HOST=unix:"+path)
 	common := []string{"-url", s.url, "-unix", path, "-token", s.token, "-wait", "1m", "-viewers", "50"}
 	r, code, words := measured(t, append(common, "-for", "1s", "-slow", "4%")...)

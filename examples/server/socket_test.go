@@ -31,7 +31,7 @@ func through(path string) *http.Client {
 // On a Unix socket, the server takes each client's address from the proxy's
 // headers: it serves, limits and names the right one.
 func TestUnixSocket(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.ShortDir(t)
 	path := filepath.Join(dir, "relay.sock")
 	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "HOST=unix:" + path, "SOCKET_GROUP=" + strconv.Itoa(os.Getgid()),
 		"RATE_LIMIT_CONNECTIONS=2", "RATE_LIMIT_WINDOW=1h", "NODE_ENV=production"}
@@ -125,17 +125,6 @@ func TestUnixSocket(t *testing.T) {
 			t.Errorf("check, %q: %s", more, out)
 		}
 	}
-}
-
-// shortDir returns a directory whose path leaves room for a socket's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // The variables of a Unix socket are checked before the start.

@@ -42,6 +42,19 @@ func Missing(t testing.TB, how string) {
 	t.Skip(how)
 }
 
+// ShortDir returns a new directory for a Unix socket: a socket's path may have
+// about 100 bytes, and that of [testing.T.TempDir] has the test's name. The
+// directory is removed with the test.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // Log collects the output of a program, for a test that reads it while the
 // program runs. Its zero value is ready. It is safe for concurrent use.
 type Log struct {

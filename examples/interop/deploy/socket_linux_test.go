@@ -33,12 +33,8 @@ func TestSocketDirectory(t *testing.T) {
 	if err != nil {
 		testkit.Missing(t, "no group www-data: make one")
 	}
-	base, err := os.MkdirTemp("", "s") // a short path, which other users can enter
-	if err == nil {
-		t.Cleanup(func() { os.RemoveAll(base) })
-		err = os.Chmod(base, 0o755)
-	}
-	if err != nil {
+	base := testkit.ShortDir(t)
+	if err := os.Chmod(base, 0o755); err != nil { // so that other users can enter
 		t.Fatal(err)
 	}
 	dir := filepath.Join(base, "relay-proxy")

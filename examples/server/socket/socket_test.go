@@ -13,19 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/socket"
 )
-
-// shortDir returns a directory whose path leaves room for a socket's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 func listen(t *testing.T, path string, access socket.Access) (net.Listener, error) {
 	t.Helper()
@@ -60,7 +50,7 @@ func TestAccess(t *testing.T) {
 		groups = append(groups, 4711) // root may choose any group
 	}
 	for _, group := range append(groups, -1) {
-		dir := shortDir(t)
+		dir := testkit.ShortDir(t)
 		access := socket.Access{Mode: 0o660, Group: strconv.Itoa(group)}
 		if group < 0 {
 			access, group = socket.Owner, os.Getegid()
@@ -95,7 +85,7 @@ func TestGroupOfDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a directory to a group that it is no member of")
 	}
-	dir := shortDir(t)
+	dir := testkit.ShortDir(t)
 	if err := errors.Join(os.Chown(dir, -1, 4711), os.Chmod(dir, 0o750|fs.ModeSetgid)); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +135,7 @@ func TestWhatIsThere(t *testing.T) {
 		}, "exists and is not a socket"},
 	} {
 		t.Run(row.why, func(t *testing.T) {
-			dir := shortDir(t)
+			dir := testkit.ShortDir(t)
 			path := filepath.Join(dir, "relay.sock")
 			row.put(t, path)
 			before := len(names(t, dir))
@@ -178,7 +168,7 @@ func TestWhatIsThere(t *testing.T) {
 
 // Each error says what to change.
 func TestErrors(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.ShortDir(t)
 	closed := filepath.Join(dir, "closed")
 	if err := os.Mkdir(closed, 0o500); err != nil {
 		t.Fatal(err)
@@ -220,7 +210,7 @@ func TestErrors(t *testing.T) {
 
 // A path of the greatest length has room for the name while it is made.
 func TestLongestPath(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.ShortDir(t)
 	path := filepath.Join(dir, strings.Repeat("n", socket.MaxPath-len(dir)-1))
 	if _, err := listen(t, path, socket.Owner); err != nil {
 		t.Error(err)
@@ -229,7 +219,7 @@ func TestLongestPath(t *testing.T) {
 
 // A server that ends late removes no socket of its successor.
 func TestCloseSparesSuccessor(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.ShortDir(t), "relay.sock")
 	ln, err := listen(t, path, socket.Owner)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/internal/freeport"
 )
 
@@ -91,12 +91,7 @@ func (s *Server) Client() *http.Client {
 // directory whose path is short.
 func Socket(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return "unix:" + filepath.Join(dir, "relay.sock")
+	return "unix:" + filepath.Join(testkit.ShortDir(t), "relay.sock")
 }
 
 // Start runs the server with arguments, and returns when it listens.
