@@ -46,15 +46,33 @@ func serverFrame(first byte, payload string) []byte {
 	return append(b, payload...)
 }
 
+// bytesRow is what a frameReader finds in the bytes of a server.
+type bytesRow struct {
+	why  string
+	in   []byte
+	want []string
+	bad  bool
+}
+
+// check feeds the bytes to r, size of them at a time.
+func (row bytesRow) check(t *testing.T, r frameReader, size int) {
+	t.Helper()
+	var got record
+	var err error
+	for piece := range slices.Chunk(row.in, size) {
+		if err = r.feed(piece, &got); err != nil {
+			break
+		}
+	}
+	if errors.Is(err, errProtocol) != row.bad || err != nil && !row.bad || !slices.Equal(got.events, row.want) {
+		t.Errorf("%s, %d bytes at a time: %.100q, %v", row.why, size, got.events, err)
+	}
+}
+
 func TestFrames(t *testing.T) {
 	long, longer := strings.Repeat("x", 200), strings.Repeat("y", 70_000)
 	cat := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	for _, row := range []struct {
-		why  string
-		in   []byte
-		want []string
-		bad  bool
-	}{
+	for _, row := range []bytesRow{
 		{"nothing", nil, nil, false},
 		{"one", serverFrame(0x81, "a"), []string{"message a"}, false},
 		{"an empty one", serverFrame(0x81, ""), []string{"message "}, false},
@@ -76,17 +94,7 @@ func TestFrames(t *testing.T) {
 	} {
 		// Feed it in one piece, and byte by byte.
 		for _, size := range []int{max(1, len(row.in)), 1} {
-			var r frameReader
-			var got record
-			var err error
-			for piece := range slices.Chunk(row.in, size) {
-				if err = r.feed(piece, &got); err != nil {
-					break
-				}
-			}
-			if errors.Is(err, errProtocol) != row.bad || err != nil && !row.bad || !slices.Equal(got.events, row.want) {
-				t.Errorf("%s, %d bytes at a time: %.100q, %v", row.why, size, got.events, err)
-			}
+			row.check(t, frameReader{}, size)
 		}
 	}
 }

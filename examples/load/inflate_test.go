@@ -5,9 +5,7 @@ package main
 import (
 	"bytes"
 	"compress/flate"
-	"errors"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -47,12 +45,7 @@ func TestCompressedFrames(t *testing.T) {
 	long := strings.Repeat("a long text ", 10_000)
 	packed := squeeze(long)
 	cat := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	for _, row := range []struct {
-		why  string
-		in   []byte
-		want []string
-		bad  bool
-	}{
+	for _, row := range []bytesRow{
 		{"one", serverFrame(0xc1, squeeze("a")), []string{"message a"}, false},
 		{"an empty one", serverFrame(0xc1, "\x00"), []string{"message "}, false},
 		{"a long one", serverFrame(0xc1, packed), []string{"message " + long}, false},
@@ -69,17 +62,7 @@ func TestCompressedFrames(t *testing.T) {
 		{"a bomb", serverFrame(0xc1, squeeze(strings.Repeat("x", maxUnpacked+1))), nil, true},
 	} {
 		for _, size := range []int{max(1, len(row.in)), 1000} {
-			r := frameReader{deflate: true}
-			var got record
-			var err error
-			for piece := range slices.Chunk(row.in, size) {
-				if err = r.feed(piece, &got); err != nil {
-					break
-				}
-			}
-			if errors.Is(err, errProtocol) != row.bad || err != nil && !row.bad || !slices.Equal(got.events, row.want) {
-				t.Errorf("%s, %d bytes at a time: %.100q, %v", row.why, size, got.events, err)
-			}
+			row.check(t, frameReader{deflate: true}, size)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package wsconn_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"math"
@@ -208,17 +207,8 @@ func TestEarlyMessage(t *testing.T) {
 // timeout.
 func TestTLS(t *testing.T) {
 	leakCheck(t)
-	up, err := wsconn.New(brief)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ended := make(chan struct{})
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Accept(w, r)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	s := serveTLS(t, brief, nil, func(conn *wsconn.Conn) {
 		go func() {
 			for conn.WriteFrame(big) == nil {
 			}
@@ -226,14 +216,7 @@ func TestTLS(t *testing.T) {
 		}()
 		conn.Close(1001, "")
 		ended <- struct{}{}
-	}))
-	s.StartTLS()
-	defer s.Close()
-	conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	hello(t, conn)
+	})
+	dialTLS(t, s)
 	within(t, "the end over TLS", func() { <-ended; <-ended })
 }

@@ -72,6 +72,42 @@ func serve(t testing.TB, cfg wsconn.Config, handle func(*wsconn.Conn)) *server {
 	return s
 }
 
+// serveTLS runs a handler for each connection of a server that ends TLS without
+// counting, so that a Conn has the TLS connection itself. If change is not nil,
+// it is called before the start.
+func serveTLS(t testing.TB, cfg wsconn.Config, change func(*httptest.Server), handle func(*wsconn.Conn)) *httptest.Server {
+	t.Helper()
+	up, err := wsconn.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Accept(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		handle(conn)
+	}))
+	if change != nil {
+		change(s)
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// dialTLS opens a connection to a server that ends TLS.
+func dialTLS(t testing.TB, s *httptest.Server) *client {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return hello(t, conn)
+}
+
 type counter struct {
 	http.ResponseWriter
 	open *atomic.Int64

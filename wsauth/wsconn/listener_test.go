@@ -58,42 +58,29 @@ func TestOverTLS(t *testing.T) {
 // A TLS client that keeps up costs no goroutine, with any version of TLS.
 func TestListenerNeedsNoGoroutine(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		leakCheck(t)
-		up, err := wsconn.New(orderly)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			conn, err := up.Accept(w, r)
-			if err != nil {
-				t.Error(err)
-				return
-			}
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			leakCheck(t)
+			s := serveTLS(t, orderly, func(s *httptest.Server) {
+				s.Listener = wsconn.Listener(s.Listener)
+				s.TLS = &tls.Config{MinVersion: version, MaxVersion: version}
+			}, func(conn *wsconn.Conn) {
+				for i := range 10 {
+					if waited, err := post(t, conn, numbered(i, 100*i)); waited || err != nil {
+						t.Errorf("frame %d waited %t, %v", i, waited, err)
+					}
+				}
+				_, _ = conn.Read(context.Background())
+				_ = conn.Close(1000, "")
+			})
+			peer := dialTLS(t, s)
 			for i := range 10 {
-				if waited, err := post(t, conn, numbered(i, 100*i)); waited || err != nil {
-					t.Errorf("frame %d waited %t, %v", i, waited, err)
+				if _, payload, err := peer.recv(); err != nil || payload != fmt.Sprintf("%06d%s", i, strings.Repeat("x", 100*i)) {
+					t.Fatalf("frame %d: %.10q %v", i, payload, err)
 				}
 			}
-			_, _ = conn.Read(r.Context())
-			_ = conn.Close(1000, "")
-		}))
-		s.Listener = wsconn.Listener(s.Listener)
-		s.TLS = &tls.Config{MinVersion: version, MaxVersion: version}
-		s.StartTLS()
-		raw, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		peer := hello(t, raw)
-		for i := range 10 {
-			if _, payload, err := peer.recv(); err != nil || payload != fmt.Sprintf("%06d%s", i, strings.Repeat("x", 100*i)) {
-				t.Fatalf("frame %d: %.10q %v", i, payload, err)
-			}
-		}
-		peer.Write(frame(opText, "thanks"))
-		peer.wantClose(t, 1000, "")
-		raw.Close()
-		s.Close()
+			peer.Write(frame(opText, "thanks"))
+			peer.wantClose(t, 1000, "")
+		})
 	}
 }
 
@@ -173,17 +160,24 @@ func TestListenerServesHTTP(t *testing.T) {
 // asks for any number of key updates, and reads no answer, is given up.
 func TestListenerIsBounded(t *testing.T) {
 	leakCheck(t)
-	up, err := wsconn.New(wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 50 * time.Millisecond, PingInterval: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ended := make(chan error, 1)
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := up.Accept(w, r)
+	cfg := wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 50 * time.Millisecond, PingInterval: time.Hour}
+	s := serveTLS(t, cfg, func(s *httptest.Server) {
+		// On a Unix socket, the buffer for the client is full soon. Over TCP, a
+		// full one also delays what the client sends.
+		dir, err := os.MkdirTemp("", "s") // a short path
 		if err != nil {
-			t.Error(err)
-			return
+			t.Fatal(err)
 		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		s.Listener.Close()
+		ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Listener = wsconn.Listener(ln)
+	}, func(c *wsconn.Conn) {
+		var err error
 		for err == nil {
 			var msg []byte
 			if msg, err = c.Read(context.Background()); string(msg) == "done" {
@@ -192,21 +186,7 @@ func TestListenerIsBounded(t *testing.T) {
 		}
 		_ = c.Abort()
 		ended <- err
-	}))
-	// On a Unix socket, the buffer for the client is full soon. Over TCP, a full
-	// one also delays what the client sends.
-	dir, err := os.MkdirTemp("", "s") // a short path
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	s.Listener.Close()
-	if s.Listener, err = net.Listen("unix", filepath.Join(dir, "s")); err != nil {
-		t.Fatal(err)
-	}
-	s.Listener = wsconn.Listener(s.Listener)
-	s.StartTLS()
-	defer s.Close()
+	})
 	peer := newUpdater(t, s.Listener.Addr())
 	sent := error(nil)
 	for i := 0; i < 4000 && sent == nil; i++ { // more than the buffer holds, and what is kept
@@ -343,35 +323,22 @@ func (i ice) Write(b []byte) (int, error) {
 // the client has made room meanwhile.
 func TestFrozenWriteOverTLS(t *testing.T) {
 	leakCheck(t)
-	up, err := wsconn.New(wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 500 * time.Millisecond, CloseGrace: patience})
-	if err != nil {
-		t.Fatal(err)
-	}
 	const frames = 200
 	written := make(chan error, 1)
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Accept(w, r)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	var box icebox
+	s := serveTLS(t, wsconn.Config{SendBuffer: 16 << 10, WriteTimeout: 500 * time.Millisecond, CloseGrace: patience}, func(s *httptest.Server) {
+		box = icebox{s.Listener, make(chan struct{}, 1), make(chan struct{})}
+		s.Listener = wsconn.Listener(box)
+	}, func(conn *wsconn.Conn) {
+		var err error
 		for i := 0; i < frames && err == nil; i++ {
 			_, err = post(t, conn, numbered(i, 40_000))
 		}
 		written <- err
 		_, _ = conn.Read(context.Background())
 		_ = conn.Close(1000, "")
-	}))
-	box := icebox{s.Listener, make(chan struct{}, 1), make(chan struct{})}
-	s.Listener = wsconn.Listener(box)
-	s.StartTLS()
-	defer s.Close()
-	raw, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	peer := hello(t, raw)
+	})
+	peer := dialTLS(t, s)
 	<-box.frozen
 	for i := range frames {
 		if _, payload, err := peer.recv(); err != nil || !strings.HasPrefix(payload, fmt.Sprintf("%06d", i)) {

@@ -3,13 +3,10 @@ package wsconn_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -400,31 +397,16 @@ func TestNotParked(t *testing.T) {
 			t.Error(string(msg), err)
 		}
 	})
-	up, err := wsconn.New(orderly)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Accept(w, r)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	s := serveTLS(t, orderly, nil, func(conn *wsconn.Conn) {
 		if conn.Park(func() { t.Error("woken") }) {
 			t.Error("parked a TLS connection")
 		}
-		if msg, err := conn.Read(r.Context()); string(msg) != "hi" {
+		if msg, err := conn.Read(context.Background()); string(msg) != "hi" {
 			t.Error(string(msg), err)
 		}
 		_ = conn.Close(1000, "")
-	}))
-	defer s.Close()
-	raw, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	peer := hello(t, raw)
+	})
+	peer := dialTLS(t, s)
 	peer.Write(frame(opText, "hi"))
 	peer.wantClose(t, 1000, "")
 }

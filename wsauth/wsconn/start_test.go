@@ -3,7 +3,6 @@ package wsconn_test
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -160,31 +159,16 @@ func TestStartFrameAfterDeadline(t *testing.T) {
 
 func TestStartFrameOverTLS(t *testing.T) {
 	leakCheck(t)
-	up, err := wsconn.New(orderly)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Accept(w, r)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	s := serveTLS(t, orderly, nil, func(conn *wsconn.Conn) {
 		for i := range 10 {
 			if waited, err := post(t, conn, numbered(i, 100)); !waited || err != nil {
 				t.Errorf("waited %t, %v: bytes went past the encryption?", waited, err)
 			}
 		}
-		_, _ = conn.Read(r.Context()) // waits for the answer to the next frame
+		_, _ = conn.Read(context.Background()) // waits for the answer to the next frame
 		_ = conn.Close(1000, "")
-	}))
-	defer s.Close()
-	raw, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	peer := hello(t, raw)
+	})
+	peer := dialTLS(t, s)
 	for i := range 10 {
 		if _, payload, err := peer.recv(); err != nil || !strings.HasPrefix(payload, fmt.Sprintf("%06d", i)) {
 			t.Fatalf("frame %d: %.10q %v", i, payload, err)
