@@ -31,7 +31,8 @@ func ListOf[T any](into *[]T, of func(item *T) Setter) Setter {
 
 // Map accepts pairs KEY=VALUE separated by commas, each value as the setter
 // that of returns accepts it, such as Map(&labels, Text). Spaces around a pair,
-// a key and a value are dropped. Empty keys and values and repeated keys are refused.
+// a key and a value are dropped. Empty keys and values and repeated keys are
+// refused.
 func Map[K ~string, T any](into *map[K]T, of func(value *T) Setter) Setter {
 	one := of(new(T))
 	kind := func() string { return "pairs KEY=VALUE separated by commas, without repeated keys" + one.each("value") }

@@ -362,8 +362,8 @@ func (l *Log) Position() Position { return l.state.Load().position() }
 // of a [Set] is closed by the Set.
 //
 // Further calls of Close return nil. A log in memory need not be closed, unless
-// a reader waits in [Reader.Next]. A log with an Origin must be closed: it has a
-// goroutine until then.
+// a reader waits in [Reader.Next]. A log with an Origin must be closed: it has
+// a goroutine until then.
 func (l *Log) Close() error {
 	if l.replica != nil {
 		return l.closeReplica()

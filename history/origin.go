@@ -30,9 +30,9 @@ var (
 // processes. The Origin numbers the entries, and dates them by its own clock.
 //
 // Commit, Trim and Look may be called from several goroutines at the same time,
-// and while Follow runs. A log calls Commit also within apply, the function that
-// Follow has got: if an Update brings back what the log has seen erased, the log
-// erases it again, and readers never see it.
+// and while Follow runs. A log calls Commit also within apply, the function
+// that Follow has got: if an Update brings back what the log has seen erased,
+// the log erases it again, and readers never see it.
 type Origin interface {
 	// Load returns the shared log as it is now. If there is none yet, it begins
 	// one. The log calls it once, before all other methods.
@@ -60,11 +60,11 @@ type Origin interface {
 	// Follow calls apply with what changes after from, in order, until ctx
 	// ends; then it returns. If the Origin cannot be reached, it reports that
 	// in its own way and tries again. An error of apply means that the update
-	// is not applied: it contradicts itself or the one before, or it has brought
-	// back what was erased. Follow then loads the log anew, and reports an error
-	// that comes again. An Update with Checked should come every few seconds
-	// also without a call of Look, so that a loss of the Origin's content is
-	// found. The log calls Follow once, in a goroutine of its own.
+	// is not applied: it contradicts itself or the one before, or it has
+	// brought back what was erased. Follow then loads the log anew, and reports
+	// an error that comes again. An Update with Checked should come every few
+	// seconds also without a call of Look, so that a loss of the Origin's
+	// content is found. The log calls Follow once, in a goroutine of its own.
 	Follow(ctx context.Context, from Head, apply func(Update) error)
 
 	// Close ends the use of the Origin. It is the log's last call, after Follow
@@ -108,8 +108,8 @@ type Update struct {
 	// Entries are the entries that follow the last one.
 	Entries []Entry
 	// Checked says that the Origin was asked for its head after the Update
-	// before, and that the log is now there or further. A position after that is
-	// then of no other process that is quicker, and its reader gets a Reset.
+	// before, and that the log is now there or further. A position after that
+	// is then of no other process that is quicker, and its reader gets a Reset.
 	Checked bool
 	// Now is the time of the Origin's clock, if it is not zero. The log
 	// measures the ages of entries by that clock.

@@ -35,8 +35,8 @@ var (
 // SetConfig configures a [Set]. With the zero value, the logs are in memory
 // only, and at most 1,000 of them with together at most 256 MiB.
 type SetConfig struct {
-	// Log configures each log. Its Store and Origin must be nil. Its limits are those of
-	// one log: without Log.MaxBytes, one log can use up MaxBytes.
+	// Log configures each log. Its Store and Origin must be nil. Its limits are
+	// those of one log: without Log.MaxBytes, one log can use up MaxBytes.
 	Log Config
 
 	// Store, if not nil, returns the Store of the log with this name, which the

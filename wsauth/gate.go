@@ -185,7 +185,7 @@ type Gate struct {
 	// mu guards the fields below, and the fields of every Session that say so.
 	// It is never held while a message is written or Audit is called.
 	mu       sync.Mutex
-	touched  chan struct{}         // closed at the next apply; nil until somebody asks
+	touched  chan struct{}         // closed at the next apply; nil before a call of news
 	last     uint64                // the number of the last session
 	subjects map[string][]*Session // the authenticated sessions, the oldest first
 	revoked  map[string]time.Time  // by subject: tokens issued before are invalid

@@ -31,8 +31,8 @@ type Session struct {
 	begun   time.Time     // when it was attached, or its authentication ended
 	since   time.Time     // when the present authentication began
 	timer   *time.Timer   // for the next warning or end; may be nil
-	granted chan struct{} // of Authenticated; nil until somebody asks
-	done    chan struct{} // of Done; nil until somebody asks
+	granted chan struct{} // of Authenticated; nil before its first call
+	done    chan struct{} // of Done; nil before its first call
 	status  []byte        // the message to send to the client, nil for none
 	telling bool          // a goroutine is sending status
 	joined  bool          // Config.Shared has the session

@@ -256,8 +256,8 @@ func TestSharedRevoke(t *testing.T) {
 		p.say(lasting("pi-1", time.Hour))
 		p.expect(t, "taken back", "1s authenticated,946688401")
 
-		// Those of other nodes have the time that they have, however far ahead of
-		// this clock.
+		// Those of other nodes have the time that they have, however far ahead
+		// of this clock.
 		far := time.Now().Add(time.Hour)
 		h.apply(wsauth.SharedState{Revoked: map[string]time.Time{"pi-1": far}})
 		p.expect(t, "revoked elsewhere", "1s viewer")
@@ -317,8 +317,8 @@ func TestSharedSessions(t *testing.T) {
 		}
 		h.full = false
 
-		// A session that is replaced from here, one from elsewhere, and one that
-		// an operator ends elsewhere.
+		// A session that is replaced from here, one from elsewhere, and one
+		// that an operator ends elsewhere.
 		h.ends = []string{p.ID(), "elsewhere-7"}
 		r = connect(t, gate)
 		r.say(lasting("pi-1", time.Hour))

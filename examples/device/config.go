@@ -53,9 +53,10 @@ var errFlags = errors.New("bad flags")
 const usage = `usage: device -token-file FILE [-llm URL -model NAME | -stdin]
 
 Publishes the text of a language model to a relay, or what another program
-writes (-stdin). Without these, a built-in generator makes the text. Each flag can also be set by the environment variable
-in parentheses. The key of the model's API has no flag: it is in LLM_API_KEY, or
-in the file that LLM_API_KEY_FILE names.
+writes (-stdin). Without these, a built-in generator makes the text. Each flag
+can also be set by the environment variable in parentheses. The key of the
+model's API has no flag: it is in LLM_API_KEY, or in the file that
+LLM_API_KEY_FILE names.
 
 `
 

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// TestStdin is `mymodel | device -stdin`, with a relay that is killed meanwhile.
-// Everything that the model wrote before its end is published, once and in
-// order, and then the device ends.
+// TestStdin is `mymodel | device -stdin`, with a relay that is killed
+// meanwhile. Everything that the model wrote before its end is published, once
+// and in order, and then the device ends.
 func TestStdin(t *testing.T) {
 	r := startRelay(t)
 	var mu sync.Mutex

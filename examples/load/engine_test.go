@@ -12,11 +12,11 @@ import (
 	"github.com/relayguard/relayguard/internal/redistest"
 )
 
-// BenchmarkEngine shows what servers with 100 viewers each ask of the engine, at
-// 25 messages a second. One op is 100 messages. The figures are what a message
-// adds to that with so many servers: the scripts, the reads, and the engine's
-// CPU time. "quiet" is the engine's CPU time a second without messages, for
-// leases and looks at the engine's state.
+// BenchmarkEngine shows what servers with 100 viewers each ask of the engine,
+// at 25 messages a second. One op is 100 messages. The figures are what a
+// message adds to that with so many servers: the scripts, the reads, and the
+// engine's CPU time. "quiet" is the engine's CPU time a second without
+// messages, for leases and looks at the engine's state.
 //
 // The servers, their viewers and the engine share the machine. So the CPU times
 // show the order of magnitude, and the counts show the growth.

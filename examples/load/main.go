@@ -32,21 +32,22 @@
 //
 // # Several servers
 //
-// With several -url, the viewers are spread over them in turn, and the publisher
-// uses the first one. A viewer that the server drops waits as the page does,
-// for half a second to a second, and at most twice as long after each failure.
-// Then it connects to the next URL, from its position on. So the servers must
-// share their history. Such a viewer is no failure, unless it misses a message
-// or gets one twice. It counts in reconnects, and what it waited in the latency.
-// In a storm, and if nothing is published, viewers do not change the server.
+// With several -url, the viewers are spread over them in turn, and the
+// publisher uses the first one. A viewer that the server drops waits as the
+// page does, for half a second to a second, and at most twice as long after
+// each failure. Then it connects to the next URL, from its position on. So the
+// servers must share their history. Such a viewer is no failure, unless it
+// misses a message or gets one twice. It counts in reconnects, and what it
+// waited in the latency. In a storm, and if nothing is published, viewers do
+// not change the server.
 //
 // Give -server-pid for each -url, in the same order.
 //
 // # Transports
 //
 // With -unix PATH, load connects to a relay with HOST=unix:PATH, as a proxy on
-// the same machine does. A server that ends TLS itself is measured with a wss://
-// URL and -ca FILE.
+// the same machine does. A server that ends TLS itself is measured with a
+// wss:// URL and -ca FILE.
 //
 // # Other servers
 //
@@ -92,7 +93,7 @@
 //	complete_ms           p50, p99 and max from the start of the storm until a
 //	                      viewer had the whole history (storm), or from the
 //	                      SIGTERM until it was back (restart)
-//	peak_returns          the most viewers that came back in one second (restart)
+//	peak_returns          the most viewers that came back in a second (restart)
 //	untold                viewers that were not told when (restart)
 //	rate                  messages a second, as asked for
 //	rate_held             messages a second, as published

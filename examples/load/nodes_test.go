@@ -64,7 +64,8 @@ func TestSeveralServers(t *testing.T) {
 					t.Errorf("of one server: %+v", s)
 				}
 			}
-			// The engine works for each message and server, not for each viewer.
+			// The engine works for each message and server, not for each
+			// viewer.
 			if reads := calls(engine, "xread"); reads >= 2*3*100 {
 				t.Errorf("%d reads of the engine for 100 messages and three servers", reads)
 			}

@@ -302,8 +302,8 @@ func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) 
 }
 
 // replaceHistory replaces the history of the running server with entries, or
-// the history in HISTORY_DIR or in the engine if no server runs. It returns how many entries are
-// kept.
+// the history in HISTORY_DIR or in the engine if no server runs. It returns how
+// many entries are kept.
 func replaceHistory(ctx context.Context, cfg config.Config, entries []history.Entry) (kept int, err error) {
 	done, err := operator(cfg).Import(ctx, entries)
 	if err == nil || !offline(cfg, err) {

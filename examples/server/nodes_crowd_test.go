@@ -73,7 +73,8 @@ func followAll(ctx context.Context, addrs []string, last string) (f follower, er
 
 // publishTo publishes numbers with ids until stop is closed, then the text
 // last. It connects again to the next of several servers, and sends again what
-// was not acknowledged, as the device does. It counts in sent what it publishes.
+// was not acknowledged, as the device does. It counts in sent what it
+// publishes.
 func publishTo(ctx context.Context, token string, addrs []string, sent *atomic.Int64, stop <-chan struct{}, last string) error {
 	var waiting []string // not acknowledged
 	ended := false
@@ -139,8 +140,8 @@ func publishTo(ctx context.Context, token string, addrs []string, sent *atomic.I
 }
 
 // crowd runs a device and viewers on two nodes, onA and onB at first, while
-// change changes the nodes. It requires that each viewer sees each message once,
-// in order.
+// change changes the nodes. It requires that each viewer sees each message
+// once, in order.
 func crowd(t *testing.T, onA, onB int, a, b *node, change func(published func(more int64))) {
 	t.Helper()
 	const last = "the end"
@@ -213,8 +214,8 @@ func differ(a, b []string) int {
 // missed.
 var keepAll = []string{"HISTORY_KEEP=100000"}
 
-// If a server is killed with 500 viewers and the device, all of them go on at the
-// other one, without a gap and without a duplicate.
+// If a server is killed with 500 viewers and the device, all of them go on at
+// the other one, without a gap and without a duplicate.
 func TestNodeKilled(t *testing.T) {
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
@@ -247,8 +248,8 @@ func TestRollingRestart(t *testing.T) {
 	})
 }
 
-// If a server is killed, what its clients had open stays counted until its lease
-// ends, fifteen seconds later at most, and is free from then on.
+// If a server is killed, what its clients had open stays counted until its
+// lease ends, fifteen seconds later at most, and is free from then on.
 func TestKilledNodeFreesItsClients(t *testing.T) {
 	t.Parallel()
 	engine := redistest.Start(t)

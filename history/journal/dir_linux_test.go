@@ -153,7 +153,7 @@ func TestErasureWithoutDescriptors(t *testing.T) {
 		if err := do(); err != nil {
 			t.Errorf("change %d: %v", i+1, err)
 		}
-		// What the change freed, somebody else takes.
+		// Other parts of the process take what the change freed.
 		for f, err := os.Open(os.DevNull); err == nil; f, err = os.Open(os.DevNull) {
 			held = append(held, f)
 		}

@@ -208,11 +208,11 @@ func BenchmarkPaced(b *testing.B) {
 	b.Logf("the last p50: %v and %v", median(log.times), median(stream.times))
 }
 
-// BenchmarkNodes shows what another process costs the engine, with one append at
-// a time. The CPU of the engine should grow by no more than for one more XREAD
-// of a bare stream. The processes have no readers, which would only let the
-// engine sleep between two appends: TestOneReadANode shows that they cost it
-// nothing.
+// BenchmarkNodes shows what another process costs the engine, with one append
+// at a time. The CPU of the engine should grow by no more than for one more
+// XREAD of a bare stream. The processes have no readers, which would only let
+// the engine sleep between two appends: TestOneReadANode shows that they cost
+// it nothing.
 func BenchmarkNodes(b *testing.B) {
 	type pair struct {
 		server      *redistest.Server

@@ -380,8 +380,8 @@ func TestOutOfMemory(t *testing.T) {
 	})
 }
 
-// The first replica that attaches gives the master a new master_replid, although
-// nothing is lost.
+// The first replica that attaches gives the master a new master_replid,
+// although nothing is lost.
 func TestFirstReplica(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

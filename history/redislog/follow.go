@@ -266,8 +266,8 @@ func (r *reading) applied(ctx context.Context, u history.Update, head history.He
 	return nil
 }
 
-// reached reports whether a log at head has everything that was there at a look.
-// While others append all the time, it may never be just there.
+// reached reports whether a log at head has everything that was there at a
+// look. While others append all the time, it may never be just there.
 func reached(head, looked history.Head) bool {
 	return head.Line == looked.Line && head.Epoch == looked.Epoch && head.Last >= looked.Last
 }

@@ -29,8 +29,8 @@
 //
 // With Config.Keys, entries and notes are encrypted with AES-256-GCM before
 // they reach the engine. The data key is random, and the engine keeps it
-// encrypted with the first of Config.Keys. A Replace or a Clear makes a new data
-// key and overwrites the old one. Copies that were made before, such as an
+// encrypted with the first of Config.Keys. A Replace or a Clear makes a new
+// data key and overwrites the old one. Copies that were made before, such as an
 // older dump, a backup or an append-only file, still hold the encrypted old
 // data key: only the holder of one of Config.Keys can read them. Run
 // BGREWRITEAOF or BGSAVE after an erasure to drop it from the engine's files.

@@ -24,8 +24,8 @@ type view struct {
 	nodes   int    // that have a lease
 
 	// living has the numbers of the nodes with a lease, each with a space on
-	// both sides. It is empty if there is no other node. Only the engine takes a
-	// node off: if this node did so by the time, another one could renew its
+	// both sides. It is empty if there is no other node. Only the engine takes
+	// a node off: if this node did so by the time, another one could renew its
 	// lease in the same moment.
 	living string
 }

@@ -14,8 +14,8 @@ const (
 	// that were away learn of it.
 	minKeep = 48 * time.Hour
 	// maxPenalties is the number of records up to which penalties are told to
-	// all nodes. Beyond it, a node learns of a penalty from the engine, when the
-	// client connects.
+	// all nodes. Beyond it, a node learns of a penalty from the engine, when
+	// the client connects.
 	maxPenalties = 20_000
 	// maxForgiven is the number of clients whose failures are removed when the
 	// engine is back.

@@ -64,8 +64,8 @@ func TestOneSession(t *testing.T) {
 			if third := a.connect("pi-1"); third.s == nil {
 				t.Errorf("%d: no room after an end: %d", row.over, third.code)
 			}
-			// A device that reconnects has room at once, even if the engine does
-			// not know yet that its last session has ended.
+			// A device that reconnects has room at once, even if the engine
+			// does not know yet that its last session has ended.
 			for try := range 200 {
 				p := a.connect("pi-3")
 				if p.s == nil {
@@ -234,8 +234,8 @@ func TestManySessions(t *testing.T) {
 	})
 }
 
-// The engine adds a session, but its answer is lost. When the session has ended,
-// it no longer counts.
+// The engine adds a session, but its answer is lost. When the session has
+// ended, it no longer counts.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {

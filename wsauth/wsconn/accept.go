@@ -40,10 +40,10 @@ type Config struct {
 	// If nil, [wsauth.RemoteAddr] is used.
 	ClientIP func(*http.Request) netip.Addr
 	// SendBuffer asks the operating system for a send buffer of this many bytes
-	// for each connection, TCP or Unix socket. It limits the data that waits for a client that
-	// does not read. With a small buffer, data for a slow client stays in your
-	// program, which can merge or drop it. 0 leaves the size to the system;
-	// Linux may use 4 MiB for each connection.
+	// for each connection, TCP or Unix socket. It limits the data that waits
+	// for a client that does not read. With a small buffer, data for a slow
+	// client stays in your program, which can merge or drop it. 0 leaves the
+	// size to the system; Linux may use 4 MiB for each connection.
 	SendBuffer int
 	// ReadLimit is the maximum size of a message in bytes, until
 	// [Conn.SetReadLimit] is called. 0 means 4 KiB.

@@ -103,8 +103,8 @@ func (c *Conn) libraryGone() error {
 	return c.hangUp()
 }
 
-// hangUp closes the connection. Over TLS without a keeper, this may wait for the
-// client.
+// hangUp closes the connection. Over TLS without a keeper, this may wait for
+// the client.
 func (c *Conn) hangUp() error {
 	c.hangOnce.Do(func() { c.hangErr = c.raw.Close() })
 	return c.hangErr

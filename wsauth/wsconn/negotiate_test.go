@@ -118,7 +118,7 @@ func FuzzNegotiate(f *testing.F) {
 		if divided := wsconn.Negotiate(strings.Split(header, ",")); divided != got {
 			t.Errorf("%q: %q, and in several lines %q", header, got, divided)
 		}
-		// A parameter more that nobody knows is never agreed to.
+		// With a parameter that is unknown, nothing is agreed to.
 		if got := wsconn.Negotiate([]string{"permessage-deflate; unknown; " + strings.ReplaceAll(header, ",", "")}); got != declined {
 			t.Errorf("%q after an unknown parameter: %q", header, got)
 		}

@@ -150,8 +150,8 @@ func TestFiveHundredParked(t *testing.T) {
 }
 
 // A parked connection keeps nothing of its request, of net/http and of the
-// library: no goroutine, and less than two kilobytes of heap, the sockets of both
-// ends included.
+// library: no goroutine, and less than two kilobytes of heap, the sockets of
+// both ends included.
 func TestParkedMemory(t *testing.T) {
 	needsPoller(t)
 	leakCheck(t)

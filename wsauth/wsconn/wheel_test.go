@@ -122,8 +122,8 @@ func TestWheelAgain(t *testing.T) {
 	}
 }
 
-// A client that answers no ping is given up PongTimeout after the first of them,
-// although more follow until then.
+// A client that answers no ping is given up PongTimeout after the first of
+// them, although more follow until then.
 func TestPingsDoNotExtendTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up, err := wsconn.New(wsconn.Config{PingInterval: 10 * time.Second, PongTimeout: 25 * time.Second})

@@ -92,8 +92,8 @@ func startNginxWith(t *testing.T, upstream string, newKey func(*testing.T) crypt
 
 func startCaddy(t *testing.T, upstream string) proxy { return startCaddyWith(t, upstream, ecdsaKey) }
 
-// startCaddyWith starts Caddy with a certificate of a key that newKey makes, and
-// with more variables.
+// startCaddyWith starts Caddy with a certificate of a key that newKey makes,
+// and with more variables.
 func startCaddyWith(t *testing.T, upstream string, newKey func(*testing.T) crypto.Signer, more ...string) proxy {
 	t.Helper()
 	binary := program(t, "caddy", "/usr/bin/caddy", "caddy")

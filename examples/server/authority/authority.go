@@ -41,8 +41,8 @@ type Config struct {
 	OverLimit   wsauth.OverLimit
 
 	// Dir keeps refresh tokens and revocations. If empty, and without Families,
-	// there are no refresh tokens, and revocations end with the process. Without
-	// Keys, there are no refresh tokens either.
+	// there are no refresh tokens, and revocations end with the process.
+	// Without Keys, there are no refresh tokens either.
 	Dir string
 	// Shared, Families and FamilyKey, if set, take the place of Dir: several
 	// servers share the revocations, the sessions and the refresh tokens.

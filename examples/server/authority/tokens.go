@@ -38,8 +38,8 @@ func Sign(cfg Config, g refresh.Grant, ttl time.Duration, now time.Time) (string
 	return verifier.SignAt(wsauth.ClaimSet{Subject: g.Subject, Role: g.Role, Scope: g.Scope, ExpiresAt: now.Add(ttl)}, now)
 }
 
-// NewPair begins a family of refresh tokens in cfg's directory or engine. The server need
-// not run; if it runs, it accepts the pair at once.
+// NewPair begins a family of refresh tokens in cfg's directory or engine. The
+// server need not run; if it runs, it accepts the pair at once.
 func NewPair(ctx context.Context, cfg Config, g refresh.Grant) (refresh.Pair, error) {
 	verifier, err := cfg.verifier()
 	if err != nil {

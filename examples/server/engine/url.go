@@ -33,9 +33,9 @@ const (
 // Parse reads the address of an engine, in the form that rueidis.ParseURL
 // reads, with fewer parameters:
 //
-//	redis://USER:PASSWORD@HOST:PORT/DATABASE   one engine, or any node of a cluster
-//	redis://HOST:PORT?addr=HOST2:PORT2         several nodes of a cluster
-//	redis://HOST:PORT?addr=…&master_set=NAME   Sentinels, and the name of the master
+//	redis://USER:PASSWORD@HOST:PORT/DATABASE  one engine, or any node of a cluster
+//	redis://HOST:PORT?addr=HOST2:PORT2        several nodes of a cluster
+//	redis://HOST:PORT?addr=…&master_set=NAME  Sentinels, and the name of the master
 //
 // Addr may be repeated. With rediss, connections use TLS. The certificate must
 // be valid for the host in the address. If there are several hosts, each needs

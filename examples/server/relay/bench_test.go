@@ -18,7 +18,8 @@ import (
 
 // BenchmarkPublish publishes over a socket until the log has every message. The
 // publisher writes as fast as the relay reads, many frames at once. With an id,
-// each message is acknowledged. One op is one message of a word and its figures.
+// each message is acknowledged. One op is one message of a word and its
+// figures.
 func BenchmarkPublish(b *testing.B) {
 	for _, id := range []bool{false, true} {
 		b.Run(map[bool]string{false: "without-id", true: "with-id"}[id], func(b *testing.B) {

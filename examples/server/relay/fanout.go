@@ -30,13 +30,13 @@ import (
 // a core each, in examples/interop: go run ./bench/fanout cpu).
 //
 // A viewer that watches is parked ([wsconn.Conn.Park]) and has no goroutine. It
-// takes 2.6 to 3.1 KB when the handshakes' garbage is collected, and 3.8 KB some
-// seconds after 9,500 viewers have come at once (bare 5.9, gws 8.6, and the
-// relay's transport with a goroutine in Read 18: fanout idle). The heap takes
-// 1.6 KB of that: 0.5 KB for our connection, 0.4 KB for the socket with its
-// addresses, 0.25 KB each for the session and the viewer, and 0.15 KB for the
-// limiter. The rest is the runtime's place for the socket and overhead of the
-// garbage collector.
+// takes 2.6 to 3.1 KB when the handshakes' garbage is collected, and 3.8 KB
+// some seconds after 9,500 viewers have come at once (bare 5.9, gws 8.6, and
+// the relay's transport with a goroutine in Read 18: fanout idle). The heap
+// takes 1.6 KB of that: 0.5 KB for our connection, 0.4 KB for the socket with
+// its addresses, 0.25 KB each for the session and the viewer, and 0.15 KB for
+// the limiter. The rest is the runtime's place for the socket and overhead of
+// the garbage collector.
 //
 // Between messages, a viewer costs 1 µs of processor time a second, for its
 // pings. Half of that are the system calls that write the ping and read the

@@ -42,7 +42,8 @@ type PostConfig struct {
 //   - 202 {"pos":…}: the message is stored. With "duplicate":true, the device
 //     has published a message of this id before, and pos is a position after
 //     that one.
-//   - 400: the message breaks the schema; "detail" names the field and the rule.
+//   - 400: the message breaks the schema; "detail" names the field and the
+//     rule.
 //   - 401: the token is refused, for whatever reason.
 //   - 403: the token has no permission to publish, the client may not send
 //     tokens, or the request comes from a page of another origin.
@@ -77,8 +78,8 @@ func (r *Relay) PostHandler(cfg PostConfig) http.Handler {
 }
 
 // admit returns the poster that may publish with the request, and its session,
-// or answers the request and returns nil. It does not read the body, so a stranger cannot make the relay
-// wait for one.
+// or answers the request and returns nil. It does not read the body, so a
+// stranger cannot make the relay wait for one.
 func (r *Relay) admit(cfg *PostConfig, w http.ResponseWriter, req *http.Request) (*poster, *wsauth.Session) {
 	addr := r.cfg.ClientIP(req)
 	foreign := cfg.Origins.Check(req)

@@ -161,7 +161,8 @@ func TestPostersAreBounded(t *testing.T) {
 	})
 }
 
-// Requests at the moment at which their poster leaves are admitted all the same.
+// Requests at the moment at which their poster leaves are admitted all the
+// same.
 func TestPosterLeavesMeanwhile(t *testing.T) {
 	log, err := history.Open(t.Context(), history.Config{Keep: 10_000})
 	if err != nil {

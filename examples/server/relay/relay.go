@@ -85,17 +85,18 @@ type Config struct {
 	PublishRate  rate.Limit
 	PublishBurst int
 	// Patience is how long the relay tries again to store a message if the log
-	// fails, such as one whose engine is away, and how long it waits before that
-	// if the gate cannot decide whether the publisher may publish. It reads
-	// nothing more from the publisher meanwhile. After that, it closes the connection with 1013. 0
-	// means that it tries once, and closes with 1011.
+	// fails, such as one whose engine is away, and how long it waits before
+	// that if the gate cannot decide whether the publisher may publish. It
+	// reads nothing more from the publisher meanwhile. After that, it closes
+	// the connection with 1013. 0 means that it tries once, and closes with
+	// 1011.
 	Patience time.Duration
 
-	// ReturnRate is how many clients are asked to come back in each second after
-	// [Relay.Shutdown]. The reason of each close frame, "retry=SECONDS", names
-	// the time of its client, 5 minutes at most. The first may come back after
-	// 2 seconds, and publishers with "watch=0" after 1. Default 500: accepting
-	// so many takes less than half a processor.
+	// ReturnRate is how many clients are asked to come back in each second
+	// after [Relay.Shutdown]. The reason of each close frame, "retry=SECONDS",
+	// names the time of its client, 5 minutes at most. The first may come back
+	// after 2 seconds, and publishers with "watch=0" after 1. Default 500:
+	// accepting so many takes less than half a processor.
 	ReturnRate rate.Limit
 
 	// Delay is how long after its publication viewers see a message. What is
@@ -254,8 +255,9 @@ func (r *Relay) attend(v *viewer) {
 	}
 }
 
-// end does nothing if the cause is empty. Else it closes the socket, logs the end of the connection and removes it. It is
-// deferred, so that a panic does not leave the socket open.
+// end does nothing if the cause is empty. Else it closes the socket, logs the
+// end of the connection and removes it. It is deferred, so that a panic does
+// not leave the socket open.
 func (r *Relay) end(v *viewer, cause *string) {
 	if *cause == "" {
 		return

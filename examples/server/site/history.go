@@ -10,10 +10,10 @@ import (
 )
 
 // openHistory opens the history, from the engine if REDIS_URL is set, or from
-// HISTORY_DIR if that is set. An error here ends the start, but while the engine
-// does not answer, openHistory waits until ctx ends. A disk that fails later does not end the relay: the relay
-// goes on in memory, and reports the failure in the log, in /readyz and in the
-// metrics.
+// HISTORY_DIR if that is set. An error here ends the start, but while the
+// engine does not answer, openHistory waits until ctx ends. A disk that fails
+// later does not end the relay: the relay goes on in memory, and reports the
+// failure in the log, in /readyz and in the metrics.
 func (s *Site) openHistory(ctx context.Context) (err error) {
 	keeps := s.cfg.Retention()
 	keeps.OnTrim = func(t history.Trim) {

@@ -28,9 +28,9 @@ const (
 // Serve serves the public listener and the operator's listeners until ctx ends
 // or a listener fails. Then it stops in this order: /readyz fails, all viewers
 // get close code 1001, and the listeners close last, so that a load balancer
-// can see /readyz fail. At the end it closes s. With REDIS_URL, Serve also waits
-// for the engine, while /readyz says "starting", and ends if the engine cannot
-// be used.
+// can see /readyz fail. At the end it closes s. With REDIS_URL, Serve also
+// waits for the engine, while /readyz says "starting", and ends if the engine
+// cannot be used.
 func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
 	second.ConnContext = operate.ConnContext

@@ -4,9 +4,9 @@ import "sync"
 
 // Lock is a mutex whose owner may wait for a client: testing/synctest can
 // advance the time while goroutines wait on a channel, and not while they wait
-// on a sync.Mutex. Goroutines get it in the order of their calls. The zero value
-// is free. Every connection has two, so the channel exists only while somebody
-// waits.
+// on a sync.Mutex. Goroutines get it in the order of their calls. The zero
+// value is free. Every connection has two, so the channel exists only while
+// a goroutine waits.
 type Lock struct {
 	mu      sync.Mutex
 	held    bool

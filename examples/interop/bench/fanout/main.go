@@ -11,11 +11,12 @@
 //	first   bytes to each of 1,000 new viewers, and when they have the history
 //	storm   time until 5,000 viewers that reconnect at once all have the history
 //
-// With -only relay,node,nodes it compares one relay in memory, one on Redis, and
-// two on one Redis that share the viewers and the core. So it shows what it costs
-// to divide viewers among two servers: if the two together serve as many on one
-// core as one does, each serves as many on a core of its own. A machine with two
-// cores cannot show two servers with a core each, because the load needs one.
+// With -only relay,node,nodes it compares one relay in memory, one on Redis,
+// and two on one Redis that share the viewers and the core. So it shows what it
+// costs to divide viewers among two servers: if the two together serve as many
+// on one core as one does, each serves as many on a core of its own. A machine
+// with two cores cannot show two servers with a core each, because the load
+// needs one.
 //
 // The contestants take turns in each round, so that other load on the machine
 // affects all of them alike. Only the ratios can be compared, because the
@@ -136,8 +137,8 @@ func (o *options) complete(args []string, quick bool, only string) error {
 	return nil
 }
 
-// missing returns what this machine lacks for the contestants, or "" if it lacks
-// nothing.
+// missing returns what this machine lacks for the contestants, or "" if it
+// lacks nothing.
 func missing(only []string) string {
 	for _, name := range only {
 		if !slices.Contains(onEngine, name) {
