@@ -12,12 +12,16 @@ var pingFrame = []byte{wsframe.Ping, 0}
 // is immutable and safe for concurrent use.
 type Frame struct {
 	wire  []byte
+	text  []byte        // the end of wire
 	small func() []byte // the wire of a compressed frame; nil if it has none
 }
 
 // NewFrame encodes text, which must be UTF-8, and copies it. No connection gets
 // it compressed.
-func NewFrame(text []byte) *Frame { return &Frame{wire: wsframe.New(wsframe.Text, text)} }
+func NewFrame(text []byte) *Frame {
+	wire := wsframe.New(wsframe.Text, text)
+	return &Frame{wire: wire, text: wire[len(wire)-len(text):]}
+}
 
 // NewCompressedFrame is [NewFrame] for a text that connections get compressed
 // if they have negotiated it; see [Config].Compress. The first of them
@@ -28,9 +32,8 @@ func NewFrame(text []byte) *Frame { return &Frame{wire: wsframe.New(wsframe.Text
 // length of the frame tells them how much of their text is in the secret.
 func NewCompressedFrame(text []byte) *Frame {
 	f := NewFrame(text)
-	payload := f.wire[len(f.wire)-len(text):]
 	f.small = sync.OnceValue(func() []byte {
-		small := wsframe.New(wsframe.Text|wsframe.RSV1, compress(payload))
+		small := wsframe.New(wsframe.Text|wsframe.RSV1, compress(f.text))
 		if len(small) >= len(f.wire) {
 			return f.wire
 		}
@@ -38,6 +41,10 @@ func NewCompressedFrame(text []byte) *Frame {
 	})
 	return f
 }
+
+// Text returns the text of the frame, for clients that get it by other means. It
+// is not a copy, so do not change it.
+func (f *Frame) Text() []byte { return f.text }
 
 // Len returns the size of the frame on the wire, in bytes, without compression.
 func (f *Frame) Len() int { return len(f.wire) }

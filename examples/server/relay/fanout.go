@@ -282,7 +282,7 @@ func (c *courier) visit(v *viewer) {
 	if v.busy || v.gone.Load() || !c.find(v) {
 		return
 	}
-	sent, err := v.conn.StartFrame(c.last.frame, v.taken)
+	sent, err := v.start(c.last)
 	if err != nil {
 		v.busy = true
 		return

@@ -38,6 +38,7 @@ func piece(b history.Batch) history.Batch {
 // shared is a frame for all viewers that move between the same two positions.
 type shared struct {
 	frame *wsconn.Frame
+	pos   string // after it
 	load
 }
 
@@ -56,7 +57,7 @@ const compressFrom = 1 << 10
 // most are short, and its viewers wait for it.
 func encode(b history.Batch, whole bool, watching int) shared {
 	text, kind := layout(b, whole, watching)
-	s := shared{load: load{messages: len(b.Entries), live: kind == wire.Live}}
+	s := shared{pos: b.To.String(), load: load{messages: len(b.Entries), live: kind == wire.Live}}
 	if leads(b, whole) {
 		s.messages++
 	}

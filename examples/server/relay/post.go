@@ -92,10 +92,7 @@ func (r *Relay) admit(cfg *PostConfig, w http.ResponseWriter, req *http.Request)
 		unavailable(w, "the server is stopping")
 		return nil, nil
 	case foreign != nil:
-		cfg.Audit(wsauth.Event{
-			Time: time.Now(), Kind: wsauth.EventOriginRefused, Reason: wsauth.ReasonOrigin,
-			Peer: wsauth.Peer{Addr: addr}, Detail: strings.TrimPrefix(foreign.Error(), "wsauth: "),
-		})
+		cfg.Audit(refusedOrigin(addr, foreign))
 		refuse(w, http.StatusForbidden, "Forbidden", "a page of another origin cannot publish")
 		return nil, nil
 	case cfg.Refuse(&worded{ResponseWriter: w, detail: "this address may not publish now"}, req, addr):

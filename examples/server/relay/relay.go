@@ -266,7 +266,9 @@ func (r *Relay) end(v *viewer, cause *string) {
 		// The value may quote data that a stranger sent.
 		r.cfg.Thinned.Error("panic", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 	}
-	_ = v.conn.Abort()
+	if v.conn != nil {
+		_ = v.conn.Abort()
+	}
 	r.counts.ended[*cause].Add(1)
 	lasted := time.Since(v.since)
 	r.log.Info("disconnected", "addr", v.addr, "after", lasted.Round(time.Millisecond), "cause", *cause)
@@ -321,7 +323,7 @@ func cause(err error) string {
 	case errors.Is(err, wsauth.ErrTooBig):
 		return "message too big"
 	case errors.Is(err, wsconn.ErrStalled):
-		return "too slow"
+		return causeSlow
 	case errors.Is(err, wsconn.ErrUnresponsive):
 		return "no answer"
 	case errors.Is(err, wsconn.ErrProtocol):
@@ -449,7 +451,7 @@ func (r *Relay) Disconnect(match func(netip.Addr) bool) int {
 	for v := range r.viewers {
 		if match(v.addr) {
 			n++
-			go v.conn.Close(codePolicy, "blocked")
+			go v.close(codePolicy, "blocked")
 		}
 	}
 	return n
@@ -497,7 +499,7 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 		}
 		// The connection's own grace period bounds each Close, and all of them
 		// together take no longer than one, because they run concurrently.
-		go v.conn.Close(codeGoingAway, why())
+		go v.close(codeGoingAway, why())
 	}
 	r.mu.Unlock()
 
@@ -513,7 +515,7 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	for v := range r.viewers {
-		v.conn.Abort()
+		v.abort()
 	}
 	r.mu.Unlock()
 	<-gone

@@ -39,16 +39,17 @@ type Stats struct {
 	Ended       map[string]uint64 // connections by the cause of their end, as in the log; every cause is a key
 }
 
-// Two of the causes that can end a connection.
+// Some of the causes that can end a connection.
 const (
 	causePanic = "panic"
+	causeSlow  = "too slow"
 	causeFlood = "flood"
 	causeOther = "closed"
 )
 
 // causes is the closed set of causes that can end a connection.
 var causes = []string{
-	"authentication failed", "invalid JSON", "message too big", "too slow", "no answer", "protocol violated", causeFlood, causePanic, causeOther,
+	"authentication failed", "invalid JSON", "message too big", causeSlow, "no answer", "protocol violated", causeFlood, causePanic, causeOther,
 }
 
 type counts struct {

@@ -16,7 +16,8 @@ import (
 // viewer is a connection. Those of its fields that are not atomic belong to the
 // courier, from courier on, or to the goroutine of attend.
 type viewer struct {
-	conn    *wsconn.Conn
+	conn    *wsconn.Conn // nil if it has a stream
+	stream  *stream      // nil if it has a socket
 	addr    netip.Addr
 	since   time.Time
 	session *wsauth.Session // nil before the first attend
@@ -38,7 +39,8 @@ type viewer struct {
 }
 
 // newViewer returns a viewer that continues at the position in the request's
-// parameter since. A position that cannot be parsed counts as none: the client
+// parameter since, or in Last-Event-ID, which a browser sends when a stream was
+// interrupted. A position that cannot be parsed counts as none: the client
 // then gets the whole history, which is correct in every case. With watch=0 the
 // client gets no frames.
 //
@@ -49,7 +51,11 @@ type viewer struct {
 // restart signal included.
 func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 	query := req.URL.Query()
-	since, err := history.ParsePosition(query.Get("since"))
+	text := query.Get("since")
+	if last := req.Header.Get("Last-Event-ID"); last != "" {
+		text = last
+	}
+	since, err := history.ParsePosition(text)
 	if err != nil {
 		since = history.Oldest()
 	}
@@ -66,4 +72,31 @@ func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 		} // else the connection is gone, and the read from it fails
 	}
 	return v
+}
+
+// start begins to write a frame. It returns what [wsconn.Conn.StartFrame] does.
+func (v *viewer) start(s shared) (sent bool, err error) {
+	if v.stream != nil {
+		v.stream.frames <- s // has room: the courier waits for taken
+		return false, nil
+	}
+	return v.conn.StartFrame(s.frame, v.taken)
+}
+
+// close ends the connection within its bounds.
+func (v *viewer) close(code int, reason string) {
+	if v.stream != nil {
+		v.stream.close(code, reason)
+		return
+	}
+	_ = v.conn.Close(code, reason)
+}
+
+// abort ends the connection at once.
+func (v *viewer) abort() {
+	if v.stream != nil {
+		v.stream.abort()
+		return
+	}
+	_ = v.conn.Abort()
 }

@@ -35,7 +35,7 @@ func (s *Site) await() error {
 		w.Header().Set("Retry-After", "5")
 		plain(w, http.StatusServiceUnavailable, "starting")
 	})
-	for _, path := range []string{"/readyz", "/ws", "/auth/", reportPath} {
+	for _, path := range []string{"/readyz", "/ws", relay.EventsPath, "/auth/", reportPath} {
 		mux.Handle(path, starting)
 	}
 	mux.HandleFunc(relay.PostPath, relay.Starting)

@@ -77,6 +77,7 @@ const connection = new Connection({
   position: () => pos,
   env: {
     WebSocket,
+    EventSource,
     fetch: (...request) => fetch(...request),
     now: () => performance.now(),
     today: () => Date.now(),

@@ -1,6 +1,7 @@
 // The connection to the server, kept up for as long as the page is open.
 
 import { comeBack, delay, refusedDelay, retryAfter } from './backoff.js';
+import { EventSocket, eventsURL } from './events.js';
 
 const stable = 10_000; // open for so long, a connection counts as a success
 const quiet = 15_000; // silence after which nobody seems to publish
@@ -12,6 +13,8 @@ const doubtful = 30_000; // silence after which a page that is shown again does 
 const asleep = 10_000; // that the calendar went on and the other clock did not
 const goingAway = 1001;
 const restart = 60_000; // how long a server that said that it goes may take to be back
+const fallback = 2; // upgrades that fail, though the server would admit them, until events are tried
+const upgradeAgain = 300_000; // on events, until another upgrade is tried
 const starting = 2; // failures that a server is spared that has yet to start: everybody comes back at once
 
 // socketURL says where the server is: beside the page.
@@ -44,9 +47,12 @@ export class Connection {
   #offline = false; // the browser said so, and nothing was heard since
   #asking = null; // the socket whose failure is being asked about
   #goneAt = -Infinity; // when the server said that it goes
+  #noUpgrade = 0; // upgrades in a row that failed, though the server would have admitted them
+  #upgradeAt = null; // on events: when an upgrade is tried again; else null
+  #probe = null; // the socket of that attempt
 
-  // position returns where to resume, or null. env has WebSocket, fetch, now,
-  // today (milliseconds by the calendar), setTimeout, clearTimeout and online, all
+  // position returns where to resume, or null. env has WebSocket, EventSource,
+  // fetch, now, today (milliseconds by the calendar), setTimeout, clearTimeout and online, all
   // as in a browser.
   constructor({ page, onData, onState, position, env }) {
     this.#page = page;
@@ -115,11 +121,12 @@ export class Connection {
     this.#waiting = 0;
     this.#reason = reason;
     this.#openedAt = null;
-    const socket = new this.#env.WebSocket(socketURL(this.#page, this.#position()));
+    const socket = this.#connect();
     this.#socket = socket;
     socket.addEventListener('open', () => {
       if (socket !== this.#socket) return;
       this.#openedAt = this.#env.now();
+      if (this.#upgradeAt === null) this.#noUpgrade = 0;
       if (reason === 'connecting') this.#hear();
       else this.#heardOn = this.#today();
       this.#offline = false;
@@ -137,6 +144,35 @@ export class Connection {
       if (socket === this.#socket) this.#closed(code, reason);
     });
     this.tell();
+  }
+
+  // connect opens a WebSocket, or events in a network that lets none pass. From
+  // time to time it tries a WebSocket there, too.
+  #connect() {
+    const now = this.#env.now();
+    if (this.#noUpgrade >= fallback && this.#env.EventSource) {
+      this.#upgradeAt ??= now + upgradeAgain;
+      if (now < this.#upgradeAt) return new EventSocket(this.#env.EventSource, eventsURL(this.#page, this.#position()));
+      this.#noUpgrade = fallback - 1; // one attempt
+    }
+    this.#upgradeAt = null;
+    return new this.#env.WebSocket(socketURL(this.#page, this.#position()));
+  }
+
+  // upgrade tries a WebSocket while the events go on, and changes to one if it
+  // opens. That one is new: it begins where the events were.
+  #upgrade() {
+    this.#upgradeAt = this.#env.now() + upgradeAgain;
+    this.#probe?.close();
+    const probe = new this.#env.WebSocket(socketURL(this.#page, this.#position()));
+    this.#probe = probe;
+    probe.addEventListener('open', () => {
+      probe.close();
+      if (probe !== this.#probe || this.#upgradeAt === null) return;
+      this.#probe = null;
+      this.#noUpgrade = 0;
+      this.#replace('quiet');
+    });
   }
 
   #renewLater() {
@@ -161,6 +197,7 @@ export class Connection {
       this.#replace('quiet');
       return;
     }
+    if (this.#openedAt !== null && this.#upgradeAt !== null && now >= this.#upgradeAt) this.#upgrade();
     if (this.#socket && this.#openedAt === null && this.#asking !== this.#socket && now - this.#begunAt >= opening) {
       this.#socket.close();
       this.#closed(1006);
@@ -186,6 +223,10 @@ export class Connection {
       verdict = await this.#ask();
       if (this.#asking === socket) this.#asking = null;
       if (socket !== this.#socket) return; // replaced meanwhile
+      if (verdict.admitted && this.#upgradeAt === null && this.#env.EventSource) {
+        this.#noUpgrade += 1;
+        verdict.wait = delay(0);
+      }
     }
     if (openedAt !== null && code === goingAway) verdict = { kind: 'restarting', wait: comeBack(reason) ?? delay(this.#failures + starting) };
     if (verdict.kind === 'restarting') this.#goneAt = this.#env.now();
@@ -221,6 +262,7 @@ export class Connection {
     const told = retryAfter(answer.headers.get('Retry-After'));
     if (answer.status >= 500) return { kind: 'restarting', wait: Math.max(patience, told ?? 0) };
     if (answer.status === 429) return { kind: 'limited', wait: told === null ? refused : told + delay(0) };
-    return { kind: answer.status === 403 ? 'blocked' : 'refused', wait: refused };
+    const admitted = answer.status === 426; // something between us lets no upgrade pass
+    return { kind: answer.status === 403 ? 'blocked' : 'refused', wait: refused, admitted };
   }
 }

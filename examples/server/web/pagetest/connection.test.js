@@ -5,7 +5,7 @@ import { Connection, socketURL } from '../page/connection.js';
 // world stands for the browser: its sockets do what a test says, its clock runs
 // when a test lets it.
 function world({ position = null, probe = () => new Response('ok'), online = true } = {}) {
-  const w = { sockets: [], states: [], clock: 0, slept: 0, timers: new Map(), position, probes: 0 };
+  const w = { sockets: [], sources: [], states: [], clock: 0, slept: 0, timers: new Map(), position, probes: 0 };
   let id = 0;
   const env = {
     WebSocket: class extends EventTarget {
@@ -23,6 +23,19 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
       close(code = 1006, reason = '') {
         this.closed = true;
         this.dispatchEvent(Object.assign(new Event('close'), { code, reason }));
+      }
+    },
+    EventSource: class extends EventTarget {
+      constructor(url) {
+        super();
+        this.url = url;
+        w.sources.push(this);
+      }
+      tell(kind, data) {
+        this.dispatchEvent(Object.assign(new Event(kind), { data }));
+      }
+      close() {
+        this.closed = true;
       }
     },
     fetch: async (url) => {
@@ -70,6 +83,99 @@ test('the socket is beside the page, with its security', () => {
     ['https://h/', 'a+/=&', 'wss://h/ws?since=a%2B%2F%3D%26'],
   ]) {
     assert.equal(socketURL(page, pos), want);
+  }
+});
+
+// blocked is a network that lets no WebSocket pass: events are tried.
+async function blocked(more) {
+  const w = world({ probe: () => new Response('', { status: 426 }), ...more });
+  await w.fail();
+  assert.equal(w.kind(), 'refused');
+  w.pass(1000);
+  await w.fail();
+  w.pass(1000);
+  assert.equal(w.sockets.length, 2);
+  assert.equal(w.sources.length, 1);
+  return w;
+}
+
+test('after two upgrades that fail, events come from beside the page', async () => {
+  const w = await blocked({ position: 'a+1' });
+  const [source] = w.sources;
+  assert.equal(source.url, 'https://host.example/events?since=a%2B1');
+  source.tell('open');
+  assert.equal(w.kind(), 'listening');
+  source.tell('message', 'live');
+  assert.equal(w.kind(), 'live');
+});
+
+test('events that end are opened again, and by the page', async () => {
+  const w = await blocked();
+  w.sources[0].tell('open');
+  w.sources[0].tell('error');
+  assert.ok(w.sources[0].closed, 'the browser would connect again by itself');
+  assert.equal(w.kind(), 'lost');
+  w.pass(4000);
+  w.sources[1].tell('open');
+  w.sources[1].tell('close', '{"code":1001,"reason":"retry=17"}');
+  assert.equal(w.kind(), 'restarting');
+  w.pass(16_000);
+  assert.equal(w.sources.length, 2, 'not before the server wants it');
+  w.pass(2000);
+  assert.equal(w.sources.length, 3);
+  assert.equal(w.sockets.length, 2);
+});
+
+test('on events, an upgrade is tried from time to time, and taken', async () => {
+  const w = await blocked({ position: 'p' });
+  const [source] = w.sources;
+  source.tell('open');
+  const talk = (minutes) => {
+    for (let i = 0; i < minutes; i += 1) {
+      source.tell('message', 'live');
+      w.pass(60_000);
+    }
+  };
+  talk(6);
+  assert.equal(w.sockets.length, 3, 'one attempt in five minutes');
+  w.sockets[2].close();
+  talk(6);
+  assert.equal(w.sockets.length, 4);
+  assert.ok(!source.closed, 'meanwhile the events go on');
+  w.position = 'q';
+  w.sockets[3].open();
+  assert.ok(w.sockets[3].closed, 'it has the position of before');
+  assert.ok(source.closed);
+  assert.equal(w.sockets[4].url, 'wss://host.example/ws?since=q');
+  assert.equal(w.kind(), 'quiet', 'as before');
+  w.sockets[4].open();
+  w.pass(600_000);
+  assert.equal(w.sources.length, 1);
+});
+
+test('an upgrade is tried when events are opened late', async () => {
+  const w = await blocked();
+  w.sources[0].tell('error');
+  await new Promise(setImmediate);
+  w.pass(400_000);
+  assert.equal(w.sockets.length, 3);
+  await w.fail();
+  w.pass(1000);
+  assert.equal(w.sources.length, 2, 'and one that fails is enough then');
+});
+
+test('refusals and outages say nothing about upgrades', async () => {
+  for (const [status, why] of [
+    [429, 'too many connections'],
+    [403, 'blocked'],
+    [503, 'restarting'],
+  ]) {
+    const w = world({ probe: () => new Response('', { status }) });
+    for (let i = 0; i < 5; i += 1) {
+      await w.fail();
+      w.pass(100_000);
+    }
+    assert.equal(w.sources.length, 0, why);
   }
 });
 
@@ -153,7 +259,7 @@ test('why an upgrade failed', async () => {
   const answer = (status, headers) => () => new Response('', { status, headers });
   for (const [why, options, kind, least, most] of [
     ['nobody there', { probe: () => Promise.reject(new TypeError('failed')) }, 'unreachable', 500, 1000],
-    ['it would let us in, so something between does not', { probe: answer(426) }, 'refused', 7500, 15_000],
+    ['it would let us in, so something between does not', { probe: answer(426) }, 'refused', 500, 1000],
     ['not this server', { probe: answer(404) }, 'refused', 7500, 15_000],
     ['said until when', { probe: answer(429, { 'Retry-After': '17' }) }, 'limited', 17_500, 18_000],
     ['did not say', { probe: answer(429) }, 'limited', 7500, 15_000],
