@@ -17,7 +17,8 @@ import (
 // door is a proxy in front of a server. A test sets its answer to requests for
 // the WebSocket.
 type door struct {
-	url string
+	url   string
+	proxy http.Handler
 
 	mu      sync.Mutex
 	answer  func(http.ResponseWriter, *http.Request) // if nil, the server answers
@@ -44,6 +45,7 @@ func newDoor(t *testing.T, server *relay.Server) *door {
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+	d.proxy = proxy
 	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -72,6 +74,16 @@ func (d *door) set(answer func(http.ResponseWriter, *http.Request)) {
 }
 
 func (d *door) open() { d.set(nil) }
+
+// noUpgrades passes requests for the WebSocket on as a proxy does that does not
+// know of upgrades.
+func (d *door) noUpgrades() {
+	d.set(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Connection")
+		r.Header.Del("Upgrade")
+		d.proxy.ServeHTTP(w, r)
+	})
+}
 
 // hold leaves requests for the WebSocket unanswered until the next change of
 // the door.
