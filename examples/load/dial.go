@@ -52,6 +52,7 @@ type target struct {
 	socket string      // the path of a Unix socket to dial instead of addr, or ""
 
 	deflate bool // offer compression
+	events  bool // ask for server-sent events
 }
 
 // parseTarget parses a ws:// URL, or a wss:// URL with the file of the
@@ -114,14 +115,15 @@ func source(i, n int) net.Addr {
 // that the viewer is slow.
 const smallWindow = 4096
 
-// dialled is an open WebSocket.
+// dialled is an open WebSocket, or a stream of events.
 type dialled struct {
 	net.Conn
 	rest    []byte // what the server sent directly after its answer
 	deflate bool   // the server may compress messages
+	events  bool   // it sends events, and not frames
 }
 
-// dial opens a WebSocket from the address from, if it is not nil. On a Unix
+// dial opens a connection from the address from, if it is not nil. On a Unix
 // socket, it sends that address as a proxy does.
 func dial(ctx context.Context, to target, from net.Addr, slow bool) (*dialled, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
@@ -153,7 +155,11 @@ func dial(ctx context.Context, to target, from net.Addr, slow bool) (*dialled, e
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	c := &dialled{Conn: conn}
-	err = c.upgrade(to, forwarded)
+	if to.events {
+		err = c.request(to, forwarded)
+	} else {
+		err = c.upgrade(to, forwarded)
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -180,31 +186,56 @@ func (c *dialled) upgrade(to target, forwarded string) error {
 	if to.deflate {
 		req += "Sec-WebSocket-Extensions: " + offer + "\r\n"
 	}
-	if _, err := io.WriteString(c, req+"\r\n"); err != nil {
-		return err
-	}
-	r := readers.Get().(*bufio.Reader)
-	r.Reset(c)
-	defer func() { r.Reset(nil); readers.Put(r) }()
-	res, err := http.ReadResponse(r, nil)
+	res, err := c.ask(req, http.StatusSwitchingProtocols)
 	if err != nil {
-		return fmt.Errorf("reading the answer to the handshake: %w", err)
-	}
-	if res.StatusCode != http.StatusSwitchingProtocols {
-		return &refusal{res.StatusCode, res.Header.Get("Retry-After")}
+		return err
 	}
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	if res.Header.Get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
 		return errors.New("the answer to the handshake does not fit the request: this is not a WebSocket server, or a cache answered")
 	}
 	if to.deflate {
-		if c.deflate, err = agreed(res.Header["Sec-Websocket-Extensions"]); err != nil {
-			return err
-		}
+		c.deflate, err = agreed(res.Header["Sec-Websocket-Extensions"])
+	}
+	return err
+}
+
+// request asks for events; forwarded is as in upgrade.
+func (c *dialled) request(to target, forwarded string) error {
+	req := "GET " + to.path + " HTTP/1.1\r\nHost: " + to.host + "\r\nAccept: text/event-stream\r\n"
+	if forwarded != "" {
+		req += "X-Forwarded-For: " + forwarded + "\r\n"
+	}
+	res, err := c.ask(req, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	if kind := res.Header.Get("Content-Type"); kind != "text/event-stream" || len(res.TransferEncoding) != 1 {
+		return fmt.Errorf("the answer is %q and not a stream of events in chunks: check the path of -url", kind)
+	}
+	c.events = true
+	return nil
+}
+
+// ask sends the head of a request without its empty line, reads the head of the
+// answer, and keeps what came after that.
+func (c *dialled) ask(head string, want int) (*http.Response, error) {
+	if _, err := io.WriteString(c, head+"\r\n"); err != nil {
+		return nil, err
+	}
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(c)
+	defer func() { r.Reset(nil); readers.Put(r) }()
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer to the handshake: %w", err)
+	}
+	if res.StatusCode != want {
+		return nil, &refusal{res.StatusCode, res.Header.Get("Retry-After")}
 	}
 	c.rest = make([]byte, r.Buffered())
 	_, err = io.ReadFull(r, c.rest)
-	return err
+	return res, err
 }
 
 // refusedAs returns a short name for the cause of err. Connections that failed

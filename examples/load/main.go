@@ -47,7 +47,8 @@
 //
 // With -unix PATH, load connects to a relay with HOST=unix:PATH, as a proxy on
 // the same machine does. A server that ends TLS itself is measured with a
-// wss:// URL and -ca FILE.
+// wss:// URL and -ca FILE. With -events, the viewers read server-sent events, and not
+// WebSockets.
 //
 // # Other servers
 //
@@ -159,7 +160,7 @@ type config struct {
 	slow                   string
 	slowKinds              []kind
 	storm, idle, restart   bool
-	deflate                bool
+	deflate, events        bool
 	serverPIDs             []int
 	hello                  []string
 	json, quiet            bool
@@ -199,6 +200,7 @@ func parse(args []string, token string, stderr io.Writer) (config, []target, err
 	f.BoolVar(&c.storm, "storm", false, "fill the history, and let all viewers reconnect at once")
 	f.IntVar(&c.history, "history", 1000, "the number of messages in the history of a storm")
 	f.BoolVar(&c.deflate, "deflate", false, "let the viewers offer compression (permessage-deflate)")
+	f.BoolVar(&c.events, "events", false, "let the viewers read server-sent events, from /events beside the WebSocket")
 	f.BoolVar(&c.idle, "idle", false, "publish nothing, and measure the memory of a viewer")
 	f.BoolVar(&c.restart, "restart", false, "send SIGTERM to -server-pid, and let all viewers come back when it said; something else must start the server again")
 	f.Func("server-pid", "the id of the server's process, to measure its CPU time and memory; may be repeated, once for each -url", func(s string) error {
@@ -262,6 +264,7 @@ func (c *config) complete(kinds string, rest []string) error {
 	wrong(c.duration <= 0 || c.wait <= 0, "-for and -wait must be above 0")
 	wrong(c.history < 1, "-history must be at least 1")
 	wrong(c.storm && c.idle || c.storm && c.restart || c.idle && c.restart, "-storm, -idle and -restart exclude each other")
+	wrong(c.events && (c.deflate || len(c.hello) > 0), "-events excludes -deflate and -hello")
 	wrong(c.restart && len(c.serverPIDs) != 1, "-restart needs -server-pid, and one server")
 	wrong(c.restart && c.slowCount() > 0, "-restart and -slow exclude each other")
 	wrong(c.sources < -1 || c.sources > maxSources, "-sources must be -1 to %d", maxSources)

@@ -87,6 +87,9 @@ func (v *viewer) replace(conn *dialled) bool {
 	}
 	v.conn.Close()
 	v.conn = conn.Conn
+	if v.events != nil {
+		v.events = new(eventReader)
+	}
 	v.frames, v.tail, v.code, v.closing, v.err = frameReader{deflate: conn.deflate}, mark.Tail{}, 0, false, nil
 	v.place.cut()
 	return true

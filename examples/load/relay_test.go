@@ -114,6 +114,12 @@ func TestRelay(t *testing.T) {
 			t.Errorf("%d bytes, without compression %d", r.Bytes, plain.Bytes)
 		}
 	})
+	t.Run("events", func(t *testing.T) {
+		r, code, words := measured(t, append(common, "-events", "-viewers", "50", "-for", "1s", "-slow", "4%")...)
+		if code != exitOK || r.Published != 25 || r.Deliveries != 48*25 || r.Slow != 2 {
+			t.Errorf("exit code %d, %s%+v", code, words, r)
+		}
+	})
 	t.Run("idle", func(t *testing.T) {
 		r, code, words := measured(t, append(common, "-viewers", "50", "-idle", "-for", "100ms")...)
 		if code != exitOK || r.Connected != 50 || r.Expected != 0 {

@@ -300,6 +300,9 @@ func (l *load) join(ctx context.Context, v *viewer) {
 // reads no more than answers.
 func (l *load) dial(ctx context.Context, v *viewer, to target) (*dialled, error) {
 	to.deflate = l.cfg.deflate
+	if l.cfg.events {
+		to.events, to.path = true, besideSocket(to.path)
+	}
 	return dial(ctx, to, source(v.number, l.cfg.sources), v.kind != reads)
 }
 

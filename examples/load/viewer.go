@@ -60,6 +60,7 @@ type viewer struct {
 	server  int // the index of its URL
 	tally   *tally
 	frames  frameReader
+	events  *eventReader // in place of frames
 	tail    mark.Tail
 	now     int64 // when the bytes arrived that are being parsed
 	place   place // used if move is set
@@ -82,6 +83,9 @@ func newViewer(k kind, f *mark.Finder, number int, late bool) *viewer {
 func (v *viewer) start(conn *dialled) {
 	v.mu.Lock()
 	v.conn, v.frames.deflate = conn.Conn, conn.deflate
+	if conn.events {
+		v.events = new(eventReader)
+	}
 	v.mu.Unlock()
 	if v.kind != reads {
 		close(v.ended)
@@ -200,7 +204,12 @@ func (v *viewer) feed(b []byte) error {
 	v.now = time.Now().UnixNano()
 	v.tally.mu.Lock()
 	v.tally.bytes += int64(len(b))
-	err := v.frames.feed(b, v)
+	var err error
+	if v.events != nil {
+		err = v.events.feed(b, v)
+	} else {
+		err = v.frames.feed(b, v)
+	}
 	v.tally.mu.Unlock()
 	return err
 }
@@ -249,7 +258,9 @@ func (v *viewer) control(op byte, payload []byte) error {
 		if len(payload) > maxControl {
 			payload = nil
 		}
-		_ = v.send(opClose, payload)
+		if v.events == nil {
+			_ = v.send(opClose, payload)
+		}
 		return io.EOF
 	}
 	return nil
@@ -343,7 +354,9 @@ func (v *viewer) leave() {
 	if v.conn == nil {
 		return
 	}
-	_ = v.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = v.conn.Write(clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff}))
+	if v.events == nil {
+		_ = v.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = v.conn.Write(clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff}))
+	}
 	v.conn.Close()
 }

@@ -143,6 +143,10 @@ func TestEvents(t *testing.T) {
 		{"?since=" + id, "", 40, "a page that comes back"},
 		{"?since=x", id, 40, "a browser that comes back names a newer position than the page did"},
 		{"?since=x", "", 0, "no position"},
+		{"?last=7", "", 53, "the newest seven"},
+		{"?last=1000", "", 0, "more than there are"},
+		{"?last=-1", "", 0, "no number"},
+		{"?last=7", id, 40, "a browser that comes back begins nowhere anew"},
 		{"?watch=0", "", 0, "there is nothing else to do on a stream than to watch"},
 	} {
 		again, _ := s.events(row.query, "Last-Event-ID", row.id)

@@ -259,3 +259,29 @@ func TestExpiredIsNotInAFrame(t *testing.T) {
 		s.srv.History.Expire(time.Now().Add(2 * time.Hour))
 	}
 }
+
+// A viewer can begin with the newest messages, and knows what still holds.
+func TestLast(t *testing.T) {
+	s := start(t, crowded)
+	device := s.publisher()
+	device.send(`{"text":"a","prompt":"Think."}`)
+	for _, text := range []string{"b", "c", "d"} {
+		device.send(`{"text":"` + text + `"}`)
+	}
+	device.texts(4)
+	for query, want := range map[string]string{"last=2": "cd", "last=9": "abcd", "last=0": "", "last=x": "abcd"} {
+		p, res := connectTo(t, "ws://"+s.addr+"/ws?"+query)
+		if p == nil {
+			t.Fatal(res.Status)
+		}
+		m := p.await(func(m map[string]any) bool { return m["type"] != nil })
+		texts := ""
+		for _, e := range m["messages"].([]any) {
+			texts += e.(map[string]any)["text"].(string)
+		}
+		state, _ := m["state"].(map[string]any)
+		if m["type"] != "history" || texts != want || state["prompt"] != "Think." {
+			t.Errorf("%s: %v", query, m)
+		}
+	}
+}

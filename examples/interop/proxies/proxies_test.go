@@ -3,6 +3,8 @@ package proxies_test
 //lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
 
 import (
+	"bufio"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -199,6 +201,44 @@ func (p proxy) streams(t *testing.T, server *relay.Server) {
 	server.Logged(`"msg":"auth"`, `"addr":"127.0.0.5"`, `"subject":"pi-1"`)
 	say(`{"text":"through the proxy"}`)
 	hears(t, viewer, "through the proxy")
+	p.events(t, say)
+}
+
+// events checks that server-sent events pass at once, compressed by nginx.
+func (p proxy) events(t *testing.T, say func(string)) {
+	t.Helper()
+	req := request(t, http.MethodGet, "https://"+site+"/events", nil)
+	req.Header.Set("Accept-Encoding", "gzip")
+	res, err := p.client("127.0.0.9").Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var plain io.Reader = res.Body
+	packed := res.Header.Get("Content-Encoding") == "gzip"
+	if res.StatusCode != http.StatusOK || packed != strings.Contains(t.Name(), "nginx") {
+		t.Fatalf("/events: %s, %v", res.Status, res.Header)
+	}
+	if packed {
+		if plain, err = gzip.NewReader(plain); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := bufio.NewScanner(plain)
+	await := func(text string) {
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				return
+			}
+		}
+		t.Fatalf("no event has %q: %v", text, lines.Err())
+	}
+	await("through the proxy")
+	for i := range 5 { // each arrives before the next is said
+		text := fmt.Sprint("event ", i)
+		say(`{"text":"` + text + `"}`)
+		await(text)
+	}
 }
 
 // origins checks that the relay recognises https pages as its own by the

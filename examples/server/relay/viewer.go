@@ -3,6 +3,7 @@ package relay
 import (
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +42,8 @@ type viewer struct {
 // newViewer returns a viewer that continues at the position in the request's
 // parameter since, or in Last-Event-ID, which a browser sends when a stream was
 // interrupted. A position that cannot be parsed counts as none: the client
-// then gets the whole history, which is correct in every case. With watch=0 the
-// client gets no frames.
+// then gets the whole history, which is correct in every case, or with last=N
+// its newest N messages. With watch=0 the client gets no frames.
 //
 // Whether the first frame replaces the content of the page is decided here, at
 // the beginning: it does so if there is a history for a new page, or if the
@@ -56,14 +57,19 @@ func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 		text = last
 	}
 	since, err := history.ParsePosition(text)
-	if err != nil {
+	begins := err != nil || since == history.Oldest()
+	if begins {
 		since = history.Oldest()
+		if n, err := strconv.Atoi(query.Get("last")); err == nil && n >= 0 {
+			since = history.Last(n)
+		}
 	}
 	v := &viewer{addr: addr, since: time.Now(), pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}
-	if missed := r.cfg.Log.Since(since); since == history.Oldest() {
+	if begins {
+		missed := r.cfg.Log.Since(v.pos)
 		v.fresh = len(missed.Entries) > 0 || len(missed.Pins()) > 0
 	} else {
-		v.fresh = missed.Reset
+		v.fresh = r.cfg.Log.Since(since).Reset
 	}
 	v.wake = func() { r.attend(v) }
 	v.taken = func(err error) {

@@ -22,9 +22,9 @@ import (
 // takes part; bare does the least work. The relay takes part on TCP, on a Unix
 // socket, and over TLS that it ends itself. parked and reading are the relay's
 // transport without the relay, with its viewers parked and with a goroutine for
-// each; over TLS, viewers are read so. compressed is the
-// relay with viewers that accept compression.
-var contestants = []string{"bare", "relay", "compressed", relayUnix, relayTLS, "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
+// each; over TLS, viewers are read so. compressed is the relay with viewers that
+// accept compression, and events with viewers that read server-sent events.
+var contestants = []string{"bare", "relay", "compressed", relayUnix, relayTLS, "events", "parked", "reading", "gws", "gorilla", "centrifuge", "melody"}
 
 const relayUnix, relayTLS = "relay-unix", "relay-tls"
 
@@ -34,7 +34,7 @@ var onEngine = []string{"node", "nodes"}
 
 // isRelay reports whether the contestant is the relay, in one of its forms.
 func isRelay(name string) bool {
-	return strings.HasPrefix(name, "relay") || name == "compressed" || slices.Contains(onEngine, name)
+	return strings.HasPrefix(name, "relay") || name == "compressed" || name == "events" || slices.Contains(onEngine, name)
 }
 
 // measurement is one of the measurements.
@@ -270,8 +270,11 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 			flags = append(flags, "-publish=false", "-start", "http://"+s.addr+"/start")
 		}
 	}
-	if name == "compressed" {
+	switch name {
+	case "compressed":
 		flags = append(flags, "-deflate")
+	case "events":
+		flags = append(flags, "-events")
 	}
 	if name == "centrifuge" {
 		flags = append(flags, "-hello", `{"id":1,"connect":{"subs":{"stream":{"recover":true}}}}`)
