@@ -53,7 +53,7 @@ func events(t *testing.T, by *http.Transport, url string, header ...string) (*st
 	if res.StatusCode != http.StatusOK {
 		return nil, res
 	}
-	if kind := res.Header.Get("Content-Type"); kind != "text/event-stream" || res.Header.Get("Cache-Control") != "no-store" {
+	if kind := res.Header.Get("Content-Type"); kind != "text/event-stream" || res.Header.Get("Cache-Control") != "no-store" || res.Header.Get("X-Accel-Buffering") != "no" {
 		t.Errorf("headers %v", res.Header)
 	}
 	lines := bufio.NewScanner(res.Body)
@@ -122,7 +122,7 @@ func TestEvents(t *testing.T) {
 	device, socket := s.publisher(), s.viewer()
 	say := func(from, n int) {
 		for i := range n {
-			device.send(`{"text":"` + strconv.Itoa(from+i) + `"}`)
+			device.send("{\n\"text\":\r\n\"" + strconv.Itoa(from+i) + "\"}")
 		}
 		socket.texts(n)
 	}

@@ -1,14 +1,12 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -121,7 +119,7 @@ func (r *Relay) events(cfg *EventsConfig, w http.ResponseWriter, req *http.Reque
 	r.fanout.join(v)
 	defer r.fanout.leave(v)
 	ended = causeOther
-	if err := v.stream.follow(ctx, cfg.Ping, v.taken); errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := v.stream.follow(ctx, cfg.Ping, v.taken); errors.Is(err, errSlow) {
 		ended = causeSlow
 	}
 }
@@ -157,7 +155,7 @@ func (s *stream) follow(ctx context.Context, every time.Duration, taken func(err
 	for {
 		select {
 		case f := <-s.frames:
-			if err := s.write([]byte("id: "+f.pos+"\ndata: "), oneLine(f.frame.Text()), []byte("\n\n")); err != nil {
+			if err := s.write(f.event()); err != nil {
 				return err
 			}
 			taken(nil)
@@ -175,18 +173,19 @@ func (s *stream) follow(ctx context.Context, every time.Duration, taken func(err
 	}
 }
 
-// oneLine returns JSON without line ends, which an event would take for the end
-// of its data. JSON has them between its tokens only.
-func oneLine(text []byte) []byte {
-	if bytes.IndexByte(text, '\n') < 0 && bytes.IndexByte(text, '\r') < 0 {
-		return text
-	}
-	return bytes.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' {
-			return ' '
+// eventOf returns the event of a frame. JSON has line ends between its tokens
+// only, and an event would take them for the end of its data.
+func eventOf(pos string, text []byte) []byte {
+	const id, data, end = "id: ", "\ndata: ", "\n\n"
+	event := make([]byte, 0, len(id)+len(pos)+len(data)+len(text)+len(end))
+	event = append(event, id+pos+data...)
+	for _, c := range text {
+		if c == '\n' || c == '\r' {
+			c = ' '
 		}
-		return r
-	}, text)
+		event = append(event, c)
+	}
+	return append(event, end...)
 }
 
 // end writes the last event of a stream.
@@ -201,15 +200,21 @@ func (s *stream) end(bye goodbye) error {
 	return err
 }
 
-// write writes parts before the deadline, and all of them at once.
-func (s *stream) write(parts ...[]byte) error {
+// errSlow is the error of a write that took longer than it may.
+var errSlow = errors.New("the client takes nothing")
+
+// write writes b and sends it, before the deadline.
+func (s *stream) write(b []byte) error {
+	began := time.Now()
 	s.deadline(s.timeout)
-	for _, p := range parts {
-		if _, err := s.w.Write(p); err != nil {
-			return err
-		}
+	_, err := s.w.Write(b)
+	if err == nil {
+		err = s.control.Flush()
 	}
-	if err := s.control.Flush(); err != nil {
+	if err != nil {
+		if time.Since(began) >= s.timeout {
+			return errSlow // HTTP/2 says only that the stream is closed
+		}
 		return err
 	}
 	// HTTP/2 resets the stream at the deadline even if nothing is written.

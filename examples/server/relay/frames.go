@@ -38,7 +38,7 @@ func piece(b history.Batch) history.Batch {
 // shared is a frame for all viewers that move between the same two positions.
 type shared struct {
 	frame *wsconn.Frame
-	pos   string // after it
+	event func() []byte // the frame for streams; the first of them makes it
 	load
 }
 
@@ -57,7 +57,7 @@ const compressFrom = 1 << 10
 // most are short, and its viewers wait for it.
 func encode(b history.Batch, whole bool, watching int) shared {
 	text, kind := layout(b, whole, watching)
-	s := shared{pos: b.To.String(), load: load{messages: len(b.Entries), live: kind == wire.Live}}
+	s := shared{load: load{messages: len(b.Entries), live: kind == wire.Live}}
 	if leads(b, whole) {
 		s.messages++
 	}
@@ -69,6 +69,8 @@ func encode(b history.Batch, whole bool, watching int) shared {
 	if len(b.Entries) > 0 {
 		s.oldest = b.Entries[0].At
 	}
+	frame, to := s.frame, b.To
+	s.event = sync.OnceValue(func() []byte { return eventOf(to.String(), frame.Text()) })
 	return s
 }
 
@@ -121,7 +123,8 @@ type frameCache struct {
 }
 
 // frameRing holds two megabytes at most, if no message is larger than a piece,
-// and their compressed form, which is smaller.
+// and their compressed form, which is smaller. If streams have got all of them,
+// it holds as much again as events.
 type frameRing struct {
 	slots [32]frameSlot
 	next  int
