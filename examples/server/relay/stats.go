@@ -25,7 +25,7 @@ type Lag struct {
 // Stats holds counts since the relay was made.
 type Stats struct {
 	Connections int    // open now
-	Connected   uint64 // upgraded
+	Connected   uint64 // sockets upgraded, and streams opened
 	Failed      uint64 // failed upgrades, without those refused for their origin
 	Encoded     uint64 // frames made
 	Delivered   uint64 // frames written to viewers; Delivered/Encoded viewers share one encoding

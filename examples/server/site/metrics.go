@@ -89,13 +89,13 @@ func newFigures(s *Site) *figures {
 	}
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 
-	one(gauge, "connections_open", "WebSocket connections that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
-	one(gauge, "connections_limit", "WebSocket connections that may be open (MAX_CONNECTIONS). A further one is refused, and counted with the reason total.", func(m snapshot) float64 { return float64(m.most) })
+	one(gauge, "connections_open", "WebSockets and streams of events that are open now, publishers included.", func(m snapshot) float64 { return float64(m.relay.Connections) })
+	one(gauge, "connections_limit", "WebSockets and streams of events that may be open (MAX_CONNECTIONS). A further one is refused, and counted with the reason total.", func(m snapshot) float64 { return float64(m.most) })
 	one(gauge, "http_connections_idle", "HTTP connections that are open between requests, those of trusted proxies not included.", func(m snapshot) float64 { return float64(m.idle) })
 	one(counter, "http_connections_closed_total", "Idle HTTP connections that were closed because their client had more than 100.", func(m snapshot) float64 { return float64(m.unidled) })
-	one(gauge, "viewers_open", "WebSocket connections that watch now.", func(m snapshot) float64 { return float64(m.viewers) })
+	one(gauge, "viewers_open", "WebSockets and streams of events that watch now.", func(m snapshot) float64 { return float64(m.viewers) })
 	one(gauge, "publishers_open", "WebSocket connections that may publish now.", func(m snapshot) float64 { return float64(m.gate) })
-	one(counter, "connections_total", "WebSocket connections that were upgraded.", func(m snapshot) float64 { return float64(m.relay.Connected) })
+	one(counter, "connections_total", "WebSockets and streams of events that were opened.", func(m snapshot) float64 { return float64(m.relay.Connected) })
 	one(counter, "upgrades_failed_total", "Requests for a WebSocket that could not be upgraded, refused origins not included.", func(m snapshot) float64 { return float64(m.relay.Failed) })
 	f.all = append(f.all, figure{
 		desc("connections_ended_total", "Connections that ended, by their cause, as in the log.", "cause"), counter,
