@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,15 +101,58 @@ func TestEventsAreDelayed(t *testing.T) {
 // not read.
 func (ca *testCA) eventsOver(h2 bool, addr string) *stream {
 	ca.t.Helper()
-	by := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: ca.pool}, ForceAttemptHTTP2: h2,
-		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
-	}
+	return ca.eventsBy(&http.Transport{HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}}, h2, addr)
+}
+
+func (ca *testCA) eventsBy(by *http.Transport, h2 bool, addr string) *stream {
+	ca.t.Helper()
+	by.TLSClientConfig, by.ForceAttemptHTTP2 = &tls.Config{RootCAs: ca.pool}, h2
 	stream, res := events(ca.t, by, "https://"+addr+"/events")
 	if stream == nil || (res.ProtoMajor == 2) != h2 {
 		ca.t.Fatalf("%s %s", res.Proto, res.Status)
 	}
 	return stream
+}
+
+// freezer is a connection that reads nothing any more once it is frozen. Then
+// not even a frame that ends a stream of HTTP/2 can be written to it.
+type freezer struct {
+	net.Conn
+	frozen, closed chan struct{}
+	once           sync.Once
+}
+
+func (f *freezer) Read(b []byte) (int, error) {
+	select {
+	case <-f.frozen:
+		<-f.closed
+		return 0, net.ErrClosed
+	default:
+		return f.Conn.Read(b)
+	}
+}
+
+func (f *freezer) Close() error {
+	f.once.Do(func() { close(f.closed) })
+	return f.Conn.Close()
+}
+
+// frozenEvents opens a stream of HTTP/2 whose client then reads nothing more.
+func (ca *testCA) frozenEvents(addr string) {
+	ca.t.Helper()
+	frozen := make(chan struct{})
+	ca.eventsBy(&http.Transport{
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 30, MaxReceiveBufferPerConnection: 1 << 30},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			return &freezer{Conn: conn, frozen: frozen, closed: make(chan struct{})}, nil
+		},
+	}, true, addr)
+	close(frozen)
 }
 
 // goodbye is the last event of a stream that the server ends.
@@ -164,18 +210,22 @@ func TestEventsOverTLS(t *testing.T) {
 // neither them nor the end of the server.
 func TestEventsOfAStalledClientOverHTTP2(t *testing.T) {
 	t.Parallel()
+	stalled := func(ca *testCA, addr string) { ca.eventsOver(true, addr) }
 	for _, row := range []struct {
 		wait time.Duration
+		open func(*testCA, string)
 		end  string
 		why  string
 	}{
-		{time.Second, "too slow", "a write lasts too long"},
-		{time.Hour, "", "the server stops first"},
+		{time.Second, stalled, "too slow", "a write lasts too long"},
+		{time.Hour, stalled, "", "the server stops first"},
+		{time.Second, (*testCA).frozenEvents, "too slow", "a write to a connection lasts too long"},
+		{time.Hour, (*testCA).frozenEvents, "", "the server stops first, and the connection takes nothing"},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			ca := newCA(t)
 			s := start(t, func(c *config.Config) { crowded(c); c.WriteWait = row.wait; ca.files(1).use(c) })
-			_ = ca.eventsOver(true, s.addr)
+			row.open(ca, s.addr)
 			testkit.Eventually(t, "connected", func() bool { return s.srv.Relay.Watching() == 1 })
 			device, other := ca.peer(s.addr), ca.peer(s.addr)
 			device.authenticate(s.token(testDevice, time.Hour))

@@ -67,6 +67,18 @@ func (f *fanout) bound() (bound, time.Duration) {
 	return b, min(max(wait, shortLook), longLook)
 }
 
+// last returns the position before the last n entries that viewers see now.
+func (f *fanout) last(n int) history.Position {
+	all := f.log.Since(history.Oldest())
+	if b, _ := f.bound(); b.seq != everything {
+		all = all.Until(b.seq)
+	}
+	if before := len(all.Entries) - n; before > 0 {
+		return all.First(before).To
+	}
+	return history.Oldest()
+}
+
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b

@@ -251,3 +251,28 @@ func TestDelayWakes(t *testing.T) {
 		}
 	})
 }
+
+// last=N counts what viewers see, so that a viewer who begins there gets all that
+// others get from then on.
+func TestLastOfADelay(t *testing.T) {
+	for query, want := range map[string][2]string{"?last=2": {"bc", "bcdef"}, "?last=0": {"", "def"}, "?last=9": {"abc", "abcdef"}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t, 10*time.Second)
+			for _, text := range []string{"a", "b", "c"} {
+				s.say(`{"text":"` + text + `"}`)
+			}
+			time.Sleep(11 * time.Second)
+			for _, text := range []string{"d", "e", "f"} {
+				s.say(`{"text":"` + text + `"}`)
+			}
+			a := newAudience(t, s.r, query)
+			a.look()
+			now := string(a.current.text)
+			time.Sleep(11 * time.Second)
+			a.look()
+			if now != want[0] || string(a.current.text) != want[1] {
+				t.Errorf("%s: %q, and then %q", query, now, a.current.text)
+			}
+		})
+	}
+}

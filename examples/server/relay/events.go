@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/relayguard/relayguard/wsauth"
@@ -32,8 +34,33 @@ type EventsConfig struct {
 	// seconds.
 	Ping time.Duration
 	// WriteTimeout is how long one write may take: a frame of at most 64 KiB,
-	// or one message that is longer. 0 means 30 seconds.
+	// or one message that is longer. 0 means 30 seconds. On Linux, a
+	// client may leave what was sent unacknowledged for twice as long.
 	WriteTimeout time.Duration
+	// SendBuffer is the size of the socket's send buffer in bytes. 0 is the
+	// system's default. It and the bounds above need [ConnContext].
+	SendBuffer int
+}
+
+type connKey struct{}
+
+// ConnContext is for [http.Server.ConnContext]. With it, the relay can close the
+// connection of a stream. Over HTTP/2, nothing less ends a write to a client
+// that reads nothing more.
+func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// socketOf returns the socket of a request, below TLS, or nil.
+func socketOf(req *http.Request) net.Conn {
+	conn, _ := req.Context().Value(connKey{}).(net.Conn)
+	for {
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = wrapper.NetConn()
+	}
 }
 
 // EventsHandler returns the handler of [EventsPath], for networks that let no
@@ -73,12 +100,25 @@ func (r *Relay) EventsHandler(cfg EventsConfig) http.Handler {
 			http.Error(w, "Forbidden", http.StatusForbidden)
 			return
 		}
+		if fromElement(req) {
+			http.Error(w, "Not acceptable: ask for text/event-stream", http.StatusNotAcceptable)
+			return
+		}
 		if origin := req.Header.Get("Origin"); origin != "" {
 			w.Header().Set("Access-Control-Allow-Origin", origin) // ALLOWED_ORIGINS has it
 			w.Header().Add("Vary", "Origin")
 		}
 		admitted.ServeHTTP(w, req)
 	})
+}
+
+// fromElement reports whether a browser asks for something else than events, and
+// does not say for which page: an image or a script of any page can make such a
+// request, over plain HTTP or in an old browser.
+func fromElement(req *http.Request) bool {
+	h := req.Header
+	return h.Get("Origin") == "" && h.Get("Sec-Fetch-Site") == "" &&
+		strings.HasPrefix(h.Get("User-Agent"), "Mozilla/") && !strings.Contains(h.Get("Accept"), "text/event-stream")
 }
 
 // events sends frames to an admitted client until the stream ends.
@@ -95,8 +135,10 @@ func (r *Relay) events(cfg *EventsConfig, w http.ResponseWriter, req *http.Reque
 	v.blind = false
 	v.stream = &stream{
 		w: w, control: http.NewResponseController(w), timeout: cfg.WriteTimeout,
-		cancel: cancel, frames: make(chan shared, 1), over: make(chan goodbye, 1),
+		cancel: cancel, conn: socketOf(req), frames: make(chan shared, 1), over: make(chan goodbye, 1),
 	}
+	defer v.stream.deadline(cfg.WriteTimeout) // for what net/http still writes
+	v.stream.bound(cfg, req.ProtoMajor)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // for nginx
@@ -118,8 +160,8 @@ func (r *Relay) events(cfg *EventsConfig, w http.ResponseWriter, req *http.Reque
 	r.log.Info("connected", "addr", addr, "by", "events")
 	r.fanout.join(v)
 	defer r.fanout.leave(v)
-	ended = causeOther
-	if err := v.stream.follow(ctx, cfg.Ping, v.taken); errors.Is(err, errSlow) {
+	err := v.stream.follow(ctx, cfg.Ping, v.taken)
+	if ended = causeOther; errors.Is(err, errSlow) {
 		ended = causeSlow
 	}
 }
@@ -130,6 +172,8 @@ type stream struct {
 	control *http.ResponseController
 	timeout time.Duration
 	cancel  context.CancelFunc
+	conn    net.Conn     // its socket, or nil
+	guard   *time.Timer  // over HTTP/2: aborts a write that takes too long
 	frames  chan shared  // of size 1: the courier gives a frame after the last one was taken
 	over    chan goodbye // of size 1
 
@@ -143,6 +187,20 @@ type goodbye struct {
 	reason string
 }
 
+// bound limits what the system holds for a client that takes nothing.
+func (s *stream) bound(cfg *EventsConfig, major int) {
+	if socket, ok := s.conn.(interface{ SetWriteBuffer(int) error }); ok && cfg.SendBuffer > 0 {
+		_ = socket.SetWriteBuffer(cfg.SendBuffer) // without it, the system's default applies
+	}
+	if socket, ok := s.conn.(syscall.Conn); ok {
+		giveUpAfter(socket, 2*cfg.WriteTimeout) // a write ends sooner, and says why
+	}
+	if major >= 2 {
+		s.guard = time.AfterFunc(time.Hour, s.abort)
+		s.guard.Stop()
+	}
+}
+
 // follow writes the frames of the courier until ctx or the stream ends.
 func (s *stream) follow(ctx context.Context, every time.Duration, taken func(error)) error {
 	ping := time.NewTimer(every)
@@ -153,6 +211,11 @@ func (s *stream) follow(ctx context.Context, every time.Duration, taken func(err
 		return err
 	}
 	for {
+		select {
+		case bye := <-s.over: // before a frame that waits
+			return s.end(bye)
+		default:
+		}
 		select {
 		case f := <-s.frames:
 			if err := s.write(f.event()); err != nil {
@@ -196,7 +259,6 @@ func (s *stream) end(bye goodbye) error {
 		text = fmt.Sprintf("retry: %d\n", 1000*seconds)
 	}
 	err := s.write(fmt.Appendf(nil, "%sevent: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", text, bye.code, bye.reason))
-	s.deadline(s.timeout) // for what net/http still writes
 	return err
 }
 
@@ -207,6 +269,10 @@ var errSlow = errors.New("the client takes nothing")
 func (s *stream) write(b []byte) error {
 	began := time.Now()
 	s.deadline(s.timeout)
+	if s.guard != nil {
+		s.guard.Reset(s.timeout + s.timeout/10) // the deadline ends it sooner, if the client reads other streams
+		defer s.guard.Stop()
+	}
 	_, err := s.w.Write(b)
 	if err == nil {
 		err = s.control.Flush()
@@ -249,6 +315,9 @@ func (s *stream) abort() {
 	defer s.mu.Unlock()
 	s.aborted = true
 	_ = s.control.SetWriteDeadline(time.Unix(1, 0))
+	if s.guard != nil && s.conn != nil {
+		_ = s.conn.Close()
+	}
 	s.cancel()
 }
 

@@ -61,7 +61,7 @@ func (r *Relay) newViewer(req *http.Request, addr netip.Addr) *viewer {
 	if begins {
 		since = history.Oldest()
 		if n, err := strconv.Atoi(query.Get("last")); err == nil && n >= 0 {
-			since = history.Last(n)
+			since = r.fanout.last(n)
 		}
 	}
 	v := &viewer{addr: addr, since: time.Now(), pos: r.cfg.Log.Reader(since).Position(), blind: query.Get("watch") == "0"}

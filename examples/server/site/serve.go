@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/wsauth/wsconn"
 )
 
@@ -33,7 +34,7 @@ const (
 // cannot be used.
 func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.Listener) error {
 	first, second := s.server(s.Handler), s.server(s.Operator)
-	second.ConnContext = operate.ConnContext
+	first.ConnContext, second.ConnContext = relay.ConnContext, operate.ConnContext
 	var background sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	defer background.Wait()

@@ -265,7 +265,7 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/ws", Recovered(s.thin, s.told(s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay)))))
 	mux.Handle(relay.EventsPath, Recovered(s.thin, s.Relay.EventsHandler(relay.EventsConfig{
-		Origins: s.origins(), Limit: s.Watch.Limiter().Handler, Audit: s.Watch.Event, Ping: s.cfg.PingEvery, WriteTimeout: s.cfg.WriteWait,
+		Origins: s.origins(), Limit: s.Watch.Limiter().Handler, Audit: s.Watch.Event, Ping: s.cfg.PingEvery, WriteTimeout: s.cfg.WriteWait, SendBuffer: sendBuffer,
 	})))
 	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
 	return s.secure.Handler(mux), nil

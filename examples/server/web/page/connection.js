@@ -168,7 +168,7 @@ export class Connection {
     this.#probe = probe;
     probe.addEventListener('open', () => {
       probe.close();
-      if (probe !== this.#probe || this.#upgradeAt === null) return;
+      if (probe !== this.#probe || this.#upgradeAt === null || this.#openedAt === null) return;
       this.#probe = null;
       this.#noUpgrade = 0;
       this.#replace('quiet');
@@ -223,9 +223,9 @@ export class Connection {
       verdict = await this.#ask();
       if (this.#asking === socket) this.#asking = null;
       if (socket !== this.#socket) return; // replaced meanwhile
-      if (verdict.admitted && this.#upgradeAt === null && this.#env.EventSource) {
-        this.#noUpgrade += 1;
-        verdict.wait = delay(0);
+      if (this.#upgradeAt === null && this.#env.EventSource) {
+        this.#noUpgrade = verdict.admitted ? this.#noUpgrade + 1 : 0;
+        if (verdict.admitted) verdict.wait = delay(this.#failures);
       }
     }
     if (openedAt !== null && code === goingAway) verdict = { kind: 'restarting', wait: comeBack(reason) ?? delay(this.#failures + starting) };

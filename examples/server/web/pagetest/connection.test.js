@@ -93,7 +93,7 @@ async function blocked(more) {
   assert.equal(w.kind(), 'refused');
   w.pass(1000);
   await w.fail();
-  w.pass(1000);
+  w.pass(2000);
   assert.equal(w.sockets.length, 2);
   assert.equal(w.sources.length, 1);
   return w;
@@ -160,8 +160,31 @@ test('an upgrade is tried when events are opened late', async () => {
   w.pass(400_000);
   assert.equal(w.sockets.length, 3);
   await w.fail();
-  w.pass(1000);
+  w.pass(30_000);
   assert.equal(w.sources.length, 2, 'and one that fails is enough then');
+});
+
+test('upgrades that fail are counted in a row', async () => {
+  let status = 426;
+  const w = world({ probe: () => new Response('', { status }) });
+  for (status of [426, 429, 426, 503, 426]) {
+    await w.fail();
+    w.pass(100_000);
+  }
+  assert.equal(w.sources.length, 0);
+});
+
+test('an upgrade that opens after the events have ended changes nothing', async () => {
+  const w = await blocked();
+  w.sources[0].tell('open');
+  for (let i = 0; i < 6; i += 1) {
+    w.sources[0].tell('message', 'live');
+    w.pass(60_000);
+  }
+  w.sources[0].tell('close', '{"code":1001,"reason":"retry=120"}');
+  w.sockets[2].open();
+  assert.equal(w.kind(), 'restarting', 'the server said when');
+  assert.equal(w.sockets.length, 3);
 });
 
 test('refusals and outages say nothing about upgrades', async () => {
