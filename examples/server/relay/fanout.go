@@ -24,11 +24,12 @@ import (
 // [wsconn.Conn.StartFrame], write(2) takes 92 % of the time, the lock around it
 // takes 3 %, and the runtime around both takes the rest. A frame is encoded
 // once. A delivery does not allocate, set a timer or a deadline, or wake a
-// goroutine. With 1,000 viewers and 25 messages a second, a delivery takes 1.08
-// times the processor time of a bare loop of writes with deadlines (gws 1.19,
-// gorilla 1.43, melody 1.54, centrifuge 1.68; November 2026, server and load on
-// a core each, in examples/interop: go run ./bench/fanout cpu). On a Unix socket
-// it takes 0.69, over TLS 1.31, and as an event 1.8 to 2.0.
+// goroutine. With 1,000 viewers and 25 messages a second, a delivery takes 0.99
+// to 1.18 times the processor time of a bare loop of writes with deadlines (gws
+// 1.19, gorilla 1.43, melody 1.54, centrifuge 1.68; November 2026, server and
+// load on a core each, in examples/interop: go run ./bench/fanout cpu). On a
+// Unix socket it takes 0.53 to 0.69, over TLS 1.15 to 1.31, and as an event 1.7
+// to 2.0.
 //
 // A viewer that watches is parked ([wsconn.Conn.Park]) and has no goroutine. It
 // takes 2.6 to 3.1 KB when the handshakes' garbage is collected, and 3.8 KB
