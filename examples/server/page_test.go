@@ -3,11 +3,10 @@ package main
 import (
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/internal/freeport"
 	"github.com/relayguard/relayguard/internal/redistest"
@@ -77,10 +76,7 @@ func TestEmbedding(t *testing.T) {
 // The page is that of PAGE_DIR with an engine and without one, and while the
 // server waits for its engine.
 func TestOwnPage(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "page.json"), []byte(`{"title": "The full box"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir := testkit.Folder(t, "page.json", `{"title": "The full box"}`)
 	cfg, err := config.Load(environment(map[string]string{"PAGE_DIR": dir}))
 	if err != nil {
 		t.Fatal(err)

@@ -2,27 +2,13 @@ package browser_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
-
-// pageDir returns a directory for PAGE_DIR with the files, given as name and
-// text.
-func pageDir(t *testing.T, files ...string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for i := 0; i+1 < len(files); i += 2 {
-		if err := os.WriteFile(filepath.Join(dir, files[i]), []byte(files[i+1]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 // inView is an expression for a shown element that is within the window.
 func inView(selector string) string {
@@ -34,7 +20,7 @@ func inView(selector string) string {
 func TestTheirs(t *testing.T) {
 	source := axe(t)
 	const about = "Ein Kasten denkt laut, bis er voll ist. Dann vergisst er alles und fängt von vorn an."
-	server := relay.New(t, "PAGE_DIR="+pageDir(t, "page.json", `{"title": "Der volle Kasten", "about": "`+about+`", "credit": "Mia Muster, 2026",
+	server := relay.New(t, "PAGE_DIR="+testkit.Folder(t, "page.json", `{"title": "Der volle Kasten", "about": "`+about+`", "credit": "Mia Muster, 2026",
 		"link": "https://artist.example/", "footer": "Kunsthalle Irgendwo, bis zum 3. Mai", "language": "de"}`,
 		"style.css", ":root { --accent: #006b4f } @media (prefers-color-scheme: dark) { :root { --accent: #7fd6b5 } }"))
 	server.Start()
@@ -69,7 +55,7 @@ func TestTheirs(t *testing.T) {
 func TestLanguages(t *testing.T) {
 	source := axe(t)
 	for _, language := range []string{"de", "fr"} {
-		server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000", "PAGE_DIR="+pageDir(t, "page.json", `{"language": "`+language+`"}`))
+		server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000", "PAGE_DIR="+testkit.Folder(t, "page.json", `{"language": "`+language+`"}`))
 		server.Start()
 		b := open(t, "http://"+server.Addr+"/")
 		device := publisher(t, server)

@@ -20,6 +20,7 @@ import (
 	"github.com/makiuchi-d/gozxing"
 	"github.com/makiuchi-d/gozxing/qrcode"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/interop/internal/relay"
 )
 
@@ -81,7 +82,7 @@ func TestWall(t *testing.T) {
 	})
 	b.accessible(source, "wall")
 
-	// Nobody can scroll it away, and it goes on with the newest words.
+	// No input scrolls it away, and it goes on with the newest words.
 	b.do(chromedp.KeyEvent(kb.PageUp), chromedp.KeyEvent(kb.Home))
 	value[int](b, `(dispatchEvent(new WheelEvent('wheel', { deltaY: -3000 })), 0)`)
 	for range 30 {
@@ -296,7 +297,7 @@ func TestEmbed(t *testing.T) {
 // TestNewPage changes the page while the server is restarted. A wall loads it
 // again, and a reader's page stays as it is.
 func TestNewPage(t *testing.T) {
-	dir := pageDir(t, "page.json", `{"title": "The first title"}`)
+	dir := testkit.Folder(t, "page.json", `{"title": "The first title"}`)
 	server := relay.New(t, "RATE_LIMIT_CONNECTIONS=1000", "PAGE_DIR="+dir)
 	server.Start()
 	wall, reader := open(t, "http://"+server.Addr+"/?wall"), open(t, "http://"+server.Addr+"/")

@@ -68,7 +68,7 @@ type Config struct {
 	RateWindow      time.Duration
 	RateNetworks    map[netip.Prefix]int // as in ratelimit.Config
 
-	Page         *web.Page // nil is the page as shipped
+	Page         *web.Page // if nil, the page is as shipped
 	EmbedOrigins []string
 
 	MaxConnections    int // at least 1

@@ -123,9 +123,7 @@ func fromElement(req *http.Request) bool {
 
 // events sends frames to an admitted client until the stream ends.
 func (r *Relay) events(cfg *EventsConfig, w http.ResponseWriter, req *http.Request) {
-	if r.Stopping() {
-		w.Header().Set("Retry-After", "5")
-		http.Error(w, "Service unavailable", http.StatusServiceUnavailable)
+	if r.refused(w) {
 		return
 	}
 	addr := r.cfg.ClientIP(req)

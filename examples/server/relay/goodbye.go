@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -43,3 +44,51 @@ func (g *goodbyes) viewer() string {
 }
 
 func reason(seconds float64) string { return fmt.Sprintf("retry=%d", int(seconds)) }
+
+// Shutdown refuses new connections, sends 1001 to the open ones and waits until
+// all have ended. Each close frame says when its client may come back, see
+// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining
+// connections and returns the error of ctx. http.Server.Shutdown does not close
+// these connections, because it does not track hijacked ones.
+func (r *Relay) Shutdown(ctx context.Context) error {
+	defer r.fanout.close()
+	r.stop()
+	r.posters.close()
+	r.mu.Lock()
+	r.stopping = true
+	viewers := 0
+	for v := range r.viewers {
+		if !v.blind {
+			viewers++
+		}
+	}
+	bye := newGoodbyes(viewers, float64(r.cfg.ReturnRate))
+	for v := range r.viewers {
+		why := bye.publisher
+		if !v.blind {
+			why = bye.viewer
+		}
+		// The connection's own grace period bounds each Close, and all of them
+		// together take no longer than one, because they run concurrently.
+		go v.close(codeGoingAway, why())
+	}
+	r.mu.Unlock()
+
+	gone := make(chan struct{})
+	go func() {
+		r.done.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	for v := range r.viewers {
+		v.abort()
+	}
+	r.mu.Unlock()
+	<-gone
+	return ctx.Err()
+}

@@ -207,9 +207,7 @@ func (r *Relay) Screen(next http.Handler) http.Handler {
 
 // ServeHTTP upgrades the request and serves the connection until it ends.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if r.Stopping() {
-		w.Header().Set("Retry-After", "5")
-		http.Error(w, "Service unavailable", http.StatusServiceUnavailable)
+	if r.refused(w) {
 		return
 	}
 	addr := r.cfg.ClientIP(req)
@@ -467,57 +465,19 @@ func (r *Relay) Len() int {
 // Watching returns how many of the connections watch. The others only publish.
 func (r *Relay) Watching() int { return int(r.fanout.watching.Load()) }
 
+// refused answers a client that comes after Shutdown, and reports whether it did.
+func (r *Relay) refused(w http.ResponseWriter) bool {
+	if !r.Stopping() {
+		return false
+	}
+	w.Header().Set("Retry-After", "5")
+	http.Error(w, "Service unavailable", http.StatusServiceUnavailable)
+	return true
+}
+
 // Stopping reports whether Shutdown was called.
 func (r *Relay) Stopping() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stopping
-}
-
-// Shutdown refuses new connections, sends 1001 to the open ones and waits until
-// all have ended. Each close frame says when its client may come back, see
-// [Config].ReturnRate. If ctx ends first, Shutdown cuts the remaining
-// connections and returns the error of ctx. http.Server.Shutdown does not close
-// these connections, because it does not track hijacked ones.
-func (r *Relay) Shutdown(ctx context.Context) error {
-	defer r.fanout.close()
-	r.stop()
-	r.posters.close()
-	r.mu.Lock()
-	r.stopping = true
-	viewers := 0
-	for v := range r.viewers {
-		if !v.blind {
-			viewers++
-		}
-	}
-	bye := newGoodbyes(viewers, float64(r.cfg.ReturnRate))
-	for v := range r.viewers {
-		why := bye.publisher
-		if !v.blind {
-			why = bye.viewer
-		}
-		// The connection's own grace period bounds each Close, and all of them
-		// together take no longer than one, because they run concurrently.
-		go v.close(codeGoingAway, why())
-	}
-	r.mu.Unlock()
-
-	gone := make(chan struct{})
-	go func() {
-		r.done.Wait()
-		close(gone)
-	}()
-	select {
-	case <-gone:
-		return nil
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	for v := range r.viewers {
-		v.abort()
-	}
-	r.mu.Unlock()
-	<-gone
-	return ctx.Err()
 }

@@ -8,21 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/web"
 	"github.com/relayguard/relayguard/headers"
 )
-
-// folder returns a directory with the files, given as name and text.
-func folder(t *testing.T, files ...string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for i := 0; i+1 < len(files); i += 2 {
-		if err := os.WriteFile(filepath.Join(dir, files[i]), []byte(files[i+1]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 // shown returns the page as a visitor gets it, with its headers.
 func shown(t *testing.T, dir string) (html string, csp string) {
@@ -47,7 +36,7 @@ func TestOwnPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := folder(t, "page.json", `{"title": "<b>Der Kasten</b>", "about": "Ein \"Kasten\" denkt.", "credit": "Mia & Co", "link": "https://artist.example/?a=1&b=2",
+	dir := testkit.Folder(t, "page.json", `{"title": "<b>Der Kasten</b>", "about": "Ein \"Kasten\" denkt.", "credit": "Mia & Co", "link": "https://artist.example/?a=1&b=2",
 		"footer": "Mit Dank an alle", "language": "de", "text_language": "fa"}`,
 		"style.css", `/* @import url(https://x.example/a.css) */ @font-face { src: url("own.woff2") } body { background: URL( paper.png ) }`,
 		"own.woff2", "font", "paper.png", "picture", "share.png", string(share), ".hidden", "not read")
@@ -89,7 +78,7 @@ func TestOwnLanguage(t *testing.T) {
 		t.Fatal(err)
 	}
 	persian := strings.ReplaceAll(string(english), `"pause": "Pause"`, `"pause": "مکث"`)
-	html, _ := shown(t, folder(t, "page.json", `{"language": "fa"}`, "sentences.json", persian))
+	html, _ := shown(t, testkit.Folder(t, "page.json", `{"language": "fa"}`, "sentences.json", persian))
 	for _, want := range []string{`<html lang="fa" dir="rtl"`, `>مکث</button>`, `<div id="text" lang="fa">`} {
 		if !strings.Contains(html, want) {
 			t.Errorf("the page lacks %q", want)
@@ -104,10 +93,10 @@ func TestLanguages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := web.New(folder(t, "page.json", `{"language": "`+language+`"}`, "sentences.json", string(data))); err != nil {
+		if _, err := web.New(testkit.Folder(t, "page.json", `{"language": "`+language+`"}`, "sentences.json", string(data))); err != nil {
 			t.Errorf("%s: %v", language, err)
 		}
-		if html, _ := shown(t, folder(t, "page.json", `{"language": "`+language+`"}`)); !strings.Contains(html, `<html lang="`+language+`" dir="ltr"`) {
+		if html, _ := shown(t, testkit.Folder(t, "page.json", `{"language": "`+language+`"}`)); !strings.Contains(html, `<html lang="`+language+`" dir="ltr"`) {
 			t.Errorf("%s is not shipped", language)
 		}
 	}
@@ -164,7 +153,7 @@ func TestOwnPageIsChecked(t *testing.T) {
 		{[]string{"share.png", "no picture"}, []string{"share.png: must be a PNG image"}, "no picture"},
 		{[]string{"big.png", strings.Repeat("x", 2<<20+1)}, []string{"big.png: must be at most 2 MiB large"}, "too much"},
 	} {
-		_, err := web.New(folder(t, tc.files...))
+		_, err := web.New(testkit.Folder(t, tc.files...))
 		if err == nil {
 			t.Errorf("%s: no error", tc.why)
 			continue
@@ -178,7 +167,7 @@ func TestOwnPageIsChecked(t *testing.T) {
 	if _, err := web.New(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("no directory: %v", err)
 	}
-	outside, dir := folder(t, "secret.png", "x"), t.TempDir()
+	outside, dir := testkit.Folder(t, "secret.png", "x"), t.TempDir()
 	if err := os.Symlink(filepath.Join(outside, "secret.png"), filepath.Join(dir, "paper.png")); err != nil {
 		t.Skip(err)
 	}

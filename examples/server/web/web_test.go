@@ -287,7 +287,7 @@ func TestCodeOfTheAddress(t *testing.T) {
 func TestVersion(t *testing.T) {
 	version := func(files ...string) string {
 		w := httptest.NewRecorder()
-		page(t, folder(t, files...)).Handler(nil).ServeHTTP(w, httptest.NewRequest("GET", "/version.txt", nil))
+		page(t, testkit.Folder(t, files...)).Handler(nil).ServeHTTP(w, httptest.NewRequest("GET", "/version.txt", nil))
 		return w.Body.String()
 	}
 	seen := map[string]string{version(): "as shipped"}
