@@ -101,10 +101,22 @@ func (c *Cluster) any() *Server {
 	return nil
 }
 
-// Owner returns the master that has the slot of key.
-func (c *Cluster) Owner(key string) *Server {
+// Owner returns the master that has the slot of key. After a failover it waits
+// until the engine that it asks has heard of it.
+func (c *Cluster) Owner(key string) (owner *Server) {
 	c.t.Helper()
 	slot := c.Slot(key)
+	Wait(c.t, fmt.Sprint("a master has the slot ", slot), func() bool {
+		owner = c.master(slot)
+		return owner != nil
+	})
+	return owner
+}
+
+// master returns the master that has the slot, or nil if the engine that it asks
+// knows none.
+func (c *Cluster) master(slot int) *Server {
+	c.t.Helper()
 	for line := range strings.Lines(c.any().Do("CLUSTER", "NODES")) {
 		words := strings.Fields(line)
 		if len(words) < 9 || strings.Contains(words[2], "fail") {
@@ -127,7 +139,6 @@ func (c *Cluster) Owner(key string) *Server {
 			}
 		}
 	}
-	c.t.Fatalf("no master has slot %d", slot)
 	return nil
 }
 
