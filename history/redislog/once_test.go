@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/redislog"
 	"github.com/relayguard/relayguard/internal/redistest"
@@ -113,15 +111,8 @@ func TestLostAnswer(t *testing.T) {
 					replica = redistest.Replica(t, master.Addr)
 				}
 				proxy := redistest.Forward(t, master.Addr)
-				// Without pipelining, the change would wait for the held answer
-				// to a look, and not reach the engine.
-				client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{proxy.Addr}, DisableCache: true, AlwaysPipelining: true})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(client.Close)
 				// The change must not end before the connections are cut.
-				a := startWith(t, client, settings{Config: redislog.Config{Timeout: time.Minute}})
+				a := startWith(t, redistest.Pipelined(t, proxy.Addr), settings{Config: redislog.Config{Timeout: time.Minute}})
 				v := watch(a, history.Oldest())
 				a.append("one", "two")
 				v.saw("one two", 0, 0)

@@ -230,7 +230,20 @@ func (s *Server) Client() rueidis.Client { return Client(s.t, s.Addr) }
 // closed with the test.
 func Client(t testing.TB, addr string) rueidis.Client {
 	t.Helper()
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
+	return client(t, rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
+}
+
+// Pipelined returns a client like Client, whose commands never wait for the
+// answers to others. Use it before HoldAnswers: a command of Client may wait
+// for an answer that is held, and not reach the engine.
+func Pipelined(t testing.TB, addr string) rueidis.Client {
+	t.Helper()
+	return client(t, rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, AlwaysPipelining: true})
+}
+
+func client(t testing.TB, option rueidis.ClientOption) rueidis.Client {
+	t.Helper()
+	client, err := rueidis.NewClient(option)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -242,18 +242,21 @@ func TestLostAnswer(t *testing.T) {
 		server := e.Start(t)
 		link := redistest.Forward(t, server.Addr)
 		change := limited(wsauth.OverLimitRefuse)
-		a := start(t, link.Addr, named("a", func(s *settings) { change(s); s.Timeout = 2 * time.Second }))
+		// The call must not end before the engine has the session.
+		a := startWith(t, redistest.Pipelined(t, link.Addr), named("a", func(s *settings) { change(s); s.Timeout = 5 * time.Second }))
 		b := start(t, server.Addr, named("b", change))
 		_ = a.connect("pi-1").s.Close(1000, "") // the engine has the script now
 		b.lists("")
 		link.HoldAnswers()
-		p := a.connect("pi-1")
-		if p.s == nil {
-			t.Fatal("the row is void")
-		}
+		opened := make(chan *publisher, 1)
+		go func() { opened <- a.connect("pi-1") }()
 		redistest.Wait(t, "the session in the engine", func() bool { return server.Do("HLEN", "{auth}:s:"+nameIn(server)) == "1" })
 		if q := b.connect("pi-1"); q.s != nil {
 			t.Error("it does not count")
+		}
+		p := <-opened
+		if p.s == nil {
+			t.Fatal("the row is void")
 		}
 		_ = p.s.Close(1000, "")
 		link.Cut()
