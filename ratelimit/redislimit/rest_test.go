@@ -253,7 +253,9 @@ func TestForgotten(t *testing.T) {
 		return ms
 	}
 	slots := n.must(alice, 2)
-	if ms := ttl(); ms <= 50 || ms > 3_600_000 {
+	// The engine counts PTTL from a time that can be some milliseconds older
+	// than that of TIME.
+	if ms := ttl(); ms <= 50 || ms > 3_601_000 {
 		t.Errorf("a client with connections lives for %d ms", ms)
 	}
 	for _, slot := range slots {
