@@ -110,7 +110,7 @@ func newToken(cfg config.Config, device string, ttl time.Duration) (string, erro
 // server does not make, such as a token of another time.
 func verifier(t *testing.T, cfg config.Config) *jwtauth.Verifier {
 	t.Helper()
-	v, err := jwtauth.New(jwtauth.Config{Keys: cfg.Keys(), Subjects: cfg.Devices, SubjectClaim: "device", Roles: authority.Roles(), DefaultRole: "publisher"})
+	v, err := jwtauth.New(jwtauth.Config{Keys: cfg.Keys(), Subjects: cfg.Devices, SubjectClaim: "device", Roles: authority.Roles(nil), DefaultRole: "publisher"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,15 +22,49 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/rooms"
 	"github.com/relayguard/relayguard/examples/server/site"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/archive"
 	"github.com/relayguard/relayguard/history/journal"
 )
 
+// roomConfig is the configuration of a command about the history of a room, or
+// of the only conversation if room is empty.
+type roomConfig struct {
+	config.Config
+	room string
+}
+
+func roomFlag(flags *flag.FlagSet) *string {
+	return flags.String("room", "", "the `room`; required if ROOMS is set")
+}
+
+// roomConfig reads the environment, and checks that it has the room.
+func (c *call) roomConfig(room *string) (roomConfig, error) {
+	cfg, err := c.config()
+	switch {
+	case err != nil:
+	case cfg.Rooms == nil && *room != "":
+		err = errors.New("ROOMS is not set, so there are no rooms: leave -room out")
+	case cfg.Rooms != nil && *room == "":
+		err = errors.New("name a room with -room: ROOMS is " + rooms.New(cfg.Rooms).Names())
+	case cfg.Rooms != nil && !slices.Contains(cfg.Rooms, *room):
+		err = fmt.Errorf("-room is %q, and ROOMS is %s", *room, rooms.New(cfg.Rooms).Names())
+	}
+	return roomConfig{cfg, *room}, err
+}
+
+func (c *roomConfig) operator() *operate.Client {
+	client := operator(c.Config)
+	client.Room = c.room
+	return client
+}
+
 // setupExport writes the history as an archive.
 func setupExport(flags *flag.FlagSet) func(*call) error {
 	var x export
+	x.room = roomFlag(flags)
 	flags.StringVar(&x.file, "o", "", "write to this `file`, readable by its owner alone, instead of standard output")
 	flags.BoolVar(&x.force, "force", false, "replace the file if it exists")
 	flags.Func("recipient", "encrypt to this public `key` of age (age1…); may be repeated", func(s string) error {
@@ -43,6 +78,7 @@ func setupExport(flags *flag.FlagSet) func(*call) error {
 
 // export holds the flags of an export.
 type export struct {
+	room       *string
 	file       string
 	force      bool
 	keys       []string
@@ -57,7 +93,7 @@ func (x *export) run(c *call) error {
 	if several(len(x.keys) > 0, x.passphrase != "", x.ask) {
 		return usageError("-recipient, -passphrase and -passphrase-file exclude each other")
 	}
-	cfg, err := c.config()
+	cfg, err := c.roomConfig(x.room)
 	if err != nil {
 		return err
 	}
@@ -156,8 +192,8 @@ func (x *export) recipients(ctx context.Context, out io.Writer) (to []age.Recipi
 // storedEntries returns the history of the running server, or the history in
 // HISTORY_DIR or in the engine if no server runs. The sequence ends after its
 // first error.
-func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.Entry, error], error) {
-	entries, err := operator(cfg).Export(ctx)
+func storedEntries(ctx context.Context, cfg roomConfig) (iter.Seq2[history.Entry, error], error) {
+	entries, err := cfg.operator().Export(ctx)
 	if err == nil || !offline(cfg, err) {
 		return entries, err
 	}
@@ -170,10 +206,10 @@ func storedEntries(ctx context.Context, cfg config.Config) (iter.Seq2[history.En
 		})
 		return stored(all), err
 	}
-	if _, err := os.Stat(cfg.HistoryDir); err != nil {
+	if _, err := os.Stat(cfg.RoomDir(cfg.room)); err != nil {
 		return nil, fmt.Errorf("no server runs, and HISTORY_DIR %s: %w", cfg.HistoryDir, errors.Unwrap(err))
 	}
-	disk, err := cfg.OpenJournal(journal.Config{})
+	disk, err := cfg.OpenJournal(cfg.room, journal.Config{})
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +234,7 @@ func stored(entries []history.Entry) iter.Seq2[history.Entry, error] {
 // offline reports whether err means that no server runs, and whether there is a
 // HISTORY_DIR or an engine to work on instead. If a server runs all the same,
 // the directory's lock refuses the command, and the engine takes it from both.
-func offline(cfg config.Config, err error) bool {
+func offline(cfg roomConfig, err error) bool {
 	// A Unix socket is not there if no server runs, unless one has crashed.
 	return (cfg.HistoryDir != "" || !cfg.RedisURL.IsZero()) && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, operate.ErrNoAddr))
 }
@@ -207,6 +243,7 @@ func offline(cfg config.Config, err error) bool {
 func setupImport(flags *flag.FlagSet) func(*call) error {
 	identity := flags.String("identity", "", "decrypt with the secret keys of age in this `file`")
 	passphrase := flags.String("passphrase-file", "", "decrypt with the passphrase in this `file`")
+	room := roomFlag(flags)
 	return func(c *call) error {
 		file, err := c.oneArg("name one archive")
 		if err != nil {
@@ -215,7 +252,7 @@ func setupImport(flags *flag.FlagSet) func(*call) error {
 		if several(*identity != "", *passphrase != "") {
 			return usageError("-identity and -passphrase-file exclude each other")
 		}
-		cfg, err := c.config()
+		cfg, err := c.roomConfig(room)
 		if err != nil {
 			return err
 		}
@@ -290,7 +327,7 @@ func identities(identity, passphrase string) ([]age.Identity, error) {
 
 // readArchive reads and checks the whole archive before anything changes. It
 // holds only the messages that the history will keep.
-func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) ([]history.Entry, archive.Progress, error) {
+func (c *call) readArchive(cfg roomConfig, name string, with []age.Identity) ([]history.Entry, archive.Progress, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, archive.Progress{}, err
@@ -298,14 +335,14 @@ func (c *call) readArchive(cfg config.Config, name string, with []age.Identity) 
 	defer f.Close()
 	draw, ended := progressLine(c.stderr)
 	defer ended()
-	return site.Imports(cfg).Read(c.ctx, f, draw, with...)
+	return site.Imports(cfg.Config).Read(c.ctx, f, draw, with...)
 }
 
 // replaceHistory replaces the history of the running server with entries, or
 // the history in HISTORY_DIR or in the engine if no server runs. It returns how
 // many entries are kept.
-func replaceHistory(ctx context.Context, cfg config.Config, entries []history.Entry) (kept int, err error) {
-	done, err := operator(cfg).Import(ctx, entries)
+func replaceHistory(ctx context.Context, cfg roomConfig, entries []history.Entry) (kept int, err error) {
+	done, err := cfg.operator().Import(ctx, entries)
 	if err == nil || !offline(cfg, err) {
 		return done.Kept, err
 	}
@@ -324,7 +361,7 @@ const engineWait = 5 * time.Second
 
 // withEngine opens the history in the engine as a server does, calls use with
 // it, and closes it.
-func withEngine(ctx context.Context, cfg config.Config, use func(*history.Log) error) error {
+func withEngine(ctx context.Context, cfg roomConfig, use func(*history.Log) error) error {
 	engine, err := cfg.NewEngine(nil)
 	if err != nil {
 		return err
@@ -332,7 +369,7 @@ func withEngine(ctx context.Context, cfg config.Config, use func(*history.Log) e
 	defer engine.Close()
 	some, cancel := context.WithTimeout(ctx, engineWait)
 	defer cancel()
-	log, err := engine.Open(some, cfg.Retention())
+	log, err := engine.Open(some, cfg.room, cfg.Retention())
 	if err != nil {
 		return err
 	}
@@ -341,11 +378,11 @@ func withEngine(ctx context.Context, cfg config.Config, use func(*history.Log) e
 
 // changeStored opens the history in HISTORY_DIR or in the engine as a server
 // does, calls change with it, and closes it.
-func changeStored(ctx context.Context, cfg config.Config, change func(*history.Log) error) error {
+func changeStored(ctx context.Context, cfg roomConfig, change func(*history.Log) error) error {
 	if !cfg.RedisURL.IsZero() {
 		return withEngine(ctx, cfg, change)
 	}
-	disk, err := cfg.OpenJournal(journal.Config{})
+	disk, err := cfg.OpenJournal(cfg.room, journal.Config{})
 	if err != nil {
 		return err
 	}
@@ -362,6 +399,7 @@ func changeStored(ctx context.Context, cfg config.Config, change func(*history.L
 // viewers' pages.
 func setupErase(flags *flag.FlagSet) func(*call) error {
 	all := flags.Bool("all", false, "erase every message")
+	room := roomFlag(flags)
 	return func(c *call) error {
 		if *all == (len(c.args) > 0) {
 			return usageError("name messages by their numbers in an export (\"seq\"), or use -all")
@@ -374,7 +412,7 @@ func setupErase(flags *flag.FlagSet) func(*call) error {
 			}
 			seqs = append(seqs, seq)
 		}
-		cfg, err := c.config()
+		cfg, err := c.roomConfig(room)
 		if err != nil {
 			return err
 		}
@@ -385,12 +423,12 @@ func setupErase(flags *flag.FlagSet) func(*call) error {
 	}
 }
 
-func erase(ctx context.Context, cfg config.Config, all bool, seqs []uint64) (err error) {
+func erase(ctx context.Context, cfg roomConfig, all bool, seqs []uint64) (err error) {
 	if all {
-		err = operator(cfg).EraseAll(ctx)
+		err = cfg.operator().EraseAll(ctx)
 	}
 	for _, seq := range seqs {
-		if err = operator(cfg).Erase(ctx, seq); err != nil {
+		if err = cfg.operator().Erase(ctx, seq); err != nil {
 			break
 		}
 	}

@@ -37,9 +37,15 @@ func (p posted) String() string {
 }
 
 // post publishes body with token. header replaces or, with "-", removes fields.
-func (s *testSite) post(token, body string, header ...string) (p posted) {
+func (s *testSite) post(token, body string, header ...string) posted {
 	s.t.Helper()
-	req, err := http.NewRequest("POST", "http://"+s.addr+"/publish", strings.NewReader(body))
+	return s.postTo("/publish", token, body, header...)
+}
+
+// postTo is post at another path.
+func (s *testSite) postTo(path, token, body string, header ...string) (p posted) {
+	s.t.Helper()
+	req, err := http.NewRequest("POST", "http://"+s.addr+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/authority"
@@ -41,13 +42,20 @@ func (c *call) watching(w io.Writer) {
 		return
 	}
 	n, err := client.Watching(c.ctx)
-	switch {
-	case err != nil:
-	case n.All == n.Here:
-		fmt.Fprintf(w, "Connections that watch: %d.\n", n.All)
-	default:
-		fmt.Fprintf(w, "Connections that watch: %d, of which %d on this server.\n", n.All, n.Here)
+	if err != nil {
+		return
 	}
+	fmt.Fprintf(w, "Connections that watch: %s.\n", watchers(n.All, n.Here))
+	for _, r := range n.Rooms {
+		fmt.Fprintf(w, "  %s: %s\n", r.Room, watchers(r.All, r.Here))
+	}
+}
+
+func watchers(all, here int) string {
+	if all == here {
+		return strconv.Itoa(all)
+	}
+	return fmt.Sprintf("%d, of which %d on this server", all, here)
 }
 
 func setupFamilies(flags *flag.FlagSet) func(*call) error {

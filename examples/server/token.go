@@ -32,8 +32,8 @@ const defaultTTL = 30 * 24 * time.Hour
 func setupToken(flags *flag.FlagSet) func(*call) error {
 	device := flags.String("device", "", "the device's `ID`; may be left out if only one is allowed")
 	ttl := flags.Duration("ttl", defaultTTL, "how long the token is valid")
-	role := flags.String("role", "", "publisher; metrics, for a reader of the metrics; auditor, for reading all that the operator can read; profiler, for profiles of the process; or admin, for everything (default publisher)")
-	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, metrics, sessions, audit, blocks, profile, admin")
+	role := flags.String("role", "", "publisher; speaker, for publishing in all rooms (ROOMS), or in those of -scope; metrics, for a reader of the metrics; auditor, for reading all that the operator can read; profiler, for profiles of the process; or admin, for everything (default publisher)")
+	scope := flags.String("scope", "", "limit the role to these of its `permissions`, separated by commas: publish, publish:ROOM of a speaker, metrics, sessions, audit, blocks, profile, admin")
 	output := flags.String("o", "", "write to a new `FILE`, readable by its owner alone, instead of standard output")
 	pair := flags.Bool("pair", false, "make a short-lived token and a refresh token, for a device that refreshes by itself")
 	newKey := flags.String("new-key", "", "make a pair of keys instead of a token: write the private key to a new `FILE`, readable by its owner alone, and print the public key for JWT_PUBLIC_KEY")
@@ -69,13 +69,14 @@ func setupToken(flags *flag.FlagSet) func(*call) error {
 		for p := range strings.FieldsFuncSeq(*scope, func(r rune) bool { return r == ',' || r == ' ' }) {
 			grant.Scope = append(grant.Scope, p)
 		}
+		roles := authority.Roles(cfg.Rooms)
 		switch {
 		case !slices.Contains(cfg.Devices, *device):
 			return fmt.Errorf("-device is %q, which is not one of ALLOWED_DEVICE_ID: %s", *device, strings.Join(cfg.Devices, ", "))
-		case *role != "" && authority.Roles()[*role] == nil:
-			return fmt.Errorf("-role is %q, which is none of %s", *role, strings.Join(slices.Sorted(maps.Keys(authority.Roles())), ", "))
-		case slices.ContainsFunc(grant.Scope, func(p string) bool { return !slices.Contains(authority.Roles()[cmp.Or(*role, "publisher")], p) }):
-			return fmt.Errorf("-scope is %q, and the role has the permissions %s", *scope, strings.Join(authority.Roles()[cmp.Or(*role, "publisher")], ", "))
+		case *role != "" && roles[*role] == nil:
+			return fmt.Errorf("-role is %q, which is none of %s", *role, strings.Join(slices.Sorted(maps.Keys(roles)), ", "))
+		case slices.ContainsFunc(grant.Scope, func(p string) bool { return !slices.Contains(roles[cmp.Or(*role, "publisher")], p) }):
+			return fmt.Errorf("-scope is %q, and the role has the permissions %s", *scope, strings.Join(roles[cmp.Or(*role, "publisher")], ", "))
 		case given["scope"] && grant.Scope == nil:
 			return errors.New("-scope names no permission; leave it out for all permissions of the role")
 		case given["alg"]:

@@ -50,11 +50,11 @@ func verbs() []verb {
 			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
 		{name: "version", json: true, about: "print the program's version, and the version of Go that built it", setup: setupVersion},
 
-		{name: "export", group: groupHistory, args: "[-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]",
+		{name: "export", group: groupHistory, args: "[-room ROOM] [-o FILE [-force]] [-recipient AGE1… | -passphrase | -passphrase-file FILE]",
 			about: "write the history as an archive", setup: setupExport},
-		{name: "import", group: groupHistory, args: "[-identity FILE | -passphrase-file FILE] FILE", json: true,
+		{name: "import", group: groupHistory, args: "[-room ROOM] [-identity FILE | -passphrase-file FILE] FILE", json: true,
 			about: "replace the history with an archive", setup: setupImport},
-		{name: "erase", group: groupHistory, args: "-all | SEQ…", json: true,
+		{name: "erase", group: groupHistory, args: "[-room ROOM] -all | SEQ…", json: true,
 			about: "erase some or all messages of the history", setup: setupErase},
 
 		{name: "hold", group: groupServer, json: true,

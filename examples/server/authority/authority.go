@@ -34,6 +34,7 @@ type Config struct {
 	Audience   string // of devices' tokens; may be empty
 	Claim      string // that names the device; empty means "device"
 	Devices    []string
+	Rooms      []string // of the server; may be empty
 
 	OnExpiry    wsauth.OnExpiry
 	MaxLifetime time.Duration // of any token
@@ -305,7 +306,7 @@ func (a *Authority) RefreshHandler(refuse func(http.ResponseWriter, *http.Reques
 func (c *Config) verifier() (*jwtauth.Verifier, error) {
 	cfg := jwtauth.Config{
 		Keys: slices.Concat(c.Keys, c.PublicKeys), Subjects: c.Devices, SubjectClaim: cmp.Or(c.Claim, "device"),
-		Audience: c.Audience, Roles: Roles(), DefaultRole: "publisher", Log: c.Log,
+		Audience: c.Audience, Roles: Roles(c.Rooms), DefaultRole: "publisher", Log: c.Log,
 	}
 	if c.Provider != nil {
 		cfg.Providers = []jwtauth.Provider{*c.Provider}

@@ -65,15 +65,21 @@ const (
 	Profile  = "profile"  // profiles of the process
 )
 
-// Roles returns the permissions of each role that a token may have.
-func Roles() map[string][]string {
-	return map[string][]string{
+// Roles returns the permissions of each role that a token may have on a server
+// with these rooms. A publisher may publish in the room of its device, and a
+// speaker in all rooms, or in those that the scope of its token names.
+func Roles(rooms []string) map[string][]string {
+	roles := map[string][]string{
 		"publisher": {wsauth.Publish},
 		"metrics":   {Metrics},
 		"auditor":   {Metrics, Sessions, Audit, Blocks},
 		"profiler":  {Profile},
 		"admin":     {wsauth.Publish, wsauth.Admin, Metrics, Sessions, Audit, Blocks, Profile},
 	}
+	for _, room := range rooms {
+		roles["speaker"] = append(roles["speaker"], wsauth.Publish+":"+room)
+	}
+	return roles
 }
 
 // operator is the device name and the audience in the tokens of the operator's

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -36,6 +37,38 @@ func deviceName(s string) error {
 		return envcheck.CheckReason("must not be operator, which is the name of the operator's commands")
 	}
 	return envcheck.Match(deviceID, "made of letters, digits, hyphens and underscores, 64 at most")(s)
+}
+
+// everyDevice in ROOMS is a room for every device.
+const everyDevice = "*"
+
+const mostRooms = 1000
+
+var roomPattern = regexp.MustCompile(`[A-Za-z0-9][A-Za-z0-9_-]{0,63}`)
+
+// roomName returns an error unless s is a name that a room can have, which is
+// one that a device can have, too.
+func roomName(s string) error {
+	if s == everyDevice {
+		return nil
+	}
+	return envcheck.Match(roomPattern, "made of letters, digits, hyphens and underscores, 64 at most, and begin with a letter or a digit")(s)
+}
+
+// usableRooms reports whether ROOMS names each room once, or every device's.
+func (c *Config) usableRooms() bool {
+	names := c.Rooms
+	if slices.Equal(names, []string{everyDevice}) {
+		names = c.Devices
+	}
+	seen := make(map[string]bool)
+	for _, name := range names {
+		if seen[name] || !roomPattern.MatchString(name[:1]) || name == everyDevice {
+			return false
+		}
+		seen[name] = true
+	}
+	return len(names) <= mostRooms
 }
 
 // proxies reads the trusted proxies. Its error names a wrong item by its place,

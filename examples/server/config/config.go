@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type Config struct {
 	Audience   string
 	Claim      string // that names the device
 	Devices    []string
+	Rooms      []string // none: one conversation
 	Production bool
 	Host       string // or unix:PATH
 	Port       uint16
@@ -136,6 +138,8 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "ALLOWED_DEVICE_ID", Required: true, Into: envcheck.ListOf(&c.Devices, envcheck.Text), Example: "pi-1",
 			Check: envcheck.Each(deviceName),
 			Doc:   "Devices that may publish, separated by commas."},
+		{Name: "ROOMS", Into: envcheck.ListOf(&c.Rooms, envcheck.Text), Check: envcheck.Each(roomName), Example: "pi-1,pi-2",
+			Doc: "Rooms, separated by commas, each a conversation of its own with its page at `/r/ROOM/`; see [Rooms](#rooms). A device publishes in the room of its name. `*` is a room for each device in `ALLOWED_DEVICE_ID`. Without it, there is one conversation at `/`."},
 		{Name: "NODE_ENV", Default: "development",
 			Into: envcheck.Choice(&c.Production, envcheck.As("production", true), envcheck.As("development", false), envcheck.As("test", false)),
 			Doc:  "`production` switches on HSTS and the origin check."},
@@ -240,6 +244,8 @@ func (c *Config) Spec() envcheck.Spec {
 	}, Rules: []envcheck.Rule{
 		envcheck.RuleFunc("is required, unless JWT_PUBLIC_KEY or JWT_ISSUER is set",
 			func() bool { return c.Secret.Reveal() != "" || c.PublicKeys != nil || c.Issuer != "" }, "JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER"),
+		envcheck.RuleFunc("must name each room once, 1000 at most, or be * alone, in which case every name in ALLOWED_DEVICE_ID must begin with a letter or a digit",
+			c.usableRooms, "ROOMS", "ALLOWED_DEVICE_ID"),
 		envcheck.RequiredIf("JWT_SECRET", "JWT_SECRET_PREVIOUS"),
 		envcheck.RequiredIf("JWT_ISSUER", "JWT_JWKS_URL"),
 		envcheck.RuleFunc("must be an https URL of a provider, such as https://id.example, and so must JWT_JWKS_URL",
@@ -289,6 +295,9 @@ func Load(env envcheck.Lookup) (Config, error) {
 	if err := c.Spec().Load(env); err != nil {
 		return Config{}, fmt.Errorf("the environment is not usable:\n%w", err)
 	}
+	if slices.Equal(c.Rooms, []string{everyDevice}) {
+		c.Rooms = slices.Clone(c.Devices)
+	}
 	if text := c.HistoryKeepText; text > 0 {
 		// Each message weighs at least a byte, so these do not decide.
 		c.HistoryKeep = int(text + text/5 + 1)
@@ -308,7 +317,7 @@ func Load(env envcheck.Lookup) (Config, error) {
 		c.Node, _ = os.Hostname() // it names the server in logs and lists only
 	}
 	if c.MaxConnections == 0 {
-		c.MaxConnections = connectionsFor(openFiles())
+		c.MaxConnections = connectionsFor(openFiles(), c.journals())
 	}
 	return c, nil
 }
@@ -316,13 +325,26 @@ func Load(env envcheck.Lookup) (Config, error) {
 // mostConnections is more than a process can serve.
 const mostConnections = 10_000_000
 
+// journalFiles is how many files an open journal takes, and one more while it
+// begins another segment.
+const journalFiles = 5
+
+// journals returns how many journals the server has open.
+func (c *Config) journals() int {
+	if c.HistoryDir == "" {
+		return 0
+	}
+	return len(c.Rooms) // a single one is among the other files
+}
+
 // connectionsFor returns the default of MAX_CONNECTIONS for a process that may
-// open so many files. The others are for the history, the state of the
-// authority, listeners, and HTTP connections.
-func connectionsFor(files uint64) int {
+// open so many files, and has so many journals of rooms. The others are for the
+// history, the state of the authority, listeners, and HTTP connections.
+func connectionsFor(files uint64, journals int) int {
 	if files == 0 || files > mostConnections {
 		return mostConnections // the system has no such limit, or does not tell
 	}
+	files -= min(files, uint64(journalFiles*journals))
 	return max(1, int(files-max(files/10, min(64, files/2))))
 }
 

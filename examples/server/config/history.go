@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -32,19 +33,48 @@ func decodeKey(s string) ([]byte, error) {
 	return key, err
 }
 
-// OpenJournal opens the journal in HISTORY_DIR with the keys of c. j holds the
-// journal's other settings.
-func (c *Config) OpenJournal(j journal.Config) (*journal.Journal, error) {
-	if err := ownDirectory(c.HistoryDir); err != nil {
-		return nil, err
+// RoomDir returns the directory of the history of a room, or HISTORY_DIR if
+// room is empty.
+func (c *Config) RoomDir(room string) string {
+	if room == "" {
+		return c.HistoryDir
 	}
-	j.Dir = c.HistoryDir
+	return journal.SetDir(c.HistoryDir, room)
+}
+
+// OpenJournal opens the journal of a room, or of the only conversation if room
+// is empty, in HISTORY_DIR with the keys of c. j holds the journal's other
+// settings.
+func (c *Config) OpenJournal(room string, j journal.Config) (*journal.Journal, error) {
 	var err error
 	if j.Keys, err = c.historyKeys(); err != nil {
 		return nil, err
 	}
+	j.Dir = c.HistoryDir
+	if room != "" {
+		return c.openRoom(room, j)
+	}
+	if err := ownDirectory(c.HistoryDir); err != nil {
+		return nil, err
+	}
 	disk, err := journal.Open(j)
 	return disk, c.Advice(err)
+}
+
+// openRoom opens a room's journal in the directory of all.
+func (c *Config) openRoom(room string, j journal.Config) (*journal.Journal, error) {
+	if _, err := os.Stat(filepath.Join(j.Dir, "lock")); err == nil {
+		return nil, fmt.Errorf("HISTORY_DIR %s holds the history of one conversation, and ROOMS needs a directory of its own: name another one, and to take the history along, export it without ROOMS and import it with -room", j.Dir)
+	}
+	open, err := journal.ForSet(j)
+	if err != nil {
+		return nil, err
+	}
+	store, err := open(context.Background(), room, true)
+	if err != nil {
+		return nil, c.Advice(err)
+	}
+	return store.(*journal.Journal), nil
 }
 
 // historyKeys returns the ring of HISTORY_KEY and HISTORY_KEY_PREVIOUS.

@@ -24,8 +24,13 @@ import (
 	"github.com/relayguard/relayguard/wsauth/redisauth"
 )
 
-// room is the name of the log that all servers share.
-const room = "history"
+// logName returns the name of the log of a room that all servers share.
+func logName(room string) string {
+	if room == "" {
+		return "history"
+	}
+	return "room:" + room
+}
 
 const (
 	dialWait  = 2 * time.Second
@@ -94,14 +99,15 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{cfg: cfg, option: o, id: rand.Text(), down: make(map[string]bool)}, nil
 }
 
-// Open opens the history that all servers share. While the engine does not
-// answer, Open logs that, and tries again until ctx ends. It does not try again
-// if the engine has data that the keys do not open.
-func (e *Engine) Open(ctx context.Context, keeps history.Config) (log *history.Log, err error) {
+// Open opens the history of a room that all servers share, or of the only
+// conversation if room is empty. While the engine does not answer, Open logs
+// that, and tries again until ctx ends. It does not try again if the engine has
+// data that the keys do not open.
+func (e *Engine) Open(ctx context.Context, room string, keeps history.Config) (log *history.Log, err error) {
 	err = e.retry(ctx, func() error {
 		s, err := e.connected(ctx)
 		if err == nil {
-			log, err = s.logs.Open(ctx, room, keeps)
+			log, err = s.logs.Open(ctx, logName(room), keeps)
 		}
 		return err
 	})

@@ -26,14 +26,19 @@ end
 return sum
 `)
 
-// Watching tells the other servers how many viewers this one has, and returns
-// how many all have together. The number counts for 15 seconds.
-func (e *Engine) Watching(ctx context.Context, here int) (int, error) {
+// Watching tells the other servers how many viewers a room has on this one, and
+// returns how many it has on all. The number counts for 15 seconds. If room is
+// empty, it is the only conversation.
+func (e *Engine) Watching(ctx context.Context, room string, here int) (int, error) {
 	client, err := e.connect(ctx)
 	if err != nil {
 		return 0, err
 	}
-	all, err := watchingScript.Exec(ctx, client, []string{e.cfg.Prefix + ":watching"},
+	key := e.cfg.Prefix + ":watching"
+	if room != "" {
+		key += ":" + room
+	}
+	all, err := watchingScript.Exec(ctx, client, []string{key},
 		[]string{e.id, strconv.Itoa(here), strconv.Itoa(int(watchingFor / time.Second))}).AsInt64()
 	return int(all), err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/rooms"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/archive"
 )
@@ -25,8 +27,7 @@ const transferWait = 30 * time.Second
 // History holds the parts of the server that the calls about the history work
 // on.
 type History struct {
-	Log    *history.Log
-	Relay  *relay.Relay
+	Rooms  *rooms.Rooms
 	Limits Limits
 }
 
@@ -66,17 +67,24 @@ func (l Limits) Read(ctx context.Context, r io.Reader, progress func(archive.Pro
 }
 
 func (c *Config) handleHistory(mux *http.ServeMux) {
-	mux.HandleFunc("GET /history/export", func(w http.ResponseWriter, r *http.Request) {
+	handle := func(pattern string, call func(*rooms.Room, http.ResponseWriter, *http.Request)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if room := c.History.Rooms.Of(w, r, c.noRoom); room != nil {
+				call(room, w, r)
+			}
+		})
+	}
+	handle("GET /history/export", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		w.Header().Set("Cache-Control", "no-store")
-		all := c.History.Log.Since(history.Oldest())
+		all := room.Log.Since(history.Oldest())
 		entries := relay.Archived(all.Pins(), all.Entries)
 		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, slices.Values(entries), archive.ExportConfig{}); err != nil {
 			panic(http.ErrAbortHandler) // cut the connection, or the archive would look complete
 		}
 	})
-	mux.HandleFunc("POST /history/import", func(w http.ResponseWriter, r *http.Request) {
-		done, err := c.History.importFrom(r.Context(), unhurriedReader{r.Body, http.NewResponseController(w)})
+	handle("POST /history/import", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
+		done, err := c.History.importInto(r.Context(), room, unhurriedReader{r.Body, http.NewResponseController(w)})
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(transferWait))
 		var refused *archive.Error
 		switch {
@@ -90,26 +98,34 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 			answer(w, done)
 		}
 	})
-	mux.HandleFunc("DELETE /history", func(w http.ResponseWriter, r *http.Request) {
-		found(w, "history", true, c.History.Relay.Clear(r.Context()))
+	handle("DELETE /history", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
+		found(w, "history", true, room.Relay.Clear(r.Context()))
 	})
-	mux.HandleFunc("DELETE /history/{seq}", func(w http.ResponseWriter, r *http.Request) {
+	handle("DELETE /history/{seq}", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
 		seq, err := strconv.ParseUint(r.PathValue("seq"), 10, 64)
 		if err != nil {
 			found(w, "message "+strconv.Quote(r.PathValue("seq"))+": messages are numbered (\"seq\" in an export)", false, nil)
 			return
 		}
-		n, err := c.History.Relay.Erase(r.Context(), seq)
+		n, err := room.Relay.Erase(r.Context(), seq)
 		found(w, "message "+r.PathValue("seq"), n > 0, err)
 	})
 }
 
-func (h History) importFrom(ctx context.Context, r io.Reader) (Imported, error) {
+// noRoom refuses a call that names no room, with the names of all.
+func (c *Config) noRoom(w http.ResponseWriter, status int, why string) {
+	if c.History.Rooms.Named() {
+		why += " (ROOMS: " + c.History.Rooms.Names() + ")"
+	}
+	http.Error(w, why, status)
+}
+
+func (h History) importInto(ctx context.Context, room *rooms.Room, r io.Reader) (Imported, error) {
 	entries, done, err := h.Limits.Read(ctx, r, nil)
 	if err != nil {
 		return Imported{}, err
 	}
-	if err := h.Relay.Import(ctx, entries); err != nil {
+	if err := room.Relay.Import(ctx, entries); err != nil {
 		return Imported{}, err
 	}
 	return Imported{Messages: done.Entries, Kept: len(entries)}, nil
@@ -141,10 +157,19 @@ func (u unhurriedReader) Read(b []byte) (int, error) {
 	return u.Reader.Read(b)
 }
 
+// history returns the path of a call about the history.
+func (c *Client) history(call string) string {
+	path := "/history" + call
+	if c.Room != "" {
+		path += "?room=" + url.QueryEscape(c.Room)
+	}
+	return path
+}
+
 // Export asks for the history. The sequence ends after its first error. The
 // caller must range over it, which closes the connection.
 func (c *Client) Export(ctx context.Context) (iter.Seq2[history.Entry, error], error) {
-	res, err := c.ask(ctx, http.MethodGet, "/history/export", nil)
+	res, err := c.ask(ctx, http.MethodGet, c.history("/export"), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +196,7 @@ func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Impo
 		_, err := archive.Export(ctx, w, slices.Values(entries), archive.ExportConfig{})
 		w.CloseWithError(err) // nil ends the body without an error
 	}()
-	res, err := c.ask(ctx, http.MethodPost, "/history/import", body)
+	res, err := c.ask(ctx, http.MethodPost, c.history("/import"), body)
 	body.Close()
 	if err != nil {
 		return done, err
@@ -185,10 +210,10 @@ func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Impo
 
 // Erase erases one message, by its number in an export.
 func (c *Client) Erase(ctx context.Context, seq uint64) error {
-	return c.do(ctx, http.MethodDelete, "/history/"+strconv.FormatUint(seq, 10))
+	return c.do(ctx, http.MethodDelete, c.history("/"+strconv.FormatUint(seq, 10)))
 }
 
 // EraseAll erases every message.
 func (c *Client) EraseAll(ctx context.Context) error {
-	return c.do(ctx, http.MethodDelete, "/history")
+	return c.do(ctx, http.MethodDelete, c.history(""))
 }

@@ -29,14 +29,13 @@ type Config struct {
 	History   History
 	Hold      *hold.Brake
 	Delay     time.Duration // of what viewers see; may be 0
-	Watching  func() int    // on all servers
 	Reports   func() headers.ReportStats
 	Reload    func() error // reads the secrets again
 	Metrics   http.Handler
 }
 
 func (c *Config) check() error {
-	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Log == nil || c.History.Relay == nil || c.Hold == nil || c.Watching == nil ||
+	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Rooms == nil || c.Hold == nil ||
 		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
 		return errors.New("operate: every field of Config but Delay is required")
 	}
@@ -112,6 +111,8 @@ func (c *Config) check() error {
 //	GET    /proof
 //	       proof that the server has the secrets, for ?nonce=: a list of texts.
 //	       It needs no token
+//
+// If the server has rooms, the calls about the history need ?room=.
 //
 // Answers are JSON, and errors are plain text. Without a valid token, every
 // other path answers 401. The permission admin admits to every call. Reading

@@ -62,7 +62,11 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 			viewers++
 		}
 	}
-	bye := newGoodbyes(viewers, float64(r.cfg.ReturnRate))
+	perSecond := float64(r.cfg.ReturnRate)
+	if r.cfg.Leaving != nil {
+		perSecond *= float64(max(viewers, 1)) / float64(max(r.cfg.Leaving(), viewers, 1))
+	}
+	bye := newGoodbyes(viewers, perSecond)
 	for v := range r.viewers {
 		why := bye.publisher
 		if !v.blind {

@@ -204,6 +204,12 @@ func isJSON(h http.Header) bool {
 	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8")) && h.Get("Content-Encoding") == ""
 }
 
+// Refuse answers a request as [Relay.PostHandler] does, with the reason why.
+func Refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Cache-Control", "no-store")
+	refuse(w, status, http.StatusText(status), why)
+}
+
 func refuse(w http.ResponseWriter, status int, text, detail string) {
 	answerJSON(w, status, wire.Refusal(text, detail))
 }

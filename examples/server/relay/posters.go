@@ -59,7 +59,7 @@ type poster struct {
 // session. The error is that of [wsauth.Session.Authorize] or of
 // [wsauth.Gate.AttachIdentity].
 func (ps *posters) of(ctx context.Context, r *Relay, id wsauth.Identity, peer wsauth.Peer) (*poster, *wsauth.Session, error) {
-	key := posterKey{id.Issuer, id.Subject, ratelimit.Fold(peer.Addr), id.Can(wsauth.Publish)}
+	key := posterKey{id.Issuer, id.Subject, ratelimit.Fold(peer.Addr), r.can(&id)}
 	for {
 		p, err := ps.find(key, r)
 		if err != nil {
@@ -96,7 +96,7 @@ func (p *poster) authorize(ctx context.Context, r *Relay, id wsauth.Identity, pe
 		return nil, errGone
 	}
 	if p.session != nil {
-		err = p.session.Authorize(wsauth.Publish)
+		err = r.permitted(p.session)
 		if refused, ok := errors.AsType[*wsauth.Error](err); ok {
 			switch refused.Reason {
 			case wsauth.ReasonPermission:
@@ -116,7 +116,7 @@ func (p *poster) authorize(ctx context.Context, r *Relay, id wsauth.Identity, pe
 	}
 	if p.session == nil {
 		if p.session, err = r.cfg.Gate.AttachIdentity(ctx, postConn{}, peer, id); err == nil {
-			err = p.session.Authorize(wsauth.Publish)
+			err = r.permitted(p.session)
 		}
 	}
 	if err == nil {

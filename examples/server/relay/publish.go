@@ -20,7 +20,7 @@ const (
 // decide, since it may lack a revocation, authorize waits for as long as
 // Config.Patience allows.
 func (r *Relay) authorize(session *wsauth.Session) error {
-	err := session.Authorize(wsauth.Publish)
+	err := r.permitted(session)
 	if err == nil || r.cfg.Patience == 0 {
 		return err
 	}
@@ -35,8 +35,30 @@ func (r *Relay) authorize(session *wsauth.Session) error {
 		case <-ctx.Done():
 			return err
 		}
-		err = session.Authorize(wsauth.Publish)
+		err = r.permitted(session)
 	}
+}
+
+// permitted returns nil if the session may publish here now.
+func (r *Relay) permitted(session *wsauth.Session) error {
+	if r.cfg.Room == "" {
+		return session.Authorize(wsauth.Publish)
+	}
+	if id, ok := session.Identity(); ok && id.Subject != r.cfg.Room {
+		return session.Authorize(wsauth.Publish + ":" + r.cfg.Room)
+	}
+	return session.Authorize(wsauth.Publish, r.cfg.Room)
+}
+
+// can reports whether an identity may publish here.
+func (r *Relay) can(id *wsauth.Identity) bool {
+	switch {
+	case r.cfg.Room == "":
+		return id.Can(wsauth.Publish)
+	case id.Subject != r.cfg.Room:
+		return id.Can(wsauth.Publish + ":" + r.cfg.Room)
+	}
+	return id.Can(wsauth.Publish, r.cfg.Room)
 }
 
 // store publishes m, unless the device has already published a message with

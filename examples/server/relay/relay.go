@@ -79,6 +79,11 @@ type Config struct {
 	// disconnected for frames that deliver nothing.
 	OnFlood func(addr netip.Addr)
 
+	// Room, if set, is the name of this relay's conversation among several. A
+	// device may publish in the room that has its name, and in those that its
+	// token names with "publish:ROOM".
+	Room string
+
 	// PublishRate and PublishBurst limit the messages of one publisher: how
 	// many a second, and how many at once. Above the limit the relay reads more
 	// slowly, so no message is lost. Defaults: 200 and 400.
@@ -98,6 +103,9 @@ type Config struct {
 	// after 2 seconds, and publishers with "watch=0" after 1. Default 500:
 	// accepting so many takes less than half a processor.
 	ReturnRate rate.Limit
+	// Leaving, if set, returns how many viewers leave together with those of this
+	// relay, which are included. ReturnRate is for all of them.
+	Leaving func() int
 
 	// Delay is how long after its publication viewers see a message. What is
 	// erased or held before then is never shown. It goes by the clock of Log. A

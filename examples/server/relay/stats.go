@@ -52,6 +52,29 @@ var causes = []string{
 	"authentication failed", "invalid JSON", "message too big", causeSlow, "no answer", "protocol violated", causeFlood, causePanic, causeOther,
 }
 
+// Add adds the counts of another relay.
+func (s *Stats) Add(more Stats) {
+	s.Connections += more.Connections
+	s.Connected += more.Connected
+	s.Failed += more.Failed
+	s.Encoded += more.Encoded
+	s.Delivered += more.Delivered
+	s.Messages += more.Messages
+	s.Merged += more.Merged
+	s.Invalid += more.Invalid
+	s.Duplicates += more.Duplicates
+	s.Unpublished += more.Unpublished
+	s.Retried += more.Retried
+	for i, n := range more.Lag.Counts {
+		s.Lag.Counts[i] += n
+	}
+	s.Lag.Count += more.Lag.Count
+	s.Lag.Sum += more.Lag.Sum
+	for cause, n := range more.Ended {
+		s.Ended[cause] += n
+	}
+}
+
 type counts struct {
 	connected, failed, delivered, messages, merged, invalid, duplicates, unpublished, retried atomic.Uint64
 

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/headers"
 	"github.com/relayguard/relayguard/ratelimit"
 )
@@ -42,22 +43,22 @@ func Policy(cfg config.Config) (*headers.Middleware, error) {
 // the same client would get, and counts nothing. If there is none, it calls
 // next. The page needs it: a browser hides from scripts with which status an
 // upgrade failed, so the page asks again without one.
-func (s *Site) told(next http.Handler) http.Handler {
+func (s *Site) told(r *relay.Relay, next http.Handler) http.Handler {
 	limiter := s.Watch.Limiter()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.Header.Get("Upgrade") != "" {
-			next.ServeHTTP(w, r)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet || req.Header.Get("Upgrade") != "" {
+			next.ServeHTTP(w, req)
 			return
 		}
-		if s.Relay.Stopping() {
-			s.Relay.ServeHTTP(w, r)
+		if r.Stopping() {
+			r.ServeHTTP(w, req)
 			return
 		}
-		if d := limiter.Check(ratelimit.Key{Addr: s.clients.Addr(r)}); !d.Allowed {
-			limiter.Refuse(w, r, d)
+		if d := limiter.Check(ratelimit.Key{Addr: s.clients.Addr(req)}); !d.Allowed {
+			limiter.Refuse(w, req, d)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, req)
 	})
 }
 
@@ -90,7 +91,7 @@ func (s *Site) readyz(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusServiceUnavailable, "stopping")
 		return
 	}
-	if s.degraded.Load() {
+	if s.degraded.any() {
 		// The status is 200, since the relay serves from memory. A load
 		// balancer that took the relay out of rotation would turn a disk
 		// failure into an outage.

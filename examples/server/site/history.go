@@ -3,61 +3,80 @@ package site
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/relayguard/relayguard/examples/server/rooms"
 	"github.com/relayguard/relayguard/history"
 	"github.com/relayguard/relayguard/history/journal"
 )
 
-// openHistory opens the history, from the engine if REDIS_URL is set, or from
-// HISTORY_DIR if that is set. An error here ends the start, but while the
-// engine does not answer, openHistory waits until ctx ends. A disk that fails
-// later does not end the relay: the relay goes on in memory, and reports the
-// failure in the log, in /readyz and in the metrics.
+// openHistory opens the history of every room, from the engine if REDIS_URL is
+// set, or from HISTORY_DIR if that is set. An error here ends the start, but
+// while the engine does not answer, openHistory waits until ctx ends. A disk
+// that fails later does not end the relay: the relay goes on in memory, and
+// reports the failure in the log, in /readyz and in the metrics.
 func (s *Site) openHistory(ctx context.Context) (err error) {
-	keeps := s.cfg.Retention()
-	keeps.OnTrim = func(t history.Trim) {
-		s.log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason)
-		if r := s.trims.Load(); r != nil { // a relay that does not exist yet has delivered nothing
-			r.Trimmed(t)
+	for _, r := range s.Rooms.All() {
+		if r.Log, err = s.openLog(ctx, r); err != nil {
+			return err
 		}
 	}
 	if s.engine != nil {
-		if s.History, err = s.engine.Open(ctx, keeps); err != nil {
-			return err
-		}
-		s.log.Info("history opened", "node", s.cfg.Node, "prefix", s.cfg.RedisPrefix, "messages", s.History.Stats().Entries)
 		s.examine(ctx)
-		return nil
+	}
+	if !s.Rooms.Named() {
+		s.History = s.Rooms.All()[0].Log
+	}
+	return nil
+}
+
+func (s *Site) openLog(ctx context.Context, r *rooms.Room) (*history.Log, error) {
+	log := s.log
+	if r.Name != "" {
+		log = log.With("room", r.Name)
+	}
+	keeps := s.cfg.Retention()
+	keeps.OnTrim = func(t history.Trim) {
+		log.Info("history trimmed", "dropped", t.Dropped, "reason", t.Reason)
+		r.Trimmed(t)
+	}
+	if s.engine != nil {
+		h, err := s.engine.Open(ctx, r.Name, keeps)
+		if err == nil {
+			log.Info("history opened", "node", s.cfg.Node, "prefix", s.cfg.RedisPrefix, "messages", h.Stats().Entries)
+		}
+		return h, err
 	}
 	if s.cfg.HistoryDir == "" {
-		s.History, err = history.Open(context.Background(), keeps)
-		return err
+		return history.Open(context.Background(), keeps)
 	}
-	disk, err := s.cfg.OpenJournal(journal.Config{
-		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: s.DiskState,
+	disk, err := s.cfg.OpenJournal(r.Name, journal.Config{
+		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: func(err error) { s.diskState(log, r.Name, err) },
 		OnWarning: func(err error) {
-			s.log.Warn("the history's directory is not as it should be; the history is used all the same", "dir", s.cfg.HistoryDir, "error", err)
+			log.Warn("the history's directory is not as it should be; the history is used all the same", "dir", s.cfg.HistoryDir, "error", err)
 		},
 		OnDropped: func(d journal.Dropped) {
-			s.log.Warn("the history's end was incomplete and is dropped", "bytes", d.Bytes, "messages_missing", d.Missing)
+			log.Warn("the history's end was incomplete and is dropped", "bytes", d.Bytes, "messages_missing", d.Missing)
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keeps.Store = disk
-	if s.History, err = history.Open(context.Background(), keeps); err != nil {
-		return errors.Join(s.cfg.Advice(err), disk.Close())
+	h, err := history.Open(context.Background(), keeps)
+	if err != nil {
+		return nil, errors.Join(s.cfg.Advice(err), disk.Close())
 	}
 	if !s.cfg.HistoryPrevious.IsZero() {
 		if err := disk.Rewrap(context.Background()); err != nil {
-			return errors.Join(s.cfg.Advice(err), s.History.Close())
+			return nil, errors.Join(s.cfg.Advice(err), h.Close())
 		}
-		s.log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")
+		log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")
 	}
-	s.log.Info("history opened", "dir", s.cfg.HistoryDir, "messages", s.History.Stats().Entries)
-	return nil
+	log.Info("history opened", "dir", s.cfg.HistoryDir, "messages", h.Stats().Entries)
+	return h, nil
 }
 
 // examine logs the settings of the engine, and what is wrong with them.
@@ -75,13 +94,28 @@ func (s *Site) examine(ctx context.Context) {
 	}
 }
 
-// DiskState records and logs that the history's disk fails, or, if err is nil,
-// that the whole history is on disk again. The journal calls it.
-func (s *Site) DiskState(err error) {
-	s.degraded.Store(err != nil)
+// degraded are the rooms whose disk fails.
+type degraded struct{ rooms sync.Map }
+
+func (d *degraded) any() (found bool) {
+	d.rooms.Range(func(_, _ any) bool {
+		found = true
+		return false
+	})
+	return found
+}
+
+// DiskState records and logs that the disk of the only conversation fails, or,
+// if err is nil, that its whole history is on disk again.
+func (s *Site) DiskState(err error) { s.diskState(s.log, "", err) }
+
+// diskState is [Site.DiskState] for a room. Its journal calls it.
+func (s *Site) diskState(log *slog.Logger, room string, err error) {
 	if err != nil {
-		s.log.Error("the history is in memory only, since the disk fails; it is written anew when the disk recovers", "error", err)
+		s.degraded.rooms.Store(room, true)
+		log.Error("the history is in memory only, since the disk fails; it is written anew when the disk recovers", "error", err)
 		return
 	}
-	s.log.Info("the history is on disk again")
+	s.degraded.rooms.Delete(room)
+	log.Info("the history is on disk again")
 }

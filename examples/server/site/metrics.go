@@ -15,8 +15,9 @@ import (
 )
 
 // Metrics are the metrics of this server for Prometheus. The values of each
-// label are a closed set. No address, device or token is ever a label, since a
-// stranger could then fill the memory of this server and of Prometheus.
+// label are a closed set, such as the rooms of ROOMS. No address, device or
+// token is ever a label, since a stranger could then fill the memory of this
+// server and of Prometheus.
 // metrics.md lists all metrics.
 type Metrics struct {
 	Registry  *prometheus.Registry
@@ -62,6 +63,15 @@ type snapshot struct {
 	unidled  uint64
 	held     bool
 	viewers  int
+	rooms    []room
+}
+
+// room is the state of one of several rooms.
+type room struct {
+	name      string
+	viewers   int
+	published uint64
+	bytes     int64
 }
 
 // figure is one metric that is read from a snapshot.
@@ -119,6 +129,17 @@ func newFigures(s *Site) *figures {
 
 	one(gauge, "viewers_held", "1 while the operator holds viewers (`server hold`), else 0.", func(m snapshot) float64 { return truth(m.held) })
 
+	byRoom := func(kind prometheus.ValueType, name, help string, value func(room) float64) {
+		f.all = append(f.all, figure{desc(name, help, "room"), kind, func(m snapshot, emit func(float64, ...string)) {
+			for _, r := range m.rooms {
+				emit(value(r), r.name)
+			}
+		}})
+	}
+	byRoom(gauge, "room_viewers_open", "WebSockets and streams of events that watch a room now (ROOMS).", func(r room) float64 { return float64(r.viewers) })
+	byRoom(counter, "room_published_total", "Messages published in a room, restart signals not included.", func(r room) float64 { return float64(r.published) })
+	byRoom(gauge, "room_history_bytes", "Size of the messages that the history of a room keeps.", func(r room) float64 { return float64(r.bytes) })
+
 	one(gauge, "history_messages", "Messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Entries) })
 	one(gauge, "history_bytes", "Size of the messages that the history keeps.", func(m snapshot) float64 { return float64(m.history.Bytes) })
 	one(gauge, "history_oldest_age_seconds", "Age of the oldest message that the history keeps; 0 if the history is empty.", func(m snapshot) float64 {
@@ -168,13 +189,20 @@ func (f *figures) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (f *figures) Collect(out chan<- prometheus.Metric) {
+	all, log := f.of.Rooms.Stats()
 	m := snapshot{
-		relay: f.of.Relay.Stats(), history: f.of.History.Stats(), gate: len(f.of.Authority.Gate().Sessions()), blocks: len(f.of.Watch.Limiter().Blocks()),
-		durable: f.of.cfg.HistoryDir != "" || f.of.engine != nil, degraded: f.of.degraded.Load(),
+		relay: all, history: log, gate: len(f.of.Authority.Gate().Sessions()), blocks: len(f.of.Watch.Limiter().Blocks()),
+		durable: f.of.cfg.HistoryDir != "" || f.of.engine != nil, degraded: f.of.degraded.any(),
 		most: f.of.cfg.MaxConnections, idle: f.of.idle.len(), unidled: f.of.idle.closed.Load(),
 	}
 	since, _ := f.of.Brake.Held()
-	m.held, m.viewers = !since.IsZero(), f.of.Relay.Watching()
+	m.held, m.viewers = !since.IsZero(), f.of.Rooms.Here()
+	if f.of.Rooms.Named() {
+		for _, r := range f.of.Rooms.All() {
+			log := r.Log.Stats()
+			m.rooms = append(m.rooms, room{r.Name, r.Relay.Watching(), log.Appended, log.Bytes})
+		}
+	}
 	if e := f.of.engine; e != nil {
 		m.engine = e.Stats()
 	}

@@ -128,11 +128,11 @@ func (s *Site) background(ln net.Listener, h http.Handler) (stop func()) {
 func (s *Site) drain(servers ...*http.Server) {
 	s.stopping.Store(true)
 	s.Trail.Close()
-	if s.Relay != nil {
-		s.log.Info("stopping", "connections", s.Relay.Len())
+	if s.Rooms.Ready() {
+		s.log.Info("stopping", "connections", s.Rooms.Len())
 		viewers, cancel := context.WithTimeout(context.Background(), viewersGrace)
 		defer cancel()
-		if err := s.Relay.Shutdown(viewers); err != nil {
+		if err := s.Rooms.Shutdown(viewers); err != nil {
 			s.log.Warn("connections cut", "error", err)
 		}
 	}

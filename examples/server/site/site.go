@@ -28,6 +28,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/hold"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/rooms"
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/examples/server/web"
@@ -53,13 +54,15 @@ type Options struct {
 
 // Site is a server that is ready to serve. It is safe for concurrent use. Its
 // exported parts are for programs that embed it, and for tests; do not set
-// them. With REDIS_URL, all but Handler, Operator and Trail are nil until the
-// engine has answered, and /readyz says "starting" until then.
+// them. With REDIS_URL, all but Handler, Operator and Trail are unset until the
+// engine has answered, and /readyz says "starting" until then. History and
+// Relay are those of the only conversation, and nil with ROOMS.
 type Site struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
 	History   *history.Log
 	Relay     *relay.Relay
+	Rooms     *rooms.Rooms
 	Trail     *trail.Trail
 	Watch     *watch.Watch
 	Metrics   *Metrics
@@ -78,14 +81,13 @@ type Site struct {
 	pooled    *pooled                        // reports proxies whose clients count as one
 	cert      certificates                   // nil if this server does not end TLS
 	acme      *certificate.ACME              // is cert, or nil if cert comes from files
-	trims     atomic.Pointer[relay.Relay]    // gets the history's trims; nil before there is a relay
 	blocks    atomic.Pointer[blocklist.List] // gets other servers' blocks; nil before there are connections
 	elsewhere elsewhere
 	secure    *headers.Middleware
 	page      *web.Page
 	engine    *engine.Engine // nil without REDIS_URL
-	others    atomic.Int64   // viewers of other servers
-	degraded  atomic.Bool    // the history's disk fails
+	degraded  degraded
+	listed    listed
 	stopping  atomic.Bool
 	reloading sync.Mutex
 }
@@ -104,8 +106,11 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if opts.Protect == nil {
 		opts.Protect = func(...string) {}
 	}
-	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New()}
+	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New(), Rooms: rooms.New(cfg.Rooms)}
 	s.thin, s.flush = thinlog.New(s.log)
+	if len(cfg.Devices) > 1 && !s.Rooms.Named() {
+		s.log.Warn("several devices share one conversation: ROOMS gives each a room of its own", "devices", len(cfg.Devices))
+	}
 	if err := s.openCertificate(); err != nil {
 		return nil, err
 	}
@@ -188,7 +193,7 @@ func (s *Site) assemble() (err error) {
 	if s.engine != nil {
 		patience = cfg.EnginePatience
 	}
-	brake := hold.Config{Now: s.History.Now, Dir: cfg.AuthDir, Log: s.log}
+	brake := hold.Config{Now: s.Rooms.All()[0].Log.Now, Dir: cfg.AuthDir, Log: s.log}
 	if s.engine != nil {
 		brake.Shared = s.engine
 	}
@@ -198,24 +203,17 @@ func (s *Site) assemble() (err error) {
 	if s.Brake, err = hold.New(brake); err != nil {
 		return err
 	}
-	var shown func() int
-	if cfg.ShowWatching {
-		shown = s.watching
-	}
-	s.Relay, err = relay.New(relay.Config{
-		Watching: shown,
-		Delay:    cfg.Delay, Held: s.Brake.Held,
-		Log: s.History, Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
+	if err := s.openRooms(relay.Config{
+		Delay: cfg.Delay, Held: s.Brake.Held,
+		Gate: s.Authority.Gate(), Upgrader: upgrader, ClientIP: s.clients.Addr, Logger: s.log, Thinned: s.thin,
 		PublishRate: s.cfg.PublishRate, PublishBurst: s.cfg.PublishBurst, Patience: patience,
 		ReturnRate: returns(cfg),
 		Barred:     s.Watch.Barred, OnEnd: s.ended, OnFlood: s.Watch.Flooded,
-	})
-	if err != nil {
+	}); err != nil {
 		return err
 	}
-	s.trims.Store(s.Relay)
 	s.Blocks, err = blocklist.New(blocklist.Config{
-		Limiter: s.Watch.Limiter(), Disconnect: s.Relay.Disconnect, Proxies: s.cfg.Proxies,
+		Limiter: s.Watch.Limiter(), Disconnect: s.Rooms.Disconnect, Proxies: s.cfg.Proxies,
 		Penalties: s.Watch.Penalties, Forgive: s.Watch.Forgive,
 		Dir: s.cfg.AuthDir, Shared: s.engine != nil, Log: s.log, Trail: s.Trail,
 	})
@@ -234,8 +232,8 @@ func (s *Site) assemble() (err error) {
 	}
 	operator, err := operate.Handler(operate.Config{
 		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail, Watch: s.Watch,
-		History: operate.History{Log: s.History, Relay: s.Relay, Limits: Imports(s.cfg)},
-		Hold:    s.Brake, Delay: cfg.Delay, Watching: s.watching,
+		History: operate.History{Rooms: s.Rooms, Limits: Imports(s.cfg)},
+		Hold:    s.Brake, Delay: cfg.Delay,
 		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
 	})
 	if err != nil {
@@ -259,14 +257,20 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 	if s.Authority.Issuer() != nil {
 		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
 	}
-	pages.Handle(relay.PostPath, s.Relay.PostHandler(relay.PostConfig{Origins: s.origins(), Refuse: s.Watch.RefuseTokens, Audit: s.Watch.Event}))
+	pages.Handle(relay.PostPath, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
+		return r.Relay.PostHandler(relay.PostConfig{Origins: s.origins(), Refuse: s.Watch.RefuseTokens, Audit: s.Watch.Event})
+	}, relay.Refuse))
 	pages.HandleFunc("GET /readyz", s.readyz)
 	pages.Handle("POST "+reportPath, reports)
 	mux := http.NewServeMux()
-	mux.Handle("/ws", Recovered(s.thin, s.told(s.Relay.Screen(s.Watch.Limiter().Handler(s.Relay)))))
-	mux.Handle(relay.EventsPath, Recovered(s.thin, s.Relay.EventsHandler(relay.EventsConfig{
-		Origins: s.origins(), Limit: s.Watch.Limiter().Handler, Audit: s.Watch.Event, Ping: s.cfg.PingEvery, WriteTimeout: s.cfg.WriteWait, SendBuffer: sendBuffer,
-	})))
+	mux.Handle("/ws", Recovered(s.thin, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
+		return s.told(r.Relay, r.Relay.Screen(s.Watch.Limiter().Handler(r.Relay)))
+	}, rooms.Plain)))
+	mux.Handle(relay.EventsPath, Recovered(s.thin, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
+		return r.Relay.EventsHandler(relay.EventsConfig{
+			Origins: s.origins(), Limit: s.Watch.Limiter().Handler, Audit: s.Watch.Event, Ping: s.cfg.PingEvery, WriteTimeout: s.cfg.WriteWait, SendBuffer: sendBuffer,
+		})
+	}, rooms.Plain)))
 	mux.Handle("/", s.Metrics.answers(Recovered(s.thin, pages)))
 	return s.secure.Handler(mux), nil
 }
@@ -280,9 +284,13 @@ func (s *Site) pages() (*http.ServeMux, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := s.page.Handler(s.address)
 	pages := http.NewServeMux()
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	files := s.page.Handler(s.address)
+	if s.Rooms.Named() {
+		files = s.page.Rooms(s.address, s.listed.rooms(s.Rooms))
+		s.roomPages(pages, secure)
+	}
 	pages.Handle("/{$}", secure.Handler(files))
 	pages.Handle("/", files)
 	return pages, nil
@@ -311,7 +319,7 @@ func (s *Site) address(r *http.Request) string {
 func Grants(cfg config.Config) authority.Config {
 	return authority.Config{
 		Keys: cfg.Keys(), PublicKeys: cfg.PublicKeys, Provider: cfg.Provider(), Audience: cfg.Audience, Claim: cfg.Claim, Devices: cfg.Devices,
-		OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
+		Rooms: cfg.Rooms, OnExpiry: cfg.OnExpiry, MaxLifetime: cfg.TokenMaxLifetime, MaxSessions: cfg.DeviceSessions, OverLimit: cfg.OverSessions,
 		Dir: cfg.AuthDir, AccessLifetime: cfg.AccessLifetime, RefreshLifetime: cfg.RefreshLifetime,
 	}
 }
@@ -403,9 +411,7 @@ func (s *Site) Reload() error {
 // still left out. [Site.Serve] calls it too.
 func (s *Site) Close() (err error) {
 	s.flush()
-	if s.History != nil {
-		err = s.History.Close()
-	}
+	err = s.Rooms.Close()
 	if s.engine != nil {
 		s.engine.Close()
 	}

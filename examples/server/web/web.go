@@ -31,7 +31,11 @@ import (
 //go:embed page
 var page embed.FS
 
-var index = template.Must(template.ParseFS(page, "page/index.html"))
+var (
+	index    = template.Must(template.ParseFS(page, "page/index.html"))
+	listing  = template.Must(template.ParseFS(page, "page/rooms.html"))
+	unserved = []string{"page/index.html", "page/rooms.html"}
+)
 
 // types is explicit because the result of mime.TypeByExtension depends on the
 // machine.
@@ -73,6 +77,7 @@ type settings struct {
 	Styled               bool
 	Share                image.Point // size of share.png
 	Version              string      // differs between pages with different files or words
+	Room                 string      // empty if there is one conversation
 }
 
 // view is what the template shows to one visitor.
@@ -130,7 +135,7 @@ func shipped() map[string]file {
 	// Reading an embedded tree cannot fail, because it holds the files that the
 	// compiler read.
 	_ = fs.WalkDir(page, "page", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || name == "page/index.html" {
+		if err != nil || d.IsDir() || slices.Contains(unserved, name) {
 			return err
 		}
 		body, err := page.ReadFile(name)
@@ -143,8 +148,10 @@ func shipped() map[string]file {
 // fingerprint returns the Version.
 func (p *Page) fingerprint() string {
 	sum := sha256.New()
-	source, _ := page.ReadFile("page/index.html") // embedded
-	sum.Write(source)
+	for _, name := range unserved {
+		source, _ := page.ReadFile(name) // embedded
+		sum.Write(source)
+	}
 	for _, text := range []string{p.Title, p.About, p.Credit, p.Link, p.Footer, p.Lang, p.TextLang} {
 		sum.Write([]byte(strconv.Quote(text)))
 	}

@@ -72,6 +72,7 @@ function showConnection(state) {
 
 const connection = new Connection({
   page: document.baseURI,
+  room: document.documentElement.dataset.room ?? null,
   onData: receive,
   onState: showConnection,
   position: () => pos,

@@ -1,7 +1,7 @@
 // The connection to the server, kept up for as long as the page is open.
 
 import { comeBack, delay, refusedDelay, retryAfter } from './backoff.js';
-import { EventSocket, eventsURL } from './events.js';
+import { endpoint, EventSocket, eventsURL } from './events.js';
 
 const stable = 10_000; // open for so long, a connection counts as a success
 const quiet = 15_000; // silence after which nobody seems to publish
@@ -17,17 +17,17 @@ const fallback = 2; // upgrades that fail, though the server would admit them, u
 const upgradeAgain = 300_000; // on events, until another upgrade is tried
 const starting = 2; // failures that a server is spared that has yet to start: everybody comes back at once
 
-// socketURL says where the server is: beside the page.
-export function socketURL(page, pos) {
-  const url = new URL('ws', page);
+// socketURL says where the server is, see endpoint.
+export function socketURL(page, room, pos) {
+  const url = endpoint('ws', page, room, pos);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.search = pos === null ? '' : `?since=${encodeURIComponent(pos)}`;
   return url.href;
 }
 
 export class Connection {
   #env;
   #page;
+  #room;
   #onData;
   #onState;
   #position;
@@ -54,8 +54,9 @@ export class Connection {
   // position returns where to resume, or null. env has WebSocket, EventSource,
   // fetch, now, today (milliseconds by the calendar), setTimeout, clearTimeout and online, all
   // as in a browser.
-  constructor({ page, onData, onState, position, env }) {
+  constructor({ page, room = null, onData, onState, position, env }) {
     this.#page = page;
+    this.#room = room;
     this.#onData = onData;
     this.#onState = onState;
     this.#position = position;
@@ -152,11 +153,11 @@ export class Connection {
     const now = this.#env.now();
     if (this.#noUpgrade >= fallback && this.#env.EventSource) {
       this.#upgradeAt ??= now + upgradeAgain;
-      if (now < this.#upgradeAt) return new EventSocket(this.#env.EventSource, eventsURL(this.#page, this.#position()));
+      if (now < this.#upgradeAt) return new EventSocket(this.#env.EventSource, eventsURL(this.#page, this.#room, this.#position()));
       this.#noUpgrade = fallback - 1; // one attempt
     }
     this.#upgradeAt = null;
-    return new this.#env.WebSocket(socketURL(this.#page, this.#position()));
+    return new this.#env.WebSocket(socketURL(this.#page, this.#room, this.#position()));
   }
 
   // upgrade tries a WebSocket while the events go on, and changes to one if it
@@ -164,7 +165,7 @@ export class Connection {
   #upgrade() {
     this.#upgradeAt = this.#env.now() + upgradeAgain;
     this.#probe?.close();
-    const probe = new this.#env.WebSocket(socketURL(this.#page, this.#position()));
+    const probe = new this.#env.WebSocket(socketURL(this.#page, this.#room, this.#position()));
     this.#probe = probe;
     probe.addEventListener('open', () => {
       probe.close();
@@ -248,7 +249,7 @@ export class Connection {
     const refused = refusedDelay(this.#failures);
     let answer;
     try {
-      answer = await this.#env.fetch(new URL('ws', this.#page), {
+      answer = await this.#env.fetch(endpoint('ws', this.#page, this.#room, null), {
         cache: 'no-store',
         credentials: 'omit',
         redirect: 'manual',

@@ -1,11 +1,20 @@
 // Server-sent events in the shape of a WebSocket, for networks that let no
 // WebSocket pass.
 
-// eventsURL says where the events are: beside the page.
-export function eventsURL(page, pos) {
-  const url = new URL('events', page);
-  url.search = pos === null ? '' : `?since=${encodeURIComponent(pos)}`;
-  return url.href;
+// endpoint returns the URL of ws or events: beside the page, or, of the page of a
+// room, r/ROOM/, beside the list of all rooms. pos is where to resume, or null.
+export function endpoint(name, page, room, pos) {
+  const url = new URL(room === null ? name : `../../${name}`, page);
+  const query = [];
+  if (room !== null) query.push(`room=${encodeURIComponent(room)}`);
+  if (pos !== null) query.push(`since=${encodeURIComponent(pos)}`);
+  url.search = query.join('&');
+  return url;
+}
+
+// eventsURL says where the events are, see endpoint.
+export function eventsURL(page, room, pos) {
+  return endpoint('events', page, room, pos).href;
 }
 
 export class EventSocket {

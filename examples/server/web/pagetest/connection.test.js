@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Connection, socketURL } from '../page/connection.js';
+import { eventsURL } from '../page/events.js';
 
 // world stands for the browser: its sockets do what a test says, its clock runs
 // when a test lets it.
@@ -76,13 +77,16 @@ function world({ position = null, probe = () => new Response('ok'), online = tru
 }
 
 test('the socket is beside the page, with its security', () => {
-  for (const [page, pos, want] of [
-    ['http://h:3000/', null, 'ws://h:3000/ws'],
-    ['https://h/#x', null, 'wss://h/ws'],
-    ['https://h/art/?a=b', null, 'wss://h/art/ws'],
-    ['https://h/', 'a+/=&', 'wss://h/ws?since=a%2B%2F%3D%26'],
+  for (const [page, room, pos, want] of [
+    ['http://h:3000/', null, null, 'ws://h:3000/ws'],
+    ['https://h/#x', null, null, 'wss://h/ws'],
+    ['https://h/art/?a=b', null, null, 'wss://h/art/ws'],
+    ['https://h/', null, 'a+/=&', 'wss://h/ws?since=a%2B%2F%3D%26'],
+    ['https://h/r/pi-1/', 'pi-1', null, 'wss://h/ws?room=pi-1'],
+    ['https://h/art/r/pi_2/?wall', 'pi_2', 'a+', 'wss://h/art/ws?room=pi_2&since=a%2B'],
   ]) {
-    assert.equal(socketURL(page, pos), want);
+    assert.equal(socketURL(page, room, pos), want);
+    assert.equal(eventsURL(page, room, pos), want.replace(/^ws/, 'http').replace('/ws', '/events'));
   }
 });
 

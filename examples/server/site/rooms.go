@@ -1,0 +1,100 @@
+package site
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/relayguard/relayguard/examples/server/relay"
+	"github.com/relayguard/relayguard/examples/server/rooms"
+	"github.com/relayguard/relayguard/examples/server/web"
+	"github.com/relayguard/relayguard/headers"
+)
+
+// openRooms makes the relay of every room.
+func (s *Site) openRooms(cfg relay.Config) error {
+	cfg.Leaving = s.Rooms.Leaving
+	for _, r := range s.Rooms.All() {
+		one := cfg
+		one.Room, one.Log = r.Name, r.Log
+		if s.cfg.ShowWatching {
+			one.Watching = r.Watching
+		}
+		if r.Name != "" {
+			one.Logger, one.Thinned = cfg.Logger.With("room", r.Name), cfg.Thinned.With("room", r.Name)
+		}
+		made, err := relay.New(one)
+		if err != nil {
+			return err
+		}
+		r.Serve(made)
+	}
+	if !s.Rooms.Named() {
+		s.Relay = s.Rooms.All()[0].Relay
+	}
+	return nil
+}
+
+// roomPages serves the page of every room at /r/NAME/.
+func (s *Site) roomPages(pages *http.ServeMux, secure *headers.Middleware) {
+	for _, r := range s.Rooms.All() {
+		at := "/r/" + r.Name
+		files := http.StripPrefix(at, s.page.Room(r.Name).Handler(func(req *http.Request) string {
+			if root := s.address(req); root != "" {
+				return root + at[1:] + "/"
+			}
+			return ""
+		}))
+		pages.Handle(at+"/{$}", secure.Handler(files))
+		pages.Handle(at+"/", files)
+		pages.Handle(at, http.RedirectHandler(r.Name+"/", http.StatusPermanentRedirect))
+	}
+}
+
+const (
+	listedFor = time.Second      // that the list of rooms is as it was
+	liveFor   = 15 * time.Second // after a message, as on the page
+)
+
+// listed is the list of rooms as it was a moment ago, so that a stranger cannot
+// make the server look at all rooms at every request.
+type listed struct {
+	mu   sync.Mutex
+	read time.Time
+	list []web.Listed
+}
+
+// rooms returns the func that lists all rooms.
+func (l *listed) rooms(all *rooms.Rooms) func() []web.Listed {
+	return func() []web.Listed {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if now := time.Now(); l.list == nil || now.Sub(l.read) > listedFor {
+			l.read, l.list = now, nil
+			for _, r := range all.All() {
+				l.list = append(l.list, listOne(r))
+			}
+		}
+		return l.list
+	}
+}
+
+func listOne(r *rooms.Room) web.Listed {
+	one := web.Listed{Name: r.Name, State: web.Empty}
+	relay := r.Serving()
+	if relay == nil {
+		return one // the engine has not answered yet
+	}
+	g := relay.Glance()
+	if one.Life = g.Life; g.Memory >= 0 {
+		one.Percent = &g.Memory
+	}
+	switch {
+	case g.Latest.IsZero():
+	case r.Log.Now().Sub(g.Latest) < liveFor:
+		one.State = web.Live
+	default:
+		one.State = web.Quiet
+	}
+	return one
+}
