@@ -71,7 +71,7 @@ func loadConfig(args []string, env envcheck.Lookup, stderr io.Writer) (config, e
 	option := func(name, variable, doc string) {
 		flags.Func(name, doc+" ("+variable+")", func(v string) error { given[variable] = v; return nil })
 	}
-	option("relay", "RELAY_URL", "`URL` of the relay, ws:// or wss://; default ws://localhost:3000/ws")
+	option("relay", "RELAY_URL", "`URL` of the relay, ws:// or wss://, with ?room=NAME if the relay has rooms; default ws://localhost:3000/ws")
 	option("token-file", "DEVICE_TOKEN_FILE", "`FILE` with the output of server token -pair; the device replaces it at each refresh")
 	option("refresh", "REFRESH_URL", "`URL` that refreshes the token; default /auth/refresh of the relay")
 	option("llm", "LLM_URL", "base `URL` of an OpenAI-compatible API, such as http://localhost:11434/v1")
@@ -174,7 +174,7 @@ const maxPrompt = 8 << 10
 
 func (c *config) spec() envcheck.Spec {
 	return envcheck.Spec{Vars: []envcheck.Var{
-		{Name: "RELAY_URL", Default: "ws://localhost:3000/ws", Into: envcheck.Text(&c.relay), Check: schemes("ws", "wss"), Doc: "URL of the relay."},
+		{Name: "RELAY_URL", Default: "ws://localhost:3000/ws", Into: envcheck.Text(&c.relay), Check: relayURL, Doc: "URL of the relay."},
 		{Name: "DEVICE_TOKEN_FILE", Into: envcheck.Text(&c.tokenFile), Doc: "File with the device's token (-token-file)."},
 		{Name: "REFRESH_URL", Into: envcheck.Text(&c.refresh), Check: schemes("http", "https"), Doc: "URL that refreshes the token."},
 		{Name: "DEVICE_STDIN", Into: envcheck.Bool(&c.stdin), Doc: "Whether the text comes from standard input."},
@@ -236,6 +236,17 @@ func (c *config) complete() error {
 func exposed(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "ws" || u.Scheme == "http") && !publish.Loopback(u.Hostname())
+}
+
+// relayURL checks the URL of a relay, whose query may name a room.
+func relayURL(s string) error {
+	if bare, room, ok := strings.Cut(s, "?room="); ok && room != "" && url.QueryEscape(room) == room {
+		s = bare
+	}
+	if err := schemes("ws", "wss")(s); err != nil {
+		return envcheck.CheckReason(err.Error() + ", or wss://host/path?room=NAME for a room")
+	}
+	return nil
 }
 
 // schemes returns a check for a URL with one of the schemes, and without user,

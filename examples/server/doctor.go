@@ -27,6 +27,7 @@ Exit code: 0 no check failed, 1 a check failed, 2 wrong usage, 3 no answer.
 func setupDoctor(flags *flag.FlagSet) func(*call) error {
 	tokenFile := flags.String("token-file", "", "a `file` with a token, which must be accepted, or refused if it has expired; its device should not publish meanwhile")
 	foreign := flags.String("origin", "https://evil.example", "a foreign `origin`, which must be refused")
+	room := flags.String("room", "", "the `room` whose WebSocket is checked, if the server has rooms (ROOMS)")
 	skip := flags.Bool("skip-rate-limit", false, "skip the check that uses up this address's connections")
 	timeout := flags.Duration("timeout", 10*time.Second, "how long each step may take")
 	return func(c *call) error {
@@ -43,7 +44,7 @@ func setupDoctor(flags *flag.FlagSet) func(*call) error {
 		if config.CheckOrigin(*foreign) != nil {
 			return usageError("-origin must be like https://evil.example")
 		}
-		cfg := doctor.Config{URL: url, ForeignOrigin: *foreign, SkipRateLimit: *skip, Timeout: *timeout}
+		cfg := doctor.Config{URL: url, Room: *room, ForeignOrigin: *foreign, SkipRateLimit: *skip, Timeout: *timeout}
 		if *tokenFile != "" {
 			token, err := os.ReadFile(*tokenFile)
 			if err != nil {

@@ -46,7 +46,7 @@ func verbs() []verb {
 		{name: "token", args: "[-device ID] [-role ROLE] [-scope PERMISSIONS] [-ttl DURATION | -pair] [-o FILE] | -check FILE",
 			about: "make a token for a device, or check one", setup: setupToken},
 		{name: "secret", about: "make a secret for JWT_SECRET, or for HISTORY_KEY", setup: setupSecret},
-		{name: "doctor", args: "[-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
+		{name: "doctor", args: "[-room ROOM] [-token-file FILE] [-origin ORIGIN] [-skip-rate-limit] [-timeout DURATION] URL", json: true,
 			about: "check a running server from outside, as visitors see it", notes: doctorNotes, setup: setupDoctor},
 		{name: "version", json: true, about: "print the program's version, and the version of Go that built it", setup: setupVersion},
 

@@ -416,7 +416,11 @@ type answer struct{ Type, Pos, Ack, Error, Status, Detail string }
 
 // endpoint returns the URL of the connection.
 func (p *publisher) endpoint() string {
-	address := p.cfg.URL + "?watch=0"
+	sep := "?"
+	if strings.Contains(p.cfg.URL, "?") {
+		sep = "&" // it names a room
+	}
+	address := p.cfg.URL + sep + "watch=0"
 	if p.pos != "" {
 		address += "&since=" + url.QueryEscape(p.pos)
 	}

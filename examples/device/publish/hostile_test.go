@@ -218,12 +218,12 @@ func TestAsksForNoFrames(t *testing.T) {
 			asked = append(asked, r.URL.Query())
 			return inner.RoundTrip(r)
 		})
-		if err := publish.Run(day(t), publish.Config{URL: "ws://" + origin + "/ws", Client: client, Tokens: good, Source: &numbers{last: 3}}); !errors.Is(err, io.EOF) {
+		if err := publish.Run(day(t), publish.Config{URL: "ws://" + origin + "/ws?room=pi-1", Client: client, Tokens: good, Source: &numbers{last: 3}}); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		for i, since := range []string{"", "", "a+&b=", "a+&b="} {
-			if len(asked) <= i || asked[i].Get("watch") != "0" || asked[i].Get("since") != since {
-				t.Fatalf("connection %d: asked %v, want watch=0 and since=%q", i+1, asked, since)
+			if len(asked) <= i || asked[i].Get("room") != "pi-1" || asked[i].Get("watch") != "0" || asked[i].Get("since") != since {
+				t.Fatalf("connection %d: asked %v, want room=pi-1, watch=0 and since=%q", i+1, asked, since)
 			}
 		}
 	})

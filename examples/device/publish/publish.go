@@ -79,7 +79,7 @@ type Source interface {
 
 // Config configures Run. URL, Tokens and Source are required.
 type Config struct {
-	URL    string // the relay's endpoint: ws://… or wss://…, without a query
+	URL    string // the relay's endpoint: ws://… or wss://…; its only query can be room=NAME
 	Tokens Tokens
 	Source Source
 	// Logger gets at most ten lines with the same message in a minute, because

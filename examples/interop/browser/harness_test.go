@@ -289,9 +289,20 @@ func memory(percent float64) map[string]any {
 // messages.
 func publisher(t *testing.T, server *relay.Server) func(message string) {
 	t.Helper()
+	return publisherAt(t, server, "", server.Token())
+}
+
+// publisherIn is publisher for the device and the room of this name.
+func publisherIn(t *testing.T, server *relay.Server, room string) func(message string) {
+	t.Helper()
+	return publisherAt(t, server, "?room="+room, server.Verb("token", "-device", room))
+}
+
+func publisherAt(t *testing.T, server *relay.Server, query, token string) func(message string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	ws, _, err := websocket.Dial(ctx, "ws://"+server.Addr+"/ws", nil)
+	ws, _, err := websocket.Dial(ctx, "ws://"+server.Addr+"/ws"+query, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +316,7 @@ func publisher(t *testing.T, server *relay.Server) func(message string) {
 			t.Fatal(err)
 		}
 	}
-	send(`{"token":"` + server.Token() + `"}`)
+	send(`{"token":"` + token + `"}`)
 	for {
 		ctx, cancel := context.WithTimeout(ctx, relay.Patience)
 		_, data, err := ws.Read(ctx)

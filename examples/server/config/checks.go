@@ -55,20 +55,15 @@ func roomName(s string) error {
 	return envcheck.Match(roomPattern, "made of letters, digits, hyphens and underscores, 64 at most, and begin with a letter or a digit")(s)
 }
 
-// usableRooms reports whether ROOMS names each room once, or every device's.
+// usableRooms reports whether ROOMS names rooms, or is that of every device.
 func (c *Config) usableRooms() bool {
 	names := c.Rooms
 	if slices.Equal(names, []string{everyDevice}) {
 		names = c.Devices
 	}
-	seen := make(map[string]bool)
-	for _, name := range names {
-		if seen[name] || !roomPattern.MatchString(name[:1]) || name == everyDevice {
-			return false
-		}
-		seen[name] = true
-	}
-	return len(names) <= mostRooms
+	return len(names) <= mostRooms && !slices.ContainsFunc(names, func(name string) bool {
+		return !roomPattern.MatchString(name[:1]) || name == everyDevice
+	})
 }
 
 // proxies reads the trusted proxies. Its error names a wrong item by its place,

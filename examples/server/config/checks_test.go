@@ -140,3 +140,45 @@ func TestEngine(t *testing.T) {
 		}
 	}
 }
+
+// ROOMS names rooms, or those of all devices.
+func TestRooms(t *testing.T) {
+	many := func(n int) string {
+		var names []string
+		for i := range n {
+			names = append(names, fmt.Sprintf("r%d", i))
+		}
+		return strings.Join(names, ",")
+	}
+	for _, row := range []struct {
+		rooms, devices string
+		want           string // the rooms, or the end of the error
+		ok             bool
+		why            string
+	}{
+		{"", "pi-1", "", true, "one conversation"},
+		{"pi-1,Stage_2", "pi-1", "pi-1,Stage_2", true, "a room that no device has the name of"},
+		{" pi-1 , pi-2 ", "pi-1,pi-2", "pi-1,pi-2", true, "spaces"},
+		{"*", "pi-1,pi-2", "pi-1,pi-2", true, "a room for each device"},
+		{"*,pi-1", "pi-1", "or * alone", false, "* and a name"},
+		{"*", "pi-1,-pi", "begin with a letter or a digit", false, "a device whose name is no name of a room"},
+		{"*", "pi-1,pi-1", "ALLOWED_DEVICE_ID item 2 repeats item 1", false, "a device twice"},
+		{"pi-1,pi-1", "pi-1", "ROOMS item 2 repeats item 1", false, "twice"},
+		{"../x", "pi-1", "ROOMS must be made of letters", false, "a path"},
+		{"-a", "pi-1", "begin with a letter or a digit", false, "no name of a log"},
+		{strings.Repeat("a", 65), "pi-1", "64 at most", false, "too long"},
+		{many(1000), "pi-1", many(1000), true, "as many as may be"},
+		{many(1001), "pi-1", "1000 names at most", false, "too many"},
+	} {
+		env := map[string]string{"JWT_SECRET": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID": row.devices, "ROOMS": row.rooms}
+		cfg, err := config.Load(func(name string) (string, bool) { v, ok := env[name]; return v, ok && v != "" })
+		switch {
+		case row.ok != (err == nil):
+			t.Errorf("%s: %v", row.why, err)
+		case err != nil && !strings.Contains(err.Error(), row.want):
+			t.Errorf("%s: %v, want %q", row.why, err, row.want)
+		case err == nil && strings.Join(cfg.Rooms, ",") != row.want:
+			t.Errorf("%s: %q", row.why, cfg.Rooms)
+		}
+	}
+}

@@ -244,7 +244,7 @@ func (c *Config) Spec() envcheck.Spec {
 	}, Rules: []envcheck.Rule{
 		envcheck.RuleFunc("is required, unless JWT_PUBLIC_KEY or JWT_ISSUER is set",
 			func() bool { return c.Secret.Reveal() != "" || c.PublicKeys != nil || c.Issuer != "" }, "JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_ISSUER"),
-		envcheck.RuleFunc("must name each room once, 1000 at most, or be * alone, in which case every name in ALLOWED_DEVICE_ID must begin with a letter or a digit",
+		envcheck.RuleFunc("must be 1000 names at most, or * alone, in which case every name in ALLOWED_DEVICE_ID must begin with a letter or a digit",
 			c.usableRooms, "ROOMS", "ALLOWED_DEVICE_ID"),
 		envcheck.RequiredIf("JWT_SECRET", "JWT_SECRET_PREVIOUS"),
 		envcheck.RequiredIf("JWT_ISSUER", "JWT_JWKS_URL"),

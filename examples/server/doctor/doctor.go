@@ -32,6 +32,9 @@ type Config struct {
 	// URL is the page's address, http or https. The WebSocket's address is "ws"
 	// relative to it.
 	URL string
+	// Room is the room whose WebSocket is checked, if the server has rooms. URL
+	// is then that of the list.
+	Room string
 	// Token is sent to the server if it is not empty. The server must accept
 	// it, or refuse it if it has expired. It is sent only over TLS with a valid
 	// certificate.
@@ -190,6 +193,14 @@ func (p *probe) pause(d time.Duration) {
 	case <-time.After(d):
 	case <-p.ctx.Done():
 	}
+}
+
+// socket is the path of the WebSocket, relative to the page.
+func (p *probe) socket() string {
+	if p.Room == "" {
+		return "ws"
+	}
+	return "ws?room=" + url.QueryEscape(p.Room)
 }
 
 func (p *probe) secure() bool { return p.url.Scheme == "https" }

@@ -91,7 +91,7 @@ func (p *probe) checkPages(page answer) {
 	}
 	missing := p.get("no-such-page-" + strings.ToLower(rand.Text()))
 	p.checkHeaders("headers.missing", "404", missing, http.StatusNotFound)
-	plain := p.get("ws")
+	plain := p.get(p.socket())
 	p.checkHeaders("headers.refusal", "ws without upgrade", plain, http.StatusUpgradeRequired, http.StatusBadRequest, http.StatusTooManyRequests, http.StatusForbidden)
 	method := p.do(http.MethodPost, "")
 	p.answers = append(p.answers, labelled{"POST", method})

@@ -65,8 +65,8 @@ func (p *probe) upgradeOver(cfg *tls.Config, header ...string) (*socket, answer)
 	rand.Read(nonce[:]) // never fails
 	key := base64.StdEncoding.EncodeToString(nonce[:])
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "GET %sws HTTP/1.1\r\nHost: %s\r\nUser-Agent: relay-doctor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n", p.url.EscapedPath(), p.url.Host, key)
+	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: relay-doctor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n", p.url.EscapedPath()+p.socket(), p.url.Host, key)
 	for i := 0; i < len(header); i += 2 {
 		fmt.Fprintf(&b, "%s: %s\r\n", header[i], header[i+1])
 	}

@@ -276,3 +276,44 @@ func TestLastOfADelay(t *testing.T) {
 		})
 	}
 }
+
+// The list of rooms shows what a viewer who comes now would see.
+func TestGlance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const delay = 10 * time.Second
+		now, later := newStage(t, 0), newStage(t, delay)
+		unknown := Glance{Memory: -1}
+		looks := func(s *stage, why string, want Glance) {
+			t.Helper()
+			if got := s.r.Glance(); got.Memory != want.Memory || got.Life != want.Life || !got.Latest.Equal(want.Latest) {
+				t.Errorf("%s: %+v, want %+v", why, got, want)
+			}
+		}
+		looks(now, "an empty room", unknown)
+		looks(later, "an empty room with a delay", unknown)
+		for _, s := range []*stage{now, later} {
+			s.say(`{"text":"a","status":{"num_restarts":6},"memory":{"available_mb":58,"percent_used":42,"total_mb":100}}`)
+		}
+		first := time.Now()
+		looks(now, "at once", Glance{42, 7, first})
+		looks(later, "within the delay", unknown)
+		time.Sleep(delay)
+		synctest.Wait()
+		looks(later, "after it", Glance{42, 7, first})
+		later.since = time.Now() // held
+		for _, s := range []*stage{now, later} {
+			s.say(`{"text":"b","memory":{"available_mb":1,"percent_used":99,"total_mb":100}}`)
+		}
+		looks(now, "not held", Glance{99, 7, time.Now()})
+		time.Sleep(3 * delay)
+		looks(later, "held", Glance{42, 7, first})
+		now.say(`{"text":"","status":{"is_restarting":true,"num_restarts":7}}`)
+		if got := now.r.Glance(); got.Memory != -1 || got.Life != 8 {
+			t.Errorf("after a restart: %+v", got)
+		}
+		now.say(`{"text":"","status":{"num_restarts":1e300}}`)
+		if got := now.r.Glance(); got.Life < 1 {
+			t.Errorf("a large number of restarts: %+v", got)
+		}
+	})
+}

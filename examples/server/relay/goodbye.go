@@ -18,19 +18,20 @@ const (
 	viewersAway   = 2 * time.Second
 )
 
-// goodbyes makes the reasons of the close frames for clients that leave
-// together. Each names the seconds after which its client may come back. They
-// are spread so that perSecond clients come back in each second, and evenly
-// over longestAway if there are too many. Clients add up to a second by chance,
-// so that those with the same number do not come at once.
+// goodbyes makes the reasons of the close frames for viewers that leave
+// together, some of a number of all. Each names the seconds after which its
+// client may come back. They are spread over the time that all need, so that
+// perSecond of all come back in each second, and evenly over longestAway if
+// there are too many. Clients add up to a second by chance, so that those with
+// the same number do not come at once.
 type goodbyes struct {
 	step float64 // seconds between two viewers
 	said int
 }
 
-func newGoodbyes(viewers int, perSecond float64) *goodbyes {
-	room := (longestAway - viewersAway).Seconds()
-	return &goodbyes{step: min(1/perSecond, room/float64(max(1, viewers)))}
+func newGoodbyes(viewers, all int, perSecond float64) *goodbyes {
+	most := (longestAway - viewersAway).Seconds()
+	return &goodbyes{step: min(float64(max(1, all))/perSecond, most) / float64(max(1, viewers))}
 }
 
 // publisher returns the reason for a client that only publishes.
@@ -62,11 +63,11 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 			viewers++
 		}
 	}
-	perSecond := float64(r.cfg.ReturnRate)
+	all := viewers
 	if r.cfg.Leaving != nil {
-		perSecond *= float64(max(viewers, 1)) / float64(max(r.cfg.Leaving(), viewers, 1))
+		all = max(all, r.cfg.Leaving())
 	}
-	bye := newGoodbyes(viewers, perSecond)
+	bye := newGoodbyes(viewers, all, float64(r.cfg.ReturnRate))
 	for v := range r.viewers {
 		why := bye.publisher
 		if !v.blind {

@@ -14,19 +14,22 @@ func TestGoodbyes(t *testing.T) {
 	for _, row := range []struct {
 		why       string
 		viewers   int
+		all       int // if others leave, too
 		perSecond float64
 		last      int // second
 		most      int // viewers in one second
 	}{
-		{"one", 1, 500, 2, 1},
-		{"fewer than come in a second", 400, 500, 2, 400},
-		{"10,000 as by default", 10_000, 500, 21, 501},
-		{"slowly", 100, 2, 51, 3},
-		{"slower than one a second", 10, 0.1, 101, 1},
-		{"more than fit: evenly", 298_000, 500, 300, 1001},
-		{"many more", 1_000_000, 1, 300, 3357},
+		{"one", 1, 0, 500, 2, 1},
+		{"fewer than come in a second", 400, 0, 500, 2, 400},
+		{"10,000 as by default", 10_000, 0, 500, 21, 501},
+		{"slowly", 100, 0, 2, 51, 3},
+		{"slower than one a second", 10, 0, 0.1, 101, 1},
+		{"more than fit: evenly", 298_000, 0, 500, 300, 1001},
+		{"a tenth of those that leave", 1000, 10_000, 500, 21, 52},
+		{"one of them", 1, 10_000, 500, 21, 1},
+		{"many more", 1_000_000, 0, 1, 300, 3357},
 	} {
-		g := newGoodbyes(row.viewers, row.perSecond)
+		g := newGoodbyes(row.viewers, max(row.all, row.viewers), row.perSecond)
 		in := map[int]int{}
 		last := 0
 		for range row.viewers {
@@ -42,7 +45,8 @@ func TestGoodbyes(t *testing.T) {
 			}
 		}
 		// The last one is in the last step, anywhere in it.
-		if first := row.last - 1 - int(1/row.perSecond); last < first || last > row.last {
+		step := float64(max(row.all, row.viewers)) / row.perSecond / float64(row.viewers)
+		if first := row.last - 1 - int(step); last < first || last > row.last {
 			t.Errorf("%s: the last comes after %d s, want %d", row.why, last, row.last)
 		}
 		for at, n := range in {
@@ -55,7 +59,7 @@ func TestGoodbyes(t *testing.T) {
 
 // More viewers than were counted do not come later than the bound.
 func TestGoodbyesBeyond(t *testing.T) {
-	g := newGoodbyes(0, 1)
+	g := newGoodbyes(0, 0, 1)
 	var said []string
 	for range 1000 {
 		said = append(said, g.viewer())
