@@ -132,7 +132,7 @@ func TestImportingCompilesNoMore(t *testing.T) {
 // import lower rooms only.
 var ranks = [][]string{
 	{"relay", "trail", "certificate", "tracker", "web", "doctor", "watch/suspect", "engine", "socket", "hold"},
-	{"config"},
+	{"config", "rooms"},
 	{"watch", "authority", "blocklist"},
 	{"operate"},
 	{"site"},
