@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,6 +43,23 @@ func quickly(t *testing.T, name string, only []string) {
 	}
 }
 
+// The profile of a run is one that pprof reads: gzip, RFC 1952.
+func TestProfile(t *testing.T) {
+	only := []string{relayTLS}
+	if lack := missing(only); lack != "" {
+		testkit.Missing(t, lack)
+	}
+	dir := t.TempDir()
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"-quick", "-viewers", "10", "-for", "5s", "-only", relayTLS, "-profile", dir, "cpu"}, &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, &errs)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, relayTLS+".pprof"))
+	if err != nil || !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for args, words := range map[string]string{
 		"":                    "say one of",
@@ -49,6 +68,7 @@ func TestUsage(t *testing.T) {
 		"-only socket.io cpu": `not "socket.io"`,
 		"-rounds -1 cpu":      "-rounds",
 		"-rate 0 cpu":         "-rate",
+		"-profile x idle":     "-profile is for cpu",
 	} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), strings.Fields(args), &out, &errs); code != 2 || !strings.Contains(errs.String(), words) {

@@ -18,6 +18,8 @@
 // with two cores cannot show two servers with a core each, because the load
 // needs one.
 //
+// With -profile it writes what each relay's processor does, for go tool pprof.
+//
 // The contestants take turns in each round, so that other load on the machine
 // affects all of them alike. Only the ratios can be compared, because the
 // figures are those of one machine. Command fanout needs taskset (util-linux)
@@ -63,6 +65,7 @@ type options struct {
 	duration time.Duration
 	json     bool
 	only     []string
+	profiles string
 }
 
 // run is main, with arguments instead of global variables. It guards both
@@ -80,6 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.Float64Var(&o.rate, "rate", 25, "messages a second")
 	f.IntVar(&o.size, "size", 200, "bytes of a message's text")
 	f.DurationVar(&o.duration, "for", 0, "how long each run publishes or stays idle (default 10s, quick 3s)")
+	f.StringVar(&o.profiles, "profile", "", "write a profile of each relay's processor to this directory; it costs some per cent")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -124,6 +128,9 @@ func (o *options) complete(args []string, quick bool, only string) error {
 		if quick {
 			o.duration = 3 * time.Second
 		}
+	}
+	if o.profiles != "" && o.name != "cpu" {
+		return errors.New("-profile is for cpu")
 	}
 	if o.viewers < 1 || o.rounds < 1 || o.duration < 0 || !(o.rate > 0) || o.size < 0 {
 		return errors.New("-viewers, -rounds, -for, -rate and -size must be above 0")
@@ -195,6 +202,7 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer bench.close()
+	bench.profiles, bench.profileFor = o.profiles, max(o.duration-warmUp, time.Second)
 	out := result{Measurement: o.name, Unit: o.unit, Viewers: o.viewers, Rate: o.rate, Rounds: o.rounds}
 	for _, name := range o.only {
 		out.Rows = append(out.Rows, &row{Name: name, Failed: []string{}})

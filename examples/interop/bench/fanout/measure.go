@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/relayguard/relayguard/internal/selfsigned"
 )
@@ -190,6 +191,9 @@ type bench struct {
 	limit  int // viewers that the limit of open files allows
 
 	cert, key string // files of a certificate for 127.0.0.1
+
+	profiles   string // a directory, or empty
+	profileFor time.Duration
 }
 
 func build(ctx context.Context) (*bench, error) {
@@ -250,6 +254,12 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 			count = 2
 		}
 	}
+	profile := func() error { return nil }
+	if b.profiles != "" && isRelay(name) && count == 1 {
+		operator := filepath.Join(b.dir, "operator.sock")
+		env = append(env, "OPERATOR_ADDR=unix:"+operator)
+		profile = func() error { return b.profile(ctx, operator, name) }
+	}
 	flags := []string{"-c", loadCore, filepath.Join(b.dir, "load"), "-json"}
 	scheme := "ws"
 	switch name {
@@ -293,7 +303,12 @@ func (b *bench) load(ctx context.Context, name string, args ...string) (*loaded,
 	}
 	var out, errs bytes.Buffer
 	load.Stdout, load.Stderr = &out, &errs
+	profiled := make(chan error, 1)
+	go func() { profiled <- profile() }()
 	err := load.Run()
+	if perr := <-profiled; perr != nil {
+		return nil, fmt.Errorf("%s: the profile: %w", name, perr)
+	}
 	var l loaded
 	if jerr := json.Unmarshal(out.Bytes(), &l); jerr != nil { // the report has the failures too
 		return nil, fmt.Errorf("%s: load: %w\n%s", name, errors.Join(err, jerr), &errs)
