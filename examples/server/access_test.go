@@ -248,6 +248,7 @@ func TestOperatorSocket(t *testing.T) {
 // If no server runs, there is no socket, and the commands on the history use
 // its directory.
 func TestNoServerAtTheSocket(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	env := append(durable(t, filepath.Join(dir, "history")), "OPERATOR_ADDR=unix:"+filepath.Join(dir, "operator.sock"))
 	s, p := serving(t, env)

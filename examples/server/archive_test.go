@@ -130,6 +130,7 @@ func guideExportImport(t *testing.T) {
 
 // Both export and import read a passphrase from a file.
 func TestArchiveWithPassphrase(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "passphrase")
 	if err := os.WriteFile(file, []byte("correct horse battery\n"), 0o600); err != nil {
@@ -152,6 +153,7 @@ func TestArchiveWithPassphrase(t *testing.T) {
 // Without a server, the verbs work on the directory. If a server runs that
 // takes no calls, the directory is locked.
 func TestArchiveOffline(t *testing.T) {
+	t.Parallel()
 	dir, history := t.TempDir(), filepath.Join(t.TempDir(), "history")
 	env := operable(t, durable(t, history))
 	name := filepath.Join(dir, "a.jsonl")
@@ -310,6 +312,7 @@ func (o operated) upload(body io.Reader) (status int, text string) {
 // An archive can be much larger than the history. Neither the verb nor the
 // server refuses it for its size, or holds more than its newest part.
 func TestImportOfALargeArchive(t *testing.T) {
+	t.Parallel()
 	const n = 1500
 	var texts []string
 	for i := range n {

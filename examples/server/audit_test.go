@@ -133,6 +133,7 @@ func TestAuditIsQuoted(t *testing.T) {
 // A hundred bad tokens are reported once as suspicious, in the log, the metrics
 // and the audit, and so are three floods.
 func TestSuspicionIsToldOnce(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(c *config.Config) { trustLoopback(c); crowded(c); production(c); c.MaxAttempts = 10_000 })
 	for range 40 {
 		s.refuse("192.0.2.7")

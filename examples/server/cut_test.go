@@ -124,6 +124,7 @@ func follow(t *testing.T, addr, last string, deadline time.Time) (shown []string
 // the connections of the device and of its viewers are cut again and again. At
 // the end, each viewer shows exactly the published messages.
 func TestNothingIsLostWhenConnectionsAreCut(t *testing.T) {
+	t.Parallel()
 	const n, viewers = 1000, 4
 	s := start(t, func(c *config.Config) {
 		c.RateConnections, c.MaxAttempts, c.HistoryTrimAt = 1_000_000, 1_000_000, 1200

@@ -233,6 +233,7 @@ func guideDoctor(t *testing.T) {
 // The verb checks real processes: exit codes, the report for people and the
 // report for programs.
 func TestDoctorVerb(t *testing.T) {
+	t.Parallel()
 	ca := newCA(t)
 	files := ca.files(1)
 	dir := t.TempDir()
@@ -316,6 +317,7 @@ func TestDoctorVerb(t *testing.T) {
 // shown on. This front shows a valid certificate to pages and handshakes, and
 // another one to WebSockets, whose messages it reads.
 func TestDoctorShowsNoTokenToAManInTheMiddle(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		why string
 		ttl time.Duration

@@ -91,6 +91,7 @@ func TestEngineOverTLS(t *testing.T) {
 
 // The history goes on at the promoted replica, whose address Sentinels tell.
 func TestEngineFailover(t *testing.T) {
+	t.Parallel()
 	s := redistest.Redis.StartSentinels(t, time.Second)
 	url := "redis://" + s.Addrs[0] + "?addr=" + s.Addrs[1] + "&addr=" + s.Addrs[2] + "&master_set=" + s.Name
 	a, b := readyNode(t, "", "REDIS_URL="+url), readyNode(t, "", "REDIS_URL="+url)
@@ -109,6 +110,7 @@ func TestEngineFailover(t *testing.T) {
 
 // A cluster needs two rules more.
 func TestEngineCluster(t *testing.T) {
+	t.Parallel()
 	c := redistest.Redis.StartCluster(t, 2*time.Second)
 	addrs := c.Addrs()
 	for _, s := range c.Servers {

@@ -163,6 +163,7 @@ func TestFallenBehind(t *testing.T) {
 // A viewer that reads nothing is dropped at its deadline. No other viewer
 // notices it.
 func TestStalledViewerIsDropped(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(c *config.Config) { unlimited(c); c.WriteWait = 3 * time.Second }) // the others must not take as long for a frame
 	stalled := upgraded(t, s.addr)
 	_ = stalled.conn.(*net.TCPConn).SetReadBuffer(64 << 10)
@@ -181,6 +182,7 @@ func TestStalledViewerIsDropped(t *testing.T) {
 
 // A publisher over its rate is read more slowly, and loses nothing.
 func TestPublisherIsSlowed(t *testing.T) {
+	t.Parallel()
 	const n, burst, each = 60, 10, 10 * time.Millisecond
 	s := start(t, func(c *config.Config) { c.PublishRate, c.PublishBurst = 100, burst })
 	device, watcher := s.publisher(), s.viewer()

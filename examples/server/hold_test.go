@@ -81,6 +81,7 @@ func TestHoldAndRelease(t *testing.T) {
 // A hold on one node is in force on all, and what is erased meanwhile is seen
 // nowhere.
 func TestNodesHold(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
 		engine := e.Start(t)
 		a := start(t, func(c *config.Config) { onEngine(t, c, engine.Addr) })
@@ -127,6 +128,7 @@ func TestNodesHold(t *testing.T) {
 // With a delay, a node whose engine is away shows what it showed before, also to
 // new viewers, and goes on afterwards.
 func TestDelayWithoutEngine(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	s := start(t, func(c *config.Config) { onEngine(t, c, engine.Addr); c.Delay = 2 * time.Second })
 	device := s.publisher()

@@ -24,6 +24,7 @@ const invalidJSON = `{"error":"Invalid JSON"}`
 // and checks the exact answer. After each row, a viewer that was connected
 // before is still served.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000 })
 	watcher, device := s.viewer(), s.publisher()
 	token := func(t *testing.T) string { return `{"token":"` + s.token(testDevice, time.Hour) + `"}` }
@@ -180,6 +181,7 @@ func TestHostile(t *testing.T) {
 // The server refuses a token while it writes the history or a published message
 // to the connection. It still sends the close frame.
 func TestRefusalBesideTheStream(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(c *config.Config) { crowded(c); c.MaxAttempts = 10_000; c.RateConnections = 10_000 })
 	stop := make(chan struct{})
 	var published sync.WaitGroup

@@ -1,6 +1,9 @@
 package main
 
+//lint:file-ignore SA1019 see harness_test.go
+
 import (
+	"context"
 	"net"
 	"net/http"
 	"os"
@@ -11,28 +14,36 @@ import (
 	"testing"
 	"time"
 
+	"nhooyr.io/websocket"
+
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
 )
 
 func TestStopWithViewers(t *testing.T) {
+	t.Parallel()
 	const viewers = 500
 	p := launch(t, true, t.TempDir(), []string{
 		"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "PORT=" + freePort(t), "RATE_LIMIT_CONNECTIONS=100000",
 	})
 	s := &testSite{t: t, addr: p.addr}
-	peers := make([]*peer, viewers)
-	for i := range peers {
-		peers[i] = s.viewer()
+	codes := make([]int, viewers)
+	var all sync.WaitGroup
+	for i := range codes {
+		v := s.viewer()
+		// It reads from now on, or it would not answer pings while the others
+		// connect.
+		all.Go(func() {
+			var err error
+			for err == nil {
+				_, _, err = v.ws.Read(context.Background())
+			}
+			codes[i] = int(websocket.CloseStatus(err))
+		})
 	}
 	// One viewer does not answer, and must not delay the others.
 	stubborn(t, p.addr)
 
-	codes := make([]int, viewers)
-	var all sync.WaitGroup
-	for i, v := range peers {
-		all.Go(func() { _, codes[i] = v.end() })
-	}
 	before := time.Now()
 	if code := p.terminate(); code != 0 {
 		t.Errorf("exit code %d, want 0:\n%s", code, p.stderr)
@@ -96,6 +107,7 @@ func descriptors(t *testing.T) int {
 // TestDemo runs the README's command and checks its promises: a page, a stream
 // within moments, and a valid token.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	// This is the environment of a real installation, which the demonstration
 	// must not touch.
 	installation := t.TempDir()

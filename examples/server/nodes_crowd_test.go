@@ -217,6 +217,7 @@ var keepAll = []string{"HISTORY_KEEP=100000"}
 // If a server is killed with 500 viewers and the device, all of them go on at
 // the other one, without a gap and without a duplicate.
 func TestNodeKilled(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
 	crowd(t, 500, 10, a, b, func(published func(int64)) {
@@ -233,6 +234,7 @@ func TestNodeKilled(t *testing.T) {
 // While both servers are restarted one after the other, no viewer loses a
 // message or gets one twice.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr, keepAll...), readyNode(t, engine.Addr, keepAll...)
 	crowd(t, 50, 50, a, b, func(published func(int64)) {

@@ -82,6 +82,7 @@ func readyNode(t *testing.T, engine string, more ...string) *node {
 // Two servers on one engine show the same history, take each message once, and
 // clear it for the viewers of both.
 func TestNodesShareTheHistory(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
 		engine := e.Start(t)
 		a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
@@ -144,6 +145,7 @@ func TestNodesShareTheHistory(t *testing.T) {
 // The devices' permissions are the same on all servers: sessions, revocations,
 // and pairs of tokens, also after a restart and a change of HISTORY_KEY.
 func TestNodesShareTheAuthority(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	a := readyNode(t, engine.Addr, "NODE_NAME=node-a", "DEVICE_SESSIONS=1", "DEVICE_SESSIONS_OVER=replace")
 	b := readyNode(t, engine.Addr, "NODE_NAME=node-b", "DEVICE_SESSIONS=1", "DEVICE_SESSIONS_OVER=replace")
@@ -228,6 +230,7 @@ func TestNodesShareTheAuthority(t *testing.T) {
 
 // Clients, blocks and penalties count on all servers together.
 func TestNodesShareTheLimits(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	env := []string{"RATE_LIMIT_CONNECTIONS=6", "RATE_LIMIT_WINDOW=1h", "TRUSTED_PROXIES=none"}
 	a, b := readyNode(t, engine.Addr, env...), readyNode(t, engine.Addr, env...)
@@ -271,6 +274,7 @@ func TestNodesShareTheLimits(t *testing.T) {
 // Wrong tokens at all servers count together, but not while a device publishes
 // from the same address, at any of them.
 func TestNodesShareThePenalties(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
 	guess := func(n *node) {
@@ -334,6 +338,7 @@ func TestNodeWithAnotherKey(t *testing.T) {
 // A server starts without its engine. It says so until it has the history, and
 // shows no empty history meanwhile.
 func TestNodeStartsBeforeItsEngine(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t, "--appendonly", "yes")
 	n := readyNode(t, engine.Addr)
 	device := n.publisher()
@@ -375,6 +380,7 @@ func TestNodeStartsBeforeItsEngine(t *testing.T) {
 // While the engine is away, viewers are served from memory, also new ones, and
 // publishers wait. Nothing is lost, and nothing comes twice.
 func TestEngineAway(t *testing.T) {
+	t.Parallel()
 	const away, back = "the engine is away; viewers are served from memory, and publishers wait", "the engine is back"
 	engine := redistest.Start(t)
 	s := start(t, func(c *config.Config) { onEngine(t, c, engine.Addr); c.EnginePatience = testkit.Patience })

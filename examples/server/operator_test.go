@@ -63,6 +63,7 @@ func guideReports(t *testing.T) {
 
 // Profiles are on the operator's listener alone, also those that take a while.
 func TestProfiles(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	op := s.operator()
 	for _, row := range []struct{ path, begins, why string }{

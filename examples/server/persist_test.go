@@ -68,6 +68,7 @@ func (s *testSite) shows(want ...string) {
 // After a restart of the server, a viewer continues at its position, and the
 // server still knows the device's ids.
 func TestRestartKeepsHistoryAndPositions(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "history")
 	env := durable(t, dir)
 	s, p := serving(t, env)
@@ -98,6 +99,7 @@ func TestRestartKeepsHistoryAndPositions(t *testing.T) {
 // messages if the device sends them again, whether or not the signal itself is
 // kept.
 func TestRestartSignalIsRemembered(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]string{
 		"bare": `{"text":"","id":"r","status":{"is_restarting":true}}`,
 		"kept": `{"text":"anew","id":"r","status":{"is_restarting":true}}`,
@@ -192,6 +194,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 
 // After a restart signal, no key opens a copy of the old segment.
 func TestRestartSignalDestroysTheOld(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
 	device := s.publisher()
@@ -267,6 +270,7 @@ func unreadable(t *testing.T, backup, keyFile string) {
 
 // One start changes the key, and the old key is then no longer needed.
 func TestHistoryKeyIsChanged(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
 	s.publisher().publish("a")
@@ -299,6 +303,7 @@ func refused(t *testing.T, env []string, want string) {
 }
 
 func TestHistoryRefusesToStart(t *testing.T) {
+	t.Parallel()
 	good := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, good))
 	s.publisher().publish("a", "b", "c")
@@ -372,6 +377,7 @@ func TestHistoryRefusesToStart(t *testing.T) {
 // A start that fails because its port is taken must not invalidate viewers'
 // positions.
 func TestFailedStartIsOrderly(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "history")
 	s, p := serving(t, durable(t, dir))
 	viewer := s.viewer()

@@ -331,6 +331,7 @@ func TestPostIsLimited(t *testing.T) {
 // Several servers that share an engine take each message once, also if its
 // token is revoked at the other, and say so while the engine is away.
 func TestNodesTakePosts(t *testing.T) {
+	t.Parallel()
 	engine := redistest.Start(t)
 	a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
 	token := a.token(testDevice, time.Hour)

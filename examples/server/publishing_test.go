@@ -19,6 +19,7 @@ import (
 // The programs of publishing.md work as they are there, also if the relay makes
 // them wait, or if an answer is lost.
 func TestPublishingPrograms(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("publishing.md")
 	if err != nil {
 		t.Fatal(err)

@@ -105,6 +105,7 @@ func (s *testSite) ends(want string) bool {
 // If a device sends a message again, on the same or another connection, the
 // server acknowledges it again and publishes it once.
 func TestPublishOnce(t *testing.T) {
+	t.Parallel()
 	s := start(t, crowded)
 	answered := func(p *peer, want map[string]any) {
 		t.Helper()

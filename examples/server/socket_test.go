@@ -31,6 +31,7 @@ func through(path string) *http.Client {
 // On a Unix socket, the server takes each client's address from the proxy's
 // headers: it serves, limits and names the right one.
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	dir := testkit.ShortDir(t)
 	path := filepath.Join(dir, "relay.sock")
 	env := []string{"JWT_SECRET=" + testSecret, "ALLOWED_DEVICE_ID=" + testDevice, "HOST=unix:" + path, "SOCKET_GROUP=" + strconv.Itoa(os.Getgid()),

@@ -49,6 +49,7 @@ func atTerminal(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, pers
 // export asks twice, since a mistyped passphrase would make the archive
 // unreadable.
 func TestPassphraseIsAskedFor(t *testing.T) {
+	t.Parallel()
 	const passphrase = "correct horse battery"
 	env := operable(t, durable(t, filepath.Join(t.TempDir(), "history")))
 	s, _ := serving(t, env)

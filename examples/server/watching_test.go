@@ -48,6 +48,7 @@ func TestWatching(t *testing.T) {
 // The number is that of all servers on one engine, and one that has ended counts
 // no longer.
 func TestNodesWatching(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
 		engine := e.Start(t)
 		a, b := readyNode(t, engine.Addr), readyNode(t, engine.Addr)
