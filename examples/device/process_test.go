@@ -280,6 +280,7 @@ func counting(t *testing.T) (url string) {
 // device that is killed. A viewer gets every number of a process once and in
 // order.
 func TestDeviceAndRelay(t *testing.T) {
+	t.Parallel()
 	r := startRelay(t)
 	file, state := r.token("-pair"), filepath.Join(t.TempDir(), "state.json")
 	first, err := os.ReadFile(file)
@@ -381,6 +382,7 @@ func TestDeviceAndRelay(t *testing.T) {
 // Without a model, the built-in generator publishes, with the real memory
 // figures.
 func TestBuiltInGenerator(t *testing.T) {
+	t.Parallel()
 	r := startRelay(t)
 	words := make(chan message, 1000)
 	r.watch(func(m message) {

@@ -12,6 +12,7 @@ import (
 // On a terminal, the last line shows the state, and log lines are written above
 // it.
 func TestStatusLine(t *testing.T) {
+	t.Parallel()
 	r := startRelay(t)
 	person, tty := testkit.Terminal(t)
 	seen := new(testkit.Log)

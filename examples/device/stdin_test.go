@@ -15,6 +15,7 @@ import (
 // meanwhile. Everything that the model wrote before its end is published, once
 // and in order, and then the device ends.
 func TestStdin(t *testing.T) {
+	t.Parallel()
 	r := startRelay(t)
 	var mu sync.Mutex
 	// look returns the text that a viewer has, who comes now.

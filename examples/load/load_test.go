@@ -103,6 +103,7 @@ func TestFaults(t *testing.T) {
 
 // Load publishes by itself, over the relay's protocol.
 func TestPublishes(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	r, code, words := measured(t, "-url", f.url(), "-viewers", "8", "-rate", "50", "-for", "200ms", "-slow", "2", "-hello", "hello", "-sources", "0", "-wait", "1m")
 	if code != exitOK || r.Published != 10 || r.Expected != 60 || r.Deliveries != 60 || r.Loss != 0 || r.Slow != 2 {
@@ -116,6 +117,7 @@ func TestPublishes(t *testing.T) {
 // Load can join a server in the middle of its messages, and leave it before the
 // last.
 func TestPublishedElsewhere(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	defer func() { close(stop); <-stopped }()

@@ -18,6 +18,7 @@ import (
 // If one of three servers ends, its viewers go on at the next one, and load
 // finds nothing lost and nothing twice.
 func TestSeveralServers(t *testing.T) {
+	t.Parallel()
 	binary := buildRelay(t)
 	for _, row := range []struct {
 		why    string

@@ -80,6 +80,7 @@ func startRelay(t testing.TB, binary string, more ...string) *relay {
 }
 
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	s := startRelay(t, buildRelay(t))
 	pid := s.cmd.Process.Pid
 	common := []string{"-url", s.url, "-token", s.token, "-wait", "1m"}
@@ -136,6 +137,7 @@ func TestRelay(t *testing.T) {
 
 // Over a Unix socket, load sends the addresses of its viewers as a proxy does.
 func TestRelayOnUnixSocket(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(testkit.ShortDir(t), "relay.sock")
 	s := startRelay(t, buildRelay(t), "HOST=unix:"+path)
 	common := []string{"-url", s.url, "-unix", path, "-token", s.token, "-wait", "1m", "-viewers", "50"}
@@ -151,6 +153,7 @@ func TestRelayOnUnixSocket(t *testing.T) {
 
 // Over TLS, load believes only the given authority.
 func TestRelayOverTLS(t *testing.T) {
+	t.Parallel()
 	cert, key := certificate(t)
 	s := startRelay(t, buildRelay(t), "TLS_CERT_FILE="+cert, "TLS_KEY_FILE="+key)
 	url := "wss" + strings.TrimPrefix(s.url, "ws")

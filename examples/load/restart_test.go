@@ -75,6 +75,7 @@ func supervised(t *testing.T, env ...string) (url string, pid int, stop func()) 
 // All viewers come back to a server that was restarted, none before its time,
 // and not all at once.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	const viewers, perSecond = 40, 10 // half of UPGRADES_PER_SECOND
 	url, pid, stop := supervised(t, "UPGRADES_PER_SECOND="+strconv.Itoa(2*perSecond))
 	defer stop()
@@ -93,6 +94,7 @@ func TestRestart(t *testing.T) {
 
 // A server that says nothing is a failure.
 func TestRestartUntold(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	helper := exec.Command("sleep", "60") // gets the SIGTERM
 	if err := helper.Start(); err != nil {
