@@ -68,6 +68,7 @@ func TestUsage(t *testing.T) {
 		"-only socket.io cpu": `not "socket.io"`,
 		"-rounds -1 cpu":      "-rounds",
 		"-rate 0 cpu":         "-rate",
+		"-share 1.5 cpu":      "-share",
 		"-profile x idle":     "-profile is for cpu",
 	} {
 		var out, errs bytes.Buffer

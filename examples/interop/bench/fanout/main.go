@@ -16,7 +16,8 @@
 // costs to divide viewers among two servers: if the two together serve as many
 // on one core as one does, each serves as many on a core of its own. A machine
 // with two cores cannot show two servers with a core each, because the load
-// needs one.
+// needs one. It can show two with a part of a core each, beside one with the
+// same part: -share 0.45.
 //
 // With -profile it writes what each relay's processor does, for go tool pprof.
 //
@@ -66,6 +67,7 @@ type options struct {
 	json     bool
 	only     []string
 	profiles string
+	share    float64
 }
 
 // run is main, with arguments instead of global variables. It guards both
@@ -84,6 +86,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.IntVar(&o.size, "size", 200, "bytes of a message's text")
 	f.DurationVar(&o.duration, "for", 0, "how long each run publishes or stays idle (default 10s, quick 3s)")
 	f.StringVar(&o.profiles, "profile", "", "write a profile of each relay's processor to this directory; it costs some per cent")
+	f.Float64Var(&o.share, "share", 1, "`share` of a core that each server gets, as with -only node,nodes -share 0.45 most: one server, and two of the same size on the core; needs root")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -128,6 +131,9 @@ func (o *options) complete(args []string, quick bool, only string) error {
 		if quick {
 			o.duration = 3 * time.Second
 		}
+	}
+	if !(o.share > 0 && o.share <= 1) {
+		return errors.New("-share must be above 0 and at most 1")
 	}
 	if o.profiles != "" && o.name != "cpu" {
 		return errors.New("-profile is for cpu")
@@ -202,6 +208,7 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer bench.close()
+	bench.share = o.share
 	bench.profiles, bench.profileFor = o.profiles, max(o.duration-warmUp, time.Second)
 	out := result{Measurement: o.name, Unit: o.unit, Viewers: o.viewers, Rate: o.rate, Rounds: o.rounds}
 	for _, name := range o.only {

@@ -192,7 +192,8 @@ type bench struct {
 
 	cert, key string // files of a certificate for 127.0.0.1
 
-	profiles   string // a directory, or empty
+	share      float64 // of a core, for each server
+	profiles   string  // a directory, or empty
 	profileFor time.Duration
 }
 

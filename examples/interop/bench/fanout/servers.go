@@ -77,7 +77,19 @@ func (b *bench) start(ctx context.Context, name, log, core string, env []string,
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
+	limited := new(group)
+	if core == serverCore && b.share < 1 {
+		if limited, err = newGroup(b.share); err == nil {
+			err = limited.add(cmd.Process.Pid)
+		}
+		if err != nil {
+			_ = cmd.Process.Kill()
+			<-ended
+			return nil, err
+		}
+	}
 	p := &process{addr: addr, pid: cmd.Process.Pid, stop: func() {
+		defer limited.close()
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
