@@ -455,15 +455,24 @@ func TestNodesRooms(t *testing.T) {
 		other.authenticate(b.token(testDevice, time.Hour))
 		other.send(`{"text":"x","timestamp":1700000000000}`)
 		other.await(func(m map[string]any) bool { return m["status"] == "viewer" })
-		a.in("pi-2")
-		testkit.Eventually(t, "both servers count the viewers of a room", func() bool {
-			out, _ := b.verb(exitOK, "sessions")
-			return strings.Contains(out, "  pi-2: 3, of which 2 on this server\n")
-		})
+		elsewhere := a.in("pi-2")
+		says := func(want string) {
+			t.Helper()
+			testkit.Eventually(t, "sessions says "+want, func() bool {
+				out, _ := b.verb(exitOK, "sessions")
+				return strings.Contains(out, want)
+			})
+		}
+		says("  pi-2: 3, of which 2 on this server\n")
+		two.leave()
+		other.leave()
+		says("  pi-2: 1, of which 0 on this server\n")
+		elsewhere.leave()
+		one.leave()
+		says("Connections that watch: 1, of which 0 on this server.\n  pi-1: 1, of which 0 on this server\n") // the device
 		b.verb(exitOK, "erase", "-room", "pi-1", "-all")
 		if out, _ := a.verb(exitOK, "export", "-room", "pi-1"); strings.Contains(out, "over nodes") {
 			t.Errorf("erased at one node, and exported at the other: %s", out)
 		}
-		_ = two
 	})
 }

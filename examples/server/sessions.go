@@ -47,6 +47,9 @@ func (c *call) watching(w io.Writer) {
 	}
 	fmt.Fprintf(w, "Connections that watch: %s.\n", watchers(n.All, n.Here))
 	for _, r := range n.Rooms {
+		if r.All == 0 {
+			continue // there can be a thousand of them
+		}
 		fmt.Fprintf(w, "  %s: %s\n", r.Room, watchers(r.All, r.Here))
 	}
 }

@@ -16,7 +16,7 @@ type Watching struct {
 type RoomWatching struct {
 	Room string `json:"room"`
 	Here int    `json:"here"`
-	All  int    `json:"all"` // if some of them watch here
+	All  int    `json:"all"`
 }
 
 func (c *Config) handleWatching(mux *http.ServeMux) {

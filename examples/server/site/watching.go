@@ -3,8 +3,6 @@ package site
 import (
 	"context"
 	"time"
-
-	"github.com/relayguard/relayguard/examples/server/rooms"
 )
 
 // watchingEvery is how often a server tells the others how many viewers it has.
@@ -16,32 +14,32 @@ func (s *Site) countViewers(ctx context.Context) {
 	if s.engine == nil {
 		return
 	}
+	all := s.Rooms.All()
+	names := make([]string, len(all))
+	for i, r := range all {
+		names[i] = r.Name
+	}
+	here := make([]int, len(all))
 	tick := time.NewTicker(watchingEvery)
 	defer tick.Stop()
-	told := make(map[*rooms.Room]bool) // that have viewers here
 	for {
-		for _, r := range s.Rooms.All() {
-			here := r.Relay.Watching()
-			if here == 0 && !told[r] && s.Rooms.Named() {
-				continue // only viewers see the number
+		for i, r := range all {
+			here[i] = r.Relay.Watching()
+		}
+		some, cancel := context.WithTimeout(ctx, 2*time.Second)
+		sums, err := s.engine.Watching(some, names, here)
+		cancel()
+		if err == nil { // else the engine is away, which is logged
+			for i, r := range all {
+				r.Elsewhere(max(int(sums[i])-here[i], 0))
 			}
-			told[r] = here > 0
-			some, cancel := context.WithTimeout(ctx, 2*time.Second)
-			if all, err := s.engine.Watching(some, r.Name, here); err == nil { // else the engine is away, which is logged
-				r.Elsewhere(max(all-here, 0))
-			}
-			cancel()
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			some, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			for r, any := range told {
-				if any {
-					_, _ = s.engine.Watching(some, r.Name, 0) // else the number counts for some seconds more
-				}
-			}
+			_, _ = s.engine.Watching(some, names, make([]int, len(all))) // else the numbers count for some seconds more
 			return
 		}
 	}
