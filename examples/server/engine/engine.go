@@ -33,6 +33,8 @@ func logName(room string) string {
 }
 
 const (
+	bufferSize = 16 << 10
+
 	dialWait  = 2 * time.Second
 	firstWait = 100 * time.Millisecond // before the second try to reach the engine
 	longWait  = 2 * time.Second        // before each of the later ones
@@ -93,6 +95,9 @@ func New(cfg Config) (*Engine, error) {
 	o.Dialer = net.Dialer{Timeout: dialWait}
 	o.Sentinel.Dialer = o.Dialer
 	o.DisableCache = true // nothing is read twice
+	// Each history has a connection of its own, and there can be a thousand of
+	// them: the client's defaults take a megabyte for each.
+	o.ReadBufferEachConn, o.WriteBufferEachConn, o.RingScaleEachConn = bufferSize, bufferSize, 8
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

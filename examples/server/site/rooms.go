@@ -2,6 +2,7 @@ package site
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,28 +12,47 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
+// madeAtOnce bounds the relays that are made at once. Each waits for the engine
+// for a moment, and a thousand moments are a minute.
+const madeAtOnce = 64
+
 // openRooms makes the relay of every room.
 func (s *Site) openRooms(cfg relay.Config) error {
 	cfg.Leaving = s.Rooms.Leaving
-	for _, r := range s.Rooms.All() {
-		one := cfg
-		one.Room, one.Log = r.Name, r.Log
-		if s.cfg.ShowWatching {
-			one.Watching = r.Watching
-		}
-		if r.Name != "" {
-			one.Logger, one.Thinned = cfg.Logger.With("room", r.Name), cfg.Thinned.With("room", r.Name)
-		}
-		made, err := relay.New(one)
-		if err != nil {
-			return err
-		}
-		r.Serve(made)
+	all := s.Rooms.All()
+	made, errs := make([]*relay.Relay, len(all)), make([]error, len(all))
+	slots := make(chan struct{}, madeAtOnce)
+	var done sync.WaitGroup
+	for i, r := range all {
+		slots <- struct{}{}
+		done.Go(func() {
+			defer func() { <-slots }()
+			made[i], errs[i] = s.openRoom(r, cfg)
+		})
+	}
+	done.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return errs[i]
+	}
+	for i, r := range all {
+		r.Serve(made[i])
 	}
 	if !s.Rooms.Named() {
-		s.Relay = s.Rooms.All()[0].Relay
+		s.Relay = made[0]
 	}
 	return nil
+}
+
+// openRoom makes the relay of a room.
+func (s *Site) openRoom(r *rooms.Room, cfg relay.Config) (*relay.Relay, error) {
+	cfg.Room, cfg.Log = r.Name, r.Log
+	if s.cfg.ShowWatching {
+		cfg.Watching = r.Watching
+	}
+	if r.Name != "" {
+		cfg.Logger, cfg.Thinned = cfg.Logger.With("room", r.Name), cfg.Thinned.With("room", r.Name)
+	}
+	return relay.New(cfg)
 }
 
 // roomPages serves the page of every room at /r/NAME/.
