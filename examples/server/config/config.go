@@ -317,7 +317,7 @@ func Load(env envcheck.Lookup) (Config, error) {
 		c.Node, _ = os.Hostname() // it names the server in logs and lists only
 	}
 	if c.MaxConnections == 0 {
-		c.MaxConnections = connectionsFor(openFiles(), c.journals())
+		c.MaxConnections = connectionsFor(openFiles(), c.roomFiles())
 	}
 	return c, nil
 }
@@ -327,24 +327,28 @@ const mostConnections = 10_000_000
 
 // journalFiles is how many files an open journal takes, and one more while it
 // begins another segment.
-const journalFiles = 5
+const journalFiles = 8
 
-// journals returns how many journals the server has open.
-func (c *Config) journals() int {
-	if c.HistoryDir == "" {
-		return 0
+// roomFiles returns how many files the rooms take: those of a journal, or a
+// connection to the engine. Those of a single conversation are among the others.
+func (c *Config) roomFiles() int {
+	switch {
+	case c.HistoryDir != "":
+		return journalFiles * len(c.Rooms)
+	case !c.RedisURL.IsZero():
+		return len(c.Rooms)
 	}
-	return len(c.Rooms) // a single one is among the other files
+	return 0
 }
 
 // connectionsFor returns the default of MAX_CONNECTIONS for a process that may
-// open so many files, and has so many journals of rooms. The others are for the
+// open so many files, of which the rooms take some. The others are for the
 // history, the state of the authority, listeners, and HTTP connections.
-func connectionsFor(files uint64, journals int) int {
+func connectionsFor(files uint64, rooms int) int {
 	if files == 0 || files > mostConnections {
 		return mostConnections // the system has no such limit, or does not tell
 	}
-	files -= min(files, uint64(journalFiles*journals))
+	files -= min(files, uint64(rooms))
 	return max(1, int(files-max(files/10, min(64, files/2))))
 }
 
