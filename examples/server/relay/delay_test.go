@@ -299,14 +299,14 @@ func TestGlance(t *testing.T) {
 		looks(later, "within the delay", unknown)
 		time.Sleep(delay)
 		synctest.Wait()
-		looks(later, "after it", Glance{42, 7, first})
+		looks(later, "after it", Glance{42, 7, first.Add(delay)})
 		later.since = time.Now() // held
 		for _, s := range []*stage{now, later} {
 			s.say(`{"text":"b","memory":{"available_mb":1,"percent_used":99,"total_mb":100}}`)
 		}
 		looks(now, "not held", Glance{99, 7, time.Now()})
 		time.Sleep(3 * delay)
-		looks(later, "held", Glance{42, 7, first})
+		looks(later, "held", Glance{42, 7, first.Add(delay)})
 		now.say(`{"text":"","status":{"is_restarting":true,"num_restarts":7}}`)
 		if got := now.r.Glance(); got.Memory != -1 || got.Life != 8 {
 			t.Errorf("after a restart: %+v", got)
@@ -314,6 +314,13 @@ func TestGlance(t *testing.T) {
 		now.say(`{"text":"","status":{"num_restarts":1e300}}`)
 		if got := now.r.Glance(); got.Life < 1 {
 			t.Errorf("a large number of restarts: %+v", got)
+		}
+		for _, s := range []*stage{now, later} {
+			s.since = time.Time{}
+			if err := s.r.Clear(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			looks(s, "erased", unknown)
 		}
 	})
 }

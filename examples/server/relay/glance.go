@@ -10,7 +10,7 @@ import (
 type Glance struct {
 	Memory float64   // per cent that is used; below 0 if it is not known
 	Life   int       // the number of the life, from 1; 0 if it is not known
-	Latest time.Time // of the newest message that is kept; zero if there is none
+	Latest time.Time // when viewers got the newest message that is kept; zero if there is none
 }
 
 // Glance returns what a viewer who comes now would see.
@@ -30,7 +30,7 @@ func (r *Relay) Glance() Glance {
 	}
 	switch n := len(b.Entries); {
 	case n > 0:
-		g.Latest = b.Entries[n-1].At
+		g.Latest = b.Entries[n-1].At.Add(r.cfg.Delay)
 	case bound.seq == everything:
 		g.Latest = r.cfg.Log.Stats().Latest
 	}

@@ -2,6 +2,7 @@ package site
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -67,21 +68,29 @@ func (s *Site) roomPages(pages *http.ServeMux, secure *headers.Middleware) {
 		}))
 		pages.Handle(at+"/{$}", secure.Handler(files))
 		pages.Handle(at+"/", files)
-		pages.Handle(at, http.RedirectHandler(r.Name+"/", http.StatusPermanentRedirect))
+		pages.HandleFunc(at, func(w http.ResponseWriter, req *http.Request) {
+			// http.Redirect would leave out the query, and the path below which a
+			// proxy serves the site.
+			to := url.URL{Path: r.Name + "/", RawQuery: req.URL.RawQuery}
+			w.Header().Set("Location", to.String())
+			w.WriteHeader(http.StatusPermanentRedirect)
+		})
 	}
 }
 
 const (
-	listedFor = time.Second      // that the list of rooms is as it was
-	liveFor   = 15 * time.Second // after a message, as on the page
+	listedFor   = time.Second      // that the list of rooms is as it was
+	listedShare = 20               // of its time at most is for making the list
+	liveFor     = 15 * time.Second // after a message, as on the page
 )
 
 // listed is the list of rooms as it was a moment ago, so that a stranger cannot
-// make the server look at all rooms at every request.
+// make the server look at all rooms at every request. With BROADCAST_DELAY, a
+// look takes as long as the histories are.
 type listed struct {
-	mu   sync.Mutex
-	read time.Time
-	list []web.Listed
+	mu    sync.Mutex
+	until time.Time
+	list  []web.Listed
 }
 
 // rooms returns the func that lists all rooms.
@@ -89,11 +98,12 @@ func (l *listed) rooms(all *rooms.Rooms) func() []web.Listed {
 	return func() []web.Listed {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if now := time.Now(); l.list == nil || now.Sub(l.read) > listedFor {
-			l.read, l.list = now, nil
+		if began := time.Now(); l.list == nil || began.After(l.until) {
+			l.list = nil
 			for _, r := range all.All() {
 				l.list = append(l.list, listOne(r))
 			}
+			l.until = time.Now().Add(max(listedFor, listedShare*time.Since(began)))
 		}
 		return l.list
 	}
