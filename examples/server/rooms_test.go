@@ -180,6 +180,8 @@ func TestRoomPermissions(t *testing.T) {
 				}
 				if p := s.postTo("/publish?room="+room, token, `{"text":"a"}`); p.Status != want {
 					t.Errorf("%s: a request is answered %v, want %d", room, p, want)
+				} else if !may && p.Detail != "the token has no permission to publish in this room" {
+					t.Errorf("%s: the detail is %q", room, p.Detail)
 				}
 				p := s.in(room)
 				p.authenticate(token)
@@ -252,6 +254,9 @@ func TestRoomPages(t *testing.T) {
 		res, body := s.get(path)
 		if res.StatusCode != want.status || !strings.Contains(body, want.has) {
 			t.Errorf("%s: %s: %.300s", path, res.Status, body)
+		}
+		if cache := res.Header.Get("Cache-Control"); want.status/100 == 4 && strings.Contains(want.has, "room") && cache != "no-store" {
+			t.Errorf("%s: Cache-Control is %q", path, cache)
 		}
 		if csp := res.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || (path == "/" || path == "/r/pi-1/") != strings.Contains(csp, "'nonce-") && path != "/r/pi-1/?wall" {
 			t.Errorf("%s: %s", path, csp)

@@ -120,8 +120,11 @@ type unavailableError struct {
 
 func (e *unavailableError) Error() string {
 	text := fmt.Sprintf("publish: the relay answers %d %s", e.status, http.StatusText(e.status))
-	if e.status/100 == 3 {
+	switch {
+	case e.status/100 == 3:
 		text += ": the token is not sent to another address: give that of the relay itself (-relay)"
+	case e.status == http.StatusBadRequest, e.status == http.StatusNotFound:
+		text += ": if the relay has rooms, name one of them in its URL (-relay), as in wss://art.example/ws?room=pi-1"
 	}
 	return text
 }
@@ -359,7 +362,7 @@ func (c *connection) heed(stop context.Context) error {
 				wait = c.backOff() // no message was accepted, and a new token may not help
 			}
 			c.renewIn(wait, renewFloor)
-			c.cfg.Logger.Warn("the relay accepts no messages before the device sends another token", "again_in", wait.Round(time.Millisecond))
+			c.cfg.Logger.Warn("the relay accepts no messages before the device sends another token: this one is no longer valid, or does not permit to publish in this room", "again_in", wait.Round(time.Millisecond))
 		case a.Error == "Invalid message format":
 			c.cfg.Logger.Error("the relay refused the form of a message; the message is dropped", "detail", a.Detail)
 			c.queue.drop()

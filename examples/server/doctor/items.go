@@ -40,7 +40,7 @@ var items = []struct{ id, checklist, point, mend string }{
 	{"errors.banner", after, "No version in headers", "server_tokens off; remove Server and X-Powered-By where they name versions"},
 	{"monitoring.health", after, "Health endpoints for monitors", "let /healthz and /readyz through"},
 	{"monitoring.alerts", after, "Monitoring and alerting configured", "set up alerts for failed authentications, blocked addresses and a failing /readyz: see examples/deploy"},
-	{"websocket.upgrade", after, "The WebSocket can be opened", "let the proxy pass Upgrade and Connection on, see examples/deploy; after 429 or 403, this address is limited or blocked"},
+	{"websocket.upgrade", after, "The WebSocket can be opened", "let the proxy pass Upgrade and Connection on, see examples/deploy; after 400 or 404, name a room of the server with -room if it has ROOMS; after 429 or 403, this address is limited or blocked"},
 	{"websocket.size", after, "Message size limited before authentication", "close with 1009 if a message is larger than 4 KiB"},
 	{"websocket.cleanup", after, "A closed connection no longer counts", "release the count when a connection ends"},
 	{"auth.refused", after, "Invalid tokens are all refused alike", "one answer for every reason: {\"error\":\"Authentication failed\"}"},

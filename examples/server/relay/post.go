@@ -45,7 +45,7 @@ type PostConfig struct {
 //   - 400: the message breaks the schema; "detail" names the field and the
 //     rule.
 //   - 401: the token is refused, for whatever reason.
-//   - 403: the token has no permission to publish, the client may not send
+//   - 403: the token has no permission to publish here, the client may not send
 //     tokens, or the request comes from a page of another origin.
 //   - 405, 415: the request is no POST of JSON.
 //   - 409: the device has too many connections, or the operator or a newer
@@ -114,7 +114,7 @@ func (r *Relay) admit(cfg *PostConfig, w http.ResponseWriter, req *http.Request)
 	case undecided, errors.Is(err, errPosters):
 		unavailable(w, "the server cannot decide about the token now")
 	case refused != nil && refused.Reason == wsauth.ReasonPermission:
-		refuse(w, http.StatusForbidden, "Forbidden", "the token has no permission to publish")
+		refuse(w, http.StatusForbidden, "Forbidden", r.unpermitted())
 	case refused != nil:
 		refuse(w, http.StatusConflict, "Not now", "the operator or a newer connection of this device has ended this one; try again after a minute")
 	case r.stillValid(req):
@@ -123,6 +123,14 @@ func (r *Relay) admit(cfg *PostConfig, w http.ResponseWriter, req *http.Request)
 		refuse(w, http.StatusUnauthorized, "Authentication failed", "")
 	}
 	return nil, nil
+}
+
+// unpermitted is why a token without permission is refused.
+func (r *Relay) unpermitted() string {
+	if r.cfg.Room == "" {
+		return "the token has no permission to publish"
+	}
+	return "the token has no permission to publish in this room"
 }
 
 // stillValid reports whether the token of a request is valid, so that only the

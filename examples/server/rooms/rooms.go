@@ -105,8 +105,12 @@ func (rs *Rooms) Names() string {
 // Refuse answers a request that names no room, with a status and the reason.
 type Refuse func(w http.ResponseWriter, status int, why string)
 
-// Plain is a [Refuse] that answers with plain text.
-func Plain(w http.ResponseWriter, status int, why string) { http.Error(w, why, status) }
+// Plain is a [Refuse] that answers with plain text, which no cache stores: a
+// restart can bring the room.
+func Plain(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, why, status)
+}
 
 // Of returns the room that a request names in its parameter room. Otherwise it
 // refuses the request, with 404, or 400 if the parameter is missing, and
