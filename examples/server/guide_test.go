@@ -284,11 +284,11 @@ func guideHealth(t *testing.T) {
 			t.Errorf("%s: got %d %q, want 200 %q", path, res.StatusCode, body, want)
 		}
 	}
-	s.srv.DiskState(errors.New("no space left"))
+	s.srv.DiskState("", errors.New("no space left"))
 	if res, body := s.get("/readyz"); res.StatusCode != 200 || body != "degraded\n" {
 		t.Errorf("/readyz while the disk fails: got %d %q, want 200 \"degraded\"", res.StatusCode, body)
 	}
-	s.srv.DiskState(nil)
+	s.srv.DiskState("", nil)
 	// A viewer that does not answer the close delays the server's stop for a
 	// moment.
 	stubborn(t, s.addr)

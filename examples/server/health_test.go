@@ -48,7 +48,7 @@ func TestHealthVerb(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d, and %q in:\n%s", row.name, code, row.want, row.says, &out)
 		}
 	}
-	s.srv.DiskState(errors.New("no space left"))
+	s.srv.DiskState("", errors.New("no space left"))
 	var out bytes.Buffer
 	_, port, _ := net.SplitHostPort(s.addr)
 	if code := run(t.Context(), []string{"health"}, environment(map[string]string{"PORT": port}), &out, &out); code != exitOK || out.String() != "degraded\n" {

@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -53,7 +52,7 @@ func (s *Site) openLog(ctx context.Context, r *rooms.Room) (*history.Log, error)
 		return history.Open(context.Background(), keeps)
 	}
 	disk, err := s.cfg.OpenJournal(r.Name, journal.Config{
-		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: func(err error) { s.diskState(log, r.Name, err) },
+		Sync: s.cfg.HistorySync, KeepGoing: true, OnState: func(err error) { s.DiskState(r.Name, err) },
 		OnWarning: func(err error) {
 			log.Warn("the history's directory is not as it should be; the history is used all the same", "dir", s.cfg.HistoryDir, "error", err)
 		},
@@ -105,12 +104,14 @@ func (d *degraded) any() (found bool) {
 	return found
 }
 
-// DiskState records and logs that the disk of the only conversation fails, or,
-// if err is nil, that its whole history is on disk again.
-func (s *Site) DiskState(err error) { s.diskState(s.log, "", err) }
-
-// diskState is [Site.DiskState] for a room. Its journal calls it.
-func (s *Site) diskState(log *slog.Logger, room string, err error) {
+// DiskState records and logs that the disk of a room fails, or, if err is nil,
+// that the room's whole history is on disk again. The room's journal calls it.
+// The name of the only conversation is empty.
+func (s *Site) DiskState(room string, err error) {
+	log := s.log
+	if room != "" {
+		log = log.With("room", room)
+	}
 	if err != nil {
 		s.degraded.rooms.Store(room, true)
 		log.Error("the history is in memory only, since the disk fails; it is written anew when the disk recovers", "error", err)

@@ -1,0 +1,155 @@
+package main
+
+//lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nhooyr.io/websocket"
+
+	"github.com/relayguard/relayguard/examples/internal/client"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
+	"github.com/relayguard/relayguard/examples/server/config"
+)
+
+// What is done to one room, or told about it, leaves the others as they are.
+func TestRoomsApart(t *testing.T) {
+	t.Parallel()
+	s := withRooms(t, func(c *config.Config) { c.ShowWatching = true })
+	one, same, two := s.in("pi-1"), s.in("pi-1"), s.in("pi-2")
+	for room, n := range map[string]int{"pi-1": 2, "pi-2": 1} {
+		testkit.Eventually(t, "the viewers of "+room+" are counted", func() bool { return s.srv.Rooms.Get(room).Watching() == n })
+	}
+	speaker := s.grant("pi-1", "speaker")
+
+	// A token without permission is no obstacle for another one of the same
+	// device and address.
+	if p := s.postTo("/publish?room=pi-2", s.token("pi-1", time.Hour), `{"text":"a"}`); p.Status != 403 {
+		t.Errorf("another device's room: %v", p)
+	}
+	for _, room := range []string{"pi-1", "pi-2"} {
+		if p := s.postTo("/publish?room="+room, speaker, `{"text":"to `+room+`","id":"same"}`); p.Status != 202 || p.Duplicate {
+			t.Errorf("an id that another room knows: %v", p)
+		}
+	}
+	for _, row := range []struct {
+		in       *peer
+		room     string
+		watching float64
+	}{{one, "pi-1", 2}, {same, "pi-1", 2}, {two, "pi-2", 1}} {
+		m := row.in.await(func(m map[string]any) bool { return m["type"] != nil })
+		if text := fmt.Sprint(m["messages"]); m["watching"] != row.watching || !strings.Contains(text, "to "+row.room) {
+			t.Errorf("%s gets %v", row.room, m)
+		}
+	}
+
+	// Both messages have the same number in their rooms.
+	exported := func(room string) string {
+		t.Helper()
+		code, out := s.roomVerb("export", "-room", room)
+		if code != exitOK {
+			t.Fatal(out)
+		}
+		return out
+	}
+	seq := s.srv.Rooms.Get("pi-1").Log.Position().Seq()
+	if other := s.srv.Rooms.Get("pi-2").Log.Position().Seq(); other != seq {
+		t.Fatalf("the numbers are %d and %d", seq, other)
+	}
+	file := filepath.Join(t.TempDir(), "a.jsonl")
+	if code, out := s.roomVerb("export", "-room", "pi-2", "-o", file); code != exitOK {
+		t.Fatal(out)
+	}
+	if code, out := s.roomVerb("erase", "-room", "pi-2", strconv.FormatUint(seq, 10)); code != exitOK {
+		t.Error(out)
+	}
+	if out := exported("pi-2"); strings.Contains(out, "to pi-2") {
+		t.Errorf("erased, but exported: %s", out)
+	}
+	if code, out := s.roomVerb("import", "-room", "stage", file); code != exitOK {
+		t.Error(out)
+	}
+	if out := exported("stage"); !strings.Contains(out, "to pi-2") {
+		t.Errorf("imported, but not exported: %s", out)
+	}
+	if out := exported("pi-1"); !strings.Contains(out, "to pi-1") || strings.Contains(out, "to pi-2") {
+		t.Errorf("after an erasure and an import in other rooms: %s", out)
+	}
+
+	// The disk of one room says nothing of the other's.
+	ready := func() string { _, body := s.get("/readyz"); return strings.TrimSpace(body) }
+	for _, step := range []struct {
+		room string
+		err  error
+		want string
+	}{
+		{"pi-1", os.ErrPermission, "degraded"},
+		{"stage", os.ErrPermission, "degraded"},
+		{"pi-1", nil, "degraded"},
+		{"stage", nil, "ready"},
+	} {
+		if s.srv.DiskState(step.room, step.err); ready() != step.want {
+			t.Errorf("after %v in %s: %s, want %s", step.err, step.room, ready(), step.want)
+		}
+	}
+
+	// A block concerns all rooms.
+	if n := s.srv.Rooms.Disconnect(func(netip.Addr) bool { return true }); n != 3 {
+		t.Errorf("%d connections are closed", n)
+	}
+	for _, p := range []*peer{one, same, two} {
+		if _, code := p.end(); code != int(websocket.StatusPolicyViolation) {
+			t.Errorf("a blocked viewer's connection ends with %d", code)
+		}
+	}
+}
+
+// Viewers of all rooms come back as slowly as those of one conversation: each
+// room counts those of the others.
+func TestRoomsGoodbye(t *testing.T) {
+	t.Parallel()
+	const count = 30 // as many as UPGRADES_PER_SECOND admits at once
+	var names []string
+	for i := range count {
+		names = append(names, fmt.Sprintf("room-%d", i))
+	}
+	s := withRooms(t, func(c *config.Config) { c.Rooms, c.UpgradesPerSecond = names, count/2 })
+	waits := make([]time.Duration, count)
+	var all sync.WaitGroup
+	for i, name := range names {
+		p := s.in(name)
+		all.Go(func() {
+			for {
+				_, err := p.next()
+				if err == nil {
+					continue
+				}
+				end, _ := errors.AsType[websocket.CloseError](err)
+				wait, ok := client.ComeBack(end.Reason, time.Hour)
+				if end.Code != websocket.StatusGoingAway || !ok {
+					t.Errorf("%s: %v", name, err)
+				}
+				waits[i] = wait
+				return
+			}
+		})
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
+	// Together they take 4 seconds. Alone, each would come after 2.
+	if latest := slices.Max(waits); latest < 3*time.Second {
+		t.Errorf("all viewers come back within %v", latest)
+	}
+}
