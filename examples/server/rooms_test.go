@@ -459,6 +459,9 @@ func TestNodesRooms(t *testing.T) {
 		if got, _ := one.texts(1); got[0] != "over nodes" {
 			t.Errorf("the other node shows %q", got)
 		}
+		if out, _ := a.verb(exitOK, "export", "-room", "pi-2"); strings.Contains(out, "over nodes") {
+			t.Errorf("the other room has %s", out)
+		}
 		other := b.in("pi-2")
 		other.authenticate(b.token(testDevice, time.Hour))
 		other.send(`{"text":"x","timestamp":1700000000000}`)
