@@ -40,6 +40,9 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 			fmt.Fprintf(c.stdout, "\n%v\n", err)
 			return exitError{code: exitFailed} // the error is printed already
 		}
+		if warnings := cfg.RoomWarnings(); warnings != nil {
+			fmt.Fprintf(c.stdout, "\nWARNING: %s\n", strings.Join(warnings, "\nWARNING: "))
+		}
 		fmt.Fprintln(c.stdout, "\nThe environment is usable.")
 		return nil
 	}

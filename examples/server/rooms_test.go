@@ -288,7 +288,7 @@ func TestRoomPages(t *testing.T) {
 // Without ROOMS, there is one conversation, and no room in it.
 func TestNoRooms(t *testing.T) {
 	t.Parallel()
-	const shared = "several devices share one conversation: ROOMS gives each a room of its own"
+	const shared = "several devices share one conversation: ROOMS=* gives each a room of its own"
 	s := start(t, nil)
 	for path, status := range map[string]int{"/ws?room=pi-1": 404, "/events?room=pi-1": 404, "/ws?room=": 426, "/r/pi-1/": 404, "/rooms.json": 404, "/": 200} {
 		if res, body := s.get(path); res.StatusCode != status || strings.Contains(body, "data-room") {

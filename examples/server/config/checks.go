@@ -66,6 +66,22 @@ func (c *Config) usableRooms() bool {
 	})
 }
 
+// RoomWarnings returns what is probably not wanted about rooms and devices.
+func (c *Config) RoomWarnings() (warnings []string) {
+	if c.Rooms == nil {
+		if len(c.Devices) > 1 {
+			warnings = append(warnings, "several devices share one conversation: ROOMS=* gives each a room of its own")
+		}
+		return warnings
+	}
+	for _, device := range c.Devices {
+		if !slices.Contains(c.Rooms, device) {
+			warnings = append(warnings, "the device "+device+" has no room of its name: it can publish only in rooms that a token of the role speaker names")
+		}
+	}
+	return warnings
+}
+
 // proxies reads the trusted proxies. Its error names a wrong item by its place,
 // since an error of the environment quotes no value.
 func proxies(s string) ([]netip.Prefix, error) {

@@ -182,3 +182,21 @@ func TestRooms(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomWarnings(t *testing.T) {
+	for _, row := range []struct {
+		rooms, devices []string
+		want           int
+		why            string
+	}{
+		{nil, []string{"pi-1"}, 0, "one device, one conversation"},
+		{nil, []string{"pi-1", "pi-2"}, 1, "two devices in one conversation"},
+		{[]string{"pi-1", "pi-2", "stage"}, []string{"pi-1", "pi-2"}, 0, "a room for each"},
+		{[]string{"pi-1"}, []string{"pi-1", "pi-2", "pi-3"}, 2, "devices without a room"},
+	} {
+		cfg := config.Config{Rooms: row.rooms, Devices: row.devices}
+		if got := cfg.RoomWarnings(); len(got) != row.want {
+			t.Errorf("%s: %q", row.why, got)
+		}
+	}
+}

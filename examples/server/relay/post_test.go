@@ -47,8 +47,8 @@ func TestPosterLeaves(t *testing.T) {
 			r.posters.mu.Lock()
 			m := len(r.posters.entries)
 			r.posters.mu.Unlock()
-			if n := len(r.cfg.Gate.Sessions()); n != want || m != want {
-				t.Errorf("%d sessions of %d posters, want %d", n, m, want)
+			if n, all := len(r.cfg.Gate.Sessions()), r.cfg.Requesting.Load(); n != want || m != want || all != int64(want) {
+				t.Errorf("%d sessions of %d posters, %d counted, want %d", n, m, all, want)
 			}
 		}
 		for range 3 {
@@ -145,7 +145,10 @@ func TestPostersAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, token := newTestRelay(t, Config{Log: log})
+		both := new(atomic.Int64) // of the rooms of a server
+		r, token := newTestRelay(t, Config{Log: log, Requesting: both})
+		other, second := newTestRelay(t, Config{Log: log, Requesting: both})
+		other.cfg.ClientIP = byRemoteAddr
 		r.cfg.ClientIP = byRemoteAddr
 		h := r.PostHandler(PostConfig{})
 		for i := range maxPosters + 1 {
@@ -157,7 +160,14 @@ func TestPostersAreBounded(t *testing.T) {
 				t.Fatalf("address %d: %d %s", i, w.Code, w.Body)
 			}
 		}
+		if w := ask(other.PostHandler(PostConfig{}), second, `{"text":"a"}`, "198.51.100.7:1"); w.Code != 503 {
+			t.Errorf("in another room: %d %s", w.Code, w.Body)
+		}
+		_ = other.Shutdown(t.Context())
 		_ = r.Shutdown(t.Context())
+		if n := r.cfg.Requesting.Load(); n != 0 {
+			t.Errorf("%d are counted after all have left", n)
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -34,6 +35,7 @@ type posters struct {
 	mu      sync.Mutex
 	closed  bool
 	entries map[posterKey]*poster
+	count   *atomic.Int64 // of them, and of those of other relays
 }
 
 // posterKey is what requests of one publisher have in common. A token is not
@@ -79,7 +81,11 @@ func (ps *posters) find(key posterKey, r *Relay) (*poster, error) {
 	if p != nil {
 		return p, nil
 	}
-	if ps.closed || len(ps.entries) >= maxPosters {
+	if ps.closed {
+		return nil, errPosters
+	}
+	if ps.count.Add(1) > maxPosters {
+		ps.count.Add(-1)
 		return nil, errPosters
 	}
 	p = &poster{limit: rate.NewLimiter(r.cfg.PublishRate, r.cfg.PublishBurst)}
@@ -141,6 +147,7 @@ func (ps *posters) leave(key posterKey, p *poster, code int) {
 	ps.mu.Lock()
 	if ps.entries[key] == p {
 		delete(ps.entries, key)
+		ps.count.Add(-1)
 	}
 	ps.mu.Unlock()
 	p.idle.Stop()
@@ -157,6 +164,7 @@ func (ps *posters) close() {
 	ps.mu.Lock()
 	all := ps.entries
 	ps.entries, ps.closed = nil, true
+	ps.count.Add(-int64(len(all)))
 	ps.mu.Unlock()
 	for key, p := range all {
 		ps.leave(key, p, codeGoingAway)

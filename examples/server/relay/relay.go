@@ -37,6 +37,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -103,6 +104,9 @@ type Config struct {
 	// after 2 seconds, and publishers with "watch=0" after 1. Default 500:
 	// accepting so many takes less than half a processor.
 	ReturnRate rate.Limit
+	// Requesting, if set, counts the clients that publish with requests, and is
+	// shared by relays that together admit no more of them than one would.
+	Requesting *atomic.Int64
 	// Leaving, if set, returns how many viewers leave together with those of this
 	// relay, which are included. ReturnRate is for all of them.
 	Leaving func() int
@@ -180,6 +184,9 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.ReturnRate == 0 {
 		cfg.ReturnRate = 500
 	}
+	if cfg.Requesting == nil {
+		cfg.Requesting = new(atomic.Int64)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -187,7 +194,7 @@ func New(cfg Config) (*Relay, error) {
 		cfg.Thinned = cfg.Logger
 	}
 	r := &Relay{cfg: cfg, log: cfg.Logger, viewers: make(map[*viewer]struct{}), counts: newCounts()}
-	r.posters.entries = make(map[posterKey]*poster)
+	r.posters.entries, r.posters.count = make(map[posterKey]*poster), cfg.Requesting
 	r.counts.delay = cfg.Delay
 	r.frames.watching = cfg.Watching
 	r.fanout = newFanout(&r.cfg, &r.frames, r.counts)

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/relay"
@@ -19,7 +20,7 @@ const madeAtOnce = 64
 
 // openRooms makes the relay of every room.
 func (s *Site) openRooms(cfg relay.Config) error {
-	cfg.Leaving = s.Rooms.Leaving
+	cfg.Leaving, cfg.Requesting = s.Rooms.Leaving, new(atomic.Int64)
 	all := s.Rooms.All()
 	made, errs := make([]*relay.Relay, len(all)), make([]error, len(all))
 	slots := make(chan struct{}, madeAtOnce)

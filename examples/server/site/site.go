@@ -108,8 +108,8 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New(), Rooms: rooms.New(cfg.Rooms)}
 	s.thin, s.flush = thinlog.New(s.log)
-	if len(cfg.Devices) > 1 && !s.Rooms.Named() {
-		s.log.Warn("several devices share one conversation: ROOMS gives each a room of its own", "devices", len(cfg.Devices))
+	for _, warning := range cfg.RoomWarnings() {
+		s.log.Warn(warning)
 	}
 	if err := s.openCertificate(); err != nil {
 		return nil, err
