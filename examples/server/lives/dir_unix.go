@@ -1,0 +1,28 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package lives
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// flock takes an advisory lock on f. The lock ends when f is closed, or with
+// the process.
+func flock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+
+// trusted returns an error if another user can change a directory. The
+// superuser, who can change everything, may own it: a volume in a container
+// often belongs to root.
+func trusted(info fs.FileInfo) error {
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("any user may write to it (mode %04o): set the mode 0700", info.Mode().Perm())
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if ok && stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w (it belongs to user %d, and this process runs as user %d: give it to that user)", ErrOwner, stat.Uid, os.Geteuid())
+	}
+	return nil
+}
