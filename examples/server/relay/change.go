@@ -97,23 +97,45 @@ func (r *Relay) Import(ctx context.Context, entries []history.Entry) error {
 			return err
 		}
 	}
-	_, err := r.cfg.Log.Replace(ctx, nil, datas(entries)...)
+	_, err := r.erased(func() error {
+		_, err := r.cfg.Log.Replace(ctx, nil, datas(entries)...)
+		return err
+	})
 	r.frames.forget()
 	return err
 }
 
 // Erase deletes the messages with these sequence numbers from the history, and
 // returns how many it has deleted. Viewers get the remaining history as a
-// whole, so that no page shows a deleted message any longer.
-func (r *Relay) Erase(ctx context.Context, seqs ...uint64) (int, error) {
-	n, err := r.cfg.Log.Delete(ctx, seqs...)
+// whole, so that no page shows a deleted message any longer. The recording of
+// the life that runs has them no longer, either.
+func (r *Relay) Erase(ctx context.Context, seqs ...uint64) (n int, err error) {
+	more, err := r.erased(func() (err error) {
+		n, err = r.cfg.Log.Delete(ctx, seqs...)
+		return err
+	}, seqs...)
 	r.frames.forget()
-	return n, err
+	return min(n+more, len(seqs)), err // a pin may be of a message that only the recording had
 }
 
-// Clear deletes the whole history.
+// Clear deletes the whole history, and the recording of the life that runs.
 func (r *Relay) Clear(ctx context.Context) error {
-	_, err := r.cfg.Log.Clear(ctx, nil)
+	_, err := r.erased(func() error {
+		_, err := r.cfg.Log.Clear(ctx, nil)
+		return err
+	})
 	r.frames.forget()
 	return err
+}
+
+// changed reports whether the log has changed though a change has returned err.
+func changed(err error) bool { return err == nil || errors.Is(err, history.ErrNotErased) }
+
+// Trimmed drops all frames in memory if the log has dropped entries for their
+// age, so that these entries are not sent again. Call it from OnTrim of the
+// log's [history.Config].
+func (r *Relay) Trimmed(t history.Trim) {
+	if t.Reason == history.TrimByAge {
+		r.frames.forget()
+	}
 }

@@ -106,6 +106,9 @@ func (r *Relay) storeOnce(ctx context.Context, device string, m *wire.Message) (
 // publish stores m if the log is at the position at.
 func (r *Relay) publish(ctx context.Context, at history.Position, m *wire.Message, known marks) (pos history.Position, err error) {
 	data := stored(m.Encode(time.Now()), known)
+	if m.Restarting() && r.cfg.Lives.Ended != nil {
+		r.look() // else the last words would be missing, since readers are woken a moment later
+	}
 	switch {
 	case !m.Restarting():
 		return r.cfg.Log.AppendAfter(ctx, at, data)

@@ -126,6 +126,9 @@ type Config struct {
 	// with each frame. It must not block.
 	Watching func() int
 
+	// Lives is what to do with the lives that end.
+	Lives Lives
+
 	// Logger gets the lines of connections and of publishers. Their number is
 	// bounded by the limiter that admits the connections, and by PublishRate.
 	// If nil, nothing is logged.
@@ -139,12 +142,13 @@ type Config struct {
 // Relay is an http.Handler for the WebSocket endpoint. It is safe for
 // concurrent use.
 type Relay struct {
-	cfg    Config
-	log    *slog.Logger
-	frames frameCache
-	fanout *fanout
-	seen   *seen
-	counts *counts
+	cfg      Config
+	log      *slog.Logger
+	frames   frameCache
+	fanout   *fanout
+	seen     *seen
+	counts   *counts
+	recorder recorder
 	// posters publish without a connection.
 	posters posters
 	ctx     context.Context // ends with Shutdown
@@ -169,8 +173,8 @@ func New(cfg Config) (*Relay, error) {
 	need(cfg.Gate == nil, "Gate")
 	need(cfg.Upgrader == nil, "Upgrader")
 	need(cfg.ClientIP == nil, "ClientIP")
-	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 || cfg.Delay < 0 {
-		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience, ReturnRate and Delay must not be negative"))
+	if cfg.PublishRate < 0 || cfg.PublishBurst < 0 || cfg.Patience < 0 || cfg.ReturnRate < 0 || cfg.Delay < 0 || cfg.Lives.MaxBytes < 0 {
+		errs = append(errs, errors.New("relay: Config.PublishRate, PublishBurst, Patience, ReturnRate, Delay and Lives.MaxBytes must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -183,6 +187,9 @@ func New(cfg Config) (*Relay, error) {
 	}
 	if cfg.ReturnRate == 0 {
 		cfg.ReturnRate = 500
+	}
+	if cfg.Lives.MaxBytes == 0 {
+		cfg.Lives.MaxBytes = DefaultLifeBytes
 	}
 	if cfg.Requesting == nil {
 		cfg.Requesting = new(atomic.Int64)
@@ -425,15 +432,6 @@ func (r *Relay) unpublished(session *wsauth.Session, err error) error {
 		_ = session.Close(codeInternal, "internal error")
 	}
 	return err
-}
-
-// Trimmed drops all frames in memory if the log has dropped entries for their
-// age, so that these entries are not sent again. Call it from OnTrim of the
-// log's [history.Config].
-func (r *Relay) Trimmed(t history.Trim) {
-	if t.Reason == history.TrimByAge {
-		r.frames.forget()
-	}
 }
 
 func (r *Relay) add(v *viewer) bool {
