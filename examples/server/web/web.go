@@ -78,6 +78,7 @@ type settings struct {
 	Share                image.Point // size of share.png
 	Version              string      // differs between pages with different files or words
 	Room                 string      // empty if there is one conversation
+	Lives                bool        // that have ended are kept
 }
 
 // view is what the template shows to one visitor.
@@ -122,9 +123,15 @@ func New(dir string) (*Page, error) {
 		return nil, err // of a file that read has checked, or that a test has
 	}
 	p.Share = image.Pt(config.Width, config.Height)
+	p.identify()
+	return p, nil
+}
+
+// identify sets the Version.
+func (p *Page) identify() {
+	delete(p.files, "/version.txt")
 	p.Version = p.fingerprint()
 	p.add("/version.txt", []byte(p.Version+"\n"))
-	return p, nil
 }
 
 func (p *Page) add(url string, body []byte) { p.files[url] = newFile(url, body) }
@@ -151,6 +158,9 @@ func (p *Page) fingerprint() string {
 	for _, name := range unserved {
 		source, _ := page.ReadFile(name) // embedded
 		sum.Write(source)
+	}
+	if p.Lives {
+		sum.Write(livesSource())
 	}
 	for _, text := range []string{p.Title, p.About, p.Credit, p.Link, p.Footer, p.Lang, p.TextLang} {
 		sum.Write([]byte(strconv.Quote(text)))

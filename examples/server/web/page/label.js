@@ -27,13 +27,14 @@ function showLife({ restarts, began, ended }) {
   const time = document.createElement('time');
   time.dateTime = new Date(began).toISOString();
   time.textContent = new Date(began).toLocaleTimeString(locale(), { hour: '2-digit', minute: '2-digit' });
-  const [before, after] = endWords(ended);
+  const kept = 'lives' in document.documentElement.dataset;
+  const [before, after] = endWords(ended, kept);
   birth.replaceChildren(before, time, after);
 }
 
 // locale is that of the visitor if it has the language of the page, so that the
 // time of day is written as the visitor is used to.
-function locale() {
+export function locale() {
   const { lang } = document.documentElement;
   return navigator.languages.find((l) => l.split('-')[0] === lang.split('-')[0]) ?? lang;
 }

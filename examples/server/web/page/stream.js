@@ -4,9 +4,9 @@
 import { Markdown } from './markdown.js';
 import { Paper } from './paper.js';
 
-const keep = 150_000; // characters on the page
-const keepReading = 450_000; // while somebody reads further up, to disturb them late
-const keepBlocks = 3000;
+// What stays on the page: characters, as many while somebody reads further up, to
+// disturb them late, and blocks.
+const live = { keep: 150_000, keepReading: 450_000, keepBlocks: 3000 };
 const fadeBlocks = 60; // of a life that ends, as many are seen to fade
 const fadeFor = 4000;
 const pause = 1500; // after which marks are shown that the next word would have explained
@@ -22,8 +22,10 @@ export class Stream {
   #scheduled = false;
   #paused = false;
   #onDraw;
+  #bounds;
 
-  constructor(element, follow, onDraw) {
+  constructor(element, follow, onDraw, bounds = live) {
+    this.#bounds = bounds;
     this.#element = element;
     this.#follow = follow;
     this.#onDraw = onDraw;
@@ -51,7 +53,7 @@ export class Stream {
     }
     // A hidden or paused page draws nothing for hours and still remembers no more
     // than it would show.
-    this.#pending.text = (this.#pending.text + text).slice(-keepReading);
+    this.#pending.text = (this.#pending.text + text).slice(-this.#bounds.keepReading);
     this.#schedule();
   }
 
@@ -93,6 +95,7 @@ export class Stream {
   }
 
   #trim() {
+    const { keep, keepReading, keepBlocks } = this.#bounds;
     const bound = this.#follow.following ? keep : keepReading;
     const blocks = this.#element.children;
     let excess = this.#paper.length - bound;

@@ -65,13 +65,29 @@ export function beginning(restarts) {
 }
 
 // endWords says what became of the life before this one: the words before and
-// after the time of day. ended is null where nobody here saw it.
-export function endWords(ended) {
+// after the time of day. ended is null where nobody here saw it. kept is whether
+// lives are kept, and something remains.
+export function endWords(ended, kept = false) {
   const time = '\0';
-  if (ended === null) return say('began', { time }).split(time);
+  const way = kept ? 'Kept' : '';
+  if (ended === null) return say(`began${way}`, { time }).split(time);
   const life = ended.restarts === null ? say('lifeBefore') : lifeWords(ended.restarts);
   const percent = ended.percent === null ? '' : percentOf(ended.percent);
-  return say(percent === '' ? 'ended' : 'endedFull', { life, percent, time }).split(time);
+  return say((percent === '' ? 'ended' : 'endedFull') + way, { life, percent, time }).split(time);
+}
+
+// clockWords says how long something takes: minutes and seconds, with hours where
+// there are any.
+export function clockWords(ms) {
+  const s = Math.floor(Math.max(0, ms) / 1000);
+  const two = (n) => String(n).padStart(2, '0');
+  if (s < 3600) return `${Math.floor(s / 60)}:${two(s % 60)}`;
+  return `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
+}
+
+// replayWords says how far a replay is.
+export function replayWords(at, all) {
+  return say('replayed', { at: clockWords(at), all: clockWords(all) });
 }
 
 // watchingWords says how many watch, this page included.

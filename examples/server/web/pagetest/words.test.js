@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import test, { beforeEach } from 'node:test';
 import {
+  clockWords,
   connectionWords,
   cutPrompt,
   endWords,
@@ -10,6 +11,7 @@ import {
   livesWords,
   megabyteWords,
   percentWords,
+  replayWords,
   use,
   watchingWords,
   worthSaying,
@@ -136,4 +138,22 @@ test('how many watch', () => {
   assert.equal(watchingWords(null), '');
   assert.equal(watchingWords(1), 'You alone are watching');
   assert.equal(watchingWords(12), '12 are watching');
+});
+
+test('where lives are kept, nothing is said to be gone', () => {
+  for (const file of readdirSync(folder)) {
+    speak(file.replace('.json', ''));
+    for (const ended of [null, { restarts: 4, percent: null }, { restarts: null, percent: 97 }]) {
+      const gone = endWords(ended).join('TIME');
+      const kept = endWords(ended, true).join('TIME');
+      assert.ok(gone.startsWith(kept) && kept.includes('TIME') && kept.length < gone.length, `${file}: ${kept}`);
+    }
+  }
+});
+
+test('a replay says how far it is', () => {
+  for (const [ms, want] of [[-5, '0:00'], [999, '0:00'], [61_000, '1:01'], [3_599_999, '59:59'], [3_600_000, '1:00:00'], [90_061_000, '25:01:01']]) {
+    assert.equal(clockWords(ms), want);
+  }
+  assert.equal(replayWords(12_000, 3_720_000), '0:12 of 1:02:00');
 });
