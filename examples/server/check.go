@@ -36,6 +36,9 @@ func setupCheck(*flag.FlagSet) func(*call) error {
 		if err == nil {
 			err = reportSocket(c.stdout, cfg)
 		}
+		if err == nil {
+			err = reportLives(c.stdout, cfg)
+		}
 		if err != nil {
 			fmt.Fprintf(c.stdout, "\n%v\n", err)
 			return exitError{code: exitFailed} // the error is printed already
@@ -63,6 +66,18 @@ func reportSocket(w io.Writer, cfg config.Config) error {
 		group = access.Group
 	}
 	_, err := fmt.Fprintf(w, "\nThe Unix socket %s gets the mode %04o and the group %s. A process that may connect is trusted as a proxy.\n", path, access.Mode, group)
+	return err
+}
+
+// reportLives prints how long lives are kept, or why they cannot be.
+func reportLives(w io.Writer, cfg config.Config) error {
+	if cfg.LivesDir == "" {
+		return nil
+	}
+	if err := cfg.CheckLives(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nLives that end are kept in %s for %s, %d at most. Anyone can see them at /lives.\n", cfg.LivesDir, cfg.LivesMaxAge, cfg.LivesKeep)
 	return err
 }
 

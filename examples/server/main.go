@@ -14,6 +14,7 @@
 //	server erase         erase some or all messages of the history
 //	server hold          stop what viewers see, at once
 //	server release       let viewers see again what is published
+//	server lives         list the lives that are kept (LIVES_DIR), or erase them
 //	server sessions      list the connections that may publish, or end one
 //	server families      list the families of refresh tokens, or end or prolong one
 //	server revoke        revoke the tokens of a device, or take that back

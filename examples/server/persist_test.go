@@ -349,7 +349,7 @@ func TestHistoryRefusesToStart(t *testing.T) {
 		{"a padded key", good, []string{"HISTORY_KEY=" + testKey + "="}, "43 characters"},
 		{"another encoding of the last bits", good, []string{"HISTORY_KEY=" + testKey[:42] + "N"}, "43 characters"},
 		{"a key of zeros", good, []string{"HISTORY_KEY=" + strings.Repeat("A", 43)}, "HISTORY_KEY"},
-		{"a key without a directory", "", nil, "HISTORY_KEY encrypts nothing without HISTORY_DIR or REDIS_URL"},
+		{"a key without a directory", "", nil, "HISTORY_KEY encrypts nothing without HISTORY_DIR, LIVES_DIR or REDIS_URL"},
 		{"one secret for both", good, []string{"JWT_SECRET=" + testKey}, "HISTORY_KEY must not be the same as JWT_SECRET"},
 		{"the old key is malformed", good, []string{"HISTORY_KEY_PREVIOUS=x"}, "HISTORY_KEY_PREVIOUS must be"},
 		{"another key", good, []string{"HISTORY_KEY=" + otherKey}, "HISTORY_KEY does not open"},

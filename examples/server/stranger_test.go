@@ -34,6 +34,7 @@ var said = map[string]string{
 	"audit":    `[{"kind":EVIL,"outcome":EVIL,"addr":EVIL,"reason":EVIL,"device":EVIL,"token_id":EVIL,"key_id":EVIL,"session_id":EVIL,"detail":EVIL}]`,
 	"reports":  `{"Violations":[{"Kind":EVIL,"Directive":EVIL,"Blocked":EVIL,"Page":EVIL,"Count":1}]}`,
 	"import":   `{"messages":1,"kept":1}`,
+	"lives":    `[{"id":EVIL,"room":EVIL,"cause":EVIL,"unreadable":true},{"id":EVIL,"cause":EVIL}]`,
 	"hold":     `{"since":"2026-11-01T00:00:00Z","all":true}`,
 }
 
@@ -94,6 +95,7 @@ func TestStrangers(t *testing.T) {
 		"keys":   {{}, {"-reload"}}, "blocks": {{}}, "reports": {{}},
 		"block": {{"192.0.2.0/24"}, {evil}, {"-for", evil, "192.0.2.1"}}, "unblock": {{"192.0.2.0/24"}, {evil}},
 		"audit": {{}, {"-f"}, {"-n", evil}},
+		"lives": {{}, {"-erase", evil}, {"-erase-all"}},
 		"hold":  {{}, {evil}}, "release": {{}, {evil}},
 		"version": {{}},
 	}

@@ -122,7 +122,7 @@ func TestEngine(t *testing.T) {
 		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "REDIS_PREFIX": "{relay}"}, "REDIS_PREFIX must be made of letters", "braces place keys in a cluster"},
 		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "REDIS_REPLICAS": "-1"}, "REDIS_REPLICAS", "no number of replicas"},
 		{map[string]string{"REDIS_URL": url, "HISTORY_KEY": key, "NODE_NAME": "a b"}, "NODE_NAME must be made of letters", "a name for logs"},
-		{map[string]string{"HISTORY_KEY": key}, "HISTORY_KEY encrypts nothing without HISTORY_DIR or REDIS_URL", "a forgotten variable"},
+		{map[string]string{"HISTORY_KEY": key}, "HISTORY_KEY encrypts nothing without HISTORY_DIR, LIVES_DIR or REDIS_URL", "a forgotten variable"},
 	} {
 		env := map[string]string{"JWT_SECRET": "tq8xJ2vR0mZs7LhYc4NwKe9UbPfGa3Dd", "ALLOWED_DEVICE_ID": "pi-1"}
 		maps.Copy(env, row.env)

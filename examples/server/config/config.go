@@ -19,6 +19,7 @@ import (
 	"github.com/relayguard/relayguard/envcheck"
 	"github.com/relayguard/relayguard/examples/server/certificate"
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/lives"
 	"github.com/relayguard/relayguard/examples/server/socket"
 	"github.com/relayguard/relayguard/examples/server/tracker"
 	"github.com/relayguard/relayguard/examples/server/web"
@@ -89,6 +90,11 @@ type Config struct {
 
 	Delay        time.Duration // of what viewers see
 	ShowWatching bool
+
+	LivesDir      string
+	LivesKeep     int
+	LivesMaxAge   time.Duration
+	LivesMaxBytes int64
 
 	RedisURL      envcheck.Secret[string]
 	RedisPrefix   string
@@ -191,7 +197,7 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "EMBED_ORIGINS", Into: envcheck.ListOf(&c.EmbedOrigins, envcheck.Text), Check: envcheck.Each(CheckOrigin), Example: "https://museum.example",
 			Doc: "Origins whose pages may show this page in a frame, separated by commas; see [The page](#the-page). Without it, no page may."},
 		{Name: "RATE_LIMIT_CONNECTIONS", Default: "10", Into: envcheck.Number(&c.RateConnections, 1, maxRate),
-			Doc: "Number of WebSockets and streams of events that one client can open in a window. One that closes no longer counts."},
+			Doc: "Number of WebSockets and streams of events that one client can open in a window. One that closes no longer counts. Reading a life at `/lives` counts as a stream."},
 		{Name: "RATE_LIMIT_WINDOW", Default: "1m", Into: envcheck.Duration(&c.RateWindow, time.Second, 24*time.Hour),
 			Doc: "Length of the window of `RATE_LIMIT_CONNECTIONS`."},
 		{Name: "RATE_LIMIT_NETWORKS", Into: envcheck.Func(&c.RateNetworks, "a list of networks with limits", networks), Example: "203.0.113.0/24=500,198.51.100.7=none",
@@ -215,9 +221,9 @@ func (c *Config) Spec() envcheck.Spec {
 		{Name: "HISTORY_DIR", Into: envcheck.Text(&c.HistoryDir), Example: "/var/lib/relay/history",
 			Doc: "Directory that keeps the history, encrypted. No other server may use it. Without it and `REDIS_URL`, the history is in memory only."},
 		{Name: "HISTORY_KEY", Into: envcheck.SecretOf(&c.HistoryKey, envcheck.Text), Check: historyKey,
-			Doc: "Key that encrypts the history: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
+			Doc: "Key that encrypts the history and the lives that are kept: 32 random bytes in base64url, 43 characters, as `server secret` makes them."},
 		{Name: "HISTORY_KEY_PREVIOUS", AllowEmpty: true, Into: envcheck.SecretOf(&c.HistoryPrevious, envcheck.Text), Check: historyKey,
-			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. With `HISTORY_DIR`, it is no longer needed after one start with both keys; with `REDIS_URL`, after the next restart signal, import or erasure of everything."},
+			Doc: "Key that encrypted the history before `HISTORY_KEY` was changed. With `HISTORY_DIR`, it is no longer needed after one start with both keys; with `REDIS_URL`, after the next restart signal, import or erasure of everything. With `LIVES_DIR`, the lives that it encrypted need it until they are gone."},
 		{Name: "HISTORY_FSYNC", Default: "always",
 			Into: envcheck.Choice(&c.HistorySync, envcheck.As("always", journal.SyncAlways), envcheck.As("interval", journal.SyncInterval), envcheck.As("never", journal.SyncNever)),
 			Doc:  "Time at which a message is forced to the disk: `always` before it is acknowledged, `interval` within a second, `never` when the operating system chooses. With `interval` and `never`, a loss of power loses the newest messages."},
@@ -225,6 +231,14 @@ func (c *Config) Spec() envcheck.Spec {
 			Doc: "Time for which viewers do not see what is published yet. What `server erase` or `server hold` takes back within this time, no viewer has seen; of several servers, each must hear of it half of the time before, or it shows nothing more until it does. Without it, viewers see everything at once."},
 		{Name: "SHOW_WATCHING", Default: "false", Into: envcheck.Bool(&c.ShowWatching),
 			Doc: "Whether the page says how many watch, on all servers that share an engine, as of the newest message."},
+		{Name: "LIVES_DIR", Into: envcheck.Text(&c.LivesDir), Example: "/var/lib/relay/lives",
+			Doc: "Directory that keeps each life of the device after it has ended, as viewers saw it, encrypted with `HISTORY_KEY`. Visitors see them again at `/lives`, or at `/r/ROOM/lives` with `ROOMS`. No other server may use it; each server keeps its own. Without it, nothing of a life remains after its end."},
+		{Name: "LIVES_KEEP", Default: strconv.Itoa(lives.DefaultKeep), Into: envcheck.Number(&c.LivesKeep, 1, 10_000),
+			Doc: "Number of lives that are kept, of each room. The oldest goes first."},
+		{Name: "LIVES_MAX_AGE", Default: "720h", Into: envcheck.Duration(&c.LivesMaxAge, time.Minute, 10*365*24*time.Hour),
+			Doc: "Time for which a life is kept after its end: 30 days by default."},
+		{Name: "LIVES_MAX_BYTES", Default: "8MiB", Into: envcheck.Bytes(&c.LivesMaxBytes, leastLife, mostLife),
+			Doc: "Largest size of the messages of a life that are kept. The end of a larger life is left out, and its page says so. A life takes up to three times as much in memory while it runs, for each room, and on the disk."},
 		{Name: "REDIS_URL", Into: envcheck.SecretOf(&c.RedisURL, envcheck.Text), Check: engineURL,
 			Doc: "Address of Redis 7 or Valkey 8, over which several servers share the history, such as `redis://USER:PASSWORD@engine.example:6379`. `rediss://` is TLS; `?addr=HOST:PORT`, repeated, names more nodes of a cluster, or more Sentinels if `master_set=NAME` names their master. Without it, this server is alone."},
 		{Name: "REDIS_PREFIX", Default: "relay", Into: envcheck.Text(&c.RedisPrefix), Check: envcheck.Match(prefix, "made of letters, digits, hyphens, underscores and dots, 64 at most"),
@@ -272,8 +286,12 @@ func (c *Config) Spec() envcheck.Spec {
 		envcheck.RuleFunc("must be longer than BROADCAST_DELAY, or viewers see nothing",
 			func() bool { return c.HistoryMaxAge == 0 || c.HistoryMaxAge > c.Delay }, "HISTORY_MAX_AGE", "BROADCAST_DELAY"),
 		envcheck.RequiredIf("HISTORY_KEY", "HISTORY_DIR"),
-		envcheck.RuleFunc("encrypts nothing without HISTORY_DIR or REDIS_URL: set one of them",
-			func() bool { return c.HistoryKey.IsZero() || c.HistoryDir != "" || !c.RedisURL.IsZero() }, "HISTORY_KEY", "HISTORY_DIR", "REDIS_URL"),
+		envcheck.RequiredIf("HISTORY_KEY", "LIVES_DIR"),
+		envcheck.RuleFunc("must be another directory than HISTORY_DIR and AUTH_DIR, and not in one of them", c.livesApart, "LIVES_DIR", "HISTORY_DIR", "AUTH_DIR"),
+		envcheck.RuleFunc("encrypts nothing without HISTORY_DIR, LIVES_DIR or REDIS_URL: set one of them",
+			func() bool {
+				return c.HistoryKey.IsZero() || c.HistoryDir != "" || c.LivesDir != "" || !c.RedisURL.IsZero()
+			}, "HISTORY_KEY", "HISTORY_DIR", "LIVES_DIR", "REDIS_URL"),
 		envcheck.RuleFunc("cannot be set together with HISTORY_DIR: the engine keeps the history; to take an older one along, export it with HISTORY_DIR, and import it with REDIS_URL",
 			func() bool { return c.RedisURL.IsZero() || c.HistoryDir == "" }, "REDIS_URL", "HISTORY_DIR"),
 		envcheck.RuleFunc("cannot be set together with AUTH_DIR, which is of one server alone: remove AUTH_DIR",

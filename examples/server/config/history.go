@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/relay"
@@ -54,7 +55,7 @@ func (c *Config) OpenJournal(room string, j journal.Config) (*journal.Journal, e
 	if room != "" {
 		return c.openRoom(room, j)
 	}
-	if err := ownDirectory(c.HistoryDir); err != nil {
+	if err := ownDirectory("HISTORY_DIR", c.HistoryDir); err != nil {
 		return nil, err
 	}
 	disk, err := journal.Open(j)
@@ -113,18 +114,18 @@ func (c *Config) NewEngine(log *slog.Logger) (*engine.Engine, error) {
 }
 
 // ownDirectory refuses a directory that holds files of other programs. The
-// journal makes its directory private. In a directory such as /var/lib, other
-// programs could then no longer read their files.
-func ownDirectory(dir string) error {
+// server makes the directory that the variable names private. In a directory
+// such as /var/lib, other programs could then no longer read their files.
+func ownDirectory(variable, dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, "lock")); err == nil {
-		return nil // it is a journal's already
+		return nil // it is the server's already
 	}
 	found, err := os.ReadDir(dir)
 	if err == nil && slices.ContainsFunc(found, func(e os.DirEntry) bool { return e.Name() == "lost+found" }) {
-		return fmt.Errorf("HISTORY_DIR %s is the top of a volume, which holds lost+found: name a directory in it, such as %s, which need not exist", dir, filepath.Join(dir, "history"))
+		return fmt.Errorf("%s %s is the top of a volume, which holds lost+found: name a directory in it, such as %s, which need not exist", variable, dir, filepath.Join(dir, strings.ToLower(strings.TrimSuffix(variable, "_DIR"))))
 	}
 	if err == nil && len(found) > 0 {
-		return fmt.Errorf("HISTORY_DIR %s holds other files: name a directory of its own, which need not exist", dir)
+		return fmt.Errorf("%s %s holds other files: name a directory of its own, which need not exist", variable, dir)
 	}
 	return nil // opening the journal reports other errors
 }

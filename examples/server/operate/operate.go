@@ -14,13 +14,14 @@ import (
 	"github.com/relayguard/relayguard/examples/server/authority"
 	"github.com/relayguard/relayguard/examples/server/blocklist"
 	"github.com/relayguard/relayguard/examples/server/hold"
+	"github.com/relayguard/relayguard/examples/server/lives"
 	"github.com/relayguard/relayguard/examples/server/trail"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/headers"
 )
 
 // Config holds the parts of the server that the calls work on. All fields but
-// Delay are required.
+// Delay and Lives are required.
 type Config struct {
 	Authority *authority.Authority
 	Blocks    *blocklist.List
@@ -28,6 +29,7 @@ type Config struct {
 	Watch     *watch.Watch // is told of every call
 	History   History
 	Hold      *hold.Brake
+	Lives     *lives.Store  // nil if lives are not kept
 	Delay     time.Duration // of what viewers see; may be 0
 	Reports   func() headers.ReportStats
 	Reload    func() error // reads the secrets again
@@ -37,7 +39,7 @@ type Config struct {
 func (c *Config) check() error {
 	if c.Authority == nil || c.Blocks == nil || c.Trail == nil || c.Watch == nil || c.History.Rooms == nil || c.Hold == nil ||
 		c.Reports == nil || c.Reload == nil || c.Metrics == nil {
-		return errors.New("operate: every field of Config but Delay is required")
+		return errors.New("operate: every field of Config but Delay and Lives is required")
 	}
 	return nil
 }
@@ -96,6 +98,13 @@ func (c *Config) check() error {
 //	       erases every message
 //	DELETE /history/{seq}
 //	       erases one message, by its number in an export
+//	GET    /lives
+//	       the lives of all rooms that are kept, newest first: a list of
+//	       [lives.Life]
+//	DELETE /lives/{id}
+//	       erases one of them
+//	DELETE /lives
+//	       erases all of them
 //	POST   /hold
 //	       holds viewers, on all servers that share an engine: they see nothing
 //	       more. A [Held]
@@ -131,6 +140,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	cfg.handleBlocks(mux)
 	cfg.handleAudit(mux)
 	cfg.handleHistory(mux)
+	cfg.handleLives(mux)
 	cfg.handleHold(mux)
 	cfg.handleWatching(mux)
 	all := http.NewServeMux()

@@ -72,7 +72,11 @@ func (s *Site) openLog(ctx context.Context, r *rooms.Room) (*history.Log, error)
 		if err := disk.Rewrap(context.Background()); err != nil {
 			return nil, errors.Join(s.cfg.Advice(err), h.Close())
 		}
-		log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")
+		if s.Lives == nil {
+			log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is no longer needed")
+		} else {
+			log.Info("the history is encrypted with HISTORY_KEY: HISTORY_KEY_PREVIOUS is needed only for lives that it encrypted")
+		}
 	}
 	log.Info("history opened", "dir", s.cfg.HistoryDir, "messages", h.Stats().Entries)
 	return h, nil

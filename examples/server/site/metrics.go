@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/relayguard/relayguard/examples/server/engine"
+	"github.com/relayguard/relayguard/examples/server/lives"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/watch"
 	"github.com/relayguard/relayguard/history"
@@ -64,6 +65,7 @@ type snapshot struct {
 	held     bool
 	viewers  int
 	rooms    []room
+	lives    lives.Stats
 }
 
 // room is the state of one of several rooms.
@@ -163,6 +165,11 @@ func newFigures(s *Site) *figures {
 	one(gauge, "history_durable", "1 if the history outlives this server: on disk (HISTORY_DIR) or in the engine (REDIS_URL), else 0.", func(m snapshot) float64 { return truth(m.durable) })
 	one(gauge, "history_degraded", "1 while the disk fails and the history is in memory only, else 0.", func(m snapshot) float64 { return truth(m.degraded) })
 
+	one(gauge, "lives_kept", "Lives that have ended and are kept (LIVES_DIR), the unreadable ones included.", func(m snapshot) float64 { return float64(m.lives.Lives) })
+	one(gauge, "lives_unreadable", "Lives that are kept, and cannot be read: they were sealed with another key, or are damaged.", func(m snapshot) float64 { return float64(m.lives.Unreadable) })
+	one(gauge, "lives_bytes", "Size of the files of the lives that are kept.", func(m snapshot) float64 { return float64(m.lives.Bytes) })
+	one(counter, "lives_failed_total", "Lives that have ended and could not be kept, and old ones that could not be removed.", func(m snapshot) float64 { return float64(m.lives.Failed) })
+
 	one(gauge, "engine_away", "1 while the engine (REDIS_URL) cannot be used: viewers are served from memory, and publishers wait; else 0, also without REDIS_URL.", func(m snapshot) float64 { return truth(m.engine.Away) })
 	one(gauge, "engine_lag_seconds", "Age of the newest message when it came from the engine.", func(m snapshot) float64 { return max(m.engine.Lag.Seconds(), 0) })
 	one(counter, "engine_reloads_total", "Times that the history was loaded from the engine as a whole, after the start: after an erasure, a failover or an outage.", func(m snapshot) float64 { return float64(m.engine.Reloads) })
@@ -205,6 +212,9 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	}
 	if e := f.of.engine; e != nil {
 		m.engine = e.Stats()
+	}
+	if l := f.of.Lives; l != nil {
+		m.lives = l.Stats()
 	}
 	for _, one := range f.all {
 		one.read(m, func(value float64, labels ...string) {

@@ -47,7 +47,7 @@ func (s *Site) openRooms(cfg relay.Config) error {
 
 // openRoom makes the relay of a room.
 func (s *Site) openRoom(r *rooms.Room, cfg relay.Config) (*relay.Relay, error) {
-	cfg.Room, cfg.Log = r.Name, r.Log
+	cfg.Room, cfg.Log, cfg.Lives = r.Name, r.Log, s.recorded(r.Name)
 	if s.cfg.ShowWatching {
 		cfg.Watching = r.Watching
 	}

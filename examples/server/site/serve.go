@@ -42,6 +42,9 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 	begun, unusable := make(chan struct{}), make(chan error, 1)
 	background.Go(func() {
 		err := s.begin(running)
+		if err == nil {
+			s.recordLives(running)
+		}
 		close(begun)
 		switch {
 		case err == nil:

@@ -26,6 +26,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/engine"
 	"github.com/relayguard/relayguard/examples/server/hold"
+	"github.com/relayguard/relayguard/examples/server/lives"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/rooms"
@@ -67,6 +68,7 @@ type Site struct {
 	Watch     *watch.Watch
 	Metrics   *Metrics
 	Brake     *hold.Brake
+	Lives     *lives.Store // nil without LIVES_DIR
 
 	// Handler serves the public listener, and Operator the operator's.
 	Handler, Operator http.Handler
@@ -90,6 +92,7 @@ type Site struct {
 	listed    listed
 	stopping  atomic.Bool
 	reloading sync.Mutex
+	recording sync.WaitGroup // of lives
 }
 
 // certificates are the certificates of the public listener.
@@ -127,7 +130,11 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if s.secure, err = Policy(cfg); err != nil {
 		return nil, err
 	}
-	if s.engine, err = cfg.NewEngine(s.log); err != nil {
+	if err = s.openLives(); err == nil {
+		s.engine, err = cfg.NewEngine(s.log)
+	}
+	if err != nil {
+		_ = s.Close() // the first error is the cause
 		return nil, err
 	}
 	if s.engine != nil {
@@ -233,7 +240,7 @@ func (s *Site) assemble() (err error) {
 	operator, err := operate.Handler(operate.Config{
 		Authority: s.Authority, Blocks: s.Blocks, Trail: s.Trail, Watch: s.Watch,
 		History: operate.History{Rooms: s.Rooms, Limits: Imports(s.cfg)},
-		Hold:    s.Brake, Delay: cfg.Delay,
+		Hold:    s.Brake, Lives: s.Lives, Delay: cfg.Delay,
 		Reports: reports.Stats, Reload: s.Reload, Metrics: s.Metrics.handler(),
 	})
 	if err != nil {
@@ -251,6 +258,9 @@ func (s *Site) origins() wsauth.Origins {
 // public puts the handlers of the public listener together.
 func (s *Site) public(reports http.Handler) (http.Handler, error) {
 	pages, err := s.pages()
+	if err == nil {
+		err = s.handleLives(pages)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -277,10 +287,7 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 
 // pages returns the handlers that need neither the history nor an engine.
 func (s *Site) pages() (*http.ServeMux, error) {
-	secure, err := s.secure.With(func(p *headers.Policy) {
-		s.page.Policy(p)
-		web.EmbedIn(p, s.cfg.EmbedOrigins)
-	})
+	secure, err := s.pagePolicy()
 	if err != nil {
 		return nil, err
 	}
@@ -411,7 +418,7 @@ func (s *Site) Reload() error {
 // still left out. [Site.Serve] calls it too.
 func (s *Site) Close() (err error) {
 	s.flush()
-	err = s.Rooms.Close()
+	err = errors.Join(s.closeLives(), s.Rooms.Close())
 	if s.engine != nil {
 		s.engine.Close()
 	}

@@ -35,7 +35,13 @@ func (s *Site) await() error {
 		w.Header().Set("Retry-After", "5")
 		plain(w, http.StatusServiceUnavailable, "starting")
 	})
-	for _, path := range []string{"/readyz", "/ws", relay.EventsPath, "/auth/", reportPath} {
+	paths := []string{"/readyz", "/ws", relay.EventsPath, "/auth/", reportPath}
+	for _, r := range s.Rooms.All() {
+		if s.Lives != nil {
+			paths = append(paths, pageOf(r)+livesName, pageOf(r)+livesName+"/")
+		}
+	}
+	for _, path := range paths {
 		mux.Handle(path, starting)
 	}
 	mux.HandleFunc(relay.PostPath, relay.Starting)
