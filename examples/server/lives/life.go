@@ -39,3 +39,11 @@ type Recording struct {
 	Life
 	Entries []history.Entry
 }
+
+// Stats are figures of a store.
+type Stats struct {
+	Lives      int
+	Unreadable int
+	Bytes      int64  // of the files
+	Failed     uint64 // lives that are not kept, or not removed, because of an error
+}

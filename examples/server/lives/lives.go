@@ -70,6 +70,7 @@ type Store struct {
 	dir *dir
 
 	queue  chan queued
+	queued atomic.Int64 // bytes of the messages in queue
 	failed atomic.Uint64
 
 	mu     sync.Mutex
@@ -84,18 +85,6 @@ type kept struct {
 	size int64       // of the file
 	gone atomic.Bool // it is erased
 }
-
-// queued is a life that waits for the disk.
-type queued struct {
-	Recording
-	erased uint64 // calls of EraseAll when it ended
-}
-
-// errErased means that all lives were erased while this one waited.
-var errErased = errors.New("lives: all lives were erased meanwhile")
-
-// waiting is how many lives may wait for the disk, in memory.
-const waiting = 4
 
 // Open opens the directory and reads the description of each life in it. It
 // makes the directory private (mode 0700), locks it, and removes what a crash
@@ -192,61 +181,6 @@ func (s *Store) describe(id string) (Life, int64, error) {
 
 func unreadable(id string, size int64) Life {
 	return Life{ID: id, Ended: endOf(id), Bytes: size, Unreadable: true}
-}
-
-// Keep keeps a life soon: [Store.Run] writes it. Keep does not block. If too
-// many lives wait for the disk, this one is lost, and counted as failed.
-func (s *Store) Keep(r Recording) {
-	select {
-	case s.queue <- queued{r, s.generation()}:
-	default:
-		s.lost(errors.New("too many lives wait for the disk"))
-	}
-}
-
-// lost counts and logs a life that is not kept.
-func (s *Store) lost(err error) {
-	s.failed.Add(1)
-	s.cfg.Log.Error("a life that has ended is not kept", "error", err)
-}
-
-// look is the longest time between two looks for lives that are too old.
-const look = time.Hour
-
-// Run writes the lives that [Store.Keep] has got, and removes those that are
-// too old, until ctx ends. Then it writes what still waits, and returns.
-func (s *Store) Run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case r := <-s.queue:
-			s.keep(r)
-		case <-timer.C:
-		case <-ctx.Done():
-			for {
-				select {
-				case r := <-s.queue:
-					s.keep(r)
-				default:
-					return
-				}
-			}
-		}
-		timer.Reset(s.Expire(time.Now()))
-	}
-}
-
-func (s *Store) keep(q queued) {
-	life, err := s.add(q)
-	if errors.Is(err, errErased) {
-		return
-	}
-	if err != nil {
-		s.lost(err)
-		return
-	}
-	s.cfg.Log.Info("a life that has ended is kept", "life", life.ID, "messages", life.Messages, "truncated", life.Truncated)
 }
 
 // Add writes a life at once and returns its description. After an error, the
@@ -440,7 +374,8 @@ func (s *Store) EraseAll() (n int, err error) {
 	s.erased++ // for a life that is being written
 	for drained := false; !drained; {
 		select {
-		case <-s.queue:
+		case q := <-s.queue:
+			s.queued.Add(-q.Bytes)
 			n++
 		default:
 			drained = true
@@ -454,14 +389,6 @@ func (s *Store) EraseAll() (n int, err error) {
 		}
 	}
 	return n, err
-}
-
-// Stats are figures of a store.
-type Stats struct {
-	Lives      int
-	Unreadable int
-	Bytes      int64  // of the files
-	Failed     uint64 // lives that are not kept, or not removed, because of an error
 }
 
 // Stats returns the figures.

@@ -423,8 +423,10 @@ func TestErasedWhileItWaits(t *testing.T) {
 func TestLost(t *testing.T) {
 	logs := new(testkit.Log)
 	s := open(t, lives.Config{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(logs, nil))})
-	for range 6 { // four wait for the disk
-		s.Keep(lived(time.Now(), "precious"))
+	for _, size := range []int64{100 << 20, 1, 1} { // one waits, however large
+		large := lived(time.Now(), "precious")
+		large.Bytes = size
+		s.Keep(large)
 	}
 	if st := s.Stats(); st.Failed != 2 || st.Lives != 0 {
 		t.Errorf("%+v", st)
@@ -432,6 +434,12 @@ func TestLost(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.Run(ctx) // writes what waits
+	for range 3 {
+		part := lived(time.Now(), "precious")
+		part.Bytes = 20 << 20
+		s.Keep(part)
+	}
+	s.Run(ctx)
 	if st := s.Stats(); st.Failed != 2 || st.Lives != 4 {
 		t.Errorf("%+v", st)
 	}
@@ -467,28 +475,4 @@ func TestConcurrency(t *testing.T) {
 	if st := s.Stats(); st.Lives != 0 || st.Failed != 0 {
 		t.Errorf("%+v", st)
 	}
-}
-
-// For any content of a file, reading returns an error or what was written.
-func FuzzFile(f *testing.F) {
-	dir := f.TempDir()
-	s := open(f, lives.Config{Dir: dir})
-	id := add(f, s, lived(time.Now(), "precious", "words"))
-	path := filepath.Join(dir, id+".life")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, seed := range [][]byte{content, content[:40], append(bytes.Clone(content), content...), nil} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		text, err := read(s, id)
-		if err == nil && text != "precious\nwords\n" || err != nil && !errors.Is(err, lives.ErrUnreadable) {
-			t.Errorf("%q: %v", text, err)
-		}
-	})
 }
