@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +18,8 @@ type stage struct {
 	log   *history.Log
 	r     *Relay
 	a     *audience
-	since time.Time // of the hold
+	mu    sync.Mutex // for since, if couriers run
+	since time.Time  // of the hold
 	deaf  time.Duration
 }
 
@@ -27,9 +30,19 @@ func newStage(t *testing.T, delay time.Duration) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{t: t, log: log}
-	s.r, _ = newTestRelay(t, Config{Log: log, Delay: delay, Held: func() (time.Time, time.Time) { return s.since, log.Now().Add(-s.deaf) }})
+	s.r, _ = newTestRelay(t, Config{Log: log, Delay: delay, Held: func() (time.Time, time.Time) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.since, log.Now().Add(-s.deaf)
+	}})
 	s.a = newAudience(t, s.r, "")
 	return s
+}
+
+func (s *stage) hold(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = since
 }
 
 // say publishes, and returns the message's number.
@@ -323,4 +336,62 @@ func TestGlance(t *testing.T) {
 			looks(s, "erased", unknown)
 		}
 	})
+}
+
+// A restart signal that the log does not keep shows in its time, also if no
+// message follows it, and after a hold.
+func TestDelayedRestart(t *testing.T) {
+	for _, delay := range []time.Duration{10 * time.Second, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t, delay)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c := s.r.fanout.couriers[0]
+			watching := make(chan struct{})
+			go func() {
+				s.r.fanout.watch(ctx, s.log.Reader(history.Latest()))
+				close(watching)
+			}()
+			synctest.Wait()
+			called := func() bool { // as a courier is
+				synctest.Wait()
+				select {
+				case <-c.bell:
+					s.a.look()
+					return true
+				default:
+					return false
+				}
+			}
+			looks := func(why, text string) {
+				t.Helper()
+				called()
+				if got := string(s.a.current.text); got != text {
+					t.Errorf("delay %v, %s: a viewer shows %q, want %q", delay, why, got, text)
+				}
+			}
+			s.say(`{"text":"a"}`)
+			time.Sleep(delay + time.Second)
+			looks("due", "a")
+			if delay == 0 {
+				s.hold(time.Now())
+				time.Sleep(time.Second)
+			}
+			s.say(`{"text":"","status":{"is_restarting":true,"num_restarts":1}}`)
+			time.Sleep(delay / 2)
+			looks("not due", "a")
+			s.hold(time.Time{})
+			for range 100 {
+				time.Sleep(delay/100 + longLook)
+				called()
+			}
+			looks("due", "")
+			time.Sleep(time.Hour)
+			if called() {
+				t.Errorf("delay %v: couriers are called though there is nothing to show", delay)
+			}
+			cancel()
+			<-watching
+		})
+	}
 }

@@ -130,9 +130,19 @@ func (f *fanout) close() {
 func (f *fanout) watch(ctx context.Context, news *history.Reader) {
 	more := time.NewTimer(0)
 	defer more.Stop()
+	var restart history.Batch // whose note viewers may not have seen
 	for {
 		more.Stop()
-		if _, wait := f.bound(); wait > 0 {
+		bound, wait := f.bound()
+		if restart.Note != nil {
+			if wait == 0 {
+				wait = longLook // the log may have nothing that waits
+			}
+			if bound.seq == everything || bound.shows(restart) {
+				restart, wait = history.Batch{}, shortLook // once more
+			}
+		}
+		if wait > 0 {
 			more.Reset(wait)
 		}
 		select {
@@ -144,6 +154,9 @@ func (f *fanout) watch(ctx context.Context, news *history.Reader) {
 		b, err := news.TryNext()
 		if err != nil {
 			return
+		}
+		if b.Reset && b.Note != nil {
+			restart = b
 		}
 		if b.Reset {
 			f.frames.forget() // another server may have cleared what they hold
