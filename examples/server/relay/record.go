@@ -88,10 +88,12 @@ func (r *Relay) Record(ctx context.Context) {
 func (r *Relay) look() time.Duration {
 	r.recorder.mu.Lock()
 	defer r.recorder.mu.Unlock()
-	return r.lookLocked()
+	return r.lookLocked(false)
 }
 
-func (r *Relay) lookLocked() time.Duration {
+// lookLocked is look with the lock held. own says that what was erased since
+// the last look was erased by this server, and is no restart signal.
+func (r *Relay) lookLocked(own bool) time.Duration {
 	c := &r.recorder
 	bound, wait := r.fanout.bound()
 	all := r.cfg.Log.Since(history.Oldest()) // before b, so that low is not too high
@@ -117,7 +119,7 @@ func (r *Relay) lookLocked() time.Duration {
 		}
 		r.recordAll(b.Entries)
 	case b.Reset:
-		r.reconcile(&b)
+		r.reconcile(&b, own)
 	default:
 		c.incomplete = c.incomplete || b.Missed > 0
 		r.recordAll(b.Entries)
@@ -139,13 +141,13 @@ func restarting(data []byte) bool {
 
 // reconcile handles a Reset that no restart signal explains: something was
 // erased, or everything was. What retention dropped before stays.
-func (r *Relay) reconcile(b *history.Batch) {
+func (r *Relay) reconcile(b *history.Batch, own bool) {
 	c := &r.recorder
 	kept := func(seq uint64) bool {
 		_, ok := slices.BinarySearchFunc(b.Entries, seq, func(e history.Entry, seq uint64) int { return cmp.Compare(e.Seq, seq) })
 		return ok
 	}
-	if !slices.ContainsFunc(b.Entries, func(e history.Entry) bool { return e.Seq <= c.last }) {
+	if !own && !slices.ContainsFunc(b.Entries, func(e history.Entry) bool { return e.Seq <= c.last }) {
 		if r.cfg.Lives.Shared {
 			c.drop() // another server may have erased everything
 		} else {
@@ -262,13 +264,17 @@ func (r *Relay) erased(erase func() error, seqs ...uint64) (n int, err error) {
 	c := &r.recorder
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.lookLocked() // what a restart signal has ended is no longer the history
+	r.lookLocked(false) // what a restart signal has ended is no longer the history
+	due := !r.cfg.Log.Since(c.pos).Reset
 	low := c.low
 	if err = erase(); changed(err) {
 		if len(seqs) == 0 {
 			c.drop()
 		} else {
 			c.remove(func(e history.Entry) bool { return e.Seq >= low && slices.Contains(seqs, e.Seq) })
+		}
+		if due { // else a restart signal waits for its time, and ends the life
+			r.lookLocked(true)
 		}
 	}
 	if len(seqs) > 0 {

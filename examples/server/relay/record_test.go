@@ -202,6 +202,47 @@ func TestRecordErased(t *testing.T) {
 	}
 }
 
+// Without other servers too, an erasure ends no life: the one that runs goes on
+// and keeps its number, even if the history has nothing left.
+func TestRecordErasedAll(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		delay time.Duration
+		do    func(s *recording)
+		want  string
+	}{
+		{"all that the history has", 0, func(s *recording) { s.erase(4, 5) }, "old abef"},
+		{"one after the other", 0, func(s *recording) { s.erase(4); s.erase(5) }, "old abef"},
+		{"everything", 0, func(s *recording) { s.r.Clear(s.t.Context()) }, "old ef"},
+		{"with a delay", 10 * time.Second, func(s *recording) { s.erase(4, 5) }, "old abef"},
+		{"a restart that is not due ends it all the same", 10 * time.Second, func(s *recording) {
+			s.erase(s.say(`{"text":"bad","status":{"is_restarting":true}}`))
+		}, "old abcd ef"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newRecording(t, history.Config{Keep: 2, TrimAt: 2}, Config{Delay: row.delay})
+				said := func(all ...string) {
+					for _, m := range all {
+						s.say(m)
+						time.Sleep(time.Minute)
+					}
+				}
+				said(`{"text":"old","status":{"num_restarts":3}}`, again)
+				said(`{"text":"a"}`, `{"text":"b"}`, `{"text":"c"}`, `{"text":"d"}`)
+				row.do(s)
+				said(`{"text":"e"}`, `{"text":"f"}`, again)
+				s.ended(row.why, strings.Fields(row.want)...)
+				list := s.lives()
+				if n := list[len(list)-1].Number; n == nil || *n != int64(len(list)+3) {
+					t.Errorf("the last of %d lives: %+v", len(list), list[len(list)-1].Life)
+				}
+				s.stop()
+			})
+		})
+	}
+}
+
 // A life that is too large is cut and says so, and still knows how it ended.
 func TestRecordTruncated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
