@@ -45,13 +45,13 @@ func (s *Store) lost(err error) {
 }
 
 // lastWait is how long [Store.Run] goes on writing at its end.
-const lastWait = 2 * time.Second
+const lastWait = 1500 * time.Millisecond
 
 // look is the longest time between two looks for lives that are too old.
 const look = time.Hour
 
 // Run writes the lives that [Store.Keep] has got, and removes those that are
-// too old, until ctx ends. Then it writes what still waits, for two seconds at
+// too old, until ctx ends. Then it writes what still waits, for 1.5 seconds at
 // most, and returns. What is left then is lost.
 func (s *Store) Run(ctx context.Context) {
 	timer := time.NewTimer(0)

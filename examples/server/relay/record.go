@@ -57,7 +57,8 @@ type recorder struct {
 
 // Record records the life that runs, until ctx ends, and gives each life that
 // ends to [Lives].Ended. Without that it returns at once. It begins with what
-// the log has. Call it once.
+// the log has. Call it once, and end ctx after [Relay.Shutdown], so that the
+// last restart signal ends its life.
 func (r *Relay) Record(ctx context.Context) {
 	if r.cfg.Lives.Ended == nil {
 		return
@@ -74,7 +75,7 @@ func (r *Relay) Record(ctx context.Context) {
 		case <-news.Changed():
 		case <-more.C:
 		case <-ctx.Done():
-			r.look()
+			r.lookLast()
 			return
 		}
 		if _, err := news.TryNext(); err != nil {
@@ -89,6 +90,18 @@ func (r *Relay) look() time.Duration {
 	r.recorder.mu.Lock()
 	defer r.recorder.mu.Unlock()
 	return r.lookLocked(false)
+}
+
+// lookLast is look at the end. A restart signal that waits for its time ends the
+// life now, because the history no longer has what viewers have seen of it.
+func (r *Relay) lookLast() {
+	r.recorder.mu.Lock()
+	defer r.recorder.mu.Unlock()
+	r.lookLocked(false)
+	if news := r.cfg.Log.Since(r.recorder.pos); news.Reset && news.Note != nil {
+		r.endLife(&news)
+		r.recorder.pos = news.To
+	}
 }
 
 // lookLocked is look with the lock held. own says that what was erased since

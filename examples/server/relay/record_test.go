@@ -243,6 +243,42 @@ func TestRecordErasedAll(t *testing.T) {
 	}
 }
 
+// A server that stops keeps a life that has ended, also if viewers would see the
+// end later: the history has nothing of it any longer.
+func TestRecordLast(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		delay time.Duration
+		do    func(s *recording)
+		want  string
+	}{
+		{"at the last moment", 0, func(s *recording) { s.say(again) }, "ab"},
+		{"before its time", 10 * time.Second, func(s *recording) {
+			s.say(`{"text":"never shown"}`)
+			s.say(again)
+			s.say(`{"text":"next"}`)
+		}, "ab"},
+		{"while viewers are held", 0, func(s *recording) { s.hold(s.log.Now()); time.Sleep(time.Second); s.say(again) }, "ab"},
+		{"a life that runs", 0, func(s *recording) { s.say(`{"text":"c"}`) }, ""},
+		{"everything is erased", 10 * time.Second, func(s *recording) { s.r.Clear(s.t.Context()) }, ""},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newRecording(t, history.Config{}, Config{Delay: row.delay})
+				s.say(`{"text":"a"}`)
+				s.say(`{"text":"b"}`)
+				time.Sleep(time.Minute)
+				row.do(s)
+				s.stop()
+				s.ended(row.why, strings.Fields(row.want)...)
+				if list := s.lives(); len(list) > 0 && list[0].Ended.Sub(list[0].Began) < time.Minute {
+					t.Errorf("it lasted a minute: %+v", list[0].Life)
+				}
+			})
+		})
+	}
+}
+
 // A life that is too large is cut and says so, and still knows how it ended.
 func TestRecordTruncated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

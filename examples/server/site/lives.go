@@ -44,17 +44,19 @@ func (s *Site) recorded(room string) relay.Lives {
 	return relay.Lives{Ended: keep, MaxBytes: s.cfg.LivesMaxBytes, Shared: s.engine != nil}
 }
 
-// recordLives records and keeps the lives of all rooms until ctx ends.
+// recordLives records and keeps the lives of all rooms until [Site.endLives].
 // [Site.closeLives] waits until what has ended is on the disk.
-func (s *Site) recordLives(ctx context.Context) {
+func (s *Site) recordLives() {
 	if s.Lives == nil {
 		return
 	}
-	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var looking context.Context
+	looking, s.endLives = context.WithCancel(context.Background())
+	keeping, stop := context.WithCancel(context.Background())
 	s.recording.Go(func() { s.Lives.Run(keeping) })
 	var recording sync.WaitGroup
 	for _, r := range s.Rooms.All() {
-		recording.Go(func() { r.Relay.Record(ctx) })
+		recording.Go(func() { r.Relay.Record(looking) })
 	}
 	s.recording.Go(func() {
 		recording.Wait()
@@ -66,6 +68,7 @@ func (s *Site) closeLives() error {
 	if s.Lives == nil {
 		return nil
 	}
+	s.endLives()
 	s.recording.Wait()
 	return s.Lives.Close()
 }

@@ -14,7 +14,8 @@ import (
 )
 
 // Bounds on idle and slow peers, and on the stop. The last two together are
-// shorter than the five seconds within which the process must end.
+// shorter than the five seconds within which the process must end. So are
+// viewersGrace and the 1.5 seconds for which the lives that wait are written.
 const (
 	headerWait = 5 * time.Second
 	bodyWait   = 10 * time.Second
@@ -43,7 +44,7 @@ func (s *Site) Serve(ctx context.Context, public net.Listener, operators ...net.
 	background.Go(func() {
 		err := s.begin(running)
 		if err == nil {
-			s.recordLives(running)
+			s.recordLives()
 		}
 		close(begun)
 		switch {
@@ -138,6 +139,7 @@ func (s *Site) drain(servers ...*http.Server) {
 		if err := s.Rooms.Shutdown(viewers); err != nil {
 			s.log.Warn("connections cut", "error", err)
 		}
+		s.endLives() // only now: a device could publish a restart signal until here
 	}
 	if s.Watch != nil {
 		s.Watch.Close()

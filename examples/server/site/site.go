@@ -93,6 +93,7 @@ type Site struct {
 	stopping  atomic.Bool
 	reloading sync.Mutex
 	recording sync.WaitGroup // of lives
+	endLives  func()         // ends the recording
 }
 
 // certificates are the certificates of the public listener.
@@ -109,7 +110,7 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	if opts.Protect == nil {
 		opts.Protect = func(...string) {}
 	}
-	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New(), Rooms: rooms.New(cfg.Rooms)}
+	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New(), Rooms: rooms.New(cfg.Rooms), endLives: func() {}}
 	s.thin, s.flush = thinlog.New(s.log)
 	for _, warning := range cfg.RoomWarnings() {
 		s.log.Warn(warning)
