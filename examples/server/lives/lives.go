@@ -89,7 +89,7 @@ type kept struct {
 // Open opens the directory and reads the description of each life in it. It
 // makes the directory private (mode 0700), locks it, and removes what a crash
 // left behind. It leaves other files alone. A life that it cannot read is
-// listed as such.
+// listed as such, also if its file belongs to another user.
 //
 // The caller calls [Store.Run] to keep lives, and at the end [Store.Close].
 func Open(cfg Config) (*Store, error) {
@@ -148,10 +148,13 @@ func (s *Store) load() error {
 			continue
 		}
 		life, size, err := s.describe(id)
-		if errors.Is(err, ErrUnreadable) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it went meanwhile
+			continue
+		case errors.Is(err, ErrUnreadable):
 			s.cfg.Log.Warn("a life cannot be read: set HISTORY_KEY_PREVIOUS to the key that sealed it, or erase it", "life", id, "error", err)
-		} else if err != nil {
-			return err
+		case err != nil:
+			s.cfg.Log.Warn("the file of a life cannot be read: give it to the user that the server runs as, and restart, or erase it", "life", id, "error", err)
 		}
 		s.lives[id] = &kept{Life: life, size: size}
 	}
@@ -159,14 +162,14 @@ func (s *Store) load() error {
 }
 
 // describe returns the description of a life and the size of its file. It
-// returns both with ErrUnreadable too.
+// returns both with any other error than fs.ErrNotExist too.
 func (s *Store) describe(id string) (Life, int64, error) {
 	f, size, err := s.dir.open(fileName(id))
 	if errors.Is(err, errForeign) {
 		return unreadable(id, size), size, ErrUnreadable
 	}
 	if err != nil {
-		return Life{}, 0, err
+		return unreadable(id, size), size, err
 	}
 	defer f.Close()
 	r, err := newReader(f, s.cfg.Keys, id)
