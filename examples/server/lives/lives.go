@@ -226,7 +226,7 @@ func (s *Store) Expire(now time.Time) time.Duration {
 func (s *Store) retain(now time.Time) time.Duration {
 	next := look
 	newer := make(map[string]int) // lives of a room; those that cannot be read count apart
-	for _, k := range s.sorted() {
+	for _, k := range s.sorted(func(*Life) bool { return true }) {
 		of := k.Room
 		if k.Unreadable {
 			of = "?" // no room has this name
@@ -245,11 +245,13 @@ func (s *Store) retain(now time.Time) time.Duration {
 	return max(next, time.Second)
 }
 
-// sorted returns the lives, newest first. The caller holds mu.
-func (s *Store) sorted() []*kept {
-	list := make([]*kept, 0, len(s.lives))
+// sorted returns the lives of which is true, newest first. The caller holds mu.
+func (s *Store) sorted(which func(*Life) bool) []*kept {
+	var list []*kept
 	for _, k := range s.lives {
-		list = append(list, k)
+		if which(&k.Life) {
+			list = append(list, k)
+		}
 	}
 	slices.SortFunc(list, func(a, b *kept) int {
 		if c := b.Ended.Compare(a.Ended); c != 0 {
@@ -288,8 +290,8 @@ func (s *Store) list(which func(*Life) bool) []Life {
 	defer s.mu.Unlock()
 	oldest := time.Now().Add(-s.cfg.MaxAge)
 	list := []Life{}
-	for _, k := range s.sorted() {
-		if which(&k.Life) && k.Ended.After(oldest) && !k.gone.Load() {
+	for _, k := range s.sorted(which) { // a visitor of one room must not cost a sort of all
+		if k.Ended.After(oldest) && !k.gone.Load() {
 			list = append(list, k.Life)
 		}
 	}
@@ -384,7 +386,7 @@ func (s *Store) EraseAll() (n int, err error) {
 			drained = true
 		}
 	}
-	for _, k := range s.sorted() {
+	for _, k := range s.lives {
 		if failed := s.remove(k); failed != nil {
 			err = errors.Join(err, failed)
 		} else {
