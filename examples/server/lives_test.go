@@ -317,6 +317,36 @@ func TestLivesOutlast(t *testing.T) {
 	}
 }
 
+// A life that ends while viewers are held is kept when the server stops, without
+// what viewers did not see.
+func TestLivesEndWithTheServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := operable(t, durable(t, filepath.Join(dir, "history"), "LIVES_DIR="+filepath.Join(dir, "lives")))
+	s, p := serving(t, env)
+	device, viewer := s.publisher(), s.viewer()
+	device.publish("a")
+	viewer.until("a")
+	runVerb(t, 0, env, "hold")
+	device.publish("never shown")
+	device.send(`{"text":"","id":"again","status":{"is_restarting":true}}`)
+	device.await(func(m map[string]any) bool { return m["ack"] == "again" })
+	if list := s.listed(); len(list) != 0 {
+		t.Errorf("viewers have not seen the end: %+v", list)
+	}
+	if p.terminate() != 0 {
+		t.Error(p.stderr)
+	}
+	s, _ = serving(t, env)
+	list := s.listed()
+	if len(list) != 1 {
+		t.Fatalf("kept: %+v", list)
+	}
+	if texts, _ := s.frames(list[0].ID); !slices.Equal(texts, []string{"a"}) {
+		t.Errorf("the life is %q", texts)
+	}
+}
+
 // Each room has its own lives, beside its page.
 func TestLivesInRooms(t *testing.T) {
 	t.Parallel()
