@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -243,5 +244,26 @@ func TestSource(t *testing.T) {
 	}
 	if source(1, 0) != nil {
 		t.Error("an address with -sources 0")
+	}
+}
+
+// The publisher answers pings however long ago it has written.
+func TestPublisherAnswersLate(t *testing.T) {
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	if err := ours.SetWriteDeadline(time.Unix(1, 0)); err != nil { // of the last message
+		t.Fatal(err)
+	}
+	answered := make(chan int, 1)
+	go func() {
+		n, _ := theirs.Read(make([]byte, 100))
+		answered <- n
+	}()
+	p := &publisher{conn: &dialled{Conn: ours}}
+	if err := p.control(opPing, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-answered; n != 2+4+1 { // masked, with one byte
+		t.Errorf("%d bytes", n)
 	}
 }

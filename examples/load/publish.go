@@ -191,19 +191,22 @@ func (p *publisher) data(piece []byte, last bool) error {
 func (p *publisher) control(op byte, payload []byte) error {
 	switch op {
 	case opPing:
-		_, err := p.conn.Write(clientFrame(opPong, payload))
-		return err
+		return p.send(opPong, payload)
 	case opClose:
 		return fmt.Errorf("the server closed it with the code %d", closeCode(payload))
 	}
 	return nil
 }
 
-func (p *publisher) write(message []byte) error {
+func (p *publisher) write(message []byte) error { return p.send(opText, message) }
+
+// send sends a frame. Each needs a deadline of its own: that of the one before
+// may have passed.
+func (p *publisher) send(op byte, payload []byte) error {
 	if err := p.conn.SetWriteDeadline(time.Now().Add(dialWait)); err != nil {
 		return err
 	}
-	_, err := p.conn.Write(clientFrame(opText, message))
+	_, err := p.conn.Write(clientFrame(op, payload))
 	return err
 }
 
