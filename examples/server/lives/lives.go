@@ -128,7 +128,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retain(time.Now())
+	s.retain(time.Now(), nil)
 	return s, nil
 }
 
@@ -210,7 +210,7 @@ func (s *Store) add(q queued) (Life, error) {
 	if q.erased != s.erased {
 		return Life{}, errors.Join(errErased, s.remove(s.lives[r.ID]))
 	}
-	s.retain(time.Now())
+	s.retain(time.Now(), s.lives[r.ID])
 	return r.Life, nil
 }
 
@@ -219,14 +219,19 @@ func (s *Store) add(q queued) (Life, error) {
 func (s *Store) Expire(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.retain(now)
+	return s.retain(now, nil)
 }
 
-// retain removes the lives beyond the limits.
-func (s *Store) retain(now time.Time) time.Duration {
+// retain removes the lives beyond the limits. fresh, if not nil, counts as the
+// newest: if a clock was ahead, others may have ended later.
+func (s *Store) retain(now time.Time, fresh *kept) time.Duration {
 	next := look
 	newer := make(map[string]int) // lives of a room; those that cannot be read count apart
-	for _, k := range s.sorted(func(*Life) bool { return true }) {
+	list := s.sorted(func(*Life) bool { return true })
+	if i := slices.Index(list, fresh); i > 0 {
+		list = slices.Insert(slices.Delete(list, i, i+1), 0, fresh)
+	}
+	for _, k := range list {
 		of := k.Room
 		if k.Unreadable {
 			of = "?" // no room has this name

@@ -476,3 +476,20 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// A life that ended while the clock was ahead does not take the place of the
+// next ones.
+func TestRetentionAfterAClockWasAhead(t *testing.T) {
+	now := time.Now()
+	s := open(t, lives.Config{Dir: t.TempDir(), Keep: 1})
+	add(t, s, lived(now.Add(time.Hour), "ahead"))
+	for i := range 3 {
+		id := add(t, s, lived(now.Add(time.Duration(i)*time.Second), fmt.Sprint(i)))
+		if text, err := read(s, id); err != nil || text != fmt.Sprintln(i) {
+			t.Errorf("a life that was just kept is %q, %v", text, err)
+		}
+		if got := len(s.All()); got > 1 {
+			t.Errorf("%d lives", got)
+		}
+	}
+}
