@@ -332,9 +332,22 @@ func TestMaxKeys(t *testing.T) {
 	if _, d := l.AdmitAt(next(9), start); d.Allowed || !d.Coarse {
 		t.Errorf("third newcomer of one network: %+v", d)
 	}
-	for addr, want := range map[string]string{"2001:db8:1:2::3": "2001:db8:1::/48", "100.64.1.2": "100.64.1.0/24"} {
-		if _, d := l.AdmitAt(netip.MustParseAddr(addr), start); !d.Allowed || d.Client.String() != want {
-			t.Errorf("newcomer %s: %+v", addr, d)
+	// Another network counts apart, unless it shares the bucket by chance: one
+	// of a thousand does, but not three.
+	for _, others := range [][][2]string{
+		{{"2001:db8:1:2::3", "2001:db8:1::/48"}, {"2001:db8:4:2::3", "2001:db8:4::/48"}, {"2001:db8:5:2::3", "2001:db8:5::/48"}},
+		{{"100.64.1.2", "100.64.1.0/24"}, {"100.64.4.2", "100.64.4.0/24"}, {"100.64.5.2", "100.64.5.0/24"}},
+	} {
+		admitted := false
+		for _, other := range others {
+			_, d := l.AdmitAt(netip.MustParseAddr(other[0]), start)
+			admitted = admitted || d.Allowed
+			if !d.Coarse || d.Client.String() != other[1] {
+				t.Errorf("newcomer %s: %+v", other[0], d)
+			}
+		}
+		if !admitted {
+			t.Errorf("newcomers of other networks, %s among them, are refused", others[0][0])
 		}
 	}
 	if _, d := l.AdmitAt(alice, start); !d.Allowed || d.Coarse {

@@ -40,6 +40,11 @@ func serve(ctx context.Context, demo bool, env envcheck.Lookup, stdout, stderr i
 	for _, n := range cfg.Spec().NearMisses(env) {
 		log.Warn("the environment has an unknown variable, which resembles one of this server's", "name", n.Set, "meant", n.Like)
 	}
+	if !demo { // which has a device for a guest
+		for _, warning := range cfg.RoomWarnings() {
+			log.Warn(warning)
+		}
+	}
 	s, err := site.New(cfg, site.Options{
 		Load: func() (config.Config, error) { return config.Load(env) },
 		Log:  log, Protect: errs.Protect,

@@ -112,9 +112,6 @@ func New(cfg config.Config, opts Options) (*Site, error) {
 	}
 	s := &Site{cfg: cfg, opts: opts, log: opts.Log, Trail: trail.New(), Rooms: rooms.New(cfg.Rooms), endLives: func() {}}
 	s.thin, s.flush = thinlog.New(s.log)
-	for _, warning := range cfg.RoomWarnings() {
-		s.log.Warn(warning)
-	}
 	if err := s.openCertificate(); err != nil {
 		return nil, err
 	}
