@@ -1,32 +1,14 @@
 package web
 
 import (
-	"embed"
 	"fmt"
-	"html/template"
 	"maps"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/relayguard/relayguard/examples/server/lives"
-	"github.com/relayguard/relayguard/headers"
 )
-
-//go:embed lives
-var livesFiles embed.FS
-
-var livesPages = template.Must(template.ParseFS(livesFiles, "lives/*.html"))
-
-// livesSource returns the templates of the lives that are kept.
-func livesSource() (all []byte) {
-	for _, name := range []string{"lives/list.html", "lives/life.html"} {
-		text, _ := livesFiles.ReadFile(name) // embedded
-		all = append(all, text...)
-	}
-	return all
-}
 
 // KeepingLives returns the page of a site that keeps lives: it leads to them,
 // and does not say that nothing of a life remains.
@@ -40,9 +22,7 @@ func (p *Page) KeepingLives() *Page {
 
 // livesView is what the templates of lives show.
 type livesView struct {
-	settings
-	Nonce template.HTMLAttr
-	Root  string // leads to the page of the site
+	view
 	Lives []lifeView
 	Life  lifeView
 }
@@ -55,26 +35,22 @@ type lifeView struct {
 
 // ListHandler shows a list of lives. [Page.Policy] is its policy.
 func (p *Page) ListHandler(list []lives.Life) http.Handler {
-	view := livesView{settings: p.settings}
-	for _, life := range list {
-		view.Lives = append(view.Lives, lifeView{life, p.words})
-	}
-	return show("list.html", view)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := livesView{view: p.view(r, "")}
+		for _, life := range list {
+			v.Lives = append(v.Lives, lifeView{life, p.words})
+		}
+		show(w, r, "lives.html", v)
+	})
 }
 
 // LifeHandler shows a life again. [Page.Policy] is its policy. The page
 // requests its frames at its own address with ".jsonl" after it.
 func (p *Page) LifeHandler(life lives.Life) http.Handler {
-	return show("life.html", livesView{settings: p.settings, Root: "../", Life: lifeView{life, p.words}})
-}
-
-func show(name string, view livesView) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		if r.Method == http.MethodGet {
-			view.Nonce = headers.NonceAttr(r.Context())
-			_ = livesPages.ExecuteTemplate(w, name, view) // fails only if the client is gone
-		}
+		v := livesView{view: p.view(r, ""), Life: lifeView{life, p.words}}
+		v.Root = "../"
+		show(w, r, "life.html", v)
 	})
 }
 
@@ -83,7 +59,7 @@ func (l lifeView) Name() string {
 	if l.Number == nil {
 		return l.words.Say("aLife")
 	}
-	return strings.ReplaceAll(l.words.Say("life"), "{n}", strconv.FormatInt(*l.Number, 10))
+	return l.words.Fill("life", "n", strconv.FormatInt(*l.Number, 10))
 }
 
 // EndedAt returns when it ended, for those without scripts.
@@ -106,5 +82,5 @@ func (l lifeView) Full() string {
 	if l.MemoryPercent == nil {
 		return ""
 	}
-	return strings.ReplaceAll(l.words.Say("percent"), "{n}", strconv.FormatFloat(*l.MemoryPercent, 'f', 0, 64))
+	return l.words.Fill("percent", "n", strconv.FormatFloat(*l.MemoryPercent, 'f', 0, 64))
 }

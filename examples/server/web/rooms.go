@@ -5,9 +5,6 @@ import (
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
-
-	"github.com/relayguard/relayguard/headers"
 )
 
 // States of a listed room.
@@ -45,10 +42,7 @@ func (p *Page) Rooms(address func(*http.Request) string, list func() []Listed) h
 		}
 		switch r.URL.Path {
 		case "/":
-			w.Header().Set("Content-Type", "text/html; charset=utf-8")
-			if r.Method == http.MethodGet {
-				_ = listing.Execute(w, listView{view{p.settings, headers.NonceAttr(r.Context()), address(r), "", false}, list()}) // fails only if the client is gone
-			}
+			show(w, r, "rooms.html", listView{p.view(r, address(r)), list()})
 		case "/rooms.json":
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Cache-Control", "no-store")
@@ -72,7 +66,7 @@ func (v listView) Figure(r Listed) string {
 	if r.Percent == nil {
 		return "–"
 	}
-	return strings.ReplaceAll(v.word("percent"), "{n}", v.Value(r))
+	return v.Fill("percent", "n", v.Value(r))
 }
 
 // Value returns the memory in whole per cent.
@@ -85,11 +79,5 @@ func (v listView) LifeOf(r Listed) string {
 	if r.Life == 0 {
 		return ""
 	}
-	return strings.ReplaceAll(v.word("life"), "{n}", strconv.Itoa(r.Life))
-}
-
-// word returns a sentence with values.
-func (v listView) word(name string) string {
-	text, _ := v.words[name].(string)
-	return text
+	return v.Fill("life", "n", strconv.Itoa(r.Life))
 }

@@ -28,13 +28,14 @@ import (
 	"github.com/relayguard/relayguard/headers"
 )
 
-//go:embed page
-var page embed.FS
-
+// page holds the files that are served as they are, and sources the pages.
 var (
-	index    = template.Must(template.ParseFS(page, "page/index.html"))
-	listing  = template.Must(template.ParseFS(page, "page/rooms.html"))
-	unserved = []string{"page/index.html", "page/rooms.html"}
+	//go:embed page
+	page embed.FS
+	//go:embed templates
+	sources embed.FS
+
+	templates = template.Must(template.ParseFS(sources, "templates/*.html"))
 )
 
 // types is explicit because the result of mime.TypeByExtension depends on the
@@ -88,11 +89,20 @@ type view struct {
 	Address string // of the page, or empty
 	Class   string // wall, overlay or nothing
 	QR      bool   // the code stays on the page
+	Root    string // leads to the files of the page, or empty
+}
+
+// Heading returns the title, with the room.
+func (v view) Heading() string {
+	if v.Room == "" {
+		return v.Title
+	}
+	return v.Room + " – " + v.Title
 }
 
 // QRWords describes the picture for those who do not see it.
 func (v view) QRWords() string {
-	return strings.ReplaceAll(v.Say("qrOf"), "{address}", v.Address)
+	return v.Fill("qrOf", "address", v.Address)
 }
 
 // class returns how the page is shown: on a wall with ?wall, over a video with
@@ -136,13 +146,13 @@ func (p *Page) identify() {
 
 func (p *Page) add(url string, body []byte) { p.files[url] = newFile(url, body) }
 
-// shipped returns the embedded files of the page, except the template.
+// shipped returns the embedded files of the page.
 func shipped() map[string]file {
 	files := make(map[string]file)
 	// Reading an embedded tree cannot fail, because it holds the files that the
 	// compiler read.
 	_ = fs.WalkDir(page, "page", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || slices.Contains(unserved, name) {
+		if err != nil || d.IsDir() {
 			return err
 		}
 		body, err := page.ReadFile(name)
@@ -155,13 +165,12 @@ func shipped() map[string]file {
 // fingerprint returns the Version.
 func (p *Page) fingerprint() string {
 	sum := sha256.New()
-	for _, name := range unserved {
-		source, _ := page.ReadFile(name) // embedded
+	_ = fs.WalkDir(sources, ".", func(name string, _ fs.DirEntry, err error) error {
+		source, _ := sources.ReadFile(name) // embedded; nothing of a directory
 		sum.Write(source)
-	}
-	if p.Lives {
-		sum.Write(livesSource())
-	}
+		return err
+	})
+	sum.Write(strconv.AppendBool(nil, p.Lives))
 	for _, text := range []string{p.Title, p.About, p.Credit, p.Link, p.Footer, p.Lang, p.TextLang} {
 		sum.Write([]byte(strconv.Quote(text)))
 	}
@@ -231,17 +240,27 @@ func (p *Page) Handler(address func(*http.Request) string) http.Handler {
 			return
 		}
 		if r.URL.Path == "/" {
-			w.Header().Set("Content-Type", "text/html; charset=utf-8")
-			if r.Method == http.MethodGet {
-				query := r.URL.Query()
-				_ = index.Execute(w, view{ // fails only if the client is gone
-					p.settings, headers.NonceAttr(r.Context()), address(r), class(query), query.Has("qr"),
-				})
-			}
+			v := p.view(r, address(r))
+			query := r.URL.Query()
+			v.Class, v.QR = class(query), query.Has("qr")
+			show(w, r, "index.html", v)
 			return
 		}
 		f.serve(w, r)
 	})
+}
+
+// view returns what a page shows to the visitor of a request.
+func (p *Page) view(r *http.Request, address string) view {
+	return view{settings: p.settings, Nonce: headers.NonceAttr(r.Context()), Address: address}
+}
+
+// show answers a GET or HEAD request with a page.
+func show(w http.ResponseWriter, r *http.Request, name string, v any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	if r.Method == http.MethodGet {
+		_ = templates.ExecuteTemplate(w, name, v) // fails only if the client is gone
+	}
 }
 
 func (f file) serve(w http.ResponseWriter, r *http.Request) {

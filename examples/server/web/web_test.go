@@ -225,8 +225,8 @@ func TestReferences(t *testing.T) {
 func pageFiles(t *testing.T) []string {
 	t.Helper()
 	names, err := filepath.Glob("page/*")
-	pages, err2 := filepath.Glob("lives/*")
-	if err != nil || err2 != nil || len(names) < 4 || len(pages) != 2 {
+	pages, err2 := filepath.Glob("templates/*")
+	if err != nil || err2 != nil || len(names) < 4 || len(pages) != 5 {
 		t.Fatalf("the page's files: %v, %v, %v, %v", names, err, pages, err2)
 	}
 	return append(names, pages...)

@@ -125,6 +125,11 @@ func (w words) Say(name string) string {
 	return s
 }
 
+// Fill returns a sentence without forms, with a value in the place of its name.
+func (w words) Fill(name, key, value string) string {
+	return strings.ReplaceAll(w.Say(name), "{"+key+"}", value)
+}
+
 // json returns the sentences as JSON that is a JavaScript expression too.
 func (w words) json() []byte {
 	data, _ := json.Marshal(w) // texts and maps of texts only
