@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -38,21 +39,7 @@ func TestGoodbye(t *testing.T) {
 	waits := make([]time.Duration, len(peers))
 	var all sync.WaitGroup
 	for i, p := range peers {
-		all.Go(func() {
-			for {
-				_, err := p.next()
-				if err == nil {
-					continue
-				}
-				end, _ := errors.AsType[websocket.CloseError](err)
-				wait, ok := client.ComeBack(end.Reason, time.Hour)
-				if end.Code != websocket.StatusGoingAway || !ok {
-					t.Errorf("client %d: %v", i, err)
-				}
-				waits[i] = wait
-				return
-			}
-		})
+		all.Go(func() { waits[i] = p.goodbye(fmt.Sprint("client ", i)) })
 	}
 	if err := s.stop(); err != nil {
 		t.Error(err)
@@ -72,5 +59,22 @@ func TestGoodbye(t *testing.T) {
 	}
 	if len(in) < viewers/perSecond {
 		t.Errorf("the viewers come back in %d seconds only: %v", len(in), in)
+	}
+}
+
+// goodbye reads until the server says that it goes, and returns how long the
+// client may stay away. name is in the errors.
+func (p *peer) goodbye(name string) time.Duration {
+	for {
+		_, err := p.next()
+		if err == nil {
+			continue
+		}
+		end, _ := errors.AsType[websocket.CloseError](err)
+		wait, ok := client.ComeBack(end.Reason, time.Hour)
+		if end.Code != websocket.StatusGoingAway || !ok {
+			p.t.Errorf("%s: %v", name, err)
+		}
+		return wait
 	}
 }

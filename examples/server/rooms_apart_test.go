@@ -3,7 +3,6 @@ package main
 //lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,7 +16,6 @@ import (
 
 	"nhooyr.io/websocket"
 
-	"github.com/relayguard/relayguard/examples/internal/client"
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
 )
@@ -128,21 +126,7 @@ func TestRoomsGoodbye(t *testing.T) {
 	var all sync.WaitGroup
 	for i, name := range names {
 		p := s.in(name)
-		all.Go(func() {
-			for {
-				_, err := p.next()
-				if err == nil {
-					continue
-				}
-				end, _ := errors.AsType[websocket.CloseError](err)
-				wait, ok := client.ComeBack(end.Reason, time.Hour)
-				if end.Code != websocket.StatusGoingAway || !ok {
-					t.Errorf("%s: %v", name, err)
-				}
-				waits[i] = wait
-				return
-			}
-		})
+		all.Go(func() { waits[i] = p.goodbye(name) })
 	}
 	if err := s.stop(); err != nil {
 		t.Error(err)

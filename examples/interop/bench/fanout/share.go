@@ -22,21 +22,19 @@ type group struct{ dir string }
 func newGroup(share float64) (*group, error) {
 	period := sharePeriod.Microseconds()
 	quota := int64(share * float64(period))
-	limits := map[string]string{"cpu.max": fmt.Sprintf("%d %d", quota, period)}
+	limits := [][2]string{{"cpu.max", fmt.Sprintf("%d %d", quota, period)}}
 	root := "/sys/fs/cgroup"
 	if _, err := os.Stat(filepath.Join(root, "cpu", "cpu.cfs_quota_us")); err == nil {
 		root = filepath.Join(root, "cpu")
-		limits = map[string]string{"cpu.cfs_period_us": strconv.FormatInt(period, 10), "cpu.cfs_quota_us": strconv.FormatInt(quota, 10)}
+		limits = [][2]string{{"cpu.cfs_period_us", strconv.FormatInt(period, 10)}, {"cpu.cfs_quota_us", strconv.FormatInt(quota, 10)}}
 	}
 	dir, err := os.MkdirTemp(root, "fanout-")
 	if err != nil {
 		return nil, fmt.Errorf("-share needs control groups (run as root): %w", err)
 	}
 	g := &group{dir}
-	for _, name := range []string{"cpu.max", "cpu.cfs_period_us", "cpu.cfs_quota_us"} {
-		if value, ok := limits[name]; ok {
-			err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
-		}
+	for _, l := range limits {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, l[0]), []byte(l[1]), 0o600))
 	}
 	if err != nil {
 		g.close()
