@@ -48,9 +48,9 @@ func (c *call) roomConfig(room *string) (roomConfig, error) {
 	case cfg.Rooms == nil && *room != "":
 		err = errors.New("ROOMS is not set, so there are no rooms: leave -room out")
 	case cfg.Rooms != nil && *room == "":
-		err = errors.New("name a room with -room: ROOMS is " + rooms.New(cfg.Rooms).Names())
+		err = errors.New("name a room with -room: ROOMS is " + rooms.Names(cfg.Rooms))
 	case cfg.Rooms != nil && !slices.Contains(cfg.Rooms, *room):
-		err = fmt.Errorf("-room is %q, and ROOMS is %s", *room, rooms.New(cfg.Rooms).Names())
+		err = fmt.Errorf("-room is %q, and ROOMS is %s", *room, rooms.Names(cfg.Rooms))
 	}
 	return roomConfig{cfg, *room}, err
 }

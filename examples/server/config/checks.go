@@ -61,9 +61,7 @@ func (c *Config) usableRooms() bool {
 	if slices.Equal(names, []string{everyDevice}) {
 		names = c.Devices
 	}
-	return len(names) <= mostRooms && !slices.ContainsFunc(names, func(name string) bool {
-		return !roomPattern.MatchString(name[:1]) || name == everyDevice
-	})
+	return len(names) <= mostRooms && !slices.ContainsFunc(names, func(name string) bool { return !roomPattern.MatchString(name[:1]) })
 }
 
 // RoomWarnings returns what is probably not wanted about rooms and devices.

@@ -79,7 +79,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		w.Header().Set("Cache-Control", "no-store")
 		all := room.Log.Since(history.Oldest())
 		entries := relay.Archived(all.Pins(), all.Entries)
-		if _, err := archive.Export(r.Context(), unhurriedWriter{w, http.NewResponseController(w)}, slices.Values(entries), archive.ExportConfig{}); err != nil {
+		if _, err := archive.Export(r.Context(), Unhurried(w), slices.Values(entries), archive.ExportConfig{}); err != nil {
 			panic(http.ErrAbortHandler) // cut the connection, or the archive would look complete
 		}
 	})
@@ -99,7 +99,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 		}
 	})
 	handle("DELETE /history", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
-		found(w, "history", true, room.Relay.Clear(r.Context()))
+		found(w, "history", true, room.Relay().Clear(r.Context()))
 	})
 	handle("DELETE /history/{seq}", func(room *rooms.Room, w http.ResponseWriter, r *http.Request) {
 		seq, err := strconv.ParseUint(r.PathValue("seq"), 10, 64)
@@ -107,7 +107,7 @@ func (c *Config) handleHistory(mux *http.ServeMux) {
 			found(w, "message "+strconv.Quote(r.PathValue("seq"))+": messages are numbered (\"seq\" in an export)", false, nil)
 			return
 		}
-		n, err := room.Relay.Erase(r.Context(), seq)
+		n, err := room.Relay().Erase(r.Context(), seq)
 		found(w, "message "+r.PathValue("seq"), n > 0, err)
 	})
 }
@@ -125,14 +125,19 @@ func (h History) importInto(ctx context.Context, room *rooms.Room, r io.Reader) 
 	if err != nil {
 		return Imported{}, err
 	}
-	if err := room.Relay.Import(ctx, entries); err != nil {
+	if err := room.Relay().Import(ctx, entries); err != nil {
 		return Imported{}, err
 	}
 	return Imported{Messages: done.Entries, Kept: len(entries)}, nil
 }
 
-// unhurriedWriter and unhurriedReader set the server's deadline anew, to
-// transferWait from now, before each piece.
+// Unhurried returns a writer of an answer that sets the server's deadline anew,
+// to 30 seconds from now, before each piece: a transfer can be large, and its
+// client slow.
+func Unhurried(w http.ResponseWriter) io.Writer {
+	return unhurriedWriter{w, http.NewResponseController(w)}
+}
+
 type unhurriedWriter struct {
 	io.Writer
 	*http.ResponseController
@@ -145,6 +150,7 @@ func (u unhurriedWriter) Write(b []byte) (int, error) {
 	return u.Writer.Write(b)
 }
 
+// unhurriedReader is the same for the body of a request.
 type unhurriedReader struct {
 	io.Reader
 	*http.ResponseController

@@ -25,7 +25,7 @@ func (c *Config) handleWatching(mux *http.ServeMux) {
 		n := Watching{Here: rooms.Here(), All: rooms.Watching()}
 		if rooms.Named() {
 			for _, r := range rooms.All() {
-				n.Rooms = append(n.Rooms, RoomWatching{r.Name, r.Relay.Watching(), r.Watching()})
+				n.Rooms = append(n.Rooms, RoomWatching{r.Name, r.Relay().Watching(), r.Watching()})
 			}
 		}
 		answer(w, n)

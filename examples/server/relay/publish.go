@@ -41,24 +41,27 @@ func (r *Relay) authorize(session *wsauth.Session) error {
 
 // permitted returns nil if the session may publish here now.
 func (r *Relay) permitted(session *wsauth.Session) error {
-	if r.cfg.Room == "" {
-		return session.Authorize(wsauth.Publish)
-	}
-	if id, ok := session.Identity(); ok && id.Subject != r.cfg.Room {
-		return session.Authorize(wsauth.Publish + ":" + r.cfg.Room)
-	}
-	return session.Authorize(wsauth.Publish, r.cfg.Room)
+	id, _ := session.Identity()
+	permission, on := r.needs(id.Subject)
+	return session.Authorize(permission, on...)
 }
 
 // can reports whether an identity may publish here.
 func (r *Relay) can(id *wsauth.Identity) bool {
+	permission, on := r.needs(id.Subject)
+	return id.Can(permission, on...)
+}
+
+// needs returns the permission for publishing here, and its resources. That of
+// another device must name the room. A client without an identity has none.
+func (r *Relay) needs(device string) (permission string, on []string) {
 	switch {
 	case r.cfg.Room == "":
-		return id.Can(wsauth.Publish)
-	case id.Subject != r.cfg.Room:
-		return id.Can(wsauth.Publish + ":" + r.cfg.Room)
+		return wsauth.Publish, nil
+	case device == "" || device == r.cfg.Room:
+		return wsauth.Publish, []string{r.cfg.Room}
 	}
-	return id.Can(wsauth.Publish, r.cfg.Room)
+	return wsauth.Publish + ":" + r.cfg.Room, nil
 }
 
 // store publishes m, unless the device has already published a message with

@@ -16,38 +16,33 @@ import (
 	"github.com/relayguard/relayguard/history"
 )
 
-// Room is one conversation. The server sets Log, and then Relay with Serve,
-// before it serves.
+// Room is one conversation. The server sets Log, and then the relay with Serve,
+// before it serves. Until then, Relay and Trimmed alone may be called.
 type Room struct {
-	Name  string // empty if it is the only one
-	Log   *history.Log
-	Relay *relay.Relay
+	Name string // empty if it is the only one
+	Log  *history.Log
 
+	relay  atomic.Pointer[relay.Relay]
 	others atomic.Int64 // viewers on other servers
-	ready  atomic.Pointer[relay.Relay]
 }
 
-// Serve sets Relay.
-func (r *Room) Serve(relay *relay.Relay) {
-	r.Relay = relay
-	r.ready.Store(relay)
-}
+// Serve sets the relay.
+func (r *Room) Serve(relay *relay.Relay) { r.relay.Store(relay) }
 
-// Serving returns Relay, or nil before [Room.Serve]. It may be called at any
-// time.
-func (r *Room) Serving() *relay.Relay { return r.ready.Load() }
+// Relay returns the relay, or nil before [Room.Serve].
+func (r *Room) Relay() *relay.Relay { return r.relay.Load() }
 
 // Trimmed tells the relay what the log has dropped. The log may do so before
 // there is a relay, which has then delivered nothing.
 func (r *Room) Trimmed(t history.Trim) {
-	if relay := r.Serving(); relay != nil {
+	if relay := r.Relay(); relay != nil {
 		relay.Trimmed(t)
 	}
 }
 
 // Watching returns how many watch, here now and on other servers as of the last
 // time that they told it.
-func (r *Room) Watching() int { return r.Relay.Watching() + int(r.others.Load()) }
+func (r *Room) Watching() int { return r.Relay().Watching() + int(r.others.Load()) }
 
 // Elsewhere sets how many watch on other servers.
 func (r *Room) Elsewhere(n int) { r.others.Store(int64(n)) }
@@ -76,7 +71,7 @@ func New(names []string) *Rooms {
 }
 
 // Ready reports whether all rooms have their relays.
-func (rs *Rooms) Ready() bool { return rs.all[len(rs.all)-1].Relay != nil }
+func (rs *Rooms) Ready() bool { return rs.all[len(rs.all)-1].Relay() != nil }
 
 // All returns the rooms, in the order of their names in the configuration. Do
 // not change the slice.
@@ -89,15 +84,21 @@ func (rs *Rooms) Named() bool { return rs.all[0].Name != "" }
 // is empty.
 func (rs *Rooms) Get(name string) *Room { return rs.byName[name] }
 
-// Names returns the names of the rooms, separated by commas: at most ten of
-// them, and how many more there are is left out.
+// Names returns the names of the rooms as [Names] writes them.
 func (rs *Rooms) Names() string {
-	var names []string
-	for _, r := range rs.all[:min(len(rs.all), 10)] {
-		names = append(names, r.Name)
+	names := make([]string, len(rs.all))
+	for i, r := range rs.all {
+		names[i] = r.Name
 	}
-	if len(rs.all) > 10 {
-		names = append(names, "…")
+	return Names(names)
+}
+
+// Names writes names for a message, separated by commas: ten at most, and then
+// that there are more.
+func Names(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", …"
 	}
 	return strings.Join(names, ", ")
 }
@@ -118,7 +119,7 @@ func Plain(w http.ResponseWriter, status int, why string) {
 func (rs *Rooms) Of(w http.ResponseWriter, req *http.Request, refuse Refuse) *Room {
 	names := req.URL.Query()["room"]
 	name := strings.Join(names, ",")
-	switch r := rs.byName[name]; {
+	switch r := rs.Get(name); {
 	case r != nil && len(names) < 2:
 		return r
 	case !rs.Named():
@@ -146,43 +147,32 @@ func (rs *Rooms) Handler(handler func(*Room) http.Handler, refuse Refuse) http.H
 }
 
 // Watching returns how many watch in all rooms, see [Room.Watching].
-func (rs *Rooms) Watching() (n int) {
-	for _, r := range rs.all {
-		n += r.Watching()
-	}
-	return n
-}
+func (rs *Rooms) Watching() int { return rs.sum((*Room).Watching) }
 
 // Here returns how many watch in all rooms on this server.
-func (rs *Rooms) Here() (n int) {
-	for _, r := range rs.all {
-		n += r.Relay.Watching()
-	}
-	return n
-}
+func (rs *Rooms) Here() int { return rs.sum(func(r *Room) int { return r.Relay().Watching() }) }
 
 // Len returns how many connections are open in all rooms.
-func (rs *Rooms) Len() (n int) {
-	for _, r := range rs.all {
-		n += r.Relay.Len()
-	}
-	return n
-}
+func (rs *Rooms) Len() int { return rs.sum(func(r *Room) int { return r.Relay().Len() }) }
 
 // Disconnect is [relay.Relay.Disconnect] in all rooms.
-func (rs *Rooms) Disconnect(match func(netip.Addr) bool) (n int) {
+func (rs *Rooms) Disconnect(match func(netip.Addr) bool) int {
+	return rs.sum(func(r *Room) int { return r.Relay().Disconnect(match) })
+}
+
+func (rs *Rooms) sum(of func(*Room) int) (n int) {
 	for _, r := range rs.all {
-		n += r.Relay.Disconnect(match)
+		n += of(r)
 	}
 	return n
 }
 
 // Stats returns the sums over all rooms.
 func (rs *Rooms) Stats() (s relay.Stats, log history.Stats) {
-	s = rs.all[0].Relay.Stats()
+	s = rs.all[0].Relay().Stats()
 	log = rs.all[0].Log.Stats()
 	for _, r := range rs.all[1:] {
-		s.Add(r.Relay.Stats())
+		s.Add(r.Relay().Stats())
 		add(&log, r.Log.Stats())
 	}
 	return s, log
@@ -218,7 +208,7 @@ func (rs *Rooms) Shutdown(ctx context.Context) error {
 	errs := make([]error, len(rs.all))
 	var done sync.WaitGroup
 	for i, r := range rs.all {
-		done.Go(func() { errs[i] = r.Relay.Shutdown(ctx) })
+		done.Go(func() { errs[i] = r.Relay().Shutdown(ctx) })
 	}
 	done.Wait()
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/wire"
 	"github.com/relayguard/relayguard/examples/server/lives"
+	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/relay"
 	"github.com/relayguard/relayguard/examples/server/rooms"
 	"github.com/relayguard/relayguard/examples/server/web"
@@ -56,7 +56,7 @@ func (s *Site) recordLives() {
 	s.recording.Go(func() { s.Lives.Run(keeping) })
 	var recording sync.WaitGroup
 	for _, r := range s.Rooms.All() {
-		recording.Go(func() { r.Relay.Record(looking) })
+		recording.Go(func() { r.Relay().Record(looking) })
 	}
 	s.recording.Go(func() {
 		recording.Wait()
@@ -230,7 +230,7 @@ func (s *Site) lifeFrames(w http.ResponseWriter, r *http.Request, room *rooms.Ro
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readWait)
 	defer cancel()
-	out := bufio.NewWriterSize(unhurried{w, http.NewResponseController(w)}, 32<<10)
+	out := bufio.NewWriterSize(operate.Unhurried(w), 32<<10)
 	kind := wire.History
 	err := s.Lives.Read(ctx, id, func(e history.Entry) error {
 		_, err := out.Write(append(wire.Frame(kind, "", e.Data), '\n'))
@@ -245,18 +245,4 @@ func (s *Site) lifeFrames(w http.ResponseWriter, r *http.Request, room *rooms.Ro
 		// The store has logged that it is damaged.
 		panic(http.ErrAbortHandler) // cut the connection, or the life would look complete
 	}
-}
-
-// unhurried sets the server's deadline anew before each piece, because a life
-// can be large and the client slow.
-type unhurried struct {
-	io.Writer
-	*http.ResponseController
-}
-
-func (u unhurried) Write(b []byte) (int, error) {
-	if err := u.SetWriteDeadline(time.Now().Add(answerWait)); err != nil {
-		return 0, err
-	}
-	return u.Writer.Write(b)
 }

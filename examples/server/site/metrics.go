@@ -207,7 +207,7 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 	if f.of.Rooms.Named() {
 		for _, r := range f.of.Rooms.All() {
 			log := r.Log.Stats()
-			m.rooms = append(m.rooms, room{r.Name, r.Relay.Watching(), log.Appended, log.Bytes})
+			m.rooms = append(m.rooms, room{r.Name, r.Relay().Watching(), log.Appended, log.Bytes})
 		}
 	}
 	if e := f.of.engine; e != nil {

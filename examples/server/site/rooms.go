@@ -112,7 +112,7 @@ func (l *listed) rooms(all *rooms.Rooms) func() []web.Listed {
 
 func listOne(r *rooms.Room) web.Listed {
 	one := web.Listed{Name: r.Name, State: web.Empty}
-	relay := r.Serving()
+	relay := r.Relay()
 	if relay == nil {
 		return one // the engine has not answered yet
 	}

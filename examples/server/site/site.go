@@ -266,16 +266,16 @@ func (s *Site) public(reports http.Handler) (http.Handler, error) {
 		pages.Handle(authority.RefreshPath, s.Authority.RefreshHandler(s.Watch.RefuseTokens))
 	}
 	pages.Handle(relay.PostPath, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
-		return r.Relay.PostHandler(relay.PostConfig{Origins: s.origins(), Refuse: s.Watch.RefuseTokens, Audit: s.Watch.Event})
+		return r.Relay().PostHandler(relay.PostConfig{Origins: s.origins(), Refuse: s.Watch.RefuseTokens, Audit: s.Watch.Event})
 	}, relay.Refuse))
 	pages.HandleFunc("GET /readyz", s.readyz)
 	pages.Handle("POST "+reportPath, reports)
 	mux := http.NewServeMux()
 	mux.Handle("/ws", Recovered(s.thin, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
-		return s.told(r.Relay, r.Relay.Screen(s.Watch.Limiter().Handler(r.Relay)))
+		return s.told(r.Relay(), r.Relay().Screen(s.Watch.Limiter().Handler(r.Relay())))
 	}, rooms.Plain)))
 	mux.Handle(relay.EventsPath, Recovered(s.thin, s.Rooms.Handler(func(r *rooms.Room) http.Handler {
-		return r.Relay.EventsHandler(relay.EventsConfig{
+		return r.Relay().EventsHandler(relay.EventsConfig{
 			Origins: s.origins(), Limit: s.Watch.Limiter().Handler, Audit: s.Watch.Event, Ping: s.cfg.PingEvery, WriteTimeout: s.cfg.WriteWait, SendBuffer: sendBuffer,
 		})
 	}, rooms.Plain)))

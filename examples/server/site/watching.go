@@ -24,7 +24,7 @@ func (s *Site) countViewers(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		for i, r := range all {
-			here[i] = r.Relay.Watching()
+			here[i] = r.Relay().Watching()
 		}
 		some, cancel := context.WithTimeout(ctx, 2*time.Second)
 		sums, err := s.engine.Watching(some, names, here)
