@@ -95,6 +95,21 @@ func (a *authority) client(t *testing.T, dir string, logs io.Writer) *certificat
 	return c
 }
 
+// directory returns a directory for certificates. Package autocert does not say
+// when it has written its last file, so a test's own directory may not be empty
+// yet when the test removes it.
+func directory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		testkit.Eventually(t, "the directory is removed", func() bool { return os.RemoveAll(dir) == nil })
+	})
+	return filepath.Join(dir, "acme")
+}
+
 // run runs c until the test ends.
 func run(t *testing.T, c *certificate.ACME) {
 	t.Helper()
@@ -161,7 +176,7 @@ func (a *authority) eventually(t *testing.T, addr, name string, ok func(*x509.Ce
 func TestByTLS(t *testing.T) {
 	addr := freeport.Addr(t)
 	a := start(t, 1, portOf(t, addr), time.Hour)
-	dir := filepath.Join(t.TempDir(), "acme")
+	dir := directory(t)
 	logs := new(testkit.Log)
 	c := a.client(t, dir, logs)
 	serve(t, addr, c)
@@ -193,13 +208,15 @@ func TestByTLS(t *testing.T) {
 			conn.Close()
 		}
 	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 { // two certificates and the account
-		t.Errorf("%v %v", entries, err)
-	} else {
-		for _, e := range entries {
-			if info, err := e.Info(); err != nil || info.Mode().Perm() != 0o600 {
-				t.Errorf("%s can be read by others: %v %v", e.Name(), info.Mode(), err)
-			}
+	// Package autocert removes its answers to the authority a moment later.
+	var entries []os.DirEntry
+	testkit.Eventually(t, "two certificates and the account", func() bool {
+		entries, _ = os.ReadDir(dir)
+		return len(entries) == 3
+	})
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s can be read by others: %v", e.Name(), err)
 		}
 	}
 	if c.Expires().After(time.Now().Add(time.Hour+time.Minute)) || c.Expires().IsZero() {
@@ -229,13 +246,14 @@ func TestByTLS(t *testing.T) {
 func TestByHTTP(t *testing.T) {
 	addr, plain := freeport.Addr(t), freeport.Addr(t)
 	a := start(t, portOf(t, plain), 1, time.Hour)
-	dir := filepath.Join(t.TempDir(), "acme")
+	dir := directory(t)
 	c, other := a.client(t, dir, io.Discard), a.client(t, dir, io.Discard)
 	c.Redirect(nil, "443") // is served elsewhere; this server only asks
 	redirect(t, plain, other)
 	serve(t, addr, c)
 	run(t, c)
 	a.eventually(t, addr, domain, nil)
+	a.eventually(t, addr, "www."+domain, nil)
 
 	noRedirects := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for _, row := range []struct {
@@ -266,7 +284,7 @@ func TestRenewal(t *testing.T) {
 	addr := freeport.Addr(t)
 	a := start(t, 1, portOf(t, addr), 45*time.Second) // is renewed after 30
 	logs := new(testkit.Log)
-	c := a.client(t, filepath.Join(t.TempDir(), "acme"), logs)
+	c := a.client(t, directory(t), logs)
 	serve(t, addr, c)
 	run(t, c)
 	first := a.eventually(t, addr, domain, nil)
@@ -285,7 +303,7 @@ func TestAuthorityDoesNotReachUs(t *testing.T) {
 	addr := freeport.Addr(t)
 	a := start(t, 1, 1, time.Hour)
 	logs := new(testkit.Log)
-	c := a.client(t, filepath.Join(t.TempDir(), "acme"), logs)
+	c := a.client(t, directory(t), logs)
 	serve(t, addr, c)
 	run(t, c)
 	testkit.Eventually(t, "the failure is logged", func() bool { return strings.Contains(logs.String(), "port 443 or 80") })
@@ -310,7 +328,7 @@ func TestAuthorityDoesNotReachUs(t *testing.T) {
 // commands.
 func TestServer(t *testing.T) {
 	plain := freeport.Addr(t)
-	dir := filepath.Join(t.TempDir(), "acme")
+	dir := directory(t)
 	roots := filepath.Join(t.TempDir(), "roots.pem")
 	a := start(t, portOf(t, plain), 1, time.Hour)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.own})
