@@ -80,6 +80,7 @@ func auditColumns(e trail.Entry) []string {
 	}
 	add("reason", e.Reason)
 	add("device", e.Device)
+	add("room", e.Room)
 	add("session", e.SessionID)
 	add("token_id", e.TokenID)
 	add("key_id", e.KeyID)

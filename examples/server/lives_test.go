@@ -404,6 +404,12 @@ func TestLivesInRooms(t *testing.T) {
 	if code, out := s.verb("lives"); code != 0 || !strings.Contains(out, "pi-1") || !strings.Contains(out, ids[1]) {
 		t.Errorf("%d, %s", code, out)
 	}
+	if code, out := s.verb("lives", "-room", "pi-1"); code != 0 || !strings.Contains(out, ids[0]) || strings.Contains(out, ids[1]) {
+		t.Errorf("of one room: %d, %s", code, out)
+	}
+	if code, out := s.verb("lives", "-room", "pi-1", "-erase-all"); code != exitUsage || s.srv.Lives.Stats().Lives != 2 {
+		t.Errorf("-room and -erase-all: %d, %s", code, out)
+	}
 }
 
 // Each of several servers keeps the lives that it saw end, without what was

@@ -286,3 +286,36 @@ func TestLast(t *testing.T) {
 		}
 	}
 }
+
+// A message that is too old is in no frame that the relay keeps in memory.
+func TestOldFrames(t *testing.T) {
+	t.Parallel()
+	tried := func(age time.Duration) bool {
+		s := start(t, func(c *config.Config) { crowded(c); c.HistoryMaxAge = age })
+		device, viewer := s.publisher(), s.viewer()
+		device.publish("old")
+		from, _, _ := viewer.position(1)
+		testkit.Eventually(t, "half its age", func() bool { return time.Since(s.srv.History.Stats().Oldest) > age/2 })
+		device.publish("new")
+		viewer.position(1)
+		made := func() uint64 {
+			before := s.srv.Relay.Stats().Encoded
+			s.resume(from).await(func(m map[string]any) bool { return m["type"] != nil })
+			return s.srv.Relay.Stats().Encoded - before
+		}
+		if n := made(); n != 0 && s.srv.History.Stats().TrimmedByAge == 0 {
+			t.Errorf("%d frames are made for what the viewer has got", n)
+		}
+		testkit.Eventually(t, "the old message is dropped", func() bool { return s.srv.History.Stats().TrimmedByAge > 0 })
+		n := made()
+		if s.srv.History.Stats().Entries == 0 {
+			return false // the new one was dropped too
+		}
+		if n != 1 {
+			t.Errorf("%d frames are made after the old message, want 1", n)
+		}
+		return true
+	}
+	for age := 2 * time.Second; !tried(age); age *= 2 { // of a slow machine
+	}
+}

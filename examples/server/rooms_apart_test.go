@@ -3,6 +3,7 @@ package main
 //lint:file-ignore SA1019 nhooyr.io/websocket is frozen, and the transport that the project chose
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,6 +19,9 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/config"
+	"github.com/relayguard/relayguard/examples/server/operate"
+	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/wsauth"
 )
 
 // What is done to one room, or told about it, leaves the others as they are.
@@ -135,5 +139,45 @@ func TestRoomsGoodbye(t *testing.T) {
 	// Together they take 4 seconds. Alone, each would come after 2.
 	if latest := slices.Max(waits); latest < 3*time.Second {
 		t.Errorf("all viewers come back within %v", latest)
+	}
+}
+
+// The lists of sessions and of events, and the log, name the room.
+func TestRoomsAreNamed(t *testing.T) {
+	t.Parallel()
+	s := withRooms(t)
+	device := s.in("pi-1")
+	device.authenticate(s.token("pi-1", time.Hour))
+	if p := s.postTo("/publish?room=stage", s.grant("pi-2", "speaker"), `{"text":"a"}`); p.Status != 202 {
+		t.Fatal(p)
+	}
+	op := s.operator()
+	var sessions []operate.Session
+	if _, body := op.call("GET", "/sessions"); json.Unmarshal([]byte(body), &sessions) != nil || len(sessions) != 2 {
+		t.Fatal(body)
+	}
+	var events []trail.Entry
+	if _, body := op.call("GET", "/audit"); json.Unmarshal([]byte(body), &events) != nil {
+		t.Fatal(body)
+	}
+	for device, room := range map[string]string{"pi-1": "pi-1", "pi-2": "stage"} {
+		if !slices.ContainsFunc(sessions, func(s operate.Session) bool { return s.Device == device && s.Room == room }) {
+			t.Errorf("the sessions do not say that %s is in %s: %+v", device, room, sessions)
+		}
+		if !slices.ContainsFunc(events, func(e trail.Entry) bool {
+			return e.Outcome == string(wsauth.EventAuthenticated) && e.Device == device && e.Room == room
+		}) {
+			t.Errorf("the events do not say that %s is in %s: %+v", device, room, events)
+		}
+		if !slices.ContainsFunc(s.logs.Events("auth"), func(e map[string]any) bool {
+			return e["subject"] == device && e["room"] == room && e["client"] == "127.0.0.1/32"
+		}) {
+			t.Errorf("the log does not say that %s is in %s", device, room)
+		}
+	}
+	for _, list := range []string{"sessions", "audit"} {
+		if code, out := s.roomVerb(list); code != exitOK || !strings.Contains(out, "stage") {
+			t.Errorf("%s: %s", list, out)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -28,8 +29,8 @@ func setupSessions(flags *flag.FlagSet) func(*call) error {
 		return ask(c, (*operate.Client).Sessions,
 			func(w io.Writer, list []operate.Session) {
 				defer c.watching(w)
-				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tADDRESS\tSINCE\tENDS\tNODE", func(s operate.Session) []any {
-					return []any{s.ID, s.Device, s.Role, s.Addr, moment(s.Since), moment(s.EndsAt), s.Node}
+				writeTable(w, list, "No connection may publish now.", "ID\tDEVICE\tROLE\tROOM\tADDRESS\tSINCE\tENDS\tNODE", func(s operate.Session) []any {
+					return []any{s.ID, s.Device, s.Role, cmp.Or(s.Room, "-"), s.Addr, moment(s.Since), moment(s.EndsAt), s.Node}
 				})
 			})
 	}

@@ -61,7 +61,7 @@ func verbs() []verb {
 			about: "stop what viewers see, at once", notes: holdNotes, setup: setupHold},
 		{name: "release", group: groupServer, json: true,
 			about: "let viewers see again what is published", setup: setupRelease},
-		{name: "lives", group: groupServer, args: "[-erase ID | -erase-all]", json: true,
+		{name: "lives", group: groupServer, args: "[-room ROOM | -erase ID | -erase-all]", json: true,
 			about: "list the lives that are kept (LIVES_DIR), or erase them", setup: setupLives},
 		{name: "sessions", group: groupServer, args: "[-end ID]", json: true,
 			about: "list the connections that may publish, or end one", setup: setupSessions},

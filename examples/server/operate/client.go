@@ -33,7 +33,7 @@ var errForeign = errors.New("the answer is not this server's JSON")
 type Client struct {
 	Addr    string        // host:port or unix:PATH; if empty, every call returns ErrNoAddr
 	Secrets []jwtauth.Key // the secrets that the server may have; unused on a Unix socket
-	Room    string        // for the calls about the history; empty if the server has no rooms
+	Room    string        // for the calls about the history and for Lives; empty if the server has no rooms
 }
 
 // ask makes one call. A status other than 2xx is an error. The caller must

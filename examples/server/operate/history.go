@@ -163,9 +163,8 @@ func (u unhurriedReader) Read(b []byte) (int, error) {
 	return u.Reader.Read(b)
 }
 
-// history returns the path of a call about the history.
-func (c *Client) history(call string) string {
-	path := "/history" + call
+// inRoom returns the path of a call about the room.
+func (c *Client) inRoom(path string) string {
 	if c.Room != "" {
 		path += "?room=" + url.QueryEscape(c.Room)
 	}
@@ -175,7 +174,7 @@ func (c *Client) history(call string) string {
 // Export asks for the history. The sequence ends after its first error. The
 // caller must range over it, which closes the connection.
 func (c *Client) Export(ctx context.Context) (iter.Seq2[history.Entry, error], error) {
-	res, err := c.ask(ctx, http.MethodGet, c.history("/export"), nil)
+	res, err := c.ask(ctx, http.MethodGet, c.inRoom("/history/export"), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +201,7 @@ func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Impo
 		_, err := archive.Export(ctx, w, slices.Values(entries), archive.ExportConfig{})
 		w.CloseWithError(err) // nil ends the body without an error
 	}()
-	res, err := c.ask(ctx, http.MethodPost, c.history("/import"), body)
+	res, err := c.ask(ctx, http.MethodPost, c.inRoom("/history/import"), body)
 	body.Close()
 	if err != nil {
 		return done, err
@@ -216,10 +215,10 @@ func (c *Client) Import(ctx context.Context, entries []history.Entry) (done Impo
 
 // Erase erases one message, by its number in an export.
 func (c *Client) Erase(ctx context.Context, seq uint64) error {
-	return c.do(ctx, http.MethodDelete, c.history("/"+strconv.FormatUint(seq, 10)))
+	return c.do(ctx, http.MethodDelete, c.inRoom("/history/"+strconv.FormatUint(seq, 10)))
 }
 
 // EraseAll erases every message.
 func (c *Client) EraseAll(ctx context.Context) error {
-	return c.do(ctx, http.MethodDelete, c.history(""))
+	return c.do(ctx, http.MethodDelete, c.inRoom("/history"))
 }

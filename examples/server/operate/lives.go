@@ -20,7 +20,13 @@ func (c *Config) handleLives(mux *http.ServeMux) {
 			next(w, r)
 		}
 	}
-	mux.HandleFunc("GET /lives", keeping(func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Lives.All()) }))
+	mux.HandleFunc("GET /lives", keeping(func(w http.ResponseWriter, r *http.Request) {
+		if query := r.URL.Query(); query.Has("room") {
+			answer(w, c.Lives.List(query.Get("room")))
+			return
+		}
+		answer(w, c.Lives.All())
+	}))
 	mux.HandleFunc("DELETE /lives/{id}", keeping(func(w http.ResponseWriter, r *http.Request) {
 		err := c.Lives.Erase(r.PathValue("id"))
 		ok := !errors.Is(err, lives.ErrNotFound)
@@ -35,9 +41,10 @@ func (c *Config) handleLives(mux *http.ServeMux) {
 	}))
 }
 
-// Lives asks for the lives that are kept, of all rooms.
+// Lives asks for the lives that are kept: of the room of c, or of all rooms if
+// that is empty.
 func (c *Client) Lives(ctx context.Context) ([]lives.Life, error) {
-	return get[[]lives.Life](ctx, c, http.MethodGet, "/lives")
+	return get[[]lives.Life](ctx, c, http.MethodGet, c.inRoom("/lives"))
 }
 
 // EraseLife erases one life.

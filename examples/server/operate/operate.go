@@ -99,8 +99,8 @@ func (c *Config) check() error {
 //	DELETE /history/{seq}
 //	       erases one message, by its number in an export
 //	GET    /lives
-//	       the lives of all rooms that are kept, newest first: a list of
-//	       [lives.Life]
+//	       the lives that are kept, newest first: a list of [lives.Life]. With
+//	       ?room=, only those of a room
 //	DELETE /lives/{id}
 //	       erases one of them
 //	DELETE /lives

@@ -16,6 +16,7 @@ type Session struct {
 	ID          string     `json:"id"`
 	Device      string     `json:"device"`
 	Role        string     `json:"role"`
+	Room        string     `json:"room,omitempty"` // empty without ROOMS
 	Permissions []string   `json:"permissions"`
 	Addr        netip.Addr `json:"addr"`
 	TokenID     string     `json:"token_id,omitempty"`
@@ -63,7 +64,7 @@ func (c *Config) handleSessions(mux *http.ServeMux) {
 		for _, s := range all {
 			list = append(list, Session{
 				ID: s.ID, Device: s.Identity.Subject, Role: s.Identity.Role, Permissions: s.Identity.Permissions,
-				Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt, Node: s.Node,
+				Room: s.Peer.ID, Addr: s.Peer.Addr, TokenID: s.Identity.TokenID, Since: s.Since, EndsAt: s.EndsAt, Node: s.Node,
 			})
 		}
 		answer(w, list)

@@ -105,7 +105,7 @@ func (r *Relay) admit(cfg *PostConfig, w http.ResponseWriter, req *http.Request)
 	if err != nil {
 		return nil, nil
 	}
-	p, session, err := r.posters.of(req.Context(), r, id, wsauth.Peer{Addr: addr})
+	p, session, err := r.posters.of(req.Context(), r, id, wsauth.Peer{Addr: addr, ID: r.cfg.Room})
 	_, undecided := errors.AsType[*wsauth.UnavailableError](err)
 	refused, _ := errors.AsType[*wsauth.Error](err)
 	switch {

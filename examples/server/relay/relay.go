@@ -82,7 +82,8 @@ type Config struct {
 
 	// Room, if set, is the name of this relay's conversation among several. A
 	// device may publish in the room that has its name, and in those that its
-	// token names with "publish:ROOM".
+	// token names with "publish:ROOM". The audit gets the name as that of the
+	// peer.
 	Room string
 
 	// PublishRate and PublishBurst limit the messages of one publisher: how
@@ -325,7 +326,7 @@ func (r *Relay) serve(v *viewer) (parked bool, err error) {
 	if v.session != nil { // it was parked
 		return r.read(v, false)
 	}
-	v.session = r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: v.addr})
+	v.session = r.cfg.Gate.Attach(v.conn, wsauth.Peer{Addr: v.addr, ID: r.cfg.Room})
 	if !v.blind {
 		r.fanout.join(v)
 	}

@@ -38,6 +38,7 @@ type Entry struct {
 	TokenID   string     `json:"token_id,omitempty"`
 	KeyID     string     `json:"key_id,omitempty"`
 	SessionID string     `json:"session_id,omitempty"`
+	Room      string     `json:"room,omitempty"`  // of the session
 	Until     *time.Time `json:"until,omitempty"` // end of the permission, or of the block
 	Count     uint64     `json:"count,omitempty"`
 	Detail    string     `json:"detail,omitempty"` // may quote a stranger's text
@@ -47,7 +48,7 @@ type Entry struct {
 func FromEvent(e wsauth.Event) Entry {
 	entry := Entry{
 		Time: e.Time, Kind: KindAuth, Outcome: string(e.Kind), Addr: e.Peer.Addr.String(), Reason: string(e.Reason),
-		Device: e.Subject, TokenID: e.TokenID, KeyID: e.KeyID, SessionID: e.SessionID, Detail: e.Detail,
+		Device: e.Subject, TokenID: e.TokenID, KeyID: e.KeyID, SessionID: e.SessionID, Room: e.Peer.ID, Detail: e.Detail,
 	}
 	if !e.ExpiresAt.IsZero() {
 		entry.Until = &e.ExpiresAt

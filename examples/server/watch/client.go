@@ -9,8 +9,12 @@ import (
 )
 
 // withClient appends to a record the network that counts as the client of its
-// addr, so that programs that read the log can count as the limiter does.
-type withClient struct{ slog.Handler }
+// addr, so that programs that read the log can count as the limiter does. It
+// appends the room too, unless that is empty.
+type withClient struct {
+	slog.Handler
+	room string
+}
 
 func (h withClient) Handle(ctx context.Context, r slog.Record) error {
 	var client netip.Prefix
@@ -21,9 +25,12 @@ func (h withClient) Handle(ctx context.Context, r slog.Record) error {
 		}
 		return !client.IsValid()
 	})
+	r = r.Clone()
 	if client.IsValid() {
-		r = r.Clone()
 		r.AddAttrs(slog.Any("client", client))
+	}
+	if h.room != "" {
+		r.AddAttrs(slog.String("room", h.room))
 	}
 	return h.Handler.Handle(ctx, r)
 }

@@ -48,7 +48,6 @@ type Watch struct {
 	trail    *trail.Trail
 	limiter  *ratelimit.Limiter
 	suspects *suspect.Detector
-	audit    func(wsauth.Event)
 	thinned  *thinned
 
 	penalties *penalties
@@ -62,7 +61,7 @@ func New(cfg Config) (*Watch, error) {
 	}
 	w := &Watch{
 		log: cfg.Log, trail: cfg.Trail, suspects: suspect.New(maxSuspects),
-		audit: wsauth.AuditLog(slog.New(withClient{cfg.Log.Handler()})), counts: newCounts(),
+		counts: newCounts(),
 	}
 	w.thinned = newThinned(func(kind string, client netip.Prefix, suppressed int) {
 		w.log.Warn("lines were left out", "of", kind, "client", clientText(client), "suppressed", suppressed)
@@ -88,7 +87,7 @@ func (w *Watch) Event(e wsauth.Event) {
 	w.trail.Add(trail.FromEvent(e))
 	w.penalties.note(e)
 	if !refusal(e.Kind) || w.thinned.allow(string(e.Kind), ratelimit.Fold(e.Peer.Addr), time.Now()) {
-		w.audit(e)
+		wsauth.AuditLog(slog.New(withClient{w.log.Handler(), e.Peer.ID}))(e)
 	}
 	switch e.Kind {
 	case wsauth.EventRefused:
