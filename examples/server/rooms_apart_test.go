@@ -21,6 +21,7 @@ import (
 	"github.com/relayguard/relayguard/examples/server/config"
 	"github.com/relayguard/relayguard/examples/server/operate"
 	"github.com/relayguard/relayguard/examples/server/trail"
+	"github.com/relayguard/relayguard/internal/redistest"
 	"github.com/relayguard/relayguard/wsauth"
 )
 
@@ -180,4 +181,51 @@ func TestRoomsAreNamed(t *testing.T) {
 			t.Errorf("%s: %s", list, out)
 		}
 	}
+}
+
+// Rooms are the same on all servers that share an engine.
+func TestNodesRooms(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, e redistest.Engine) {
+		engine := e.Start(t)
+		more := []string{"ROOMS=*", "ALLOWED_DEVICE_ID=pi-1,pi-2", "SHOW_WATCHING=true"}
+		a, b := readyNode(t, engine.Addr, more...), readyNode(t, engine.Addr, more...)
+		one, two := b.in("pi-1"), b.in("pi-2")
+		device := a.in("pi-1")
+		device.authenticate(a.token("pi-1", time.Hour))
+		device.publish("over nodes")
+		if got, _ := one.texts(1); got[0] != "over nodes" {
+			t.Errorf("the other node shows %q", got)
+		}
+		if out, _ := a.verb(exitOK, "export", "-room", "pi-2"); strings.Contains(out, "over nodes") {
+			t.Errorf("the other room has %s", out)
+		}
+		other := b.in("pi-2")
+		other.authenticate(b.token(testDevice, time.Hour))
+		other.send(`{"text":"x","timestamp":1700000000000}`)
+		other.await(func(m map[string]any) bool { return m["status"] == "viewer" })
+		elsewhere := a.in("pi-2")
+		says := func(want string) {
+			t.Helper()
+			testkit.Eventually(t, "sessions says "+want, func() bool {
+				out, _ := b.verb(exitOK, "sessions")
+				return strings.Contains(out, want)
+			})
+		}
+		says("  pi-2: 3, of which 2 on this server\n")
+		two.leave()
+		other.leave()
+		says("  pi-2: 1, of which 0 on this server\n")
+		elsewhere.leave()
+		one.leave()
+		says("Connections that watch: 1, of which 0 on this server.\n  pi-1: 1, of which 0 on this server\n") // the device
+		if out, _ := b.verb(exitOK, "sessions", "-json"); !strings.Contains(out, `"room": "pi-1"`) && !strings.Contains(out, `"room":"pi-1"`) {
+			t.Errorf("the other node's session has no room: %s", out)
+		}
+		b.verb(exitOK, "erase", "-room", "pi-1", "-all")
+		testkit.Eventually(t, "what one node has erased is erased on the other", func() bool {
+			out, _ := a.verb(exitOK, "export", "-room", "pi-1")
+			return !strings.Contains(out, "over nodes")
+		})
+	})
 }
