@@ -46,7 +46,7 @@ func TestProfileTakesItsTime(t *testing.T) {
 	mux := http.NewServeMux()
 	operate.HandleProfiles(mux)
 	srv := httptest.NewUnstartedServer(mux)
-	srv.Config.ReadTimeout, srv.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	srv.Config.ReadTimeout, srv.Config.WriteTimeout = 900*time.Millisecond, 900*time.Millisecond // less than the profile takes
 	srv.Start()
 	defer srv.Close()
 	get := func(path string) (int, []byte) {
