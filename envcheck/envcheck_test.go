@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
+	"github.com/relayguard/relayguard/internal/unprivileged"
 )
 
 type mode int
@@ -200,8 +201,6 @@ func TestFiles(t *testing.T) {
 	if err := os.Symlink(good, link); err != nil {
 		t.Fatal(err)
 	}
-	locked := file("locked", key)
-	os.Chmod(locked, 0)
 
 	for _, row := range []struct {
 		why    string
@@ -229,14 +228,10 @@ func TestFiles(t *testing.T) {
 		{"device", env("JWT_SECRET_FILE", os.DevNull), envcheck.ReasonUnreadable, "JWT_SECRET_FILE does not name a regular file"},
 		{"empty", env("JWT_SECRET_FILE", file("empty", "")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names an empty file"},
 		{"only line ends", env("JWT_SECRET_FILE", file("lines", "\n\n")), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names an empty file"},
-		{"no permission", env("JWT_SECRET_FILE", locked), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file that this process may not read"},
 		{"the largest is read", env("JWT_SECRET_FILE", file("64k", strings.Repeat("x", 64<<10))), envcheck.ReasonInvalid, "JWT_SECRET_FILE " + repetitive},
 		{"a log by mistake", env("JWT_SECRET_FILE", file("log", strings.Repeat("x", 64<<10+1))), envcheck.ReasonUnreadable, "JWT_SECRET_FILE names a file of more than 64 KiB"},
 		{"binary", env("JWT_SECRET_FILE", file("bin", "\x00\xff"+key)), envcheck.ReasonInvalid, "JWT_SECRET_FILE must be UTF-8 without NUL characters"},
 	} {
-		if row.why == "no permission" && os.Geteuid() == 0 {
-			continue // root may read every file
-		}
 		var cfg config
 		err := spec(&cfg).Load(func(name string) (string, bool) {
 			if name == "DEVICES" {
@@ -251,6 +246,30 @@ func TestFiles(t *testing.T) {
 		case row.reason != "" && (len(errs) != 1 || errs[0].Reason != row.reason || errs[0].Error() != "envcheck: "+row.text):
 			t.Errorf("%s: got %v, want %s", row.why, err, row.text)
 		}
+	}
+}
+
+func TestForbiddenFile(t *testing.T) {
+	if unprivileged.Run(t) {
+		return // root may read every file
+	}
+	locked := filepath.Join(t.TempDir(), "locked")
+	if err := os.WriteFile(locked, []byte(key), 0); err != nil {
+		t.Fatal(err)
+	}
+	var cfg config
+	errs := all(t, spec(&cfg).Load(func(name string) (string, bool) {
+		switch name {
+		case "DEVICES":
+			return "x", true
+		case "JWT_SECRET_FILE":
+			return locked, true
+		}
+		return "", false
+	}))
+	const want = "envcheck: JWT_SECRET_FILE names a file that this process may not read"
+	if len(errs) != 1 || errs[0].Reason != envcheck.ReasonUnreadable || errs[0].Error() != want {
+		t.Errorf("got %v, want %s", errs, want)
 	}
 }
 
