@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/relayguard/relayguard/envcheck"
-	"github.com/relayguard/relayguard/internal/unprivileged"
+	"github.com/relayguard/relayguard/internal/machine"
 )
 
 type mode int
@@ -250,7 +250,7 @@ func TestFiles(t *testing.T) {
 }
 
 func TestForbiddenFile(t *testing.T) {
-	if unprivileged.Run(t) {
+	if machine.RunAsOrdinaryUser(t) {
 		return // root may read every file
 	}
 	locked := filepath.Join(t.TempDir(), "locked")

@@ -22,6 +22,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/relayguard/relayguard/internal/freeport"
+	"github.com/relayguard/relayguard/internal/machine"
 )
 
 // Engine is the name of an engine's program.
@@ -39,11 +40,7 @@ func Binary(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing := name + " is not installed: install Debian's package redis-server"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
+		machine.Missing(t, name+" is not installed: install Debian's package redis-server")
 	}
 	return path
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/relayguard/relayguard/internal/machine"
 )
 
 // Patience is how long a test waits for an event that must happen. It is not a
@@ -33,14 +35,10 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Missing skips a test for which the machine lacks a part, or fails it if
-// CI=true: CI has every part. how names the missing part, and what to install.
+// Missing is [machine.Missing].
 func Missing(t testing.TB, how string) {
 	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(how)
-	}
-	t.Skip(how)
+	machine.Missing(t, how)
 }
 
 // ShortDir returns a new directory for a Unix socket: a socket's path may have

@@ -10,13 +10,13 @@ import (
 
 	"github.com/relayguard/relayguard/examples/internal/testkit"
 	"github.com/relayguard/relayguard/examples/server/lives"
-	"github.com/relayguard/relayguard/internal/unprivileged"
+	"github.com/relayguard/relayguard/internal/machine"
 )
 
 // A file that this user may not read, as after a copy by another user, does not
 // keep the others from being served. It is listed, and can be erased.
 func TestForbidden(t *testing.T) {
-	if unprivileged.Run(t) {
+	if machine.RunAsOrdinaryUser(t) {
 		return // root may read every file
 	}
 	dir := t.TempDir()
