@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/relayguard/relayguard/examples/internal/files"
+	"github.com/relayguard/relayguard/examples/internal/testkit"
 )
 
 const nobody = 65534
@@ -18,7 +19,7 @@ const nobody = 65534
 func apart(t *testing.T, prepare func() error, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("run the tests as root, who can mount a file and be another user")
+		testkit.Missing(t, "mounting a file and being another user take root: run this test as root")
 	}
 	done := make(chan error)
 	go func() {
