@@ -182,6 +182,9 @@ func (d *disk) Close() (err error) {
 	if d.root != nil {
 		d.root.Close()
 	}
+	if d.lock != nil {
+		err = unlock(d.lock)
+	}
 	for _, f := range []*os.File{d.dir, d.lock} {
 		if f != nil {
 			if cerr := f.Close(); err == nil {

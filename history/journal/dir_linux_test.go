@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -257,5 +259,45 @@ func TestModeCannotBeChanged(t *testing.T) {
 	want(t, open(t, cfg, 0), "b")
 	if len(warnings) != 2 || !hasReason(warnings[0], journal.ReasonReadOnly) {
 		t.Errorf("warnings: %v", warnings)
+	}
+}
+
+// The lock ends with Close, though a process that is being started has a copy of
+// its file for a moment.
+func TestLockEndsWithClose(t *testing.T) {
+	dir := t.TempDir()
+	j, err := journal.Open(config(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := filepath.EvalSymlinks(filepath.Join(dir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, _ := filepath.Glob("/proc/self/fd/*")
+	at := slices.IndexFunc(open, func(link string) bool {
+		name, err := os.Readlink(link)
+		return err == nil && name == lock
+	})
+	if at < 0 {
+		t.Fatalf("no open file is %s", lock)
+	}
+	fd, err := strconv.Atoi(filepath.Base(open[at]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	duplicate, err := syscall.Dup(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(duplicate)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = journal.Open(config(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 // keys.
 func flock(*os.File) error { return errors.ErrUnsupported }
 
+func unlock(*os.File) error { return nil }
+
 func trusted(fs.FileInfo) error { return nil }
 
 func cannotSync(err error) bool { return errors.Is(err, errors.ErrUnsupported) }

@@ -10,9 +10,13 @@ import (
 	"syscall"
 )
 
-// flock takes an advisory lock on f. The lock ends when f is closed, or with
-// the process.
+// flock takes an advisory lock on f. The lock ends with unlock, or with the
+// process.
 func flock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+
+// unlock ends the lock of flock. Closing f alone does not end it while a process
+// that this one starts has a copy of f, which is until its program begins.
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
 
 // trusted returns an error if another user can change a directory. The
 // superuser, who can change everything, may own it: a volume in a container

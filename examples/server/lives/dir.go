@@ -179,6 +179,9 @@ func (d *dir) close() (err error) {
 	if d.root != nil {
 		err = d.root.Close()
 	}
+	if d.lock != nil {
+		err = errors.Join(err, unlock(d.lock))
+	}
 	for _, f := range []*os.File{d.self, d.lock} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
